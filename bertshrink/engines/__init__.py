@@ -1,0 +1,63 @@
+"""How a model is run: one small file per engine behind one protocol (load, run, describe).
+
+The files here need the standard library, numpy and their engine only, and import nothing else of bertshrink: the same
+files travel to a remote worker. An engine is imported when it is asked for, not before.
+
+Every session takes and gives numpy arrays by name:
+    in   input_ids, attention_mask[, token_type_ids]   int64, (batch B, length L), right-padded, mask 1 at tokens
+    out  classification   logits (B, C)
+         mlm              logits (B, L, V)
+         embedding        sentence_embedding (B, H), pooled and normalised as the model says
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[np.generic]]
+
+
+class Session(Protocol):
+    """A loaded model, ready to run."""
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """One forward pass; names and shapes as in this file's opening. Inputs the model does not have are dropped."""
+
+    def describe(self) -> dict[str, Any]:
+        """Engine, version, threads, precision, inputs and outputs: JSON values only."""
+
+
+class Engine(Protocol):
+    """What an engine's module offers."""
+
+    def load(self, path: str, threads: int | None = None, options: dict[str, Any] | None = None) -> Session:
+        """Open the model at `path` (a folder or a file) for `threads` intra-op threads (None: the engine's default)."""
+
+
+ENGINES: dict[str, tuple[str, str, str]] = {
+    # name: (module here, package it needs, how to install it)
+    "torch": ("torch_engine", "torch", "pip install 'bertshrink[ml]'"),
+    "onnxruntime": ("onnxruntime_engine", "onnxruntime", "pip install 'bertshrink[ml]'"),
+}
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package of engine `name` can be imported here (it is not imported)."""
+    return importlib.util.find_spec(ENGINES[name][1]) is not None
+
+
+def engine(name: str) -> Engine:
+    """The engine's module, imported now.
+
+    Raises:
+        KeyError: no engine has that name.
+        ModuleNotFoundError: its package is not installed.
+
+    """
+    return cast(Engine, importlib.import_module(f"{__name__}.{ENGINES[name][0]}"))

@@ -1,0 +1,102 @@
+"""What can go wrong, and the exit code that says which kind it was.
+
+Every failure that a user can cause or mend is a `BertshrinkError`: what happened, where, and how to mend it.
+Nothing below `cli` prints or exits; `cli` catches these in one place and prints
+
+    error: `prune_heads` has no setting `kep`
+      --> recipes/edge.yaml:7:19
+    hint: did you mean `keep`?
+
+Anything else that escapes is a bug: exit code 70.
+"""
+
+from typing import ClassVar
+
+
+class BertshrinkError(Exception):
+    """A failure with its place and its remedy.
+
+    Args:
+        what: one sentence, backticks around values, no full stop.
+        where: a file with line and column, a flag, a path; None when the whole request is meant.
+        hint: what to do about it; None only when nothing can be done.
+
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with all three parts: errors travel between processes."""
+        return _rebuild, (type(self), self.what, self.where, self.hint)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.where:
+            lines.append(f"  --> {self.where}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+def _rebuild(kind: type[BertshrinkError], what: str, where: str | None, hint: str | None) -> BertshrinkError:
+    return kind(what, where=where, hint=hint)
+
+
+class CheckFailed(BertshrinkError):
+    """A check said no: parity, proof, a gate, a limit out of reach, training that diverged."""
+
+    exit_code = 1
+
+
+class RequestError(BertshrinkError):
+    """The request or its data is wrong: usage, recipe, missing path, unsupported family, labels."""
+
+    exit_code = 2
+
+
+class MeasurementError(BertshrinkError):
+    """No usable measurement: a worker died, hung, lied or gave NaN."""
+
+    exit_code = 3
+
+
+class BaselineError(BertshrinkError):
+    """A baseline is missing or corrupt."""
+
+    exit_code = 4
+
+
+class ModelRefused(BertshrinkError):
+    """A model file is refused: corrupt, pickled, asking for remote code, at an unsafe path."""
+
+    exit_code = 5
+
+
+class MissingPart(BertshrinkError):
+    """A target, an engine or an optional part is not here."""
+
+    exit_code = 6
+
+
+class OutputError(BertshrinkError):
+    """The disk is full or the place is not writable."""
+
+    exit_code = 7
+
+
+class Faults(RequestError):
+    """Several faults of one request, told together."""
+
+    def __init__(self, faults: list[RequestError]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as the list of its faults."""
+        return Faults, (list(self.faults),)

@@ -1,0 +1,160 @@
+"""Artifact: a file that an engine runs, in a folder with its tokenizer and a card that says what it is.
+
+model.onnx        the graph with its weights
+artifact.json     format, engine, task, labels, pooling, precision, inputs, outputs, lineage (the card)
+tokenizer files   as `save_pretrained` writes them
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.model.batches import predict, tokenize
+from bertshrink.model.facts import ARTIFACT_CARD, read_json
+from bertshrink.model.files import verify
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bertshrink.engines import Arrays, Session
+
+CARD_SCHEMA = "bertshrink.artifact/1"
+
+
+class Card(BaseModel):
+    """What artifact.json says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_id: str = Field(CARD_SCHEMA)
+    format: str = Field(description="`onnx`")
+    engine: str = Field(description="a name in `engines.ENGINES`")
+    file: str
+    task: str
+    family: str
+    precision: str = Field(description="`float32`, `int8`")
+    labels: tuple[str, ...] = ()
+    pooling: tuple[str, bool] | None = Field(None, description="inside the graph: mode and whether it normalises")
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    max_length: int
+    vocab_size: int
+    details: dict[str, Any] = Field(default_factory=dict, description="what the technique counted and checked")
+    lineage: tuple[str, ...] = Field((), description="the stages it came through, first to last")
+
+
+class Artifact:
+    """An artifact folder.
+
+    Args:
+        folder: where it lies.
+        card: its card.
+
+    """
+
+    def __init__(self, folder: Path, card: Card) -> None:
+        self.folder = folder
+        self.card = card
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    @property
+    def task(self) -> str:
+        """A name in `TASKS`."""
+        return self.card.task
+
+    @property
+    def source(self) -> str:
+        """The folder, for messages."""
+        return str(self.folder)
+
+    @property
+    def max_length(self) -> int:
+        """The longest input in tokens."""
+        return self.card.max_length
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.card.labels
+
+    @property
+    def file(self) -> Path:
+        """The file that the engine opens."""
+        return self.folder / self.card.file
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer beside the file, loaded once."""
+        if self._tokenizer is None:
+            import transformers
+
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(self.folder), local_files_only=True, trust_remote_code=False
+            )
+        return self._tokenizer
+
+    @classmethod
+    def load(cls, folder: Path) -> Artifact:
+        """Open an artifact folder that bertshrink wrote.
+
+        Raises:
+            RequestError: no card there.
+            ModelRefused: a damaged card, or bytes that are not those bertshrink wrote.
+
+        """
+        path = folder / ARTIFACT_CARD
+        if not path.is_file():
+            raise RequestError(f"`{folder}` is no artifact folder: it has no {ARTIFACT_CARD}", where=str(folder))
+        verify(folder)
+        try:
+            card = Card.model_validate(read_json(path))
+        except ValidationError as error:
+            raise ModelRefused(f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}", where=str(path)) from None
+        if Path(card.file).name != card.file or not (folder / card.file).is_file():
+            raise ModelRefused(f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`", where=str(path))
+        return cls(folder, card)
+
+    @classmethod
+    def create(cls, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> Artifact:
+        """Write card and tokenizer beside the engine's file, which must be in `folder` already."""
+        (folder / ARTIFACT_CARD).write_text(
+            json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        tokenizer.save_pretrained(folder)
+        found = cls(folder, card)
+        found._tokenizer = tokenizer
+        return found
+
+    def copy(self) -> Artifact:
+        """The same artifact: its files never change in place."""
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Copy the artifact's files into `folder`."""
+        for path in sorted(self.folder.iterdir()):
+            if path.is_file() and path.name != "MANIFEST.json":
+                shutil.copyfile(path, folder / path.name)
+
+    def tokenize(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int | None = None
+    ) -> list[dict[str, list[int]]]:
+        """Token ids of each text (or pair), not padded: as `Encoder.tokenize`."""
+        limit = min(max_length or self.max_length, self.max_length)
+        return tokenize(self.tokenizer, texts, pairs, limit)
+
+    def session(self, threads: int | None = None) -> Session:
+        """The file opened by its engine."""
+        from bertshrink.engines import engine
+
+        return engine(self.card.engine).load(str(self.file), threads)
+
+    def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
+        """Outputs of tokenized rows, in their order."""
+        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens)

@@ -1,0 +1,73 @@
+"""Rows of token ids to padded arrays: batches of like length, so that little of the work is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bertshrink.engines import Arrays, Session
+
+Row = dict[str, list[int]]
+
+
+def pad(rows: Sequence[Row], pad_id: int) -> Arrays:
+    """Right-pad rows to their longest: each name -> int64 (B, L); ids with `pad_id`, everything else with 0."""
+    import numpy as np
+
+    longest = max(len(row["input_ids"]) for row in rows)
+    found: Arrays = {}
+    for name in rows[0]:
+        fill = pad_id if name == "input_ids" else 0
+        block = np.full((len(rows), longest), fill, dtype=np.int64)
+        for i, row in enumerate(rows):
+            block[i, : len(row[name])] = row[name]
+        found[name] = block
+    return found
+
+
+def by_length(lengths: Sequence[int], batch_tokens: int, batch_rows: int | None = None) -> list[list[int]]:
+    """Group row numbers into batches of like length.
+
+    A batch holds at most `batch_tokens` tokens, padding included, and at most `batch_rows` rows; at least one row. Longest
+    first, so that memory peaks at once. Rows of equal length keep their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batches: list[list[int]] = []
+    for i in order:
+        if batches:
+            last = batches[-1]
+            fits = lengths[last[0]] * (len(last) + 1) <= batch_tokens
+            if fits and (batch_rows is None or len(last) < batch_rows):
+                last.append(i)
+                continue
+        batches.append([i])
+    return batches
+
+
+def predict(session: Session, rows: Sequence[Row], pad_id: int, batch_tokens: int = 4096) -> list[Arrays]:
+    """Run tokenized rows through a session; outputs per row, in order.
+
+    An output with a length axis (B, L, ...) is cut back to the row's own length.
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    found: list[Arrays] = [{} for _ in rows]
+    for batch in by_length(lengths, batch_tokens):
+        outputs = session.run(pad([rows[i] for i in batch], pad_id))
+        for name, block in outputs.items():
+            for at, i in enumerate(batch):
+                value = block[at]
+                found[i][name] = value[: lengths[i]] if block.ndim == 3 else value
+    return found
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+) -> list[Row]:
+    """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row."""
+    second = list(pairs) if pairs is not None else None
+    found = tokenizer(list(texts), second, truncation=True, max_length=max_length, padding=False)
+    names = list(found.keys())
+    return [{name: found[name][i] for name in names} for i in range(len(texts))]

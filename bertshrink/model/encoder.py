@@ -1,0 +1,181 @@
+"""Encoder: a PyTorch model, its tokenizer and its task, loaded from and saved to a stock checkpoint folder.
+
+Loading never runs code of the checkpoint, never reads a pickle and never asks the network: the folder is resolved and
+checked first (`source`, `facts`), weights come as float32 whatever they were stored in, and a weight that is not finite is
+refused. What a sentence-transformers folder holds beside the transformer (modules.json, pooling) is kept and written again.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
+from bertshrink.model.batches import predict, tokenize
+from bertshrink.model.facts import Facts, Pooling, check_weights, read_facts
+from bertshrink.model.task import TASKS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from bertshrink.engines import Arrays, Session
+
+_SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+
+
+@dataclass
+class Encoder:
+    """A PyTorch encoder with its tokenizer and task.
+
+    Attributes:
+        model: the stock transformers model, float32, in eval mode.
+        tokenizer: its tokenizer.
+        task: a name in `TASKS`.
+        source: the folder or name it came from, for messages.
+        max_length: the longest input in tokens.
+        pooling: for embedding models.
+        sentence_folder: the folder whose sentence-transformers files are to be written beside the model.
+
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: str
+    source: str
+    max_length: int
+    pooling: Pooling | None = None
+    sentence_folder: Path | None = None
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The family's row."""
+        return anatomy_of(self.model.config.model_type)
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of the model as it is now."""
+        return Shape.read(self.anatomy, self.model.config.to_dict())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits; empty unless the task is classification."""
+        if self.task != "classification":
+            return ()
+        return tuple(str(self.model.config.id2label[i]) for i in range(self.model.config.num_labels))
+
+    @classmethod
+    def load(cls, folder: Path, task: str = "auto", source: str | None = None) -> Encoder:
+        """Load a checked checkpoint folder.
+
+        Raises:
+            RequestError: not a model folder, unknown family or task, no tokenizer.
+            ModelRefused: damaged, pickled, not finite, or asking for remote code.
+
+        """
+        return cls.from_facts(read_facts(folder, task), source)
+
+    @classmethod
+    def from_facts(cls, facts: Facts, source: str | None = None) -> Encoder:
+        """Load the folder that `facts` describe; errors as in `load`."""
+        check_weights(facts.folder)
+        import torch
+        import transformers
+
+        auto = getattr(transformers, TASKS[facts.task].auto_class)
+        path = str(facts.folder)
+        safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **safe)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = str(error).splitlines()[0]
+            raise RequestError(
+                f"the tokenizer cannot be loaded: {reason}",
+                where=path,
+                hint="save it beside the model: `tokenizer.save_pretrained(DIR)`",
+            ) from error
+        try:
+            model, info = auto.from_pretrained(
+                path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **safe
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelRefused(
+                f"the weights cannot be loaded: {reason}", where=path, hint="save the model again"
+            ) from error
+        _refuse_missing(info, facts)
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ModelRefused(f"the weight `{name}` holds values that are not finite", where=path)
+        sentence_folder = facts.folder if facts.is_sentence_transformer else None
+        return cls(
+            model.eval(), tokenizer, facts.task, source or path, facts.max_length, facts.pooling, sentence_folder
+        )
+
+    def copy(self) -> Encoder:
+        """An encoder with weights of its own; tokenizer and folders are shared."""
+        return replace(self, model=copy.deepcopy(self.model))
+
+    def with_model(self, model: PreTrainedModel) -> Encoder:
+        """The same encoder around another model."""
+        return replace(self, model=model.eval())
+
+    def save(self, folder: Path) -> None:
+        """Write a stock checkpoint (float32 safetensors, tokenizer, sentence-transformers files) into `folder`."""
+        self.model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")
+        self.tokenizer.save_pretrained(folder)
+        if self.sentence_folder is not None:
+            for name in _SENTENCE_FILES:
+                if (self.sentence_folder / name).is_file():
+                    shutil.copyfile(self.sentence_folder / name, folder / name)
+            for sub in sorted(self.sentence_folder.glob("[0-9]*_*")):
+                if sub.is_dir():
+                    shutil.copytree(sub, folder / sub.name, dirs_exist_ok=True)
+
+    def tokenize(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int | None = None
+    ) -> list[dict[str, list[int]]]:
+        """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row."""
+        limit = min(max_length or self.max_length, self.max_length)
+        return tokenize(self.tokenizer, texts, pairs, limit)
+
+    def session(self, threads: int | None = None) -> Session:
+        """The model in memory as an engine's session."""
+        from bertshrink.engines.torch_engine import TorchSession
+
+        pooling = (self.pooling.mode, self.pooling.normalize) if self.pooling else None
+        return TorchSession(self.model, TASKS[self.task].output, pooling)
+
+    def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
+        """Outputs of tokenized rows, in their order, run in batches of like length."""
+        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens)
+
+
+def _refuse_missing(info: dict[str, Any], facts: Facts) -> None:
+    """Refuse a checkpoint whose weights do not fill the model: transformers would fill the gap with random numbers."""
+    missing = sorted(str(key) for key in info.get("missing_keys", ()) if "pooler" not in str(key))
+    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
+    if missing or mismatched:
+        names = ", ".join(f"`{name}`" for name in (missing + mismatched)[:3])
+        raise RequestError(
+            f"{len(missing + mismatched)} weights that the task `{facts.task}` needs are not in the checkpoint: {names}",
+            where=str(facts.folder),
+            hint="the checkpoint was saved for another task: name that one with `task:` or `--task`, or fine-tune it first",
+        )
+
+
+def quiet_libraries() -> None:
+    """Keep transformers, datasets and tokenizers from printing over the progress bar; called once by the pipeline."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

@@ -1,0 +1,259 @@
+"""What a model folder is, from its small JSON files and headers alone: no weight is loaded, no code of it runs.
+
+`read_facts` is what a plan is proven with; `check_weights` refuses what must not be loaded:
+
+    pickles (`pytorch_model.bin`)      loading one runs whatever is in it
+    remote code (`auto_map`)           never runs; a stock class is used or nothing
+    a truncated or overlapping file    found in the safetensors header
+    a changed bit                      found by the manifest, where bertshrink wrote the folder
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
+from bertshrink.model.files import verify
+from bertshrink.model.task import TASKS, check_classification, guess_task
+
+WEIGHTS = "model.safetensors"
+ARTIFACT_CARD = "artifact.json"
+_MAX_HEADER_BYTES = 100_000_000
+"""The cap that the safetensors format itself sets."""
+
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "pytorch_model.pt", "model.pt")
+_POOLING_KEYS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How token vectors become a sentence vector."""
+
+    mode: Literal["mean", "cls", "max"] = "mean"
+    normalize: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the configuration of an encoder says.
+
+    Attributes:
+        folder: where it lies.
+        anatomy: its family's row.
+        shape: its sizes.
+        config: config.json as it is.
+        task: a name in `TASKS`.
+        labels: class names, empty unless the task is classification.
+        pooling: for embedding models.
+        max_length: the longest input in tokens, special tokens included.
+        is_sentence_transformer: whether the folder has the sentence-transformers layout (modules.json).
+
+    """
+
+    folder: Path
+    anatomy: Anatomy
+    shape: Shape
+    config: dict[str, Any]
+    task: str
+    labels: tuple[str, ...] = ()
+    pooling: Pooling | None = None
+    max_length: int = 512
+    is_sentence_transformer: bool = False
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file of a model folder.
+
+    Raises:
+        ModelRefused: it is no JSON.
+
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelRefused(f"`{path.name}` cannot be read: {error}", where=str(path)) from None
+
+
+def read_facts(folder: Path, task: str = "auto") -> Facts:
+    """Read what the folder says of itself.
+
+    Raises:
+        RequestError: no config.json, an unknown family or task, sizes missing.
+        ModelRefused: a damaged file, or a checkpoint that asks for remote code.
+
+    """
+    where = str(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RequestError(
+            f"`{folder}` is no model folder: it has no config.json",
+            where=where,
+            hint="give a folder saved with `save_pretrained`, or a hub name such as `distilbert-base-uncased`",
+        )
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise ModelRefused("`config.json` is not a JSON object", where=str(path))
+    _refuse_remote_code(folder, config)
+    anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
+    shape = Shape.read(anatomy, config)
+    modules = folder / "modules.json"
+    is_st = modules.is_file()
+    if task == "auto":
+        task = guess_task(config, is_sentence_transformer=is_st, where=str(path))
+    elif task not in TASKS:
+        raise RequestError(f"there is no task `{task}`", hint=f"tasks: auto, {', '.join(TASKS)}")
+    return Facts(
+        folder=folder,
+        anatomy=anatomy,
+        shape=shape,
+        config=config,
+        task=task,
+        labels=check_classification(config, str(path)) if task == "classification" else (),
+        pooling=_read_pooling(folder, modules) if task == "embedding" else None,
+        max_length=_read_max_length(folder, shape, anatomy),
+        is_sentence_transformer=is_st and task == "embedding",
+    )
+
+
+def _refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
+    found = ["config.json"] if config.get("auto_map") else []
+    tokenizer = folder / "tokenizer_config.json"
+    if tokenizer.is_file():
+        content = read_json(tokenizer)
+        if isinstance(content, dict) and content.get("auto_map"):
+            found.append(tokenizer.name)
+    if found:
+        raise ModelRefused(
+            "the checkpoint asks for code of its own to be run (`auto_map`); bertshrink never runs it",
+            where=str(folder / found[0]),
+            hint="if the model is of a stock family, delete `auto_map` from the file and load it as that family",
+        )
+
+
+def _read_pooling(folder: Path, modules: Path) -> Pooling:
+    """Pooling as the sentence-transformers layout states it; mean and normalised where nothing is stated."""
+    if not modules.is_file():
+        return Pooling()
+    mode: Literal["mean", "cls", "max"] = "mean"
+    normalize = False
+    for module in read_json(modules):
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind == "Transformer" and module.get("path"):
+            raise RequestError(
+                f"the transformer of this sentence-transformers model lies in `{module['path']}/`, not at the top",
+                where=str(modules),
+                hint="load and save it again with a current sentence-transformers, which writes it at the top",
+            )
+        if kind == "Pooling":
+            mode = _pooling_mode(folder / str(module.get("path", "")) / "config.json")
+        elif kind == "Normalize":
+            normalize = True
+        elif kind != "Transformer":
+            raise RequestError(
+                f"the sentence-transformers module `{kind}` is not supported",
+                where=str(modules),
+                hint="supported: Transformer, Pooling (mean, cls, max), Normalize",
+            )
+    return Pooling(mode, normalize)
+
+
+def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
+    config = read_json(path)
+    named = config.get("pooling_mode")
+    chosen = [named] if named else [mode for key, mode in _POOLING_KEYS.items() if config.get(key)]
+    others = [
+        key for key, on in config.items() if key.startswith("pooling_mode_") and on is True and key not in _POOLING_KEYS
+    ]
+    match chosen:
+        case ["mean"] if not others:
+            return "mean"
+        case ["cls"] if not others:
+            return "cls"
+        case ["max"] if not others:
+            return "max"
+    raise RequestError(
+        f"pooling `{chosen + others}` is not supported", where=str(path), hint="supported: mean, cls, max"
+    )
+
+
+def _read_max_length(folder: Path, shape: Shape, anatomy: Anatomy) -> int:
+    """The longest input: positions (RoBERTa's count starts after its pad id), capped by what the model was made for."""
+    limit = shape.max_positions - (2 if anatomy.family in ("roberta", "xlm-roberta") else 0)
+    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+        path = folder / name
+        if path.is_file():
+            value = read_json(path).get(key)
+            if isinstance(value, int) and 0 < value < limit:
+                limit = value
+    return limit
+
+
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Tensor name -> {dtype, shape, data_offsets} of a safetensors file, its layout checked against its size.
+
+    Raises:
+        ModelRefused: truncated, overlong, overlapping or unreadable.
+
+    """
+    hint = "download or save the model again"
+    num_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else num_bytes
+        if length + 8 > num_bytes or length > _MAX_HEADER_BYTES:
+            raise ModelRefused("the safetensors file is truncated: its header is cut", where=str(path), hint=hint)
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            spans = sorted((int(t["data_offsets"][0]), int(t["data_offsets"][1])) for t in header.values())
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            raise ModelRefused("the header of the safetensors file is unreadable", where=str(path), hint=hint) from None
+    end = 0
+    for start, stop in spans:
+        if start != end or stop < start:
+            raise ModelRefused("the tensors of the safetensors file overlap or leave holes", where=str(path), hint=hint)
+        end = stop
+    if 8 + length + end != num_bytes:
+        raise ModelRefused(
+            f"the safetensors file is truncated: {num_bytes} bytes where its header says {8 + length + end}",
+            where=str(path),
+            hint=hint,
+        )
+    return dict(header)
+
+
+def check_weights(folder: Path) -> dict[str, dict[str, Any]]:
+    """Prove that the folder's weights may be loaded; returns their header.
+
+    Raises:
+        ModelRefused: a pickle, a damaged file, or bytes that are not those bertshrink wrote.
+        RequestError: no weights at all.
+
+    """
+    verify(folder)
+    path = folder / WEIGHTS
+    if path.is_file():
+        return read_header(path)
+    pickles = [name for name in _PICKLES if (folder / name).exists()]
+    if pickles:
+        raise ModelRefused(
+            f"the weights are a pickle (`{pickles[0]}`), which can run any code when it is loaded",
+            where=str(folder / pickles[0]),
+            hint="convert it where you trust it: `AutoModel.from_pretrained(DIR).save_pretrained(DIR)` writes safetensors",
+        )
+    if (folder / f"{WEIGHTS}.index.json").exists():
+        raise RequestError(
+            "the weights are sharded over several files",
+            where=str(folder),
+            hint="save them in one: `model.save_pretrained(DIR, max_shard_size='100GB')`",
+        )
+    raise RequestError(f"`{folder}` has no weights: `{WEIGHTS}` is missing", where=str(folder))

@@ -1,0 +1,170 @@
+"""Folders that appear whole or not at all, and know when a bit of them has changed.
+
+A folder is written under a hidden name beside its place, synced, sealed with `MANIFEST.json` (sha256 and bytes of every
+file), and renamed into place; the parent folder is synced last. Nothing that stood there before is touched until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bertshrink.errors import ModelRefused, OutputError
+
+MANIFEST = "MANIFEST.json"
+_CHUNK = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Have the operating system write a file or folder down."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or as it was before.
+
+    Raises:
+        OutputError: the disk is full or the place is not writable.
+
+    """
+    scratch = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with output_errors(path):
+        try:
+            scratch.write_text(text, encoding="utf-8")
+            fsync(scratch)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn a failure to write below `path` into an `OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write `{path}`: {reason}", hint="free some space, or choose another place"
+        ) from error
+
+
+def seal(folder: Path) -> dict[str, dict[str, object]]:
+    """Write the manifest of a folder and sync every file in it; returns the manifest's entries."""
+    umask = os.umask(0)
+    os.umask(umask)
+    entries: dict[str, dict[str, object]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        path.chmod(0o666 & ~umask)  # safetensors leaves 0600, which a server's user could not read
+        entries[path.relative_to(folder).as_posix()] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        fsync(path)
+    text = json.dumps({"schema": "bertshrink.manifest/1", "files": entries}, indent=1, sort_keys=True) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    fsync(folder / MANIFEST)
+    return entries
+
+
+def verify(folder: Path) -> bool:
+    """Check a folder against its manifest.
+
+    Returns:
+        False when it has none (bertshrink did not write it).
+
+    Raises:
+        ModelRefused: the manifest is unreadable, or a file of it is missing or has other bytes.
+
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return False
+    hint = "restore it from where it came, or delete the folder and make it again"
+    try:
+        entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        expected = {name: (entry["sha256"], entry["bytes"]) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ModelRefused("the manifest is unreadable", where=str(manifest), hint=hint) from None
+    for name, (digest, num_bytes) in expected.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelRefused(f"`{name}` is missing, though the manifest lists it", where=str(folder), hint=hint)
+        if path.stat().st_size != num_bytes or sha256_file(path) != digest:
+            raise ModelRefused(f"`{name}` has changed since bertshrink wrote it", where=str(path), hint=hint)
+    return True
+
+
+@contextmanager
+def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a scratch folder that becomes `target`, sealed, when the block ends well, and vanishes when it does not.
+
+    Args:
+        target: where the folder shall appear.
+        replace: whether a folder already there gives way (it is moved aside first and deleted last).
+
+    Raises:
+        OutputError: the disk is full or the place is not writable.
+
+    """
+    scratch = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    aside = target.with_name(f".{target.name}.old-{os.getpid()}")
+    with output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target)
+        scratch.mkdir()
+        try:
+            yield scratch
+            seal(scratch)
+            fsync(scratch)
+            if replace and target.exists():
+                target.rename(aside)
+            scratch.rename(target)
+            fsync(target.parent)
+        except OSError:
+            if aside.exists() and not target.exists():
+                aside.rename(target)
+            raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(target: Path) -> None:
+    """Clear what killed processes left beside `target`; an old folder without its successor is put back."""
+    for left in target.parent.glob(f".{target.name}.*-*"):
+        kind, _, pid = left.name.rpartition(".")[2].partition("-")
+        if kind not in ("tmp", "old") or not pid.isdigit() or _is_running(int(pid)):
+            continue
+        if kind == "old" and not target.exists():
+            left.rename(target)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            return True
+        return True
+    return False

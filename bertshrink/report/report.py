@@ -1,0 +1,123 @@
+"""The report of a run: every model that appeared, and everything measured of it. Versioned JSON in and out.
+
+History of the form:
+    bertshrink.report/1   first form
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bertshrink.errors import BaselineError, RequestError
+from bertshrink.report.measurement import Conditions, Environment, Measurement
+
+SCHEMA = "bertshrink.report/1"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Component(_Record):
+    """A part of a model: `embeddings`, `attention`, `feed-forward`, `head`, ..."""
+
+    name: str
+    num_parameters: int
+    num_bytes: int
+
+
+class Snapshot(_Record):
+    """One model at one moment of the run."""
+
+    name: str = Field(description="unique in the report: `teacher`, `01-distill`, `01-distill/untrained`")
+    label: str = Field(description="for people: `distill to 3 layers`")
+    role: Literal["reference", "stage", "baseline", "compared"] = Field(
+        description="the first model, a stage's result, a model shown beside it, another model of `bench`"
+    )
+    kind: Literal["encoder", "artifact"]
+    technique: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    path: str | None = Field(None, description="where the model lies, relative to the run folder; None when not kept")
+    facts: dict[str, Any] = Field(
+        default_factory=dict, description="family, task, num_layers, hidden_size, precision, ..."
+    )
+    components: list[Component] = Field(default_factory=list)
+    measurements: list[Measurement] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list, description="what the technique says it did, one sentence each")
+    history: list[dict[str, float]] = Field(
+        default_factory=list, description="training log: step, loss, its parts, ..."
+    )
+    seconds: float | None = None
+    paper: str | None = None
+
+    def find(self, metric: str, **conditions: object) -> Measurement | None:
+        """The first measurement of `metric` whose conditions have these values."""
+        for m in self.measurements:
+            if m.metric == metric and all(getattr(m.conditions, k) == v for k, v in conditions.items()):
+                return m
+        return None
+
+
+class Report(_Record):
+    """Everything that a run found."""
+
+    schema_id: str = Field(SCHEMA, alias="schema")
+    name: str
+    version: str
+    created: str = Field(description="UTC, ISO 8601")
+    command: str = Field(description="what makes this report again")
+    model: str
+    task: str
+    data: dict[str, Any] = Field(default_factory=dict, description="name, fingerprint, rows by split")
+    recipe: str = Field("", description="the recipe as it was written")
+    environments: dict[str, Environment] = Field(default_factory=dict)
+    snapshots: list[Snapshot] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, validate_by_name=True, validate_by_alias=True)
+
+    @property
+    def reference(self) -> Snapshot:
+        """The model that everything is compared with."""
+        return next(s for s in self.snapshots if s.role == "reference")
+
+    def columns(self) -> list[tuple[str, Conditions]]:
+        """Each distinct (metric, conditions without the engine and precision) in the order first seen."""
+        seen: dict[tuple[str, Conditions], None] = {}
+        for snapshot in self.snapshots:
+            for m in snapshot.measurements:
+                bare = m.conditions.model_copy(update={"engine": None, "precision": None})
+                seen.setdefault((m.metric, bare))
+        return list(seen)
+
+    def to_json(self) -> str:
+        """One JSON document, sorted keys, ending in a newline."""
+        data = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        """Read a report file.
+
+        Raises:
+            RequestError: there is no such file.
+            BaselineError: it is no report, is damaged, or has another version of the form.
+
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RequestError(f"there is no report at `{path}`", hint="run a recipe first: `bertshrink run`") from None
+        except (ValueError, OSError) as error:
+            raise BaselineError(f"`{path}` is no report: {error}", where=str(path)) from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else None
+            raise BaselineError(f"`{path}` has the form `{found}`, this version reads `{SCHEMA}`", hint="make it anew")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise BaselineError(f"`{path}` is damaged at `{place}`: {first['msg']}", where=str(path)) from None

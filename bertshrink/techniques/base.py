@@ -1,0 +1,112 @@
+"""What a technique is, and all that it may use.
+
+A technique is a frozen settings object that can be called: model in, smaller model out. Its fields are at once the
+recipe's keys, the command's flags, the help text, the JSON Schema and the resume key. Importing one imports no torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bertshrink.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.encoder import Encoder
+    from bertshrink.model.facts import Facts
+    from bertshrink.model.texts import Texts
+    from bertshrink.report.measurement import Measurement
+
+    Model = Encoder | Artifact
+
+Kind = Literal["encoder", "artifact"]
+Need = Literal["teacher", "train", "dev"]
+
+
+@dataclass
+class Workbench:
+    """All that a technique may use besides the model it is given.
+
+    Attributes:
+        texts: the recipe's data; None when the recipe names none.
+        teacher: the recipe's first model, unless the stage names another.
+        work: a folder for what must survive a kill (checkpoints) and for scratch; the pipeline clears it when the stage is
+            stored.
+        seed: for everything random.
+        max_length: cap on tokens per text; None: the model's own.
+        progress: where long work says that it is alive.
+        measure: quality of a model on the dev texts, against the teacher.
+        notes: what the technique did, one sentence each; shown in the report.
+        history: training log for the report's curves: one dict of numbers per entry, with `step`.
+        baselines: (name, label, model) shown beside the result; size and quality are measured when the stage ends.
+
+    """
+
+    texts: Texts | None
+    teacher: Encoder | None
+    work: Path
+    seed: int = 0
+    max_length: int | None = None
+    progress: Progress = field(default_factory=Silent)
+    measure: Callable[[Model], list[Measurement]] = lambda model: []
+    notes: list[str] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+    baselines: list[tuple[str, str, Model]] = field(default_factory=list)
+
+    def note(self, sentence: str) -> None:
+        """Say in the report what was done or seen."""
+        self.notes.append(sentence)
+
+    def baseline(self, name: str, label: str, model: Model) -> None:
+        """Show `model` beside the stage's result in the report."""
+        self.baselines.append((name, label, model))
+
+
+class Technique(BaseModel, ABC):
+    """One way to make a model smaller.
+
+    A subclass states `name` (the recipe's key), `paper` (as `arXiv:1910.01108`, or a documentation page), what it `takes`
+    and `gives`, and describes every field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    takes: ClassVar[Kind]
+    gives: ClassVar[Kind]
+
+    def needs(self) -> frozenset[Need]:
+        """What must be there besides the model; may depend on the settings."""
+        return frozenset()
+
+    def fit(self, facts: Facts) -> Facts:
+        """Prove that the settings fit a model like this, before any weight is loaded.
+
+        Returns:
+            the facts of the model that will come out (for a following stage's proof).
+
+        Raises:
+            RequestError: they do not; `where` left empty, the plan fills in the setting's place in the recipe.
+
+        """
+        return facts
+
+    @abstractmethod
+    def label(self) -> str:
+        """The stage in a few words, for tables: `distill to 3 layers`."""
+
+    @abstractmethod
+    def __call__(self, model: Model, bench: Workbench) -> Model:
+        """Make the smaller model. The given one is the technique's own copy; it may change it.
+
+        Raises:
+            CheckFailed: the result is not what it must be; nothing is published.
+
+        """
