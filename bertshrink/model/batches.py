@@ -31,8 +31,8 @@ def pad(rows: Sequence[Row], pad_id: int) -> Arrays:
 def by_length(lengths: Sequence[int], batch_tokens: int, batch_rows: int | None = None) -> list[list[int]]:
     """Group row numbers into batches of like length.
 
-    A batch holds at most `batch_tokens` tokens, padding included, and at most `batch_rows` rows; at least one row. Longest
-    first, so that memory peaks at once. Rows of equal length keep their order.
+    A batch holds at most `batch_tokens` tokens, padding included, and at most `batch_rows` rows; at least one row.
+    Longest first, so that memory peaks at once. Rows of equal length keep their order.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches: list[list[int]] = []

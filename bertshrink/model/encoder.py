@@ -1,8 +1,9 @@
 """Encoder: a PyTorch model, its tokenizer and its task, loaded from and saved to a stock checkpoint folder.
 
 Loading never runs code of the checkpoint, never reads a pickle and never asks the network: the folder is resolved and
-checked first (`source`, `facts`), weights come as float32 whatever they were stored in, and a weight that is not finite is
-refused. What a sentence-transformers folder holds beside the transformer (modules.json, pooling) is kept and written again.
+checked first (`source`, `facts`), weights come as float32 whatever they were stored in, and a weight that is not
+finite is refused. What a sentence-transformers folder holds beside the transformer (modules.json, pooling) is kept
+and written again.
 """
 
 from __future__ import annotations
@@ -163,9 +164,9 @@ def _refuse_missing(info: dict[str, Any], facts: Facts) -> None:
     if missing or mismatched:
         names = ", ".join(f"`{name}`" for name in (missing + mismatched)[:3])
         raise RequestError(
-            f"{len(missing + mismatched)} weights that the task `{facts.task}` needs are not in the checkpoint: {names}",
+            f"the checkpoint lacks {len(missing + mismatched)} weights that the task `{facts.task}` needs: {names}",
             where=str(facts.folder),
-            hint="the checkpoint was saved for another task: name that one with `task:` or `--task`, or fine-tune it first",
+            hint="it was saved for another task: name that one with `task:` or `--task`, or fine-tune it first",
         )
 
 

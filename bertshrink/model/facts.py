@@ -248,7 +248,7 @@ def check_weights(folder: Path) -> dict[str, dict[str, Any]]:
         raise ModelRefused(
             f"the weights are a pickle (`{pickles[0]}`), which can run any code when it is loaded",
             where=str(folder / pickles[0]),
-            hint="convert it where you trust it: `AutoModel.from_pretrained(DIR).save_pretrained(DIR)` writes safetensors",
+            hint="where you trust it, `AutoModel.from_pretrained(DIR).save_pretrained(DIR)` writes safetensors",
         )
     if (folder / f"{WEIGHTS}.index.json").exists():
         raise RequestError(

@@ -74,7 +74,7 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
             if str(name).endswith(task.suffixes):
                 return task.name
     raise RequestError(
-        f"the checkpoint's class is `{', '.join(map(str, names)) or 'not named'}`, which is for no task bertshrink knows",
+        f"the checkpoint's class, `{', '.join(map(str, names)) or 'not named'}`, is for no task that bertshrink knows",
         where=where,
         hint=f"known tasks: {', '.join(TASKS)}; say which with `task:` in the recipe or `--task`",
     )

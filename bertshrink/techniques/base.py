@@ -36,7 +36,8 @@ class Workbench:
     Attributes:
         texts: the recipe's data; None when the recipe names none.
         teacher: the recipe's first model, unless the stage names another.
-        work: a folder for what must survive a kill (checkpoints) and for scratch; the pipeline clears it when the stage is
+        work: a folder for what must survive a kill (checkpoints) and for scratch; the pipeline clears it when the
+        stage is
             stored.
         seed: for everything random.
         max_length: cap on tokens per text; None: the model's own.
@@ -71,8 +72,8 @@ class Workbench:
 class Technique(BaseModel, ABC):
     """One way to make a model smaller.
 
-    A subclass states `name` (the recipe's key), `paper` (as `arXiv:1910.01108`, or a documentation page), what it `takes`
-    and `gives`, and describes every field.
+    A subclass states `name` (the recipe's key), `paper` (as `arXiv:1910.01108`, or a documentation page), what it
+    `takes` and `gives`, and describes every field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,117 @@
+"""Tiny models of every family, built in code: random weights, a word-level tokenizer, no network."""
+
+from functools import lru_cache
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.facts import Pooling
+from bertshrink.model.task import TASKS
+
+# fmt: off
+WORDS = """
+a an and are as at be been but by can code data day did do down each fast find first for from get give good great
+had has have he her him his how i if in int into is it its like line list little long look made make many may model
+more most my new no not now number of off old on one only or other our out over own part people place quick read
+right said same say see set she short slow small so some string than that the their them then there these they this
+time to too two under up us use very was way we well were what when where which who will with word work would write
+year you your movie film bad terrible wonderful awful love hate best worst boring
+""".split()  # noqa: SIM905
+# fmt: on
+MASK_LAST = ("roberta", "xlm-roberta")
+
+
+def special_tokens(family: str) -> dict[str, str]:
+    if family in MASK_LAST:
+        return {
+            "cls_token": "<s>",
+            "pad_token": "<pad>",
+            "sep_token": "</s>",
+            "unk_token": "<unk>",
+            "mask_token": "<mask>",
+        }
+    return {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+
+
+@lru_cache
+def tiny_tokenizer(family: str = "bert") -> transformers.PreTrainedTokenizerFast:
+    special = special_tokens(family)
+    vocab = {token: i for i, token in enumerate([*special.values(), *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=special["unk_token"]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    cls, sep = special["cls_token"], special["sep_token"]
+    second = 0 if family in MASK_LAST else 1
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:{second} {sep}:{second}",
+        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
+    )
+    names = ["input_ids", "attention_mask"]
+    if family not in ("distilbert", *MASK_LAST):
+        names.insert(1, "token_type_ids")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=names, model_max_length=64, **special
+    )
+
+
+def tiny_config(family: str, **more):
+    tokenizer = tiny_tokenizer(family)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 66 if family in MASK_LAST else 64,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.2,
+    }
+    match family:
+        case "bert":
+            kind = transformers.BertConfig
+        case "roberta":
+            kind = transformers.RobertaConfig
+        case "xlm-roberta":
+            kind = transformers.XLMRobertaConfig
+        case "albert":
+            kind = transformers.AlbertConfig
+            sizes |= {"embedding_size": 16, "num_hidden_groups": 2}
+        case "electra":
+            kind = transformers.ElectraConfig
+            sizes |= {"embedding_size": 16}
+        case "distilbert":
+            kind = transformers.DistilBertConfig
+            sizes["dim"] = sizes.pop("hidden_size")
+            sizes["n_layers"] = sizes.pop("num_hidden_layers")
+            sizes["n_heads"] = sizes.pop("num_attention_heads")
+            sizes["hidden_dim"] = sizes.pop("intermediate_size")
+    return kind(**(sizes | more))
+
+
+def tiny_encoder(family: str = "bert", task: str = "classification", seed: int = 0, **more) -> Encoder:
+    """A four-layer encoder, 32 wide, with random weights."""
+    torch.manual_seed(seed)
+    if task == "classification":
+        more = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}} | more
+    config = tiny_config(family, **more)
+    auto = getattr(transformers, TASKS[task].auto_class)
+    model = auto.from_config(config, attn_implementation="sdpa").eval()
+    config.architectures = [type(model).__name__]
+    pooling = Pooling("mean", True) if task == "embedding" else None
+    return Encoder(model, tiny_tokenizer(family), task, f"tiny-{family}", 64, pooling)
+
+
+def sentences(num: int, seed: int = 0, shortest: int = 3, longest: int = 14) -> list[str]:
+    """Word salad of the tokenizer's words."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(shortest, longest + 1, (num,), generator=generator).tolist()
+    return [" ".join(WORDS[i] for i in torch.randint(len(WORDS), (n,), generator=generator).tolist()) for n in lengths]
