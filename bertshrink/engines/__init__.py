@@ -1,4 +1,4 @@
-"""How a model is run: one small file per engine behind one protocol (load, run, describe).
+"""How a model is run: one small file per engine behind one protocol (prepare, load, run, describe).
 
 The files here need the standard library, numpy and their engine only, and import nothing else of bertshrink: the same
 files travel to a remote worker. An engine is imported when it is asked for, not before.
@@ -35,6 +35,9 @@ class Session(Protocol):
 
 class Engine(Protocol):
     """What an engine's module offers."""
+
+    def prepare(self, path: str, options: dict[str, Any] | None = None) -> None:
+        """Import whatever `load` of the same model will import, and load nothing: loading is timed alone."""
 
     def load(self, path: str, threads: int | None = None, options: dict[str, Any] | None = None) -> Session:
         """Open the model at `path` (a folder or a file) for `threads` intra-op threads (None: the engine's default)."""

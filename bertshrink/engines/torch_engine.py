@@ -6,6 +6,7 @@ sentence-transformers computes it: sum(mask * h) / max(sum(mask), 1e-9), then op
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,14 @@ class TorchSession:
             "inputs": list(self.inputs),
             "outputs": [self.output],
         }
+
+
+def prepare(path: str, options: dict[str, Any] | None = None) -> None:
+    """Import transformers and the model's own module, which `from_pretrained` would import while it loads."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    importlib.import_module(type(config).__module__.replace(".configuration_", ".modeling_"))
 
 
 def load(path: str, threads: int | None = None, options: dict[str, Any] | None = None) -> TorchSession:

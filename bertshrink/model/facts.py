@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +19,10 @@ from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.files import verify
 from bertshrink.model.task import TASKS, check_classification, guess_task
+from bertshrink.report.files import read_header
 
 WEIGHTS = "model.safetensors"
 ARTIFACT_CARD = "artifact.json"
-_MAX_HEADER_BYTES = 100_000_000
-"""The cap that the safetensors format itself sets."""
-
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "pytorch_model.pt", "model.pt")
 _POOLING_KEYS = {
     "pooling_mode_mean_tokens": "mean",
@@ -195,40 +192,6 @@ def _read_max_length(folder: Path, shape: Shape, anatomy: Anatomy) -> int:
             if isinstance(value, int) and 0 < value < limit:
                 limit = value
     return limit
-
-
-def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Tensor name -> {dtype, shape, data_offsets} of a safetensors file, its layout checked against its size.
-
-    Raises:
-        ModelRefused: truncated, overlong, overlapping or unreadable.
-
-    """
-    hint = "download or save the model again"
-    num_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else num_bytes
-        if length + 8 > num_bytes or length > _MAX_HEADER_BYTES:
-            raise ModelRefused("the safetensors file is truncated: its header is cut", where=str(path), hint=hint)
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            spans = sorted((int(t["data_offsets"][0]), int(t["data_offsets"][1])) for t in header.values())
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            raise ModelRefused("the header of the safetensors file is unreadable", where=str(path), hint=hint) from None
-    end = 0
-    for start, stop in spans:
-        if start != end or stop < start:
-            raise ModelRefused("the tensors of the safetensors file overlap or leave holes", where=str(path), hint=hint)
-        end = stop
-    if 8 + length + end != num_bytes:
-        raise ModelRefused(
-            f"the safetensors file is truncated: {num_bytes} bytes where its header says {8 + length + end}",
-            where=str(path),
-            hint=hint,
-        )
-    return dict(header)
 
 
 def check_weights(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,247 @@
+"""What a file on disk is, from its header alone: tensors, operators, bytes. No weight is loaded, nothing of it runs.
+
+    safetensors   8 bytes: the header's length; a JSON header: name -> dtype, shape, span; the tensors, without holes
+    ONNX          one protobuf message: graph, initializers, opset; weights inside, or in files beside ("external data")
+
+A file that does not hold what its header says is refused here, before anything else opens it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertshrink.errors import ModelRefused
+
+_MAX_HEADER_BYTES = 100_000_000
+"""The cap that the safetensors format itself sets."""
+
+_HINT = "download or save the model again"
+
+_BITS = {"BOOL": 8, "FLOAT": 32, "DOUBLE": 64, "STRING": 0}
+"""The types whose name does not hold their width."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One stored tensor; `dtype` in the format's own word (`F32`, `FLOAT`)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    num_bytes: int
+
+    @property
+    def num_elements(self) -> int:
+        """The product of the shape; 1 for a scalar."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of a graph; `op` is `domain:type`, the domain empty for ONNX's own."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What one model file holds.
+
+    Attributes:
+        format: `safetensors` or `onnx`.
+        num_bytes: on disk, external data included.
+        tensors: every stored tensor; for ONNX the initializers and the constants, subgraphs included.
+        nodes: every operation of the graph and its subgraphs, in order; empty for safetensors.
+        operators: how often each operation occurs, the bodies of model-local functions included.
+        inputs: names of the graph's inputs.
+        outputs: names of the graph's outputs.
+        opset: version of each operator domain.
+
+    """
+
+    format: str
+    num_bytes: int
+    tensors: tuple[Tensor, ...]
+    nodes: tuple[Node, ...] = ()
+    operators: Mapping[str, int] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    opset: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_safetensors(path: Path) -> FileFacts:
+    """Read a safetensors file's header.
+
+    Raises:
+        ModelRefused: the file is damaged.
+
+    """
+    tensors = tuple(_safetensors_tensor(name, entry, path) for name, entry in read_header(path).items())
+    return FileFacts("safetensors", path.stat().st_size, tensors)
+
+
+def _safetensors_tensor(name: str, entry: Mapping[str, Any], path: Path) -> Tensor:
+    dtype, shape = entry.get("dtype"), entry.get("shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ModelRefused(f"the tensor `{name}` has no shape", where=str(path), hint=_HINT)
+    start, end = entry["data_offsets"]
+    if _bytes_of(str(dtype), shape) != end - start:
+        raise ModelRefused(f"the tensor `{name}` has other bytes than its shape asks for", where=str(path), hint=_HINT)
+    return Tensor(name, str(dtype), tuple(shape), end - start)
+
+
+def _bytes_of(dtype: str, shape: Sequence[int]) -> int:
+    """The bytes of a tensor, by the width in its type's name: `F16`, `BFLOAT16`, `INT4` (two to a byte)."""
+    width = re.search(r"\d+", dtype)
+    bits = _BITS.get(dtype, int(width[0]) if width else 0)
+    return (math.prod(shape) * bits + 7) // 8
+
+
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Tensor name -> {dtype, shape, data_offsets} of a safetensors file, its layout checked against its size.
+
+    Raises:
+        ModelRefused: truncated, overlong, overlapping or unreadable.
+
+    """
+    num_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else num_bytes
+        if length + 8 > num_bytes or length > _MAX_HEADER_BYTES:
+            raise ModelRefused("the safetensors file is truncated: its header is cut", where=str(path), hint=_HINT)
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            spans = sorted((int(t["data_offsets"][0]), int(t["data_offsets"][1])) for t in header.values())
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+            raise ModelRefused(
+                "the header of the safetensors file is unreadable", where=str(path), hint=_HINT
+            ) from None
+    end = 0
+    for start, stop in spans:
+        if start != end or stop < start:
+            raise ModelRefused(
+                "the tensors of the safetensors file overlap or leave holes", where=str(path), hint=_HINT
+            )
+        end = stop
+    if 8 + length + end != num_bytes:
+        raise ModelRefused(
+            f"the safetensors file is truncated: {num_bytes} bytes where its header says {8 + length + end}",
+            where=str(path),
+            hint=_HINT,
+        )
+    return dict(header)
+
+
+def read_onnx(path: Path) -> FileFacts:
+    """Read an ONNX file's graph; external data is looked at only for its size.
+
+    Raises:
+        ModelRefused: the file is damaged, holds no graph, or keeps weights outside its own folder.
+
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError, RecursionError):
+        raise ModelRefused("the ONNX file is truncated or damaged", where=str(path), hint=_HINT) from None
+    if not model.ir_version or not model.graph.node:
+        raise ModelRefused("the file holds no ONNX graph", where=str(path), hint=_HINT)
+    protos = [proto for graph in _graphs(model.graph) for proto in _stored(graph)]
+    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    bodies = [node for function in model.functions for top in function.node for node in _with_inner(top)]
+    return FileFacts(
+        format="onnx",
+        num_bytes=path.stat().st_size + _external_bytes([proto for _, proto in protos], path),
+        tensors=tuple(_onnx_tensor(name, proto, path) for name, proto in protos),
+        nodes=tuple(Node(_op(node), tuple(node.input), tuple(node.output)) for node in nodes),
+        operators=dict(Counter(_op(node) for node in nodes + bodies)),
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+        opset={entry.domain: entry.version for entry in model.opset_import},
+    )
+
+
+def _op(node: Any) -> str:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return f"{domain}:{node.op_type}"
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and every subgraph that its nodes hold (the branches of If, the body of Loop)."""
+    yield graph
+    for node in graph.node:
+        for inner in _inner(node):
+            yield from _graphs(inner)
+
+
+def _inner(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _with_inner(node: Any) -> Iterator[Any]:
+    yield node
+    for graph in _inner(node):
+        for inner in _graphs(graph):
+            yield from inner.node
+
+
+def _stored(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Initializers by their names, constants by the names of what they give."""
+    for proto in graph.initializer:
+        yield proto.name, proto
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield node.output[0], attribute.t
+
+
+def _onnx_tensor(name: str, proto: Any, path: Path) -> Tensor:
+    from onnx import TensorProto
+
+    try:
+        dtype = TensorProto.DataType.Name(proto.data_type)
+    except ValueError:
+        raise ModelRefused(f"the tensor `{name}` has no known type", where=str(path), hint=_HINT) from None
+    shape = tuple(proto.dims)
+    num_bytes = _bytes_of(dtype, shape)
+    # The message's own size stands in for the length of its raw data, which to ask for would copy it.
+    is_short = proto.HasField("raw_data") and proto.ByteSize() < num_bytes
+    if any(size < 0 for size in shape) or is_short:
+        raise ModelRefused(f"the tensor `{name}` has fewer bytes than its shape asks for", where=str(path), hint=_HINT)
+    return Tensor(name, dtype, shape, num_bytes)
+
+
+def _external_bytes(protos: list[Any], path: Path) -> int:
+    """The sizes of the files beside the model that hold its weights: plain files of its own folder, no links."""
+    outside = [proto for proto in protos if proto.data_location == proto.EXTERNAL]
+    names = {entry.value for proto in outside for entry in proto.external_data if entry.key == "location"}
+    total = 0
+    for name in sorted(names):
+        beside = path.parent / name
+        is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        if not is_inside or beside.is_symlink() or not beside.is_file() or beside.stat().st_nlink > 1:
+            raise ModelRefused(
+                f"the weights lie in `{name}`, which is no plain file beside the model",
+                where=str(path),
+                hint="save the model with its weights in one file",
+            )
+        total += beside.stat().st_size
+    return total
