@@ -4,5 +4,6 @@
                                    -> markdown.render   text for a README, a pull request, a step summary
                                    -> html.render       one self-contained page, with the pictures of plots.py
 
-The three never compute: what a cell says, which ratio stands in it and what its footnote tells is decided once, in `table`.
+The three never compute: what a cell says, which ratio stands in it and what its footnote tells is decided once, in
+`table`.
 """

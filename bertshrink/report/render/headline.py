@@ -1,24 +1,28 @@
 """What came out, in three or four figures: size, speed, quality, memory of the last model against the reference.
 
-Of several latencies the smallest speed-up is the one in large figures, so that the headline never flatters; the rest stand beside it.
+Of several latencies the smallest speed-up is the one in large figures, so that the headline never flatters; the rest
+stand beside it.
 """
 
 from dataclasses import dataclass
 
-from bertshrink.report.render.table import Cell, Column, Row, Table, times
-
-_MAX_QUALITY = 2
-"""Quality figures that a headline holds; the table has them all."""
+from bertshrink.report.render.figures import times
+from bertshrink.report.render.table import Cell, Column, Row, Table
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One figure of the headline: what it is about, the figure, its interval (empty: exact), and from what to what."""
+    """One figure of the headline.
+
+    Its title, the figure, its interval (empty: exact), from what to what, and the same of its siblings: other shapes,
+    other qualities.
+    """
 
     title: str
     figure: str
     interval: str
     detail: str
+    others: tuple[str, ...] = ()
 
 
 def headline(table: Table) -> tuple[Fact, ...]:
@@ -28,9 +32,15 @@ def headline(table: Table) -> tuple[Fact, ...]:
         return ()
     facts = [_ratio_fact(table, "size", "size of the reference", base, result)]
     facts += [_speed_fact(table, base, result)]
-    facts += [_quality_fact(table.columns[i], base.cells[i], result.cells[i]) for i in table.of_group("quality")[:_MAX_QUALITY]]
+    facts += [_quality_fact(table, base, result)]
     facts += [_ratio_fact(table, "memory", "memory of the reference", base, result)]
     return tuple(fact for fact in facts if fact is not None)
+
+
+def told(fact: Fact) -> str:
+    """What a figure is, in words: `size of the reference: 90.9 MB to 17.8 MB`."""
+    text = f"{fact.title}: {fact.detail}" if fact.detail else fact.title
+    return "; ".join([text, *fact.others])
 
 
 def _ratio_fact(table: Table, metric: str, title: str, base: Row, result: Row) -> Fact | None:
@@ -48,22 +58,32 @@ def _speed_fact(table: Table, base: Row, result: Row) -> Fact | None:
         return None
     place, least = min(found, key=lambda pair: pair[1].value)
     figure, interval = _parted(times(least))
-    detail = f"{table.columns[place].heading}: {base.cells[place].value} to {result.cells[place].value}"
+    detail = f"{base.cells[place].value} to {result.cells[place].value}"
+    if table.columns[place].subtitle:
+        detail += f" at {table.columns[place].subtitle}"
     if least.low <= 1 <= least.high:
-        detail += "; the interval holds 1, so no difference is shown"
-    others = [f"{table.columns[i].subtitle} {times(ratio)}" for i, ratio in found if i != place]
-    if others:
-        detail += f". The smallest gain of {len(found)}; the others: {', '.join(others)}"
-    return Fact("as fast as the reference", figure, interval, detail)
+        detail += "; the interval holds 1: no difference shown"
+    others = tuple(f"{times(ratio)} at {table.columns[i].subtitle}" for i, ratio in found if i != place)
+    return Fact("as fast as the reference", figure, interval, detail, others)
 
 
-def _quality_fact(column: Column, base: Cell, cell: Cell) -> Fact | None:
-    if cell.measurement is None:
+def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:
+    """The first quality that can be compared with the reference, else the first there is."""
+    found = [i for i in table.of_group("quality") if result.cells[i].measurement is not None]
+    if not found:
         return None
-    if cell.ratio is not None:
-        figure, interval = _parted(cell.against)
-        return Fact(f"of the reference's {column.heading.lower()}", figure, interval, f"{base.value} to {cell.value}")
-    return Fact(column.heading.lower(), cell.value, "", f"reference {base.value}" if base.measurement else "")
+    place = next((i for i in found if result.cells[i].ratio is not None), found[0])
+    others = tuple(_quality(table.columns[i], result.cells[i]) for i in found if i != place)
+    column, cell = table.columns[place], result.cells[place]
+    if cell.ratio is None:
+        return Fact(column.heading.lower(), cell.value, "", "", others)
+    figure, interval = _parted(cell.against)
+    detail = f"{base.cells[place].value} to {cell.value}"
+    return Fact(f"of the reference's {column.heading.lower()}", figure, interval, detail, others)
+
+
+def _quality(column: Column, cell: Cell) -> str:
+    return f"{column.heading.lower()} {cell.value}"
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -1,0 +1,74 @@
+"""How a figure is written: `45.2 ± 0.83 ms`, `2.90x [2.81, 2.99]`, `98.9%`; and text that is safe on one line."""
+
+import math
+from dataclasses import dataclass
+
+from bertshrink import units
+from bertshrink.report.measurement import Interval, Measurement
+
+DASH = "\u2013"
+"""What stands where nothing was measured."""
+
+
+def plain(text: str) -> str:
+    """One line without control or invisible characters: no terminal codes, no reversed text."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def times(ratio: Interval, is_exact: bool = False) -> str:
+    """`2.90x [2.81, 2.99]`; without an interval only where both sides were counted."""
+    is_fine = ratio.low < 0.1 or (ratio.low < ratio.high and f"{ratio.low:.2f}" == f"{ratio.high:.2f}")
+    places = 3 if is_fine else 2
+    text = f"{ratio.value:.{places}f}x"
+    return text if is_exact else f"{text} [{ratio.low:.{places}f}, {ratio.high:.{places}f}]"
+
+
+def share(ratio: Interval, is_exact: bool = False) -> str:
+    """`98.9%`, or `98.9% [98.1, 99.6]` where the sides were measured several times."""
+    text = f"{100 * ratio.value:.1f}%"
+    return text if is_exact else f"{text} [{100 * ratio.low:.1f}, {100 * ratio.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The unit that a column is written in: how many base units one of it is, and its suffix with the space."""
+
+    unit: str
+    size: float = 1.0
+    suffix: str = ""
+
+    @classmethod
+    def of(cls, measured: list[Measurement]) -> "Scale":
+        """The scale of the largest value, so that a column's figures can be compared at a glance."""
+        unit, largest = measured[0].unit, max((m.value for m in measured), key=abs)
+        if unit == "fraction":
+            return cls(unit, 0.01, "%")
+        if unit not in ("B", "s", "count"):
+            return cls(unit, 1.0, f" {plain(unit)}" if unit else "")
+        number, space, name = units.format(largest, unit).partition(" ")
+        return cls(
+            unit, units.parse(f"1 {name}")[0] if float(number) else 1.0, f"{space}{name}" if float(number) else ""
+        )
+
+    def write(self, value: float) -> str:
+        """The value in this unit, without the suffix."""
+        shown = value / self.size
+        if self.unit in ("fraction", "point"):
+            return f"{shown:.2f}"
+        if self.unit == "":
+            return f"{shown:.4f}"
+        return f"{shown:.0f}" if self.size == 1 and shown == round(shown) else digits(shown, 3)
+
+    def figure(self, m: Measurement) -> str:
+        """The median with half the width of its 95 % interval over rounds: `45.2 ± 0.83 ms`."""
+        interval = m.interval()
+        half = (interval.high - interval.low) / 2
+        spread = f" ± {digits(half / self.size, 2)}" if half else ""
+        return f"{self.write(m.value)}{spread}{self.suffix}"
+
+
+def digits(value: float, number: int) -> str:
+    """The value with `number` significant digits, never in powers of ten."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    return f"{value:.{max(0, number - 1 - math.floor(math.log10(abs(value))))}f}"

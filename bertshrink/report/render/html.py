@@ -1,0 +1,133 @@
+"""A report as one HTML file: opens without network, needs no script, light and dark, on a desk and on a phone.
+
+This file gathers what the page says; how it looks is `template.html.j2`. Everything from the report passes the
+template's escaping; only the drawings enter as they are, and matplotlib escaped the text in them.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertshrink import units
+from bertshrink.report.measurement import Measurement
+from bertshrink.report.render.figures import DASH, Scale, plain
+from bertshrink.report.render.headline import headline
+from bertshrink.report.render.machine import data_lines, evidence_lines, flat, machine_lines
+from bertshrink.report.render.metrics import Group
+from bertshrink.report.render.plots import plots
+from bertshrink.report.render.table import Table, build
+from bertshrink.report.report import Component, Report, Snapshot
+
+_TEMPLATE = "template.html.j2"
+_PAPER = re.compile(r"(?:arXiv:)?(\d{4}\.\d{4,5}(?:v\d+)?)", re.IGNORECASE)
+_GROUP_TITLES: dict[Group, str] = {
+    "size": "Size",
+    "quality": "Quality",
+    "latency": "Latency",
+    "time": "Time",
+    "memory": "Memory",
+    "other": "Other",
+}
+
+
+@dataclass(frozen=True)
+class _Detail:
+    """What the page says of one model beyond its row."""
+
+    snapshot: Snapshot
+    label: str
+    lines: list[tuple[str, str]]
+    settings: list[tuple[str, str]]
+    paper_url: str | None
+    notes: list[str]
+    components: list[tuple[str, str, str, str]]
+    measurements: list[tuple[str, ...]]
+
+
+def render(report: Report) -> str:
+    """Draw the report.
+
+    Args:
+        report: any report.
+
+    Returns:
+        The page, the same bytes for the same report.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    table = build(report)
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return pages.get_template(_TEMPLATE).render(
+        report=report,
+        name=plain(report.name),
+        table=table,
+        facts=headline(table),
+        chapters=[(title, places, _groups(table, places)) for title, places in table.chapters],
+        plots=[(plot, Markup(plot.svg)) for plot in plots(table)],
+        details=[_detail(row.snapshot) for row in table.rows],
+        measured=[*machine_lines(report), *data_lines(report)],
+        evidence=evidence_lines(report),
+    )
+
+
+def _groups(table: Table, places: list[int]) -> list[tuple[str, int]]:
+    """The heads above the columns at these places: a title and how many columns stand under it."""
+    counts = Counter(table.columns[place].group for place in places)
+    return [(_GROUP_TITLES[group], count) for group, count in counts.items()]
+
+
+def _detail(snapshot: Snapshot) -> _Detail:
+    lines = [("Kind", snapshot.kind), *([("Technique", snapshot.technique)] if snapshot.technique else [])]
+    lines += [("Took", units.format(snapshot.seconds, "s"))] if snapshot.seconds is not None else []
+    lines += [("Kept at", snapshot.path)] if snapshot.path else []
+    lines += [(key.removeprefix("num_").replace("_", " ").capitalize(), text) for key, text in flat(snapshot.facts)]
+    return _Detail(
+        snapshot,
+        plain(snapshot.label),
+        lines,
+        flat(snapshot.settings),
+        paper_url(snapshot.paper),
+        [plain(note) for note in snapshot.notes],
+        _components(snapshot.components),
+        [_measurement(m) for m in snapshot.measurements if m.rounds],
+    )
+
+
+def paper_url(paper: str | None) -> str | None:
+    """Where an arXiv paper is; None for anything that is not exactly such an identifier."""
+    match = _PAPER.fullmatch(paper or "")
+    return f"https://arxiv.org/abs/{match[1]}" if match else None
+
+
+def _components(components: list[Component]) -> list[tuple[str, str, str, str]]:
+    """Name, parameters, their share, bytes."""
+    total = sum(part.num_parameters for part in components) or 1
+    return [
+        (
+            plain(part.name),
+            f"{part.num_parameters:,}",
+            f"{100 * part.num_parameters / total:.1f}%",
+            units.format(part.num_bytes, "B"),
+        )
+        for part in components
+    ]
+
+
+def _measurement(m: Measurement) -> tuple[str, ...]:
+    """Metric, conditions, figure, 90th percentile, rounds x samples, evidence: one line of the full list."""
+    conditions: dict[str, Any] = m.conditions.model_dump(exclude_none=True)
+    words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in conditions.items())
+    scale, p90 = Scale.of([m]), None if m.is_exact else m.percentile(90)
+    tail = f"{scale.write(p90)}{scale.suffix}" if p90 is not None else DASH
+    samples = "exact" if m.is_exact else f"{len(m.rounds)} rounds, {len(m.all)} samples"
+    return plain(m.metric), plain(words), scale.figure(m), tail, samples, str(m.evidence)

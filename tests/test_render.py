@@ -1,0 +1,357 @@
+"""Rendering: one made-up report, three forms of it."""
+
+import functools
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from bertshrink.report.measurement import Measurement, compare
+from bertshrink.report.render import html, markdown, terminal
+from bertshrink.report.render.figures import DASH, Scale
+from bertshrink.report.render.headline import headline
+from bertshrink.report.render.table import Cell, build
+from bertshrink.report.report import Report
+from tests.made_up import EVIL, make, quality, timed
+
+
+@pytest.fixture
+def report():
+    return make()
+
+
+@functools.cache
+def page():
+    """The page of the untouched report."""
+    return html.render(make())
+
+
+@pytest.fixture
+def evil():
+    return make(EVIL)
+
+
+def place(table, metric, shape=None):
+    """Where the column of a metric stands."""
+    for i, column in enumerate(table.columns):
+        if column.metric == metric and shape in (None, (column.conditions.batch, column.conditions.length)):
+            return i
+    raise AssertionError(f"no column of {metric}")
+
+
+def row(table, name):
+    return next(r for r in table.rows if r.snapshot.name == name)
+
+
+def single_round(report):
+    """The same report with one process per timing, so that nothing is known of the spread between processes."""
+    for snapshot in report.snapshots:
+        snapshot.measurements = [m.model_copy(update={"samples": m.samples[:1]}) for m in snapshot.measurements]
+    return report
+
+
+def written(report, width):
+    """What a terminal of this width shows."""
+    out = io.StringIO()
+    Console(file=out, width=width, color_system=None, legacy_windows=False).print(terminal.render(report))
+    return out.getvalue()
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: tags with their attributes, and the text between them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"`{tag}` closes what it did not open"
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+# The table
+
+
+def test_rows_stand_in_reading_order(report):
+    assert [r.snapshot.name for r in build(report).rows] == [
+        "teacher",
+        "01-distill",
+        "01-distill/untrained",
+        "02-export",
+        "03-quantize",
+    ]
+
+
+def test_columns_go_from_size_to_memory_and_shapes_from_small_to_large(report):
+    headings = [column.heading for column in build(report).columns]
+    assert headings[:3] == ["Size", "Parameters", "FLOPs per token"]
+    assert headings[3:6] == ["Accuracy", "Agreement", "Spearman"]
+    assert headings[6:10] == ["Latency 1x16", "Latency 1x128", "Latency 8x128", "Memory"]
+    assert headings[10:] == ["Novelty score"]
+
+
+def test_a_ratio_is_the_one_of_compare_with_its_interval(report):
+    table = build(report)
+    at = place(table, "latency", (8, 128))
+    base, cell = row(table, "teacher").cells[at], row(table, "03-quantize").cells[at]
+    oracle = compare(cell.measurement, base.measurement)
+    assert cell.ratio == oracle
+    assert cell.against == f"{oracle.value:.2f}x [{oracle.low:.2f}, {oracle.high:.2f}]"
+    assert oracle.low < oracle.value < oracle.high and oracle.value > 3
+    assert table.columns[at].against_title == "speed-up"
+    half = (cell.measurement.interval().high - cell.measurement.interval().low) / 2 * 1e3
+    assert cell.value == f"{cell.measurement.value * 1e3:.1f} ± {half:.2f} ms"
+
+
+def test_no_measured_ratio_without_an_interval(report):
+    table = build(single_round(report))
+    for column, cell in ((c, r.cells[i]) for r in table.rows for i, c in enumerate(table.columns)):
+        if column.group in ("latency", "time"):
+            assert cell.against == "" and cell.ratio is None and "±" not in cell.value
+    assert row(table, "03-quantize").cells[place(table, "size")].against == "0.20x", "a counted figure stays comparable"
+    assert not any("fast" in fact.title for fact in headline(table))
+
+
+def test_counted_figures_have_exact_ratios(report):
+    table = build(report)
+    cell = row(table, "03-quantize").cells[place(table, "size")]
+    assert (cell.value, cell.against) == ("17.8 MB", "0.20x")
+    assert cell.ratio.low == cell.ratio.value == cell.ratio.high == pytest.approx(17.82 / 90.87)
+    assert row(table, "01-distill").cells[place(table, "accuracy")].against == "98.9%"
+
+
+def test_a_column_is_written_in_one_unit(report):
+    table = build(report)
+    at = place(table, "latency", (1, 16))
+    assert all(r.cells[at].value.endswith(" ms") for r in table.rows if r.cells[at].measurement)
+
+
+def test_what_was_not_measured_is_a_dash(report):
+    table = build(report)
+    for metric in ("size", "latency", "memory"):
+        assert row(table, "01-distill/untrained").cells[place(table, metric)] == Cell(DASH)
+    assert row(table, "teacher").cells[place(table, "agreement")].value == DASH
+    assert table.columns[place(table, "agreement")].against_title == "", "no reference figure, no promise of a ratio"
+
+
+def test_a_score_below_zero_is_compared_by_its_difference(report):
+    report.snapshots[-1].measurements = quality(spearman=-0.05)
+    table = build(report)
+    assert row(table, "03-quantize").cells[place(table, "spearman")].against == "-1.050"
+
+
+def test_memory_is_the_steady_peak(report):
+    table = build(report)
+    assert [c.conditions.phase for c in table.columns if c.metric == "memory"] == ["steady"]
+
+
+def test_two_engines_of_one_model_get_a_column_each(report):
+    report.snapshots[1].measurements.append(timed("latency", 0.004, "onnxruntime", 9, batch=1, length=16))
+    headings = [c.heading for c in build(report).columns if c.metric == "latency"]
+    assert headings[:2] == ["Latency 1x16, torch", "Latency 1x16, onnxruntime"]
+
+
+def test_footnotes_name_evidence_engine_threads_and_effort(report):
+    table = build(report)
+    note = table.footnotes[table.columns[place(table, "latency")].note - 1]
+    for words in ("measured-host", "torch (minilm-l6-sst2", "2 threads", "10 processes of 40 samples"):
+        assert words in note
+    assert len({c.note for c in table.columns if c.metric == "latency"}) == 1, "one note for all shapes"
+    assert "872 texts of sst2 dev" in table.footnotes[table.columns[place(table, "accuracy")].note - 1]
+
+
+def test_a_warning_of_several_figures_is_said_once(report):
+    advice = [a for a in build(report).advice if a.is_warning]
+    assert [(a.subject, a.text) for a in advice] == [("quantize to int8", "rounds differ by 9 %: close other programs")]
+
+
+def test_the_headline_takes_the_smallest_speed_up(report):
+    table = build(report)
+    fact = next(fact for fact in headline(table) if "fast" in fact.title)
+    ratios = [row(table, "03-quantize").cells[i].ratio.value for i in table.of_group("latency")]
+    assert fact.figure == f"{min(ratios):.2f}x" and fact.interval.startswith("[") and len(fact.others) == 2
+
+
+def test_an_interval_around_one_is_called_no_difference(report):
+    teacher, last = report.snapshots[1], report.snapshots[-1]
+    last.measurements = [m for m in teacher.measurements if m.metric == "latency"]
+    fact = next(fact for fact in headline(build(report)) if "fast" in fact.title)
+    assert "no difference shown" in fact.detail
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (90_870_000, "B", "90.9 MB"),
+        (0.0342, "s", "34.2 ms"),
+        (0.8979, "fraction", "89.79%"),
+        (0.872, "", "0.8720"),
+        (22_713_986, "count", "22.7 M"),
+        (12, "count", "12"),
+        (0, "s", "0"),
+        (3.5, "J", "3.50 J"),
+    ],
+)
+def test_figures_are_written_for_people(value, unit, text):
+    m = Measurement.single("thing", unit, value)
+    assert Scale.of([m]).figure(m) == text
+
+
+# All three forms
+
+
+@pytest.mark.parametrize("render", [html.render, markdown.render, lambda report: written(report, 100)])
+def test_same_report_same_bytes_also_after_json(render, report):
+    again = Report.model_validate_json(report.to_json())
+    assert render(report) == render(again)
+
+
+@pytest.mark.parametrize("render", [html.render, markdown.render, lambda report: written(report, 100)])
+def test_empty_and_referenceless_reports_render(render, report):
+    assert "sst2-edge" in render(
+        report.model_copy(update={"snapshots": [], "environments": {}, "data": {}, "recipe": ""})
+    )
+    compared = [s.model_copy(update={"role": "compared"}) for s in report.snapshots if s.role != "baseline"]
+    text = render(report.model_copy(update={"snapshots": compared}))
+    assert "quantize to int8" in text and "0.20x" not in text
+
+
+# HTML
+
+
+def test_nothing_of_a_report_becomes_markup(evil):
+    text = html.render(evil)
+    assert "<script" not in text and text.count("&lt;script&gt;") > 10
+    seen = Page(text)
+    assert not seen.open
+    assert not any(name.startswith("on") for _, attributes in seen.tags for name in attributes)
+    assert EVIL in "".join(seen.words), "the text itself is kept"
+
+
+def test_a_hostile_paper_is_no_link(report):
+    report.snapshots[2].paper = "javascript:alert(1)"
+    links = [attributes["href"] for tag, attributes in Page(html.render(report)).tags if tag == "a"]
+    assert links == ["https://arxiv.org/abs/1712.05877"]
+
+
+def test_the_page_loads_nothing():
+    text = page()
+    tags = Page(text).tags
+    assert not {tag for tag, _ in tags} & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    targets = [v for tag, a in tags for k, v in a.items() if k in ("href", "src", "xlink:href") and tag != "a"]
+    assert all(target.startswith("#") for target in targets)
+    assert re.findall(r"https?:[^\s\"<]*", text) == [
+        "https://arxiv.org/abs/1910.01108",
+        "https://arxiv.org/abs/1712.05877",
+    ]
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+
+
+def test_drawings_leave_colour_to_the_page_and_share_no_identifier():
+    text = page()
+    drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(drawings) == 10, "size, components, three latencies, three qualities, trade-off, training"
+    assert not re.search(r"#0101\d\d", text)
+    used = {name for drawing in drawings for name in re.findall(r"var\((--[\w-]+)\)", drawing)}
+    assert all(f"{name}: " in text for name in used)
+    identifiers = re.findall(r'\sid="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers))
+    for reference in re.findall(r'(?:url\(#|href="#)([^)"]+)', text):
+        assert reference in identifiers
+
+
+def test_the_page_says_everything():
+    words = " ".join("".join(Page(page()).words).split())
+    for text in (
+        "bertshrink run recipes/sst2-edge.yaml",
+        "9f2ab7d04c11",
+        "avx512_vnni",
+        "torch 2.13.0",
+        "counted or timed on the machine that made this report",
+        "Kept layers 2, 4, 6 of 6.",
+        "- distill: {layers: 3}",
+        "10.2 min",
+        "weights.cosine",
+        "for comparison",
+    ):
+        assert text in words
+
+
+def test_odd_names_do_not_break_a_drawing(report):
+    report.snapshots[1].label = r"$\frac{1}$ 模型 & _x " + "long " * 40
+    report.snapshots[1].components[0].name = "_hidden"
+    assert "模型" in html.render(report)
+
+
+# Markdown
+
+
+def test_the_markdown_table_is_well_formed(evil):
+    evil.snapshots[1].label = "a | b `c`\n\nd"
+    lines = markdown.render(evil).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    bars = {len(re.findall(r"(?<!\\)\|", line)) for line in rows}
+    assert len(rows) == 2 + len(evil.snapshots) and len(bars) == 1
+    assert re.fullmatch(r"\| --- (\| ---: )+\|", rows[1])
+    assert r"a \| b \`c\` d" in rows[2]
+    outside = "\n".join(re.split(r"^```.*?^```$", "\n".join(lines), flags=re.DOTALL | re.MULTILINE))
+    assert "<script" not in outside
+
+
+def test_a_recipe_cannot_leave_its_fence(report):
+    report.recipe = "a: 1\n```\n<script>\n````\n"
+    text = markdown.render(report)
+    assert "`````yaml\na: 1\n```\n<script>\n````\n`````\n" in text
+
+
+# Terminal
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_no_figure_is_cut_on_a_terminal(report, width):
+    text = written(report, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    table = build(report)
+    for cell in (cell for r in table.rows for cell in r.cells):
+        assert cell.value in text and cell.against in text
+    assert "…" not in text
+
+
+def test_an_asked_width_is_kept(report):
+    out = io.StringIO()
+    Console(file=out, width=120, color_system=None).print(terminal.render(report, width=70))
+    grids = [line for line in out.getvalue().splitlines() if "±" in line and not line.startswith((" ", "["))]
+    assert grids and max(len(line.rstrip()) for line in grids) <= 70
+
+
+def test_a_report_cannot_steer_the_terminal(report):
+    report.name = "x\x1b]0;owned\x07[bold red]y"
+    report.snapshots[1].label = "a\x1b[2Jb"
+    report.snapshots[-1].notes = ["\u202egnp.exe"]
+    text = written(report, 100)
+    assert not set(text) & {"\x1b", "\x07", "\u202e"}
+    assert "[bold red]y" in text, "markup of a name is text"
+
+
+def test_rendering_imports_no_engine_and_matplotlib_only_for_pictures():
+    code = (
+        "import sys; from bertshrink.report.render import html, markdown, terminal;"
+        "print(sorted(set(sys.modules) & {'torch', 'transformers', 'onnxruntime', 'matplotlib', 'numpy', 'jinja2'}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
