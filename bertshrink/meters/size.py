@@ -1,0 +1,164 @@
+"""How large a model is: bytes on disk, parameters, and where they sit.
+
+An encoder's bytes are those of `model.safetensors`, told apart by the family's anatomy; its parameters are those of the
+model that runs, tied ones once. An artifact's are read off its graph, whatever technique wrote it:
+
+    embeddings   tables of which rows are gathered
+    matmul       matrices that are multiplied with
+    other        the rest: norms, biases, scales, constants
+
+Each is followed through the operations that only dress it (Transpose, Cast, DequantizeLinear). A scale or zero point of
+a quantized weight has bytes, but is no parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertshrink.model.anatomy import count_components
+from bertshrink.model.artifact import Artifact
+from bertshrink.model.facts import WEIGHTS
+from bertshrink.report.files import FileFacts, Node, Tensor, read_onnx, read_safetensors
+from bertshrink.report.measurement import Conditions, Measurement
+from bertshrink.report.report import Component
+
+if TYPE_CHECKING:
+    from bertshrink.model.encoder import Encoder
+
+FLOPS_LENGTH = 128
+"""The sequence length at which operations per token are counted: attention's share grows with it."""
+
+_DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
+_MULTIPLIES = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+_SCALE_INPUTS = {
+    # operation: which of its inputs are scales and zero points
+    ":DequantizeLinear": (1, 2),
+    ":QuantizeLinear": (1, 2),
+    ":MatMulInteger": (2, 3),
+    ":QLinearMatMul": (1, 2, 4, 5, 6, 7),
+    "com.microsoft:DynamicQuantizeMatMul": (2, 3),
+    "com.microsoft:MatMulIntegerToFloat": (2, 3, 4, 5),
+}
+_NO_WEIGHTS = ("BOOL", "STRING", "INT32", "INT64", "UINT32", "UINT64")
+"""Types of shapes, indices and flags."""
+
+
+@dataclass(frozen=True)
+class SizeResult:
+    """Measurements `size` (B), `parameters` and, of an encoder, `flops_per_token` (count); the parts of the file."""
+
+    measurements: list[Measurement]
+    components: list[Component]
+
+
+def measure(model: Encoder | Artifact, folder: Path) -> SizeResult:
+    """Measure a model whose files lie in `folder`.
+
+    Raises:
+        ModelRefused: the weights file is damaged.
+
+    """
+    return _measure_artifact(model, folder) if isinstance(model, Artifact) else _measure_encoder(model, folder)
+
+
+def _measure_encoder(encoder: Encoder, folder: Path) -> SizeResult:
+    facts = read_safetensors(folder / WEIGHTS)
+    tensors = ((tensor.name, tensor.num_elements, tensor.num_bytes) for tensor in facts.tensors)
+    parts = count_components(encoder.anatomy, tensors)
+    num_parameters = sum(parameter.numel() for parameter in encoder.model.parameters())
+    flops = Measurement.single(
+        "flops_per_token",
+        "count",
+        encoder.shape.flops_per_token(FLOPS_LENGTH),
+        "lower",
+        conditions=Conditions(length=FLOPS_LENGTH),
+    )
+    components = [Component(name=name, num_parameters=n, num_bytes=b) for name, (n, b) in parts.items()]
+    return SizeResult([*_counts(facts, num_parameters), flops], components)
+
+
+def _measure_artifact(artifact: Artifact, folder: Path) -> SizeResult:
+    facts = read_onnx(folder / artifact.card.file)
+    components = onnx_components(facts)
+    return SizeResult(_counts(facts, sum(part.num_parameters for part in components)), components)
+
+
+def _counts(facts: FileFacts, num_parameters: int) -> list[Measurement]:
+    return [
+        Measurement.single("size", "B", facts.num_bytes, "lower"),
+        Measurement.single("parameters", "count", num_parameters, "lower"),
+    ]
+
+
+def onnx_components(facts: FileFacts) -> list[Component]:
+    """The parts `embeddings`, `matmul` and `other` of a graph, those that it has, with parameters and bytes."""
+    origins = _origins(facts)
+    gathered = _stored_inputs(facts.nodes, origins, ("Gather",), (0,))
+    multiplied = _stored_inputs(facts.nodes, origins, _MULTIPLIES, (0, 1, 3))
+    scales = _scales(facts, origins, gathered)
+
+    def part_of(tensor: Tensor) -> str:
+        if len(tensor.shape) >= 2 and tensor.name not in scales:
+            if tensor.name in gathered:
+                return "embeddings"
+            if tensor.name in multiplied:
+                return "matmul"
+        return "other"
+
+    return [
+        Component(
+            name=name,
+            num_parameters=sum(tensor.num_elements for tensor in tensors if _is_weight(tensor, scales)),
+            num_bytes=sum(tensor.num_bytes for tensor in tensors),
+        )
+        for name in ("embeddings", "matmul", "other")
+        if (tensors := [tensor for tensor in facts.tensors if part_of(tensor) == name])
+    ]
+
+
+def _is_weight(tensor: Tensor, scales: set[str]) -> bool:
+    return len(tensor.shape) >= 1 and tensor.dtype not in _NO_WEIGHTS and tensor.name not in scales
+
+
+def _origins(facts: FileFacts) -> dict[str, str]:
+    """Value -> the stored tensor that it is, as it lies or dressed; nodes stand in the order they run."""
+    origins = {tensor.name: tensor.name for tensor in facts.tensors}
+    for node in facts.nodes:
+        if _type(node) in _DRESSINGS and node.inputs and node.inputs[0] in origins:
+            origins[node.outputs[0]] = origins[node.inputs[0]]
+    return origins
+
+
+def _stored_inputs(
+    nodes: Iterable[Node], origins: dict[str, str], types: tuple[str, ...], places: tuple[int, ...]
+) -> set[str]:
+    """The stored tensors that enter operations of these types at these places."""
+    entering = (node.inputs[at] for node in nodes if _type(node) in types for at in places if at < len(node.inputs))
+    return {origins[name] for name in entering if name in origins}
+
+
+def _scales(facts: FileFacts, origins: dict[str, str], gathered: set[str]) -> set[str]:
+    """The stored tensors that scale or shift a quantized weight, also where that is spelt out as Mul.
+
+    Dynamic quantization multiplies the weight's scale with that of the input, which DynamicQuantizeLinear gives; a
+    table quantized by rows gathers one number per row, which no table of embeddings has.
+    """
+    found = {
+        origins[node.inputs[at]]
+        for node in facts.nodes
+        for at in _SCALE_INPUTS.get(node.op, ())
+        if at < len(node.inputs) and node.inputs[at] in origins
+    }
+    dynamic = {node.outputs[1] for node in facts.nodes if _type(node) == "DynamicQuantizeLinear"}
+    for node in facts.nodes:
+        if _type(node) == "Mul" and dynamic & set(node.inputs):
+            found |= {origins[name] for name in node.inputs if name in origins}
+    by_row = (tensor for tensor in facts.tensors if tensor.name in gathered and tensor.shape)
+    return found | {tensor.name for tensor in by_row if tensor.num_elements == tensor.shape[0]}
+
+
+def _type(node: Node) -> str:
+    return node.op.rpartition(":")[2]
