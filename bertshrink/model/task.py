@@ -104,17 +104,23 @@ def check_classification(config: Mapping[str, Any], where: str) -> tuple[str, ..
         ) from None
 
 
-def map_labels(values: Sequence[Any], labels: Sequence[str], where: str) -> list[int]:
+def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_names: Sequence[str] = ()) -> list[int]:
     """Turn the labels of a data set into the teacher's class numbers.
 
-    A value matches by name (any case), or by number when every value is a whole number in 0..C-1 and no name is
-    itself a number.
+    Args:
+        values: one label a row, names or numbers.
+        labels: the teacher's class names in the order of its logits.
+        where: the data, for messages.
+        value_names: what the data calls its numbers, where it knows (a hub data set's ClassLabel).
+
+    A value matches by name (any case), or by number when every value is a whole number in 0..C-1.
 
     Raises:
         RequestError: values that the teacher does not have; the message names both sides.
-
     """
     by_name = {name.casefold(): i for i, name in enumerate(labels)}
+    if value_names and {name.casefold() for name in value_names} <= set(by_name):
+        values = [value_names[value] for value in values]
     texts = [str(value).strip() for value in values]
     if all(text.casefold() in by_name for text in texts):
         return [by_name[text.casefold()] for text in texts]
@@ -127,6 +133,5 @@ def map_labels(values: Sequence[Any], labels: Sequence[str], where: str) -> list
         f"the data's labels do not match the teacher's: `{'`, `'.join(strange[:5])}` in the data, "
         f"`{'`, `'.join(labels[:10])}` in the teacher",
         where=where,
-        hint="name the label column with `label:` under `data:`, or rename the labels to the teacher's names or to 0.."
-        + str(len(labels) - 1),
+        hint=f"name the label column with `label:` under `data:`, or use the teacher's names or 0..{len(labels) - 1}",
     )

@@ -309,6 +309,9 @@ def _read_file(path: Path, settings: DataSettings) -> Split:
 
 
 def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
+    from bertshrink.model.source import hub_is_reachable
+
+    hub_is_reachable()
     import datasets
 
     datasets.disable_progress_bars()

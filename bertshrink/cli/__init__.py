@@ -1,0 +1,17 @@
+"""The command line: argv -> one call -> print -> exit code. The only place that prints or exits.
+
+Commands that make a model (`distill`, `export`, ...) are built from `recipe.commands.COMMANDS`: each field of a
+technique is a flag. Nothing heavy is imported until a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program and exit with its code (see `errors` and docs/architecture.md for the codes)."""
+    from bertshrink.cli.app import run
+
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))

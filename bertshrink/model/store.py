@@ -1,0 +1,159 @@
+"""The run folder: what is finished stays finished.
+
+    runs/NAME/
+      recipe.yaml            as it was written
+      01-distill/            the model, stage.json, MANIFEST.json: whole or not there
+      .work/01-distill/      checkpoints of a stage that is not finished; removed when it is
+      reference.json         the first model's figures
+      running.json           times and memory of all models, with the machine in its key
+      report.json ...        the report
+
+Each finished thing carries a fingerprint of everything that decides it: the model that went in, the technique's
+settings, the data's content, the seed, the version. The same fingerprint is loaded, another one is made anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bertshrink.errors import OutputError, RequestError
+from bertshrink.model.files import MANIFEST, new_folder, output_errors, sweep, verify, write_text
+
+STAGE_CARD = "stage.json"
+STAGE_SCHEMA = "bertshrink.stage/1"
+
+
+def fingerprint(*parts: Any) -> str:
+    """The sha256 of parts as JSON, 16 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Store:
+    """One run's folder.
+
+    Args:
+        folder: where it lies; made when it is locked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the system lets go of it when the process ends, however it ends.
+
+        Raises:
+            RequestError: another process holds it.
+            OutputError: it cannot be made.
+        """
+        with output_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / ".lock").open("a")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RequestError(
+                    f"another process is working in `{self.folder}`",
+                    hint="wait for it, or name another place with `--runs`",
+                ) from None
+            yield
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage."""
+        return self.folder / name
+
+    def work(self, name: str, key: str) -> Path:
+        """A folder for an unfinished stage's checkpoints; those of another fingerprint are cleared."""
+        folder = self.folder / ".work" / name / key
+        with output_errors(folder):
+            if folder.parent.is_dir():
+                for other in folder.parent.iterdir():
+                    if other.name != key:
+                        shutil.rmtree(other)
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def finished(self, name: str, key: str) -> dict[str, Any] | None:
+        """The card of a stage that was finished with this fingerprint; None when there is none.
+
+        Raises:
+            ModelRefused: it is there, but its bytes have changed.
+        """
+        folder = self.stage(name)
+        sweep(folder)
+        if not (folder / STAGE_CARD).is_file() or not (folder / MANIFEST).is_file():
+            return None
+        try:
+            card = json.loads((folder / STAGE_CARD).read_text(encoding="utf-8"))
+        except (ValueError, OSError):
+            verify(folder)
+            return None
+        if card.get("schema") != STAGE_SCHEMA or card.get("fingerprint") != key:
+            return None
+        verify(folder)
+        return dict(card)
+
+    def save(self, name: str, key: str, fill: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """Store a finished stage whole.
+
+        Args:
+            name: of the stage.
+            key: its fingerprint.
+            fill: writes the model into the scratch folder it is given and returns what the card shall hold.
+
+        Raises:
+            OutputError: the disk is full or not writable; what stood there before still does.
+        """
+        self._check_space(name)
+        with new_folder(self.stage(name), replace=True) as scratch:
+            card = {"schema": STAGE_SCHEMA, "fingerprint": key, **fill(scratch)}
+            (scratch / STAGE_CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        shutil.rmtree(self.folder / ".work" / name, ignore_errors=True)
+        return card
+
+    def read_entry(self, name: str, key: str) -> Any:
+        """A small result stored under `key`; None when there is none."""
+        try:
+            entry = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return entry["value"] if entry["fingerprint"] == key else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_entry(self, name: str, key: str, value: Any) -> None:
+        """Store a small result."""
+        text = json.dumps({"fingerprint": key, "value": value}, indent=1, sort_keys=True) + "\n"
+        write_text(self.folder / name, text)
+
+    def _check_space(self, name: str) -> None:
+        """Refuse to begin a write that a nearly full disk cannot take."""
+        free = shutil.disk_usage(self.folder).free
+        if free < 1 << 20:
+            raise OutputError(f"the disk of `{self.stage(name)}` is full", hint="free some space, then run it again")
+
+
+def publish(source: Path, target: Path, extra: dict[str, str], *, replace: bool) -> None:
+    """Copy a finished stage's folder to where the user wants it, whole or not at all.
+
+    Args:
+        source: a stage's folder.
+        target: `-o`.
+        extra: more files, name -> text (the report).
+        replace: whether what is there gives way.
+
+    Raises:
+        RequestError: something else is there and must not be replaced.
+        OutputError: it cannot be written.
+    """
+    with new_folder(target, replace=replace) as scratch:
+        shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, STAGE_CARD))
+        for name, text in extra.items():
+            (scratch / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,441 @@
+"""The one loop: a plan in, a report out.
+
+    reference = the recipe's model
+    for each stage:  finished before with this fingerprint? take it; else make it, prove it, measure it, store it
+    once, at the end: time and memory of all models, interleaved
+
+The report is written after every stage. Models are loaded only when something has to be made or measured: a run whose
+stages are all finished loads none.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bertshrink
+from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.meters.environment import environment
+from bertshrink.model import source as sources
+from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
+from bertshrink.model.files import sha256_file, write_text
+from bertshrink.model.store import STAGE_CARD, Store, fingerprint, publish
+from bertshrink.model.task import TASKS
+from bertshrink.progress import Progress
+from bertshrink.recipe.plan import Plan, PlannedStage
+from bertshrink.report.measurement import Measurement
+from bertshrink.report.report import Report, Snapshot
+from bertshrink.techniques.base import Kind, Workbench
+
+if TYPE_CHECKING:
+    from bertshrink.meters.quality import Exam
+    from bertshrink.model.texts import Texts
+    from bertshrink.techniques.base import Model
+
+REFERENCE = "reference"
+REPORT = "report.json"
+_PROOF_ROWS = 8
+_PROOF_TOLERANCE = 1e-5
+"""Largest difference between a model in memory and the same one loaded back, as a share of its largest output."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves.
+
+    Attributes:
+        report: everything found.
+        folder: the run folder.
+        model: the last stage's folder; None when there was no stage.
+        num_made: stages made now; the others were found finished.
+    """
+
+    report: Report
+    folder: Path
+    model: Path | None
+    num_made: int
+
+
+@dataclass
+class _Standing:
+    """A model of the run: where it lies, what decides it, and itself once something needs it."""
+
+    name: str
+    folder: Path
+    key: str
+    facts: Facts | None = None
+    source: str | None = None
+    loaded: Model | None = field(default=None, repr=False)
+
+    def load(self) -> Model:
+        """The model, loaded once."""
+        if self.loaded is None:
+            self.loaded = load_model(self.folder, self.facts, self.source)
+        return self.loaded
+
+
+def load_model(folder: Path, facts: Facts | None = None, source: str | None = None) -> Model:
+    """An encoder or an artifact from its folder; `facts` keep the task that a recipe named."""
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.encoder import Encoder, quiet_libraries
+
+    quiet_libraries()
+    if (folder / ARTIFACT_CARD).is_file():
+        return Artifact.load(folder)
+    return Encoder.from_facts(facts or read_facts(folder), source)
+
+
+def run(plan: Plan, progress: Progress, runs: Path, command: str) -> Finished:
+    """Carry a plan out.
+
+    Args:
+        plan: proven.
+        progress: where long work says that it is alive.
+        runs: the folder of run folders.
+        command: what makes the report again.
+
+    Raises:
+        BertshrinkError: whatever went wrong; finished stages stay.
+    """
+    store = Store(runs / plan.recipe.name)
+    with store.locked():
+        return _Run(plan, progress, store, command).go()
+
+
+class _Run:
+    """One run's state, so that the steps read as steps."""
+
+    def __init__(self, plan: Plan, progress: Progress, store: Store, command: str) -> None:
+        self.plan = plan
+        self.recipe = plan.recipe
+        self.progress = progress
+        self.store = store
+        self.standing: list[_Standing] = []
+        self.num_made = 0
+        self.report = Report(
+            name=self.recipe.name,
+            version=bertshrink.__version__,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            command=command,
+            model=self.recipe.model,
+            task=plan.task,
+            recipe=self.recipe.text,
+            notes=list(plan.notes),
+        )
+
+    def go(self) -> Finished:
+        """All of it, in order."""
+        write_text(self.store.folder / "recipe.yaml", self.recipe.text)
+        self._texts_into_report()
+        self._reference()
+        for stage in self.plan.stages:
+            self._stage(stage)
+            self._save_report()
+        for name in self.recipe.compare:
+            self._compared(name)
+        self._running()
+        self._save_report()
+        last = self.standing[-1].folder if self.plan.stages else None
+        return Finished(self.report, self.store.folder, last, self.num_made)
+
+    @cached_property
+    def texts(self) -> Texts | None:
+        """The recipe's texts, read once."""
+        if self.plan.data is None:
+            return None
+        from bertshrink.model.texts import load
+
+        self.progress.log(f"reading {self.plan.data.path or self.plan.data.train}")
+        return load(self.plan.data)
+
+    @property
+    def max_length(self) -> int | None:
+        """The recipe's cap on tokens per text."""
+        return self.plan.data.max_length if self.plan.data else None
+
+    @cached_property
+    def exam(self) -> Exam | None:
+        """The dev texts with the reference's answers, prepared when the first model is to be judged."""
+        if self.texts is None or not self.recipe.measure.quality:
+            return None
+        from bertshrink.meters.quality import Exam
+
+        reference = self.standing[0].load()
+        exam = Exam.prepare(reference, self.texts, self.max_length, self.recipe.seed)
+        self.progress.log("judging the reference on the dev texts")
+        exam.sit(reference)
+        return exam
+
+    def _quality(self, model: Model) -> list[Measurement]:
+        return self.exam.sit(model) if self.exam is not None else []
+
+    def _texts_into_report(self) -> None:
+        texts = self.texts
+        if texts is None:
+            return
+        if self.plan.task == "classification":
+            self._check_labels(texts)
+        self.report.data = {
+            "name": texts.name,
+            "fingerprint": texts.fingerprint,
+            "train": len(texts.train),
+            "dev": len(texts.dev),
+        }
+        self.report.notes += texts.notes
+
+    def _check_labels(self, texts: Texts) -> None:
+        """Refuse labels that the model does not have before anything is loaded or written."""
+        from bertshrink.model.task import map_labels
+        from bertshrink.model.texts import check_labels
+
+        labels = self.plan.facts.labels if self.plan.facts else self.plan.card.labels if self.plan.card else ()
+        if any("train" in stage.technique.needs() for stage in self.plan.stages):
+            check_labels(texts)
+        for split in (texts.train, texts.dev):
+            if split.labels is not None:
+                map_labels(split.labels, labels, texts.name, split.label_names)
+
+    def _reference(self) -> None:
+        folder = sources.fetch(self.recipe.model, self.recipe.place("model"))
+        facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, self.plan.task)
+        reference = _Standing(REFERENCE, folder, folder_key(folder, self.plan.task), facts, self.recipe.model)
+        self.standing.append(reference)
+        key = fingerprint(reference.key, self._data_key(), self.recipe.measure.quality)
+        stored = self.store.read_entry("reference.json", key)
+        if stored is None:
+            model = reference.load()
+            snapshot = self._snapshot(model, folder, REFERENCE, self.recipe.model, "reference")
+            snapshot.path = str(folder) if sources.is_path(self.recipe.model) else None
+            self.store.write_entry("reference.json", key, snapshot.model_dump(mode="json"))
+        else:
+            snapshot = Snapshot.model_validate(stored)
+        self.report.snapshots.append(snapshot)
+
+    def _data_key(self) -> str:
+        return fingerprint(self.texts.fingerprint if self.texts else None, self.max_length, self.recipe.seed)
+
+    def _stage(self, stage: PlannedStage) -> None:
+        """Take the stage as finished, or make, prove, measure and store it."""
+        before, technique = self.standing[-1], stage.technique
+        key = fingerprint(
+            before.key,
+            self.standing[0].key if "teacher" in technique.needs() else None,
+            technique.name,
+            technique.model_dump(mode="json"),
+            self._data_key(),
+            self.recipe.measure.quality,
+            bertshrink.__version__,
+        )
+        card = self.store.finished(stage.name, key)
+        made = None
+        if card is None:
+            card, made = self._make(stage, before, key)
+            self.num_made += 1
+        else:
+            self.progress.log(f"{stage.name}: found finished")
+        self.standing.append(_Standing(stage.name, self.store.stage(stage.name), key, loaded=made))
+        self.report.snapshots += [Snapshot.model_validate(entry) for entry in card["snapshots"]]
+
+    def _make(self, stage: PlannedStage, before: _Standing, key: str) -> tuple[dict[str, Any], Model]:
+        technique = stage.technique
+        self.progress.log(f"{stage.name}: {technique.label()}")
+        began = time.monotonic()
+        model = before.load()
+        bench = Workbench(
+            texts=self.texts,
+            teacher=self._teacher() if "teacher" in technique.needs() else None,
+            work=self.store.work(stage.name, key),
+            seed=self.recipe.seed,
+            max_length=self.max_length,
+            progress=self.progress,
+            measure=self._quality,
+        )
+        made = technique(model.copy(), bench)
+        stored: dict[str, Model] = {}
+
+        def fill(folder: Path) -> dict[str, Any]:
+            made.save(folder)
+            stored["model"] = prove(made, folder, technique.gives, model)
+            own = self._snapshot(stored["model"], folder, stage.name, technique.label(), "stage")
+            own.technique, own.paper = technique.name, technique.paper
+            own.settings = technique.model_dump(mode="json", exclude_none=True)
+            own.path, own.notes, own.history = stage.name, bench.notes, bench.history
+            own.seconds = round(time.monotonic() - began, 3)
+            beside = [self._baseline(bench.work, stage, name, label, m) for name, label, m in bench.baselines]
+            return {"snapshots": [s.model_dump(mode="json") for s in (own, *beside)]}
+
+        card = self.store.save(stage.name, key, fill)
+        return card, load_model(self.store.stage(stage.name)) if technique.gives == "artifact" else stored["model"]
+
+    def _teacher(self) -> Any:
+        from bertshrink.model.encoder import Encoder
+
+        teacher = self.standing[0].load()
+        if not isinstance(teacher, Encoder):
+            raise RequestError("the recipe's first model is an artifact, which cannot teach")
+        return teacher
+
+    def _baseline(self, work: Path, stage: PlannedStage, name: str, label: str, model: Model) -> Snapshot:
+        folder = work / f"baseline-{name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        model.save(folder)
+        snapshot = self._snapshot(model, folder, f"{stage.name}/{name}", label, "baseline")
+        shutil.rmtree(folder)
+        return snapshot
+
+    def _compared(self, name: str) -> None:
+        folder = sources.fetch(name, self.recipe.place("compare"))
+        taken = {standing.name for standing in self.standing}
+        unique = next(n for n in (name, *(f"{name} ({i})" for i in range(2, 100))) if n not in taken)
+        standing = _Standing(unique, folder, folder_key(folder, self.plan.task), source=name)
+        self.standing.append(standing)
+        model = standing.load()
+        if self.exam is not None and model.task != self.plan.task:
+            raise RequestError(f"`{name}` is for `{model.task}`, the first model for `{self.plan.task}`")
+        self.report.snapshots.append(self._snapshot(model, folder, unique, unique, "compared"))
+
+    def _snapshot(self, model: Model, folder: Path, name: str, label: str, role: Any) -> Snapshot:
+        """Size and quality of a model that lies in `folder`."""
+        from bertshrink.meters import size
+
+        found = size.measure(model, folder)
+        return Snapshot(
+            name=name,
+            label=label,
+            role=role,
+            kind="artifact" if (folder / ARTIFACT_CARD).is_file() else "encoder",
+            facts=describe(model),
+            components=found.components,
+            measurements=[*found.measurements, *self._quality(model)],
+        )
+
+    def _running(self) -> None:
+        """Time and memory of every model that lies on disk, once, side by side."""
+        settings = self.recipe.measure.latency
+        if settings is False:
+            return
+        machine = environment()
+        key = fingerprint(
+            [(s.name, s.key) for s in self.standing], settings.model_dump(mode="json"), machine.model_dump(mode="json")
+        )
+        stored = self.store.read_entry("running.json", key)
+        if stored is None:
+            from bertshrink.meters.running import launch_of, measure
+
+            launches = {s.name: launch_of(s.load(), s.folder) for s in self.standing}
+            for standing in self.standing:
+                standing.loaded = None  # the workers shall have the memory
+            found = measure(launches, settings, self.progress, machine)
+            stored = {name: [m.model_dump(mode="json") for m in entries] for name, entries in found.items()}
+            self.store.write_entry("running.json", key, stored)
+        self.report.environments[machine.id] = machine
+        by_name = {snapshot.name: snapshot for snapshot in self.report.snapshots}
+        for name, entries in stored.items():
+            by_name[name].measurements += [Measurement.model_validate(entry) for entry in entries]
+
+    def _save_report(self) -> None:
+        write_text(self.store.folder / REPORT, self.report.to_json())
+
+
+def folder_key(folder: Path, task: str) -> str:
+    """What decides a model that was given: the content of its files and the task it is used for."""
+    names = sorted(p for p in folder.rglob("*") if p.is_file() and _matters(p))
+    return fingerprint(task, [(p.relative_to(folder).as_posix(), sha256_file(p)) for p in names])
+
+
+def _matters(path: Path) -> bool:
+    hidden = path.name.startswith(".") or path.suffix == ".md"
+    return not hidden and path.name not in ("MANIFEST.json", STAGE_CARD, REPORT)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Family, task and sizes of a model, for the report."""
+    from bertshrink.model.encoder import Encoder
+
+    if isinstance(model, Encoder):
+        shape = model.shape
+        facts: dict[str, Any] = {
+            "family": model.anatomy.family,
+            "task": model.task,
+            "num_layers": shape.num_layers,
+            "hidden_size": shape.hidden_size,
+            "num_heads": shape.num_heads,
+            "intermediate_size": shape.intermediate_size,
+            "vocab_size": shape.vocab_size,
+            "precision": str(model.model.dtype).removeprefix("torch."),
+        }
+        if model.anatomy.is_shared:
+            facts["num_groups"] = shape.num_groups
+        return facts
+    card = model.card
+    return {
+        "family": card.family,
+        "task": card.task,
+        "format": card.format,
+        "engine": card.engine,
+        "precision": card.precision,
+        **{f"detail_{key}": value for key, value in card.details.items() if not isinstance(value, dict | list)},
+    }
+
+
+def prove(made: Model, folder: Path, kind: Kind, before: Model) -> Model:
+    """Prove a stage's result: of the right kind and outputs, finite, and the same after loading it back.
+
+    Returns:
+        the model as loaded from `folder`.
+
+    Raises:
+        CheckFailed: it is not.
+    """
+    import numpy as np
+
+    is_artifact = (folder / ARTIFACT_CARD).is_file()
+    if is_artifact != (kind == "artifact"):
+        raise CheckFailed(f"the stage promised an {kind} and gave something else")
+    if is_artifact:
+        from bertshrink.model.artifact import Artifact
+
+        again: Model = Artifact(folder, made.card)  # type: ignore[union-attr]
+    else:
+        again = load_model(folder, read_facts(folder, made.task), made.source)
+    rows = made.tokenize(_PROOF_TEXTS[:_PROOF_ROWS])
+    name = TASKS[made.task].output
+    first, second, old = (_outputs(model, rows, name) for model in (made, again, before))
+    for mine, reloaded, previous in zip(first, second, old, strict=True):
+        if not np.isfinite(mine).all():
+            raise CheckFailed("the stage's model gives values that are not finite")
+        if mine.shape != previous.shape:
+            raise CheckFailed(f"the stage changed the shape of `{name}` from {previous.shape} to {mine.shape}")
+        if np.abs(mine - reloaded).max() > _PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
+            raise CheckFailed("the stage's model gives other numbers after it was saved and loaded")
+    return again
+
+
+def _outputs(model: Model, rows: Sequence[dict[str, list[int]]], name: str) -> list[Any]:
+    return [out[name] for out in model.predict(rows)]
+
+
+_PROOF_TEXTS = (
+    "a",
+    "The quick brown fox jumps over the lazy dog.",
+    "It was, all in all, a surprisingly good film.",
+    "Return the first element, or None when there is none!",
+    "Prices rose by 3.5 % in 2019; wages did not.",
+    "no",
+    "Who wrote this, and when was it written?",
+    "Batteries are not included, and neither are instructions for putting the thing together.",
+)
+
+
+def publish_result(finished: Finished, target: Path, extra: dict[str, str], *, replace: bool) -> None:
+    """Copy the last stage's model to `-o`, with `extra` files beside it; see `store.publish`."""
+    if finished.model is None:
+        raise RequestError("the recipe has no stages, so there is no model to write", hint="leave out `-o`")
+    publish(finished.model, target, extra, replace=replace)

@@ -1,0 +1,183 @@
+"""A plan: what will be done, proven to fit before a weight is loaded. All faults are told at once.
+
+Proven here: the model is there and of a known family; the task is known; each stage takes what the one before gives;
+its settings fit the model as it will be by then; what it needs (a teacher, texts) is there; paths exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bertshrink.errors import BertshrinkError, Faults, RequestError
+from bertshrink.model import source as sources
+from bertshrink.model.artifact import Artifact, Card
+from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
+from bertshrink.model.task import TASKS
+from bertshrink.model.texts import DataSettings, check_source
+from bertshrink.recipe.reader import near
+from bertshrink.recipe.recipe import Recipe
+from bertshrink.techniques import TECHNIQUES
+from bertshrink.techniques.base import Kind, Technique
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage that fits.
+
+    Attributes:
+        name: `01-distill`: its folder in the run folder.
+        technique: its settings.
+        place: where the recipe asks for it.
+    """
+
+    name: str
+    technique: Technique
+    place: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe that will work as far as can be known without weights.
+
+    Attributes:
+        recipe: what was asked.
+        kind: of the first model.
+        task: a name in `TASKS`.
+        facts: of the first model, where it is an encoder.
+        card: of the first model, where it is an artifact.
+        stages: in order.
+        notes: what the plan decided, one sentence each.
+    """
+
+    recipe: Recipe
+    kind: Kind
+    task: str
+    facts: Facts | None
+    card: Card | None
+    stages: tuple[PlannedStage, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def data(self) -> DataSettings | None:
+        """Where the texts are."""
+        return self.recipe.data
+
+
+def prove(recipe: Recipe) -> Plan:
+    """Prove a recipe.
+
+    Raises:
+        Faults: several things are wrong; a single one is raised as itself (which may be `ModelRefused` for a damaged
+        model
+            folder or `MissingPart` for a hub that cannot be reached).
+    """
+    faults: list[BertshrinkError] = []
+    kind, facts, card = _model(recipe, faults)
+    if recipe.task not in ("auto", *TASKS):
+        faults.append(
+            RequestError(f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=near(recipe.task, TASKS))
+        )
+    stages = _stages(recipe, kind, facts, faults)
+    _data(recipe, faults)
+    for i, name in enumerate(recipe.compare):
+        try:
+            sources.peek(name, recipe.place("compare", i))
+        except BertshrinkError as error:
+            faults.append(error)
+    if faults:
+        raise _together(faults)
+    task = card.task if card is not None else facts.task if facts is not None else "auto"
+    notes: tuple[str, ...] = ()
+    if facts is not None and task == "embedding" and not facts.is_sentence_transformer:
+        notes = ("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens",)
+    return Plan(recipe, kind, task, facts, card, tuple(stages), notes)
+
+
+def _together(faults: list[BertshrinkError]) -> BertshrinkError:
+    requests = [fault for fault in faults if isinstance(fault, RequestError)]
+    if len(faults) == 1 or len(requests) < len(faults):
+        return next((fault for fault in faults if not isinstance(fault, RequestError)), faults[0])
+    return Faults(requests)
+
+
+def _model(recipe: Recipe, faults: list[BertshrinkError]) -> tuple[Kind, Facts | None, Card | None]:
+    where = recipe.place("model")
+    try:
+        folder = sources.peek(recipe.model, where)
+        if (folder / ARTIFACT_CARD).is_file():
+            return "artifact", None, Artifact.load(folder).card
+        task = recipe.task if recipe.task in TASKS else "auto"
+        return "encoder", read_facts(folder, task), None
+    except BertshrinkError as error:
+        error.where = error.where or where
+        faults.append(error)
+        return "encoder", None, None
+
+
+def _stages(recipe: Recipe, kind: Kind, facts: Facts | None, faults: list[BertshrinkError]) -> list[PlannedStage]:
+    planned = []
+    for number, stage in enumerate(recipe.stages, start=1):
+        technique, where = stage.technique, recipe.place(*stage.path)
+        if technique.takes != kind:
+            faults.append(_misfit(technique, kind, where))
+        needs = technique.needs()
+        if recipe.data is None and needs & {"train", "dev"}:
+            faults.append(
+                RequestError(
+                    f"`{technique.name}` needs texts, and the recipe names none",
+                    where=where,
+                    hint="add `data:` (or `--data`): a file, a folder, a hub name or `builtin:pydoc`",
+                )
+            )
+        if facts is not None and technique.takes == "encoder" == kind:
+            try:
+                facts = technique.fit(facts)
+            except RequestError as error:
+                faults.append(_placed(error, recipe, stage.path, where))
+        kind = technique.gives
+        planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, where))
+    return planned
+
+
+def _placed(error: RequestError, recipe: Recipe, path: tuple[str | int, ...], where: str) -> RequestError:
+    """Point a technique's complaint at the setting it names."""
+    for word in error.what.split("`")[1::2]:
+        name = word.partition(":")[0]
+        if (*path, name) in recipe.source.places:
+            where = recipe.place(*path, name)
+            break
+    error.where = error.where or where
+    return error
+
+
+def _misfit(technique: Technique, kind: Kind, where: str) -> RequestError:
+    makers = [name for name, other in TECHNIQUES.items() if other.takes == kind and other.gives == technique.takes]
+    hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {technique.takes}"
+    article = {"encoder": "an encoder", "artifact": "an artifact"}
+    return RequestError(
+        f"`{technique.name}` takes {article[technique.takes]}, and gets {article[kind]} here", where=where, hint=hint
+    )
+
+
+def _data(recipe: Recipe, faults: list[BertshrinkError]) -> None:
+    if recipe.data is None:
+        return
+    base = ("data",) if ("data", "path") not in recipe.source.places else ("data", "path")
+    try:
+        if recipe.data.path is not None:
+            check_source(recipe.data.path, recipe.place(*base))
+        for side in ("train", "dev"):
+            name = getattr(recipe.data, side)
+            if name is not None and not Path(name).expanduser().is_file():
+                raise RequestError(
+                    f"there is no file `{name}`", where=recipe.place("data", side), hint="check the path"
+                )
+    except RequestError as error:
+        faults.append(error)
+
+
+def with_measure(plan: Plan, **changes: object) -> Plan:
+    """The plan with other measuring."""
+    measure = plan.recipe.measure.model_copy(update=changes)
+    return replace(plan, recipe=replace(plan.recipe, measure=measure))

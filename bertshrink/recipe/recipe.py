@@ -1,0 +1,179 @@
+"""A recipe: what is asked, as it was written, every value with its place.
+
+    name: edge                       # names the run folder; default: the file's name
+    model: distilbert-base-uncased   # a folder, or a hub name
+    data: ./sst2                     # see `model.texts`; or a mapping of its settings
+    task: auto
+    seed: 0
+    stages:
+      - distill: {layers: 3, epochs: 2}
+      - export
+      - quantize
+    measure:
+      latency: {batch: [1, 8], length: [32, 128]}
+
+What is wrong in itself is found here; whether it fits the model and the data is the plan's matter.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bertshrink.errors import Faults, RequestError
+from bertshrink.meters.running import RunningSettings
+from bertshrink.model.texts import DataSettings
+from bertshrink.recipe.reader import Source, fill, near, read_yaml
+from bertshrink.techniques import TECHNIQUES
+from bertshrink.techniques.base import Technique
+
+
+class MeasureSettings(BaseModel):
+    """What is measured: the recipe's `measure:`. Size always is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quality: bool = Field(True, description="judge every stage on the dev texts")
+    latency: RunningSettings | Literal[False] = Field(
+        default_factory=RunningSettings, description="time and memory of all models, interleaved; false: none"
+    )
+
+
+class _Body(BaseModel):
+    """The recipe's keys, before the stages are looked into."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = Field(None, description="names the run folder", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str = Field(description="the encoder to start from: a folder or a hub name")
+    task: str = Field("auto", description="what the model is for: auto, classification, embedding, mlm")
+    data: str | dict[str, Any] | None = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
+    seed: int = Field(0, ge=0, lt=2**32, description="decides everything random")
+    compare: list[str] = Field(default_factory=list, description="other models, measured beside")
+    stages: list[Any] = Field(default_factory=list, description="techniques, in the order they are applied")
+    measure: dict[str, Any] = Field(default_factory=dict, description="what is measured")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One technique with its settings and the path of its entry in the source."""
+
+    technique: Technique
+    path: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe."""
+
+    name: str
+    model: str
+    task: str
+    data: DataSettings | None
+    seed: int
+    compare: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    measure: MeasureSettings
+    source: Source
+    text: str
+
+    def place(self, *path: str | int) -> str:
+        """Where a value was written."""
+        return self.source.place(path)
+
+
+def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: the file.
+        overrides: top-level values that replace the file's, such as `data` from the command line.
+
+    Raises:
+        RequestError: no such file, or it is no recipe; all faults at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RequestError(f"the recipe `{path}` cannot be read: {reason}", where=str(path)) from None
+    source = read_yaml(text, str(path))
+    for key, value in (overrides or {}).items():
+        source.values[key] = value
+        source.places[(key,)] = f"--{key}"
+    return build(source, text, default_name=re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe")
+
+
+def build(source: Source, text: str, default_name: str) -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        Faults: everything that is wrong with it in itself.
+    """
+    faults: list[RequestError] = []
+    body = fill(_Body, source.values, source, (), "the recipe", faults)
+    stages = [
+        stage
+        for i, entry in enumerate(source.values.get("stages") or [])
+        if (stage := _stage(entry, i, source, faults)) is not None
+    ]
+    data = _data(source, faults)
+    measure = fill(MeasureSettings, source.values.get("measure") or {}, source, ("measure",), "measure", faults)
+    if faults or body is None or measure is None:
+        raise faults[0] if len(faults) == 1 else Faults(faults)
+    return Recipe(
+        body.name or default_name,
+        body.model,
+        body.task,
+        data,
+        body.seed,
+        tuple(body.compare),
+        tuple(stages),
+        measure,
+        source,
+        text,
+    )
+
+
+def _stage(entry: Any, index: int, source: Source, faults: list[RequestError]) -> Stage | None:
+    """One entry of `stages:`: a name, or a name with settings."""
+    path: tuple[str | int, ...] = ("stages", index)
+    if isinstance(entry, str):
+        name, settings = entry, dict[str, Any]()
+    elif isinstance(entry, dict) and len(entry) == 1:
+        name, settings = next(iter(entry.items()))
+        path = (*path, name)
+    else:
+        faults.append(
+            RequestError(
+                f"`{entry}` is no stage",
+                where=source.place(path),
+                hint="write `- export`, or `- distill: {layers: 3}`",
+            )
+        )
+        return None
+    if name not in TECHNIQUES:
+        where, hint = source.place(path), near(name, TECHNIQUES)
+        faults.append(RequestError(f"there is no technique `{name}`", where=where, hint=hint))
+        return None
+    technique = fill(TECHNIQUES[name], settings or {}, source, path, name, faults)
+    return Stage(technique, path) if technique is not None else None
+
+
+def _data(source: Source, faults: list[RequestError]) -> DataSettings | None:
+    values = source.values.get("data")
+    if values is None:
+        return None
+    if isinstance(values, str):
+        values = {"path": values}
+    found = fill(DataSettings, values, source, ("data",), "data", faults)
+    if found is not None and not (found.path or found.train):
+        faults.append(
+            RequestError("`data` names no texts", where=source.place(("data",)), hint="give `path` or `train`")
+        )
+        return None
+    return found

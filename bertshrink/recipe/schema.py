@@ -1,0 +1,39 @@
+"""The JSON Schema of recipes: what an editor needs to complete keys and show their meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bertshrink.model.texts import DataSettings
+from bertshrink.recipe.recipe import MeasureSettings, _Body
+from bertshrink.techniques import TECHNIQUES
+
+
+def schema() -> dict[str, Any]:
+    """Draft 2020-12, self-contained."""
+    found = _Body.model_json_schema()
+    definitions: dict[str, Any] = found.pop("$defs", {})
+
+    def define(name: str, model: Any) -> dict[str, str]:
+        body = model.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(body.pop("$defs", {}))
+        definitions[name] = body
+        return {"$ref": f"#/$defs/{name}"}
+
+    entries: list[dict[str, Any]] = [{"enum": sorted(TECHNIQUES)}]
+    for name, technique in TECHNIQUES.items():
+        settings = {"anyOf": [define(name, technique), {"type": "null"}]}
+        entries.append(
+            {"type": "object", "properties": {name: settings}, "required": [name], "additionalProperties": False}
+        )
+    properties = found["properties"]
+    properties["stages"]["items"] = {"anyOf": entries}
+    properties["measure"] = define("measure", MeasureSettings) | {"description": "what is measured"}
+    texts = [{"type": "string"}, define("data", DataSettings)]
+    properties["data"] = {"anyOf": texts, "description": properties["data"]["description"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "bertshrink recipe",
+        **{key: value for key, value in found.items() if key not in ("title", "description")},
+        "$defs": definitions,
+    }

@@ -1,0 +1,11 @@
+"""How a model is made smaller: the table of techniques, in the order a recipe would use them.
+
+To add one: a folder here with its settings class (no torch at import), its row in this table, its tests.
+"""
+
+from bertshrink.techniques.base import Technique
+from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.export import Export
+from bertshrink.techniques.quantize import Quantize
+
+TECHNIQUES: dict[str, type[Technique]] = {technique.name: technique for technique in (Distill, Export, Quantize)}

@@ -1,0 +1,272 @@
+"""The training of a student, on Hugging Face's Trainer.
+
+What is ours on top of it: length-bucketed batches, the distillation objective under bfloat16 autocast with a teacher
+held in bfloat16, denormals flushed (Adam's moments of unused embedding rows decay into them), and checkpoints that
+are sealed with a manifest: after a kill, training goes on from the newest one whose bytes are right.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from bertshrink.errors import CheckFailed, ModelRefused, RequestError
+from bertshrink.model.batches import Row
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.files import MANIFEST, output_errors, seal, verify
+from bertshrink.model.hardware import has_native_bfloat16
+from bertshrink.model.task import map_labels
+from bertshrink.model.texts import check_labels
+from bertshrink.progress import Task
+from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.distill import Distill, every_other
+from bertshrink.techniques.distill.batching import Collator, LengthBuckets
+from bertshrink.techniques.distill.objective import Objective
+
+CHECKPOINTS = "checkpoints"
+_LOGS = 100
+"""Points on the training curves."""
+
+
+def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: Workbench) -> Encoder:
+    """Teach `student` in place and return it, in eval mode.
+
+    Args:
+        student: its layers are the incoming model's layers `chosen`.
+        settings: of the stage.
+        chosen: counted from 1; they say which hidden states belong together.
+        bench: texts, teacher, seed, work folder.
+
+    Raises:
+        CheckFailed: the loss became not finite.
+        RequestError: teacher and student do not fit, or labels do not match.
+    """
+    teacher = bench.teacher
+    if teacher is None or bench.texts is None:
+        raise RequestError("`distill` needs a teacher and texts", hint="name texts with `data:` or `--data`")
+    weights = settings.defaults(student.task)
+    aligned = align(student, teacher, chosen)
+    if weights.hidden and student.shape.hidden_size != teacher.shape.hidden_size:
+        raise RequestError(
+            f"student and teacher have hidden sizes {student.shape.hidden_size} and {teacher.shape.hidden_size}: "
+            "their hidden states cannot be compared",
+            hint="set `hidden_weight: 0`",
+        )
+    rows, labels = _training_rows(student, bench)
+    dtype = torch.bfloat16 if _use_bfloat16(settings) else torch.float32
+    collator = Collator(student.tokenizer, settings.mask_share if student.task == "mlm" else None)
+    sampler = LengthBuckets([len(r["input_ids"]) for r in rows], settings.batch_size, settings.batch_tokens, bench.seed)
+    num_steps = max(1, math.ceil(weights.epochs * len(sampler)))
+    interval = settings.checkpoint_steps or max(1, math.ceil(num_steps / 10))
+    torch.set_flush_denormal(True)
+    if not settings.dropout:
+        _drop_dropout(student)
+    num_tokens = sum(len(r["input_ids"]) for r in rows)
+    bench.note(
+        f"trained {weights.epochs:g} epochs of {len(rows)} texts ({num_tokens} tokens) in {num_steps} steps, "
+        f"{str(dtype).removeprefix('torch.')} arithmetic, learning rate {weights.learning_rate:g}, loss weights "
+        f"soft {weights.soft:g}, task {weights.task:g}, hidden {weights.hidden:g} ({weights.states}), "
+        f"T {weights.temperature:g}"
+    )
+    folder = bench.work / CHECKPOINTS
+    start = newest_checkpoint(folder)
+    done = int(start.name.rpartition("-")[2]) if start is not None else 0
+    if start is not None:
+        bench.progress.log(f"going on from step {done} of {num_steps}")
+        bench.note(f"went on from the checkpoint of step {done}")
+    total = weights.epochs * num_tokens
+    with (
+        output_errors(folder),
+        bench.progress.task("distill", total, "tokens", done=total * done / num_steps) as task,
+    ):
+        trainer = DistillTrainer(
+            model=student.model,
+            args=_arguments(folder, settings, weights.epochs, weights.learning_rate, num_steps, interval, bench.seed),
+            train_dataset=list(zip(rows, labels, strict=True)),
+            data_collator=collator,
+            teacher=_frozen(teacher, dtype),
+            objective=Objective(student.task, weights, aligned, student.pooling),
+            sampler=sampler,
+            dtype=dtype,
+            task=task,
+        )
+        trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
+        trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+    bench.history += [
+        {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    student.model.to("cpu")
+    student.model.eval()
+    return student
+
+
+def align(student: Encoder, teacher: Encoder, chosen: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(student state, teacher state) pairs to be compared.
+
+    A student cut from the teacher follows the layers it was cut from; one that another stage made smaller is spread
+    over the teacher's depth by the every-other rule.
+    """
+    depth = teacher.shape.num_layers
+    if max(chosen) > depth or student.shape.num_layers != len(chosen):
+        raise RequestError(f"the student's layers {chosen} are not among the teacher's {depth}")
+    if len(chosen) < depth and chosen == tuple(range(1, len(chosen) + 1)):
+        chosen = every_other(depth, len(chosen))
+    return [(i + 1, layer) for i, layer in enumerate(chosen)]
+
+
+class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
+    """Trainer with a teacher, an objective and batches of like length."""
+
+    def __init__(
+        self,
+        *,
+        teacher: Any,
+        objective: Objective,
+        sampler: LengthBuckets,
+        dtype: torch.dtype,
+        task: Task,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self.teacher = teacher.to(self.args.device)
+        self.objective = objective
+        self.sampler = sampler
+        self.dtype = dtype
+        self.model_accepts_loss_kwargs = False
+        self.task = task
+        self.shown: dict[str, str] = {}
+        self.parts: dict[str, float] = {}
+        self.num_summed = 0
+
+    def get_train_dataloader(self) -> Any:
+        """Batches as `LengthBuckets` cuts them."""
+        loader: Any = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.sampler,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(loader)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One batch, told to the progress bar."""
+        num_tokens = int(inputs["attention_mask"].sum())
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.task.advance(num_tokens, **self.shown)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective's loss of one batch."""
+        labels = inputs.pop("labels", None)
+        with self._arithmetic():
+            loss, parts = self.objective(model, self.teacher, inputs, labels)
+        if not torch.isfinite(loss):
+            raise CheckFailed(
+                f"the loss is not finite at step {self.state.global_step + 1}: training diverged",
+                hint="lower `learning_rate`, or set `precision: float32`",
+            )
+        for name, value in parts.items():
+            self.parts[name] = self.parts.get(name, 0.0) + float(value)
+        self.num_summed += 1
+        return loss
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.bfloat16:
+            return torch.autocast(self.args.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss, averaged since the last entry."""
+        if self.num_summed and "loss" in logs:
+            parts = {name: value / self.num_summed for name, value in self.parts.items()}
+            self.shown = {name: f"{value:.4f}" for name, value in ({"loss": logs["loss"]} | parts).items()}
+            logs |= parts
+        self.parts, self.num_summed = {}, 0
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""
+        super()._save_checkpoint(model, trial)
+        seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose manifest holds; the others after it are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            if (path / MANIFEST).is_file() and verify(path):
+                return path
+        except ModelRefused:
+            pass
+        shutil.rmtree(path)
+    return None
+
+
+def _training_rows(student: Encoder, bench: Workbench) -> tuple[list[Row], list[int | None]]:
+    """Tokenized training texts with class numbers where the task has them."""
+    texts = bench.texts
+    assert texts is not None
+    labels: list[int | None] = [None] * len(texts.train)
+    if student.task == "classification":
+        check_labels(texts)
+        labels = list(map_labels(texts.train.labels or (), student.labels, texts.name, texts.train.label_names))
+    return student.tokenize(texts.train.texts, texts.train.pairs, bench.max_length), labels
+
+
+def _use_bfloat16(settings: Distill) -> bool:
+    return settings.precision == "bfloat16" or (settings.precision == "auto" and has_native_bfloat16())
+
+
+def _frozen(teacher: Encoder, dtype: torch.dtype) -> Any:
+    """A copy of the teacher's model for inference in `dtype`."""
+    model = copy.deepcopy(teacher.model).to(dtype).eval()
+    return model.requires_grad_(False)
+
+
+def _drop_dropout(student: Encoder) -> None:
+    for module in student.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def _arguments(
+    folder: Path, settings: Distill, epochs: float, learning_rate: float, num_steps: int, interval: int, seed: int
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        max_steps=num_steps,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(settings.warmup * num_steps),
+        weight_decay=settings.weight_decay,
+        optim="adamw_torch_fused",
+        per_device_train_batch_size=settings.batch_size,
+        logging_strategy="steps",
+        logging_steps=max(1, num_steps // _LOGS),
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+    )
