@@ -1,0 +1,151 @@
+"""ONNX graphs of encoders: read safely, look at, count, check, write. Needs onnx and numpy only.
+
+A weight MatMul is a MatMul whose right side is stored: an initializer, or the transpose of one that an embedding
+reads as well (a tied masked-language head, kept once in the file). The others (scores, mixing) multiply two
+activations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bertshrink.errors import CheckFailed, ModelRefused
+from bertshrink.model.files import output_errors
+
+MAX_FILE_BYTES = 2**31 - 1
+"""Protobuf's cap on one message; a larger model would need its weights in a second file."""
+
+_EXTERNAL = onnx.TensorProto.EXTERNAL
+
+
+@dataclass(frozen=True)
+class WeightMatMul:
+    """One MatMul with a stored right side.
+
+    Attributes:
+        node: the MatMul.
+        weight: the name of the initializer, (I, O), or (O, I) where `is_transposed`.
+        is_transposed: whether a Transpose stands between the two.
+
+    """
+
+    node: onnx.NodeProto
+    weight: str
+    is_transposed: bool
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Read a self-contained ONNX file.
+
+    Raises:
+        ModelRefused: no ONNX, damaged, or pointing at bytes outside the file.
+
+    """
+    hint = "export the model again"
+    try:
+        model = onnx.load_model(str(path), load_external_data=False)
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelRefused(f"`{path.name}` cannot be read: {error}", where=str(path), hint=hint) from None
+    except Exception as error:  # protobuf's DecodeError has no public home that all its builds share
+        if type(error).__name__ != "DecodeError":
+            raise
+        raise ModelRefused(f"`{path.name}` is no ONNX file or is cut", where=str(path), hint=hint) from None
+    if not model.graph.node or not model.graph.output:
+        raise ModelRefused(f"`{path.name}` is no ONNX file or holds an empty graph", where=str(path), hint=hint)
+    if any(tensor.data_location == _EXTERNAL for tensor in model.graph.initializer):
+        raise ModelRefused(
+            f"`{path.name}` keeps weights outside the file, which bertshrink does not follow",
+            where=str(path),
+            hint="save it in one file: `onnx.save(onnx.load(PATH), PATH2)`",
+        )
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Check a model and write it; equal models give equal bytes.
+
+    Raises:
+        CheckFailed: it is not valid ONNX.
+        OutputError: the disk is full or the place is not writable.
+
+    """
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise CheckFailed(f"the graph is not valid ONNX: {str(error).splitlines()[0]}", where=path.name) from error
+    with output_errors(path):
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Stored tensors by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def array(tensor: onnx.TensorProto) -> NDArray[Any]:
+    """A stored tensor as numpy."""
+    found: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
+    return found
+
+
+def tensor(value: NDArray[Any], name: str) -> onnx.TensorProto:
+    """A numpy array as a stored tensor."""
+    return onnx.numpy_helper.from_array(np.ascontiguousarray(value) if value.ndim else value, name)
+
+
+def weight_matmuls(model: onnx.ModelProto) -> list[WeightMatMul]:
+    """The MatMuls with a stored right side of two axes, in the graph's order."""
+    stored = {name for name, tensor in initializers(model).items() if len(tensor.dims) == 2}
+    turned = {
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "Transpose" and node.input[0] in stored
+    }
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            right = node.input[1]
+            if right in stored or right in turned:
+                found.append(WeightMatMul(node, turned.get(right, right), right in turned))
+    return found
+
+
+def table_gathers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The Gathers that look rows up in a stored float table: embeddings."""
+    stored = initializers(model)
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == "Gather"
+        and node.input[0] in stored
+        and len(stored[node.input[0]].dims) == 2
+        and stored[node.input[0]].data_type == onnx.TensorProto.FLOAT
+    ]
+
+
+def bytes_by_type(model: onnx.ModelProto) -> dict[str, int]:
+    """Stored bytes by element type, as `{"float32": 90261504}`."""
+    found: Counter[str] = Counter()
+    for stored in model.graph.initializer:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
+        found[str(kind)] += int(np.prod(stored.dims, dtype=np.int64)) * kind.itemsize
+    return dict(sorted(found.items()))
+
+
+def operators(model: onnx.ModelProto) -> dict[str, int]:
+    """Number of nodes by operator."""
+    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
+
+
+def set_metadata(model: onnx.ModelProto, entries: Iterable[tuple[str, str]]) -> None:
+    """Replace the model's metadata."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(entries))

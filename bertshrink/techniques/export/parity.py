@@ -1,0 +1,93 @@
+"""Does the file give PyTorch's numbers? Compared on real sentences with real padding, at five shapes.
+
+Shapes (batch x length): 1x1, 1x7, 5x31, 8x128, 2x512, cut at the model's maximum; rows of a batch have different
+lengths. Outputs with a length axis are compared at tokens only: what stands at padding is nobody's answer. The rule
+is
+
+    max |file - PyTorch|  <=  tolerance * max |PyTorch|  +  1e-6
+
+so that it means the same for logits of 0.01 and of 30; the last term is rounding where every output is near zero.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bertshrink.engines import engine
+from bertshrink.errors import CheckFailed
+from bertshrink.model.batches import Row, pad
+from bertshrink.model.task import TASKS
+
+if TYPE_CHECKING:
+    from bertshrink.engines import Arrays
+    from bertshrink.model.encoder import Encoder
+
+SHAPES = ((1, 1), (1, 7), (5, 31), (8, 128), (2, 512))
+
+_ROUNDING = 1e-6
+"""A few units in the last place of float32 sums of a few hundred terms of size one."""
+
+_TEXT = (
+    "The harbour wakes before the town does. Fishermen coil wet rope while gulls argue over scraps, and a radio behind "
+    "an open door reads yesterday's prices. By noon the square smells of coffee, diesel and oranges; two engineers "
+    "draw bridges on a paper napkin and agree on nothing except the bill. Was it worth the journey? Nobody asks in "
+    "winter, when 14 of the 20 boats stay ashore and the ferry runs only on Tuesdays. "
+)
+
+
+def check_parity(encoder: Encoder, path: Path, tolerance: float) -> dict[str, float]:
+    """Compare a file with the encoder that it came from.
+
+    Args:
+        encoder: the original, float32.
+        path: the .onnx file.
+        tolerance: see this file's opening.
+
+    Returns:
+        shape, as `5x31` -> largest difference as a share of the largest output.
+
+    Raises:
+        CheckFailed: at some shape the difference is larger than the tolerance, or not finite.
+
+    """
+    output = TASKS[encoder.task].output
+    file, torch_session = engine("onnxruntime").load(str(path)), encoder.session()
+    worst: dict[str, float] = {}
+    for batch, length in SHAPES:
+        feeds = padded_text(encoder, batch, min(length, encoder.max_length))
+        mask = feeds["attention_mask"].astype(bool)
+        ours = at_tokens(file.run(feeds)[output], mask)
+        theirs = at_tokens(torch_session.run(feeds)[output], mask)
+        scale, difference = float(np.abs(theirs).max()), float(np.abs(ours - theirs).max())
+        shape = f"{batch}x{mask.shape[1]}"
+        if not difference <= tolerance * scale + _ROUNDING:
+            raise CheckFailed(
+                f"the ONNX file differs from PyTorch by {difference:.2e} at {shape}, where outputs reach {scale:.2e} "
+                f"and the tolerance is {tolerance:.0e} of that",
+                where=str(path),
+                hint="a looser `tolerance` accepts it; more often the graph was traced wrong",
+            )
+        worst[shape] = difference / scale if scale else 0.0
+    return worst
+
+
+def padded_text(encoder: Encoder, batch: int, length: int) -> Arrays:
+    """A right-padded batch of real text: the first row is `length` tokens, the last about a quarter of that."""
+    rows: list[Row] = []
+    sentences = _TEXT.split(". ")
+    for at in range(batch):
+        num_tokens = max(1, length - (3 * length * at) // (4 * max(1, batch - 1)))
+        text = ". ".join(sentences[at % 4 :] + sentences * (1 + length // 40))
+        (row,) = encoder.tokenize([text], max_length=max(3, num_tokens))
+        rows.append({name: values[:num_tokens] for name, values in row.items()})
+    return pad(rows, encoder.tokenizer.pad_token_id or 0)
+
+
+def at_tokens(value: NDArray[np.generic], mask_BL: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The values that are somebody's answer: (B, L, V) at tokens only, anything else whole."""
+    found = value[mask_BL] if value.ndim == 3 else value
+    return found.astype(np.float64)
