@@ -1,0 +1,152 @@
+"""Training for real on tiny models: it learns, it checkpoints, it goes on."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.meters.quality import Exam
+from bertshrink.model.anatomy import FAMILIES
+from bertshrink.model.task import TASKS
+from bertshrink.model.texts import Split, Texts
+from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.distill.student import reduce_layers
+from bertshrink.techniques.distill.training import CHECKPOINTS, align, newest_checkpoint
+from tests.tiny import sentences, tiny_encoder
+
+
+def texts(num_train=48, num_dev=24):
+    train, dev = sentences(num_train, seed=1), sentences(num_dev, seed=2)
+    sides = (Split(tuple(s), labels=tuple(len(t) % 2 for t in s)) for s in (train, dev))
+    return Texts("salad", *sides)
+
+
+def workbench(teacher, folder, **more):
+    return Workbench(texts=texts(**more), teacher=teacher, work=folder, seed=0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_brings_the_student_nearer_to_its_teacher(task, tmp_path):
+    teacher = tiny_encoder("bert", task)
+    bench = workbench(teacher, tmp_path, num_train=512)
+    settings = Distill(layers=2, epochs=12 if task == "embedding" else 3, learning_rate=3e-3, dropout=False)
+    exam = Exam.prepare(teacher, bench.texts, None, 0)
+    exam.sit(teacher)
+    measure = {"classification": "agreement", "embedding": "spearman", "mlm": "agreement"}[task]
+
+    def score(model):
+        return next(m.value for m in exam.sit(model) if m.metric == measure)
+
+    before = score(reduce_layers(teacher, (2, 4)))
+    student = settings(teacher.copy(), bench)
+    assert score(student) > before + 0.1
+    losses = [entry["loss"] for entry in bench.history]
+    assert losses[-1] < 0.8 * losses[0]
+    assert bench.baselines[0][0] == "untrained" and bench.notes
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_and_saves(family, tmp_path):
+    teacher = tiny_encoder(family)
+    before = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
+    student = Distill(layers=2, epochs=1)(teacher.copy(), workbench(teacher, tmp_path))
+    assert student.shape.num_layers == 2 and not student.model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.model.state_dict().items())
+
+
+def test_a_student_of_full_depth_starts_equal_and_learns_nothing_new(tmp_path):
+    """No-op: the teacher distilled into itself has no loss, and hardly moves."""
+    teacher = tiny_encoder("bert", "embedding")
+    bench = workbench(teacher, tmp_path)
+    settings = Distill(epochs=1, dropout=False, weight_decay=0.0, learning_rate=1e-6)
+    student = settings(teacher.copy(), bench)
+    assert bench.history[0]["loss"] < 1e-4
+    rows = teacher.tokenize(sentences(6))
+    for mine, theirs in zip(student.predict(rows), teacher.predict(rows), strict=True):
+        assert np.allclose(mine["sentence_embedding"], theirs["sentence_embedding"], atol=1e-3)
+
+
+def test_resuming_continues_from_the_newest_sealed_checkpoint(tmp_path):
+    teacher = tiny_encoder()
+    settings = Distill(layers=2, epochs=2, batch_size=8, checkpoint_steps=3)
+    whole = settings(teacher.copy(), workbench(teacher, tmp_path / "whole"))
+
+    def stop_at(step):
+        class Stop(Exception):
+            pass
+
+        from bertshrink.techniques.distill import training
+
+        original = training.DistillTrainer.training_step
+
+        def training_step(self, *args, **kwargs):
+            if self.state.global_step == step:
+                raise Stop
+            return original(self, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training.DistillTrainer, "training_step", training_step)
+            with pytest.raises(Stop):
+                settings(teacher.copy(), workbench(teacher, tmp_path / "cut"))
+
+    stop_at(8)
+    folder = tmp_path / "cut" / CHECKPOINTS
+    assert newest_checkpoint(folder).name == "checkpoint-6"
+    bench = workbench(teacher, tmp_path / "cut")
+    student = settings(teacher.copy(), bench)
+    assert any("step 6" in note for note in bench.notes)
+    mine, theirs = student.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)  # the same weights as without the stop
+    assert [e["step"] for e in bench.history] == sorted({e["step"] for e in bench.history})
+
+
+def test_a_damaged_checkpoint_does_not_count(tmp_path):
+    teacher = tiny_encoder()
+    settings = Distill(layers=2, epochs=2, batch_size=8, checkpoint_steps=4)
+    settings(teacher.copy(), workbench(teacher, tmp_path))
+    folder = tmp_path / CHECKPOINTS
+    newest = newest_checkpoint(folder)
+    weights = newest / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    older = newest_checkpoint(folder)
+    assert older is not None and older != newest and not newest.exists()
+    (older / "MANIFEST.json").unlink()  # killed before it was sealed
+    assert newest_checkpoint(folder) is None
+
+
+def test_divergence_is_a_failed_check_not_a_number(tmp_path):
+    teacher = tiny_encoder()
+    with torch.no_grad():
+        teacher.model.classifier.weight.fill_(3e38)
+    with pytest.raises(CheckFailed, match="not finite"):
+        Distill(layers=2, epochs=1)(teacher.copy(), workbench(teacher, tmp_path))
+
+
+def test_labels_that_are_not_the_teachers_are_refused(tmp_path):
+    teacher = tiny_encoder()
+    bench = workbench(teacher, tmp_path)
+    strange = Split(bench.texts.train.texts, labels=tuple("AB"[i % 2] for i in range(len(bench.texts.train))))
+    bench.texts = Texts("strange", strange, bench.texts.dev)
+    with pytest.raises(RequestError, match="`A`, `B` in the data, `negative`, `positive` in the teacher"):
+        Distill(layers=2)(teacher.copy(), bench)
+
+
+def test_states_are_aligned_with_the_layers_they_came_from():
+    teacher = tiny_encoder()
+    student = reduce_layers(teacher, (1, 3))
+    assert align(student, teacher, (1, 3)) == [(1, 1), (2, 3)]
+    assert align(student, teacher, (1, 2)) == [(1, 2), (2, 4)]  # made smaller before: spread over the depth
+    assert align(teacher, teacher, (1, 2, 3, 4)) == [(i, i) for i in range(1, 5)]
+
+
+def test_history_is_plain_numbers(tmp_path):
+    teacher = tiny_encoder("bert", "embedding")
+    bench = workbench(teacher, tmp_path)
+    Distill(layers=2, epochs=1)(teacher.copy(), bench)
+    assert json.loads(json.dumps(bench.history)) == bench.history
+    assert {"step", "loss", "vector", "structure", "hidden"} <= set(bench.history[0])
