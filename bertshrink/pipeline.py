@@ -25,7 +25,7 @@ from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
 from bertshrink.model.files import sha256_file, write_text
-from bertshrink.model.store import STAGE_CARD, Store, fingerprint, publish
+from bertshrink.model.store import STAGE_CARD, Store, Target, fingerprint
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan, PlannedStage
@@ -53,12 +53,14 @@ class Finished:
         report: everything found.
         folder: the run folder.
         model: the last stage's folder; None when there was no stage.
+        key: the last stage's fingerprint.
         num_made: stages made now; the others were found finished.
     """
 
     report: Report
     folder: Path
     model: Path | None
+    key: str
     num_made: int
 
 
@@ -91,7 +93,7 @@ def load_model(folder: Path, facts: Facts | None = None, source: str | None = No
     return Encoder.from_facts(facts or read_facts(folder), source)
 
 
-def run(plan: Plan, progress: Progress, runs: Path, command: str) -> Finished:
+def run(plan: Plan, progress: Progress, runs: Path, command: str, target: Target | None = None) -> Finished:
     """Carry a plan out.
 
     Args:
@@ -99,13 +101,16 @@ def run(plan: Plan, progress: Progress, runs: Path, command: str) -> Finished:
         progress: where long work says that it is alive.
         runs: the folder of run folders.
         command: what makes the report again.
+        target: where the last model is to be published afterwards; that it may be is checked before anything is made.
 
     Raises:
         BertshrinkError: whatever went wrong; finished stages stay.
     """
     store = Store(runs / plan.recipe.name)
+    work = _Run(plan, progress, store, command)
+    work.prepare(target)
     with store.locked():
-        return _Run(plan, progress, store, command).go()
+        return work.go()
 
 
 class _Run:
@@ -117,6 +122,7 @@ class _Run:
         self.progress = progress
         self.store = store
         self.standing: list[_Standing] = []
+        self.keys: list[str] = []
         self.num_made = 0
         self.report = Report(
             name=self.recipe.name,
@@ -129,20 +135,32 @@ class _Run:
             notes=list(plan.notes),
         )
 
+    def prepare(self, target: Target | None) -> None:
+        """Find whatever is wrong with texts, weights and target; nothing is written yet."""
+        self._texts_into_report()
+        self.keys = self._keys()
+        if target is not None:
+            target.check(self.keys[-1])
+        folder = self._folder
+        facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, self.plan.task)
+        reference = _Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
+        self.standing.append(reference)
+        if self._stored_reference() is None:
+            reference.load()
+
     def go(self) -> Finished:
         """All of it, in order."""
         write_text(self.store.folder / "recipe.yaml", self.recipe.text)
-        self._texts_into_report()
         self._reference()
-        for stage in self.plan.stages:
-            self._stage(stage)
+        for stage, key in zip(self.plan.stages, self.keys[1:], strict=True):
+            self._stage(stage, key)
             self._save_report()
         for name in self.recipe.compare:
             self._compared(name)
         self._running()
         self._save_report()
-        last = self.standing[-1].folder if self.plan.stages else None
-        return Finished(self.report, self.store.folder, last, self.num_made)
+        last = self.store.stage(self.plan.stages[-1].name) if self.plan.stages else None
+        return Finished(self.report, self.store.folder, last, self.keys[-1], self.num_made)
 
     @cached_property
     def texts(self) -> Texts | None:
@@ -201,37 +219,45 @@ class _Run:
             if split.labels is not None:
                 map_labels(split.labels, labels, texts.name, split.label_names)
 
+    @cached_property
+    def _folder(self) -> Path:
+        """The first model's folder, complete."""
+        return sources.fetch(self.recipe.model, self.recipe.place("model"))
+
+    def _keys(self) -> list[str]:
+        """The fingerprints of the first model and of each stage's result: known before anything is made."""
+        keys = [folder_key(self._folder, self.plan.task)]
+        for stage in self.plan.stages:
+            technique = stage.technique
+            teacher = keys[0] if "teacher" in technique.needs() else None
+            settings = technique.model_dump(mode="json")
+            rest = (self._data_key(), self.recipe.measure.quality, bertshrink.__version__)
+            keys.append(fingerprint(keys[-1], teacher, technique.name, settings, *rest))
+        return keys
+
     def _reference(self) -> None:
-        folder = sources.fetch(self.recipe.model, self.recipe.place("model"))
-        facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, self.plan.task)
-        reference = _Standing(REFERENCE, folder, folder_key(folder, self.plan.task), facts, self.recipe.model)
-        self.standing.append(reference)
-        key = fingerprint(reference.key, self._data_key(), self.recipe.measure.quality)
-        stored = self.store.read_entry("reference.json", key)
+        reference = self.standing[0]
+        stored = self._stored_reference()
         if stored is None:
-            model = reference.load()
-            snapshot = self._snapshot(model, folder, REFERENCE, self.recipe.model, "reference")
-            snapshot.path = str(folder) if sources.is_path(self.recipe.model) else None
-            self.store.write_entry("reference.json", key, snapshot.model_dump(mode="json"))
+            snapshot = self._snapshot(reference.load(), reference.folder, REFERENCE, self.recipe.model, "reference")
+            snapshot.path = str(reference.folder) if sources.is_path(self.recipe.model) else None
+            self.store.write_entry("reference.json", self._reference_key(), snapshot.model_dump(mode="json"))
         else:
             snapshot = Snapshot.model_validate(stored)
         self.report.snapshots.append(snapshot)
 
+    def _reference_key(self) -> str:
+        return fingerprint(self.keys[0], self._data_key(), self.recipe.measure.quality, bertshrink.__version__)
+
+    def _stored_reference(self) -> Any:
+        return self.store.read_entry("reference.json", self._reference_key())
+
     def _data_key(self) -> str:
         return fingerprint(self.texts.fingerprint if self.texts else None, self.max_length, self.recipe.seed)
 
-    def _stage(self, stage: PlannedStage) -> None:
+    def _stage(self, stage: PlannedStage, key: str) -> None:
         """Take the stage as finished, or make, prove, measure and store it."""
-        before, technique = self.standing[-1], stage.technique
-        key = fingerprint(
-            before.key,
-            self.standing[0].key if "teacher" in technique.needs() else None,
-            technique.name,
-            technique.model_dump(mode="json"),
-            self._data_key(),
-            self.recipe.measure.quality,
-            bertshrink.__version__,
-        )
+        before = self.standing[-1]
         card = self.store.finished(stage.name, key)
         made = None
         if card is None:
@@ -432,10 +458,3 @@ _PROOF_TEXTS = (
     "Who wrote this, and when was it written?",
     "Batteries are not included, and neither are instructions for putting the thing together.",
 )
-
-
-def publish_result(finished: Finished, target: Path, extra: dict[str, str], *, replace: bool) -> None:
-    """Copy the last stage's model to `-o`, with `extra` files beside it; see `store.publish`."""
-    if finished.model is None:
-        raise RequestError("the recipe has no stages, so there is no model to write", hint="leave out `-o`")
-    publish(finished.model, target, extra, replace=replace)

@@ -20,7 +20,7 @@ from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 BUG = 70
 
 # Newer Typers carry their own copy of click, older ones import it: its errors are reached through Typer's own.
-_UsageError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 
 app = typer.Typer(
     name="bertshrink",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from bertshrink.errors import MissingPart, RequestError
-from bertshrink.recipe.plan import Plan, prove, with_measure
+from bertshrink.recipe.plan import prove, with_measure
 from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
 
@@ -40,20 +40,22 @@ def carry_out(
     plan = prove(recipe)
     if not with_latency:
         plan = with_measure(plan, latency=False)
-    if output is not None:
-        _check_output(output, plan, force)
+    if output is not None and not plan.stages:
+        raise RequestError("the recipe has no stages, so there is no model to write", where="-o", hint="leave it out")
     _require_ml()
     from bertshrink.cli.show import make_progress
-    from bertshrink.pipeline import publish_result, run
+    from bertshrink.model.store import Target
+    from bertshrink.pipeline import run
 
+    target = Target(output, force) if output is not None else None
     command = shlex.join(["bertshrink", *sys.argv[1:]])
-    finished = run(plan, make_progress(quiet), runs, command)
+    finished = run(plan, make_progress(quiet), runs, command, target)
     page = _draw(finished.report, finished.folder)
-    if output is not None:
+    if target is not None and finished.model is not None:
         from bertshrink.report.render import markdown
 
         extra = {"report.json": finished.report.to_json(), "README.md": markdown.render(finished.report)}
-        publish_result(finished, output, extra, replace=force)
+        target.publish(finished.model, finished.key, extra)
     if as_json:
         typer.echo(finished.report.to_json(), nl=False)
         return 0
@@ -80,19 +82,6 @@ def _draw(report: Report, folder: Path) -> Path:
     write_text(folder / REPORT_MARKDOWN, markdown.render(report))
     write_text(page, html.render(report))
     return page
-
-
-def _check_output(output: Path, plan: Plan, force: bool) -> None:
-    if not plan.stages:
-        raise RequestError("the recipe has no stages, so there is no model to write", hint="leave out `-o`")
-    if output.exists() and not force:
-        raise RequestError(
-            f"`{output}` is there already",
-            where="`-o`",
-            hint="name another place, or let it be replaced with `--force`",
-        )
-    if not output.parent.exists():
-        raise RequestError(f"there is no folder `{output.parent}` to write `{output.name}` in", where="`-o`")
 
 
 def _require_ml() -> None:

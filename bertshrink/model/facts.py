@@ -76,8 +76,23 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ModelRefused(f"`{path.name}` cannot be read: {error}", where=str(path)) from None
+    except (ValueError, OSError, RecursionError) as error:
+        hint = "download or save the model again"
+        raise ModelRefused(f"`{path.name}` cannot be read: {error}", where=str(path), hint=hint) from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read one JSON file of a model folder that must hold an object.
+
+    Raises:
+        ModelRefused: it is no JSON, or something else.
+
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        hint = "download or save the model again"
+        raise ModelRefused(f"`{path.name}` is not a JSON object", where=str(path), hint=hint)
+    return found
 
 
 def read_facts(folder: Path, task: str = "auto") -> Facts:
@@ -96,10 +111,9 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
             where=where,
             hint="give a folder saved with `save_pretrained`, or a hub name such as `distilbert-base-uncased`",
         )
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise ModelRefused("`config.json` is not a JSON object", where=str(path))
+    config = read_object(path)
     _refuse_remote_code(folder, config)
+    _refuse_other_weights(path, config)
     anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
     shape = Shape.read(anatomy, config)
     modules = folder / "modules.json"
@@ -124,15 +138,24 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
 def _refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
     found = ["config.json"] if config.get("auto_map") else []
     tokenizer = folder / "tokenizer_config.json"
-    if tokenizer.is_file():
-        content = read_json(tokenizer)
-        if isinstance(content, dict) and content.get("auto_map"):
-            found.append(tokenizer.name)
+    if tokenizer.is_file() and read_object(tokenizer).get("auto_map"):
+        found.append(tokenizer.name)
     if found:
         raise ModelRefused(
             "the checkpoint asks for code of its own to be run (`auto_map`); bertshrink never runs it",
             where=str(folder / found[0]),
             hint="if the model is of a stock family, delete `auto_map` from the file and load it as that family",
+        )
+
+
+def _refuse_other_weights(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that sends transformers to weights other than those that `check_weights` looks at."""
+    named = config.get("transformers_weights")
+    if named not in (None, WEIGHTS):
+        raise ModelRefused(
+            f"`config.json` names other weights than `{WEIGHTS}`: `{named}`",
+            where=str(path),
+            hint="save the model again with `save_pretrained`",
         )
 
 
@@ -142,7 +165,11 @@ def _read_pooling(folder: Path, modules: Path) -> Pooling:
         return Pooling()
     mode: Literal["mean", "cls", "max"] = "mean"
     normalize = False
-    for module in read_json(modules):
+    listed = read_json(modules)
+    if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
+        hint = "download or save the model again"
+        raise ModelRefused("`modules.json` is not a list of modules", where=str(modules), hint=hint)
+    for module in listed:
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind == "Transformer" and module.get("path"):
             raise RequestError(
@@ -151,7 +178,14 @@ def _read_pooling(folder: Path, modules: Path) -> Pooling:
                 hint="load and save it again with a current sentence-transformers, which writes it at the top",
             )
         if kind == "Pooling":
-            mode = _pooling_mode(folder / str(module.get("path", "")) / "config.json")
+            path = folder / str(module.get("path", "")) / "config.json"
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise ModelRefused(
+                    f"`modules.json` leads out of the model's folder: `{module['path']}`",
+                    where=str(modules),
+                    hint="download or save the model again",
+                )
+            mode = _pooling_mode(path)
         elif kind == "Normalize":
             normalize = True
         elif kind != "Transformer":
@@ -164,7 +198,7 @@ def _read_pooling(folder: Path, modules: Path) -> Pooling:
 
 
 def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
-    config = read_json(path)
+    config = read_object(path)
     named = config.get("pooling_mode")
     chosen = [named] if named else [mode for key, mode in _POOLING_KEYS.items() if config.get(key)]
     others = [
@@ -188,7 +222,7 @@ def _read_max_length(folder: Path, shape: Shape, anatomy: Anatomy) -> int:
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         path = folder / name
         if path.is_file():
-            value = read_json(path).get(key)
+            value = read_object(path).get(key)
             if isinstance(value, int) and 0 < value < limit:
                 limit = value
     return limit

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bertshrink.errors import ModelRefused, OutputError
+from bertshrink.errors import ModelRefused, OutputError, RequestError
 
 MANIFEST = "MANIFEST.json"
 _CHUNK = 1 << 20
@@ -111,6 +111,29 @@ def verify(folder: Path) -> bool:
     return True
 
 
+def refuse_taken(target: Path, *, replace: bool) -> None:
+    """Prove that a folder may appear at `target`.
+
+    Only what bertshrink wrote (it has a manifest) or an empty folder is ever replaced: a slip in a path must not cost
+    somebody's work.
+
+    Raises:
+        RequestError: something is there, and it must not give way.
+    """
+    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not replace:
+        raise RequestError(
+            f"`{target}` is there already", hint="name another place, or let it be replaced with `--force`"
+        )
+    is_folder = target.is_dir() and not target.is_symlink() and target.name not in ("", "..")
+    if not is_folder or not (target / MANIFEST).is_file():
+        raise RequestError(
+            f"`{target}` is no folder that bertshrink wrote, so it is not replaced",
+            hint="name another place, or remove it yourself",
+        )
+
+
 @contextmanager
 def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a scratch folder that becomes `target`, sealed, when the block ends well, and vanishes when it does not.
@@ -137,7 +160,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
                 target.rename(aside)
             scratch.rename(target)
             fsync(target.parent)
-        except OSError:
+        except BaseException:
             if aside.exists() and not target.exists():
                 aside.rename(target)
             raise

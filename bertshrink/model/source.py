@@ -38,7 +38,25 @@ _WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
 
 def is_path(name: str) -> bool:
     """Whether a model's name means a place on this machine rather than a hub name."""
-    return Path(name).expanduser().exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def local_path(name: str) -> Path:
+    """The place that a name means, its `~` resolved where that is possible.
+
+    Raises:
+        RequestError: no place can have this name.
+    """
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # `~nobody`
+        path = Path(name)
+    try:
+        path.exists()
+    except OSError as error:
+        text = f"`{name[:40]}...` can be no path: {error.strerror}"
+        raise RequestError(text, hint="check the path") from None
+    return path
 
 
 def peek(name: str, where: str | None = None) -> Path:
@@ -79,7 +97,7 @@ def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
 
 
 def _local(name: str, where: str | None) -> Path:
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_dir():
         return path
     if path.is_file() and (path.parent / ARTIFACT_CARD).is_file():

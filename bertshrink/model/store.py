@@ -20,11 +20,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import OutputError, RequestError
-from bertshrink.model.files import MANIFEST, new_folder, output_errors, sweep, verify, write_text
+from bertshrink.errors import ModelRefused, OutputError, RequestError
+from bertshrink.model.files import MANIFEST, new_folder, output_errors, refuse_taken, sweep, verify, write_text
 
 STAGE_CARD = "stage.json"
 STAGE_SCHEMA = "bertshrink.stage/1"
@@ -97,7 +98,7 @@ class Store:
         except (ValueError, OSError):
             verify(folder)
             return None
-        if card.get("schema") != STAGE_SCHEMA or card.get("fingerprint") != key:
+        if not isinstance(card, dict) or card.get("schema") != STAGE_SCHEMA or card.get("fingerprint") != key:
             return None
         verify(folder)
         return dict(card)
@@ -140,20 +141,64 @@ class Store:
             raise OutputError(f"the disk of `{self.stage(name)}` is full", hint="free some space, then run it again")
 
 
-def publish(source: Path, target: Path, extra: dict[str, str], *, replace: bool) -> None:
-    """Copy a finished stage's folder to where the user wants it, whole or not at all.
+@dataclass(frozen=True)
+class Target:
+    """Where the user wants the finished model: `-o`.
 
-    Args:
-        source: a stage's folder.
-        target: `-o`.
-        extra: more files, name -> text (the report).
-        replace: whether what is there gives way.
-
-    Raises:
-        RequestError: something else is there and must not be replaced.
-        OutputError: it cannot be written.
+    Attributes:
+        folder: appears whole or not at all.
+        replace: whether another model that bertshrink wrote there gives way.
     """
-    with new_folder(target, replace=replace) as scratch:
-        shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST, STAGE_CARD))
-        for name, text in extra.items():
-            (scratch / name).write_text(text, encoding="utf-8")
+
+    folder: Path
+    replace: bool = False
+
+    def check(self, key: str) -> None:
+        """Prove that a result with this fingerprint may appear here.
+
+        Raises:
+            RequestError: something else is there, or there is no folder to put it in.
+        """
+        if not self.folder.parent.is_dir():
+            raise RequestError(f"there is no folder `{self.folder.parent}` for `{self.folder.name}`", where="-o")
+        if not self.holds(key):
+            refuse_taken(self.folder, replace=self.replace)
+
+    def holds(self, key: str) -> bool:
+        """Whether the result with this fingerprint lies here already, every bit of it right."""
+        card = _read_card(self.folder)
+        if card is None or card.get("fingerprint") != key:
+            return False
+        try:
+            return verify(self.folder)
+        except ModelRefused:
+            return False
+
+    def publish(self, source: Path, key: str, extra: dict[str, str]) -> None:
+        """Copy a finished stage's folder here, whole or not at all; nothing is done when it lies here already.
+
+        Args:
+            source: a stage's folder.
+            key: its fingerprint.
+            extra: more files, name -> text (the report).
+
+        Raises:
+            RequestError: as `check`.
+            OutputError: it cannot be written.
+        """
+        self.check(key)
+        if self.holds(key):
+            return
+        with new_folder(self.folder, replace=True) as scratch:
+            shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+            for name, text in extra.items():
+                (scratch / name).write_text(text, encoding="utf-8")
+
+
+def _read_card(folder: Path) -> dict[str, Any] | None:
+    """A folder's stage.json; None when there is none that can be read."""
+    try:
+        card = json.loads((folder / STAGE_CARD).read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return None
+    return card if isinstance(card, dict) and card.get("schema") == STAGE_SCHEMA else None

@@ -89,18 +89,22 @@ def check_classification(config: Mapping[str, Any], where: str) -> tuple[str, ..
     """
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     problem = config.get("problem_type")
+    hint = "save it again as a classifier whose `id2label` numbers its classes 0, 1, ..."
+    if not isinstance(labels, Mapping):
+        raise RequestError("`id2label` of the model's config.json is no mapping", where=where, hint=hint)
     if len(labels) < 2 or problem in ("regression", "multi_label_classification"):
         kind = problem or "regression"
         raise RequestError(
             f"the model is for `{kind}`; bertshrink handles single-label classification with two classes or more",
             where=where,
+            hint="choose a classifier, or say what the model is for with `task:` or `--task`",
         )
     try:
         by_id = {int(key): str(name) for key, name in labels.items()}
         return tuple(by_id[i] for i in range(len(by_id)))
     except (ValueError, KeyError):
         raise RequestError(
-            "`id2label` of the model's config.json does not number its labels from 0", where=where
+            "`id2label` of the model's config.json does not number its labels from 0", where=where, hint=hint
         ) from None
 
 
@@ -120,7 +124,9 @@ def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_n
     """
     by_name = {name.casefold(): i for i, name in enumerate(labels)}
     if value_names and {name.casefold() for name in value_names} <= set(by_name):
-        values = [value_names[value] for value in values]
+        # A hub data set writes -1 where a row has no label.
+        known = range(len(value_names))
+        values = [value_names[value] if value in known else f"{value} (no label)" for value in values]
     texts = [str(value).strip() for value in values]
     if all(text.casefold() in by_name for text in texts):
         return [by_name[text.casefold()] for text in texts]

@@ -23,6 +23,7 @@ from typing import Any, overload
 from pydantic import BaseModel, ConfigDict, Field
 
 from bertshrink.errors import MissingPart, RequestError
+from bertshrink.model.source import hub_is_reachable, local_path
 
 TEXT_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -165,7 +166,7 @@ def check_source(name: str, where: str | None) -> None:
         if name != "builtin:pydoc":
             raise RequestError(f"there is no `{name}`", where=where, hint="the one builtin text is `builtin:pydoc`")
         return
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_file() and path.suffix.lower() not in READERS:
         raise RequestError(
             f"`{name}` is no text file that bertshrink reads", where=where, hint=f"kinds: {' '.join(READERS)}"
@@ -270,7 +271,7 @@ def _find(folder: Path, side: str) -> Path | None:
 def _read_sides(settings: DataSettings) -> dict[str, Split]:
     sides: dict[str, Split] = {}
     if settings.path is not None:
-        path = Path(settings.path).expanduser()
+        path = local_path(settings.path)
         if path.is_dir():
             found = {side: _find(path, side) for side in _SPLITS}
             sides = {side: _read_file(file, settings) for side, file in found.items() if file is not None}
@@ -280,7 +281,7 @@ def _read_sides(settings: DataSettings) -> dict[str, Split]:
             sides = _read_hub(settings.path, settings)
     for side, name in (("train", settings.train), ("dev", settings.dev)):
         if name is not None:
-            sides[side] = _read_file(Path(name).expanduser(), settings)
+            sides[side] = _read_file(local_path(name), settings)
     return sides
 
 
@@ -309,8 +310,6 @@ def _read_file(path: Path, settings: DataSettings) -> Split:
 
 
 def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
-    from bertshrink.model.source import hub_is_reachable
-
     hub_is_reachable()
     import datasets
 
@@ -342,7 +341,7 @@ def _split(rows: Any, settings: DataSettings, where: str) -> Split:
             raise RequestError(f"there is no column `{asked}`", where=where, hint=f"columns: {', '.join(columns)}")
     texts = ["" if value is None else str(value).strip() for value in rows[text]]
     keep = [i for i, value in enumerate(texts) if value]
-    pairs = [str(value) for value in rows[pair]] if pair else None
+    pairs = ["" if value is None else str(value) for value in rows[pair]] if pair else None
     labels = list(rows[label]) if label else None
     names = getattr(rows.features.get(label), "names", None) or () if label else ()
     return Split(
@@ -358,7 +357,7 @@ def _text_columns(columns: list[str], settings: DataSettings, where: str) -> tup
         return settings.text, settings.pair
     for names in TEXT_COLUMNS:
         if all(name in columns for name in names):
-            return names[0], names[1] if len(names) > 1 else None
+            return names[0], settings.pair or (names[1] if len(names) > 1 else None)
     if len(columns) == 1:
         return columns[0], None
     raise RequestError(

@@ -33,10 +33,13 @@ METRICS: dict[str, Metric] = {
     "spearman": Metric("Spearman", "quality", "rank correlation of the similarities with the reference's"),
     "recall@10": Metric("Recall@10", "quality", "share of the reference's ten nearest neighbours found"),
     "masked_accuracy": Metric("Masked accuracy", "quality", "share of the masked tokens filled in right"),
+    "macro_f1": Metric("Macro F1", "quality", "F1 of each class, averaged over the classes"),
+    "pseudo_perplexity": Metric("Pseudo-perplexity", "quality", "exp of the mean loss of the masked tokens"),
     "latency": Metric("Latency", "latency", "time of one batch, batch x length in tokens"),
     "load_time": Metric("Load", "time", "from the file to a model that can answer"),
     "first_inference": Metric("First inference", "time", "the first batch after loading"),
     "memory": Metric("Memory", "memory", "peak of the process while it answers"),
+    "memory_over_engine": Metric("Memory over engine", "memory", "the same peak less what importing the engine takes"),
 }
 """The metrics with a name of their own; any other becomes a column under the name it has."""
 

@@ -157,8 +157,8 @@ def _bare(m: Measurement) -> Key:
 
 
 def _is_shown(m: Measurement) -> bool:
-    """Memory while importing and loading stays out of the table: the steady peak is what is paid."""
-    return bool(m.rounds) and not (m.metric == "memory" and m.conditions.phase in ("import", "load"))
+    """Memory before the model answers steadily stays out of the table: the steady peak is what is paid."""
+    return bool(m.rounds) and not (m.metric == "memory" and m.conditions.phase not in (None, "steady"))
 
 
 def _crowded(snapshots: list[Snapshot]) -> set[Key]:
