@@ -7,9 +7,10 @@ values, and each of its complaints is turned into an error that says what, where
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -58,7 +59,9 @@ def read_yaml(text: str, origin: str) -> Source:
     except DuplicateKeyError as error:
         mark = error.problem_mark
         raise RequestError(
-            str(error.problem).splitlines()[0].replace('"', "`"), where=f"{origin}:{mark.line + 1}:{mark.column + 1}"
+            str(error.problem).splitlines()[0].replace('"', "`"),
+            where=f"{origin}:{mark.line + 1}:{mark.column + 1}",
+            hint="keep one of the two",
         ) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -77,8 +80,9 @@ def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
     if isinstance(node, CommentedMap):
         found = {}
         for key, value in node.items():
-            line, column = node.lc.key(key)
-            places[(*path, str(key))] = f"{origin}:{line + 1}:{column + 1}"
+            if node.lc.data and key in node.lc.data:  # a key merged in by `<<` stands elsewhere
+                line, column = node.lc.key(key)
+                places[(*path, str(key))] = f"{origin}:{line + 1}:{column + 1}"
             found[str(key)] = _plain(value, (*path, str(key)), origin, places)
         return found
     if isinstance(node, CommentedSeq):
@@ -115,32 +119,94 @@ def fill(model: type[M], values: Any, source: Source, path: Path, title: str, fa
         faults: grows.
     """
     if not isinstance(values, dict):
-        faults.append(RequestError(f"`{title}` takes settings by name, not `{values}`", where=source.place(path)))
+        text = f"{_quoted(title)} takes settings by name, not `{values}`"
+        faults.append(RequestError(text, where=source.place(path), hint=f"settings: {', '.join(model.model_fields)}"))
         return None
+    found = list(_booleans(model, values, ()))
+    filled = None
     try:
-        return model.model_validate(values)
+        filled = model.model_validate(values)
     except ValidationError as error:
-        for fault in error.errors():
-            faults.append(_translate(fault, model, source, path, title))
-        return None
+        found += [(_walk(fault["loc"], values), fault) for fault in error.errors()]
+    taken: set[Path] = set()
+    for at, fault in found:
+        # A value that may be of several types fails as each of them: the first and deepest complaint stands for all.
+        is_shadowed = any(len(other) > len(at) and other[: len(at)] == at for other, _ in found)
+        if fault["type"] != "missing" and (at in taken or is_shadowed):
+            continue
+        taken.add(at)
+        faults.append(_translate(at, fault, model, source, path, title))
+    return None if found else filled
 
 
-def _translate(fault: Any, model: type[BaseModel], source: Source, path: Path, title: str) -> RequestError:
-    location = tuple(part for part in fault["loc"] if (*path, part) in source.places or isinstance(part, str))
-    name = str(fault["loc"][0]) if fault["loc"] else title
-    where = source.place((*path, *location))
-    known = list(model.model_fields)
+def _quoted(title: str) -> str:
+    """A name in backticks; a phrase as it is."""
+    return title if " " in title else f"`{title}`"
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _inner(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
+    """The settings object that a field may hold."""
+    field_info = model.model_fields.get(str(name))
+    kinds = _members(field_info.annotation) if field_info is not None else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _booleans(model: type[BaseModel], values: dict[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
+    """Each `true` or `false` where neither is meant: pydantic would take them for 1 and 0."""
+    for name, value in values.items():
+        inner = _inner(model, name)
+        if isinstance(value, dict) and inner is not None:
+            yield from _booleans(inner, value, (*path, name))
+        if isinstance(value, bool) and name in model.model_fields:
+            kinds = _members(model.model_fields[name].annotation)
+            words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+            if not {bool, Any}.intersection(kinds) and not any(word is value for word in words) and inner is None:
+                yield (*path, name), {"type": "boolean", "msg": "this setting is no yes or no", "input": value}
+
+
+def _walk(location: Iterable[str | int], values: Any) -> Path:
+    """The part of a complaint's location that leads through the values: pydantic adds names of types to it."""
+    found: Path = ()
+    for part in location:
+        is_key = isinstance(values, dict) and part in values
+        if is_key or (isinstance(values, list) and isinstance(part, int) and part < len(values)):
+            values = values[part]
+            found = (*found, part)
+    return found
+
+
+def _translate(at: Path, fault: Any, model: type[BaseModel], source: Source, path: Path, title: str) -> RequestError:
+    """One complaint of pydantic as an error.
+
+    Args:
+        at: where in the values.
+        fault: the complaint.
+        model: what was to be filled.
+        source: for the places.
+        path: of the values in the source.
+        title: of the whole.
+    """
+    owner, names = model, [part for part in at if isinstance(part, str)]
+    for name in names[:-1]:
+        owner, title = _inner(owner, name) or owner, name
+    where = source.place((*path, *at))
     match fault["type"]:
         case "extra_forbidden":
-            return RequestError(f"`{title}` has no setting `{name}`", where=where, hint=near(name, known))
+            hint = near(names[-1], owner.model_fields)
+            return RequestError(f"{_quoted(title)} has no setting `{names[-1]}`", where=where, hint=hint)
         case "missing":
-            return RequestError(f"`{title}` lacks `{name}`", where=source.place(path))
+            return RequestError(f"{_quoted(title)} lacks `{fault['loc'][-1]}`", where=where)
+        case "model_type" | "dict_type":
+            fault = fault | {"msg": "input should be settings by name"}
     what = str(fault["msg"]).removeprefix("Value error, ")
-    if not fault["loc"]:
-        return RequestError(f"`{title}`: {what}", where=source.place(path))
-    about = model.model_fields[name].description if name in model.model_fields else None
-    given = fault.get("input")
-    text = (
-        f"`{name}` is `{given}`: {what[0].lower() + what[1:]}" if not isinstance(given, dict) else f"`{name}`: {what}"
-    )
+    if not names:
+        return RequestError(f"{_quoted(title)}: {what}", where=where)
+    what = what[0].lower() + what[1:]
+    name, given = names[-1], fault.get("input")
+    about = owner.model_fields[name].description if name in owner.model_fields else None
+    text = f"`{name}`: {what}" if isinstance(given, dict) else f"`{name}` is `{given}`: {what}"
     return RequestError(text, where=where, hint=f"`{name}` is {about}" if about else None)

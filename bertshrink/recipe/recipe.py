@@ -51,7 +51,7 @@ class _Body(BaseModel):
     name: str | None = Field(None, description="names the run folder", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str = Field(description="the encoder to start from: a folder or a hub name")
     task: str = Field("auto", description="what the model is for: auto, classification, embedding, mlm")
-    data: str | dict[str, Any] | None = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
+    data: Any = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
     seed: int = Field(0, ge=0, lt=2**32, description="decides everything random")
     compare: list[str] = Field(default_factory=list, description="other models, measured beside")
     stages: list[Any] = Field(default_factory=list, description="techniques, in the order they are applied")
@@ -115,14 +115,20 @@ def build(source: Source, text: str, default_name: str) -> Recipe:
         Faults: everything that is wrong with it in itself.
     """
     faults: list[RequestError] = []
-    body = fill(_Body, source.values, source, (), "the recipe", faults)
+    # A key without a value is a key left out.
+    values = {key: value for key, value in source.values.items() if value is not None or key not in _Body.model_fields}
+    body = fill(_Body, values, source, (), "the recipe", faults)
+    entries = values.get("stages", [])
     stages = [
         stage
-        for i, entry in enumerate(source.values.get("stages") or [])
+        for i, entry in enumerate(entries if isinstance(entries, list) else [])
         if (stage := _stage(entry, i, source, faults)) is not None
     ]
-    data = _data(source, faults)
-    measure = fill(MeasureSettings, source.values.get("measure") or {}, source, ("measure",), "measure", faults)
+    data = _data(values.get("data"), source, faults)
+    wanted = values.get("measure", {})
+    measure = None
+    if isinstance(wanted, dict):
+        measure = fill(MeasureSettings, wanted, source, ("measure",), "measure", faults)
     if faults or body is None or measure is None:
         raise faults[0] if len(faults) == 1 else Faults(faults)
     return Recipe(
@@ -160,12 +166,11 @@ def _stage(entry: Any, index: int, source: Source, faults: list[RequestError]) -
         where, hint = source.place(path), near(name, TECHNIQUES)
         faults.append(RequestError(f"there is no technique `{name}`", where=where, hint=hint))
         return None
-    technique = fill(TECHNIQUES[name], settings or {}, source, path, name, faults)
+    technique = fill(TECHNIQUES[name], {} if settings is None else settings, source, path, name, faults)
     return Stage(technique, path) if technique is not None else None
 
 
-def _data(source: Source, faults: list[RequestError]) -> DataSettings | None:
-    values = source.values.get("data")
+def _data(values: Any, source: Source, faults: list[RequestError]) -> DataSettings | None:
     if values is None:
         return None
     if isinstance(values, str):
