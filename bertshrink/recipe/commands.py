@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import BertshrinkError
+from bertshrink.errors import BertshrinkError, RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.facts import ARTIFACT_CARD
 from bertshrink.recipe.reader import Source
@@ -77,7 +77,10 @@ def recipe_of_command(name: str, model: str, settings: Mapping[str, Any], common
     stages: list[Any] = []
     places: dict[tuple[str | int, ...], str] = {}
     given = {key: value for key, value in settings.items() if value is not None}
-    for technique in _needed(COMMANDS[name], model):
+    needed = _needed(COMMANDS[name], model)
+    left_out = [technique for technique in COMMANDS[name].techniques if technique not in needed]
+    _refuse_idle(given, needed, left_out)
+    for technique in needed:
         own = {key: value for key, value in given.items() if key in technique.model_fields}
         path = ("stages", len(stages), technique.name)
         places[path] = f"`bertshrink {name}`"
@@ -88,7 +91,24 @@ def recipe_of_command(name: str, model: str, settings: Mapping[str, Any], common
 
 def recipe_of_bench(models: Sequence[str], common: Mapping[str, Any]) -> Recipe:
     """The recipe of `bench`: the first model, and the others beside it."""
-    return _build("bench", models[0], {"compare": list(models[1:])}, common, {})
+    flags: dict[tuple[str | int, ...], str] = {("compare",): "`MODELS`"}
+    flags |= {("measure", "latency", key): flag_of(key) for key in ("batch", "length", "rounds", "seconds", "threads")}
+    return _build("bench", models[0], {"compare": list(models[1:])}, common, flags)
+
+
+def _refuse_idle(
+    given: Mapping[str, Any], needed: Sequence[type[Technique]], left_out: Sequence[type[Technique]]
+) -> None:
+    """Refuse a flag that would do nothing: the setting of a stage whose product is given already."""
+    used = {field for technique in needed for field in technique.model_fields}
+    for technique in left_out:
+        for key in technique.model_fields:
+            if key in given and key not in used:
+                raise RequestError(
+                    f"`{flag_of(key)}` belongs to `{technique.name}`, which is left out: the model is an artifact",
+                    where=flag_of(key),
+                    hint="leave the flag out, or give the encoder",
+                )
 
 
 def _needed(command: Command, model: str) -> list[type[Technique]]:

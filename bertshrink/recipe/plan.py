@@ -7,7 +7,6 @@ its settings fit the model as it will be by then; what it needs (a teacher, text
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from bertshrink.errors import BertshrinkError, Faults, RequestError
 from bertshrink.model import source as sources
@@ -73,21 +72,33 @@ def prove(recipe: Recipe) -> Plan:
             folder or `MissingPart` for a hub that cannot be reached).
     """
     faults: list[BertshrinkError] = []
-    kind, facts, card = _model(recipe, faults)
+    kind, facts, card = _model(recipe, recipe.model, recipe.place("model"), faults)
     if recipe.task not in ("auto", *TASKS):
         faults.append(
             RequestError(f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=near(recipe.task, TASKS))
         )
     stages = _stages(recipe, kind, facts, faults)
     _data(recipe, faults)
+    task = card.task if card is not None else facts.task if facts is not None else "auto"
+    if card is not None and recipe.task in TASKS and recipe.task != task:
+        text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
+        faults.append(
+            RequestError(text, where=recipe.place("task"), hint="leave `task` out: an artifact knows its own")
+        )
     for i, name in enumerate(recipe.compare):
-        try:
-            sources.peek(name, recipe.place("compare", i))
-        except BertshrinkError as error:
-            faults.append(error)
+        where = recipe.place("compare", i)
+        _, other, other_card = _model(recipe, name, where, faults)
+        own = other_card.task if other_card is not None else other.task if other is not None else task
+        if own != task and task != "auto" and recipe.data is not None:
+            faults.append(
+                RequestError(
+                    f"`{name}` is for `{own}`, the first model for `{task}`",
+                    where=where,
+                    hint="compare models of one task, or leave out `data` and compare only size and speed",
+                )
+            )
     if faults:
         raise _together(faults)
-    task = card.task if card is not None else facts.task if facts is not None else "auto"
     notes: tuple[str, ...] = ()
     if facts is not None and task == "embedding" and not facts.is_sentence_transformer:
         notes = ("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens",)
@@ -101,10 +112,12 @@ def _together(faults: list[BertshrinkError]) -> BertshrinkError:
     return Faults(requests)
 
 
-def _model(recipe: Recipe, faults: list[BertshrinkError]) -> tuple[Kind, Facts | None, Card | None]:
-    where = recipe.place("model")
+def _model(
+    recipe: Recipe, name: str, where: str, faults: list[BertshrinkError]
+) -> tuple[Kind, Facts | None, Card | None]:
+    """What a model says of itself; both None when a fault was found."""
     try:
-        folder = sources.peek(recipe.model, where)
+        folder = sources.peek(name, where)
         if (folder / ARTIFACT_CARD).is_file():
             return "artifact", None, Artifact.load(folder).card
         task = recipe.task if recipe.task in TASKS else "auto"
@@ -169,11 +182,12 @@ def _data(recipe: Recipe, faults: list[BertshrinkError]) -> None:
             check_source(recipe.data.path, recipe.place(*base))
         for side in ("train", "dev"):
             name = getattr(recipe.data, side)
-            if name is not None and not Path(name).expanduser().is_file():
+            if name is not None and not sources.local_path(name).is_file():
                 raise RequestError(
                     f"there is no file `{name}`", where=recipe.place("data", side), hint="check the path"
                 )
     except RequestError as error:
+        error.where = error.where or recipe.place("data")
         faults.append(error)
 
 
