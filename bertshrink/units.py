@@ -50,8 +50,6 @@ def parse(text: str) -> tuple[float, str]:
 
 def _scaled(value: float, steps: list[tuple[float, str]], digits: int) -> str:
     """Write `value` with the largest step not above it and `digits` significant digits."""
-    if not math.isfinite(value):
-        return str(value)
     scale, suffix = next(((s, name) for s, name in steps if abs(value) >= s), steps[-1])
     shown = value / scale
     if shown == 0:
@@ -69,6 +67,8 @@ def format(value: float, unit: str, digits: int = 3) -> str:
         digits: significant digits.
 
     """
+    if not math.isfinite(value):
+        return str(value)
     match unit:
         case "B":
             return _scaled(value, [(1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1, " B")], digits)

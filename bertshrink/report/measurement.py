@@ -16,7 +16,9 @@ import statistics
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bertshrink.errors import MeasurementError
 
 STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.179, 2.145, 2.120, 2.101, 2.086)
 """Quantiles of Student's t for a 95 % interval: degrees of freedom 1 to 10, then 12, 14, 16, 18, 20."""
@@ -101,6 +103,21 @@ class Measurement(_Frozen):
     environment: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _finite(self) -> "Measurement":
+        """Refuse a value that is none.
+
+        Raises:
+            MeasurementError: a sample is NaN or infinite.
+        """
+        if not all(map(math.isfinite, self.all)):
+            raise MeasurementError(
+                f"`{self.metric}` gave a value that is not finite",
+                where=self.conditions.label() or None,
+                hint="look at the outputs of the model that was measured: a constant or broken model does this",
+            )
+        return self
+
     @classmethod
     def single(cls, metric: str, unit: str, value: float, better: Better = "neither", **more: object) -> "Measurement":
         """A figure that one look gives exactly: a size, an accuracy."""
@@ -134,9 +151,9 @@ class Measurement(_Frozen):
     def percentile(self, p: int) -> float | None:
         """The nearest-rank percentile of all samples; None when there are too few (`PERCENTILE_NEEDS`)."""
         values = sorted(self.all)
-        if len(values) < PERCENTILE_NEEDS.get(p, math.ceil(math.log(0.01) / math.log(p / 100))):
+        if not 0 < p < 100 or len(values) < PERCENTILE_NEEDS.get(p, math.ceil(math.log(0.01) / math.log(p / 100))):
             return None
-        return values[min(len(values) - 1, math.ceil(p / 100 * len(values)) - 1)]
+        return values[-(-p * len(values) // 100) - 1]
 
 
 def compare(base: Measurement, other: Measurement) -> Interval | None:
@@ -158,7 +175,7 @@ def compare(base: Measurement, other: Measurement) -> Interval | None:
 def _setting(m: Measurement) -> tuple[object, ...]:
     """What must be alike for two measurements to be compared."""
     c = m.conditions
-    return (c.target, c.threads, c.batch, c.length, c.phase)
+    return (c.target, c.threads, c.batch, c.length, c.phase, c.dataset, c.split, c.num_examples)
 
 
 def _half_width(values: list[float]) -> float:

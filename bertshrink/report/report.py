@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bertshrink.errors import BaselineError, RequestError
+from bertshrink.errors import BaselineError, MeasurementError, RequestError
 from bertshrink.report.measurement import Conditions, Environment, Measurement
 
 SCHEMA = "bertshrink.report/1"
+_HINT = "make it anew: the `command` that a report holds does it"
 
 
 class _Record(BaseModel):
@@ -107,17 +108,25 @@ class Report(_Record):
 
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         except FileNotFoundError:
             raise RequestError(f"there is no report at `{path}`", hint="run a recipe first: `bertshrink run`") from None
-        except (ValueError, OSError) as error:
-            raise BaselineError(f"`{path}` is no report: {error}", where=str(path)) from None
+        except (ValueError, OSError, RecursionError) as error:
+            raise BaselineError(f"this is no report: {error}", where=str(path), hint=_HINT) from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else None
-            raise BaselineError(f"`{path}` has the form `{found}`, this version reads `{SCHEMA}`", hint="make it anew")
+            text = f"the report has the form `{found}`, this version reads `{SCHEMA}`"
+            raise BaselineError(text, where=str(path), hint=_HINT)
         try:
             return cls.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise BaselineError(f"`{path}` is damaged at `{place}`: {first['msg']}", where=str(path)) from None
+            text = f"the report is damaged at `{place}`: {first['msg']}"
+            raise BaselineError(text, where=str(path), hint=_HINT) from None
+        except MeasurementError as error:
+            raise BaselineError(f"the report is damaged: {error.what}", where=str(path), hint=_HINT) from None
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"`{text}` is no number")

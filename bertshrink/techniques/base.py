@@ -76,7 +76,7 @@ class Technique(BaseModel, ABC):
     `takes` and `gives`, and describes every field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: ClassVar[str]
     paper: ClassVar[str]
