@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
     from bertshrink.engines import Arrays, Session
 
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 _SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 
 
@@ -91,28 +99,23 @@ class Encoder:
         auto = getattr(transformers, TASKS[facts.task].auto_class)
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path, **safe)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = str(error).splitlines()[0]
-            raise RequestError(
-                f"the tokenizer cannot be loaded: {reason}",
-                where=path,
-                hint="save it beside the model: `tokenizer.save_pretrained(DIR)`",
-            ) from error
+        tokenizer = _load_tokenizer(facts.folder, safe)
         try:
             model, info = auto.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **safe
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # a strange configuration makes transformers raise anything
             raise ModelRefused(
-                f"the weights cannot be loaded: {reason}", where=path, hint="save the model again"
+                f"the weights cannot be loaded: {_reason(error)}", where=path, hint="save the model again"
             ) from error
         _refuse_missing(info, facts)
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ModelRefused(f"the weight `{name}` holds values that are not finite", where=path)
+                raise ModelRefused(
+                    f"the weight `{name}` holds values that are not finite",
+                    where=path,
+                    hint="its training diverged or the file is damaged: take an earlier checkpoint",
+                )
         sentence_folder = facts.folder if facts.is_sentence_transformer else None
         return cls(
             model.eval(), tokenizer, facts.task, source or path, facts.max_length, facts.pooling, sentence_folder
@@ -155,6 +158,25 @@ class Encoder:
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order, run in batches of like length."""
         return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens)
+
+
+def _load_tokenizer(folder: Path, safe: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer; transformers would make an empty one up where its files are missing."""
+    import transformers
+
+    hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise RequestError("the model has no tokenizer files", where=str(folder), hint=hint)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder), **safe)
+    except Exception as error:  # the tokenizers library raises bare exceptions
+        raise RequestError(f"the tokenizer cannot be loaded: {_reason(error)}", where=str(folder), hint=hint) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, after its kind where the text alone says little."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
 
 
 def _refuse_missing(info: dict[str, Any], facts: Facts) -> None:

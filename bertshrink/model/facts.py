@@ -4,6 +4,7 @@
 
     pickles (`pytorch_model.bin`)      loading one runs whatever is in it
     remote code (`auto_map`)           never runs; a stock class is used or nothing
+    kernels of a hub repository        transformers would fetch and run them when config.json names one
     a truncated or overlapping file    found in the safetensors header
     a changed bit                      found by the manifest, where bertshrink wrote the folder
 """
@@ -140,6 +141,13 @@ def _refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file() and read_object(tokenizer).get("auto_map"):
         found.append(tokenizer.name)
+    kernel = str(config.get("attn_implementation") or config.get("_attn_implementation") or "")
+    if "/" in kernel:
+        raise ModelRefused(
+            f"the checkpoint asks for the attention kernel `{kernel}` to be fetched and run; bertshrink never does",
+            where=str(folder / "config.json"),
+            hint="delete `attn_implementation` from the file",
+        )
     if found:
         raise ModelRefused(
             "the checkpoint asks for code of its own to be run (`auto_map`); bertshrink never runs it",

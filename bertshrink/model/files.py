@@ -120,13 +120,13 @@ def refuse_taken(target: Path, *, replace: bool) -> None:
     Raises:
         RequestError: something is there, and it must not give way.
     """
-    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
+    is_folder = target.is_dir() and not target.is_symlink() and target.name not in ("", "..")
+    if not os.path.lexists(target) or (is_folder and not any(target.iterdir())):
         return
     if not replace:
         raise RequestError(
             f"`{target}` is there already", hint="name another place, or let it be replaced with `--force`"
         )
-    is_folder = target.is_dir() and not target.is_symlink() and target.name not in ("", "..")
     if not is_folder or not (target / MANIFEST).is_file():
         raise RequestError(
             f"`{target}` is no folder that bertshrink wrote, so it is not replaced",
