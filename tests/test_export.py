@@ -40,7 +40,7 @@ def export(encoder, folder, **settings):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_and_task(family, task, tmp_path):
-    encoder = tiny_encoder(family, task)
+    encoder = tiny_encoder(family, task, num_hidden_layers=2)
     bench = Workbench(None, None, tmp_path)
     artifact = Export()(encoder, bench)
     again = Artifact.load(artifact.folder)
@@ -186,6 +186,13 @@ def test_parity_reports_each_shape_and_its_rows_differ_in_length(tmp_path):
     lengths = padded_text(encoder, 8, 64)["attention_mask"].sum(axis=1).tolist()
     assert lengths[0] == 64
     assert sorted(set(lengths), reverse=True) == lengths
+
+
+def test_what_a_killed_run_left_does_not_disturb(tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/stale.bin").write_bytes(b"half")
+    artifact = export(tiny_encoder("distilbert", num_hidden_layers=1), tmp_path)
+    assert not (artifact.folder / "stale.bin").exists()
 
 
 def test_a_model_too_large_for_one_file_is_refused(tmp_path, monkeypatch):

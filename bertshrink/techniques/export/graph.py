@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         task.advance()
         set_metadata(model, metadata(encoder))
         folder = bench.work / "export"
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         folder.mkdir(parents=True)
         write_model(model, folder / FILE)
         task.advance()

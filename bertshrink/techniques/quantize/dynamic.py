@@ -18,6 +18,7 @@ trained.
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
             source, per_channel=settings.per_channel, embeddings=settings.embeddings
         )
         folder = bench.work / "quantize"
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         folder.mkdir(parents=True)
         write_model(model, folder / artifact.card.file)
         task.advance()
@@ -102,7 +104,7 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     before, after = artifact.file.stat().st_size, (folder / artifact.card.file).stat().st_size
     bench.note(
         f"all {num_matmuls} dense layers and {num_tables} embedding tables are in 8 bits: {after / before:.3f}x the "
-        f"bytes of the float file; mean cosine of outputs {agreement['mean_cosine']:.4f} "
+        f"bytes of the float file; cosine of outputs {agreement['cosine']:.4f} "
         f"over {agreement['num_texts']} texts"
     )
     card = artifact.card.model_copy(
