@@ -1,0 +1,180 @@
+"""What the project says of itself is true: README, docs, recipes, pins, the wheel."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import typer
+from packaging.requirements import Requirement
+
+from bertshrink.cli.app import app
+from bertshrink.cli.work import shipped_recipes
+from bertshrink.engines import ENGINES
+from bertshrink.errors import BertshrinkError, MissingPart
+from bertshrink.meters.running import RunningSettings
+from bertshrink.model import source as sources
+from bertshrink.model.anatomy import FAMILIES
+from bertshrink.model.task import TASKS
+from bertshrink.model.texts import DataSettings
+from bertshrink.recipe.plan import prove
+from bertshrink.recipe.reader import read_yaml
+from bertshrink.recipe.recipe import MeasureSettings, build, read_recipe
+from bertshrink.techniques import TECHNIQUES
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
+RECIPES = sorted(ROOT.glob("recipes/*.yaml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def shell_lines(text: str) -> list[str]:
+    """What code blocks and code spans would have a shell do; spans with a placeholder in capitals are no commands."""
+    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    spans = [span for span in re.findall(r"`([^`\n]+)`", outside) if not re.search(r"\b[A-Z]{4,}\b", span)]
+    return [*lines, *spans]
+
+
+def commands() -> list[str]:
+    """Every `bertshrink ...` command line of the pages, without what a shell does around it."""
+    lines = (line for page in PAGES for line in shell_lines(page.read_text(encoding="utf-8")))
+    found = (re.split(r"\s(?:#|>|\|)\s", line)[0].strip() for line in lines if line.startswith("bertshrink "))
+    return list(dict.fromkeys(found))
+
+
+def parse(line: str) -> str:
+    """Parse a command line as the program would, run nothing; returns the command's name."""
+    command, words, name = typer.main.get_command(app), shlex.split(line)[1:], ""
+    while hasattr(command, "commands"):
+        if any(words[0] in option.opts for option in command.params):
+            return words[0]
+        name = f"{name} {words[0]}".strip()
+        command = command.commands[words.pop(0)]
+    command.make_context(name, words)
+    return name
+
+
+def test_readme_opens_with_the_two_commands():
+    assert blocks(read("README.md"), "sh")[0].split("\n") == ["make quickstart", "make test", ""]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_line_in_the_pages_parses(line):
+    parse(line)
+
+
+def test_a_wrong_command_line_does_not_parse():
+    with pytest.raises(KeyError):
+        parse("bertshrink shrink model")
+    with pytest.raises(Exception, match="no-such-flag"):
+        parse("bertshrink export model --no-such-flag")
+
+
+def test_readme_has_an_example_of_every_command():
+    shown = {parse(line) for line in commands()}
+    group = typer.main.get_command(app)
+    names = {n for n, c in group.commands.items() if not hasattr(c, "commands")}
+    names |= {f"recipe {n}" for n in group.commands["recipe"].commands}
+    assert names <= shown
+
+
+def test_every_make_target_in_the_pages_exists():
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.M))
+    lines = [line for page in PAGES for line in shell_lines(page.read_text(encoding="utf-8"))]
+    asked = {shlex.split(line, comments=True)[1] for line in lines if line.startswith("make ")}
+    assert {"quickstart", "test", "lint"} <= asked <= targets
+
+
+def test_readme_names_all_families_tasks_and_techniques():
+    text = read("README.md").casefold()
+    assert [name for name in (*FAMILIES, *TASKS, *TECHNIQUES) if name not in text] == []
+    assert len(ENGINES) == 2  # the table names PyTorch and ONNX Runtime
+
+
+def test_recipe_page_names_every_key():
+    text = read("docs/recipes.md")
+    keys = [key for model in (DataSettings, MeasureSettings, *TECHNIQUES.values()) for key in model.model_fields]
+    keys += [f"latency.{key}" for key in RunningSettings.model_fields]
+    assert [key for key in keys if f"`{key}`" not in text] == []
+
+
+def test_recipe_page_shows_a_recipe_that_reads():
+    text = blocks(read("docs/recipes.md"), "yaml")[0]
+    assert [stage.technique.name for stage in build(read_yaml(text, "page"), text, "page").stages] == list(TECHNIQUES)
+
+
+def test_exit_codes_are_told():
+    for kind in BertshrinkError.__subclasses__():
+        assert f"| {kind.exit_code} | `{kind.__name__}`" in read("docs/architecture.md")
+    codes = re.findall(r"^\| (\d+) \|", read("README.md"), re.M)
+    assert codes == sorted(codes, key=int)
+    assert {"0", "1", "2", "3", "5", "6", "7", "70"} <= set(codes)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"(?<!!)\[[^\]]*\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_changelog_has_a_place_for_what_is_new():
+    assert "\n## [Unreleased]\n" in read("CHANGELOG.md")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_plans(path, monkeypatch):
+    recipe = read_recipe(path)
+    assert path.read_text(encoding="utf-8").startswith("# "), "`recipe list` shows the first line"
+    assert shipped_recipes()[path.stem].read_bytes() == path.read_bytes()
+    monkeypatch.setattr(sources, "hub_is_reachable", lambda: False)
+    try:
+        plan = prove(recipe)
+    except MissingPart as error:
+        pytest.skip(f"the recipe reads; its model is not on this machine: {error.what}")
+    assert len(plan.stages) == len(recipe.stages)
+
+
+def test_pins_cover_and_satisfy_what_is_asked_for():
+    pins = dict(line.lower().split("==") for line in read("constraints.txt").splitlines() if "==" in line)
+    extras = PROJECT["optional-dependencies"]
+    asked = [Requirement(line) for line in (*PROJECT["dependencies"], *extras["ml"], *extras["demo"], *extras["dev"])]
+    for requirement in asked:
+        if requirement.name != PROJECT["name"]:
+            version = pins.get(requirement.name) or pins[requirement.name.replace("-", "_")]
+            assert requirement.specifier.contains(version), requirement
+    assert pins["torch"] == "2.13.0"
+    assert not any("+" in version or name.startswith(("nvidia", "bertshrink")) for name, version in pins.items())
+
+
+def test_wheel_brings_recipes_template_and_licence(tmp_path):
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    (path,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(path) as file:
+        names = set(file.namelist())
+    assert {f"bertshrink/_recipes/{recipe.name}" for recipe in RECIPES} <= names
+    assert {"bertshrink/py.typed", "bertshrink/report/render/template.html.j2"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+
+
+def test_no_tracked_file_names_the_machine_it_was_written_on():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    paths = [ROOT / name for name in listed.decode().split("\0") if name]
+    private = re.compile(rb"(?<![\w./-])/(?:work|root)/|/tmp/dev\b|/home/(?!runner)\w+/|/Users/\w+/")
+    own = Path(__file__)
+    found = [str(p) for p in paths if p.is_file() and p != own and private.search(p.read_bytes())]
+    assert found == []
