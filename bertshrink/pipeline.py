@@ -23,7 +23,7 @@ import bertshrink
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
-from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
+from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_facts
 from bertshrink.model.files import sha256_file, write_text
 from bertshrink.model.store import STAGE_CARD, Store, Target, fingerprint
 from bertshrink.model.task import TASKS
@@ -140,13 +140,17 @@ class _Run:
         self._texts_into_report()
         self.keys = self._keys()
         if target is not None:
-            target.check(self.keys[-1])
+            target.check(self.keys[-1], self.store.folder)
         folder = self._folder
         facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, self.plan.task)
         reference = _Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
         self.standing.append(reference)
         if self._stored_reference() is None:
             reference.load()
+        for i, name in enumerate(self.recipe.compare):
+            other = sources.fetch(name, self.recipe.place("compare", i))
+            if not (other / ARTIFACT_CARD).is_file():
+                check_weights(other)
 
     def go(self) -> Finished:
         """All of it, in order."""

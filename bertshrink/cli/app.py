@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import sys
@@ -14,10 +15,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 import bertshrink
-from bertshrink.errors import BertshrinkError, Faults
+from bertshrink.errors import BertshrinkError, Faults, OutputError, RequestError
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 
 BUG = 70
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 # Newer Typers carry their own copy of click, older ones import it: its errors are reached through Typer's own.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
@@ -69,7 +71,10 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            _print_error(f"cannot write: {error.strerror}", error.filename, "free some space, or choose another place")
+            return OutputError.exit_code
         return _bug(argv)
 
 
@@ -208,6 +213,12 @@ def _add(command: Command) -> None:
 
         settings = {name: _read_list(given[name], fields[name].annotation) for name in fields}
         data: Any = given["data"]
+        if data is None and given["max_length"] is not None:
+            raise RequestError(
+                "`--max-length` cuts texts, and no texts are given",
+                where="--max-length",
+                hint="give them with `--data`",
+            )
         if data is not None and given["max_length"] is not None:
             data = {"path": data, "max_length": given["max_length"]}
         common = {"data": data, "task": given["task"], "seed": given["seed"]}

@@ -125,11 +125,14 @@ def refuse_taken(target: Path, *, replace: bool) -> None:
         return
     if not replace:
         raise RequestError(
-            f"`{target}` is there already", hint="name another place, or let it be replaced with `--force`"
+            f"`{target}` is there already",
+            where="-o",
+            hint="name another place, or let it be replaced with `--force`",
         )
     if not is_folder or not (target / MANIFEST).is_file():
         raise RequestError(
             f"`{target}` is no folder that bertshrink wrote, so it is not replaced",
+            where="-o",
             hint="name another place, or remove it yourself",
         )
 

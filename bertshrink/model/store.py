@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -153,14 +154,26 @@ class Target:
     folder: Path
     replace: bool = False
 
-    def check(self, key: str) -> None:
+    def check(self, key: str, run: Path | None = None) -> None:
         """Prove that a result with this fingerprint may appear here.
+
+        Args:
+            key: the fingerprint.
+            run: the run folder, which must not lie in the target, nor the target in it.
 
         Raises:
             RequestError: something else is there, or there is no folder to put it in.
+            OutputError: that folder is not writable.
         """
-        if not self.folder.parent.is_dir():
-            raise RequestError(f"there is no folder `{self.folder.parent}` for `{self.folder.name}`", where="-o")
+        place = self.folder.absolute()
+        if not place.parent.is_dir():
+            text = f"there is no folder `{self.folder.parent}` for `{self.folder.name}`"
+            raise RequestError(text, where="-o", hint="make it first, or name another place")
+        if run is not None and (place.is_relative_to(run.absolute()) or run.absolute().is_relative_to(place)):
+            text = f"`{self.folder}` and the run folder `{run}` lie in each other"
+            raise RequestError(text, where="-o", hint="name another place")
+        if not os.access(place.parent, os.W_OK):
+            raise OutputError(f"`{place.parent}` is not writable", where="-o", hint="name another place")
         if not self.holds(key):
             refuse_taken(self.folder, replace=self.replace)
 
