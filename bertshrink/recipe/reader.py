@@ -88,8 +88,9 @@ def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
     if isinstance(node, CommentedSeq):
         items = []
         for i, value in enumerate(node):
-            line, column = node.lc.item(i)
-            places[(*path, i)] = f"{origin}:{line + 1}:{column + 1}"
+            if node.lc.data and i in node.lc.data:  # an item under a tag has no place
+                line, column = node.lc.item(i)
+                places[(*path, i)] = f"{origin}:{line + 1}:{column + 1}"
             items.append(_plain(value, (*path, i), origin, places))
         return items
     if isinstance(node, bool) or node is None:

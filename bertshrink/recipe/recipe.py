@@ -104,6 +104,8 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
     source = read_yaml(text, str(path))
     for key, value in (overrides or {}).items():
         source.values[key] = value
+        for path_in in [place for place in source.places if place[0] == key]:
+            del source.places[path_in]
         source.places[(key,)] = f"--{key}"
     return build(source, text, default_name=re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe")
 
