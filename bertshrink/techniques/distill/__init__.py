@@ -43,19 +43,44 @@ class Defaults:
     hidden: float
     temperature: float
     states: Literal["last", "all"]
+    dropout: bool
     learning_rate: float
     epochs: float
 
 
 DEFAULTS: dict[str, Defaults] = {
-    # MLM: the published command of DistilBERT's code (alpha_ce 5, alpha_mlm 2, alpha_cos 1, T 2, last state, lr
-    # 5e-4, 3 epochs).
-    "mlm": Defaults(soft=5.0, task=2.0, hidden=1.0, temperature=2.0, states="last", learning_rate=5e-4, epochs=3),
-    # The other two are measured: benchmarks/LOG.md says on what, and what else was tried.
-    "classification": Defaults(
-        soft=1.0, task=0.5, hidden=1.0, temperature=2.0, states="all", learning_rate=1e-4, epochs=3
+    # The published command of DistilBERT's code: alpha_ce 5, alpha_mlm 2, alpha_cos 1, T 2, last state, lr 5e-4,
+    # 3 epochs. The other two are measured: benchmarks/LOG.md says on what, and what else was tried.
+    "mlm": Defaults(
+        soft=5.0,
+        task=2.0,
+        hidden=1.0,
+        temperature=2.0,
+        states="last",
+        dropout=True,
+        learning_rate=5e-4,
+        epochs=3,
     ),
-    "embedding": Defaults(soft=1.0, task=0.0, hidden=1.0, temperature=0.05, states="all", learning_rate=3e-4, epochs=3),
+    "classification": Defaults(
+        soft=1.0,
+        task=0.5,
+        hidden=1.0,
+        temperature=2.0,
+        states="all",
+        dropout=True,
+        learning_rate=1e-4,
+        epochs=2,
+    ),
+    "embedding": Defaults(
+        soft=1.0,
+        task=0.0,
+        hidden=1.0,
+        temperature=0.05,
+        states="all",
+        dropout=False,
+        learning_rate=3e-4,
+        epochs=2,
+    ),
 }
 
 
@@ -102,7 +127,7 @@ class Distill(Technique):
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
-    dropout: bool = Field(True, description="keep the model's own dropout while training")
+    dropout: bool | None = Field(None, description="keep the model's own dropout while training")
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="of the arithmetic in training; auto: bfloat16 where the hardware multiplies it natively"
     )
@@ -165,6 +190,7 @@ class Distill(Technique):
             "hidden": self.hidden_weight,
             "temperature": self.temperature,
             "states": self.states,
+            "dropout": self.dropout,
             "learning_rate": self.learning_rate,
             "epochs": self.epochs,
         }

@@ -68,7 +68,7 @@ def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: W
     num_steps = max(1, math.ceil(weights.epochs * len(sampler)))
     interval = settings.checkpoint_steps or max(1, math.ceil(num_steps / 10))
     torch.set_flush_denormal(True)
-    if not settings.dropout:
+    if not weights.dropout:
         _drop_dropout(student)
     num_tokens = sum(len(r["input_ids"]) for r in rows)
     bench.note(
