@@ -13,25 +13,24 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bertshrink
-from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_facts
-from bertshrink.model.files import sha256_file, write_text
-from bertshrink.model.store import STAGE_CARD, Store, Target, fingerprint
-from bertshrink.model.task import TASKS
+from bertshrink.model.files import write_text
+from bertshrink.model.proof import describe, folder_key, load_model, prove
+from bertshrink.model.store import Store, Target, fingerprint
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan, PlannedStage
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.report import Report, Snapshot
-from bertshrink.techniques.base import Kind, Workbench
+from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
     from bertshrink.meters.quality import Exam
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 REPORT = "report.json"
-_PROOF_ROWS = 8
-_PROOF_TOLERANCE = 1e-5
-"""Largest difference between a model in memory and the same one loaded back, as a share of its largest output."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +76,6 @@ class _Standing:
         if self.loaded is None:
             self.loaded = load_model(self.folder, self.facts, self.source)
         return self.loaded
-
-
-def load_model(folder: Path, facts: Facts | None = None, source: str | None = None) -> Model:
-    """An encoder or an artifact from its folder; `facts` keep the task that a recipe named."""
-    from bertshrink.model.artifact import Artifact
-    from bertshrink.model.encoder import Encoder, quiet_libraries
-
-    quiet_libraries()
-    if (folder / ARTIFACT_CARD).is_file():
-        return Artifact.load(folder)
-    return Encoder.from_facts(facts or read_facts(folder), source)
 
 
 def run(plan: Plan, progress: Progress, runs: Path, command: str, target: Target | None = None) -> Finished:
@@ -372,93 +357,3 @@ class _Run:
 
     def _save_report(self) -> None:
         write_text(self.store.folder / REPORT, self.report.to_json())
-
-
-def folder_key(folder: Path, task: str) -> str:
-    """What decides a model that was given: the content of its files and the task it is used for."""
-    names = sorted(p for p in folder.rglob("*") if p.is_file() and _matters(p))
-    return fingerprint(task, [(p.relative_to(folder).as_posix(), sha256_file(p)) for p in names])
-
-
-def _matters(path: Path) -> bool:
-    hidden = path.name.startswith(".") or path.suffix == ".md"
-    return not hidden and path.name not in ("MANIFEST.json", STAGE_CARD, REPORT)
-
-
-def describe(model: Model) -> dict[str, Any]:
-    """Family, task and sizes of a model, for the report."""
-    from bertshrink.model.encoder import Encoder
-
-    if isinstance(model, Encoder):
-        shape = model.shape
-        facts: dict[str, Any] = {
-            "family": model.anatomy.family,
-            "task": model.task,
-            "num_layers": shape.num_layers,
-            "hidden_size": shape.hidden_size,
-            "num_heads": shape.num_heads,
-            "intermediate_size": shape.intermediate_size,
-            "vocab_size": shape.vocab_size,
-            "precision": str(model.model.dtype).removeprefix("torch."),
-        }
-        if model.anatomy.is_shared:
-            facts["num_groups"] = shape.num_groups
-        return facts
-    card = model.card
-    return {
-        "family": card.family,
-        "task": card.task,
-        "format": card.format,
-        "engine": card.engine,
-        "precision": card.precision,
-        **{f"detail_{key}": value for key, value in card.details.items() if not isinstance(value, dict | list)},
-    }
-
-
-def prove(made: Model, folder: Path, kind: Kind, before: Model) -> Model:
-    """Prove a stage's result: of the right kind and outputs, finite, and the same after loading it back.
-
-    Returns:
-        the model as loaded from `folder`.
-
-    Raises:
-        CheckFailed: it is not.
-    """
-    import numpy as np
-
-    is_artifact = (folder / ARTIFACT_CARD).is_file()
-    if is_artifact != (kind == "artifact"):
-        raise CheckFailed(f"the stage promised an {kind} and gave something else")
-    if is_artifact:
-        from bertshrink.model.artifact import Artifact
-
-        again: Model = Artifact(folder, made.card)  # type: ignore[union-attr]
-    else:
-        again = load_model(folder, read_facts(folder, made.task), made.source)
-    rows = made.tokenize(_PROOF_TEXTS[:_PROOF_ROWS])
-    name = TASKS[made.task].output
-    first, second, old = (_outputs(model, rows, name) for model in (made, again, before))
-    for mine, reloaded, previous in zip(first, second, old, strict=True):
-        if not np.isfinite(mine).all():
-            raise CheckFailed("the stage's model gives values that are not finite")
-        if mine.shape != previous.shape:
-            raise CheckFailed(f"the stage changed the shape of `{name}` from {previous.shape} to {mine.shape}")
-        if np.abs(mine - reloaded).max() > _PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
-            raise CheckFailed("the stage's model gives other numbers after it was saved and loaded")
-    return again
-
-
-def _outputs(model: Model, rows: Sequence[dict[str, list[int]]], name: str) -> list[Any]:
-    return [out[name] for out in model.predict(rows)]
-
-
-_PROOF_TEXTS = (
-    "a",
-    "The quick brown fox jumps over the lazy dog.",
-    "It was, all in all, a surprisingly good film.",
-    "Return the first element, or None when there is none!",
-    "Prices rose by 3.5 % in 2019; wages did not.",
-    "no",
-    "Who wrote this, and when was it written?",
-    "Batteries are not included, and neither are instructions for putting the thing together.",
-)

@@ -7,9 +7,9 @@ from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.files import new_folder
+from bertshrink.model.proof import load_model, prove
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
-from bertshrink.pipeline import load_model, prove
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
 from tests.tiny import sentences, tiny_encoder

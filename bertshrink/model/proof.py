@@ -1,0 +1,122 @@
+"""What is done with any model, encoder or artifact alike: load it, tell it apart, describe it, prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bertshrink.errors import CheckFailed
+from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
+from bertshrink.model.files import MANIFEST, sha256_file
+from bertshrink.model.store import STAGE_CARD, fingerprint
+from bertshrink.model.task import TASKS
+
+if TYPE_CHECKING:
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.encoder import Encoder
+
+    Model = Encoder | Artifact
+
+PROOF_TOLERANCE = 1e-5
+"""Largest difference between a model in memory and the same one loaded back, as a share of its largest output."""
+
+PROOF_TEXTS = (
+    "a",
+    "The quick brown fox jumps over the lazy dog.",
+    "It was, all in all, a surprisingly good film.",
+    "Return the first element, or None when there is none!",
+    "Prices rose by 3.5 % in 2019; wages did not.",
+    "no",
+    "Who wrote this, and when was it written?",
+    "Batteries are not included, and neither are instructions for putting the thing together.",
+)
+
+
+def load_model(folder: Path, facts: Facts | None = None, source: str | None = None) -> Model:
+    """An encoder or an artifact from its folder; `facts` keep the task that a recipe named."""
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.encoder import Encoder, quiet_libraries
+
+    quiet_libraries()
+    if (folder / ARTIFACT_CARD).is_file():
+        return Artifact.load(folder)
+    return Encoder.from_facts(facts or read_facts(folder), source)
+
+
+def folder_key(folder: Path, task: str) -> str:
+    """What decides a model that was given: the content of its files and the task it is used for."""
+    names = sorted(p for p in folder.rglob("*") if p.is_file() and _matters(p))
+    return fingerprint(task, [(p.relative_to(folder).as_posix(), sha256_file(p)) for p in names])
+
+
+def _matters(path: Path) -> bool:
+    hidden = path.name.startswith(".") or path.suffix == ".md"
+    return not hidden and path.name not in (MANIFEST, STAGE_CARD, "report.json")
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Family, task and sizes of a model, for the report."""
+    from bertshrink.model.encoder import Encoder
+
+    if isinstance(model, Encoder):
+        shape = model.shape
+        facts: dict[str, Any] = {
+            "family": model.anatomy.family,
+            "task": model.task,
+            "num_layers": shape.num_layers,
+            "hidden_size": shape.hidden_size,
+            "num_heads": shape.num_heads,
+            "intermediate_size": shape.intermediate_size,
+            "vocab_size": shape.vocab_size,
+            "precision": str(model.model.dtype).removeprefix("torch."),
+        }
+        if model.anatomy.is_shared:
+            facts["num_groups"] = shape.num_groups
+        return facts
+    card = model.card
+    return {
+        "family": card.family,
+        "task": card.task,
+        "format": card.format,
+        "engine": card.engine,
+        "precision": card.precision,
+        **{f"detail_{key}": value for key, value in card.details.items() if not isinstance(value, dict | list)},
+    }
+
+
+def prove(made: Model, folder: Path, kind: Literal["encoder", "artifact"], before: Model) -> Model:
+    """Prove a stage's result: of the right kind and outputs, finite, and the same after loading it back.
+
+    Returns:
+        the model as loaded from `folder`.
+
+    Raises:
+        CheckFailed: it is not.
+    """
+    import numpy as np
+
+    is_artifact = (folder / ARTIFACT_CARD).is_file()
+    if is_artifact != (kind == "artifact"):
+        raise CheckFailed(f"the stage promised an {kind} and gave something else")
+    if is_artifact:
+        from bertshrink.model.artifact import Artifact
+
+        again: Model = Artifact(folder, made.card)  # type: ignore[union-attr]
+    else:
+        again = load_model(folder, read_facts(folder, made.task), made.source)
+    rows = made.tokenize(PROOF_TEXTS)
+    name = TASKS[made.task].output
+    first, second, old = (_outputs(model, rows, name) for model in (made, again, before))
+    for mine, reloaded, previous in zip(first, second, old, strict=True):
+        if not np.isfinite(mine).all():
+            raise CheckFailed("the stage's model gives values that are not finite")
+        if mine.shape != previous.shape:
+            raise CheckFailed(f"the stage changed the shape of `{name}` from {previous.shape} to {mine.shape}")
+        if np.abs(mine - reloaded).max() > PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
+            raise CheckFailed("the stage's model gives other numbers after it was saved and loaded")
+    return again
+
+
+def _outputs(model: Model, rows: Sequence[dict[str, list[int]]], name: str) -> list[Any]:
+    return [out[name] for out in model.predict(rows)]

@@ -1,0 +1,140 @@
+"""Rules of the house, as tests: who imports whom, what the paper side may load, what must be described."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bertshrink
+from bertshrink.techniques import TECHNIQUES
+from tests.folders import model_folder
+
+PACKAGE = Path(bertshrink.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "transformers", "onnxruntime", "datasets", "accelerate", "safetensors", "tokenizers", "sklearn")
+PAPER = [
+    "bertshrink",
+    "bertshrink.cli",
+    "bertshrink.cli.app",
+    "bertshrink.cli.work",
+    "bertshrink.engines",
+    "bertshrink.meters",
+    "bertshrink.recipe.commands",
+    "bertshrink.recipe.plan",
+    "bertshrink.recipe.schema",
+    "bertshrink.report.files",
+    "bertshrink.report.report",
+    "bertshrink.techniques",
+    *(f"bertshrink.techniques.{name}" for name in TECHNIQUES),
+]
+
+
+def names(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def test_the_import_contracts_hold():
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as f; f()", "--no-cache"],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Contracts: [1-9]\d* kept, 0 broken", done.stdout)
+
+
+def loaded_by(code, *argv, cwd=None):
+    """Exit code and heavy modules of a fresh Python that runs `code`."""
+    tail = f"\nprint('LOADED', sorted(m for m in {HEAVY!r} if m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}{tail}", *argv],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "LOADED" in done.stdout, done.stderr
+    return done
+
+
+def test_the_paper_side_loads_no_engine():
+    done = loaded_by("\n".join(f"import {name}" for name in PAPER))
+    assert done.stdout.strip() == "LOADED []"
+
+
+RUN = "from bertshrink.cli.app import run\nprint('CODE', run(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["distill", "--help"], 0),
+        (["recipe", "schema"], 0),
+        (["recipe", "list"], 0),
+        (["nonsense"], 2),
+        (["run", "r.yaml"], 2),
+        (["run", "absent.yaml"], 2),
+        (["distill", "./m", "--layers", "9", "--data", "d.tsv"], 2),
+        (["distill", "./none", "--data", "d.tsv"], 2),
+    ],
+)
+def test_help_and_a_rejected_request_load_no_engine(tmp_path, argv, code):
+    model_folder(tmp_path / "m")
+    (tmp_path / "d.tsv").write_text("sentence\tlabel\nx\t0\n")
+    (tmp_path / "r.yaml").write_text("model: ./m\ndata: d.tsv\nstages: [{distill: {layers: 0}}, quantize]")
+    done = loaded_by(RUN, *argv, cwd=tmp_path)
+    assert done.stdout.splitlines()[-2:] == [f"CODE {code}", "LOADED []"]
+    assert "this is a bug" not in done.stderr
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=lambda technique: technique.name)
+def test_every_technique_says_where_it_comes_from_and_what_each_setting_means(technique):
+    assert TECHNIQUES[technique.name] is technique
+    assert re.match(r"arXiv:\d{4}\.\d{5}$|https://", technique.paper)
+    assert {technique.takes, technique.gives} <= {"encoder", "artifact"}
+    assert technique.__doc__
+    for name, field in technique.model_fields.items():
+        assert field.description, name
+    made = technique()
+    assert made.label()
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(made, next(iter(technique.model_fields)), None)
+
+
+def documented(tree, path, where=""):
+    """Names of public definitions without a documentation string; what repeats a documented method needs none."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            is_overload = any("overload" in ast.unparse(d) for d in node.decorator_list)
+            if not ast.get_docstring(node) and not is_overload:
+                yield f"{names(path)}: {where}{node.name}"
+            if isinstance(node, ast.ClassDef):
+                yield from documented(node, path, f"{node.name}.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_each_file_is_short_documented_and_silent(path):
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= 400, "a file past 400 lines wants to be two rooms"
+    assert list(documented(tree, path)) == []
+    if len(tree.body) > 3:
+        assert ast.get_docstring(tree), "a file opens with its story"
+    marks = re.findall(r"noqa: T20\d|\bprint\(", text)
+    assert not marks or names(path).startswith("cli/"), "only the command line prints"
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", text)
+
+
+def test_every_relative_import_is_absolute():
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level], names(path)
