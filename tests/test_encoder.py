@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.anatomy import FAMILIES, component_of
 from bertshrink.model.batches import pad
 from bertshrink.model.encoder import Encoder
@@ -194,6 +195,17 @@ def test_a_tokenizer_that_is_missing_or_damaged(folder, files, message):
 def test_a_configuration_that_does_not_fit_its_weights(folder, values):
     change(folder, "config.json", **values)
     refused(folder, ModelRefused, "the weights cannot be loaded")
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    encoder = tiny_encoder()
+
+    def full(*arguments, **more):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(encoder.model, "save_pretrained", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        encoder.save(tmp_path)
 
 
 def test_sentence_transformers_files_travel_along(tmp_path):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import Facts, Pooling, check_weights, read_facts
@@ -130,8 +130,18 @@ class Encoder:
         return replace(self, model=model.eval())
 
     def save(self, folder: Path) -> None:
-        """Write a stock checkpoint (float32 safetensors, tokenizer, sentence-transformers files) into `folder`."""
-        self.model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")
+        """Write a stock checkpoint (float32 safetensors, tokenizer, sentence-transformers files) into `folder`.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            self.model.save_pretrained(folder, safe_serialization=True, max_shard_size="1000GB")
+        except SafetensorError as error:  # how that library tells of a full disk
+            hint = "free some space, or choose another place"
+            raise OutputError(f"cannot write `{folder}`: {_reason(error)}", hint=hint) from error
         self.tokenizer.save_pretrained(folder)
         if self.sentence_folder is not None:
             for name in _SENTENCE_FILES:
