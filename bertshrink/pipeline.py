@@ -122,7 +122,11 @@ class _Run:
 
     def prepare(self, target: Target | None) -> None:
         """Find whatever is wrong with texts, weights and target; nothing is written yet."""
-        self._texts_into_report()
+        try:
+            self._texts_into_report()
+        except RequestError as error:
+            error.where = error.where or self.recipe.place("data")
+            raise
         self.keys = self._keys()
         if target is not None:
             target.check(self.keys[-1], self.store.folder)

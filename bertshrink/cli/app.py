@@ -19,6 +19,7 @@ from bertshrink.errors import BertshrinkError, Faults, OutputError, RequestError
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 
 BUG = 70
+STOPPED = 128 + 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 # Newer Typers carry their own copy of click, older ones import it: its errors are reached through Typer's own.
@@ -51,6 +52,8 @@ def run(argv: list[str]) -> int:
     """Run one command line; returns the exit code."""
     try:
         code = app(argv or ["--help"], standalone_mode=False, prog_name="bertshrink")
+        if code == STOPPED:  # Typer has already caught the interrupt
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except BertshrinkError as error:
         _tell(error)
@@ -67,7 +70,7 @@ def run(argv: list[str]) -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print("stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
-        return 130
+        return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
