@@ -102,12 +102,15 @@ def test_offline_by_wish_asks_nobody(reach, no_network, monkeypatch):
 
 
 def test_an_offline_hub_silences_the_libraries(monkeypatch):
+    import datasets.config
     import huggingface_hub.constants
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for module in (huggingface_hub.constants, datasets.config):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
     source.go_offline()
     assert huggingface_hub.constants.HF_HUB_OFFLINE
+    assert datasets.config.HF_HUB_OFFLINE
 
 
 @pytest.fixture
