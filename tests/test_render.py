@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from bertshrink.report.measurement import Measurement, compare
+from bertshrink.report.measurement import Evidence, Interval, Measurement, compare
 from bertshrink.report.render import html, markdown, terminal
-from bertshrink.report.render.figures import DASH, Scale
+from bertshrink.report.render.figures import DASH, Scale, parted, times
 from bertshrink.report.render.headline import headline
 from bertshrink.report.render.table import Cell, build
 from bertshrink.report.report import Report
@@ -168,16 +168,109 @@ def test_two_engines_of_one_model_get_a_column_each(report):
 
 def test_footnotes_name_evidence_engine_threads_and_effort(report):
     table = build(report)
-    note = table.footnotes[table.columns[place(table, "latency")].note - 1]
-    for words in ("measured-host", "torch (minilm-l6-sst2", "2 threads", "10 processes of 40 samples"):
-        assert words in note
-    assert len({c.note for c in table.columns if c.metric == "latency"}) == 1, "one note for all shapes"
-    assert "872 texts of sst2 dev" in table.footnotes[table.columns[place(table, "accuracy")].note - 1]
+    assert "40 samples per process" in table.footnotes[table.columns[place(table, "latency")].note - 1]
+    quality, running, evidence = table.shared
+    assert quality == "Accuracy, Agreement, Spearman: 872 texts of sst2 dev, exact for these texts"
+    for words in ("Latency, Memory: torch (minilm-l6-sst2", "onnxruntime (export", "2 threads", "over 10 processes"):
+        assert words in running
+    assert "measured-host" in evidence and not any("measured-host" in line for line in (*table.footnotes, quality))
+
+
+def test_shapes_share_a_footnote_though_their_samples_differ(report):
+    for snapshot in report.snapshots:
+        snapshot.measurements = [
+            m.model_copy(update={"samples": tuple(v[: 5 + (m.conditions.length or 0) // 16] for v in m.samples)})
+            for m in snapshot.measurements
+        ]
+    table = build(report)
+    assert {c.note for c in table.columns if c.metric == "latency"} == {table.columns[place(table, "latency")].note}
+    assert table.footnotes[table.columns[place(table, "latency")].note - 1].endswith("6 to 13 samples per process")
+    assert sorted({c.note for c in table.columns}) == list(range(1, len(table.footnotes) + 1))
+
+
+def test_engines_are_told_apart_where_metrics_ran_in_different_ones(report):
+    memory = report.snapshots[1].measurements[-1]
+    other = memory.conditions.model_copy(update={"engine": "onnxruntime"})
+    report.snapshots[1].measurements[-1] = memory.model_copy(update={"conditions": other})
+    lines = build(report).shared
+    assert any(line.startswith("Latency: torch (minilm-l6-sst2") for line in lines)
+    assert any(line.startswith("Memory: onnxruntime (minilm-l6-sst2") for line in lines)
+
+
+def test_evidence_is_told_by_metric_where_it_differs(report):
+    report.snapshots[1].measurements[0] = (
+        report.snapshots[1].measurements[0].model_copy(update={"evidence": Evidence.MODELLED_RANGE})
+    )
+    lines = build(report).shared
+    assert any(line.startswith("Size: measured-host and modelled-range") for line in lines)
+    assert not any(line.startswith("All figures") for line in lines)
 
 
 def test_a_warning_of_several_figures_is_said_once(report):
     advice = [a for a in build(report).advice if a.is_warning]
     assert [(a.subject, a.text) for a in advice] == [("quantize to int8", "rounds differ by 9 %: close other programs")]
+
+
+def warned(report, texts):
+    """The report with `texts` as the latency warnings of each model: a tuple per case."""
+    for snapshot in report.snapshots:
+        given = iter(texts.get(snapshot.name, ()))
+        snapshot.measurements = [
+            m.model_copy(update={"warnings": next(given, ()) if m.metric == "latency" else ()})
+            for m in snapshot.measurements
+        ]
+    return report
+
+
+def test_doubts_of_one_kind_become_one_line_with_the_worst_case(report):
+    cold = "1x16: not warmed up, the last warm-up iterations still changed by {} %"
+    texts = {
+        "teacher": ((cold.format("+3"), "1x16: 2 of 15 samples are outliers; all are kept"),),
+        "01-distill": (
+            (cold.format("-69"), "1x16: 40 of 400 samples are outliers; all are kept"),
+            ("1x128: the outputs differ between processes",),
+            ("8x128: something new, by far",),
+        ),
+    }
+    advice = [(a.subject, a.text) for a in build(warned(report, texts)).advice if a.is_warning]
+    assert advice == [
+        (
+            "",
+            "not warmed up in 2 of 12 cases: the last warm-up iterations still changed by up to 69 % "
+            "(distill to 3 layers 1x16)",
+        ),
+        ("", "outliers in 2 of 12 cases: up to 2 of 15 samples; all are kept (minilm-l6-sst2 1x16)"),
+        ("", "the outputs differ between processes in 1 of 12 cases (distill to 3 layers 1x128)"),
+        ("", "something new in 1 of 12 cases: by far (distill to 3 layers 8x128)"),
+    ]
+    text = html.render(report)
+    assert text.count(cold.format("-69")) == 1
+    assert "4 warnings about the measurements" in text, "the stage keeps each of them as it was"
+
+
+def test_what_concerns_every_model_that_ran_needs_no_names(report):
+    busy = "the machine was busy at the start: load average 3.7 on 2 cores"
+    names = ("teacher", "01-distill", "02-export", "03-quantize")
+    advice = [a for a in build(warned(report, {name: ((busy,),) for name in names})).advice if a.is_warning]
+    assert [(a.subject, a.text) for a in advice] == [("", busy)]
+    advice = [a for a in build(warned(report, {name: ((busy,),) for name in names[:2]})).advice if a.is_warning]
+    assert [a.subject for a in advice] == ["minilm-l6-sst2, distill to 3 layers"]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        ((2.9, 2.81, 2.99), "2.90x [2.81, 2.99]"),
+        ((304.4, 1.55, 59844.49), "304x [1.55, 5.98e4]"),
+        ((0.4, 0.000422, 379.456), "0.400x [4.22e-4, 379]"),
+        ((0.164, 0.1641, 0.1649), "0.164x [0.164, 0.165]"),
+        ((0.9994, 0.9963, 1.0012), "0.999x [0.996, 1.001]"),
+        ((37.77, 11.07, 128.88), "37.8x [11.1, 129]"),
+    ],
+)
+def test_a_ratio_has_three_digits(bounds, text):
+    value, low, high = bounds
+    assert times(Interval(value=value, low=low, high=high)) == text
 
 
 def test_the_headline_takes_the_smallest_speed_up(report):
@@ -326,10 +419,35 @@ def test_a_recipe_cannot_leave_its_fence(report):
 def test_no_figure_is_cut_on_a_terminal(report, width):
     text = written(report, width)
     assert max(len(line) for line in text.splitlines()) <= width
-    table = build(report)
+    table = build(report, only_deciding=True)
     for cell in (cell for r in table.rows for cell in r.cells):
-        assert cell.value in text and cell.against in text
+        assert cell.value in text and all(part in text for part in parted(cell.against))
     assert "…" not in text
+    for number, note in enumerate(table.footnotes, 1):
+        assert f"[{number}] {note}" in " ".join(text.split())
+
+
+def test_a_terminal_shows_what_decides_the_pages_everything(report):
+    loading = timed("load_time", 0.4, "torch", 0, num_samples=1)
+    for snapshot in report.snapshots:
+        snapshot.measurements += [loading] if snapshot.role != "baseline" else []
+    text = written(report, 100)
+    for words in ("Size [1]", "Parameters [2]", "Accuracy [3]", "Latency [6]", "Memory [7]"):
+        assert words in text
+    for words in ("FLOPs per token", "Load", "Novelty"):
+        assert words not in text and words in markdown.render(report) and words in html.render(report)
+    assert len(text.splitlines()) <= 45
+
+
+def test_ratios_of_a_column_stand_under_each_other(report):
+    lines = [line for line in written(report, 100).splitlines() if "MB  0." in line]
+    assert len(lines) == 3 and len({line.index("x ") for line in lines}) == 1
+
+
+def test_parameters_of_a_small_model_are_not_rounded_away(report):
+    for part in (part for s in report.snapshots for part in s.components):
+        part.num_parameters //= 1000
+    assert "22.7 k" in html.render(report)
 
 
 def test_an_asked_width_is_kept(report):

@@ -5,5 +5,5 @@
                                    -> html.render       one self-contained page, with the pictures of plots.py
 
 The three never compute: what a cell says, which ratio stands in it and what its footnote tells is decided once, in
-`table`.
+`table`, with `footnotes` on how figures were obtained and `advice` on what to think of them.
 """

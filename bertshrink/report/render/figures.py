@@ -16,17 +16,35 @@ def plain(text: str) -> str:
 
 
 def times(ratio: Interval, is_exact: bool = False) -> str:
-    """`2.90x [2.81, 2.99]`; without an interval only where both sides were counted."""
-    is_fine = ratio.low < 0.1 or (ratio.low < ratio.high and f"{ratio.low:.2f}" == f"{ratio.high:.2f}")
-    places = 3 if is_fine else 2
-    text = f"{ratio.value:.{places}f}x"
-    return text if is_exact else f"{text} [{ratio.low:.{places}f}, {ratio.high:.{places}f}]"
+    """`2.90x [2.81, 2.99]`; without an interval only where both sides were counted.
+
+    Three significant digits, one more where two would make the bounds look alike; `5.98e4` from ten thousand on.
+    """
+    is_close = ratio.low < ratio.high and f"{ratio.low:.2f}" == f"{ratio.high:.2f}"
+    below_one, above = 3 if is_close or ratio.low < 0.1 else 2, 3 if is_close else 2
+    value, low, high = (_factor(v, below_one if v < 1 else above) for v in (ratio.value, ratio.low, ratio.high))
+    return f"{value}x" if is_exact else f"{value}x [{low}, {high}]"
+
+
+def _factor(value: float, places: int) -> str:
+    """A ratio with this many places after the point below ten, and fewer above."""
+    if value and not 1e-3 <= value < 1e4:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{mantissa}e{int(exponent)}"
+    above = math.floor(math.log10(value)) if value > 1 else 0
+    return f"{value:.{max(0, places - above)}f}"
 
 
 def share(ratio: Interval, is_exact: bool = False) -> str:
     """`98.9%`, or `98.9% [98.1, 99.6]` where the sides were measured several times."""
     text = f"{100 * ratio.value:.1f}%"
     return text if is_exact else f"{text} [{100 * ratio.low:.1f}, {100 * ratio.high:.1f}]"
+
+
+def parted(text: str) -> tuple[str, str]:
+    """`2.90x [2.81, 2.99]` as the ratio and its interval, which is empty where there is none."""
+    ratio, bracket, interval = text.partition(" [")
+    return ratio, f"[{interval}" if bracket else ""
 
 
 @dataclass(frozen=True)

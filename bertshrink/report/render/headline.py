@@ -6,7 +6,7 @@ stand beside it.
 
 from dataclasses import dataclass
 
-from bertshrink.report.render.figures import times
+from bertshrink.report.render.figures import parted, times
 from bertshrink.report.render.table import Cell, Column, Row, Table
 
 
@@ -37,17 +37,17 @@ def headline(table: Table) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact is not None)
 
 
-def told(fact: Fact) -> str:
-    """What a figure is, in words: `size of the reference: 90.9 MB to 17.8 MB`."""
+def told(fact: Fact, has_others: bool = True) -> str:
+    """What a figure is, in words: `size of the reference: 90.9 MB to 17.8 MB`; with its siblings, unless not wanted."""
     text = f"{fact.title}: {fact.detail}" if fact.detail else fact.title
-    return "; ".join([text, *fact.others])
+    return "; ".join([text, *(fact.others if has_others else ())])
 
 
 def _ratio_fact(table: Table, metric: str, title: str, base: Row, result: Row) -> Fact | None:
     for place, column in enumerate(table.columns):
         cell = result.cells[place]
         if column.metric == metric and cell.against:
-            figure, interval = _parted(cell.against)
+            figure, interval = parted(cell.against)
             return Fact(title, figure, interval, f"{base.cells[place].value} to {cell.value}")
     return None
 
@@ -57,7 +57,7 @@ def _speed_fact(table: Table, base: Row, result: Row) -> Fact | None:
     if not found:
         return None
     place, least = min(found, key=lambda pair: pair[1].value)
-    figure, interval = _parted(times(least))
+    figure, interval = parted(times(least))
     detail = f"{base.cells[place].value} to {result.cells[place].value}"
     if table.columns[place].subtitle:
         detail += f" at {table.columns[place].subtitle}"
@@ -77,15 +77,10 @@ def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:
     column, cell = table.columns[place], result.cells[place]
     if cell.ratio is None:
         return Fact(column.heading.lower(), cell.value, "", "", others)
-    figure, interval = _parted(cell.against)
+    figure, interval = parted(cell.against)
     detail = f"{base.cells[place].value} to {cell.value}"
     return Fact(f"of the reference's {column.heading.lower()}", figure, interval, detail, others)
 
 
 def _quality(column: Column, cell: Cell) -> str:
     return f"{column.heading.lower()} {cell.value}"
-
-
-def _parted(text: str) -> tuple[str, str]:
-    figure, _, interval = text.partition(" [")
-    return figure, f"[{interval}" if interval else ""

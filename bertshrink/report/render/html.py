@@ -12,7 +12,8 @@ from typing import Any
 
 from bertshrink import units
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render.figures import DASH, Scale, plain
+from bertshrink.report.render.advice import warnings_of
+from bertshrink.report.render.figures import DASH, Scale, parted, plain
 from bertshrink.report.render.headline import headline
 from bertshrink.report.render.machine import data_lines, evidence_lines, flat, machine_lines
 from bertshrink.report.render.metrics import Group
@@ -44,6 +45,7 @@ class _Detail:
     notes: list[str]
     components: list[tuple[str, str, str, str]]
     measurements: list[tuple[str, ...]]
+    warnings: list[str]
 
 
 def render(report: Report) -> str:
@@ -72,6 +74,7 @@ def render(report: Report) -> str:
         name=plain(report.name),
         table=table,
         facts=headline(table),
+        parted=parted,
         chapters=[(title, places, _groups(table, places)) for title, places in table.chapters],
         plots=[(plot, Markup(plot.svg)) for plot in plots(table)],
         details=[_detail(row.snapshot) for row in table.rows],
@@ -100,6 +103,7 @@ def _detail(snapshot: Snapshot) -> _Detail:
         [plain(note) for note in snapshot.notes],
         _components(snapshot.components),
         [_measurement(m) for m in snapshot.measurements if m.rounds],
+        warnings_of(snapshot),
     )
 
 

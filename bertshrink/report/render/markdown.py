@@ -32,6 +32,8 @@ def render(report: Report) -> str:
     if table.columns:
         parts.append(_table(table))
         parts.append("\n".join(f"{number}. {_safe(note)}" for number, note in enumerate(table.footnotes, 1)))
+    if table.shared:
+        parts.append("\n".join(f"- {_safe(line)}" for line in table.shared))
     if table.advice:
         parts.append("## Notes\n\n" + "\n".join(_advice(a.subject, a.text, a.is_warning) for a in table.advice))
     parts.append("## How it was measured\n\n" + _measured(report))

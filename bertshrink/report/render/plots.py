@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bertshrink import units
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.render import canvas
 from bertshrink.report.render.canvas import (
@@ -297,7 +298,7 @@ def _components(table: Table, name: str) -> Plot | None:
         axes.set_xlim(0, max(totals) or 1)
         axes.set_xticks([])
         for y, (row, total) in enumerate(zip(rows, totals, strict=True)):
-            canvas.row_text(axes, y, row.label, f"{total / 1e6:.1f} M", row.is_baseline)
+            canvas.row_text(axes, y, row.label, units.format(total, "count"), row.is_baseline)
             left = 0
             for colour, part in zip(SERIES, shown, strict=False):
                 count = sum(

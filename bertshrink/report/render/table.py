@@ -14,8 +14,20 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import Conditions, Interval, Measurement, compare
+from bertshrink.report.render.advice import Advice, advice
 from bertshrink.report.render.figures import DASH, Scale, plain, share, times
-from bertshrink.report.render.metrics import GROUPS, METRICS, Group, Key, footnote, group_of, is_score, is_time
+from bertshrink.report.render.footnotes import Found, footnote, shared
+from bertshrink.report.render.metrics import (
+    GROUPS,
+    METRICS,
+    Group,
+    Key,
+    decides,
+    group_of,
+    is_score,
+    is_time,
+    title_of,
+)
 from bertshrink.report.report import Report, Snapshot
 
 _COSTS: tuple[Group, ...] = ("latency", "time", "memory")
@@ -74,21 +86,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Advice:
-    """A note of a technique or a warning of a measurement: whom it is about (may be empty), and what it says."""
-
-    subject: str
-    text: str
-    is_warning: bool
-
-
-@dataclass(frozen=True)
 class Table:
-    """Everything that the renderers draw of a report's figures."""
+    """Everything that the renderers draw of a report's figures.
+
+    `footnotes` has one line per metric, in the order of the columns' numbers; `shared` is what several metrics have in
+    common, each line headed by their titles.
+    """
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
+    shared: tuple[str, ...]
     advice: tuple[Advice, ...]
 
     @property
@@ -114,30 +122,32 @@ class Table:
         return [place for place, column in enumerate(self.columns) if column.group in groups]
 
 
-def build(report: Report) -> Table:
+def build(report: Report, only_deciding: bool = False) -> Table:
     """Make the table of a report.
 
     Args:
         report: any report, also one without a reference or without measurements.
+        only_deciding: leave out the columns that one does not pick a model by, such as the time to load.
 
     Returns:
         The table: rows and columns in the order to show, numbered footnotes, advice.
     """
     snapshots = _ordered(report.snapshots)
-    keys = _keys(snapshots)
+    keys = _keys(snapshots, only_deciding)
     found = {s.name: _by_key(s, keys) for s in snapshots}
     base = next((found[s.name] for s in snapshots if s.role == "reference"), {})
-    notes: dict[str, int] = {}
+    metrics: dict[str, Found] = {}
     columns, cells = [], []
     for key in keys:
         measured = [(s, found[s.name][key]) for s in snapshots if key in found[s.name]]
-        note = footnote(key, measured, report.environments)
+        metrics.setdefault(key[0], []).extend(measured)
         scale = Scale.of([m for _, m in measured])
         cells.append([_cell(found[s.name].get(key), base.get(key), s.role, scale) for s in snapshots])
         has_ratio = any(cell.against for cell in cells[-1])
-        columns.append(_column(key, keys, measured[0][1], has_ratio, notes.setdefault(note, len(notes) + 1), scale))
+        columns.append(_column(key, keys, measured[0][1], has_ratio, list(metrics).index(key[0]) + 1, scale))
     rows = tuple(Row(s, plain(s.label), tuple(column[i] for column in cells)) for i, s in enumerate(snapshots))
-    return Table(tuple(columns), rows, tuple(notes), _advice(report, snapshots))
+    notes = tuple(footnote(metric, pairs) for metric, pairs in metrics.items())
+    return Table(tuple(columns), rows, notes, shared(metrics, report.environments), advice(report, snapshots))
 
 
 def _ordered(snapshots: list[Snapshot]) -> list[Snapshot]:
@@ -167,11 +177,13 @@ def _crowded(snapshots: list[Snapshot]) -> set[Key]:
     return {key for count in counts for key, number in count.items() if number > 1}
 
 
-def _keys(snapshots: list[Snapshot]) -> list[Key]:
+def _keys(snapshots: list[Snapshot], only_deciding: bool) -> list[Key]:
     """What the columns are, in the order to show them."""
     crowded = _crowded(snapshots)
     seen: dict[Key, Measurement] = {}
     for m in (m for s in snapshots for m in s.measurements if _is_shown(m)):
+        if only_deciding and not decides(m):
+            continue
         key = _bare(m)
         seen.setdefault((m.metric, m.conditions) if key in crowded else key, m)
     names = list(METRICS)
@@ -198,9 +210,8 @@ def _by_key(snapshot: Snapshot, keys: list[Key]) -> dict[Key, Measurement]:
 
 def _column(key: Key, keys: list[Key], sample: Measurement, has_ratio: bool, note: int, scale: Scale) -> Column:
     metric, conditions = key
-    title = METRICS[metric].title if metric in METRICS else plain(metric.replace("_", " ")).capitalize()
     against = ("speed-up" if is_time(sample) else "of reference") if has_ratio else ""
-    return Column(metric, conditions, group_of(sample), title, _subtitle(key, keys), against, note, scale)
+    return Column(metric, conditions, group_of(sample), title_of(metric), _subtitle(key, keys), against, note, scale)
 
 
 def _subtitle(key: Key, keys: list[Key]) -> str:
@@ -256,17 +267,3 @@ def _against(base: Measurement, m: Measurement, ratio: Interval | None) -> str:
         return ""
     gap = m.value - base.value
     return f"{100 * gap:+.2f} pt" if m.unit == "fraction" else f"{gap:+.3f}"
-
-
-def _advice(report: Report, snapshots: list[Snapshot]) -> tuple[Advice, ...]:
-    """Notes of the run and its stages, then the measurements' warnings; what several models share is said once."""
-    lines: dict[tuple[str, bool], dict[str, None]] = {}
-    for note in report.notes:
-        lines.setdefault((plain(note), False), {})
-    for snapshot in snapshots:
-        for note in snapshot.notes:
-            lines.setdefault((plain(note), False), {})[plain(snapshot.label)] = None
-    for snapshot in snapshots:
-        for text in (text for m in snapshot.measurements for text in m.warnings):
-            lines.setdefault((plain(text), True), {})[plain(snapshot.label)] = None
-    return tuple(Advice(", ".join(subjects), text, is_warning) for (text, is_warning), subjects in lines.items())

@@ -1,26 +1,32 @@
 """A report on a terminal: tables no wider than the window, no colour needed, no figure cut.
 
-Columns that do not fit beside the names go into a further table below: what the model is (size, quality) before what
-it costs (latency, memory). Each cell has the figure and under it what it is against the reference.
+Only what one picks a model by is shown: size, parameters, quality, latency, memory; the rest is in the HTML and the
+Markdown. What the model is (size, quality) comes before what it costs (latency, memory). A cell has the figure and
+what it is against the reference, beside it, under it, or with the interval on a third line: each table takes the layout
+that needs the fewest lines, further tables for columns that do not fit included.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bertshrink.report.render.figures import plain
+from bertshrink.report.render.advice import Advice
+from bertshrink.report.render.figures import parted, plain
 from bertshrink.report.render.headline import headline, told
-from bertshrink.report.render.table import Column, Row, Table, build
+from bertshrink.report.render.table import Cell, Column, Row, Table, build
 from bertshrink.report.report import Report
 
 _MIN_NAME = 14
 """Columns of text that a model's name gets at least; a longer name wraps."""
 _MAX_NAME = 32
 _GAP = 2
-"""Blanks between two columns."""
+"""Blanks between two columns, and between a figure and its ratio beside it."""
+_LAYOUTS = (1, 2, 3)
+"""Lines that a cell may take."""
 
 
 def render(report: Report, width: int | None = None) -> RenderableType:
@@ -45,7 +51,7 @@ class _Screen:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self._width or options.max_width, options.max_width)
-        yield Group(*_parts(self._report, build(self._report), width))
+        yield Group(*_parts(self._report, build(self._report, only_deciding=True), width))
 
 
 def _parts(report: Report, table: Table, width: int) -> Iterable[RenderableType]:
@@ -53,31 +59,60 @@ def _parts(report: Report, table: Table, width: int) -> Iterable[RenderableType]
     yield Text(plain(f"{report.model}, {report.task}"))
     for fact in headline(table):
         figure = f"{fact.figure} {fact.interval}".strip()
-        yield Padding(Text.assemble((figure, "bold"), f" {told(fact)}"), (0, 0, 0, 2))
-    name_width, grids = _packed(table, width)
-    for places in grids:
+        yield Padding(Text.assemble((figure, "bold"), f" {told(fact, has_others=False)}"), (0, 0, 0, 2))
+    for grid in _packed(table, width):
         yield Text()
-        yield _grid(table, places, name_width)
+        yield _grid(table, grid)
     if table.footnotes:
         yield Text()
-    for number, note in enumerate(table.footnotes, 1):
-        yield _item(f"[{number}]", Text(note))
+        yield Text("  ".join(f"[{number}] {note}" for number, note in enumerate(table.footnotes, 1)), overflow="fold")
+    for line in table.shared:
+        yield Text(line, overflow="fold")
     if table.advice:
         yield Text()
-    for advice in table.advice:
-        about = f"{advice.subject}: " if advice.subject else ""
-        yield _item("!" if advice.is_warning else "-", Text(f"{about}{advice.text}"))
+        yield _listed([("!" if advice.is_warning else "-", _told(advice)) for advice in table.advice])
 
 
-def _packed(table: Table, width: int) -> tuple[int, list[list[int]]]:
-    """How wide the names are, and which columns each table has: long names wrap where that saves a table."""
+def _told(advice: Advice) -> str:
+    return f"{advice.subject}: {advice.text}" if advice.subject else advice.text
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """One table: its columns, the lines that a cell of it may take, and how wide the names are."""
+
+    places: list[int]
+    layout: int
+    name_width: int
+
+
+def _packed(table: Table, width: int) -> list[_Grid]:
+    """The tables: each chapter in the way that takes the fewest lines, and of those the one that cuts names least."""
     longest = max((len(_name(row)) for row in table.rows), default=0)
     widths = range(max(_MIN_NAME, min(_MAX_NAME, longest)), _MIN_NAME - 1, -1)
-    tried = [
-        (name, [grid for _, places in table.chapters for grid in _filled(table, places, width - name)])
-        for name in widths
-    ]
-    return min(tried, key=lambda attempt: len(attempt[1]))
+    found: list[_Grid] = []
+    for _, places in table.chapters:
+        ways = [
+            [_Grid(part, layout, name) for part in _filled(table, places, width - name, layout)]
+            for name in widths
+            for layout in _LAYOUTS
+        ]
+        found += min(ways, key=lambda way: sum(_height(table, grid) for grid in way))
+    return found
+
+
+def _height(table: Table, grid: _Grid) -> int:
+    """The lines of a table: a blank one, the head, the rows."""
+    head = max(len(_head(table.columns[place])) for place in grid.places)
+    rows = [table.rows[number] for number in _rows(table, grid)]
+    cells = [max(len(_lines(row.cells[place], grid.layout)) for place in grid.places) for row in rows]
+    names = [-(-len(_name(row)) // grid.name_width) for row in rows]
+    return 1 + head + sum(max(pair) for pair in zip(cells, names, strict=True))
+
+
+def _rows(table: Table, grid: _Grid) -> list[int]:
+    """The numbers of the models that have a figure in this table."""
+    return [i for i, row in enumerate(table.rows) if any(row.cells[place].measurement for place in grid.places)]
 
 
 def _name(row: Row) -> str:
@@ -85,28 +120,37 @@ def _name(row: Row) -> str:
 
 
 def _head(column: Column) -> list[str]:
-    """The lines of a column's head: what, under which conditions, and what the second line of a cell is."""
-    return [
-        f"{column.title} [{column.note}]",
-        *([column.subtitle] if column.subtitle else []),
-        *([column.against_title] if column.against_title else []),
-    ]
+    """The lines of a column's head: what, under which conditions, and what stands with the figure."""
+    lines = [f"{column.title} [{column.note}]", column.subtitle, column.against_title]
+    return [line for line in lines if line]
 
 
-def _column_width(table: Table, place: int) -> int:
-    """The characters that the column's widest line takes."""
-    lines = _head(table.columns[place])
-    for row in table.rows:
-        lines += [row.cells[place].value, row.cells[place].against]
-    return max(len(line) for line in lines)
+def _lines(cell: Cell, layout: int) -> list[str]:
+    """The cell on at most this many lines; on one, its ratio is not yet moved to where the other rows have theirs."""
+    lines = [cell.value, *(parted(cell.against) if layout == 3 else [cell.against])]
+    lines = [line for line in lines if line]
+    return lines if layout > 1 else [(" " * _GAP).join(lines)]
 
 
-def _filled(table: Table, places: list[int], room: int) -> list[list[int]]:
+def _column(table: Table, place: int, layout: int) -> tuple[str, list[str]]:
+    """The column's head and its cells, every line of them right-aligned to one width."""
+    cells = [row.cells[place] for row in table.rows]
+    texts = [_lines(cell, layout) for cell in cells]
+    if layout == 1 and any(cell.against for cell in cells):
+        values, ratios = max(len(cell.value) for cell in cells), max(len(cell.against) for cell in cells)
+        texts = [[f"{cell.value:>{values}}{'':{_GAP}}{cell.against:>{ratios}}"] for cell in cells]
+    head = _head(table.columns[place])
+    width = max(len(line) for lines in [head, *texts] for line in lines)
+    aligned = ["\n".join(f"{line:>{width}}" for line in lines) for lines in [head, *texts]]
+    return aligned[0], aligned[1:]
+
+
+def _filled(table: Table, places: list[int], room: int, layout: int) -> list[list[int]]:
     """The columns in order, as many to a table as fit into `room` characters, one at least."""
     tables: list[list[int]] = []
     left = -1
     for place in places:
-        need = _column_width(table, place) + _GAP
+        need = len(_column(table, place, layout)[0].partition("\n")[0]) + _GAP
         if need > left:
             tables.append([])
             left = room
@@ -115,24 +159,25 @@ def _filled(table: Table, places: list[int], room: int) -> list[list[int]]:
     return tables
 
 
-def _grid(table: Table, places: list[int], name_width: int) -> Grid:
-    grid = Grid(box=None, padding=(0, 0, 0, _GAP), show_edge=False, pad_edge=False, header_style="bold")
-    grid.add_column(Text("Model"), width=name_width, overflow="fold")
-    for place in places:
-        lines = _head(table.columns[place])
-        width = _column_width(table, place)
-        grid.add_column(Text("\n".join(lines)), justify="right", min_width=width, no_wrap=True, overflow="fold")
-    for row in table.rows:
-        cells = [Text(f"{row.cells[place].value}\n{row.cells[place].against}".rstrip()) for place in places]
+def _grid(table: Table, grid: _Grid) -> Grid:
+    drawn = Grid(box=None, padding=(0, 0, 0, _GAP), show_edge=False, pad_edge=False, header_style="bold")
+    drawn.add_column(Text("Model"), width=grid.name_width, overflow="fold")
+    columns = [_column(table, place, grid.layout) for place in grid.places]
+    for head, _ in columns:
+        width = len(head.partition("\n")[0])
+        drawn.add_column(Text(head), min_width=width, no_wrap=True, overflow="fold")
+    for number in _rows(table, grid):
+        row = table.rows[number]
         label = Padding(Text(row.label), (0, 0, 0, 2)) if row.is_baseline else Text(row.label)
-        grid.add_row(label, *cells)
-    return grid
+        drawn.add_row(label, *(Text(cells[number]) for _, cells in columns))
+    return drawn
 
 
-def _item(mark: str, text: Text) -> Grid:
-    """A line with a hanging indent."""
+def _listed(items: list[tuple[str, str]]) -> Grid:
+    """Lines with a hanging indent behind their marks."""
     grid = Grid.grid(padding=(0, 1, 0, 0))
-    grid.add_column(width=3, no_wrap=True)
+    grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(mark), text)
+    for mark, text in items:
+        grid.add_row(Text(mark), Text(text))
     return grid
