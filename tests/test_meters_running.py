@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from bertshrink.errors import MeasurementError, MissingPart, RequestError
 from bertshrink.meters import METERS, resolve, validity
 from bertshrink.meters.environment import environment
-from bertshrink.meters.running import Launch, RunningSettings, in_turn, job_of, launch_of, measure
+from bertshrink.meters.running import Launch, in_turn, job_of, launch_of, measure
+from bertshrink.meters.settings import RunningSettings
 from bertshrink.meters.targets import PHASES, TARGETS, check_result
 from bertshrink.meters.targets.host import Host, worker_environment
 from bertshrink.meters.worker import feeds_of, root_mean_square

@@ -15,7 +15,7 @@ from bertshrink.cli.app import app
 from bertshrink.cli.work import shipped_recipes
 from bertshrink.engines import ENGINES
 from bertshrink.errors import BertshrinkError, MissingPart
-from bertshrink.meters.running import RunningSettings
+from bertshrink.meters.settings import RunningSettings
 from bertshrink.model import source as sources
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.task import TASKS

@@ -363,3 +363,11 @@ def test_paragraphs_are_sentences():
     too short
     """
     assert paragraphs(documentation) == ["Return the first element of it.", "Raises an error when there is none."]
+
+
+def test_a_side_in_shards_is_read_whole(tmp_path):
+    for i in range(2):
+        (tmp_path / f"train-0000{i}-of-00002.jsonl").write_text(f'{{"text": "shard {i}"}}\n')
+    (tmp_path / "dev.jsonl").write_text('{"text": "other"}\n')
+    found = load(DataSettings(path=str(tmp_path)))
+    assert found.train.texts == ("shard 0", "shard 1") and found.dev.texts == ("other",)

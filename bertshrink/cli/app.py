@@ -156,7 +156,7 @@ def _bench(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Measure models side by side: size, latency, memory, and quality where texts are given."""
+    """Measure models side by side, and how well they agree on texts."""
     from bertshrink.cli.work import carry_out, numbers
     from bertshrink.recipe.commands import recipe_of_bench
 
@@ -184,7 +184,7 @@ def _inspect(
 
 @app.command("doctor")
 def _doctor(as_json: Json = False) -> None:
-    """Show what this machine can do, and how to install what is missing."""
+    """Show what this machine can do and what is missing."""
     from bertshrink.cli.doctor import examine
 
     examine(as_json)

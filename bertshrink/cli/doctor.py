@@ -36,7 +36,6 @@ def examine(as_json: bool) -> None:
         print_json(found)
         return
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -49,12 +48,15 @@ def examine(as_json: bool) -> None:
     console.print(table)
     console.print()
     parts = Table(box=None, pad_edge=False)
-    for column in ("part", "state", "for", "install"):
+    for column in ("part", "state", "for"):
         parts.add_column(column)
     for part in found["parts"]:
         state = part["version"] or "installed" if part["installed"] else "missing"
-        parts.add_row(part["name"], state, part["for"], "" if part["installed"] else escape(part["install"]))
+        parts.add_row(part["name"], state, part["for"])
     console.print(parts)
+    missing = {part["install"]: part["for"] for part in found["parts"] if not part["installed"]}
+    for install, what in missing.items():
+        console.print(f"for {what}: {install}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _find() -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _advice(facts: Facts, parts: dict[str, tuple[int, int]]) -> list[str]:
         found.append(f"`distill --layers {half}` saves {saving}")
     matrices = [n for part, (n, _) in parts.items() if part != "pooler"]
     stored = 4 * total
-    found.append(f"`quantize` to int8 takes about {units.format(sum(matrices) / stored, 'x', 2)} of the float32 bytes")
+    found.append(f"`quantize` to int8 takes about {sum(matrices) / stored:.2f}x the float32 bytes")
     embedding = parts.get("embeddings", (0, 0))[0]
     if embedding > 0.3 * total:
         found.append(f"the embeddings are {100 * embedding / total:.0f} % of the parameters and none of the work")

@@ -91,7 +91,7 @@ def _require_ml() -> None:
     missing = [name for name in ("torch", "transformers", "datasets") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingPart(
-            f"this command runs models, and `{'`, `'.join(missing)}` is not installed",
+            f"this command runs models, and these are not installed: {', '.join(missing)}",
             hint="pip install 'bertshrink[ml]'",
         )
 
@@ -99,7 +99,9 @@ def _require_ml() -> None:
 def recipe_folders() -> list[Path]:
     """Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
-    return [folder for folder in (package / "_recipes", package.parent / "recipes") if folder.is_dir()]
+    checkout = package.parent
+    beside = [checkout / "recipes"] if (checkout / "pyproject.toml").is_file() else []
+    return [folder for folder in (package / "_recipes", *beside) if folder.is_dir()]
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -40,7 +40,7 @@ METERS: dict[str, Meter] = {
     "running": Meter(
         "latency, load time and memory in fresh processes",
         "bertshrink.meters.running:measure",
-        "bertshrink.meters.running:RunningSettings",
+        "bertshrink.meters.settings:RunningSettings",
         "together",
     ),
 }

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-
 from bertshrink.errors import RequestError
+from bertshrink.meters.settings import RunningSettings
 from bertshrink.meters.targets import PHASES, CaseResult, Result, Target
 from bertshrink.meters.targets.host import Host
 from bertshrink.meters.validity import crowding, warnings
@@ -33,27 +32,6 @@ MIN_SAMPLES = 5
 
 WARMUP_ITERATIONS = 10
 _SEED = 0
-
-
-class RunningSettings(BaseModel):
-    """What to run, how often and for how long."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch: tuple[PositiveInt, ...] = Field((1, 8), min_length=1, description="batch sizes, each with every length")
-    length: tuple[PositiveInt, ...] = Field((32, 128), min_length=1, description="input lengths in tokens")
-    rounds: int = Field(5, ge=1, description="processes per model; intervals are taken over them")
-    seconds: float = Field(0.5, gt=0, le=3600, description="sampling time in seconds, per case and process")
-    warmup: float = Field(
-        0.5, ge=0, le=3600, description="warm-up in seconds, per case and process; at least 10 iterations"
-    )
-    threads: PositiveInt | None = Field(None, description="threads of the engine; as many as usable cores if left out")
-    timeout: float = Field(600.0, gt=0, le=86400, description="seconds after which a process is given up")
-
-    @property
-    def cases(self) -> list[dict[str, int]]:
-        """Every batch size with every length, as a worker's job has them."""
-        return [{"batch": batch, "length": length} for batch in self.batch for length in self.length]
 
 
 @dataclass(frozen=True)

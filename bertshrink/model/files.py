@@ -18,6 +18,7 @@ from pathlib import Path
 from bertshrink.errors import ModelRefused, OutputError, RequestError
 
 MANIFEST = "MANIFEST.json"
+MODEL_CARD = "README.md"
 _CHUNK = 1 << 20
 
 
@@ -69,12 +70,17 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def seal(folder: Path) -> dict[str, dict[str, object]]:
-    """Write the manifest of a folder and sync every file in it; returns the manifest's entries."""
+    """Write the manifest of a folder and sync every file in it; returns the manifest's entries.
+
+    The model card is left out of it: people are meant to edit that.
+    """
     umask = os.umask(0)
     os.umask(umask)
     entries: dict[str, dict[str, object]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         path.chmod(0o666 & ~umask)  # safetensors leaves 0600, which a server's user could not read
+        if path.name == MODEL_CARD:
+            continue
         entries[path.relative_to(folder).as_posix()] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
         fsync(path)
     text = json.dumps({"schema": "bertshrink.manifest/1", "files": entries}, indent=1, sort_keys=True) + "\n"

@@ -46,13 +46,14 @@ def load_model(folder: Path, facts: Facts | None = None, source: str | None = No
 
 def folder_key(folder: Path, task: str) -> str:
     """What decides a model that was given: the content of its files and the task it is used for."""
-    names = sorted(p for p in folder.rglob("*") if p.is_file() and _matters(p))
+    names = sorted(p for p in (*folder.glob("*"), *folder.glob("[0-9]*_*/*")) if p.is_file() and _matters(p))
     return fingerprint(task, [(p.relative_to(folder).as_posix(), sha256_file(p)) for p in names])
 
 
 def _matters(path: Path) -> bool:
-    hidden = path.name.startswith(".") or path.suffix == ".md"
-    return not hidden and path.name not in (MANIFEST, STAGE_CARD, "report.json")
+    """Whether a file at the top, or in a sentence-transformers module's folder, can change what the model answers."""
+    kinds = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort")
+    return path.suffix in kinds and path.name not in (MANIFEST, STAGE_CARD, "report.json")
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -14,6 +14,7 @@ moved file is the same data and an edited one is not.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,7 @@ TEXT_COLUMNS = (
 LABEL_COLUMNS = ("label", "labels", "intent", "class", "sentiment", "Quality", "target")
 READERS = {".tsv": "csv", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
 _SPLITS = {"train": ("train",), "dev": ("dev", "valid", "validation", "eval", "test")}
+_SHARD = re.compile(r".+-\d+-of-\d+")
 DEV_SHARE = 10
 """Without a dev side, one text in this many becomes it."""
 
@@ -254,18 +256,19 @@ def _cut(split: Split) -> tuple[Split, Split]:
     )
 
 
-def _find(folder: Path, side: str) -> Path | None:
-    """The file of one side: by the first name in `_SPLITS` that is there."""
+def _find(folder: Path, side: str) -> list[Path]:
+    """The files of one side: by the first name in `_SPLITS` that is there; several where it is cut into shards."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READERS)
     for stem in _SPLITS[side]:
         for path in files:
             if path.stem.lower() == stem:
-                return path
+                return [path]
     for stem in _SPLITS[side]:
         for path in files:
             if path.stem.lower().startswith(stem):
-                return path
-    return None
+                shards = [p for p in files if _SHARD.fullmatch(p.stem) and p.stem.lower().startswith(f"{stem}-")]
+                return shards if path in shards else [path]
+    return []
 
 
 def _read_sides(settings: DataSettings) -> dict[str, Split]:
@@ -274,18 +277,19 @@ def _read_sides(settings: DataSettings) -> dict[str, Split]:
         path = local_path(settings.path)
         if path.is_dir():
             found = {side: _find(path, side) for side in _SPLITS}
-            sides = {side: _read_file(file, settings) for side, file in found.items() if file is not None}
+            sides = {side: _read_files(files, settings) for side, files in found.items() if files}
         elif path.is_file():
-            sides = {"train": _read_file(path, settings)}
+            sides = {"train": _read_files([path], settings)}
         else:
             sides = _read_hub(settings.path, settings)
     for side, name in (("train", settings.train), ("dev", settings.dev)):
         if name is not None:
-            sides[side] = _read_file(local_path(name), settings)
+            sides[side] = _read_files([local_path(name)], settings)
     return sides
 
 
-def _read_file(path: Path, settings: DataSettings) -> Split:
+def _read_files(files: list[Path], settings: DataSettings) -> Split:
+    path = files[0]
     if path.suffix.lower() not in READERS:
         raise RequestError(f"`{path}` is no text file that bertshrink reads", hint=f"kinds: {' '.join(READERS)}")
     if not path.is_file():
@@ -302,7 +306,7 @@ def _read_file(path: Path, settings: DataSettings) -> Split:
             options |= {"delimiter": "\t", "quoting": 3}
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(reader, data_files=str(path), split="train", **options)
+        rows = datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
     except Exception as error:  # each reader has its own errors, and `datasets` wraps them differently
         cause = error.__cause__ or error
         raise RequestError(f"`{path}` cannot be read as {path.suffix[1:]}: {cause}", where=str(path)) from error

@@ -15,15 +15,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import BertshrinkError, RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.facts import ARTIFACT_CARD
-from bertshrink.recipe.reader import Source
-from bertshrink.recipe.recipe import Recipe, build
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
+
+if TYPE_CHECKING:
+    from bertshrink.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -133,4 +134,7 @@ def _build(
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     stem = Path(model).name or "model"
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem).strip("-.") or "model"
+    from bertshrink.recipe.reader import Source
+    from bertshrink.recipe.recipe import build
+
     return build(Source("command line", values, places), text, default_name=f"{name}-{safe}-{digest}")

@@ -13,10 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bertshrink.errors import RequestError
 
@@ -52,6 +48,10 @@ def read_yaml(text: str, origin: str) -> Source:
     Raises:
         RequestError: no YAML, a key given twice, or no mapping.
     """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
     yaml = YAML(typ="rt")
     hint = "a recipe is a YAML mapping with `model:` and `stages:`; see `bertshrink recipe schema`"
     try:
@@ -69,7 +69,7 @@ def read_yaml(text: str, origin: str) -> Source:
         raise RequestError(f"this is no YAML: {error.problem}", where=where, hint=hint) from None
     except YAMLError as error:
         raise RequestError(f"this is no YAML: {str(error).splitlines()[0]}", where=origin, hint=hint) from None
-    if not isinstance(tree, CommentedMap):
+    if not isinstance(tree, dict):
         raise RequestError("the recipe is not a mapping of keys to values", where=origin, hint=hint)
     places: dict[Path, str] = {}
     return Source(origin, _plain(tree, (), origin, places), places)
@@ -77,19 +77,20 @@ def read_yaml(text: str, origin: str) -> Source:
 
 def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
     """Strip ruamel's types; note the place of each key and item on the way."""
-    if isinstance(node, CommentedMap):
+    marks: Any = getattr(node, "lc", None)
+    if isinstance(node, dict):
         found = {}
         for key, value in node.items():
-            if node.lc.data and key in node.lc.data:  # a key merged in by `<<` stands elsewhere
-                line, column = node.lc.key(key)
+            if marks.data and key in marks.data:  # a key merged in by `<<` stands elsewhere
+                line, column = marks.key(key)
                 places[(*path, str(key))] = f"{origin}:{line + 1}:{column + 1}"
             found[str(key)] = _plain(value, (*path, str(key)), origin, places)
         return found
-    if isinstance(node, CommentedSeq):
+    if isinstance(node, list):
         items = []
         for i, value in enumerate(node):
-            if node.lc.data and i in node.lc.data:  # an item under a tag has no place
-                line, column = node.lc.item(i)
+            if marks.data and i in marks.data:  # an item under a tag has no place
+                line, column = marks.item(i)
                 places[(*path, i)] = f"{origin}:{line + 1}:{column + 1}"
             items.append(_plain(value, (*path, i), origin, places))
         return items

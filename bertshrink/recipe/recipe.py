@@ -25,7 +25,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from bertshrink.errors import Faults, RequestError
-from bertshrink.meters.running import RunningSettings
+from bertshrink.meters.settings import RunningSettings
 from bertshrink.model.texts import DataSettings
 from bertshrink.recipe.reader import Source, fill, near, read_yaml
 from bertshrink.techniques import TECHNIQUES

@@ -78,7 +78,7 @@ DEFAULTS: dict[str, Defaults] = {
         temperature=0.05,
         states="all",
         dropout=False,
-        learning_rate=3e-4,
+        learning_rate=2e-4,
         epochs=2,
     ),
 }

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from bertshrink.errors import CheckFailed, ModelRefused, RequestError
+from bertshrink.errors import CheckFailed, ModelRefused, OutputError, RequestError
 from bertshrink.model.batches import Row
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.files import MANIFEST, output_errors, seal, verify
@@ -100,7 +101,8 @@ def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: W
             task=task,
         )
         trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
-        trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+        with _disk_errors(folder):
+            trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
     bench.history += [
         {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
         for entry in trainer.state.log_history
@@ -200,6 +202,17 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped 
         """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""
         super()._save_checkpoint(model, trial)
         seal(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """A full disk as `torch.save` tells it: a RuntimeError of its zip writer."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise OutputError(f"cannot write a checkpoint below `{folder}`", hint="free some space, then go on") from error
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
