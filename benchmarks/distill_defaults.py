@@ -54,7 +54,7 @@ def main() -> None:
             student = settings(teacher.copy(), bench)
             seconds = time.monotonic() - began
         num_tokens = sum(len(row["input_ids"]) for row in teacher.tokenize(texts.train.texts, None, args.max_length))
-        rate = num_tokens * settings.defaults(teacher.task).epochs / seconds
+        rate = num_tokens * bench.history[-1]["epoch"] / seconds
         found = {"settings": own, "before": before, "after": figures(student), "seconds": round(seconds, 1)}
         found |= {"tokens_per_s": round(rate), "loss": bench.history[-1]["loss"]}
         results["runs"].append(found)

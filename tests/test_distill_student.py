@@ -7,7 +7,7 @@ import torch
 
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES, shared_group
-from bertshrink.techniques.distill import DISTILBERT_LAYERS, Distill, every_other, kept_groups
+from bertshrink.techniques.distill import DISTILBERT_LAYERS, Distill, default_epochs, every_other, kept_groups
 from bertshrink.techniques.distill.student import reduce_layers
 from tests.tiny import sentences, tiny_encoder
 
@@ -113,3 +113,7 @@ def test_albert_that_cannot_share_is_refused_or_grows():
         assert mine
         for name, tensor in mine.items():
             assert torch.equal(tensor, given[name.replace(f"groups.{target}.", f"groups.{source}.")])
+
+
+def test_default_epochs_fall_with_the_size_of_the_data():
+    assert [default_epochs(n) for n in (10, 666, 1000, 2000, 2105, 10**6)] == [3, 3, 2, 1, 1, 1]

@@ -29,7 +29,7 @@ from bertshrink.model.task import map_labels
 from bertshrink.model.texts import check_labels
 from bertshrink.progress import Task
 from bertshrink.techniques.base import Workbench
-from bertshrink.techniques.distill import Distill, every_other
+from bertshrink.techniques.distill import Distill, default_epochs, every_other
 from bertshrink.techniques.distill.batching import Collator, LengthBuckets
 from bertshrink.techniques.distill.objective import Objective
 
@@ -66,14 +66,15 @@ def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: W
     dtype = torch.bfloat16 if _use_bfloat16(settings) else torch.float32
     collator = Collator(student.tokenizer, settings.mask_share if student.task == "mlm" else None)
     sampler = LengthBuckets([len(r["input_ids"]) for r in rows], settings.batch_size, settings.batch_tokens, bench.seed)
-    num_steps = max(1, math.ceil(weights.epochs * len(sampler)))
+    epochs = weights.epochs or default_epochs(len(sampler))
+    num_steps = max(1, math.ceil(epochs * len(sampler)))
     interval = settings.checkpoint_steps or max(1, math.ceil(num_steps / 10))
     torch.set_flush_denormal(True)
     if not weights.dropout:
         _drop_dropout(student)
     num_tokens = sum(len(r["input_ids"]) for r in rows)
     bench.note(
-        f"trained {weights.epochs:g} epochs of {len(rows)} texts ({num_tokens} tokens) in {num_steps} steps, "
+        f"trained {epochs:g} epochs of {len(rows)} texts ({num_tokens} tokens) in {num_steps} steps, "
         f"{str(dtype).removeprefix('torch.')} arithmetic, learning rate {weights.learning_rate:g}, loss weights "
         f"soft {weights.soft:g}, task {weights.task:g}, hidden {weights.hidden:g} ({weights.states}), "
         f"T {weights.temperature:g}"
@@ -84,14 +85,14 @@ def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: W
     if start is not None:
         bench.progress.log(f"going on from step {done} of {num_steps}")
         bench.note(f"went on from the checkpoint of step {done}")
-    total = weights.epochs * num_tokens
+    total = epochs * num_tokens
     with (
         output_errors(folder),
         bench.progress.task("distill", total, "tokens", done=total * done / num_steps) as task,
     ):
         trainer = DistillTrainer(
             model=student.model,
-            args=_arguments(folder, settings, weights.epochs, weights.learning_rate, num_steps, interval, bench.seed),
+            args=_arguments(folder, settings, epochs, weights.learning_rate, num_steps, interval, bench.seed),
             train_dataset=list(zip(rows, labels, strict=True)),
             data_collator=collator,
             teacher=_frozen(teacher, dtype),
