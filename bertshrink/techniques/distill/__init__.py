@@ -127,9 +127,7 @@ class Distill(Technique):
     )
     unshare: bool = Field(False, description="let a layer-shared student (ALBERT) grow where sharing cannot be kept")
     epochs: float | None = Field(
-    epochs: float | None = Field(
         None, gt=0, le=1000, description="passes over the training texts; default: 1 to 3, fewer the more texts; MLM 3"
-    )
     )
     learning_rate: float | None = Field(None, gt=0, lt=1, description="peak of the linear schedule")
     batch_size: int = Field(32, ge=1, description="texts per step, at most; batches hold texts of like length")
