@@ -26,6 +26,7 @@ from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_fac
 from bertshrink.model.files import write_text
 from bertshrink.model.proof import describe, folder_key, load_model, prove
 from bertshrink.model.store import Store, Target, fingerprint
+from bertshrink.model.task import TASKS
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan, PlannedStage
 from bertshrink.report.measurement import Measurement
@@ -232,7 +233,8 @@ class _Run:
         reference = self.standing[0]
         stored = self._stored_reference()
         if stored is None:
-            snapshot = self._snapshot(reference.load(), reference.folder, REFERENCE, self.recipe.model, "reference")
+            label = Path(self.recipe.model).name or self.recipe.model
+            snapshot = self._snapshot(reference.load(), reference.folder, REFERENCE, label, "reference")
             snapshot.path = str(reference.folder) if sources.is_path(self.recipe.model) else None
             self.store.write_entry("reference.json", self._reference_key(), snapshot.model_dump(mode="json"))
         else:
@@ -287,6 +289,7 @@ class _Run:
             own.path, own.notes, own.history = stage.name, bench.notes, bench.history
             own.seconds = round(time.monotonic() - began, 3)
             beside = [self._baseline(bench.work, stage, name, label, m) for name, label, m in bench.baselines]
+            own.notes += [note for other in beside if (note := self._gap(own, other)) is not None]
             return {"snapshots": [s.model_dump(mode="json") for s in (own, *beside)]}
 
         card = self.store.save(stage.name, key, fill)
@@ -308,6 +311,18 @@ class _Run:
         snapshot = self._snapshot(model, folder, f"{stage.name}/{name}", label, "baseline")
         shutil.rmtree(folder)
         return snapshot
+
+    def _gap(self, own: Snapshot, other: Snapshot) -> str | None:
+        """How much of what `other` lacks to the reference the stage's result makes good, in the task's headline
+        metric.
+        """
+        metric = TASKS[self.plan.task].headline
+        found = [snapshot.find(metric) for snapshot in (self.report.reference, own, other)]
+        values = [m.value for m in found if m is not None]
+        if len(values) < 3 or values[0] <= values[2]:
+            return None
+        share = (values[1] - values[2]) / (values[0] - values[2])
+        return f"it closes {100 * share:.1f} % of the gap in {metric} between `{other.label}` and the reference"
 
     def _compared(self, name: str) -> None:
         folder = sources.fetch(name, self.recipe.place("compare"))
