@@ -6,7 +6,7 @@ import torch
 
 from bertshrink.model.batches import by_length, pad
 from bertshrink.techniques.distill.batching import Collator, LengthBuckets, mask_tokens
-from bertshrink.techniques.distill.objective import IGNORED
+from bertshrink.techniques.distill.losses import IGNORED
 from tests.tiny import sentences, tiny_encoder, tiny_tokenizer
 
 

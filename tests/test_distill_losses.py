@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from bertshrink.techniques.distill.losses import hidden_cosine, similarity_structure, soft_targets, vector_cosine
+from bertshrink.techniques.distill.losses import (
+    IGNORED,
+    hard_targets,
+    hidden_cosine,
+    similarity_structure,
+    soft_targets,
+    vector_cosine,
+)
 
 
 def slow_kl(student, teacher, temperature):
@@ -47,6 +54,13 @@ def test_soft_targets_gradient_hardly_depends_on_temperature(noise):
         soft_targets(student, teacher, temperature).backward()
         sizes.append(float(student.grad.norm()))
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_hard_targets_are_the_mean_over_labelled_rows_and_0_without_any(noise):
+    student, labels = noise(4, 5), torch.tensor([2, IGNORED, 0, IGNORED])
+    expected = -student.log_softmax(dim=-1)[[0, 2], [2, 0]].mean()
+    assert float(hard_targets(student, labels)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(hard_targets(student, torch.full((4,), IGNORED))) == 0
 
 
 def test_hidden_cosine_counts_attended_tokens_only():

@@ -55,6 +55,13 @@ def test_a_list_of_layers_must_rise_from_one(keep):
         Distill(keep=keep)
 
 
+@pytest.mark.parametrize(("keep", "number"), [((1, 2), 2), ("distilbert", 6)])
+def test_keep_and_layers_must_say_the_same(keep, number):
+    assert Distill(keep=keep, layers=number).num_kept == number
+    with pytest.raises(ValueError, match=f"`keep` names {number} layers, `layers` says 3"):
+        Distill(keep=keep, layers=3)
+
+
 def test_kept_groups_against_trying_every_number_of_groups():
     """Oracle: a stock model can share so if some number of groups gives each chosen layer its own group in order."""
     for num_layers, num_groups in ((4, 1), (4, 2), (6, 2), (6, 3), (12, 3), (5, 2)):

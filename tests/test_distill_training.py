@@ -127,6 +127,12 @@ def test_divergence_is_a_failed_check_not_a_number(tmp_path):
         Distill(layers=2, epochs=1)(teacher.copy(), workbench(teacher, tmp_path))
 
 
+def test_a_batch_without_a_masked_token_is_no_divergence(tmp_path):
+    teacher = tiny_encoder("bert", "mlm")
+    settings = Distill(layers=2, epochs=1, batch_size=1, mask_share=0.01)
+    assert settings(teacher.copy(), workbench(teacher, tmp_path, num_train=8)).shape.num_layers == 2
+
+
 def test_labels_that_are_not_the_teachers_are_refused(tmp_path):
     teacher = tiny_encoder()
     bench = workbench(teacher, tmp_path)
@@ -136,12 +142,35 @@ def test_labels_that_are_not_the_teachers_are_refused(tmp_path):
         Distill(layers=2)(teacher.copy(), bench)
 
 
-def test_states_are_aligned_with_the_layers_they_came_from():
-    teacher = tiny_encoder()
-    student = reduce_layers(teacher, (1, 3))
-    assert align(student, teacher, (1, 3)) == [(1, 1), (2, 3)]
-    assert align(student, teacher, (1, 2)) == [(1, 2), (2, 4)]  # made smaller before: spread over the depth
-    assert align(teacher, teacher, (1, 2, 3, 4)) == [(i, i) for i in range(1, 5)]
+@pytest.mark.parametrize(
+    ("chosen", "num_layers", "depth", "expected"),
+    [
+        ((1, 3, 6), 6, 6, (1, 3, 6)),  # cut from the teacher
+        ((1, 2, 3), 6, 6, (1, 2, 6)),  # likewise, but the last states belong together
+        ((1, 2, 3, 4), 4, 4, (1, 2, 3, 4)),  # the teacher's own depth
+        ((1, 2), 2, 6, (3, 6)),  # made smaller before
+        ((2, 4), 4, 6, (3, 6)),  # cut twice: layer 2 of 4 was never the teacher's layer 2
+    ],
+)
+def test_states_are_aligned_with_the_layers_they_came_from(chosen, num_layers, depth, expected):
+    assert align(chosen, num_layers, depth) == list(enumerate(expected, start=1))
+
+
+def test_a_student_cut_twice_is_compared_with_the_teachers_last_state(tmp_path, monkeypatch):
+    from bertshrink.techniques.distill import training
+
+    seen = []
+
+    class Spy(training.Objective):
+        def __init__(self, task, weights, aligned, pooling=None):
+            seen.append(aligned)
+            super().__init__(task, weights, aligned, pooling)
+
+    monkeypatch.setattr(training, "Objective", Spy)
+    teacher = tiny_encoder(num_hidden_layers=6)
+    first = Distill(layers=4, epochs=1)(teacher.copy(), workbench(teacher, tmp_path / "1"))
+    Distill(layers=2, epochs=1)(first, workbench(teacher, tmp_path / "2"))
+    assert seen == [[(1, 2), (2, 3), (3, 5), (4, 6)], [(1, 3), (2, 6)]]
 
 
 def test_history_is_plain_numbers(tmp_path):

@@ -150,11 +150,12 @@ class Distill(Technique):
 
     @model_validator(mode="after")
     def _together(self) -> Distill:
-        if self.keep != "every-other" and not isinstance(self.keep, str):
-            if self.layers is not None and self.layers != len(self.keep):
-                raise ValueError(f"`keep` names {len(self.keep)} layers, `layers` says {self.layers}")
-            if not self.keep or list(self.keep) != sorted(set(self.keep)) or self.keep[0] < 1:
-                raise ValueError("`keep` must list layers counted from 1, each once, in rising order")
+        if self.layers is not None and self.layers != self.num_kept:
+            raise ValueError(f"`keep` names {self.num_kept} layers, `layers` says {self.layers}")
+        if isinstance(self.keep, tuple) and (
+            not self.keep or list(self.keep) != sorted(set(self.keep)) or self.keep[0] < 1
+        ):
+            raise ValueError("`keep` must list layers counted from 1, each once, in rising order")
         return self
 
     def needs(self) -> frozenset[Need]:
@@ -181,11 +182,13 @@ class Distill(Technique):
         """
         if isinstance(self.keep, tuple):
             if self.keep[-1] > num_layers:
-                raise RequestError(f"`keep` names layer {self.keep[-1]}; the model has {num_layers}")
+                hint = f"name layers from 1 to {num_layers}"
+                raise RequestError(f"`keep` names layer {self.keep[-1]}; the model has {num_layers}", hint=hint)
             return self.keep
         if self.keep == "distilbert":
-            if num_layers != 12 or self.layers not in (None, 6):
-                raise RequestError(f"`keep: distilbert` makes 6 layers of 12; the model has {num_layers}")
+            if num_layers != 12:
+                hint = f"leave `keep` out and say `layers: {max(1, num_layers // 2)}`"
+                raise RequestError(f"`keep: distilbert` makes 6 layers of 12; the model has {num_layers}", hint=hint)
             return DISTILBERT_LAYERS
         number = num_layers if self.layers is None else self.layers
         if not 1 <= number <= num_layers:
@@ -220,7 +223,10 @@ class Distill(Technique):
                 hint="its soft targets are the teacher's sentence vectors: use `soft_weight`",
             )
         if weights.soft == weights.task == weights.hidden == 0:
-            raise RequestError("every loss weight is 0: there is nothing to learn from")
+            raise RequestError(
+                "every loss weight is 0: there is nothing to learn from",
+                hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",
+            )
         if not facts.anatomy.is_shared:
             return replace(facts, shape=replace(shape, num_layers=len(chosen), num_groups=len(chosen)))
         groups = kept_groups(chosen, shape.num_layers, shape.num_groups)
@@ -241,12 +247,12 @@ class Distill(Technique):
 
         if not isinstance(model, Encoder):
             raise RequestError("`distill` takes an encoder, not an artifact")
-        student = model
-        chosen = self.chosen(model.shape.num_layers)
-        if len(chosen) < model.shape.num_layers:
+        student, num_layers = model, model.shape.num_layers
+        chosen = self.chosen(num_layers)
+        if len(chosen) < num_layers:
             student = reduce_layers(model, chosen, unshare=self.unshare)
-            bench.note(f"the student is the model's layers {', '.join(map(str, chosen))} of {model.shape.num_layers}")
+            bench.note(f"the student is the model's layers {', '.join(map(str, chosen))} of {num_layers}")
             if student.shape.num_groups > model.shape.num_groups and model.anatomy.is_shared:
                 bench.note(f"sharing was given up: {model.shape.num_groups} groups of weights grew to {len(chosen)}")
             bench.baseline("untrained", f"{len(chosen)} layers, untrained", student.copy())
-        return train(student, self, chosen, bench)
+        return train(student, self, chosen, num_layers, bench)

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedTokenizerBase
 
 from bertshrink.model.batches import Row, pad
-from bertshrink.techniques.distill.objective import IGNORED
+from bertshrink.techniques.distill.losses import IGNORED
 
 BUCKET_BATCHES = 50
 """Rows are sorted by length within this many batches: padding falls under 5 % while batches stay random."""

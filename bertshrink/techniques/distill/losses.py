@@ -1,4 +1,5 @@
-"""The losses of distillation: pure functions of tensors, each a mean, each 0 when student and teacher agree.
+"""The losses of distillation: pure functions of tensors, each a mean. Those that compare with the teacher are 0 when
+the student agrees with it.
 
 B batch, L length, N rows, C classes, H hidden size
 """
@@ -8,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+IGNORED = -100
+"""The label of a token that has none: cross-entropy's own default."""
 
 
 def soft_targets(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:
@@ -19,6 +23,14 @@ def soft_targets(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> 
     student = functional.log_softmax(student_NC.float() / temperature, dim=-1)
     teacher = functional.log_softmax(teacher_NC.float() / temperature, dim=-1)
     return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def hard_targets(student_NC: Tensor, labels_N: Tensor) -> Tensor:
+    """Cross-entropy with the labels, the mean over the rows that have one; 0 where none has, as in a batch of short
+    texts none of whose tokens was masked (cross-entropy's own mean would be 0 / 0).
+    """
+    total = functional.cross_entropy(student_NC.float(), labels_N, ignore_index=IGNORED, reduction="sum")
+    return total / (labels_N != IGNORED).sum().clamp(min=1)
 
 
 def hidden_cosine(student_BLH: Tensor, teacher_BLH: Tensor, mask_BL: Tensor) -> Tensor:

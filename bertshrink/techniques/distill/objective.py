@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bertshrink.engines.torch_engine import pool
 from bertshrink.model.facts import Pooling
 from bertshrink.techniques.distill import Defaults
-from bertshrink.techniques.distill.losses import hidden_cosine, similarity_structure, soft_targets, vector_cosine
-
-IGNORED = -100
-"""The label of a token that has none: cross-entropy's own default."""
+from bertshrink.techniques.distill.losses import (
+    hard_targets,
+    hidden_cosine,
+    similarity_structure,
+    soft_targets,
+    vector_cosine,
+)
 
 
 class Objective:
@@ -80,5 +82,5 @@ class Objective:
             labels = labels[attended] if labels is not None else None
         parts = {"soft": (weights.soft, soft_targets(student, teacher, weights.temperature))} if weights.soft else {}
         if weights.task and labels is not None:
-            parts["task"] = (weights.task, functional.cross_entropy(student.float(), labels, ignore_index=IGNORED))
+            parts["task"] = (weights.task, hard_targets(student, labels))
         return parts

@@ -38,13 +38,14 @@ _LOGS = 100
 """Points on the training curves."""
 
 
-def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: Workbench) -> Encoder:
+def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_layers: int, bench: Workbench) -> Encoder:
     """Teach `student` in place and return it, in eval mode.
 
     Args:
         student: its layers are the incoming model's layers `chosen`.
         settings: of the stage.
         chosen: counted from 1; they say which hidden states belong together.
+        num_layers: of the incoming model.
         bench: texts, teacher, seed, work folder.
 
     Raises:
@@ -55,7 +56,7 @@ def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: W
     if teacher is None or bench.texts is None:
         raise RequestError("`distill` needs a teacher and texts", hint="name texts with `data:` or `--data`")
     weights = settings.defaults(student.task)
-    aligned = align(student, teacher, chosen)
+    aligned = align(chosen, num_layers, teacher.shape.num_layers)
     if weights.hidden and student.shape.hidden_size != teacher.shape.hidden_size:
         raise RequestError(
             f"student and teacher have hidden sizes {student.shape.hidden_size} and {teacher.shape.hidden_size}: "
@@ -114,18 +115,25 @@ def train(student: Encoder, settings: Distill, chosen: tuple[int, ...], bench: W
     return student
 
 
-def align(student: Encoder, teacher: Encoder, chosen: tuple[int, ...]) -> list[tuple[int, int]]:
+def align(chosen: tuple[int, ...], num_layers: int, depth: int) -> list[tuple[int, int]]:
     """(student state, teacher state) pairs to be compared.
 
-    A student cut from the teacher follows the layers it was cut from; one that another stage made smaller is spread
-    over the teacher's depth by the every-other rule.
+    A student cut from a model as deep as the teacher follows the layers it was cut from. The layers of a shallower one
+    are not the teacher's of the same number, so its student is spread over the teacher's depth by the every-other rule.
+    The last states always belong together, since head and pooling read them.
+
+    Args:
+        chosen: layers of the incoming model that the student has, counted from 1.
+        num_layers: of the incoming model.
+        depth: layers of the teacher.
+
+    Raises:
+        RequestError: the incoming model has more layers than the teacher.
     """
-    depth = teacher.shape.num_layers
-    if max(chosen) > depth or student.shape.num_layers != len(chosen):
-        raise RequestError(f"the student's layers {chosen} are not among the teacher's {depth}")
-    if len(chosen) < depth and chosen == tuple(range(1, len(chosen) + 1)):
-        chosen = every_other(depth, len(chosen))
-    return [(i + 1, layer) for i, layer in enumerate(chosen)]
+    if num_layers > depth:
+        raise RequestError(f"the model has {num_layers} layers, its teacher {depth}: it cannot be taught")
+    origins = chosen if num_layers == depth else every_other(depth, len(chosen))
+    return list(enumerate((*origins[:-1], depth), start=1))
 
 
 class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
