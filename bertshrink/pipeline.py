@@ -164,7 +164,8 @@ class _Run:
         from bertshrink.model.texts import load
 
         self.progress.log(f"reading {self.plan.data.path or self.plan.data.train}")
-        return load(self.plan.data)
+        texts = load(self.plan.data)
+        return texts.apart() if self.plan.task == "embedding" else texts
 
     @property
     def max_length(self) -> int | None:
@@ -173,19 +174,24 @@ class _Run:
 
     @cached_property
     def exam(self) -> Exam | None:
-        """The dev texts with the reference's answers, prepared when the first model is to be judged."""
+        """The dev texts, prepared when the first model is to be judged."""
         if self.texts is None or not self.recipe.measure.quality:
             return None
         from bertshrink.meters.quality import Exam
 
-        reference = self.standing[0].load()
-        exam = Exam.prepare(reference, self.texts, self.max_length, self.recipe.seed)
-        self.progress.log("judging the reference on the dev texts")
-        exam.sit(reference)
-        return exam
+        return Exam.prepare(self.standing[0].load(), self.texts, self.max_length, self.recipe.seed)
 
     def _quality(self, model: Model) -> list[Measurement]:
-        return self.exam.sit(model) if self.exam is not None else []
+        """A model's figures; the reference sits first, once, whoever is asked about."""
+        if self.exam is None:
+            return []
+        if self.exam.reference is None:
+            reference = self.standing[0].load()
+            self.progress.log("judging the reference on the dev texts")
+            found = self.exam.sit(reference)
+            if model is reference:
+                return found
+        return self.exam.sit(model)
 
     def _texts_into_report(self) -> None:
         texts = self.texts
@@ -328,12 +334,11 @@ class _Run:
         folder = sources.fetch(name, self.recipe.place("compare"))
         taken = {standing.name for standing in self.standing}
         unique = next(n for n in (name, *(f"{name} ({i})" for i in range(2, 100))) if n not in taken)
-        standing = _Standing(unique, folder, folder_key(folder, self.plan.task), source=name)
+        is_artifact = (folder / ARTIFACT_CARD).is_file()
+        facts = None if is_artifact else read_facts(folder, self.recipe.task)
+        standing = _Standing(unique, folder, folder_key(folder, self.recipe.task), facts, name)
         self.standing.append(standing)
-        model = standing.load()
-        if self.exam is not None and model.task != self.plan.task:
-            raise RequestError(f"`{name}` is for `{model.task}`, the first model for `{self.plan.task}`")
-        self.report.snapshots.append(self._snapshot(model, folder, unique, unique, "compared"))
+        self.report.snapshots.append(self._snapshot(standing.load(), folder, unique, unique, "compared"))
 
     def _snapshot(self, model: Model, folder: Path, name: str, label: str, role: Any) -> Snapshot:
         """Size and quality of a model that lies in `folder`."""

@@ -363,6 +363,28 @@ def test_distill_from_end_to_end(here, capsys):
     assert (found["shape"]["layers"], found["task"], found["labels"]) == (2, "classification", ["negative", "positive"])
 
 
+def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkeypatch):
+    """Masked language models compared as sentence encoders; the texts are pairs, of which each side is one."""
+    from bertshrink.meters.quality import Exam
+    from bertshrink.pipeline import _Run
+
+    for name, seed in (("a", 1), ("b", 2)):
+        (here / name).mkdir()
+        tiny_encoder("bert", "mlm", seed=seed).save(here / name)
+    lines = [f"{one}\t{two}" for one, two in zip(sentences(12), sentences(12, seed=5), strict=True)]
+    (here / "pairs.tsv").write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n")
+    sat = []
+    original = Exam._answers
+    monkeypatch.setattr(Exam, "_answers", lambda exam, model: sat.append(model.source) or original(exam, model))
+    monkeypatch.setattr(_Run, "_running", lambda run: None)
+    command = ["bench", "./a", "./b", "--data", "pairs.tsv", "--task", "embedding", "--length", "8", "--json"]
+    assert run(command) == 0, capsys.readouterr().err
+    report = json.loads(capsys.readouterr().out)
+    assert [s["facts"]["task"] for s in report["snapshots"]] == ["embedding", "embedding"]
+    assert report["data"]["train"] + report["data"]["dev"] >= 23
+    assert sat == ["./a", "./b"], "each is judged once"
+
+
 def test_a_damaged_stage_is_refused_not_used(here, capsys):
     assert run(DISTILL) == 0
     (stage,) = (here / "runs").glob("*/01-distill")

@@ -7,7 +7,7 @@ import pytest
 
 from bertshrink.errors import BertshrinkError, Faults, MissingPart, ModelRefused, RequestError
 from bertshrink.model import source
-from bertshrink.recipe.plan import prove, with_measure
+from bertshrink.recipe.plan import prove
 from bertshrink.recipe.recipe import read_recipe
 from tests.folders import artifact_folder, model_folder
 
@@ -40,7 +40,7 @@ def test_a_plan_that_fits(plan):
     assert (found.kind, found.task, found.facts.labels) == ("encoder", "classification", ("negative", "positive"))
     assert [stage.name for stage in found.stages] == ["01-distill", "02-export", "03-quantize"]
     assert found.stages[1].place == "r.yaml:3:34"
-    assert with_measure(found, latency=False).recipe.measure.latency is False
+    assert found.recipe.with_measure(latency=False).measure.latency is False
     found = plan("model: ./a\nstages: [quantize]")
     assert (found.kind, found.task, found.facts) == ("artifact", "classification", None)
 
@@ -162,6 +162,26 @@ def test_models_to_compare_are_proven_too(plan, tmp_path):
     (fault,) = faults_of(plan, "model: ./m\ndata: d.tsv\ncompare: [./m, ./other]")
     assert (fault.where, "is for `mlm`, the first model for `classification`" in fault.what) == ("r.yaml:3:16", True)
     assert plan("model: ./m\ncompare: [./other]"), "size and speed may be compared across tasks"
+
+
+def test_models_to_compare_must_have_the_first_ones_classes(plan, tmp_path):
+    model_folder(tmp_path / "turned", id2label={"0": "Positive", "1": "Negative"})
+    model_folder(tmp_path / "unnamed", id2label=None)
+    assert plan("model: ./m\ndata: d.tsv\ncompare: [./turned, ./unnamed]")
+    model_folder(tmp_path / "other", id2label={"0": "good", "1": "bad"})
+    (fault,) = faults_of(plan, "model: ./m\ndata: d.tsv\ncompare: [./other]")
+    assert "has the classes `good`, `bad`" in fault.what and fault.where == "r.yaml:3:11"
+    assert plan("model: ./m\ncompare: [./other]"), "size and speed may be compared across classes"
+
+
+def test_input_lengths_fit_every_model_before_anything_runs(plan, tmp_path):
+    assert plan("model: ./m").recipe.measure.latency.length == (32, 64), "the default ones are cut"
+    model_folder(tmp_path / "short", max_position_embeddings=16)
+    assert plan("model: ./m\ncompare: [./short]").recipe.measure.latency.length == (16,)
+    asked = "measure:\n  latency: {length: [8, 32]}"
+    assert plan(f"model: ./m\n{asked}").recipe.measure.latency.length == (8, 32)
+    (fault,) = faults_of(plan, f"model: ./m\ncompare: [./short]\n{asked}")
+    assert (fault.where, "length 32 is more than `./short` takes: 16" in fault.what) == ("r.yaml:4:13", True)
 
 
 def test_a_hub_name_without_a_hub(plan):

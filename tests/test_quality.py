@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from bertshrink.errors import CheckFailed
-from bertshrink.meters.quality import Exam, neighbour_recall, pair_spearman, pseudo_perplexity
+from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.meters.quality import Exam, likelihood, neighbour_recall, pair_spearman, pseudo_perplexity
 from bertshrink.model.texts import Split, Texts
 from tests.tiny import sentences, tiny_encoder
 
@@ -51,8 +51,8 @@ def test_likeness_ignores_rotation_and_scale(vectors):
 
 def test_pseudo_perplexity_by_hand():
     logits = np.log(np.array([[0.5, 0.5], [0.25, 0.75]]))
-    assert pseudo_perplexity(logits, np.array([0, 0])) == pytest.approx(math.sqrt(1 / (0.5 * 0.25)))
-    assert pseudo_perplexity(np.zeros((3, 7)), np.array([0, 1, 2])) == pytest.approx(7)
+    assert pseudo_perplexity(likelihood(logits, np.array([0, 0]))) == pytest.approx(math.sqrt(1 / (0.5 * 0.25)))
+    assert pseudo_perplexity(likelihood(np.zeros((3, 7)), np.array([0, 1, 2]))) == pytest.approx(7)
 
 
 def exam_of(task, labels=None):
@@ -88,6 +88,89 @@ def test_masks_are_fixed_by_the_seed_and_spare_special_tokens():
     for row, at, truth in zip(exam.rows, exam.positions, exam.truth, strict=True):
         assert at and all(row["input_ids"][i] == encoder.tokenizer.mask_token_id for i in at)
         assert not special & set(truth)
+
+
+def test_masked_figures_equal_a_loop_over_texts():
+    encoder, exam = exam_of("mlm")
+    right, total, logs = 0, 0, 0.0
+    for row, at, truth in zip(exam.rows, exam.positions, exam.truth, strict=True):
+        (out,) = encoder.predict([row])
+        for i, token in zip(at, truth, strict=True):
+            logits = out["logits"][i].astype(np.float64)
+            right += int(logits.argmax() == token)
+            logs += logits[token] - np.log(np.exp(logits).sum())
+            total += 1
+    found = {m.metric: m.value for m in exam.sit(encoder)}
+    assert found["masked_accuracy"] == pytest.approx(right / total)
+    assert found["pseudo_perplexity"] == pytest.approx(math.exp(-logs / total), rel=1e-4)
+
+
+def with_other_tokens(encoder):
+    """The same model behind another tokenizer: the word of id n is that of id n - 3, its embedding moved along."""
+    import json
+
+    import torch
+    import transformers
+    from tokenizers import Tokenizer
+
+    given = json.loads(encoder.tokenizer.backend_tokenizer.to_str())
+    vocab = given["model"]["vocab"]
+    words = [word for word in vocab if not word.startswith("[")]
+    ids = dict(zip(words, [vocab[word] for word in words[3:] + words[:3]], strict=True))
+    given["model"]["vocab"] = vocab | ids
+    names = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
+    special = {name: getattr(encoder.tokenizer, name) for name in names}
+    backend = Tokenizer.from_str(json.dumps(given))
+    other = encoder.copy()
+    other.tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_input_names=encoder.tokenizer.model_input_names, **special
+    )
+    table = other.model.get_input_embeddings().weight
+    with torch.no_grad():
+        table[[ids[word] for word in words]] = table[[vocab[word] for word in words]].clone()
+    return other
+
+
+@pytest.mark.parametrize(("task", "metric"), [("embedding", "spearman"), ("classification", "agreement")])
+def test_each_model_reads_the_texts_with_its_own_tokenizer(task, metric):
+    encoder, exam = exam_of(task)
+    exam.sit(encoder)
+    other = with_other_tokens(encoder)
+    assert other.tokenize(["good film"]) != encoder.tokenize(["good film"])
+    assert {m.metric: m.value for m in exam.sit(other)}[metric] == pytest.approx(1, abs=1e-4)
+
+
+def test_masked_tokens_bind_models_to_one_vocabulary():
+    encoder, exam = exam_of("mlm")
+    exam.sit(encoder)
+    with pytest.raises(RequestError, match="into other tokens"):
+        exam.sit(with_other_tokens(encoder))
+
+
+def test_a_model_of_shorter_inputs_reads_less():
+    encoder = tiny_encoder()
+    split = Split(tuple(sentences(12, shortest=50, longest=60)))
+    exam = Exam.prepare(encoder, Texts("long", split, split), None, 0)
+    exam.sit(encoder)
+    short = tiny_encoder(max_position_embeddings=16)
+    short.max_length = 16
+    assert exam.sit(short)[0].metric == "agreement"
+
+
+def test_classes_are_compared_by_name():
+    import torch
+
+    encoder, exam = exam_of("classification", tuple(["positive", "negative"] * 15))
+    expected = {m.metric: m.value for m in exam.sit(encoder)}
+    turned = encoder.copy()
+    with torch.no_grad():
+        for parameter in turned.model.classifier.parameters():
+            parameter.copy_(parameter.flip(0).clone())
+    turned.model.config.id2label = {0: "Positive", 1: "Negative"}
+    assert {m.metric: m.value for m in exam.sit(turned)} == expected
+    turned.model.config.id2label = {0: "good", 1: "bad"}
+    with pytest.raises(RequestError, match="has the classes `good`, `bad`, the first model `negative`, `positive`"):
+        exam.sit(turned)
 
 
 def test_outputs_that_are_not_finite_are_refused():

@@ -218,6 +218,8 @@ def test_files_that_hold_no_text(tmp_path, name, content, message):
     with pytest.raises(RequestError, match=message) as caught:
         load(DataSettings(train=str(path), dev=str(path)))
     assert caught.value.hint or caught.value.where
+    with pytest.raises(RequestError, match=message):
+        load(DataSettings(path=str(path)))
 
 
 def test_an_empty_side(tmp_path):
@@ -278,6 +280,17 @@ def test_an_overlap_is_told(tmp_path):
     write_tsv(tmp_path / "train.tsv", ROWS[:30])
     write_tsv(tmp_path / "dev.tsv", ROWS[28:])
     assert load(DataSettings(path=str(tmp_path))).notes == ("2 texts of the dev side are in the training side, too",)
+
+
+def test_pairs_apart_are_texts_of_their_own_each_once():
+    pairs = Split(("a", "b"), ("b", " "), (0, 1))
+    texts = Texts("d", pairs, Split(("c",)), ("n",))
+    found = texts.apart()
+    assert (found.train, found.dev) == (Split(("a", "b")), Split(("c",)))
+    assert found.notes[0] == "n" and "2 in train, 1 in dev" in found.notes[1]
+    assert found.fingerprint != texts.fingerprint
+    alone = Texts("d", Split(("a",), labels=(0,)), Split(("c",)))
+    assert alone.apart() is alone
 
 
 def test_a_split_is_a_sequence_of_rows():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from bertshrink.errors import MissingPart, RequestError
-from bertshrink.recipe.plan import prove, with_measure
+from bertshrink.recipe.plan import prove
 from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
 
@@ -37,9 +37,7 @@ def carry_out(
     Raises:
         BertshrinkError: whatever went wrong; nothing is written at `output` then.
     """
-    plan = prove(recipe)
-    if not with_latency:
-        plan = with_measure(plan, latency=False)
+    plan = prove(recipe if with_latency else recipe.with_measure(latency=False))
     if output is not None and not plan.stages:
         raise RequestError("the recipe has no stages, so there is no model to write", where="-o", hint="leave it out")
     _require_ml()
@@ -74,7 +72,7 @@ def carry_out(
 
 
 def _draw(report: Report, folder: Path) -> Path:
-    """Write the report's page and its Markdown beside its JSON, unless those there are already of this report."""
+    """Write the report's page and its Markdown beside its JSON; returns the page."""
     from bertshrink.model.files import write_text
     from bertshrink.report.render import html, markdown
 

@@ -4,7 +4,7 @@
     embedding        spearman: rank correlation of the cosines of all pairs of texts with the reference's
                      recall@10: share of the reference's ten nearest texts that are among the model's ten
     mlm              masked_accuracy, pseudo_perplexity (against the masked tokens); agreement (same token as the
-    reference)
+                     reference)
 
 All in float32 and over every dev text (embedding: at most `MAX_PAIRED`, since pairs grow with the square). For the
 reference itself the figures of likeness are 1 by definition and stand there as the scale.
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.errors import CheckFailed
-from bertshrink.model.task import TASKS, map_labels
+from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.model.batches import by_length, predict
+from bertshrink.model.task import TASKS, map_labels, match_classes
 from bertshrink.report.measurement import Better, Conditions, Measurement
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.batches import Row
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.texts import Texts
+    from bertshrink.model.texts import Split, Texts
 
     Floats = NDArray[np.floating[Any]]
 
@@ -37,15 +38,23 @@ MAX_PAIRED = 2000
 
 NEIGHBOURS = 10
 MASK_SHARE = 0.15
+MASKED_BATCH_TOKENS = 1024
+"""Their logits over BERT's vocabulary take 125 MB, over XLM-RoBERTa's 1 GB."""
 
 
 @dataclass
 class Exam:
-    """The dev texts of a run, tokenized once, and the reference's answers.
+    """The dev texts of a run and the reference's answers.
+
+    Every model reads the texts with its own tokenizer and up to its own longest input. Only masked tokens bind all
+    models to one vocabulary: they are the question itself.
 
     Attributes:
         task: a name in `TASKS`.
-        rows: tokenized dev texts; for MLM with masks in place.
+        dev: the texts.
+        max_length: cap on tokens per text; None: each model's own.
+        labels: the reference's class names, in whose order logits are compared.
+        rows: the dev texts as the reference's tokenizer cuts them; for MLM with masks in place.
         truth: class numbers, or for MLM the masked positions' tokens per row; None where nothing is labelled.
         positions: MLM: masked positions per row.
         conditions: data set, split, number of texts.
@@ -53,6 +62,9 @@ class Exam:
     """
 
     task: str
+    dev: Split
+    max_length: int | None
+    labels: tuple[str, ...]
     rows: list[Row]
     truth: list[Any] | None
     positions: list[list[int]] | None
@@ -61,7 +73,7 @@ class Exam:
 
     @classmethod
     def prepare(cls, model: Encoder | Artifact, texts: Texts, max_length: int | None, seed: int) -> Exam:
-        """Tokenize the dev texts with the reference's tokenizer.
+        """Set the questions to the reference.
 
         Raises:
             RequestError: labels that are not the model's.
@@ -75,34 +87,70 @@ class Exam:
             truth = list(map_labels(dev.labels, model.labels, texts.name, dev.label_names))
         elif model.task == "mlm":
             rows, positions, truth = _mask(rows, model.tokenizer, seed)
-        return cls(model.task, rows, truth, positions, conditions)
+        return cls(model.task, dev, max_length, model.labels, rows, truth, positions, conditions)
 
     def sit(self, model: Encoder | Artifact) -> list[Measurement]:
         """The model's figures; the first model to sit becomes the reference.
 
         Raises:
             CheckFailed: the model's outputs are not finite.
+            RequestError: its classes, or for MLM its tokens, are others than the reference's.
         """
-        answers = self._answers(model)
+        import numpy as np
+
+        answers = self._fill_in(model) if self.positions is not None else self._answers(model)
+        if not np.isfinite(answers).all():
+            raise CheckFailed(
+                f"the outputs of `{model.source}` are not finite on the dev texts",
+                hint="the model is damaged, or its training diverged: train it with a lower learning rate",
+            )
         if self.reference is None:
             self.reference = answers
         return self._judge(answers, self.reference)
 
     def _answers(self, model: Encoder | Artifact) -> Floats:
-        """(N, C) logits, (N, H) sentence vectors, or (M, V) logits of all masked positions, one below another."""
+        """(N, C) logits in the order of the reference's classes, or (N, H) sentence vectors."""
         import numpy as np
 
+        rows = model.tokenize(self.dev.texts, self.dev.pairs, self.max_length)
         name = TASKS[self.task].output
-        if self.positions is None:
-            answers = np.stack([out[name].astype(np.float32) for out in model.predict(self.rows)])
-        else:
-            masked = [i for i, at in enumerate(self.positions) if at]
-            outs = model.predict([self.rows[i] for i in masked], batch_tokens=1024)
-            picked = (out[name][self.positions[i]] for i, out in zip(masked, outs, strict=True))
-            answers = np.concatenate([block.astype(np.float32) for block in picked])
-        if not np.isfinite(answers).all():
-            raise CheckFailed(f"the outputs of `{model.source}` are not finite on the dev texts")
+        answers: Floats = np.stack([out[name].astype(np.float32) for out in model.predict(rows)])
+        if self.task == "classification":
+            answers = answers[:, match_classes(model.labels, self.labels, model.source)]
         return answers
+
+    def _fill_in(self, model: Encoder | Artifact) -> Floats:
+        """(M, 2) for the M masked positions of all texts: the token chosen and the log-likelihood of the right one.
+
+        Reduced batch by batch: the logits of two thousand short texts over BERT's vocabulary would take 6 GB.
+        """
+        import numpy as np
+
+        assert self.positions is not None and self.truth is not None
+        if self._masked(model) != [row["input_ids"] for row in self.rows]:
+            raise RequestError(
+                f"`{model.source}` cuts the dev texts into other tokens than the first model does, so that there are "
+                "no masked tokens to compare them by",
+                hint="compare masked language models of one vocabulary, or leave out `data`",
+            )
+        name, session, pad_id = TASKS[self.task].output, model.session(), model.tokenizer.pad_token_id or 0
+        found: list[Floats] = [np.empty((0, 2)) for _ in self.rows]
+        for batch in by_length([len(row["input_ids"]) for row in self.rows], MASKED_BATCH_TOKENS):
+            outputs = predict(session, [self.rows[i] for i in batch], pad_id, MASKED_BATCH_TOKENS)
+            for i, out in zip(batch, outputs, strict=True):
+                logits = out[name][self.positions[i]]
+                chosen, right = logits.argmax(axis=1), likelihood(logits, np.asarray(self.truth[i], dtype=int))
+                found[i] = np.stack([chosen, right], axis=1)
+        return np.concatenate(found)
+
+    def _masked(self, model: Encoder | Artifact) -> list[list[int]]:
+        """The dev texts' tokens as the model's own tokenizer gives them, the masks in place."""
+        assert self.positions is not None
+        found = [row["input_ids"] for row in model.tokenize(self.dev.texts, self.dev.pairs, self.max_length)]
+        for ids, at in zip(found, self.positions, strict=True):
+            for i in (i for i in at if i < len(ids)):
+                ids[i] = model.tokenizer.mask_token_id
+        return found
 
     def _judge(self, answers: Floats, reference: Floats) -> list[Measurement]:
         import numpy as np
@@ -114,22 +162,20 @@ class Exam:
                 (f"recall@{NEIGHBOURS}", "fraction", neighbour_recall(answers, reference, NEIGHBOURS), "higher"),
             ]
         else:
-            chosen = answers.argmax(axis=1)
+            is_mlm = self.task == "mlm"
+            chosen, theirs = (a[:, 0].astype(int) if is_mlm else a.argmax(axis=1) for a in (answers, reference))
             if self.truth is not None:
-                truth = np.asarray(
-                    self.truth if self.task == "classification" else list(chain.from_iterable(self.truth))
-                )
-                is_mlm = self.task == "mlm"
+                truth = np.asarray(list(chain.from_iterable(self.truth)) if is_mlm else self.truth)
                 found.append(
                     ("masked_accuracy" if is_mlm else "accuracy", "fraction", float((chosen == truth).mean()), "higher")
                 )
                 if is_mlm:
-                    found.append(("pseudo_perplexity", "", pseudo_perplexity(answers, truth), "lower"))
+                    found.append(("pseudo_perplexity", "", pseudo_perplexity(answers[:, 1]), "lower"))
                 else:
                     from sklearn.metrics import f1_score
 
                     found.append(("macro_f1", "fraction", float(f1_score(truth, chosen, average="macro")), "higher"))
-            found.append(("agreement", "fraction", float((chosen == reference.argmax(axis=1)).mean()), "higher"))
+            found.append(("agreement", "fraction", float((chosen == theirs).mean()), "higher"))
         return [
             Measurement.single(name, unit, value, better, conditions=self.conditions)
             for name, unit, value, better in found
@@ -163,15 +209,22 @@ def neighbour_recall(answers: Floats, reference: Floats, num: int) -> float:
     return float(np.mean(shared)) / num
 
 
-def pseudo_perplexity(logits_NV: Floats, truth_N: NDArray[Any]) -> float:
+def likelihood(logits_NV: NDArray[Any], truth_N: NDArray[Any]) -> Floats:
+    """The log-likelihood (N,) of each row's right token."""
+    import numpy as np
+    from scipy.special import log_softmax
+
+    found: Floats = log_softmax(logits_NV.astype(np.float64), axis=1)[np.arange(len(truth_N)), truth_N]
+    return found
+
+
+def pseudo_perplexity(likelihood_N: Floats) -> float:
     """Exp of the mean negative log-likelihood of the masked tokens (arXiv:1910.14659, with all masks of a text at
     once).
     """
     import numpy as np
-    from scipy.special import log_softmax
 
-    likelihood = log_softmax(logits_NV.astype(np.float64), axis=1)[np.arange(len(truth_N)), truth_N]
-    return float(np.exp(-likelihood.mean()))
+    return float(np.exp(-likelihood_N.mean()))
 
 
 def _cosines(vectors: Floats) -> Floats:

@@ -141,3 +141,28 @@ def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_n
         where=where,
         hint=f"name the label column with `label:` under `data:`, or use the teacher's names or 0..{len(labels) - 1}",
     )
+
+
+def match_classes(labels: Sequence[str], reference: Sequence[str], name: str) -> list[int]:
+    """Where each class of the reference stands among a model's own: the order that makes their logits comparable.
+
+    Args:
+        labels: the model's class names, in the order of its logits.
+        reference: the reference's.
+        name: the model, for messages.
+
+    Names match in any case. Names that say nothing (`LABEL_0`) stand for the classes in their order.
+
+    Raises:
+        RequestError: the classes are others.
+    """
+    own, wanted = [label.casefold() for label in labels], [label.casefold() for label in reference]
+    if len(set(own)) == len(own) and sorted(own) == sorted(wanted):
+        return [own.index(label) for label in wanted]
+    unnamed = [f"label_{i}" for i in range(len(wanted))]
+    if len(own) == len(wanted) and (own == wanted or unnamed in (own, wanted)):
+        return list(range(len(wanted)))
+    raise RequestError(
+        f"`{name}` has the classes `{'`, `'.join(labels[:10])}`, the first model `{'`, `'.join(reference[:10])}`",
+        hint="compare models of the same classes, or leave out `data` and compare only size and speed",
+    )

@@ -120,6 +120,12 @@ class Split(Sequence[Example]):
             labels=tuple(self.labels[i] for i in rows) if self.labels is not None else None,
         )
 
+    def apart(self) -> Split:
+        """First and second texts as rows of their own, each once, without labels: those are about pairs."""
+        if self.pairs is None:
+            return self
+        return Split(tuple(dict.fromkeys(text for text in (*self.texts, *self.pairs) if text.strip())))
+
     def first(self, limit: int | None) -> Split:
         """At most `limit` rows: those whose text hashes lowest, in their order, so that the choice is fixed."""
         if limit is None or len(self) <= limit:
@@ -135,7 +141,7 @@ class Texts:
     Attributes:
         name: as the recipe wrote it.
         train: to learn from.
-        dev: to judge by; no text of it is in train.
+        dev: to judge by; a note says how many of them are in train, too.
         notes: what was decided while reading, one sentence each.
     """
 
@@ -156,6 +162,14 @@ class Texts:
                     digest.update("\x1f".join(map(str, column)).encode())
             self._memo["fingerprint"] = digest.hexdigest()[:16]
         return self._memo["fingerprint"]
+
+    def apart(self) -> Texts:
+        """The same with the two texts of each pair as texts of their own, which is what a sentence encoder reads."""
+        if self.train.pairs is None and self.dev.pairs is None:
+            return self
+        train, dev = self.train.apart(), self.dev.apart()
+        note = f"both texts of each pair are texts of their own: {len(train)} in train, {len(dev)} in dev, none twice"
+        return Texts(self.name, train, dev, (*self.notes, note))
 
 
 def check_source(name: str, where: str | None) -> None:
@@ -200,7 +214,7 @@ def load(settings: DataSettings) -> Texts:
         sides = _read_sides(settings)
         if "train" not in sides and "dev" not in sides:
             raise RequestError(f"`{name}` has no train or dev side", hint="name them train.* and dev.*")
-        train = sides.get("train") or sides["dev"]
+        train = sides["train"] if "train" in sides else sides["dev"]
         if "dev" in sides and "train" in sides:
             dev = sides["dev"]
         else:

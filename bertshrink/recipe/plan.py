@@ -6,13 +6,13 @@ its settings fit the model as it will be by then; what it needs (a teacher, text
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bertshrink.errors import BertshrinkError, Faults, RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.artifact import Artifact, Card
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
-from bertshrink.model.task import TASKS
+from bertshrink.model.task import TASKS, match_classes
 from bertshrink.model.texts import DataSettings, check_source
 from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
@@ -68,8 +68,7 @@ def prove(recipe: Recipe) -> Plan:
 
     Raises:
         Faults: several things are wrong; a single one is raised as itself (which may be `ModelRefused` for a damaged
-        model
-            folder or `MissingPart` for a hub that cannot be reached).
+            model folder or `MissingPart` for a hub that cannot be reached).
     """
     faults: list[BertshrinkError] = []
     kind, facts, card = _model(recipe, recipe.model, recipe.place("model"), faults)
@@ -79,24 +78,22 @@ def prove(recipe: Recipe) -> Plan:
         )
     stages = _stages(recipe, kind, facts, faults)
     _data(recipe, faults)
-    task = card.task if card is not None else facts.task if facts is not None else "auto"
+    about = facts or card
+    task = about.task if about is not None else "auto"
     if card is not None and recipe.task in TASKS and recipe.task != task:
         text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
         faults.append(
             RequestError(text, where=recipe.place("task"), hint="leave `task` out: an artifact knows its own")
         )
+    limits = {recipe.model: about.max_length} if about is not None else {}
     for i, name in enumerate(recipe.compare):
-        where = recipe.place("compare", i)
-        _, other, other_card = _model(recipe, name, where, faults)
-        own = other_card.task if other_card is not None else other.task if other is not None else task
-        if own != task and task != "auto" and recipe.data is not None:
-            faults.append(
-                RequestError(
-                    f"`{name}` is for `{own}`, the first model for `{task}`",
-                    where=where,
-                    hint="compare models of one task, or leave out `data` and compare only size and speed",
-                )
-            )
+        _, other, other_card = _model(recipe, name, recipe.place("compare", i), faults)
+        beside = other or other_card
+        if beside is not None:
+            limits[name] = beside.max_length
+        if beside is not None and about is not None and recipe.data is not None and recipe.measure.quality:
+            _comparable(name, beside, about, recipe.place("compare", i), faults)
+    recipe = _lengths(recipe, limits, faults)
     if faults:
         raise _together(faults)
     notes: tuple[str, ...] = ()
@@ -164,6 +161,44 @@ def _placed(error: RequestError, recipe: Recipe, path: tuple[str | int, ...], wh
     return error
 
 
+def _comparable(
+    name: str, beside: Facts | Card, first: Facts | Card, where: str, faults: list[BertshrinkError]
+) -> None:
+    """Prove that a model can be judged on the first model's texts."""
+    if beside.task != first.task:
+        faults.append(
+            RequestError(
+                f"`{name}` is for `{beside.task}`, the first model for `{first.task}`",
+                where=where,
+                hint="compare models of one task, or leave out `data` and compare only size and speed",
+            )
+        )
+    elif first.task == "classification":
+        try:
+            match_classes(beside.labels, first.labels, name)
+        except RequestError as error:
+            error.where = where
+            faults.append(error)
+
+
+def _lengths(recipe: Recipe, limits: dict[str, int], faults: list[BertshrinkError]) -> Recipe:
+    """The recipe with input lengths that every model takes: those asked for must fit, the default ones are cut."""
+    latency = recipe.measure.latency
+    if latency is False or not limits:
+        return recipe
+    name, limit = min(limits.items(), key=lambda entry: entry[1])
+    longest = max(latency.length)
+    if longest <= limit:
+        return recipe
+    if "length" in latency.model_fields_set:
+        text = f"length {longest} is more than `{name}` takes: {limit} tokens at most"
+        where = recipe.place("measure", "latency", "length")
+        faults.append(RequestError(text, where=where, hint=f"ask for lengths up to {limit}"))
+        return recipe
+    fitting = tuple(dict.fromkeys(min(length, limit) for length in latency.length))
+    return recipe.with_measure(latency=latency.model_copy(update={"length": fitting}))
+
+
 def _misfit(technique: Technique, kind: Kind, where: str) -> RequestError:
     makers = [name for name, other in TECHNIQUES.items() if other.takes == kind and other.gives == technique.takes]
     hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {technique.takes}"
@@ -189,9 +224,3 @@ def _data(recipe: Recipe, faults: list[BertshrinkError]) -> None:
     except RequestError as error:
         error.where = error.where or recipe.place("data")
         faults.append(error)
-
-
-def with_measure(plan: Plan, **changes: object) -> Plan:
-    """The plan with other measuring."""
-    measure = plan.recipe.measure.model_copy(update=changes)
-    return replace(plan, recipe=replace(plan.recipe, measure=measure))

@@ -18,7 +18,7 @@ What is wrong in itself is found here; whether it fits the model and the data is
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +84,10 @@ class Recipe:
     def place(self, *path: str | int) -> str:
         """Where a value was written."""
         return self.source.place(path)
+
+    def with_measure(self, **changes: object) -> Recipe:
+        """The recipe with other measuring; `changes` are fields of `MeasureSettings`."""
+        return replace(self, measure=self.measure.model_copy(update=changes))
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
