@@ -51,14 +51,12 @@ class Finished:
         folder: the run folder.
         model: the last stage's folder; None when there was no stage.
         key: the last stage's fingerprint.
-        num_made: stages made now; the others were found finished.
     """
 
     report: Report
     folder: Path
     model: Path | None
     key: str
-    num_made: int
 
 
 @dataclass
@@ -109,7 +107,6 @@ class _Run:
         self.store = store
         self.standing: list[_Standing] = []
         self.keys: list[str] = []
-        self.num_made = 0
         self.report = Report(
             name=self.recipe.name,
             version=bertshrink.__version__,
@@ -154,7 +151,7 @@ class _Run:
         self._running()
         self._save_report()
         last = self.store.stage(self.plan.stages[-1].name) if self.plan.stages else None
-        return Finished(self.report, self.store.folder, last, self.keys[-1], self.num_made)
+        return Finished(self.report, self.store.folder, last, self.keys[-1])
 
     @cached_property
     def texts(self) -> Texts | None:
@@ -263,7 +260,6 @@ class _Run:
         made = None
         if card is None:
             card, made = self._make(stage, before, key)
-            self.num_made += 1
         else:
             self.progress.log(f"{stage.name}: found finished")
         self.standing.append(_Standing(stage.name, self.store.stage(stage.name), key, loaded=made))

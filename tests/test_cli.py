@@ -202,6 +202,7 @@ REFUSED = {
     "no layers": (nothing, [*DISTILL, "--layers", "0"], 2, "`layers` is 0; the model has 4", "--layers"),
     "many layers": (nothing, [*DISTILL, "--layers", "5"], 2, "`layers` is 5; the model has 4", "--layers"),
     "other task": (nothing, [*DISTILL, "--task", "mlm"], 2, "weights that the task `mlm` needs", "m"),
+    "no weights": (lambda h: (h / "m/model.safetensors").unlink(), DISTILL, 2, "has no weights", "m"),
     "no tokenizer": (lambda h: (h / "m/tokenizer.json").unlink(), DISTILL, 2, "has no tokenizer files", "m"),
     "truncated": (truncate, DISTILL, 5, "the safetensors file is truncated", "m/model.safetensors"),
     "not finite": (spoil, DISTILL, 5, "holds values that are not finite", "m"),
@@ -394,6 +395,16 @@ def test_a_damaged_stage_is_refused_not_used(here, capsys):
     path.write_bytes(content)
     assert run(DISTILL) == 5
     assert "has changed since bertshrink wrote it" in capsys.readouterr().err
+
+
+def test_inspect_of_a_model_saved_for_another_task(here, capsys):
+    config(architectures=["BertForTokenClassification"])(here)
+    assert run(["inspect", "m"]) == 2
+    assert "say which with `task:` in the recipe or `--task`" in capsys.readouterr().err
+    assert run(["inspect", "m", "--task", "mlm", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["task"] == "mlm"
+    assert run(["inspect", "m", "--task", "x"]) == 2
+    assert THREE_PARTS.fullmatch(capsys.readouterr().err)
 
 
 def test_one_json_document_each(here, capsys):

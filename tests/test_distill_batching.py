@@ -39,6 +39,14 @@ def test_little_padding(lengths):
     assert unsorted / sum(lengths[:480]) > 1.5  # what bucketing is for
 
 
+def test_every_epoch_has_as_many_batches_under_a_cap_on_tokens(lengths):
+    for seed in range(20):
+        sampler = LengthBuckets(lengths, 16, 100, seed=seed)
+        for epoch in range(4):
+            sampler.set_epoch(epoch)
+            assert len(list(sampler)) == len(sampler)
+
+
 def test_token_cap_holds(lengths):
     for batch in LengthBuckets(lengths, 64, 200, seed=0):
         assert len(batch) * max(lengths[i] for i in batch) <= 200 or len(batch) == 1

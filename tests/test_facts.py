@@ -61,6 +61,7 @@ def test_distilberts_own_words(folder):
     [
         ("bert", {}, 64),
         ("roberta", {}, 62),
+        ("roberta-pad-0", {}, 63),
         ("bert", {"tokenizer_config.json": {"model_max_length": 32}}, 32),
         ("bert", {"tokenizer_config.json": {"model_max_length": 1e30}}, 64),
         ("bert", {"sentence_bert_config.json": {"max_seq_length": 16}}, 16),
@@ -68,7 +69,8 @@ def test_distilberts_own_words(folder):
     ],
 )
 def test_the_longest_input(folder, family, files, longest):
-    model_folder(folder, family)
+    name, _, pad_id = family.partition("-pad-")
+    model_folder(folder, name, pad_token_id=int(pad_id) if pad_id else None)
     for name, content in files.items():
         write(folder, name, content)
     assert read_facts(folder).max_length == longest

@@ -215,6 +215,13 @@ def test_losses_that_cannot_teach(plan, tmp_path, settings, where, what):
     assert (fault.where, what in fault.what) == (where, True)
 
 
+def test_a_setting_that_would_do_nothing(plan, tmp_path):
+    (fault,) = faults_of(plan, HEAD + "[{distill: {mask_share: 0.2}}]")
+    assert (fault.where, "`mask_share` is set" in fault.what) == ("r.yaml:3:21", True)
+    model_folder(tmp_path / "m", head="ForMaskedLM")
+    assert plan(HEAD + "[{distill: {mask_share: 0.2}}]")
+
+
 def test_a_pooling_that_was_not_stated_is_noted(plan, tmp_path):
     model_folder(tmp_path / "m", head="Model")
     assert "normalised mean" in plan("model: ./m").notes[0]

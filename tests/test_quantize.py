@@ -1,7 +1,5 @@
 """Quantize: every dense layer in integers, the numbers those of a slow plain version, nothing quantized twice."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +12,7 @@ from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.onnx_graph import array, initializers, operators, read_model, tensor, weight_matmuls, write_model
 from bertshrink.model.task import TASKS
+from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
@@ -213,12 +212,12 @@ def test_the_float_artifact_is_left_as_it_was(plain, tmp_path):
 
 
 def test_agreement_is_measured_on_the_dev_texts(plain, tmp_path):
-    rows = [SimpleNamespace(text=text, pair=None, label=None) for text in sentences(100)]
-    bench = Workbench(SimpleNamespace(dev=rows), None, tmp_path)
+    dev = Split(tuple(sentences(100)), tuple(sentences(100, seed=1)))
+    bench = Workbench(Texts("pairs", dev, dev), None, tmp_path)
     found = Quantize(min_cosine=ANY)(plain, bench)
     agreement = found.card.details["agreement"]
     assert agreement["num_texts"] == 64
-    tokens = plain.tokenize([row.text for row in rows[:64]])
+    tokens = plain.tokenize(dev.texts[:64], dev.pairs[:64])
     pairs = zip(plain.predict(tokens), found.predict(tokens), strict=True)
     expected = np.mean([float(a["sentence_embedding"] @ b["sentence_embedding"]) for a, b in pairs])
     assert agreement["cosine"] == pytest.approx(expected, abs=1e-5)

@@ -56,7 +56,7 @@ STAGE = "model: m\nstages:\n  - distill: "
 @pytest.mark.parametrize(
     ("text", "where", "what", "hint"),
     [
-        ("stages: []", "r.yaml", "the recipe lacks `model`", None),
+        ("stages: []", "r.yaml", "the recipe lacks `model`", "`model` is the encoder to start from"),
         ("model: m\nmodle: n", "r.yaml:2:1", "the recipe has no setting `modle`", "did you mean `model`?"),
         ("model: [m]", "r.yaml:1:1", "`model` is `['m']`: input should be a valid string", "a folder or a hub name"),
         ("model: m\nseed: -1", "r.yaml:2:1", "`seed` is `-1`", "everything random"),

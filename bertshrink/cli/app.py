@@ -174,12 +174,13 @@ def _bench(
 @app.command("inspect")
 def _inspect(
     model: Annotated[str, typer.Argument(help="a model folder, an artifact folder, or a hub name")],
+    task: Task = None,
     as_json: Json = False,
 ) -> None:
     """Show what a model is made of and what could shrink. Loads no weight."""
     from bertshrink.cli.inspect import inspect_model
 
-    inspect_model(model, as_json)
+    inspect_model(model, task or "auto", as_json)
 
 
 @app.command("doctor")

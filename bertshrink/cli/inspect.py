@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
 from bertshrink.cli.work import print_json
+from bertshrink.errors import RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.anatomy import count_components
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, check_weights, read_facts
@@ -17,22 +18,26 @@ if TYPE_CHECKING:
 FLOPS_LENGTHS = (16, 128, 512)
 
 
-def inspect_model(name: str, as_json: bool) -> None:
-    """Print the table, or one JSON document.
+def inspect_model(name: str, task: str, as_json: bool) -> None:
+    """Print the table, or one JSON document, of a model that is used for `task` (a name in `TASKS`, or `auto`).
 
     Raises:
         BertshrinkError: no such model, an unknown family, a refused file.
     """
     folder = sources.fetch(name)
-    found = _artifact(folder) if (folder / ARTIFACT_CARD).is_file() else _encoder(folder)
+    found = _artifact(folder) if (folder / ARTIFACT_CARD).is_file() else _encoder(folder, task)
     if as_json:
         print_json(found)
         return
     _print(name, found)
 
 
-def _encoder(folder: Path) -> dict[str, Any]:
-    facts = read_facts(folder)
+def _encoder(folder: Path, task: str) -> dict[str, Any]:
+    try:
+        facts = read_facts(folder, task)
+    except RequestError as error:
+        error.where = error.where or "--task"
+        raise
     header = check_weights(folder)
     tensors = []
     for tensor, about in header.items():

@@ -7,8 +7,6 @@ sentence-transformers computes it: sum(mask * h) / max(sum(mask), 1e-9), then op
 from __future__ import annotations
 
 import importlib
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,8 +98,3 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     model = auto.from_pretrained(path, dtype=dtype, **safe).eval()
     pooling = options.get("pooling")
     return TorchSession(model, options.get("output", "logits"), tuple(pooling) if pooling else None)
-
-
-def vocabulary(path: str) -> int:
-    """The number of token ids of a checkpoint folder, from its config.json."""
-    return int(json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))["vocab_size"])

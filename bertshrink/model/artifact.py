@@ -111,14 +111,20 @@ class Artifact:
         """
         path = folder / ARTIFACT_CARD
         if not path.is_file():
-            raise RequestError(f"`{folder}` is no artifact folder: it has no {ARTIFACT_CARD}", where=str(folder))
+            hint = "make one with `bertshrink export MODEL -o DIR`"
+            raise RequestError(
+                f"`{folder}` is no artifact folder: it has no {ARTIFACT_CARD}", where=str(folder), hint=hint
+            )
         verify(folder)
+        hint = "restore the folder from where it came, or export the model again"
         try:
             card = Card.model_validate(read_json(path))
         except ValidationError as error:
-            raise ModelRefused(f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}", where=str(path)) from None
+            what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
+            raise ModelRefused(what, where=str(path), hint=hint) from None
         if Path(card.file).name != card.file or not (folder / card.file).is_file():
-            raise ModelRefused(f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`", where=str(path))
+            what = f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`"
+            raise ModelRefused(what, where=str(path), hint=hint)
         return cls(folder, card)
 
     @classmethod
@@ -149,11 +155,11 @@ class Artifact:
         limit = min(max_length or self.max_length, self.max_length)
         return tokenize(self.tokenizer, texts, pairs, limit)
 
-    def session(self, threads: int | None = None) -> Session:
+    def session(self) -> Session:
         """The file opened by its engine."""
         from bertshrink.engines import engine
 
-        return engine(self.card.engine).load(str(self.file), threads)
+        return engine(self.card.engine).load(str(self.file))
 
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""

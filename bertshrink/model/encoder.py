@@ -158,7 +158,7 @@ class Encoder:
         limit = min(max_length or self.max_length, self.max_length)
         return tokenize(self.tokenizer, texts, pairs, limit)
 
-    def session(self, threads: int | None = None) -> Session:
+    def session(self) -> Session:
         """The model in memory as an engine's session."""
         from bertshrink.engines.torch_engine import TorchSession
 
@@ -203,7 +203,7 @@ def _refuse_missing(info: dict[str, Any], facts: Facts) -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep transformers, datasets and tokenizers from printing over the progress bar; called once by the pipeline."""
+    """Keep transformers, datasets and tokenizers from printing over the progress bar."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -131,7 +131,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
         task=task,
         labels=check_classification(config, str(path)) if task == "classification" else (),
         pooling=_read_pooling(folder, modules) if task == "embedding" else None,
-        max_length=_read_max_length(folder, shape, anatomy),
+        max_length=_read_max_length(folder, shape, config),
         is_sentence_transformer=is_st and task == "embedding",
     )
 
@@ -224,9 +224,11 @@ def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
     )
 
 
-def _read_max_length(folder: Path, shape: Shape, anatomy: Anatomy) -> int:
+def _read_max_length(folder: Path, shape: Shape, config: dict[str, Any]) -> int:
     """The longest input: positions (RoBERTa's count starts after its pad id), capped by what the model was made for."""
-    limit = shape.max_positions - (2 if anatomy.family in ("roberta", "xlm-roberta") else 0)
+    pad_id = config.get("pad_token_id")
+    first = (pad_id if isinstance(pad_id, int) else 1) + 1
+    limit = shape.max_positions - (first if config.get("model_type") in ("roberta", "xlm-roberta") else 0)
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         path = folder / name
         if path.is_file():
@@ -261,4 +263,8 @@ def check_weights(folder: Path) -> dict[str, dict[str, Any]]:
             where=str(folder),
             hint="save them in one: `model.save_pretrained(DIR, max_shard_size='100GB')`",
         )
-    raise RequestError(f"`{folder}` has no weights: `{WEIGHTS}` is missing", where=str(folder))
+    raise RequestError(
+        f"`{folder}` has no weights: `{WEIGHTS}` is missing",
+        where=str(folder),
+        hint="download the whole model, or save it again with `save_pretrained`",
+    )

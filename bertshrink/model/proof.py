@@ -109,13 +109,15 @@ def prove(made: Model, folder: Path, kind: Literal["encoder", "artifact"], befor
     rows = made.tokenize(PROOF_TEXTS)
     name = TASKS[made.task].output
     first, second, old = (_outputs(model, rows, name) for model in (made, again, before))
+    hint = "nothing of the stage was kept; try other settings, and report it if it stays"
     for mine, reloaded, previous in zip(first, second, old, strict=True):
         if not np.isfinite(mine).all():
-            raise CheckFailed("the stage's model gives values that are not finite")
+            raise CheckFailed("the stage's model gives values that are not finite", hint=hint)
         if mine.shape != previous.shape:
-            raise CheckFailed(f"the stage changed the shape of `{name}` from {previous.shape} to {mine.shape}")
+            what = f"the stage changed the shape of `{name}` from {previous.shape} to {mine.shape}"
+            raise CheckFailed(what, hint=hint)
         if np.abs(mine - reloaded).max() > PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
-            raise CheckFailed("the stage's model gives other numbers after it was saved and loaded")
+            raise CheckFailed("the stage's model gives other numbers after it was saved and loaded", hint=hint)
     return again
 
 

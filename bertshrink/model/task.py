@@ -22,7 +22,6 @@ class Task:
         auto_class: the transformers class that loads it.
         suffixes: endings of `architectures` in config.json that mean this task.
         output: the name of the array that its sessions give (see `engines`).
-        has_labels: whether its metrics need labelled text.
         headline: the metric that stands for quality where only one fits.
 
     """
@@ -31,7 +30,6 @@ class Task:
     auto_class: str
     suffixes: tuple[str, ...]
     output: str
-    has_labels: bool
     headline: str
 
 
@@ -43,16 +41,14 @@ TASKS: dict[str, Task] = {
             "AutoModelForSequenceClassification",
             ("ForSequenceClassification",),
             "logits",
-            has_labels=True,
             headline="accuracy",
         ),
-        Task("embedding", "AutoModel", ("Model",), "sentence_embedding", has_labels=False, headline="spearman"),
+        Task("embedding", "AutoModel", ("Model",), "sentence_embedding", headline="spearman"),
         Task(
             "mlm",
             "AutoModelForMaskedLM",
             ("ForMaskedLM", "ForPreTraining"),
             "logits",
-            has_labels=False,
             headline="masked_accuracy",
         ),
     )

@@ -323,7 +323,11 @@ def _read_files(files: list[Path], settings: DataSettings) -> Split:
         rows = datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
     except Exception as error:  # each reader has its own errors, and `datasets` wraps them differently
         cause = error.__cause__ or error
-        raise RequestError(f"`{path}` cannot be read as {path.suffix[1:]}: {cause}", where=str(path)) from error
+        raise RequestError(
+            f"`{path}` cannot be read as {path.suffix[1:]}: {cause}",
+            where=str(path),
+            hint="mend the file, or give one of the kind that its name says",
+        ) from error
     return _split(rows, settings, str(path))
 
 

@@ -201,7 +201,10 @@ def _translate(at: Path, fault: Any, model: type[BaseModel], source: Source, pat
             hint = near(names[-1], owner.model_fields)
             return RequestError(f"{_quoted(title)} has no setting `{names[-1]}`", where=where, hint=hint)
         case "missing":
-            return RequestError(f"{_quoted(title)} lacks `{fault['loc'][-1]}`", where=where)
+            lacking = str(fault["loc"][-1])
+            field_info = owner.model_fields.get(lacking)
+            hint = f"`{lacking}` is {field_info.description}" if field_info and field_info.description else None
+            return RequestError(f"{_quoted(title)} lacks `{lacking}`", where=where, hint=hint)
         case "model_type" | "dict_type":
             fault = fault | {"msg": "input should be settings by name"}
     what = str(fault["msg"]).removeprefix("Value error, ")

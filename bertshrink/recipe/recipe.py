@@ -104,7 +104,8 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise RequestError(f"the recipe `{path}` cannot be read: {reason}", where=str(path)) from None
+        hint = "check that it is a text file that you may read"
+        raise RequestError(f"the recipe `{path}` cannot be read: {reason}", where=str(path), hint=hint) from None
     source = read_yaml(text, str(path))
     for key, value in (overrides or {}).items():
         source.values[key] = value

@@ -35,14 +35,13 @@ class Workbench:
 
     Attributes:
         texts: the recipe's data; None when the recipe names none.
-        teacher: the recipe's first model, unless the stage names another.
+        teacher: the recipe's first model.
         work: a folder for what must survive a kill (checkpoints) and for scratch; the pipeline clears it when the
-        stage is
-            stored.
+            stage is stored.
         seed: for everything random.
         max_length: cap on tokens per text; None: the model's own.
         progress: where long work says that it is alive.
-        measure: quality of a model on the dev texts, against the teacher.
+        measure: quality of a model on the dev texts, against the recipe's first model.
         notes: what the technique did, one sentence each; shown in the report.
         history: training log for the report's curves: one dict of numbers per entry, with `step`.
         baselines: (name, label, model) shown beside the result; size and quality are measured when the stage ends.

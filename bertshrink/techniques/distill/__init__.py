@@ -222,6 +222,11 @@ class Distill(Technique):
                 "`task_weight` is set, but a sentence encoder has no task loss of its own",
                 hint="its soft targets are the teacher's sentence vectors: use `soft_weight`",
             )
+        if facts.task != "mlm" and "mask_share" in self.model_fields_set:
+            raise RequestError(
+                "`mask_share` is set, but only a masked language model has tokens masked in training",
+                hint="leave it out",
+            )
         if weights.soft == weights.task == weights.hidden == 0:
             raise RequestError(
                 "every loss weight is 0: there is nothing to learn from",

@@ -43,10 +43,10 @@ class LengthBuckets(Sampler[list[int]]):
         return self._num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        # Every epoch must have as many batches as the first, or the schedule would be off; cutting by rows alone keeps
-        # that, and a cap on tokens can move the count by a few.
+        # Every epoch must have as many batches as the first, or the schedule and a resumed run would be off. Cutting by
+        # rows alone keeps that; a cap on tokens moves the count by a few, which are left out or come twice.
         batches = self._batches(self.epoch)
-        return iter(batches[: self._num_batches])
+        return iter((batches + batches)[: self._num_batches])
 
     def _batches(self, epoch: int) -> list[list[int]]:
         generator = np.random.default_rng((self.seed, epoch))

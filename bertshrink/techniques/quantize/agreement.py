@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
 from bertshrink.model.batches import predict
+from bertshrink.model.texts import Split
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
@@ -61,8 +62,9 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
         CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
 
     """
-    texts = [row.text for row in bench.texts.dev[:NUM_TEXTS]] if bench.texts is not None else list(SENTENCES)
-    rows = before.tokenize(texts, max_length=bench.max_length)
+    dev = bench.texts.dev if bench.texts is not None else Split(SENTENCES)
+    dev = dev.take(range(min(NUM_TEXTS, len(dev))))
+    rows = before.tokenize(dev.texts, dev.pairs, bench.max_length)
     name = before.card.outputs[0]
     found = predict(engine(before.card.engine).load(str(after)), rows, before.tokenizer.pad_token_id or 0)
     theirs, ours = [row[name] for row in before.predict(rows)], [row[name] for row in found]
@@ -76,7 +78,7 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
             where=str(after),
             hint="keep tables in float with `embeddings: false`, or accept it with a lower `min_cosine`",
         )
-    return {"cosine": agreement, "num_texts": len(texts)}
+    return {"cosine": agreement, "num_texts": len(dev)}
 
 
 def cosine(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
