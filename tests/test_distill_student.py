@@ -7,6 +7,7 @@ import torch
 
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES, shared_group
+from bertshrink.model.facts import read_facts
 from bertshrink.techniques.distill import DISTILBERT_LAYERS, Distill, default_epochs, every_other, kept_groups
 from bertshrink.techniques.distill.student import reduce_layers
 from tests.tiny import sentences, tiny_encoder
@@ -124,3 +125,11 @@ def test_albert_that_cannot_share_is_refused_or_grows():
 
 def test_default_epochs_fall_with_the_size_of_the_data():
     assert [default_epochs(n) for n in (10, 666, 1000, 2000, 2105, 10**6)] == [3, 3, 2, 1, 1, 1]
+
+
+def test_unshare_is_refused_where_nothing_is_shared(tmp_path):
+    tiny_encoder("bert").save(tmp_path)
+    with pytest.raises(RequestError, match="share no weights"):
+        Distill(layers=2, unshare=True).fit(read_facts(tmp_path))
+    tiny_encoder("albert").save(tmp_path / "albert")
+    assert Distill(keep=(1, 3, 4), unshare=True).fit(read_facts(tmp_path / "albert")).shape.num_groups == 3

@@ -233,6 +233,11 @@ class Distill(Technique):
                 hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",
             )
         if not facts.anatomy.is_shared:
+            if self.unshare:
+                raise RequestError(
+                    f"`unshare` is set, but layers of the family `{facts.anatomy.family}` share no weights",
+                    hint="leave it out",
+                )
             return replace(facts, shape=replace(shape, num_layers=len(chosen), num_groups=len(chosen)))
         groups = kept_groups(chosen, shape.num_layers, shape.num_groups)
         if groups is None and not self.unshare:

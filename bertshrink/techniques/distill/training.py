@@ -267,7 +267,7 @@ def _drop_dropout(student: Encoder) -> None:
 def _arguments(
     folder: Path, settings: Distill, epochs: float, learning_rate: float, num_steps: int, interval: int, seed: int
 ) -> TrainingArguments:
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
         max_steps=num_steps,
@@ -292,3 +292,5 @@ def _arguments(
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
     )
+    found._n_gpu = min(1, found.n_gpu)  # several would be split by DataParallel, which knows nothing of the teacher
+    return found
