@@ -6,12 +6,14 @@ technique is a flag. Nothing heavy is imported until a command runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit with its code (see `errors` and docs/architecture.md for the codes)."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins reads every package's metadata
     from bertshrink.cli.app import run
 
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlparse
 
 from bertshrink.errors import MissingPart, ModelRefused, RequestError
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS
@@ -151,6 +149,9 @@ def hub_is_reachable() -> bool:
     """Try once whether the hub (or the proxy on the way) answers; if not, tell the hub's libraries to stay offline."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return False
+    import socket
+    from urllib.parse import urlparse
+
     proxy = os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
     target = urlparse(proxy or os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     port = target.port or (80 if target.scheme == "http" else 443)
