@@ -179,3 +179,16 @@ def test_history_is_plain_numbers(tmp_path):
     Distill(layers=2, epochs=1)(teacher.copy(), bench)
     assert json.loads(json.dumps(bench.history)) == bench.history
     assert {"step", "loss", "vector", "structure", "hidden"} <= set(bench.history[0])
+
+
+def test_a_run_killed_after_its_last_step_does_nothing_more(tmp_path):
+    """Between the last checkpoint and the stored stage lie evaluation and saving: a kill there must not train on."""
+    teacher = tiny_encoder()
+    settings = Distill(layers=2, epochs=2, batch_size=8, checkpoint_steps=4)
+    first = settings(teacher.copy(), workbench(teacher, tmp_path))
+    assert newest_checkpoint(tmp_path / CHECKPOINTS).name == "checkpoint-12"
+    bench = workbench(teacher, tmp_path)
+    second = settings(teacher.copy(), bench)
+    mine, theirs = first.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert bench.history[-1]["step"] == 12
