@@ -24,13 +24,7 @@ from bertshrink.techniques.export.parity import SHAPES, check_parity, padded_tex
 from bertshrink.techniques.export.reshapes import constant_target
 from tests.tiny import sentences, tiny_encoder
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def export(encoder, folder, **settings):

@@ -3,7 +3,6 @@
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
 
 from bertshrink.engines import engine
@@ -26,12 +25,7 @@ from tests.tiny import sentences, tiny_encoder
 ANY = -1.0  # tiny random models are noise amplifiers: these tests look at the file, not at how well int8 suits them
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def export(encoder, folder):

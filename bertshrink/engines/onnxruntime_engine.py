@@ -1,7 +1,7 @@
 """ONNX Runtime as an engine: an .onnx or .ort file on the CPU provider.
 
 Spinning is off: threads that spin between runs steal time from whatever else is measured on the machine and make
-instruction counts meaningless; it costs a few microseconds a run.
+instruction counts meaningless.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating[Any]]
 
 MAX_PAIRED = 2000
-"""Two million pairs: the Spearman's standard error over texts is then under 0.005."""
+"""Two million pairs. A choice, not a bound: pairs grow with the square of the texts."""
 
 NEIGHBOURS = 10
 MASK_SHARE = 0.15

@@ -199,9 +199,9 @@ class Target:
             RequestError: as `check`.
             OutputError: it cannot be written.
         """
-        self.check(key)
         if self.holds(key):
             return
+        self.check(key)
         with new_folder(self.folder, replace=True) as scratch:
             shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
             for name, text in extra.items():

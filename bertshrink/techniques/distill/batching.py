@@ -14,7 +14,8 @@ from bertshrink.model.batches import Row, pad
 from bertshrink.techniques.distill.losses import IGNORED
 
 BUCKET_BATCHES = 50
-"""Rows are sorted by length within this many batches: padding falls under 5 % while batches stay random."""
+"""Rows are sorted by length within this many batches, and batches stay random: at 32 rows a batch padding is 4.5 % of
+the tokens on SST-2 and 2.2 % on `builtin:pydoc`."""
 
 
 class LengthBuckets(Sampler[list[int]]):

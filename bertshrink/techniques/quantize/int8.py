@@ -3,11 +3,11 @@
 Symmetric: with s = max|w| / 127 over a column (or a row, or the whole weight), q = round(w / s) lies in -127..127 and
 q s approximates w to within s / 2.
 
-Signed bytes, because ONNX Runtime has its fastest kernels (VNNI, AMX) for unsigned activations times signed weights
-only. x86 CPUs with neither add two such products in 16 bits, which can overflow: exact numbers then need the extreme
-of both, which real activations seldom reach (all-MiniLM-L6-v2 on an AVX2 machine: mean cosine 0.9906, and 0.9918 with
-unsigned weights, which that kernel multiplies exactly and a fifth slower). The agreement check runs on the machine at
-hand and so contains it.
+Signed bytes: unsigned activations times signed weights is what VNNI's and AMX's instructions multiply. That ONNX
+Runtime is slower there with unsigned weights is assumed, not measured. x86 CPUs with neither add two such products in
+16 bits, which can overflow: exact numbers then need the extreme of both, which real activations seldom reach
+(all-MiniLM-L6-v2 on an AVX2 machine: mean cosine 0.9906, and 0.9918 with unsigned weights, which that kernel
+multiplies exactly and a fifth slower). The agreement check runs on the machine at hand and so contains it.
 """
 
 from __future__ import annotations
