@@ -206,7 +206,7 @@ class _Run:
 
     def _check_labels(self, texts: Texts) -> None:
         """Refuse labels that the model does not have before anything is loaded or written."""
-        from bertshrink.model.task import map_labels
+        from bertshrink.model.labels import map_labels
         from bertshrink.model.texts import check_labels
 
         labels = self.plan.facts.labels if self.plan.facts else self.plan.card.labels if self.plan.card else ()
@@ -277,7 +277,6 @@ class _Run:
             seed=self.recipe.seed,
             max_length=self.max_length,
             progress=self.progress,
-            measure=self._quality,
         )
         made = technique(model.copy(), bench)
         stored: dict[str, Model] = {}

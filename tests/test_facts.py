@@ -11,7 +11,8 @@ from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.facts import Pooling, check_weights, read_facts
 from bertshrink.model.files import new_folder
-from bertshrink.model.task import check_classification, map_labels
+from bertshrink.model.labels import map_labels
+from bertshrink.model.task import read_labels
 from tests.folders import CLASSES, model_folder
 
 
@@ -296,6 +297,6 @@ def test_labels_that_the_teacher_does_not_have(values, names):
 
 
 def test_the_classes_of_a_classifier():
-    assert check_classification(CLASSES, "c") == ("negative", "positive")
-    assert check_classification({}, "c") == ("LABEL_0", "LABEL_1")
-    assert check_classification({"id2label": {"1": "b", "0": "a"}}, "c") == ("a", "b")
+    assert read_labels("classification", CLASSES, "c") == ("negative", "positive")
+    assert read_labels("classification", {}, "c") == ("LABEL_0", "LABEL_1")
+    assert read_labels("classification", {"id2label": {"1": "b", "0": "a"}}, "c") == ("a", "b")

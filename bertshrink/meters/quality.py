@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.batches import by_length, predict
-from bertshrink.model.task import TASKS, map_labels, match_classes
+from bertshrink.model.labels import map_labels, match_classes
+from bertshrink.model.task import TASKS
 from bertshrink.report.measurement import Better, Conditions, Measurement
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.files import verify
-from bertshrink.model.task import TASKS, check_classification, guess_task
+from bertshrink.model.task import TASKS, guess_task, read_labels
 from bertshrink.report.files import read_header
 
 WEIGHTS = "model.safetensors"
@@ -50,7 +50,7 @@ class Facts:
         shape: its sizes.
         config: config.json as it is.
         task: a name in `TASKS`.
-        labels: class names, empty unless the task is classification.
+        labels: label names, empty where the task has none (see `TASKS`).
         pooling: for embedding models.
         max_length: the longest input in tokens, special tokens included.
         is_sentence_transformer: whether the folder has the sentence-transformers layout (modules.json).
@@ -129,7 +129,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
         shape=shape,
         config=config,
         task=task,
-        labels=check_classification(config, str(path)) if task == "classification" else (),
+        labels=read_labels(task, config, str(path)),
         pooling=_read_pooling(folder, modules) if task == "embedding" else None,
         max_length=_read_max_length(folder, shape, config),
         is_sentence_transformer=is_st and task == "embedding",

@@ -1,16 +1,27 @@
-"""The table of tasks: which model class, which output, which metrics, what labels must be.
+"""The table of tasks: which model class, which outputs, which headline metric, what labels a checkpoint must have.
 
-What a task costs in training (its loss) stands with the technique that trains; what it is worth (its metrics) stands in
-`meters.quality`. This table holds what both must agree on.
+    classification       one label of C for a text or a pair
+    multi-label          any number of C labels
+    regression           one score for a text or a pair; a cross-encoder re-ranker is one
+    token-classification one tag for every word (named entities)
+    question-answering   extractive: where in a context the answer starts and ends
+    embedding            one vector for a text
+    mlm                  the masked tokens
+
+What a task costs in training stands in `training.losses`, what it is worth in `meters.quality`, how its labels become
+numbers in `model.labels`, how its texts become rows in `model.encoding`. This table holds what all of them must agree
+on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bertshrink.errors import RequestError
+
+_CLASSIFIER = "AutoModelForSequenceClassification"
 
 
 @dataclass(frozen=True)
@@ -21,16 +32,22 @@ class Task:
         name: as recipes write it.
         auto_class: the transformers class that loads it.
         suffixes: endings of `architectures` in config.json that mean this task.
-        output: the name of the array that its sessions give (see `engines`).
-        headline: the metric that stands for quality where only one fits.
+        outputs: the names of the arrays that its sessions give (see `engines`).
+        headline: the metric that stands for quality where only one fits; higher is better.
+        per_token: whether the outputs have a length axis after the batch axis.
+        has_labels: whether its outputs are numbered by label names.
+        problem: `problem_type` in config.json, where one class serves several tasks.
 
     """
 
     name: str
     auto_class: str
     suffixes: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     headline: str
+    per_token: bool = False
+    has_labels: bool = False
+    problem: str | None = None
 
 
 TASKS: dict[str, Task] = {
@@ -38,18 +55,55 @@ TASKS: dict[str, Task] = {
     for task in (
         Task(
             "classification",
-            "AutoModelForSequenceClassification",
+            _CLASSIFIER,
             ("ForSequenceClassification",),
-            "logits",
+            ("logits",),
             headline="accuracy",
+            has_labels=True,
+            problem="single_label_classification",
         ),
-        Task("embedding", "AutoModel", ("Model",), "sentence_embedding", headline="spearman"),
+        Task(
+            "multi-label",
+            _CLASSIFIER,
+            ("ForSequenceClassification",),
+            ("logits",),
+            headline="micro_f1",
+            has_labels=True,
+            problem="multi_label_classification",
+        ),
+        Task(
+            "regression",
+            _CLASSIFIER,
+            ("ForSequenceClassification",),
+            ("logits",),
+            headline="spearman",
+            problem="regression",
+        ),
+        Task(
+            "token-classification",
+            "AutoModelForTokenClassification",
+            ("ForTokenClassification",),
+            ("logits",),
+            headline="f1",
+            per_token=True,
+            has_labels=True,
+        ),
+        Task(
+            "question-answering",
+            "AutoModelForQuestionAnswering",
+            ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+            ("start_logits", "end_logits"),
+            headline="f1",
+            per_token=True,
+        ),
+        Task("embedding", "AutoModel", ("Model",), ("sentence_embedding",), headline="spearman"),
         Task(
             "mlm",
             "AutoModelForMaskedLM",
             ("ForMaskedLM", "ForPreTraining"),
-            "logits",
+            ("logits",),
             headline="masked_accuracy",
+            per_token=True,
         ),
     )
 }
@@ -68,7 +122,7 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
     for name in names:
         for task in TASKS.values():
             if str(name).endswith(task.suffixes):
-                return task.name
+                return _sequence_task(config) if task.auto_class == _CLASSIFIER else task.name
     raise RequestError(
         f"the checkpoint's class, `{', '.join(map(str, names)) or 'not named'}`, is for no task that bertshrink knows",
         where=where,
@@ -76,25 +130,35 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
     )
 
 
-def check_classification(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The label names of a single-label classifier, in the order of its logits.
+def _sequence_task(config: Mapping[str, Any]) -> str:
+    """One class serves three tasks: the problem type tells them apart, else the number of outputs."""
+    problem = config.get("problem_type")
+    if problem in (None, "single_label_classification") and _num_outputs(config) == 1:
+        return "regression"
+    return next((task.name for task in TASKS.values() if problem and task.problem == problem), "classification")
+
+
+def _num_outputs(config: Mapping[str, Any]) -> int:
+    labels = config.get("id2label")
+    return len(labels) if isinstance(labels, Mapping) else int(config.get("num_labels") or 2)
+
+
+def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The label names of a checkpoint in the order of its logits; empty where the task has none.
 
     Raises:
-        RequestError: it is a regressor or a multi-label classifier, or its label map is not 0..C-1.
+        RequestError: the checkpoint's outputs are not the task's, or its label map is not 0..C-1.
 
     """
+    row = TASKS[task]
+    if row.auto_class == _CLASSIFIER:
+        _check_problem(row, config, where)
+    if not row.has_labels:
+        return ()
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    problem = config.get("problem_type")
-    hint = "save it again as a classifier whose `id2label` numbers its classes 0, 1, ..."
+    hint = "save it again as a model whose `id2label` numbers its labels 0, 1, ..."
     if not isinstance(labels, Mapping):
         raise RequestError("`id2label` of the model's config.json is no mapping", where=where, hint=hint)
-    if len(labels) < 2 or problem in ("regression", "multi_label_classification"):
-        kind = problem or "regression"
-        raise RequestError(
-            f"the model is for `{kind}`; bertshrink handles single-label classification with two classes or more",
-            where=where,
-            hint="choose a classifier, or say what the model is for with `task:` or `--task`",
-        )
     try:
         by_id = {int(key): str(name) for key, name in labels.items()}
         return tuple(by_id[i] for i in range(len(by_id)))
@@ -104,61 +168,15 @@ def check_classification(config: Mapping[str, Any], where: str) -> tuple[str, ..
         ) from None
 
 
-def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_names: Sequence[str] = ()) -> list[int]:
-    """Turn the labels of a data set into the teacher's class numbers.
-
-    Args:
-        values: one label a row, names or numbers.
-        labels: the teacher's class names in the order of its logits.
-        where: the data, for messages.
-        value_names: what the data calls its numbers, where it knows (a hub data set's ClassLabel).
-
-    A value matches by name (any case), or by number when every value is a whole number in 0..C-1.
-
-    Raises:
-        RequestError: values that the teacher does not have; the message names both sides.
-    """
-    by_name = {name.casefold(): i for i, name in enumerate(labels)}
-    if value_names and {name.casefold() for name in value_names} <= set(by_name):
-        # A hub data set writes -1 where a row has no label.
-        known = range(len(value_names))
-        values = [value_names[value] if value in known else f"{value} (no label)" for value in values]
-    texts = [str(value).strip() for value in values]
-    if all(text.casefold() in by_name for text in texts):
-        return [by_name[text.casefold()] for text in texts]
-    numbers = {str(i): i for i in range(len(labels))}
-    if all(text in numbers for text in texts):
-        return [numbers[text] for text in texts]
-    seen = sorted(set(texts))
-    strange = [text for text in seen if text.casefold() not in by_name and text not in numbers] or seen
+def _check_problem(row: Task, config: Mapping[str, Any], where: str) -> None:
+    """One class, three tasks: refuse to read a checkpoint as another of them than it was saved for."""
+    number, problem = _num_outputs(config), config.get("problem_type")
+    fits = problem in (None, row.problem) or (row.name == "regression" and number == 1)
+    if fits and (number == 1 if row.name == "regression" else number > 1 or row.name == "multi-label"):
+        return
     raise RequestError(
-        f"the data's labels do not match the teacher's: `{'`, `'.join(strange[:5])}` in the data, "
-        f"`{'`, `'.join(labels[:10])}` in the teacher",
+        f"the model has {number} output{'s' if number != 1 else ''} and `problem_type: {problem or 'not set'}`: "
+        f"that is no model for `{row.name}`",
         where=where,
-        hint=f"name the label column with `label:` under `data:`, or use the teacher's names or 0..{len(labels) - 1}",
-    )
-
-
-def match_classes(labels: Sequence[str], reference: Sequence[str], name: str) -> list[int]:
-    """Where each class of the reference stands among a model's own: the order that makes their logits comparable.
-
-    Args:
-        labels: the model's class names, in the order of its logits.
-        reference: the reference's.
-        name: the model, for messages.
-
-    Names match in any case. Names that say nothing (`LABEL_0`) stand for the classes in their order.
-
-    Raises:
-        RequestError: the classes are others.
-    """
-    own, wanted = [label.casefold() for label in labels], [label.casefold() for label in reference]
-    if len(set(own)) == len(own) and sorted(own) == sorted(wanted):
-        return [own.index(label) for label in wanted]
-    unnamed = [f"label_{i}" for i in range(len(wanted))]
-    if len(own) == len(wanted) and (own == wanted or unnamed in (own, wanted)):
-        return list(range(len(wanted)))
-    raise RequestError(
-        f"`{name}` has the classes `{'`, `'.join(labels[:10])}`, the first model `{'`, `'.join(reference[:10])}`",
-        hint="compare models of the same classes, or leave out `data` and compare only size and speed",
+        hint=f"its own task is `{_sequence_task(config)}`; leave `task` out, or choose another model",
     )

@@ -12,7 +12,8 @@ from bertshrink.errors import BertshrinkError, Faults, RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.artifact import Artifact, Card
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
-from bertshrink.model.task import TASKS, match_classes
+from bertshrink.model.labels import match_classes
+from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings, check_source
 from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.facts import Facts
     from bertshrink.model.texts import Texts
-    from bertshrink.report.measurement import Measurement
 
     Model = Encoder | Artifact
 
 Kind = Literal["encoder", "artifact"]
+"""What a technique gives, and takes unless it starts from nothing."""
 Need = Literal["teacher", "train", "dev"]
 
 
@@ -38,10 +38,12 @@ class Workbench:
         teacher: the recipe's first model.
         work: a folder for what must survive a kill (checkpoints) and for scratch; the pipeline clears it when the
             stage is stored.
+        cache: a folder for what may be read again by other stages and runs (teacher outputs); None: keep nothing.
         seed: for everything random.
         max_length: cap on tokens per text; None: the model's own.
         progress: where long work says that it is alive.
-        measure: quality of a model on the dev texts, against the recipe's first model.
+        choose: the headline metric of a model on texts kept for choosing, higher is better: what early stopping reads,
+            so that the texts that a report is about choose nothing. None: there is nothing to choose by.
         notes: what the technique did, one sentence each; shown in the report.
         history: training log for the report's curves: one dict of numbers per entry, with `step`.
         baselines: (name, label, model) shown beside the result; size and quality are measured when the stage ends.
@@ -51,10 +53,11 @@ class Workbench:
     texts: Texts | None
     teacher: Encoder | None
     work: Path
+    cache: Path | None = None
     seed: int = 0
     max_length: int | None = None
     progress: Progress = field(default_factory=Silent)
-    measure: Callable[[Model], list[Measurement]] = lambda model: []
+    choose: Callable[[Model], float] | None = None
     notes: list[str] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     baselines: list[tuple[str, str, Model]] = field(default_factory=list)
@@ -79,8 +82,10 @@ class Technique(BaseModel, ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    takes: ClassVar[Kind]
+    takes: ClassVar[Kind | None]
     gives: ClassVar[Kind]
+    makes_teacher: ClassVar[bool] = False
+    """Whether it makes the model that others are compared with, instead of making that one smaller."""
 
     def needs(self) -> frozenset[Need]:
         """What must be there besides the model; may depend on the settings."""

@@ -25,7 +25,7 @@ from bertshrink.model.batches import Row
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.files import MANIFEST, output_errors, seal, verify
 from bertshrink.model.hardware import has_native_bfloat16
-from bertshrink.model.task import map_labels
+from bertshrink.model.labels import map_labels
 from bertshrink.model.texts import check_labels
 from bertshrink.progress import Task
 from bertshrink.techniques.base import Workbench
