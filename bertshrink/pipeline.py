@@ -274,6 +274,7 @@ class _Run:
             texts=self.texts,
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=self.store.work(stage.name, key),
+            cache=self.store.folder.parent / ".cache",
             seed=self.recipe.seed,
             max_length=self.max_length,
             progress=self.progress,
