@@ -17,8 +17,7 @@ once, is made anew. Several processes share one file without a lock for the same
 The folder's name is a digest of everything that decides the content: the teacher's weights, the token ids of all rows,
 what is stored and how. Whatever changes one of them names another folder.
 
-Left out: attentions and queries, keys and values (their size grows with the square of the length, or is three times the
-hidden states'), and inputs that change from epoch to epoch (dynamic masking).
+Left out: attentions, queries, keys and values (their size), and inputs that change in every epoch (dynamic masking).
 """
 
 from __future__ import annotations
@@ -394,10 +393,8 @@ def _digest_of_rows(rows: Sequence[dict[str, list[int]]]) -> bytes:
 
 def note_of(teacher: CachedTeacher) -> list[str]:
     """What a finished training says of the store, one sentence each."""
-    found = [teacher.rebuilt] if teacher.rebuilt else []
-    total = len(teacher.lengths_N)
-    found.append(
-        f"teacher cache `{teacher.folder.name}`: {teacher.num_computed} of {total} rows were computed now, "
-        f"{teacher.num_bytes / 1e6:.0f} MB"
+    filled = (
+        f"teacher cache `{teacher.folder.name}`: {teacher.num_computed} of {len(teacher.lengths_N)} rows were computed "
+        f"now, {teacher.num_bytes / 1e6:.0f} MB"
     )
-    return found
+    return [teacher.rebuilt, filled] if teacher.rebuilt else [filled]
