@@ -104,7 +104,7 @@ def test_a_model_folder_and_an_onnx_file_are_measured(launches):
 def test_a_launch_says_how_the_model_is_loaded(launches):
     assert launches["teacher"].options == {
         "auto_class": "AutoModel",
-        "output": "sentence_embedding",
+        "outputs": ["sentence_embedding"],
         "pooling": ["mean", True],
     }
     assert launches["teacher"].inputs == ("input_ids", "attention_mask", "token_type_ids")

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.facts import Pooling
 from bertshrink.model.task import TASKS
+from bertshrink.model.texts import Split, Texts
 
 # fmt: off
 WORDS = """
@@ -21,6 +22,11 @@ year you your movie film bad terrible wonderful awful love hate best worst borin
 """.split()  # noqa: SIM905
 # fmt: on
 MASK_LAST = ("roberta", "xlm-roberta")
+LABELS = {
+    "classification": ("negative", "positive"),
+    "multi-label": ("place", "time", "person"),
+    "token-classification": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+}
 
 
 def special_tokens(family: str) -> dict[str, str]:
@@ -100,8 +106,13 @@ def tiny_config(family: str, **more):
 def tiny_encoder(family: str = "bert", task: str = "classification", seed: int = 0, **more) -> Encoder:
     """A four-layer encoder, 32 wide, with random weights."""
     torch.manual_seed(seed)
-    if task == "classification":
-        more = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}} | more
+    if task in LABELS:
+        names = LABELS[task]
+        more = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}} | more
+    if task == "regression":
+        more = {"num_labels": 1} | more
+    if task in ("regression", "multi-label"):
+        more = {"problem_type": TASKS[task].problem} | more
     config = tiny_config(family, **more)
     auto = getattr(transformers, TASKS[task].auto_class)
     model = auto.from_config(config, attn_implementation="sdpa").eval()
@@ -115,3 +126,35 @@ def sentences(num: int, seed: int = 0, shortest: int = 3, longest: int = 14) -> 
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(shortest, longest + 1, (num,), generator=generator).tolist()
     return [" ".join(WORDS[i] for i in torch.randint(len(WORDS), (n,), generator=generator).tolist()) for n in lengths]
+
+
+def tiny_split(task: str, num: int, seed: int = 0) -> Split:
+    """Word salad with labels of the task's shape; which label a row has can be learnt from its words."""
+    texts = tuple(sentences(num, seed))
+    words = tuple(tuple(text.split()) for text in texts)
+    rank = {word: i for i, word in enumerate(WORDS)}
+    mean = [sum(rank[w] for w in row) / len(row) / len(WORDS) for row in words]
+    match task:
+        case "classification":
+            return Split(texts, labels=tuple(LABELS[task][value > 0.5] for value in mean))
+        case "multi-label":
+            names = LABELS[task]
+            chosen = (
+                tuple(n for n, word in zip(names, ("is", "now", "my"), strict=True) if word in row) for row in words
+            )
+            return Split(texts, labels=tuple(chosen))
+        case "regression":
+            return Split(texts, labels=tuple(mean))
+        case "token-classification":
+            tags = tuple(tuple("B-PER" if rank[w] % 5 == 0 else "O" for w in row) for row in words)
+            return Split(texts, words=words, labels=tags)
+        case "question-answering":
+            questions = tuple(f"where is {row[-1]}" for row in words)
+            answers = tuple(((row[-1], len(text) - len(row[-1])),) for row, text in zip(words, texts, strict=True))
+            return Split(questions, pairs=texts, labels=answers)
+    return Split(texts)
+
+
+def tiny_texts(task: str, num_train: int = 16, num_dev: int = 8) -> Texts:
+    """A data set of the task's shape."""
+    return Texts("salad", tiny_split(task, num_train, seed=1), tiny_split(task, num_dev, seed=2))

@@ -5,9 +5,11 @@ files travel to a remote worker. An engine is imported when it is asked for, not
 
 Every session takes and gives numpy arrays by name:
     in   input_ids, attention_mask[, token_type_ids]   int64, (batch B, length L), right-padded, mask 1 at tokens
-    out  classification   logits (B, C)
-         mlm              logits (B, L, V)
-         embedding        sentence_embedding (B, H), pooled and normalised as the model says
+    out  classification, multi-label, regression   logits (B, C); one score is C = 1
+         token-classification                      logits (B, L, C)
+         question-answering                        start_logits, end_logits (B, L)
+         mlm                                       logits (B, L, V)
+         embedding                                 sentence_embedding (B, H), pooled and normalised as the model says
 """
 
 from __future__ import annotations

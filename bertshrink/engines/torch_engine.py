@@ -7,6 +7,7 @@ sentence-transformers computes it: sum(mask * h) / max(sum(mask), 1e-9), then op
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,14 @@ class TorchSession:
 
     Args:
         model: a transformers model in eval mode.
-        output: `logits` or `sentence_embedding`.
+        outputs: names of the model's outputs, or `sentence_embedding`.
         pooling: (mode, normalize) where the output is `sentence_embedding`.
 
     """
 
-    def __init__(self, model: Any, output: str, pooling: tuple[str, bool] | None) -> None:
+    def __init__(self, model: Any, outputs: Sequence[str], pooling: tuple[str, bool] | None) -> None:
         self.model = model
-        self.output = output
+        self.outputs = list(outputs)
         self.pooling = pooling
         self.inputs = ["input_ids", "attention_mask"]
         if getattr(model.config, "type_vocab_size", 0) > 0 and model.config.model_type != "distilbert":
@@ -50,11 +51,11 @@ class TorchSession:
         given = {name: torch.from_numpy(feeds[name]).to(device) for name in self.inputs if name in feeds}
         with torch.inference_mode():
             out = self.model(**given)
-            if self.output == "sentence_embedding" and self.pooling is not None:
-                value = pool(out.last_hidden_state, given["attention_mask"], *self.pooling)
+            if self.pooling is not None:
+                values = [pool(out.last_hidden_state, given["attention_mask"], *self.pooling)]
             else:
-                value = out.logits
-        return {self.output: value.float().cpu().numpy()}
+                values = [out[name] for name in self.outputs]
+        return {name: value.float().cpu().numpy() for name, value in zip(self.outputs, values, strict=True)}
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, precision, inputs and outputs."""
@@ -64,7 +65,7 @@ class TorchSession:
             "threads": torch.get_num_threads(),
             "precision": str(self.model.dtype).removeprefix("torch."),
             "inputs": list(self.inputs),
-            "outputs": [self.output],
+            "outputs": list(self.outputs),
         }
 
 
@@ -82,7 +83,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     Args:
         path: the folder.
         threads: intra-op threads for the whole process; None leaves PyTorch's default.
-        options: `auto_class` (transformers' class name), `output`, `pooling` ([mode, normalize] or None), and `dtype`
+        options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize] or None), and `dtype`
             (`float32`, the default, or `bfloat16`).
 
     """
@@ -97,4 +98,4 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     model = auto.from_pretrained(path, dtype=dtype, **safe).eval()
     pooling = options.get("pooling")
-    return TorchSession(model, options.get("output", "logits"), tuple(pooling) if pooling else None)
+    return TorchSession(model, options.get("outputs", ["logits"]), tuple(pooling) if pooling else None)

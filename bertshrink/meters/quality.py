@@ -114,7 +114,7 @@ class Exam:
         import numpy as np
 
         rows = model.tokenize(self.dev.texts, self.dev.pairs, self.max_length)
-        name = TASKS[self.task].output
+        (name,) = TASKS[self.task].outputs
         answers: Floats = np.stack([out[name].astype(np.float32) for out in model.predict(rows)])
         if self.task == "classification":
             answers = answers[:, match_classes(model.labels, self.labels, model.source)]
@@ -134,10 +134,10 @@ class Exam:
                 "no masked tokens to compare them by",
                 hint="compare masked language models of one vocabulary, or leave out `data`",
             )
-        name, session, pad_id = TASKS[self.task].output, model.session(), model.tokenizer.pad_token_id or 0
+        name, session, pad_id = TASKS[self.task].outputs[0], model.session(), model.tokenizer.pad_token_id or 0
         found: list[Floats] = [np.empty((0, 2)) for _ in self.rows]
         for batch in by_length([len(row["input_ids"]) for row in self.rows], MASKED_BATCH_TOKENS):
-            outputs = predict(session, [self.rows[i] for i in batch], pad_id, MASKED_BATCH_TOKENS)
+            outputs = predict(session, [self.rows[i] for i in batch], pad_id, MASKED_BATCH_TOKENS, per_token=True)
             for i, out in zip(batch, outputs, strict=True):
                 logits = out[name][self.positions[i]]
                 chosen, right = logits.argmax(axis=1), likelihood(logits, np.asarray(self.truth[i], dtype=int))

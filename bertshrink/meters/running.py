@@ -70,7 +70,7 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
     return Launch(
         engine="torch",
         path=folder.resolve(),
-        options={"auto_class": task.auto_class, "output": task.output, "pooling": pooling},
+        options={"auto_class": task.auto_class, "outputs": list(task.outputs), "pooling": pooling},
         precision=session["precision"],
         vocab_size=model.shape.vocab_size,
         inputs=tuple(session["inputs"]),

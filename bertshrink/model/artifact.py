@@ -19,6 +19,7 @@ from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import ARTIFACT_CARD, read_json
 from bertshrink.model.files import verify
+from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -163,4 +164,5 @@ class Artifact:
 
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""
-        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens)
+        per_token = TASKS[self.task].per_token
+        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens, per_token=per_token)

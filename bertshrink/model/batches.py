@@ -47,10 +47,12 @@ def by_length(lengths: Sequence[int], batch_tokens: int, batch_rows: int | None 
     return batches
 
 
-def predict(session: Session, rows: Sequence[Row], pad_id: int, batch_tokens: int = 4096) -> list[Arrays]:
+def predict(
+    session: Session, rows: Sequence[Row], pad_id: int, batch_tokens: int = 4096, *, per_token: bool = False
+) -> list[Arrays]:
     """Run tokenized rows through a session; outputs per row, in order.
 
-    An output with a length axis (B, L, ...) is cut back to the row's own length.
+    Outputs with a length axis (B, L, ...), which `per_token` says, are cut back to the row's own length.
     """
     lengths = [len(row["input_ids"]) for row in rows]
     found: list[Arrays] = [{} for _ in rows]
@@ -59,7 +61,7 @@ def predict(session: Session, rows: Sequence[Row], pad_id: int, batch_tokens: in
         for name, block in outputs.items():
             for at, i in enumerate(batch):
                 value = block[at]
-                found[i][name] = value[: lengths[i]] if block.ndim == 3 else value
+                found[i][name] = value[: lengths[i]] if per_token else value
     return found
 
 

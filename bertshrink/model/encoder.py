@@ -73,8 +73,8 @@ class Encoder:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; empty unless the task is classification."""
-        if self.task != "classification":
+        """Label names in the order of the logits; empty where the task has none."""
+        if not TASKS[self.task].has_labels:
             return ()
         return tuple(str(self.model.config.id2label[i]) for i in range(self.model.config.num_labels))
 
@@ -116,6 +116,8 @@ class Encoder:
                     where=path,
                     hint="its training diverged or the file is damaged: take an earlier checkpoint",
                 )
+        if facts.task in ("multi-label", "regression"):
+            model.config.problem_type = TASKS[facts.task].problem  # what a reload tells the task by
         sentence_folder = facts.folder if facts.is_sentence_transformer else None
         return cls(
             model.eval(), tokenizer, facts.task, source or path, facts.max_length, facts.pooling, sentence_folder
@@ -163,11 +165,12 @@ class Encoder:
         from bertshrink.engines.torch_engine import TorchSession
 
         pooling = (self.pooling.mode, self.pooling.normalize) if self.pooling else None
-        return TorchSession(self.model, TASKS[self.task].output, pooling)
+        return TorchSession(self.model, TASKS[self.task].outputs, pooling)
 
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order, run in batches of like length."""
-        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens)
+        per_token = TASKS[self.task].per_token
+        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens, per_token=per_token)
 
 
 def _load_tokenizer(folder: Path, safe: dict[str, Any]) -> PreTrainedTokenizerBase:

@@ -107,10 +107,10 @@ def prove(made: Model, folder: Path, kind: Literal["encoder", "artifact"], befor
     else:
         again = load_model(folder, read_facts(folder, made.task), made.source)
     rows = made.tokenize(PROOF_TEXTS)
-    name = TASKS[made.task].output
-    first, second, old = (_outputs(model, rows, name) for model in (made, again, before))
+    names = [name for _ in rows for name in TASKS[made.task].outputs]
+    first, second, old = (_outputs(model, rows) for model in (made, again, before))
     hint = "nothing of the stage was kept; try other settings, and report it if it stays"
-    for mine, reloaded, previous in zip(first, second, old, strict=True):
+    for name, mine, reloaded, previous in zip(names, first, second, old, strict=True):
         if not np.isfinite(mine).all():
             raise CheckFailed("the stage's model gives values that are not finite", hint=hint)
         if mine.shape != previous.shape:
@@ -121,5 +121,5 @@ def prove(made: Model, folder: Path, kind: Literal["encoder", "artifact"], befor
     return again
 
 
-def _outputs(model: Model, rows: Sequence[dict[str, list[int]]], name: str) -> list[Any]:
-    return [out[name] for out in model.predict(rows)]
+def _outputs(model: Model, rows: Sequence[dict[str, list[int]]]) -> list[Any]:
+    return [out[name] for out in model.predict(rows) for name in TASKS[model.task].outputs]

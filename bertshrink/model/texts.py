@@ -88,6 +88,7 @@ class Split(Sequence[Example]):
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None = None
+    words: tuple[tuple[str, ...], ...] | None = None
     labels: tuple[Any, ...] | None = None
     label_names: tuple[str, ...] = ()
 

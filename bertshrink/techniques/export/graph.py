@@ -122,7 +122,7 @@ def has_token_types(config: Any) -> bool:
 
 
 class Wrapper(torch.nn.Module):
-    """The model with the engines' inputs and output.
+    """The model with the engines' inputs and outputs.
 
     Args:
         encoder: what is exported.
@@ -132,12 +132,13 @@ class Wrapper(torch.nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.model = encoder.model
-        self.pooling = encoder.pooling if TASKS[encoder.task].output == "sentence_embedding" else None
+        self.pooling = encoder.pooling if encoder.task == "embedding" else None
+        self.outputs = TASKS[encoder.task].outputs
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Arrays (B, L) to the task's output, as `engines` describes it."""
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Arrays (B, L) to the task's outputs, as `engines` describes them."""
         lowest = torch.finfo(torch.float32).min
         bias_B11L = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * lowest
         if token_type_ids is None and has_token_types(self.model.config):
@@ -145,21 +146,21 @@ class Wrapper(torch.nn.Module):
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         out = self.model(input_ids=input_ids, attention_mask=bias_B11L, **types)
         if self.pooling is None:
-            logits: torch.Tensor = out.logits
-            return logits
+            found = tuple(out[name] for name in self.outputs)
+            return found if len(found) > 1 else found[0]
         return pool(out.last_hidden_state, attention_mask, self.pooling.mode, self.pooling.normalize)
 
 
 def trace(encoder: Encoder, opset: int) -> onnx.ModelProto:
     """The graph as PyTorch's tracer writes it, dynamic in batch and length."""
-    inputs, output = input_names(encoder), TASKS[encoder.task].output
+    inputs, task = input_names(encoder), TASKS[encoder.task]
     length = min(6, encoder.max_length)
     ids = torch.ones(2, length, dtype=torch.int64)
     mask = torch.ones_like(ids)
     mask[1, length - length // 2 :] = 0
     arrays = (ids, mask, torch.zeros_like(ids))[: len(inputs)]
     axes = {name: {0: "batch", 1: "length"} for name in inputs}
-    axes[output] = {0: "batch", 1: "length"} if encoder.task == "mlm" else {0: "batch"}
+    axes |= {name: {0: "batch", 1: "length"} if task.per_token else {0: "batch"} for name in task.outputs}
     file = io.BytesIO()
     with eager_attention(encoder.model), torch.no_grad(), warnings.catch_warnings():
         for category, message in _EXPECTED_WARNINGS:
@@ -171,7 +172,7 @@ def trace(encoder: Encoder, opset: int) -> onnx.ModelProto:
             dynamo=False,
             opset_version=opset,
             input_names=inputs,
-            output_names=[output],
+            output_names=list(task.outputs),
             dynamic_axes=axes,
             do_constant_folding=False,
         )
@@ -193,7 +194,8 @@ def shorten_names(model: onnx.ModelProto) -> onnx.ModelProto:
     """Names of nodes and values without the wrapper's own `model.` in front."""
 
     def short(name: str) -> str:
-        return name.removeprefix("/").removeprefix("model/").removeprefix("model.")
+        # The wrapper's own nodes keep their slash: `/Split` beside the model's `Split` must stay another name.
+        return name.removeprefix("/model/").removeprefix("model.")
 
     for tensor in model.graph.initializer:
         tensor.name = short(tensor.name)
@@ -251,7 +253,7 @@ def make_card(encoder: Encoder, details: dict[str, Any]) -> Card:
         labels=encoder.labels,
         pooling=pooling,
         inputs=tuple(input_names(encoder)),
-        outputs=(TASKS[encoder.task].output,),
+        outputs=TASKS[encoder.task].outputs,
         max_length=encoder.max_length,
         vocab_size=encoder.shape.vocab_size,
         details=details,

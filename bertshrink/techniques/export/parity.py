@@ -54,14 +54,16 @@ def check_parity(encoder: Encoder, path: Path, tolerance: float) -> dict[str, fl
         CheckFailed: at some shape the difference is larger than the tolerance, or not finite.
 
     """
-    output = TASKS[encoder.task].output
+    task = TASKS[encoder.task]
     file, torch_session = engine("onnxruntime").load(str(path)), encoder.session()
     worst: dict[str, float] = {}
     for batch, length in SHAPES:
         feeds = padded_text(encoder, batch, min(length, encoder.max_length))
         mask = feeds["attention_mask"].astype(bool)
-        ours = at_tokens(file.run(feeds)[output], mask)
-        theirs = at_tokens(torch_session.run(feeds)[output], mask)
+        ours, theirs = (
+            np.concatenate([at_tokens(found[name], mask, task.per_token).ravel() for name in task.outputs])
+            for found in (file.run(feeds), torch_session.run(feeds))
+        )
         scale, difference = float(np.abs(theirs).max()), float(np.abs(ours - theirs).max())
         shape = f"{batch}x{mask.shape[1]}"
         if not difference <= tolerance * scale + _ROUNDING:
@@ -87,7 +89,7 @@ def padded_text(encoder: Encoder, batch: int, length: int) -> Arrays:
     return pad(rows, encoder.tokenizer.pad_token_id or 0)
 
 
-def at_tokens(value: NDArray[np.generic], mask_BL: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The values that are somebody's answer: (B, L, V) at tokens only, anything else whole."""
-    found = value[mask_BL] if value.ndim == 3 else value
+def at_tokens(value: NDArray[np.generic], mask_BL: NDArray[np.bool_], per_token: bool) -> NDArray[np.float64]:
+    """The values that are somebody's answer: (B, L, ...) at tokens only, those of whole rows as they are."""
+    found = value[mask_BL] if per_token else value
     return found.astype(np.float64)

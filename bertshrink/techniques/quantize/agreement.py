@@ -1,9 +1,10 @@
 """How far the quantized file agrees with the float one: the cosine of their outputs on real text.
 
-Sentence vectors: the mean of the texts' cosines. Masked-language logits: the mean over every token of every text. Class
-logits: one cosine over all texts together, because a pair of logits near zero, which the model itself is unsure of,
-turns around at the slightest change (SST-2 teacher, 872 sentences: 0.998 together, 0.962 as a mean over the texts,
-while 98 % keep their class). What agreement is worth in accuracy, the report says, where there are labels.
+Sentence vectors: the mean of the texts' cosines. Masked-language logits: the mean over every token of every text. Any
+other logits (classes, tags, scores, starts and ends of answers): one cosine over all texts together, because a pair of
+logits near zero, which the model itself is unsure of, turns around at the slightest change (SST-2 teacher, 872
+sentences: 0.998 together, 0.962 as a mean over the texts, while 98 % keep their class). What agreement is worth in
+accuracy, the report says, where there are labels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
 from bertshrink.model.batches import predict
+from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split
 
 if TYPE_CHECKING:
@@ -65,13 +67,13 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
     dev = bench.texts.dev if bench.texts is not None else Split(SENTENCES)
     dev = dev.take(range(min(NUM_TEXTS, len(dev))))
     rows = before.tokenize(dev.texts, dev.pairs, bench.max_length)
-    name = before.card.outputs[0]
-    found = predict(engine(before.card.engine).load(str(after)), rows, before.tokenizer.pad_token_id or 0)
-    theirs, ours = [row[name] for row in before.predict(rows)], [row[name] for row in found]
-    if before.task == "classification":
-        agreement = cosine(np.concatenate(theirs), np.concatenate(ours))
+    per_token, pad_id = TASKS[before.task].per_token, before.tokenizer.pad_token_id or 0
+    found = predict(engine(before.card.engine).load(str(after)), rows, pad_id, per_token=per_token)
+    pairs = [(old[name], new[name]) for old, new in zip(before.predict(rows), found, strict=True) for name in old]
+    if before.task in ("embedding", "mlm"):
+        agreement = float(np.mean([cosine(theirs, ours) for theirs, ours in pairs]))
     else:
-        agreement = float(np.mean([cosine(a, b) for a, b in zip(theirs, ours, strict=True)]))
+        agreement = cosine(*(np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1)))
     if not agreement >= min_cosine:
         raise CheckFailed(
             f"the quantized model's outputs have a cosine of {agreement:.4f} to the float ones, less than {min_cosine}",
