@@ -10,6 +10,7 @@ Nothing below `cli` prints or exits; `cli` catches these in one place and prints
 Anything else that escapes is a bug: exit code 70.
 """
 
+from signal import Signals
 from typing import ClassVar
 
 
@@ -100,3 +101,16 @@ class Faults(RequestError):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the list of its faults."""
         return Faults, (list(self.faults),)
+
+
+class Interrupted(BertshrinkError):
+    """A signal asked for an end, and what was done so far is kept."""
+
+    def __init__(self, signal: Signals, step: int) -> None:
+        super().__init__(f"stopped by {signal.name} after step {step}; the same command goes on from here")
+        self.exit_code = 128 + int(signal)  # type: ignore[misc]
+        self._made_of = (signal, step)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as signal and step."""
+        return Interrupted, self._made_of

@@ -34,7 +34,7 @@ from bertshrink.report.report import Report, Snapshot
 from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
-    from bertshrink.meters.quality import Exam
+    from bertshrink.meters.exam import Exam
     from bertshrink.model.texts import Texts
     from bertshrink.techniques.base import Model
 
@@ -174,9 +174,9 @@ class _Run:
         """The dev texts, prepared when the first model is to be judged."""
         if self.texts is None or not self.recipe.measure.quality:
             return None
-        from bertshrink.meters.quality import Exam
+        from bertshrink.meters.quality import prepare
 
-        return Exam.prepare(self.standing[0].load(), self.texts, self.max_length, self.recipe.seed)
+        return prepare(self.standing[0].load(), self.texts, self.max_length, self.recipe.seed)
 
     def _quality(self, model: Model) -> list[Measurement]:
         """A model's figures; the reference sits first, once, whoever is asked about."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bertshrink.errors import CheckFailed, OutputError, RequestError
+from bertshrink.errors import CheckFailed, OutputError
 from bertshrink.techniques.distill import cache
-from bertshrink.techniques.distill.cache import META, ROWS, CachedTeacher, check_cacheable, note_of
+from bertshrink.techniques.distill.cache import META, ROWS, CachedTeacher, note_of
 from bertshrink.techniques.distill.teacher import Answers, Wanted
 
 H = 8
@@ -30,7 +30,7 @@ class Live:
         of_token = self.scale * torch.sin(seed_BL1 * torch.arange(1, self.width + 1) * 3.7)
         of_row = (of_token * inputs["attention_mask"].unsqueeze(-1)).sum(dim=1)
         states = {n: torch.cos(seed_BL1 * torch.arange(1, H + 1) * (n + 1.5)) for n in (1, 3)}
-        return Answers({"logits": of_token if self.per_token else of_row}, states, {}, {})
+        return Answers({"logits": of_token if self.per_token else of_row}, states)
 
 
 def rows_of(lengths=(3, 5, 2, 4)):
@@ -163,7 +163,7 @@ def test_one_value_a_token_keeps_its_shape(tmp_path):
     class Spans(Live):
         def __call__(self, inputs, rows_B):
             ids = inputs["input_ids"].float()
-            return Answers({"start_logits": ids / 8, "end_logits": -ids / 8}, {}, {}, {})
+            return Answers({"start_logits": ids / 8, "end_logits": -ids / 8})
 
     live = Spans(per_token=True)
     inputs, numbers = batch_of(rows_of(), [3, 0])
@@ -181,14 +181,6 @@ def test_room_on_the_disk_is_asked_for_first(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(OutputError, match="the teacher cache needs"):
         cached(Live(), tmp_path)(*batch_of(rows_of(), [0]))
-
-
-def test_what_cannot_be_kept_is_refused():
-    check_cacheable(Wanted(outputs=True, states=(1,)), "classification")
-    with pytest.raises(RequestError, match="masks change"):
-        check_cacheable(Wanted(outputs=True), "mlm")
-    with pytest.raises(RequestError, match="not attentions"):
-        check_cacheable(Wanted(outputs=True, relations=(2,)), "classification")
 
 
 def test_real_teacher(tmp_path):

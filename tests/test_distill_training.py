@@ -7,35 +7,32 @@ import pytest
 import torch
 
 from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.meters.quality import Exam
+from bertshrink.meters.quality import prepare
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.student import reduce_layers
-from bertshrink.techniques.distill.training import CHECKPOINTS, align, newest_checkpoint
-from tests.tiny import sentences, tiny_encoder
+from bertshrink.techniques.distill.maps import align
+from bertshrink.training import loop
+from bertshrink.training.checkpoints import CHECKPOINTS, newest_checkpoint
+from tests.tiny import sentences, tiny_encoder, tiny_texts
 
 
-def texts(num_train=48, num_dev=24):
-    train, dev = sentences(num_train, seed=1), sentences(num_dev, seed=2)
-    sides = (Split(tuple(s), labels=tuple(len(t) % 2 for t in s)) for s in (train, dev))
-    return Texts("salad", *sides)
-
-
-def workbench(teacher, folder, **more):
-    return Workbench(texts=texts(**more), teacher=teacher, work=folder, seed=0)
+def workbench(teacher, folder, num_train=48, num_dev=24):
+    return Workbench(texts=tiny_texts(teacher.task, num_train, num_dev), teacher=teacher, work=folder, seed=0)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_training_brings_the_student_nearer_to_its_teacher(task, tmp_path):
     teacher = tiny_encoder("bert", task)
     bench = workbench(teacher, tmp_path, num_train=512)
-    settings = Distill(layers=2, epochs=12 if task == "embedding" else 3, learning_rate=3e-3, dropout=False)
-    exam = Exam.prepare(teacher, bench.texts, None, 0)
+    epochs = 12 if task in ("embedding", "question-answering") else 3
+    settings = Distill(layers=2, epochs=epochs, learning_rate=3e-3, dropout=False)
+    exam = prepare(teacher, bench.texts, None, 0)
     exam.sit(teacher)
-    measure = {"classification": "agreement", "embedding": "spearman", "mlm": "agreement"}[task]
+    measure = "spearman" if task == "embedding" else "agreement"
 
     def score(model):
         return next(m.value for m in exam.sit(model) if m.metric == measure)
@@ -78,9 +75,7 @@ def test_resuming_continues_from_the_newest_sealed_checkpoint(tmp_path):
         class Stop(Exception):
             pass
 
-        from bertshrink.techniques.distill import training
-
-        original = training.DistillTrainer.training_step
+        original = loop.RoomTrainer.training_step
 
         def training_step(self, *args, **kwargs):
             if self.state.global_step == step:
@@ -88,7 +83,7 @@ def test_resuming_continues_from_the_newest_sealed_checkpoint(tmp_path):
             return original(self, *args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training.DistillTrainer, "training_step", training_step)
+            patch.setattr(loop.RoomTrainer, "training_step", training_step)
             with pytest.raises(Stop):
                 settings(teacher.copy(), workbench(teacher, tmp_path / "cut"))
 
@@ -123,8 +118,10 @@ def test_divergence_is_a_failed_check_not_a_number(tmp_path):
     teacher = tiny_encoder()
     with torch.no_grad():
         teacher.model.classifier.weight.fill_(3e38)
-    with pytest.raises(CheckFailed, match="not finite"):
-        Distill(layers=2, epochs=1)(teacher.copy(), workbench(teacher, tmp_path))
+    with pytest.raises(CheckFailed, match="no step had a finite loss"):
+        Distill(layers=2, epochs=1)(teacher.copy(), workbench(teacher, tmp_path / "short"))
+    with pytest.raises(CheckFailed, match="not finite at step 2, 2 times in a row: training diverged"):
+        Distill(layers=2, epochs=2, max_bad_steps=2)(teacher.copy(), workbench(teacher, tmp_path / "long"))
 
 
 def test_a_batch_without_a_masked_token_is_no_divergence(tmp_path):
@@ -157,16 +154,16 @@ def test_states_are_aligned_with_the_layers_they_came_from(chosen, num_layers, d
 
 
 def test_a_student_cut_twice_is_compared_with_the_teachers_last_state(tmp_path, monkeypatch):
-    from bertshrink.techniques.distill import training
+    from bertshrink.techniques.distill import teach
 
     seen = []
 
-    class Spy(training.Objective):
-        def __init__(self, task, weights, aligned, pooling=None):
+    class Spy(teach.Objective):
+        def __init__(self, student, teacher, task, weights, aligned, **more):
             seen.append(aligned)
-            super().__init__(task, weights, aligned, pooling)
+            super().__init__(student, teacher, task, weights, aligned, **more)
 
-    monkeypatch.setattr(training, "Objective", Spy)
+    monkeypatch.setattr(teach, "Objective", Spy)
     teacher = tiny_encoder(num_hidden_layers=6)
     first = Distill(layers=4, epochs=1)(teacher.copy(), workbench(teacher, tmp_path / "1"))
     Distill(layers=2, epochs=1)(first, workbench(teacher, tmp_path / "2"))

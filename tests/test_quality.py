@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.meters.quality import Exam, likelihood, neighbour_recall, pair_spearman, pseudo_perplexity
+from bertshrink.meters.quality import prepare
+from bertshrink.meters.scores import likelihood, neighbour_recall, pair_spearman, pseudo_perplexity
 from bertshrink.model.texts import Split, Texts
 from tests.tiny import sentences, tiny_encoder
 
@@ -58,7 +59,7 @@ def test_pseudo_perplexity_by_hand():
 def exam_of(task, labels=None):
     encoder = tiny_encoder("bert", task)
     split = Split(tuple(sentences(30)), labels=labels)
-    return encoder, Exam.prepare(encoder, Texts("salad", split, split), None, 0)
+    return encoder, prepare(encoder, Texts("salad", split, split), None, 0)
 
 
 def test_accuracy_counts_right_answers():
@@ -83,9 +84,9 @@ def test_the_first_to_sit_is_the_scale(task, metric):
 def test_masks_are_fixed_by_the_seed_and_spare_special_tokens():
     encoder, exam = exam_of("mlm")
     again = exam_of("mlm")[1]
-    assert exam.rows == again.rows and exam.truth == again.truth
+    assert exam.rows == again.rows and exam.hidden == again.hidden
     special = {encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id, encoder.tokenizer.pad_token_id}
-    for row, at, truth in zip(exam.rows, exam.positions, exam.truth, strict=True):
+    for row, at, truth in zip(exam.rows, exam.positions, exam.hidden, strict=True):
         assert at and all(row["input_ids"][i] == encoder.tokenizer.mask_token_id for i in at)
         assert not special & set(truth)
 
@@ -93,7 +94,7 @@ def test_masks_are_fixed_by_the_seed_and_spare_special_tokens():
 def test_masked_figures_equal_a_loop_over_texts():
     encoder, exam = exam_of("mlm")
     right, total, logs = 0, 0, 0.0
-    for row, at, truth in zip(exam.rows, exam.positions, exam.truth, strict=True):
+    for row, at, truth in zip(exam.rows, exam.positions, exam.hidden, strict=True):
         (out,) = encoder.predict([row])
         for i, token in zip(at, truth, strict=True):
             logits = out["logits"][i].astype(np.float64)
@@ -150,7 +151,7 @@ def test_masked_tokens_bind_models_to_one_vocabulary():
 def test_a_model_of_shorter_inputs_reads_less():
     encoder = tiny_encoder()
     split = Split(tuple(sentences(12, shortest=50, longest=60)))
-    exam = Exam.prepare(encoder, Texts("long", split, split), None, 0)
+    exam = prepare(encoder, Texts("long", split, split), None, 0)
     exam.sit(encoder)
     short = tiny_encoder(max_position_embeddings=16)
     short.max_length = 16

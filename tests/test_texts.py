@@ -9,7 +9,8 @@ import pytest
 from bertshrink.errors import MissingPart, RequestError
 from bertshrink.model import texts as rooms
 from bertshrink.model.pydoc_texts import paragraphs, read_pydoc
-from bertshrink.model.texts import DataSettings, Split, Texts, check_labels, check_source, load
+from bertshrink.model.reading import check_source
+from bertshrink.model.texts import DataSettings, Split, Texts, check_labels, load
 
 ROWS = [(f"text number {i}, with 'quotes\" and ünïcode", i % 2) for i in range(40)]
 

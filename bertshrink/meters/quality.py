@@ -1,32 +1,41 @@
-"""What a model is worth on the dev texts, and how far it agrees with the model it came from.
+"""What a model is worth on the texts that judge, and how far it agrees with the model it came from.
 
-    classification   accuracy, macro_f1 (against labels); agreement (same class as the reference)
-    embedding        spearman: rank correlation of the cosines of all pairs of texts with the reference's
-                     recall@10: share of the reference's ten nearest texts that are among the model's ten
-    mlm              masked_accuracy, pseudo_perplexity (against the masked tokens); agreement (same token as the
-                     reference)
+    classification        accuracy, macro_f1; agreement (same class as the reference)
+    multi-label           micro_f1, macro_f1 (a class is chosen from probability 0.5 on); agreement (same decision)
+    regression            spearman, pearson with the right scores; agreement (rank correlation with the reference)
+    token-classification  f1, precision, recall over entities; agreement (same tag of a word)
+    question-answering    f1, exact_match; agreement (same answer)
+    embedding             spearman: rank correlation of the cosines of all pairs of texts with the reference's
+                          recall@10: share of the reference's ten nearest texts that are among the model's ten
+                          sts_spearman: of the cosines of scored pairs with their scores, where the data has them
+    mlm                   masked_accuracy, pseudo_perplexity (against the masked tokens); agreement (same token)
 
-All in float32 and over every dev text (embedding: at most `MAX_PAIRED`, since pairs grow with the square). For the
-reference itself the figures of likeness are 1 by definition and stand there as the scale.
+All in float32 and over every text (embedding: at most `MAX_PAIRED`, since pairs grow with the square). Rows without a
+label count for likeness only. For the reference itself the figures of likeness are 1 by definition and stand there as
+the scale. The metrics themselves stand in `scores`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.errors import RequestError
+from bertshrink.meters import scores
+from bertshrink.meters.exam import Exam
 from bertshrink.model.batches import by_length, predict
-from bertshrink.model.labels import map_labels, match_classes
+from bertshrink.model.encoding import Encoded, answers_of, encode, tags_of
+from bertshrink.model.labels import match_classes
 from bertshrink.model.task import TASKS
-from bertshrink.report.measurement import Better, Conditions, Measurement
+from bertshrink.report.measurement import Conditions
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bertshrink.meters.exam import Figure
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.batches import Row
     from bertshrink.model.encoder import Encoder
@@ -43,197 +52,264 @@ MASKED_BATCH_TOKENS = 1024
 """Their logits over BERT's vocabulary take 125 MB, over XLM-RoBERTa's 1 GB."""
 
 
-@dataclass
-class Exam:
-    """The dev texts of a run and the reference's answers.
+class ClassExam(Exam):
+    """Classes and scores: (N, C) logits in the order of the reference's classes."""
 
-    Every model reads the texts with its own tokenizer and up to its own longest input. Only masked tokens bind all
-    models to one vocabulary: they are the question itself.
-
-    Attributes:
-        task: a name in `TASKS`.
-        dev: the texts.
-        max_length: cap on tokens per text; None: each model's own.
-        labels: the reference's class names, in whose order logits are compared.
-        rows: the dev texts as the reference's tokenizer cuts them; for MLM with masks in place.
-        truth: class numbers, or for MLM the masked positions' tokens per row; None where nothing is labelled.
-        positions: MLM: masked positions per row.
-        conditions: data set, split, number of texts.
-        reference: the first model's answers, set by its own sitting.
-    """
-
-    task: str
-    dev: Split
-    max_length: int | None
-    labels: tuple[str, ...]
-    rows: list[Row]
-    truth: list[Any] | None
-    positions: list[list[int]] | None
-    conditions: Conditions
-    reference: Floats | None = None
-
-    @classmethod
-    def prepare(cls, model: Encoder | Artifact, texts: Texts, max_length: int | None, seed: int) -> Exam:
-        """Set the questions to the reference.
-
-        Raises:
-            RequestError: labels that are not the model's.
-        """
-        dev = texts.dev.first(MAX_PAIRED) if model.task == "embedding" else texts.dev
-        rows = model.tokenize(dev.texts, dev.pairs, max_length)
-        conditions = Conditions(dataset=texts.name, split="dev", num_examples=len(rows))
-        truth: list[Any] | None = None
-        positions = None
-        if model.task == "classification" and dev.labels is not None:
-            truth = list(map_labels(dev.labels, model.labels, texts.name, dev.label_names))
-        elif model.task == "mlm":
-            rows, positions, truth = _mask(rows, model.tokenizer, seed)
-        return cls(model.task, dev, max_length, model.labels, rows, truth, positions, conditions)
-
-    def sit(self, model: Encoder | Artifact) -> list[Measurement]:
-        """The model's figures; the first model to sit becomes the reference.
-
-        Raises:
-            CheckFailed: the model's outputs are not finite.
-            RequestError: its classes, or for MLM its tokens, are others than the reference's.
-        """
+    def answer(self, model: Encoder | Artifact) -> Floats:
+        """The logits."""
         import numpy as np
 
-        answers = self._fill_in(model) if self.positions is not None else self._answers(model)
-        if not np.isfinite(answers).all():
-            raise CheckFailed(
-                f"the outputs of `{model.source}` are not finite on the dev texts",
-                hint="the model is damaged, or its training diverged: train it with a lower learning rate",
-            )
-        if self.reference is None:
-            self.reference = answers
-        return self._judge(answers, self.reference)
-
-    def _answers(self, model: Encoder | Artifact) -> Floats:
-        """(N, C) logits in the order of the reference's classes, or (N, H) sentence vectors."""
-        import numpy as np
-
-        rows = model.tokenize(self.dev.texts, self.dev.pairs, self.max_length)
-        (name,) = TASKS[self.task].outputs
-        answers: Floats = np.stack([out[name].astype(np.float32) for out in model.predict(rows)])
-        if self.task == "classification":
+        rows = model.tokenize(self.split.texts, self.split.pairs, self.max_length)
+        answers: Floats = np.stack([row["logits"] for row in self.outputs(model, rows)])
+        if TASKS[self.task].has_labels:
             answers = answers[:, match_classes(model.labels, self.labels, model.source)]
         return answers
 
-    def _fill_in(self, model: Encoder | Artifact) -> Floats:
-        """(M, 2) for the M masked positions of all texts: the token chosen and the log-likelihood of the right one.
+    def judge(self, answers: Floats, reference: Floats) -> list[Figure]:
+        """Metrics against labels, then likeness."""
+        import numpy as np
+        from sklearn.metrics import f1_score
+
+        at, truth = self.labelled()
+        found: list[Figure] = []
+        if self.task == "regression":
+            if at:
+                mine, right = answers[at, 0], np.asarray(truth)
+                pearson = float(np.corrcoef(mine, right)[0, 1]) if np.ptp(mine) and np.ptp(right) else 0.0
+                found = [
+                    ("spearman", "", scores.rank_correlation(mine, right), "higher"),
+                    ("pearson", "", pearson, "higher"),
+                ]
+            likeness = scores.rank_correlation(answers[:, 0], reference[:, 0])
+            return [*found, ("agreement", "", likeness, "higher")]
+        if self.task == "multi-label":
+            chosen, theirs = answers > 0, reference > 0
+            if at:
+                right = np.asarray(truth) > 0
+                found = [
+                    (
+                        f"{kind}_f1",
+                        "fraction",
+                        float(f1_score(right, chosen[at], average=kind, zero_division=0)),
+                        "higher",
+                    )
+                    for kind in ("micro", "macro")
+                ]
+        else:
+            chosen, theirs = answers.argmax(axis=1), reference.argmax(axis=1)
+            if at:
+                right = np.asarray(truth)
+                found = [
+                    ("accuracy", "fraction", float((chosen[at] == right).mean()), "higher"),
+                    ("macro_f1", "fraction", float(f1_score(right, chosen[at], average="macro")), "higher"),
+                ]
+        return [*found, ("agreement", "fraction", float((chosen == theirs).mean()), "higher")]
+
+
+class _WindowExam(Exam):
+    """Texts that may be longer than the model reads."""
+
+    def encoded(self, model: Encoder | Artifact) -> Encoded:
+        """The texts as the model's tokenizer cuts them, without labels."""
+        limit = min(self.max_length or model.max_length, model.max_length)
+        return encode(self.task, model.tokenizer, replace(self.split, labels=None), limit, model.labels, "")
+
+
+class TagExam(_WindowExam):
+    """Tags of words: one list of names per text."""
+
+    def answer(self, model: Encoder | Artifact) -> list[list[str]]:
+        """The tags' names, in the reference's spelling."""
+        order = match_classes(model.labels, self.labels, model.source)
+        encoded = self.encoded(model)
+        logits = [row["logits"][:, order] for row in self.outputs(model, encoded.rows)]
+        outside = self.labels.index("O") if "O" in self.labels else 0
+        words = self.split.words if self.split.words is not None else [text.split() for text in self.split.texts]
+        tags = tags_of(encoded, logits, [len(row) for row in words], outside)
+        return [[self.labels[tag] for tag in row] for row in tags]
+
+    def judge(self, answers: list[list[str]], reference: list[list[str]]) -> list[Figure]:
+        """Entities against labels, then likeness word by word."""
+        at, truth = self.labelled()
+        found: list[Figure] = []
+        if at:
+            right = [[self.labels[tag] for tag in row] for row in truth]
+            precision, recall, f1 = scores.entity_scores([answers[i] for i in at], right)
+            figures = (("f1", f1), ("precision", precision), ("recall", recall))
+            found = [(name, "fraction", value, "higher") for name, value in figures]
+        same = [
+            a == b for mine, theirs in zip(answers, reference, strict=True) for a, b in zip(mine, theirs, strict=True)
+        ]
+        return [*found, ("agreement", "fraction", sum(same) / max(1, len(same)), "higher")]
+
+
+class AnswerExam(_WindowExam):
+    """Answers to questions: one text each."""
+
+    def answer(self, model: Encoder | Artifact) -> list[str]:
+        """The answers, as they stand in their contexts."""
+        encoded = self.encoded(model)
+        may_be_none = any(label == () for label in self.split.labels or ())
+        assert self.split.pairs is not None
+        return answers_of(encoded, self.outputs(model, encoded.rows), self.split.pairs, may_be_none=may_be_none)
+
+    def judge(self, answers: list[str], reference: list[str]) -> list[Figure]:
+        """Words against labels, then likeness answer by answer."""
+        at, truth = self.labelled()
+        found: list[Figure] = []
+        if at:
+            exact, f1 = scores.answer_scores([answers[i] for i in at], truth)
+            found = [("f1", "fraction", f1, "higher"), ("exact_match", "fraction", exact, "higher")]
+        same = [a == b for a, b in zip(answers, reference, strict=True)]
+        return [*found, ("agreement", "fraction", sum(same) / len(same), "higher")]
+
+
+class VectorExam(Exam):
+    """Sentence vectors (N, H); of scored pairs the first texts' vectors, then the second texts'."""
+
+    def answer(self, model: Encoder | Artifact) -> Floats:
+        """The vectors."""
+        import numpy as np
+
+        texts = self.split.texts + (self.split.pairs or ())
+        rows = model.tokenize(texts, None, self.max_length)
+        found: Floats = np.stack([row["sentence_embedding"] for row in self.outputs(model, rows)])
+        return found
+
+    def judge(self, answers: Floats, reference: Floats) -> list[Figure]:
+        """Scored pairs against their scores, then likeness."""
+        import numpy as np
+
+        found: list[Figure] = []
+        if self.split.is_scored and (known := [(i, v) for i, v in enumerate(self.split.labels or ()) if v is not None]):
+            first, second = np.split(scores.unit_rows(answers), 2)
+            cosines = (first * second).sum(axis=1)[[i for i, _ in known]]
+            sts = scores.rank_correlation(cosines, np.asarray([value for _, value in known], dtype=float))
+            found = [("sts_spearman", "", sts, "higher")]
+            answers, reference = (vectors[:MAX_PAIRED] for vectors in (answers, reference))
+        return [
+            *found,
+            ("spearman", "", scores.pair_spearman(answers, reference), "higher"),
+            (f"recall@{NEIGHBOURS}", "fraction", scores.neighbour_recall(answers, reference, NEIGHBOURS), "higher"),
+        ]
+
+
+class MaskExam(Exam):
+    """Masked tokens: (M, 2) for all masked positions, the token chosen and the log-likelihood of the right one."""
+
+    def set(self, model: Encoder | Artifact) -> None:
+        """Put the masks in place."""
+        rows = model.tokenize(self.split.texts, self.split.pairs, self.max_length)
+        self.rows, self.positions, self.hidden = _mask(rows, model.tokenizer, self.seed)
+
+    def answer(self, model: Encoder | Artifact) -> Floats:
+        """The filled-in tokens.
 
         Reduced batch by batch: the logits of two thousand short texts over BERT's vocabulary would take 6 GB.
         """
         import numpy as np
 
-        assert self.positions is not None and self.truth is not None
         if self._masked(model) != [row["input_ids"] for row in self.rows]:
             raise RequestError(
                 f"`{model.source}` cuts the dev texts into other tokens than the first model does, so that there are "
                 "no masked tokens to compare them by",
                 hint="compare masked language models of one vocabulary, or leave out `data`",
             )
-        name, session, pad_id = TASKS[self.task].outputs[0], model.session(), model.tokenizer.pad_token_id or 0
+        session, pad_id = model.session(), model.tokenizer.pad_token_id or 0
         found: list[Floats] = [np.empty((0, 2)) for _ in self.rows]
         for batch in by_length([len(row["input_ids"]) for row in self.rows], MASKED_BATCH_TOKENS):
-            outputs = predict(session, [self.rows[i] for i in batch], pad_id, MASKED_BATCH_TOKENS, per_token=True)
+            rows = [self.rows[i] for i in batch]
+            outputs = predict(session, rows, pad_id, MASKED_BATCH_TOKENS, per_token=True)
             for i, out in zip(batch, outputs, strict=True):
-                logits = out[name][self.positions[i]]
-                chosen, right = logits.argmax(axis=1), likelihood(logits, np.asarray(self.truth[i], dtype=int))
-                found[i] = np.stack([chosen, right], axis=1)
-        return np.concatenate(found)
+                logits = out["logits"][self.positions[i]]
+                right = scores.likelihood(logits, np.asarray(self.hidden[i], dtype=int))
+                found[i] = np.stack([logits.argmax(axis=1), right], axis=1)
+        answers = np.concatenate(found)
+        self.require_finite(model, bool(np.isfinite(answers).all()))
+        return answers
+
+    def judge(self, answers: Floats, reference: Floats) -> list[Figure]:
+        """Tokens against those that were masked, then likeness."""
+        import numpy as np
+
+        chosen, theirs = answers[:, 0].astype(int), reference[:, 0].astype(int)
+        truth = np.asarray(list(chain.from_iterable(self.hidden)))
+        return [
+            ("masked_accuracy", "fraction", float((chosen == truth).mean()), "higher"),
+            ("pseudo_perplexity", "", scores.pseudo_perplexity(answers[:, 1]), "lower"),
+            ("agreement", "fraction", float((chosen == theirs).mean()), "higher"),
+        ]
 
     def _masked(self, model: Encoder | Artifact) -> list[list[int]]:
-        """The dev texts' tokens as the model's own tokenizer gives them, the masks in place."""
-        assert self.positions is not None
-        found = [row["input_ids"] for row in model.tokenize(self.dev.texts, self.dev.pairs, self.max_length)]
+        """The texts' tokens as the model's own tokenizer gives them, the masks in place."""
+        found = [row["input_ids"] for row in model.tokenize(self.split.texts, self.split.pairs, self.max_length)]
         for ids, at in zip(found, self.positions, strict=True):
             for i in (i for i in at if i < len(ids)):
                 ids[i] = model.tokenizer.mask_token_id
         return found
 
-    def _judge(self, answers: Floats, reference: Floats) -> list[Measurement]:
-        import numpy as np
 
-        found: list[tuple[str, str, float, Better]] = []
-        if self.task == "embedding":
-            found = [
-                ("spearman", "", pair_spearman(answers, reference), "higher"),
-                (f"recall@{NEIGHBOURS}", "fraction", neighbour_recall(answers, reference, NEIGHBOURS), "higher"),
-            ]
-        else:
-            is_mlm = self.task == "mlm"
-            chosen, theirs = (a[:, 0].astype(int) if is_mlm else a.argmax(axis=1) for a in (answers, reference))
-            if self.truth is not None:
-                truth = np.asarray(list(chain.from_iterable(self.truth)) if is_mlm else self.truth)
-                found.append(
-                    ("masked_accuracy" if is_mlm else "accuracy", "fraction", float((chosen == truth).mean()), "higher")
-                )
-                if is_mlm:
-                    found.append(("pseudo_perplexity", "", pseudo_perplexity(answers[:, 1]), "lower"))
-                else:
-                    from sklearn.metrics import f1_score
-
-                    found.append(("macro_f1", "fraction", float(f1_score(truth, chosen, average="macro")), "higher"))
-            found.append(("agreement", "fraction", float((chosen == theirs).mean()), "higher"))
-        return [
-            Measurement.single(name, unit, value, better, conditions=self.conditions)
-            for name, unit, value, better in found
-        ]
+EXAMS: dict[str, type[Exam]] = {
+    "classification": ClassExam,
+    "multi-label": ClassExam,
+    "regression": ClassExam,
+    "token-classification": TagExam,
+    "question-answering": AnswerExam,
+    "embedding": VectorExam,
+    "mlm": MaskExam,
+}
 
 
-def pair_spearman(answers: Floats, reference: Floats) -> float:
-    """Rank correlation of the cosines of all pairs of rows, (N, H) against (N, G)."""
-    import numpy as np
-    from scipy.stats import spearmanr
+def prepare(
+    model: Encoder | Artifact, texts: Texts, max_length: int | None, seed: int, split: Split | None = None
+) -> Exam:
+    """Set the questions to the reference.
 
-    if len(answers) < 3:
-        return 1.0 if np.allclose(answers, reference) else 0.0
-    upper = np.triu_indices(len(answers), 1)
-    return float(spearmanr(_cosines(answers)[upper], _cosines(reference)[upper]).statistic)
+    Args:
+        model: the reference.
+        texts: the data.
+        max_length: cap on tokens per text; None: each model's own.
+        seed: for masks.
+        split: another side than the one that judges.
 
-
-def neighbour_recall(answers: Floats, reference: Floats, num: int) -> float:
-    """Mean share of the reference's `num` nearest rows that are among the model's `num` nearest."""
-    import numpy as np
-
-    num = min(num, len(answers) - 1)
-    if num < 1:
-        return 1.0
-    nearest = []
-    for vectors in (answers, reference):
-        cosines = _cosines(vectors)
-        np.fill_diagonal(cosines, -np.inf)
-        nearest.append(np.argpartition(-cosines, num - 1, axis=1)[:, :num])
-    shared = [len(set(a) & set(b)) for a, b in zip(*(n.tolist() for n in nearest), strict=True)]
-    return float(np.mean(shared)) / num
-
-
-def likelihood(logits_NV: NDArray[Any], truth_N: NDArray[Any]) -> Floats:
-    """The log-likelihood (N,) of each row's right token."""
-    import numpy as np
-    from scipy.special import log_softmax
-
-    found: Floats = log_softmax(logits_NV.astype(np.float64), axis=1)[np.arange(len(truth_N)), truth_N]
-    return found
-
-
-def pseudo_perplexity(likelihood_N: Floats) -> float:
-    """Exp of the mean negative log-likelihood of the masked tokens (arXiv:1910.14659, with all masks of a text at
-    once).
+    Raises:
+        RequestError: labels that are not the model's.
     """
-    import numpy as np
+    chosen = texts.judged if split is None else split
+    if model.task == "embedding" and not chosen.is_scored:
+        chosen = chosen.first(MAX_PAIRED)
+    name = texts.judged_name if split is None else "choice"
+    conditions = Conditions(dataset=texts.name, split=name, num_examples=len(chosen))
+    exam = EXAMS[model.task](model.task, chosen, max_length, model.labels, conditions, seed)
+    exam.set(model)
+    return exam
 
-    return float(np.exp(-likelihood_N.mean()))
 
+def chooser(
+    model: Encoder, texts: Texts, split: Split, max_length: int | None, seed: int
+) -> Callable[[Encoder | Artifact], float]:
+    """The headline metric on a side that is kept for choosing, as a function of a model.
 
-def _cosines(vectors: Floats) -> Floats:
-    import numpy as np
+    Args:
+        model: what the models to come are compared with where the metric is a likeness (embedding).
+        texts: the data.
+        split: the side.
+        max_length: cap on tokens per text.
+        seed: for masks.
+    """
+    exam = prepare(model, texts, max_length, seed, split)
+    if model.task == "embedding":
+        exam.sit(model)
 
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    product: Floats = unit @ unit.T
-    return product
+    def choose(candidate: Encoder | Artifact) -> float:
+        found = exam.headline(candidate)
+        if found is None:
+            raise RequestError(
+                f"nothing in `{texts.name}` is labelled that could be chosen by", hint="leave `patience` out"
+            )
+        return found
+
+    return choose
 
 
 def _mask(rows: Sequence[Row], tokenizer: Any, seed: int) -> tuple[list[Row], list[list[int]], list[list[int]]]:

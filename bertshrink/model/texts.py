@@ -1,51 +1,28 @@
 """Texts: what a model is trained, calibrated and judged on.
 
-    builtin:pydoc                 documentation of the installed Python (`pydoc_texts`)
-    a file                        .tsv .csv .json .jsonl .parquet .txt
-    a folder                      with train.* and dev.* (or valid*, test.*) of those kinds
-    a hub name                    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`
+What may be named and which files are read stands in `reading`. Here is what comes of it: up to three sides, and the
+rule for what each is used for. A model learns from train. It is judged by test where there is one, else by dev. What is
+chosen while it learns (when to stop) is chosen by dev where test judges, else by a fixed tenth of train that is kept
+out of the training: what a report is about chooses nothing.
 
-TSV is read as GLUE writes it, with quoting off; .txt is one text a line. Which columns hold text and labels is told by
-their names (`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the recipe says. Where there is no dev side, a fixed tenth of
-train, chosen by each text's hash, becomes it. Reading is deterministic and the fingerprint is over the content, so a
-moved file is the same data and an edited one is not.
+Where there is no dev side, a fixed tenth of train, chosen by each text's hash, becomes it. Reading is deterministic and
+the fingerprint is over the content, so a moved file is the same data and an edited one is not.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bertshrink.errors import MissingPart, RequestError
-from bertshrink.model.source import hub_is_reachable, local_path
+from bertshrink.errors import RequestError
 
-TEXT_COLUMNS = (
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("premise", "hypothesis"),
-    ("question", "sentence"),
-    ("#1 String", "#2 String"),
-    ("text",),
-    ("sentence",),
-    ("utt",),
-    ("utterance",),
-    ("content",),
-    ("query",),
-    ("review",),
-)
-LABEL_COLUMNS = ("label", "labels", "intent", "class", "sentiment", "Quality", "target")
-READERS = {".tsv": "csv", ".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
-_SPLITS = {"train": ("train",), "dev": ("dev", "valid", "validation", "eval", "test")}
-_SHARD = re.compile(r".+-\d+-of-\d+")
-DEV_SHARE = 10
-"""Without a dev side, one text in this many becomes it."""
+LABEL_COLUMNS = ("label_text", "label", "labels", "intent", "class", "sentiment", "Quality", "target", "score")
+"""Columns that hold labels, in the order in which they are looked for."""
 
 
 class DataSettings(BaseModel):
@@ -56,11 +33,14 @@ class DataSettings(BaseModel):
     path: str | None = Field(None, description="`builtin:pydoc`, a file, a folder, or a hub name")
     train: str | None = Field(None, description="the file of the training side, where it is apart")
     dev: str | None = Field(None, description="the file of the dev side, where it is apart")
+    test: str | None = Field(None, description="the file of the test side, where it is apart")
+    unlabelled: str | None = Field(None, description="more training texts, without labels: a file, folder or hub name")
+    dev_share: float = Field(0.1, gt=0, le=0.5, description="share of train that becomes a side that is not given")
     text: str | None = Field(None, description="name of the column that holds the text")
     pair: str | None = Field(None, description="name of the column that holds the second text of a pair")
     label: str | None = Field(None, description="name of the column that holds the label")
     max_train: int | None = Field(None, gt=0, description="use at most so many training texts (a fixed choice)")
-    max_dev: int | None = Field(None, gt=0, description="use at most so many dev texts (a fixed choice)")
+    max_dev: int | None = Field(None, gt=0, description="judge by at most so many texts (a fixed choice)")
     max_length: int | None = Field(
         None, ge=4, description="cut texts after so many tokens (default: the model's limit)"
     )
@@ -80,9 +60,12 @@ class Split(Sequence[Example]):
     """One side of the data, column by column.
 
     Attributes:
-        texts: never empty strings.
-        pairs: second texts, or None.
-        labels: as the data has them, or None.
+        texts: never empty strings; the questions of question answering.
+        pairs: second texts, or None; the contexts of question answering.
+        words: token classification: the words of each text, which is they joined by one blank.
+        labels: one a row, or None where no row has any; a row's is None where it is unlabelled. classification: a name
+            or number; multi-label: a tuple of names; regression: a number; token-classification: a tuple of tags, one
+            a word; question-answering: a tuple of (answer, first character in the context), empty for no answer.
         label_names: names of integer labels where the data knows them (a hub data set's ClassLabel).
     """
 
@@ -112,18 +95,49 @@ class Split(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(len(self)))
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether pairs of texts are labelled with numbers that are no classes."""
+        return self.pairs is not None and self.labels is not None and any(isinstance(v, float) for v in self.labels)
+
     def take(self, rows: Sequence[int]) -> Split:
         """The rows with these numbers."""
         return replace(
             self,
             texts=tuple(self.texts[i] for i in rows),
             pairs=tuple(self.pairs[i] for i in rows) if self.pairs is not None else None,
+            words=tuple(self.words[i] for i in rows) if self.words is not None else None,
             labels=tuple(self.labels[i] for i in rows) if self.labels is not None else None,
         )
 
+    def cut(self, share: float) -> tuple[Split, Split]:
+        """The rows in two parts, the second about `share` of them, chosen by each text's hash."""
+        limit = round(share * _HASHES)
+        is_second = [int(_hash(text)[:8], 16) % _HASHES < limit for text in self.texts]
+        first, second = ([i for i, found in enumerate(is_second) if found == wanted] for wanted in (False, True))
+        return self.take(first), self.take(second)
+
+    def with_unlabelled(self, other: Split) -> Split:
+        """These rows and more rows of texts without labels.
+
+        Raises:
+            RequestError: one has pairs (or words) and the other has not.
+        """
+        if (self.pairs is None) != (other.pairs is None) or self.words is not None:
+            raise RequestError(
+                "the unlabelled texts are of another kind than the labelled ones",
+                hint="pairs go with pairs, and single texts with single texts; texts of tagged words cannot be mixed",
+            )
+        labels = self.labels if self.labels is not None else (None,) * len(self)
+        pairs = (*self.pairs, *other.pairs) if self.pairs is not None and other.pairs is not None else None
+        return replace(self, texts=self.texts + other.texts, pairs=pairs, labels=labels + (None,) * len(other))
+
     def apart(self) -> Split:
-        """First and second texts as rows of their own, each once, without labels: those are about pairs."""
-        if self.pairs is None:
+        """First and second texts as rows of their own, each once, without labels: those are about pairs.
+
+        Pairs with scores stay: how alike two texts are is a question to a sentence encoder.
+        """
+        if self.pairs is None or self.is_scored:
             return self
         return Split(tuple(dict.fromkeys(text for text in (*self.texts, *self.pairs) if text.strip())))
 
@@ -142,60 +156,60 @@ class Texts:
     Attributes:
         name: as the recipe wrote it.
         train: to learn from.
-        dev: to judge by; a note says how many of them are in train, too.
+        dev: to choose by where there is a test side, else to judge by.
+        test: to judge by.
+        judged_name: `dev` or `test`: what the side that judges is called.
+        dev_share: of train, for choosing where nothing else is there to choose by.
         notes: what was decided while reading, one sentence each.
     """
 
     name: str
     train: Split
     dev: Split
+    test: Split | None = None
+    judged_name: str = "dev"
+    dev_share: float = 0.1
     notes: tuple[str, ...] = ()
     _memo: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def judged(self) -> Split:
+        """The side that models are judged by."""
+        return self.dev if self.test is None else self.test
+
+    def everything(self) -> Split:
+        """All sides as rows without labels."""
+        sides = [side for side in (self.train, self.dev, self.test) if side is not None]
+        pairs = None if self.train.pairs is None else tuple(pair for side in sides for pair in side.pairs or ())
+        return Split(tuple(text for side in sides for text in side.texts), pairs)
+
+    def choosing(self) -> tuple[Split, Split]:
+        """(to learn from, to choose by) where something is chosen while a model learns."""
+        return self.train.cut(self.dev_share) if self.test is None else (self.train, self.dev)
 
     @property
     def fingerprint(self) -> str:
         """The sha256 of everything in it, 16 hexadecimal digits."""
         if "fingerprint" not in self._memo:
             digest = hashlib.sha256()
-            for split in (self.train, self.dev):
-                for column in (split.texts, split.pairs or (), split.labels or ()):
+            for split in (self.train, self.dev, self.test or Split(())):
+                for column in (split.texts, split.pairs or (), split.words or (), split.labels or ()):
                     digest.update(f"{len(column)}\x1e".encode())
                     digest.update("\x1f".join(map(str, column)).encode())
             self._memo["fingerprint"] = digest.hexdigest()[:16]
         return self._memo["fingerprint"]
 
     def apart(self) -> Texts:
-        """The same with the two texts of each pair as texts of their own, which is what a sentence encoder reads."""
-        if self.train.pairs is None and self.dev.pairs is None:
+        """The same with the two texts of each pair as texts of their own, which is what a sentence encoder reads.
+
+        Pairs that judge and have scores stay pairs.
+        """
+        train, dev = replace(self.train, labels=None).apart(), self.dev.apart()
+        test = self.test.apart() if self.test is not None else None
+        if (train, dev, test) == (self.train, self.dev, self.test):
             return self
-        train, dev = self.train.apart(), self.dev.apart()
         note = f"both texts of each pair are texts of their own: {len(train)} in train, {len(dev)} in dev, none twice"
-        return Texts(self.name, train, dev, (*self.notes, note))
-
-
-def check_source(name: str, where: str | None) -> None:
-    """Prove, without reading it, that a data source may exist.
-
-    Raises:
-        RequestError: an unknown builtin, a missing path, or a file of a kind that is not read.
-    """
-    if name.startswith("builtin:"):
-        if name != "builtin:pydoc":
-            raise RequestError(f"there is no `{name}`", where=where, hint="the one builtin text is `builtin:pydoc`")
-        return
-    path = local_path(name)
-    if path.is_file() and path.suffix.lower() not in READERS:
-        raise RequestError(
-            f"`{name}` is no text file that bertshrink reads", where=where, hint=f"kinds: {' '.join(READERS)}"
-        )
-    if path.is_dir() and not any(_find(path, side) for side in _SPLITS):
-        raise RequestError(
-            f"the folder `{name}` holds no train or dev file",
-            where=where,
-            hint=f"name them train.* and dev.*, kinds: {' '.join(READERS)}",
-        )
-    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix in READERS):
-        raise RequestError(f"there is no file or folder `{name}`", where=where, hint="check the path")
+        return replace(self, train=train, dev=dev, test=test, notes=(*self.notes, note), _memo={})
 
 
 def load(settings: DataSettings) -> Texts:
@@ -205,186 +219,92 @@ def load(settings: DataSettings) -> Texts:
         RequestError: nothing there, no text in it, or columns that cannot be told.
         MissingPart: a hub name while the hub cannot be reached.
     """
-    name = settings.path or f"{settings.train or ''} {settings.dev or ''}".strip()
+    from bertshrink.model.reading import read_sides
+
+    name = settings.path or " ".join(filter(None, (settings.train, settings.dev, settings.test)))
     notes: list[str] = []
     if settings.path == "builtin:pydoc":
         from bertshrink.model.pydoc_texts import read_pydoc
 
-        train, dev = (Split(tuple(side)) for side in read_pydoc())
+        sides = dict(zip(("train", "dev"), (Split(tuple(side)) for side in read_pydoc()), strict=True))
     else:
-        sides = _read_sides(settings)
-        if "train" not in sides and "dev" not in sides:
-            raise RequestError(f"`{name}` has no train or dev side", hint="name them train.* and dev.*")
-        train = sides["train"] if "train" in sides else sides["dev"]
-        if "dev" in sides and "train" in sides:
-            dev = sides["dev"]
-        else:
-            train, dev = _cut(train)
-            notes.append(
-                f"no dev side was given: {len(dev)} of {len(train) + len(dev)} texts, chosen by hash, became it"
-            )
-    train, dev = train.first(settings.max_train), dev.first(settings.max_dev)
-    overlap = len(
-        set(zip(train.texts, train.pairs or train.texts, strict=True))
-        & set(zip(dev.texts, dev.pairs or dev.texts, strict=True))
-    )
-    if overlap:
-        notes.append(f"{overlap} texts of the dev side are in the training side, too")
-    for side, split in (("train", train), ("dev", dev)):
-        if not len(split):
+        sides = read_sides(settings, notes)
+    texts = _assign(name, sides, settings, notes)
+    for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
+        if split is not None and not len(split):
             raise RequestError(
                 f"the {side} side of `{name}` holds no text", hint="give data with at least one text a side"
             )
-    return Texts(name, train, dev, tuple(notes))
+    return texts
 
 
-def check_labels(texts: Texts) -> None:
-    """Prove that the data can teach a classifier.
+def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: list[str]) -> Texts:
+    """Give every side its use (see this file's opening)."""
+    if not sides:
+        raise RequestError(f"`{name}` has no train or dev side", hint="name them train.* and dev.*")
+    judged_name = "test" if "test" in sides else "dev"
+    if "train" in sides and len(sides) > 1:
+        train, dev, test = sides["train"], sides.get("dev", sides.get("test")), sides.get("test")
+        test = test if "dev" in sides else None
+    else:
+        whole, test, judged_name = sides.get("train") or next(iter(sides.values())), None, "dev"
+        train, dev = whole.cut(settings.dev_share)
+        notes.append(f"no dev side was given: {len(dev)} of {len(whole)} texts, chosen by hash, became it")
+    assert dev is not None
+    train, dev = train.first(settings.max_train), dev.first(settings.max_dev)
+    test = test.first(settings.max_dev) if test is not None else None
+    if settings.unlabelled is not None:
+        more = load(DataSettings(path=settings.unlabelled)).everything()
+        notes.append(f"{len(more)} texts without labels join the {len(train)} of the training side")
+        train = train.with_unlabelled(more)
+    found = Texts(name, train, dev, test, judged_name, settings.dev_share, tuple(notes))
+    overlap = len(_rows(train) & _rows(found.judged))
+    if overlap:
+        note = f"{overlap} texts of the {judged_name} side are in the training side, too"
+        found = replace(found, notes=(*notes, note))
+    return found
+
+
+def _rows(split: Split) -> set[tuple[str, str]]:
+    return set(zip(split.texts, split.pairs or split.texts, strict=True))
+
+
+def check_labels(texts: Texts, task: str = "classification") -> None:
+    """Prove that the data can teach and judge a task that learns from labels.
 
     Raises:
-        RequestError: no label column, or only one class in it.
+        RequestError: no label column, no labelled row, or only one class in it.
     """
-    for side, split in (("train", texts.train), ("dev", texts.dev)):
-        if split.labels is None:
+    for side, split in (("train", texts.train), (texts.judged_name, texts.judged)):
+        labels = [label for label in split.labels or () if label is not None]
+        if not labels:
             raise RequestError(
-                f"the {side} side of `{texts.name}` has no labels, which classification needs",
+                f"the {side} side of `{texts.name}` has no labels, which {task} needs",
                 hint=f"name the column with `label:` under `data:`; known names: {', '.join(LABEL_COLUMNS)}",
             )
-        classes = Counter(map(str, split.labels))
-        if len(classes) < 2:
-            only = next(iter(classes))
+        if task == "classification" and len(classes := Counter(map(str, labels))) < 2:
             raise RequestError(
-                f"every label of the {side} side of `{texts.name}` is `{only}`: one class teaches nothing",
+                f"every label of the {side} side of `{texts.name}` is `{next(iter(classes))}`: one class teaches nothing",
                 hint="check the label column, or give data with two classes or more",
             )
 
 
+def guess_data_task(split: Split) -> str | None:
+    """The task that labels of this shape are for; None where the rows have none."""
+    label = next((label for label in split.labels or () if label is not None), None)
+    if label is None:
+        return None
+    if split.words is not None:
+        return "token-classification"
+    if isinstance(label, tuple):
+        is_answers = any(isinstance(answer, tuple) for row in split.labels or () for answer in row or ())
+        return "question-answering" if is_answers else "multi-label"
+    return "regression" if isinstance(label, float) else "classification"
+
+
+_HASHES = 1000
+"""Hashes are told apart in so many classes: the shares of `cut` are whole thousandths."""
+
+
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _cut(split: Split) -> tuple[Split, Split]:
-    is_dev = [int(_hash(text)[:8], 16) % DEV_SHARE == 0 for text in split.texts]
-    return (
-        split.take([i for i, dev in enumerate(is_dev) if not dev]),
-        split.take([i for i, dev in enumerate(is_dev) if dev]),
-    )
-
-
-def _find(folder: Path, side: str) -> list[Path]:
-    """The files of one side: by the first name in `_SPLITS` that is there; several where it is cut into shards."""
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READERS)
-    for stem in _SPLITS[side]:
-        for path in files:
-            if path.stem.lower() == stem:
-                return [path]
-    for stem in _SPLITS[side]:
-        for path in files:
-            if path.stem.lower().startswith(stem):
-                shards = [p for p in files if _SHARD.fullmatch(p.stem) and p.stem.lower().startswith(f"{stem}-")]
-                return shards if path in shards else [path]
-    return []
-
-
-def _read_sides(settings: DataSettings) -> dict[str, Split]:
-    sides: dict[str, Split] = {}
-    if settings.path is not None:
-        path = local_path(settings.path)
-        if path.is_dir():
-            found = {side: _find(path, side) for side in _SPLITS}
-            sides = {side: _read_files(files, settings) for side, files in found.items() if files}
-        elif path.is_file():
-            sides = {"train": _read_files([path], settings)}
-        else:
-            sides = _read_hub(settings.path, settings)
-    for side, name in (("train", settings.train), ("dev", settings.dev)):
-        if name is not None:
-            sides[side] = _read_files([local_path(name)], settings)
-    return sides
-
-
-def _read_files(files: list[Path], settings: DataSettings) -> Split:
-    path = files[0]
-    if path.suffix.lower() not in READERS:
-        raise RequestError(f"`{path}` is no text file that bertshrink reads", hint=f"kinds: {' '.join(READERS)}")
-    if not path.is_file():
-        raise RequestError(f"there is no file `{path}`", hint="check the path")
-    if path.stat().st_size == 0:
-        raise RequestError(f"`{path}` is empty", where=str(path), hint="give a file with at least one text")
-    import datasets
-
-    reader = READERS[path.suffix.lower()]
-    options: dict[str, Any] = {} if reader in ("json", "parquet") else {"encoding": "utf-8-sig"}
-    if reader == "csv":
-        options |= {"keep_default_na": False, "na_filter": False}
-        if path.suffix.lower() == ".tsv":
-            options |= {"delimiter": "\t", "quoting": 3}
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
-    except Exception as error:  # each reader has its own errors, and `datasets` wraps them differently
-        cause = error.__cause__ or error
-        raise RequestError(
-            f"`{path}` cannot be read as {path.suffix[1:]}: {cause}",
-            where=str(path),
-            hint="mend the file, or give one of the kind that its name says",
-        ) from error
-    return _split(rows, settings, str(path))
-
-
-def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
-    hub_is_reachable()
-    import datasets
-
-    datasets.disable_progress_bars()
-    parts = name.split("/")
-    tries = [(name, None)] + ([("/".join(parts[:-1]), parts[-1])] if len(parts) > 1 else [])
-    reason = ""
-    for repo, config in tries:
-        try:
-            found = datasets.load_dataset(repo, config)
-        except Exception as error:  # offline, unknown and gated each come as another kind
-            reason = reason or str(error).splitlines()[0]
-            continue
-        sides = {side: next((found[n] for n in names if n in found), None) for side, names in _SPLITS.items()}
-        return {side: _split(rows, settings, name) for side, rows in sides.items() if rows is not None}
-    raise MissingPart(
-        f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
-        hint="give a local file or folder with `--data`, or `builtin:pydoc`",
-    )
-
-
-def _split(rows: Any, settings: DataSettings, where: str) -> Split:
-    """Pick the columns of one side and drop rows without text."""
-    columns = list(rows.column_names)
-    text, pair = _text_columns(columns, settings, where)
-    label = settings.label or next((c for c in LABEL_COLUMNS if c in columns), None)
-    for asked in (settings.text, settings.pair, settings.label):
-        if asked is not None and asked not in columns:
-            raise RequestError(f"there is no column `{asked}`", where=where, hint=f"columns: {', '.join(columns)}")
-    texts = ["" if value is None else str(value).strip() for value in rows[text]]
-    keep = [i for i, value in enumerate(texts) if value]
-    pairs = ["" if value is None else str(value) for value in rows[pair]] if pair else None
-    labels = list(rows[label]) if label else None
-    names = getattr(rows.features.get(label), "names", None) or () if label else ()
-    return Split(
-        tuple(texts),
-        tuple(pairs) if pairs is not None else None,
-        tuple(labels) if labels is not None else None,
-        tuple(names),
-    ).take(keep)
-
-
-def _text_columns(columns: list[str], settings: DataSettings, where: str) -> tuple[str, str | None]:
-    if settings.text is not None:
-        return settings.text, settings.pair
-    for names in TEXT_COLUMNS:
-        if all(name in columns for name in names):
-            return names[0], settings.pair or (names[1] if len(names) > 1 else None)
-    if len(columns) == 1:
-        return columns[0], None
-    raise RequestError(
-        f"which column holds the text cannot be told from `{'`, `'.join(map(str, columns[:8]))}`",
-        where=where,
-        hint="name it with `text:` (and `pair:`, `label:`) under `data:` in a recipe",
-    )

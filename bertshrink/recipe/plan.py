@@ -13,8 +13,9 @@ from bertshrink.model import source as sources
 from bertshrink.model.artifact import Artifact, Card
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
 from bertshrink.model.labels import match_classes
+from bertshrink.model.reading import check_source
 from bertshrink.model.task import TASKS
-from bertshrink.model.texts import DataSettings, check_source
+from bertshrink.model.texts import DataSettings
 from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.techniques import TECHNIQUES

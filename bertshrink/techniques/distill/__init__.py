@@ -1,17 +1,18 @@
 """Distillation as DistilBERT does it: the student is the teacher with every other layer, taught by the whole teacher.
 
-    student layer i = teacher layer round(i L / N)        i = 1..N, halves upward; width and heads stay
-    loss = a KL(teacher/T || student/T) T^2 + b task + c (1 - cos(h_student, h_teacher))
+    student layer i = teacher layer round(i L / N)        i = 1..N, halves upward; other maps stand in `maps`
+    loss = a KL(teacher/T || student/T) T^2 + b task + c (1 - cos(h_student, h_teacher)) + further parts (`losses`)
 
-The KL runs over classes (classification) or the vocabulary at every attended token (MLM); the task loss is
-cross-entropy with the labels or with the masked tokens; the cosine runs over attended tokens of aligned hidden
-states. A sentence encoder has no classes: there, the soft target is the teacher's sentence vector and the matrix of
-similarities in the batch (`losses`).
+The KL runs over classes, over tags or the vocabulary at every attended token, or over the tokens at which an answer
+starts and ends; of scores it is the squared error. The task loss compares with the labels, or with the masked tokens. A
+sentence encoder has no classes: there, the soft target is the teacher's sentence vector and the matrix of similarities
+in the batch. Rows without labels are learnt from by the teacher's answers alone.
 
-Without `layers` the student keeps its depth and only learns: the recovery of a model that another stage made smaller.
+A student may be thinner than its teacher, too (`thin`): hidden states are then compared through a learned projection
+(TinyBERT), relations need none (MiniLMv2). Without `layers` it keeps its depth and only learns: the recovery of a model
+that another stage made smaller.
 
-Paper: DistilBERT, arXiv:1910.01108. Similarity structure: Similarity-Preserving Knowledge Distillation,
-arXiv:1907.09682. Left out: several teachers, attention and relation losses, early stopping.
+Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses`. Left out: several teachers, data augmentation.
 """
 
 from __future__ import annotations
@@ -24,81 +25,58 @@ from pydantic import Field, model_validator
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import shared_group
 from bertshrink.techniques.base import Kind, Need, Technique, Workbench
+from bertshrink.techniques.distill.maps import DISTILBERT_LAYERS, MAPS, every_other
+from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from bertshrink.model.anatomy import Shape
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.facts import Facts
     from bertshrink.techniques.base import Model
 
-DISTILBERT_LAYERS = (1, 3, 5, 8, 10, 12)
-"""0, 2, 4, 7, 9, 11 of 12 counted from 1: the choice in DistilBERT's published code."""
-
 
 @dataclass(frozen=True)
-class Defaults:
-    """What a task uses where the recipe is silent."""
+class Weights:
+    """The weights of a task's losses, and what else a task decides where the recipe is silent."""
 
-    soft: float
-    task: float
-    hidden: float
-    temperature: float
-    states: Literal["last", "all"]
-    dropout: bool
-    learning_rate: float
-    epochs: float | None
+    soft: float = 1.0
+    task: float = 0.5
+    hidden: float = 1.0
+    attention: float = 0.0
+    relation: float = 0.0
+    logits: float = 0.0
+    temperature: float = 2.0
+    states: Literal["last", "all"] = "all"
+    hidden_loss: Literal["cosine", "mse"] = "cosine"
+    dropout: bool = True
+    learning_rate: float = 1e-4
+    epochs: float | None = None
+    most_epochs: int = 10
 
 
-DEFAULTS: dict[str, Defaults] = {
+DEFAULTS: dict[str, Weights] = {
+    # Classification's are the first that held the goal of 97 % of the teacher on SST-2, embedding's are chosen among six
+    # measured settings (benchmarks/LOG.md).
+    "classification": Weights(),
+    "multi-label": Weights(),
+    "regression": Weights(),
+    "token-classification": Weights(learning_rate=2e-4),
+    "question-answering": Weights(learning_rate=2e-4, most_epochs=3),
+    "embedding": Weights(task=0.0, temperature=0.2, dropout=False, learning_rate=2e-4, most_epochs=3),
     # The published command of DistilBERT's code: alpha_ce 5, alpha_mlm 2, alpha_cos 1, T 2, last state, lr 5e-4,
-    # 3 epochs. Embedding's are chosen among six measured settings; classification's are the first that held the goal of
-    # 97 % of the teacher (benchmarks/LOG.md).
-    "mlm": Defaults(
-        soft=5.0,
-        task=2.0,
-        hidden=1.0,
-        temperature=2.0,
-        states="last",
-        dropout=True,
-        learning_rate=5e-4,
-        epochs=3,
-    ),
-    "classification": Defaults(
-        soft=1.0,
-        task=0.5,
-        hidden=1.0,
-        temperature=2.0,
-        states="all",
-        dropout=True,
-        learning_rate=1e-4,
-        epochs=None,
-    ),
-    "embedding": Defaults(
-        soft=1.0,
-        task=0.0,
-        hidden=1.0,
-        temperature=0.2,
-        states="all",
-        dropout=False,
-        learning_rate=2e-4,
-        epochs=None,
-    ),
+    # 3 epochs.
+    "mlm": Weights(soft=5.0, task=2.0, states="last", learning_rate=5e-4, epochs=3),
 }
 
-
-MOST_EPOCHS = 3
 ENOUGH_STEPS = 2000
-"""Where a task has no number of epochs of its own: `MOST_EPOCHS`, fewer where that is more than `ENOUGH_STEPS` steps,
-but each text once. SST-2 (2,105 steps an epoch) is past 97 % of its teacher after one; small data want the three."""
+"""Where a task has no number of epochs of its own: as many as take so many steps, but each text once, and none more
+often than the task's `most_epochs`. SST-2 (2,105 steps an epoch) is past 97 % of its teacher after one; small data want
+several."""
 
 
-def default_epochs(num_batches: int) -> float:
+def default_epochs(num_batches: int, most_epochs: int) -> float:
     """Passes over the texts where neither recipe nor task says, from the steps that one takes."""
-    return min(float(MOST_EPOCHS), max(1.0, round(ENOUGH_STEPS / num_batches, 1)))
-
-
-def every_other(num_layers: int, num_kept: int) -> tuple[int, ...]:
-    """The teacher's layers, counted from 1, that make a student of `num_kept`: round(i L / N), halves upward."""
-    return tuple((2 * i * num_layers + num_kept) // (2 * num_kept) for i in range(1, num_kept + 1))
+    return min(float(most_epochs), max(1.0, round(ENOUGH_STEPS / num_batches, 1)))
 
 
 def kept_groups(chosen: tuple[int, ...], num_layers: int, num_groups: int) -> tuple[int, ...] | None:
@@ -113,41 +91,48 @@ def kept_groups(chosen: tuple[int, ...], num_layers: int, num_groups: int) -> tu
     return kept if given == wanted else None
 
 
-class Distill(Technique):
-    """Teach a student with fewer layers what its teacher knows."""
+class Distill(TrainingSettings, Technique):
+    """Teach a smaller student what its teacher knows."""
 
     name: ClassVar[str] = "distill"
     paper: ClassVar[str] = "arXiv:1910.01108"
-    takes: ClassVar[Kind] = "encoder"
+    takes: ClassVar[Kind | None] = "encoder"
     gives: ClassVar[Kind] = "encoder"
 
     layers: int | None = Field(None, description="layers that the student keeps; none given: it keeps its depth")
-    keep: Literal["every-other", "distilbert"] | tuple[int, ...] = Field(
+    keep: Literal["every-other", "uniform", "first", "last", "distilbert", "auto"] | tuple[int, ...] = Field(
         "every-other",
-        description="which teacher layers: `every-other`, `distilbert` (1,3,5,8,10,12 of 12), or a list counted from 1",
+        description="which teacher layers: every-other, uniform, first, last, distilbert (1,3,5,8,10,12 of 12), a list "
+        "counted from 1, or auto: the map whose untrained student is nearest to the teacher",
+    )
+    hidden_size: int | None = Field(None, ge=1, description="width of a thinner student; default: the model's")
+    heads: int | None = Field(None, ge=1, description="attention heads of the student; default: the model's")
+    intermediate_size: int | None = Field(
+        None, ge=1, description="feed-forward width of a thinner student; default: the model's"
     )
     unshare: bool = Field(False, description="let a layer-shared student (ALBERT) grow where sharing cannot be kept")
-    epochs: float | None = Field(
-        None, gt=0, le=1000, description="passes over the training texts; default: 1 to 3, fewer the more texts; MLM 3"
-    )
-    learning_rate: float | None = Field(None, gt=0, lt=1, description="peak of the linear schedule")
-    batch_size: int = Field(32, ge=1, description="texts per step, at most; batches hold texts of like length")
-    batch_tokens: int | None = Field(None, ge=16, description="tokens per step, padding included, at most")
     temperature: float | None = Field(None, gt=0, description="T, which softens the soft targets")
     soft_weight: float | None = Field(None, ge=0, description="weight of the teacher's soft targets")
     task_weight: float | None = Field(None, ge=0, description="weight of the task's own loss (labels, masked tokens)")
-    hidden_weight: float | None = Field(None, ge=0, description="weight of the cosine between aligned hidden states")
+    hidden_weight: float | None = Field(None, ge=0, description="weight of the likeness of aligned hidden states")
+    hidden_loss: Literal["cosine", "mse"] | None = Field(
+        None, description="how hidden states are compared: cosine (DistilBERT) or mse (TinyBERT)"
+    )
     states: Literal["last", "all"] | None = Field(None, description="hidden states compared: the last, or all aligned")
+    attention_weight: float | None = Field(
+        None, ge=0, description="weight of the error of aligned layers' attention scores (TinyBERT)"
+    )
+    relation_weight: float | None = Field(
+        None, ge=0, description="weight of the last layers' query, key and value relations (MiniLMv2)"
+    )
+    relation_heads: int | None = Field(None, ge=1, description="parts of the relations; default: the teacher's heads")
+    logits_weight: float | None = Field(None, ge=0, description="weight of the squared error of the logits")
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
-    warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
-    dropout: bool | None = Field(None, description="keep the model's own dropout while training")
-    precision: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="of the arithmetic in training; auto: bfloat16 where the hardware multiplies it natively"
+    whole_word: bool = Field(False, description="MLM: mask whole words")
+    teacher_cache: bool = Field(
+        False, description="keep the teacher's answers on disk: later epochs and other students read them"
     )
-    checkpoint_steps: int | None = Field(
-        None, ge=1, description="steps between checkpoints; default: a tenth of the run"
-    )
+    cache_top_k: int | None = Field(None, ge=1, description="keep only so many logits of each answer in the cache")
 
     @model_validator(mode="after")
     def _together(self) -> Distill:
@@ -157,16 +142,26 @@ class Distill(Technique):
             not self.keep or list(self.keep) != sorted(set(self.keep)) or self.keep[0] < 1
         ):
             raise ValueError("`keep` must list layers counted from 1, each once, in rising order")
+        if self.cache_top_k is not None and not self.teacher_cache:
+            raise ValueError("`cache_top_k` is set, but no cache is kept: set `teacher_cache: true`")
         return self
 
     def needs(self) -> frozenset[Need]:
-        """A teacher, texts to learn from and to be judged by."""
+        """A teacher, texts to learn from and to be judged by; labels only where they are learnt from."""
         return frozenset({"teacher", "train", "dev"})
+
+    def needs_labels(self, task: str) -> bool:
+        """Whether nothing can be learnt from texts without labels: the task's own loss is all there is."""
+        weights = self.weights(task)
+        others = weights.soft + weights.hidden + weights.attention + weights.relation + weights.logits
+        return bool(weights.task) and others == 0 and task != "mlm"
 
     def label(self) -> str:
         """The stage in a few words."""
         number = self.num_kept
-        return f"distill to {number} layer{'s' if number != 1 else ''}" if number else "distill"
+        parts = [f"to {number} layer{'s' if number != 1 else ''}"] if number else []
+        parts += [f"{self.hidden_size} wide"] if self.hidden_size else []
+        return " ".join(["distill", ", ".join(parts)]).strip()
 
     @property
     def num_kept(self) -> int | None:
@@ -176,7 +171,7 @@ class Distill(Technique):
         return len(DISTILBERT_LAYERS) if self.keep == "distilbert" else self.layers
 
     def chosen(self, num_layers: int) -> tuple[int, ...]:
-        """The incoming model's layers, counted from 1, that the student keeps.
+        """The incoming model's layers, counted from 1, that the student keeps; of `auto` the first candidate.
 
         Raises:
             RequestError: more than there are, fewer than one, or a preset for another depth.
@@ -197,16 +192,20 @@ class Distill(Technique):
                 f"`layers` is {number}; the model has {num_layers}",
                 hint=f"give 1 to {num_layers}; half is `layers: {max(1, num_layers // 2)}`",
             )
-        return every_other(num_layers, number)
+        return MAPS.get(self.keep, every_other)(num_layers, number)
 
-    def defaults(self, task: str) -> Defaults:
+    def weights(self, task: str) -> Weights:
         """The task's defaults with this stage's own settings laid over them."""
         own: dict[str, Any] = {
             "soft": self.soft_weight,
             "task": self.task_weight,
             "hidden": self.hidden_weight,
+            "attention": self.attention_weight,
+            "relation": self.relation_weight,
+            "logits": self.logits_weight,
             "temperature": self.temperature,
             "states": self.states,
+            "hidden_loss": self.hidden_loss,
             "dropout": self.dropout,
             "learning_rate": self.learning_rate,
             "epochs": self.epochs,
@@ -214,32 +213,34 @@ class Distill(Technique):
         return replace(DEFAULTS[task], **{key: value for key, value in own.items() if value is not None})
 
     def fit(self, facts: Facts) -> Facts:
-        """Prove the number of layers, the sharing and the losses against the model."""
+        """Prove the number of layers, the widths, the sharing and the losses against the model."""
         shape = facts.shape
         chosen = self.chosen(shape.num_layers)
-        weights = self.defaults(facts.task)
-        if facts.task == "embedding" and weights.task:
+        self._check_losses(facts.task)
+        thinner = self.thinner(shape)
+        if (thinner.hidden_size, thinner.intermediate_size) != (shape.hidden_size, shape.intermediate_size):
+            self._check_width(thinner, facts)
+        if self.weights(facts.task).attention and thinner.num_heads != shape.num_heads:
             raise RequestError(
-                "`task_weight` is set, but a sentence encoder has no task loss of its own",
-                hint="its soft targets are the teacher's sentence vectors: use `soft_weight`",
+                f"`attention_weight` compares head with head, and the student has {thinner.num_heads} of "
+                f"{shape.num_heads} heads",
+                hint="use `relation_weight`, which frees the number of heads, or leave `heads` out",
             )
-        if facts.task != "mlm" and "mask_share" in self.model_fields_set:
-            raise RequestError(
-                "`mask_share` is set, but only a masked language model has tokens masked in training",
-                hint="leave it out",
-            )
-        if weights.soft == weights.task == weights.hidden == 0:
-            raise RequestError(
-                "every loss weight is 0: there is nothing to learn from",
-                hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",
-            )
+        if self.weights(facts.task).relation:
+            parts = self.relation_heads or shape.num_heads
+            if thinner.hidden_size % parts or shape.hidden_size % parts:
+                raise RequestError(
+                    f"relations in {parts} parts need widths that {parts} divides; student and teacher are "
+                    f"{thinner.hidden_size} and {shape.hidden_size} wide",
+                    hint="set `relation_heads` to a common divisor",
+                )
         if not facts.anatomy.is_shared:
             if self.unshare:
                 raise RequestError(
                     f"`unshare` is set, but layers of the family `{facts.anatomy.family}` share no weights",
                     hint="leave it out",
                 )
-            return replace(facts, shape=replace(shape, num_layers=len(chosen), num_groups=len(chosen)))
+            return replace(facts, shape=replace(thinner, num_layers=len(chosen), num_groups=len(chosen)))
         groups = kept_groups(chosen, shape.num_layers, shape.num_groups)
         if groups is None and not self.unshare:
             raise RequestError(
@@ -248,22 +249,79 @@ class Distill(Technique):
                 hint=f"choose other layers, or set `unshare: true`: {shape.num_groups} groups grow to {len(chosen)}",
             )
         num_groups = len(groups) if groups is not None else len(chosen)
-        return replace(facts, shape=replace(shape, num_layers=len(chosen), num_groups=num_groups))
+        return replace(facts, shape=replace(thinner, num_layers=len(chosen), num_groups=num_groups))
+
+    def thinner(self, shape: Shape) -> Shape:
+        """The sizes of the student's layers."""
+        width = self.hidden_size or shape.hidden_size
+        factorized = shape.embedding_size != shape.hidden_size
+        return replace(
+            shape,
+            hidden_size=width,
+            num_heads=self.heads or shape.num_heads,
+            intermediate_size=self.intermediate_size or shape.intermediate_size,
+            embedding_size=shape.embedding_size if factorized else width,
+        )
+
+    def _check_losses(self, task: str) -> None:
+        weights = self.weights(task)
+        if task == "embedding" and (weights.task or weights.logits):
+            raise RequestError(
+                f"`{'task_weight' if weights.task else 'logits_weight'}` is set, but a sentence encoder has neither "
+                "labels nor logits",
+                hint="its soft targets are the teacher's sentence vectors: use `soft_weight`",
+            )
+        for name in ("mask_share", "whole_word"):
+            if task != "mlm" and name in self.model_fields_set:
+                raise RequestError(
+                    f"`{name}` is set, but only a masked language model has tokens masked in training",
+                    hint="leave it out",
+                )
+        parts = (weights.soft, weights.task, weights.hidden, weights.attention, weights.relation, weights.logits)
+        if not any(parts):
+            raise RequestError(
+                "every loss weight is 0: there is nothing to learn from",
+                hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",
+            )
+        if self.teacher_cache:
+            if task == "mlm":
+                raise RequestError(
+                    "`teacher_cache` keeps answers to fixed inputs, and masks change in every epoch",
+                    hint="leave `teacher_cache` out",
+                )
+            if weights.attention or weights.relation:
+                raise RequestError(
+                    "`teacher_cache` keeps outputs and hidden states, not queries, keys and values",
+                    hint="leave `teacher_cache` out, or set `attention_weight` and `relation_weight` to 0",
+                )
+
+    def _check_width(self, thinner: Shape, facts: Facts) -> None:
+        """A thinner student must be one that stock classes can hold."""
+        shape = facts.shape
+        for name, new, old in (
+            ("hidden_size", thinner.hidden_size, shape.hidden_size),
+            ("intermediate_size", thinner.intermediate_size, shape.intermediate_size),
+        ):
+            if new > old:
+                raise RequestError(f"`{name}` is {new}; the model has {old}", hint="a student is made of its teacher")
+        if thinner.hidden_size % thinner.num_heads:
+            raise RequestError(
+                f"a width of {thinner.hidden_size} cannot be shared by {thinner.num_heads} attention heads",
+                hint="choose `hidden_size` and `heads` so that one divides the other",
+            )
+        if facts.task == "embedding" and thinner.hidden_size != shape.hidden_size:
+            raise RequestError(
+                f"a sentence encoder of width {thinner.hidden_size} cannot give the teacher's vectors of "
+                f"{shape.hidden_size} numbers",
+                hint="leave `hidden_size` out; `heads` and `intermediate_size` are free",
+            )
 
     def __call__(self, model: Model, bench: Workbench) -> Encoder:
         """Reduce the model and teach it."""
         from bertshrink.model.encoder import Encoder
-        from bertshrink.techniques.distill.student import reduce_layers
-        from bertshrink.techniques.distill.training import train
+        from bertshrink.techniques.distill.teach import make_student, teach
 
         if not isinstance(model, Encoder):
             raise RequestError("`distill` takes an encoder, not an artifact")
-        student, num_layers = model, model.shape.num_layers
-        chosen = self.chosen(num_layers)
-        if len(chosen) < num_layers:
-            student = reduce_layers(model, chosen, unshare=self.unshare)
-            bench.note(f"the student is the model's layers {', '.join(map(str, chosen))} of {num_layers}")
-            if student.shape.num_groups > model.shape.num_groups and model.anatomy.is_shared:
-                bench.note(f"sharing was given up: {model.shape.num_groups} groups of weights grew to {len(chosen)}")
-            bench.baseline("untrained", f"{len(chosen)} layers, untrained", student.copy())
-        return train(student, self, chosen, num_layers, bench)
+        student, chosen = make_student(model, self, bench)
+        return teach(student, self, chosen, model.shape.num_layers, bench)

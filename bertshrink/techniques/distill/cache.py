@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bertshrink.errors import CheckFailed, OutputError, RequestError
+from bertshrink.errors import CheckFailed, OutputError
 from bertshrink.model.files import output_errors, write_text
 from bertshrink.techniques.distill.teacher import Answers
 
@@ -50,22 +50,6 @@ ROWS, META = "rows.bin", "meta.json"
 _CRC_BYTES = 4
 _PRESENT = 0x5BD1E995
 """Mixed into every checksum, so that the zeros of a record never written are no valid one."""
-
-
-def check_cacheable(wanted: Wanted, task: str) -> None:
-    """Prove that a cache can serve what an objective reads.
-
-    Raises:
-        RequestError: inputs that change from epoch to epoch, or attentions or relations are asked for.
-    """
-    hint = "leave `teacher_cache` out"
-    if task == "mlm":
-        raise RequestError("`teacher_cache` keeps answers to fixed inputs, and masks change in every epoch", hint=hint)
-    if wanted.attentions or wanted.relations:
-        raise RequestError(
-            "`teacher_cache` keeps outputs and hidden states, not attentions or relations",
-            hint=f"{hint}, or set `attention_weight` and `relation_weight` to 0",
-        )
 
 
 @dataclass(frozen=True)
@@ -153,7 +137,7 @@ class CachedTeacher:
     @property
     def module(self) -> torch.nn.Module:
         """The living teacher's model."""
-        return self.live.module
+        return self.live.module  # type: ignore[no-any-return]
 
     @property
     def num_bytes(self) -> int:
@@ -225,7 +209,7 @@ class CachedTeacher:
         width = self.layout.widths[name]
         if not self._is_sparse(name):
             return _half(value).tobytes() if self.per_token else value.astype(np.float32).tobytes()
-        rows_MC, top_k = value.reshape(-1, width).astype(np.float32), self.layout.top_k
+        rows_MC, top_k = value.reshape(-1, width).astype(np.float32), self.layout.top_k or 0
         chosen_MK = np.argpartition(-rows_MC, top_k, axis=1)[:, :top_k]
         kept_MK = np.take_along_axis(rows_MC, chosen_MK, axis=1)
         others_MC = rows_MC.copy()
@@ -278,8 +262,6 @@ class CachedTeacher:
         return Answers(
             outputs={name: self._padded(values, longest).to(device) for name, values in outputs.items()},
             states={number: states_BLSH[:, :, s] for s, number in enumerate(self.states)},
-            attentions={},
-            relations={},
         )
 
     def _padded(self, values: list[NDArray[np.float32]], longest: int) -> Tensor:

@@ -1,86 +1,134 @@
-"""What a batch costs: the task's losses from a student's and a teacher's outputs, each part by name."""
+"""What a batch costs: the weighted sum of a task's losses from a student's and a teacher's answers, each part by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from bertshrink.engines.torch_engine import pool
+from bertshrink.model.encoding import IGNORED
 from bertshrink.model.facts import Pooling
-from bertshrink.techniques.distill import Defaults
-from bertshrink.techniques.distill.losses import (
-    hard_targets,
-    hidden_cosine,
-    similarity_structure,
-    soft_targets,
-    vector_cosine,
-)
+from bertshrink.model.task import TASKS
+from bertshrink.techniques.distill import Weights, losses
+from bertshrink.techniques.distill.teacher import Answers, Wanted, ask
+from bertshrink.training.losses import task_loss
 
 
-class Objective:
-    """The weighted sum of a task's losses.
+class Objective(nn.Module):
+    """The student with its losses, and a projection to the teacher's width where it is thinner.
 
     Args:
-        task: `classification`, `embedding` or `mlm`.
-        weights: the weights of the parts.
-        aligned: (student state, teacher state) pairs compared by cosine; 0 is the embeddings' output, i layer i's.
-        pooling: for `embedding`.
+        student: the model that learns, stock transformers.
+        teacher: answers a batch; a `LiveTeacher` or a `CachedTeacher`. It is no part of this module.
+        task: a name in `TASKS`.
+        weights: of the parts.
+        aligned: (student state, teacher state) pairs that belong together; i is layer i's output.
+        widths: hidden sizes of student and teacher.
+        heads: attention heads of the student, and parts into which relations are cut.
+        pooling: for embedding.
     """
 
     def __init__(
-        self, task: str, weights: Defaults, aligned: Sequence[tuple[int, int]], pooling: Pooling | None = None
+        self,
+        student: nn.Module,
+        teacher: Callable[[dict[str, Tensor], Tensor | None], Answers],
+        task: str,
+        weights: Weights,
+        aligned: Sequence[tuple[int, int]],
+        widths: tuple[int, int],
+        heads: tuple[int, int],
+        pooling: Pooling | None = None,
     ) -> None:
+        super().__init__()
+        self.student = student
+        self._teacher = (teacher,)  # in a tuple: a frozen teacher is neither saved nor wrapped with the student
         self.task = task
         self.weights = weights
-        self.aligned = list(aligned[-1:] if weights.states == "last" else aligned) if weights.hidden else []
+        self.aligned = list(aligned[-1:] if weights.states == "last" else aligned)
+        self.heads = heads
         self.pooling = pooling
+        self.mine, _ = wanted(weights, aligned)
+        needs_projection = weights.hidden > 0 and widths[0] != widths[1]
+        self.projection = nn.Linear(*widths, bias=False) if needs_projection else nn.Identity()
 
-    def __call__(
-        self, student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor], labels: Tensor | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (scalar, with gradient) and its unweighted parts (scalars, without).
 
         Args:
-            student: gets gradients.
-            teacher: gets none; its parameters' type is its arithmetic's.
-            batch: input_ids, attention_mask[, token_type_ids], each (B, L).
-            labels: (B,) class numbers, (B, L) token ids with `IGNORED` elsewhere, or None.
+            batch: as `training.batching.Collator` makes it.
         """
-        wants_states = bool(self.aligned)
-        with torch.no_grad():
-            taught = teacher(**batch, output_hidden_states=wants_states)
-        out = student(**batch, output_hidden_states=wants_states)
+        labels, rows = batch.pop("labels", None), batch.pop("rows", None)
+        theirs = self._teacher[0](batch, rows)
+        mine = ask(self.student, batch, self.mine, self.task, self.pooling)
         mask_BL = batch["attention_mask"]
-        parts = self._task_parts(out, taught, mask_BL, labels)
-        total = sum(weight * value for weight, value in parts.values())
-        if wants_states:
-            cosines = [hidden_cosine(out.hidden_states[s], taught.hidden_states[t], mask_BL) for s, t in self.aligned]
-            hidden = torch.stack(cosines).mean()
-            parts["hidden"] = (self.weights.hidden, hidden)
-            total = total + self.weights.hidden * hidden
-        return torch.as_tensor(total), {name: value.detach() for name, (_, value) in parts.items()}
+        parts = self._output_parts(mine, theirs, mask_BL, labels) | self._inner_parts(mine, theirs, mask_BL)
+        total = torch.stack([weight * value for weight, value in parts.values()]).sum()
+        return total, {name: value.detach() for name, (_, value) in parts.items()}
 
-    def _task_parts(
-        self, out: Any, taught: Any, mask_BL: Tensor, labels: Tensor | None
+    def _output_parts(
+        self, mine: Answers, theirs: Answers, mask_BL: Tensor, labels: Tensor | None
     ) -> dict[str, tuple[float, Tensor]]:
-        weights = self.weights
+        weights, parts = self.weights, {}
         if self.task == "embedding":
-            assert self.pooling is not None
-            settings = (self.pooling.mode, self.pooling.normalize)
-            mine, theirs = (pool(o.last_hidden_state.float(), mask_BL, *settings) for o in (out, taught))
+            student, teacher = (answers.outputs.get("sentence_embedding") for answers in (mine, theirs))
+            if student is None or teacher is None:
+                return {}
             return {
-                "vector": (weights.soft, vector_cosine(mine, theirs)),
-                "structure": (weights.soft, similarity_structure(mine, theirs, weights.temperature)),
+                "vector": (weights.soft, losses.vector_cosine(student, teacher)),
+                "structure": (weights.soft, losses.similarity_structure(student, teacher, weights.temperature)),
             }
-        student, teacher = out.logits, taught.logits
-        if self.task == "mlm":
+        pairs = [(mine.outputs[name], theirs.outputs[name]) for name in theirs.outputs]
+        if TASKS[self.task].per_token and self.task != "question-answering":
             attended = mask_BL.bool()
-            student, teacher = student[attended], teacher[attended]
-            labels = labels[attended] if labels is not None else None
-        parts = {"soft": (weights.soft, soft_targets(student, teacher, weights.temperature))} if weights.soft else {}
+            pairs = [(student[attended], teacher[attended]) for student, teacher in pairs]
+        elif self.task == "question-answering":
+            # Probability of padding is no answer to anything.
+            hidden = mask_BL == 0
+            pairs = [
+                (student.masked_fill(hidden, -1e4), teacher.masked_fill(hidden, -1e4)) for student, teacher in pairs
+            ]
+        if weights.soft:
+            parts["soft"] = (weights.soft, torch.stack([self._soft(*pair) for pair in pairs]).mean())
+        if weights.logits:
+            parts["logits"] = (weights.logits, torch.stack([losses.logits_error(*pair) for pair in pairs]).mean())
         if weights.task and labels is not None:
-            parts["task"] = (weights.task, hard_targets(student, labels))
+            outputs = dict(mine.outputs)
+            if self.task == "mlm":
+                chosen = labels != IGNORED
+                outputs, labels = {"logits": outputs["logits"][chosen]}, labels[chosen]
+            parts["task"] = (weights.task, task_loss(self.task, outputs, labels))
         return parts
+
+    def _soft(self, student: Tensor, teacher: Tensor) -> Tensor:
+        if self.task == "regression":
+            return losses.logits_error(student, teacher)
+        if self.task == "multi-label":
+            return losses.soft_decisions(student, teacher, self.weights.temperature)
+        return losses.soft_targets(student, teacher, self.weights.temperature)
+
+    def _inner_parts(self, mine: Answers, theirs: Answers, mask_BL: Tensor) -> dict[str, tuple[float, Tensor]]:
+        weights, parts = self.weights, {}
+        if weights.hidden:
+            compare = losses.hidden_cosine if weights.hidden_loss == "cosine" else losses.hidden_error
+            found = [compare(self.projection(mine.states[s]), theirs.states[t], mask_BL) for s, t in self.aligned]
+            parts["hidden"] = (weights.hidden, torch.stack(found).mean())
+        layers = list(zip(mine.layers.values(), theirs.layers.values(), strict=True))
+        if weights.attention:
+            found = [losses.attention_error(s[:2], t[:2], mask_BL, self.heads[0]) for s, t in layers]
+            parts["attention"] = (weights.attention, torch.stack(found).mean())
+        if weights.relation:
+            found = [losses.relation_divergence(*layers[-1], mask_BL, self.heads[1])]
+            parts["relation"] = (weights.relation, torch.stack(found).mean())
+        return parts
+
+
+def wanted(weights: Weights, aligned: Sequence[tuple[int, int]]) -> tuple[Wanted, Wanted]:
+    """What is read of the student and of the teacher."""
+    pairs = list(aligned[-1:] if weights.states == "last" else aligned) if weights.hidden else []
+    layers = list(aligned) if weights.attention else list(aligned[-1:]) if weights.relation else []
+    outputs = bool(weights.soft or weights.logits)
+    return (
+        Wanted(outputs or bool(weights.task), tuple(s for s, _ in pairs), tuple(s for s, _ in layers)),
+        Wanted(outputs, tuple(t for _, t in pairs), tuple(t for _, t in layers)),
+    )

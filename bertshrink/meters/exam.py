@@ -1,0 +1,111 @@
+"""What all exams have in common: one set of questions, asked of every model of a run (see `quality`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertshrink.errors import CheckFailed
+from bertshrink.model.labels import match_labels
+from bertshrink.model.task import TASKS
+from bertshrink.report.measurement import Better, Conditions, Measurement
+
+if TYPE_CHECKING:
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.batches import Row
+    from bertshrink.model.encoder import Encoder
+    from bertshrink.model.texts import Split
+
+    Figure = tuple[str, str, float, Better]
+
+
+@dataclass
+class Exam(ABC):
+    """The texts that judge and the reference's answers.
+
+    Every model reads the texts with its own tokenizer and up to its own longest input. Only masked tokens bind all
+    models to one vocabulary: they are the question itself.
+
+    Attributes:
+        task: a name in `TASKS`.
+        split: the texts.
+        max_length: cap on tokens per text; None: each model's own.
+        labels: the reference's label names, in whose order logits are compared.
+        conditions: data set, side, number of texts.
+        seed: for masks.
+        reference: the first model's answers, set by its own sitting.
+    """
+
+    task: str
+    split: Split
+    max_length: int | None
+    labels: tuple[str, ...]
+    conditions: Conditions
+    seed: int
+    reference: Any = None
+
+    def sit(self, model: Encoder | Artifact) -> list[Measurement]:
+        """The model's figures; the first model to sit becomes the reference.
+
+        Raises:
+            CheckFailed: the model's outputs are not finite.
+            RequestError: its classes, or for MLM its tokens, are others than the reference's.
+        """
+        answers = self.answer(model)
+        if self.reference is None:
+            self.reference = answers
+        return [
+            Measurement.single(name, unit, value, better, conditions=self.conditions)
+            for name, unit, value, better in self.judge(answers, self.reference)
+        ]
+
+    def headline(self, model: Encoder | Artifact) -> float | None:
+        """The task's headline metric alone; None where nothing is labelled."""
+        return next((m.value for m in self.sit(model) if m.metric == TASKS[self.task].headline), None)
+
+    def set(self, model: Encoder | Artifact) -> None:
+        """Prepare what all models are asked."""
+        if self.split.labels is not None and TASKS[self.task].name != "embedding":
+            match_labels(
+                self.task, self.split.labels, model.labels, str(self.conditions.dataset), self.split.label_names
+            )
+
+    @abstractmethod
+    def answer(self, model: Encoder | Artifact) -> Any:
+        """The model's answers to all questions."""
+
+    @abstractmethod
+    def judge(self, answers: Any, reference: Any) -> list[Figure]:
+        """(metric, unit, value, better) of answers."""
+
+    @property
+    def truth(self) -> list[Any]:
+        """The right answer of each text, None where there is none."""
+        if self.split.labels is None:
+            return [None] * len(self.split)
+        where = str(self.conditions.dataset)
+        return match_labels(self.task, self.split.labels, self.labels, where, self.split.label_names)
+
+    def labelled(self) -> tuple[list[int], list[Any]]:
+        """Numbers of the labelled texts, and their right answers."""
+        known = [(i, value) for i, value in enumerate(self.truth) if value is not None]
+        return [i for i, _ in known], [value for _, value in known]
+
+    def outputs(self, model: Encoder | Artifact, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """The model's finite outputs of rows, float32."""
+        import numpy as np
+
+        found = [{name: value.astype(np.float32) for name, value in row.items()} for row in model.predict(rows)]
+        self.require_finite(model, all(np.isfinite(value).all() for row in found for value in row.values()))
+        return found
+
+    @staticmethod
+    def require_finite(model: Encoder | Artifact, is_finite: bool) -> None:
+        """Refuse a model that answers with numbers that are none."""
+        if not is_finite:
+            raise CheckFailed(
+                f"the outputs of `{model.source}` are not finite on the dev texts",
+                hint="the model is damaged, or its training diverged: train it with a lower learning rate",
+            )

@@ -1,0 +1,143 @@
+"""What answers are worth against the right ones: pure functions, one per kind of answer.
+
+entities   precision, recall and F1 over whole entities of tagged words, as conlleval and seqeval count them: an
+           entity is right when its type, its first and its last word are
+answers    exact match and F1 over words, as SQuAD's own script counts them (arXiv:1606.05250): case, punctuation,
+           articles and blanks do not matter, and the best of several right answers counts
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """(type, first word, last word) of every entity in IOB2 tags; an I- without its B- begins one, as conlleval says."""
+    found: set[tuple[str, int, int]] = set()
+    begun, kind = -1, ""
+    for at, tag in enumerate([*tags, "O"]):
+        continues = tag.startswith("I-") and begun >= 0 and tag[2:] == kind
+        if begun >= 0 and not continues:
+            found.add((kind, begun, at - 1))
+            begun = -1
+        if tag != "O" and not continues:
+            begun, kind = at, tag[2:]
+    return found
+
+
+def entity_scores(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> tuple[float, float, float]:
+    """(precision, recall, F1) over the entities of all texts; 0 where there is nothing to divide by."""
+    right = num_found = num_true = 0
+    for mine, theirs in zip(tags, truth, strict=True):
+        found, wanted = entities(mine), entities(theirs)
+        right += len(found & wanted)
+        num_found += len(found)
+        num_true += len(wanted)
+    precision, recall = right / max(1, num_found), right / max(1, num_true)
+    return precision, recall, 2 * right / max(1, num_found + num_true)
+
+
+def plain(text: str) -> str:
+    """A text without case, punctuation, articles and superfluous blanks."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def word_f1(answer: str, right: str) -> float:
+    """F1 over the words that two answers share; two empty ones agree."""
+    mine, theirs = plain(answer).split(), plain(right).split()
+    if not mine or not theirs:
+        return float(mine == theirs)
+    shared = sum((Counter(mine) & Counter(theirs)).values())
+    return 2 * shared / (len(mine) + len(theirs))
+
+
+def answer_scores(answers: Sequence[str], truth: Sequence[Sequence[tuple[str, int]]]) -> tuple[float, float]:
+    """(exact match, F1), means over the questions; a question without a right answer wants none."""
+    exact = f1 = 0.0
+    for answer, right in zip(answers, truth, strict=True):
+        texts = [text for text, _ in right] or [""]
+        exact += max(float(plain(answer) == plain(text)) for text in texts)
+        f1 += max(word_f1(answer, text) for text in texts)
+    return exact / max(1, len(answers)), f1 / max(1, len(answers))
+
+
+def pair_spearman(answers: Floats, reference: Floats) -> float:
+    """Rank correlation of the cosines of all pairs of rows, (N, H) against (N, G)."""
+    import numpy as np
+
+    if len(answers) < 3:
+        return 1.0 if np.allclose(answers, reference) else 0.0
+    upper = np.triu_indices(len(answers), 1)
+    return rank_correlation(cosines(answers)[upper], cosines(reference)[upper])
+
+
+def rank_correlation(a_N: Floats, b_N: Floats) -> float:
+    """Spearman's rho; 0 where one side is constant, which ranks nothing."""
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    if np.ptp(a_N) == 0 or np.ptp(b_N) == 0:
+        return float(np.array_equal(a_N, b_N))
+    return float(spearmanr(a_N, b_N).statistic)
+
+
+def neighbour_recall(answers: Floats, reference: Floats, num: int) -> float:
+    """Mean share of the reference's `num` nearest rows that are among the model's `num` nearest."""
+    import numpy as np
+
+    num = min(num, len(answers) - 1)
+    if num < 1:
+        return 1.0
+    nearest = []
+    for vectors in (answers, reference):
+        found = cosines(vectors)
+        np.fill_diagonal(found, -np.inf)
+        nearest.append(np.argpartition(-found, num - 1, axis=1)[:, :num])
+    shared = [len(set(a) & set(b)) for a, b in zip(*(n.tolist() for n in nearest), strict=True)]
+    return float(np.mean(shared)) / num
+
+
+def likelihood(logits_NV: NDArray[Any], truth_N: NDArray[Any]) -> Floats:
+    """The log-likelihood (N,) of each row's right token."""
+    import numpy as np
+    from scipy.special import log_softmax
+
+    found: Floats = log_softmax(logits_NV.astype(np.float64), axis=1)[np.arange(len(truth_N)), truth_N]
+    return found
+
+
+def pseudo_perplexity(likelihood_N: Floats) -> float:
+    """Exp of the mean negative log-likelihood of the masked tokens (arXiv:1910.14659, with all masks of a text at
+    once).
+    """
+    import numpy as np
+
+    return float(np.exp(-likelihood_N.mean()))
+
+
+def cosines(vectors: Floats) -> Floats:
+    """(N, N) cosines of the rows (N, H)."""
+    unit = unit_rows(vectors)
+    product: Floats = unit @ unit.T
+    return product
+
+
+def unit_rows(vectors: Floats) -> Floats:
+    """The rows (N, H), each of length 1."""
+    import numpy as np
+
+    found: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return found

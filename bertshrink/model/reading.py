@@ -1,0 +1,415 @@
+"""Files, folders and hub data sets as the sides of `Texts`.
+
+    a file        .tsv .csv .jsonl .parquet: columns; .json: rows, SQuAD, or sides by name; .txt: one text a line;
+                  .conll .iob .bio .annotated (.txt after them): one word and its tag a line, blank lines between texts
+    a folder      with train.*, dev.* (valid*, eval*), test.*, or folders of those names, or with one file of data
+    a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`
+
+TSV is read as GLUE writes it, with quoting off. Which columns hold text and labels is told by their names
+(`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the recipe says. Tags are read as IOB2: in the older IOB1, where B- stands only
+between neighbours of one kind, every first I- becomes B-.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bertshrink.errors import MissingPart, RequestError
+from bertshrink.model.source import hub_is_reachable, local_path
+from bertshrink.model.texts import LABEL_COLUMNS, DataSettings, Split
+
+TEXT_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "context"),
+    ("question", "sentence"),
+    ("#1 String", "#2 String"),
+    ("text",),
+    ("sentence",),
+    ("utt",),
+    ("utterance",),
+    ("content",),
+    ("query",),
+    ("review",),
+)
+WORD_COLUMNS = ("tokens", "words")
+TAG_COLUMNS = ("ner_tags", "tags", "pos_tags", "labels")
+READERS = {
+    ".tsv": "csv",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".conll": "conll",
+    ".iob": "conll",
+    ".bio": "conll",
+    ".annotated": "conll",
+}
+_SIDES = {"train": ("train",), "dev": ("dev", "valid", "validation", "val", "eval"), "test": ("test",)}
+_SHARD = re.compile(r".+-\d+-of-\d+")
+
+
+def check_source(name: str, where: str | None) -> None:
+    """Prove, without reading it, that a data source may exist.
+
+    Raises:
+        RequestError: an unknown builtin, a missing path, or a file of a kind that is not read.
+    """
+    if name.startswith("builtin:"):
+        if name != "builtin:pydoc":
+            raise RequestError(f"there is no `{name}`", where=where, hint="the one builtin text is `builtin:pydoc`")
+        return
+    path = local_path(name)
+    if path.is_file() and path.suffix.lower() not in READERS:
+        raise RequestError(
+            f"`{name}` is no text file that bertshrink reads", where=where, hint=f"kinds: {' '.join(READERS)}"
+        )
+    if path.is_dir() and not _find_sides(path):
+        raise RequestError(
+            f"the folder `{name}` holds no train or dev file",
+            where=where,
+            hint=f"name them train.*, dev.* and test.*, kinds: {' '.join(READERS)}",
+        )
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix in READERS):
+        raise RequestError(f"there is no file or folder `{name}`", where=where, hint="check the path")
+
+
+def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
+    """The sides that are there, by name (`train`, `dev`, `test`); what was decided goes into `notes`.
+
+    Raises:
+        RequestError: a file that cannot be read, or columns that cannot be told.
+        MissingPart: a hub name while the hub cannot be reached.
+    """
+    sides: dict[str, Split] = {}
+    if settings.path is not None:
+        path = local_path(settings.path)
+        if path.is_dir():
+            found = _find_sides(path)
+            if set(found) == {"whole"}:
+                sides = _read_whole(found["whole"], settings, notes)
+            else:
+                sides = {side: _read_files(files, settings) for side, files in found.items()}
+        elif path.is_file():
+            sides = _read_whole([path], settings, notes)
+        else:
+            sides = _read_hub(settings.path, settings)
+    for side, name in (("train", settings.train), ("dev", settings.dev), ("test", settings.test)):
+        if name is not None:
+            # One name may mean its own side of a folder, so that sides of two data sets can be put together.
+            path = local_path(name)
+            files = _find_sides(path).get(side, []) if path.is_dir() else [path]
+            if not files:
+                raise RequestError(f"the folder `{name}` has no {side} side", hint="name its file")
+            sides[side] = _read_files(files, settings)
+    return sides
+
+
+def _find_sides(folder: Path) -> dict[str, list[Path]]:
+    """Side -> its files; `whole` -> the only file of a folder where none is named after a side."""
+    found = {side: files for side in _SIDES if (files := _find(folder, side))}
+    if found:
+        return found
+    files = _readable(folder)
+    whole = [p for p in files if len(files) == 1 or (p.suffix.lower() == ".json" and _sides_of_json(p))]
+    return {"whole": whole} if len(whole) == 1 else {}
+
+
+def _readable(folder: Path) -> list[Path]:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in READERS)
+    return [p for p in files if p.stem.lower() not in ("readme", "license")]
+
+
+def _find(folder: Path, side: str) -> list[Path]:
+    """The files of one side: by the first name in `_SIDES` that is there; several where it is cut into shards."""
+    files = _readable(folder)
+    for stem in _SIDES[side]:
+        for path in files:
+            if path.stem.lower() == stem:
+                return [path]
+    for stem in _SIDES[side]:
+        for path in files:
+            if path.stem.lower().startswith(stem):
+                shards = [p for p in files if _SHARD.fullmatch(p.stem) and p.stem.lower().startswith(f"{stem}-")]
+                return shards if path in shards else [path]
+    for stem in _SIDES[side]:
+        for path in files:
+            if stem in re.split(r"[._-]", path.name.lower()):
+                return [path]
+        inside = folder / stem
+        if inside.is_dir() and len(only := _readable(inside)) == 1:
+            return only
+    return []
+
+
+def _read_whole(files: list[Path], settings: DataSettings, notes: list[str]) -> dict[str, Split]:
+    """One file that holds everything: sides by name in JSON, else a training side."""
+    sides = _sides_of_json(files[0]) if files[0].suffix.lower() == ".json" else {}
+    if not sides:
+        return {"train": _read_files(files, settings)}
+    others = sides.pop("", [])
+    if others:
+        notes.append(f"`{files[0].name}` has further parts, which were left out: {', '.join(others)}")
+    return {side: _rows(rows, settings, f"{files[0]}: {side}") for side, rows in sides.items()}
+
+
+def _sides_of_json(path: Path) -> dict[str, Any]:
+    """Side -> rows of a JSON object whose keys name sides; under an empty name the keys that name none."""
+    found = _load_json(path)
+    if not isinstance(found, dict):
+        return {}
+    sides: dict[str, Any] = {}
+    for side, names in _SIDES.items():
+        name = next((name for name in names if isinstance(found.get(name), list)), None)
+        if name is not None:
+            sides[side] = found.pop(name)
+    return sides | {"": sorted(map(str, found))} if sides else {}
+
+
+def _load_json(path: Path) -> Any:
+    """A JSON document; None where the file is none (JSON lines are not)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _rows(rows: Sequence[Any], settings: DataSettings, where: str) -> Split:
+    """Rows of a JSON list: objects, or lists of a text (or two) and a label."""
+    import datasets
+
+    if rows and all(isinstance(row, list) and len(row) in (2, 3) for row in rows):
+        names = ["text", "label"] if len(rows[0]) == 2 else ["sentence1", "sentence2", "label"]
+        rows = [dict(zip(names, row, strict=False)) for row in rows]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise RequestError(
+            f"the rows of `{where}` are neither objects nor [text, label]", where=where, hint="mend the file"
+        )
+    return _split(datasets.Dataset.from_list(list(rows)), settings, where)
+
+
+def _read_files(files: list[Path], settings: DataSettings) -> Split:
+    path = files[0]
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise RequestError(f"`{path}` is no text file that bertshrink reads", hint=f"kinds: {' '.join(READERS)}")
+    if not path.is_file():
+        raise RequestError(f"there is no file `{path}`", hint="check the path")
+    if path.stat().st_size == 0:
+        raise RequestError(f"`{path}` is empty", where=str(path), hint="give a file with at least one text")
+    if READERS[suffix] == "conll" or (suffix == ".txt" and READERS.get(Path(path.stem).suffix.lower()) == "conll"):
+        return read_conll(path)
+    if suffix == ".json":
+        document = _load_json(path)
+        if isinstance(document, dict) and isinstance(document.get("data"), list):
+            return read_squad(document["data"], str(path))
+        if isinstance(document, list):
+            return _rows(document, settings, str(path))
+    return _read_table(files, settings)
+
+
+def _read_table(files: list[Path], settings: DataSettings) -> Split:
+    """Files of columns, through `datasets`."""
+    import datasets
+
+    path = files[0]
+    reader = READERS[path.suffix.lower()]
+    options: dict[str, Any] = {} if reader in ("json", "parquet") else {"encoding": "utf-8-sig"}
+    if reader == "csv":
+        options |= {"keep_default_na": False, "na_filter": False}
+        if path.suffix.lower() == ".tsv":
+            options |= {"delimiter": "\t", "quoting": 3}
+    datasets.disable_progress_bars()
+    try:
+        rows = datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
+    except Exception as error:  # each reader has its own errors, and `datasets` wraps them differently
+        cause = error.__cause__ or error
+        raise RequestError(
+            f"`{path}` cannot be read as {path.suffix[1:]}: {cause}",
+            where=str(path),
+            hint="mend the file, or give one of the kind that its name says",
+        ) from error
+    return _split(rows, settings, str(path))
+
+
+def read_conll(path: Path) -> Split:
+    """Texts of tagged words: the first column is the word, the last its tag.
+
+    Raises:
+        RequestError: a line with a word and no tag, or no text at all.
+    """
+    words: list[tuple[str, ...]] = []
+    tags: list[tuple[str, ...]] = []
+    row: list[tuple[str, str]] = []
+
+    def close() -> None:
+        if row:
+            words.append(tuple(word for word, _ in row))
+            tags.append(to_iob2([tag for _, tag in row]))
+            row.clear()
+
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            columns = line.rstrip("\n").split("\t") if "\t" in line else line.split()
+            if not line.strip() or columns[0] == "-DOCSTART-":
+                close()
+            elif len(columns) < 2:
+                raise RequestError(
+                    f"line {number} has the word `{columns[0]}` and no tag",
+                    where=f"{path}:{number}",
+                    hint="write the word, a blank or tab, and the tag; a blank line ends a text",
+                )
+            elif columns[0].strip():
+                row.append((columns[0].strip(), columns[-1].strip()))
+    close()
+    if not words:
+        raise RequestError(f"`{path}` holds no tagged word", where=str(path), hint="give a file with at least one text")
+    return Split(tuple(" ".join(row) for row in words), words=tuple(words), labels=tuple(tags))
+
+
+def to_iob2(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags in IOB2, where every entity begins with B-: an I- that continues nothing of its kind begins one."""
+    found: list[str] = []
+    before = "O"
+    for tag in tags:
+        begins = tag.startswith("I-") and before[2:] != tag[2:]
+        found.append(f"B-{tag[2:]}" if begins else tag)
+        before = tag
+    return tuple(found)
+
+
+def read_squad(data: Sequence[Any], where: str) -> Split:
+    """Questions with their contexts and answers, from SQuAD's nested JSON (1.1 and 2.0).
+
+    Raises:
+        RequestError: a part is missing, or an answer does not stand where it is said to.
+    """
+    questions, contexts, answers = [], [], []
+    try:
+        for article in data:
+            for paragraph in article["paragraphs"]:
+                context = str(paragraph["context"])
+                for asked in paragraph["qas"]:
+                    given = () if asked.get("is_impossible") else asked.get("answers", ())
+                    questions.append(str(asked["question"]).strip())
+                    contexts.append(context)
+                    answers.append(tuple((str(a["text"]), int(a["answer_start"])) for a in given))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"this is no SQuAD file: {error} is missing", where=where, hint="mend the file") from None
+    return _answered(questions, contexts, answers, where)
+
+
+def _answered(questions: Sequence[str], contexts: Sequence[str], answers: Sequence[Any], where: str) -> Split:
+    for number, (context, row) in enumerate(zip(contexts, answers, strict=True), start=1):
+        for text, start in row or ():
+            if context[start : start + len(text)] != text:
+                raise RequestError(
+                    f"question {number}: the answer `{text[:60]}` does not stand at character {start} of its context",
+                    where=where,
+                    hint="mend `answer_start`: it counts characters of the context from 0",
+                )
+    keep = [i for i, question in enumerate(questions) if question]
+    return Split(tuple(questions), tuple(contexts), labels=tuple(answers)).take(keep)
+
+
+def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
+    hub_is_reachable()
+    import datasets
+
+    datasets.disable_progress_bars()
+    parts = name.split("/")
+    tries = [(name, None)] + ([("/".join(parts[:-1]), parts[-1])] if len(parts) > 1 else [])
+    reason = ""
+    for repo, config in tries:
+        try:
+            found = datasets.load_dataset(repo, config)
+        except Exception as error:  # offline, unknown and gated each come as another kind
+            reason = reason or str(error).splitlines()[0]
+            continue
+        sides = {side: next((found[n] for n in names if n in found), None) for side, names in _SIDES.items()}
+        splits = {side: _split(rows, settings, name) for side, rows in sides.items() if rows is not None}
+        if "test" in splits and len(splits) > 1 and _is_hidden(splits["test"]):
+            del splits["test"]
+        return splits
+    raise MissingPart(
+        f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
+        hint="give a local file or folder with `--data`, or `builtin:pydoc`",
+    )
+
+
+def _is_hidden(split: Split) -> bool:
+    """Whether a side's labels are kept back: GLUE writes -1 for every one of them."""
+    return split.labels is not None and all(label in (-1, -1.0, None) for label in split.labels)
+
+
+def _split(rows: Any, settings: DataSettings, where: str) -> Split:
+    """Pick the columns of one side and drop rows without text."""
+    columns = list(rows.column_names)
+    for asked in (settings.text, settings.pair, settings.label):
+        if asked is not None and asked not in columns:
+            raise RequestError(f"there is no column `{asked}`", where=where, hint=f"columns: {', '.join(columns)}")
+    word = settings.text or next((c for c in WORD_COLUMNS if c in columns), None)
+    if word is not None and len(rows) and isinstance(rows[0][word], list):
+        return _tagged(rows, word, settings, where)
+    text, pair = _text_columns(columns, settings, where)
+    if (text, pair) == ("question", "context") and "answers" in columns:
+        answers = [
+            tuple(zip(map(str, given["text"]), map(int, given["answer_start"]), strict=True))
+            for given in rows["answers"]
+        ]
+        return _answered([str(q).strip() for q in rows[text]], list(rows[pair]), answers, where)
+    label = settings.label or next((c for c in LABEL_COLUMNS if c in columns), None)
+    texts = ["" if value is None else str(value).strip() for value in rows[text]]
+    pairs = ["" if value is None else str(value) for value in rows[pair]] if pair else None
+    labels = [tuple(v) if isinstance(v, list) else v for v in rows[label]] if label else None
+    return Split(
+        tuple(texts),
+        tuple(pairs) if pairs is not None else None,
+        labels=tuple(labels) if labels is not None else None,
+        label_names=_names(rows, label),
+    ).take([i for i, value in enumerate(texts) if value])
+
+
+def _tagged(rows: Any, word: str, settings: DataSettings, where: str) -> Split:
+    """Rows of words and tags; numbered tags by their names where the data knows them."""
+    label = settings.label or next((c for c in TAG_COLUMNS if c in rows.column_names), None)
+    words = [tuple(map(str, row)) for row in rows[word]]
+    names = _names(rows, label)
+    tags: list[tuple[str, ...]] | None = None
+    if label is not None:
+        tags = [to_iob2(names[t] if names else str(t) for t in row) for row in rows[label]]
+        for number, (row, own) in enumerate(zip(words, tags, strict=True), start=1):
+            if len(row) != len(own):
+                raise RequestError(
+                    f"row {number} has {len(row)} words and {len(own)} tags", where=where, hint="mend the data"
+                )
+    keep = [i for i, row in enumerate(words) if row]
+    whole = Split(tuple(" ".join(row) for row in words), words=tuple(words), labels=tuple(tags) if tags else None)
+    return whole.take(keep)
+
+
+def _names(rows: Any, label: str | None) -> tuple[str, ...]:
+    """What the data calls its numbered labels (a hub data set's ClassLabel, also of a list)."""
+    feature = rows.features.get(label) if label else None
+    return tuple(getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None) or ())
+
+
+def _text_columns(columns: list[str], settings: DataSettings, where: str) -> tuple[str, str | None]:
+    if settings.text is not None:
+        return settings.text, settings.pair
+    for names in TEXT_COLUMNS:
+        if all(name in columns for name in names):
+            return names[0], settings.pair or (names[1] if len(names) > 1 else None)
+    if len(columns) == 1:
+        return columns[0], None
+    raise RequestError(
+        f"which column holds the text cannot be told from `{'`, `'.join(map(str, columns[:8]))}`",
+        where=where,
+        hint="name it with `text:` (and `pair:`, `label:`) under `data:` in a recipe",
+    )

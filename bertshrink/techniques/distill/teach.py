@@ -1,0 +1,228 @@
+"""From a model to a taught student: what it is made of, what it reads, who teaches it."""
+
+from __future__ import annotations
+
+import torch
+
+from bertshrink.errors import RequestError
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.encoding import encode
+from bertshrink.model.labels import match_classes
+from bertshrink.model.task import TASKS
+from bertshrink.model.texts import Split, Texts
+from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.distill import Distill, Weights, default_epochs
+from bertshrink.techniques.distill.cache import CachedTeacher, note_of
+from bertshrink.techniques.distill.maps import align, candidates
+from bertshrink.techniques.distill.objective import Objective, wanted
+from bertshrink.techniques.distill.student import reduce_layers
+from bertshrink.techniques.distill.teacher import LiveTeacher
+from bertshrink.techniques.distill.thin import thin
+from bertshrink.training.batching import Collator, Rows
+from bertshrink.training.loop import Job, arithmetic, batches_of, train
+from bertshrink.training.masking import Masker
+
+SAMPLE = 256
+"""Texts on which `keep: auto` compares maps."""
+
+
+def make_student(model: Encoder, settings: Distill, bench: Workbench) -> tuple[Encoder, tuple[int, ...]]:
+    """The untrained student, and the layers of the model that it is made of, counted from 1."""
+    depth = model.shape.num_layers
+    chosen = settings.chosen(depth)
+    if settings.keep == "auto" and len(chosen) < depth:
+        chosen = choose_map(model, settings, bench)
+    student = reduce_layers(model, chosen, unshare=settings.unshare) if len(chosen) < depth else model
+    if len(chosen) < depth:
+        bench.note(f"the student is the model's layers {', '.join(map(str, chosen))} of {depth}")
+        if student.shape.num_groups > model.shape.num_groups and model.anatomy.is_shared:
+            bench.note(f"sharing was given up: {model.shape.num_groups} groups of weights grew to {len(chosen)}")
+    old, new = student.shape, settings.thinner(student.shape)
+    if new != old:
+        student = thin(student, new)
+        bench.note(
+            f"the student is {new.hidden_size} wide with {new.num_heads} heads and {new.intermediate_size} neurons a "
+            f"layer, the model {old.hidden_size}, {old.num_heads} and {old.intermediate_size}"
+        )
+    if student is not model:
+        bench.baseline("untrained", f"{len(chosen)} layers, untrained", student.copy())
+    return student, chosen
+
+
+def choose_map(model: Encoder, settings: Distill, bench: Workbench) -> tuple[int, ...]:
+    """The layers whose untrained student is nearest to the teacher on a sample of the training texts.
+
+    Near is what is trained for: the loss of outputs and last hidden states, without labels.
+    """
+    teacher, texts = _given(bench)
+    weights = settings.weights(model.task)
+    outputs = 1.0 if weights.soft or model.task == "embedding" else 0.0
+    judged = Weights(outputs, 0.0, 1.0, temperature=weights.temperature, states="last")
+    sample = texts.train.first(SAMPLE)
+    rows = encode(model.task, model.tokenizer, _bare(sample), _limit(model, bench), model.labels, texts.name).rows
+    collate = Collator(model.task, model.tokenizer.pad_token_id or 0, len(model.labels))
+    depth = model.shape.num_layers
+    found: dict[str, tuple[float, tuple[int, ...]]] = {}
+    for name, layers in candidates(depth, len(settings.chosen(depth))).items():
+        student = reduce_layers(model, layers, unshare=True)
+        aligned = align(layers, depth, teacher.shape.num_layers)
+        objective = _objective(
+            student, LiveTeacher(teacher, wanted(judged, aligned)[1]), judged, aligned, settings, teacher
+        )
+        total = 0.0
+        with torch.no_grad():
+            for start in range(0, len(rows), 32):
+                items = [(row, None, i, 0) for i, row in enumerate(rows[start : start + 32])]
+                total += float(objective(**collate(items))[0]) * len(items)
+        found[name] = (total / len(rows), layers)
+    best = min(found, key=lambda name: found[name][0])
+    scores = ", ".join(f"{name} {loss:.4f}" for name, (loss, _) in found.items())
+    bench.note(f"`keep: auto` chose `{best}`: on {len(sample)} texts the untrained student's loss is {scores}")
+    return found[best][1]
+
+
+def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_layers: int, bench: Workbench) -> Encoder:
+    """Teach `student` in place and return it, in eval mode.
+
+    Args:
+        student: its layers are the incoming model's layers `chosen`.
+        settings: of the stage.
+        chosen: counted from 1; they say which hidden states belong together.
+        num_layers: of the incoming model.
+        bench: texts, teacher, seed, work folder.
+
+    Raises:
+        CheckFailed: training diverged.
+        RequestError: teacher and student do not fit, or labels do not match.
+    """
+    teacher, texts = _given(bench)
+    task, weights = student.task, settings.weights(student.task)
+    if num_layers > teacher.shape.num_layers:
+        raise RequestError(
+            f"the model has {num_layers} layers, its teacher {teacher.shape.num_layers}: it cannot be taught"
+        )
+    if TASKS[task].has_labels and match_classes(student.labels, teacher.labels, student.source) != list(
+        range(len(teacher.labels))
+    ):
+        raise RequestError(
+            f"the student's classes are `{'`, `'.join(student.labels[:10])}`, the teacher's "
+            f"`{'`, `'.join(teacher.labels[:10])}`: not in one order",
+            hint="distill a model that was made of its teacher",
+        )
+    train_side = texts.train if settings.patience is None else texts.choosing()[0]
+    if not weights.task:
+        train_side = _bare(train_side)
+    encoded = encode(task, student.tokenizer, train_side, _limit(student, bench), student.labels, texts.name)
+    rows = Rows(encoded.rows, encoded.labels)
+    aligned = align(chosen, num_layers, teacher.shape.num_layers)
+    _, of_teacher = wanted(weights, aligned)
+    dtype, choose = arithmetic(settings), bench.choose
+    live = LiveTeacher(teacher, of_teacher, dtype)
+    answering: LiveTeacher | CachedTeacher = live
+    if settings.teacher_cache:
+        if bench.cache is None:
+            raise RequestError("`teacher_cache` is set, and there is no folder to keep it in", hint="leave it out")
+        pooling = (teacher.pooling.mode, teacher.pooling.normalize) if teacher.pooling else None
+        answering = CachedTeacher(
+            live,
+            of_teacher,
+            encoded.rows,
+            per_token=TASKS[task].per_token,
+            root=bench.cache,
+            conditions={"task": task, "arithmetic": str(dtype), "pooling": pooling},
+            top_k=settings.cache_top_k,
+        )
+    masker = None
+    if task == "mlm":
+        masker = Masker(student.tokenizer, settings.mask_share, whole_word=settings.whole_word, seed=bench.seed)
+    num_batches = len(batches_of(rows, settings, bench.seed)) / settings.accumulate
+    epochs = weights.epochs or default_epochs(max(1, round(num_batches)), weights.most_epochs)
+    num_labelled = sum(label is not None for label in encoded.labels)
+    bench.note(_sentence(rows, num_labelled, epochs, dtype, weights, settings, task))
+    outcome = train(
+        Job(
+            name=settings.name,
+            objective=_objective(student, answering, weights, aligned, settings, teacher),
+            rows=rows,
+            collate=Collator(task, student.tokenizer.pad_token_id or 0, len(student.labels), masker),
+            epochs=epochs,
+            learning_rate=weights.learning_rate,
+            dropout=weights.dropout,
+            judge=None if choose is None else lambda: choose(student),
+            companions=(live.module,),
+        ),
+        settings,
+        work=bench.work,
+        seed=bench.seed,
+        progress=bench.progress,
+    )
+    bench.history += outcome.history
+    for note in (*outcome.notes, *(note_of(answering) if isinstance(answering, CachedTeacher) else ())):
+        bench.note(note)
+    return student
+
+
+def _objective(
+    student: Encoder,
+    answering: LiveTeacher | CachedTeacher,
+    weights: Weights,
+    aligned: list[tuple[int, int]],
+    settings: Distill,
+    teacher: Encoder,
+) -> Objective:
+    return Objective(
+        student.model,
+        answering,
+        student.task,
+        weights,
+        aligned,
+        widths=(student.shape.hidden_size, teacher.shape.hidden_size),
+        heads=(student.shape.num_heads, settings.relation_heads or teacher.shape.num_heads),
+        pooling=student.pooling,
+    )
+
+
+def _given(bench: Workbench) -> tuple[Encoder, Texts]:
+    if bench.teacher is None or bench.texts is None:
+        raise RequestError("`distill` needs a teacher and texts", hint="name texts with `data:` or `--data`")
+    return bench.teacher, bench.texts
+
+
+def _limit(model: Encoder, bench: Workbench) -> int:
+    return min(bench.max_length or model.max_length, model.max_length)
+
+
+def _bare(split: Split) -> Split:
+    """The texts without their labels."""
+    from dataclasses import replace
+
+    return replace(split, labels=None)
+
+
+def _sentence(
+    rows: Rows,
+    num_labelled: int,
+    epochs: float,
+    dtype: torch.dtype,
+    weights: Weights,
+    settings: Distill,
+    task: str,
+) -> str:
+    """What was trained, for the report."""
+    parts = {
+        "soft": weights.soft,
+        "task": weights.task,
+        "hidden": weights.hidden,
+        "attention": weights.attention,
+        "relation": weights.relation,
+        "logits": weights.logits,
+    }
+    shown = ", ".join(
+        f"{name} {value:g}" for name, value in parts.items() if value or name in ("soft", "task", "hidden")
+    )
+    labelled = f", {num_labelled} of them labelled" if weights.task and task not in ("mlm", "embedding") else ""
+    return (
+        f"trained {epochs:g} epochs of {len(rows)} rows ({sum(rows.lengths)} tokens){labelled}, "
+        f"{str(dtype).removeprefix('torch.')} arithmetic, learning rate {weights.learning_rate:g}, loss weights {shown}, "
+        f"hidden states {weights.states} by {weights.hidden_loss}, T {weights.temperature:g}"
+    )

@@ -1,0 +1,121 @@
+"""What a student is taught by: a teacher's outputs, hidden states, and queries, keys and values of its layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bertshrink.engines.torch_engine import pool
+from bertshrink.model.task import TASKS
+
+if TYPE_CHECKING:
+    from bertshrink.model.encoder import Encoder
+    from bertshrink.model.facts import Pooling
+
+_PROJECTIONS = ({"query", "q_lin"}, {"key", "k_lin"}, {"value", "v_lin"})
+"""The names of the modules that make queries, keys and values, in every family of the table."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an objective reads of a model.
+
+    Attributes:
+        outputs: the task's outputs.
+        states: hidden states by number; 0 is the embeddings' output, i layer i's.
+        layers: layers, counted from 1, whose queries, keys and values are read.
+    """
+
+    outputs: bool
+    states: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
+
+
+@dataclass
+class Answers:
+    """What a model says to a batch.
+
+    Attributes:
+        outputs: by the names in `TASKS`.
+        states: (B, L, H) by number.
+        layers: queries, keys and values, each (B, L, H), by layer.
+    """
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    states: dict[int, Tensor] = field(default_factory=dict)
+    layers: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+
+def ask(model: nn.Module, inputs: Mapping[str, Tensor], wanted: Wanted, task: str, pooling: Pooling | None) -> Answers:
+    """Run a model once and take what is wanted.
+
+    Args:
+        model: stock transformers.
+        inputs: ids and masks, each (B, L).
+        wanted: what is read.
+        task: a name in `TASKS`.
+        pooling: for embedding.
+    """
+    with projections(model, bool(wanted.layers)) as seen:
+        out = model(**inputs, output_hidden_states=bool(wanted.states))
+    found = Answers(states={number: out.hidden_states[number] for number in wanted.states})
+    if wanted.outputs and task == "embedding":
+        assert pooling is not None
+        vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], pooling.mode, pooling.normalize)
+        found.outputs = {"sentence_embedding": vectors}
+    elif wanted.outputs:
+        found.outputs = {name: out[name] for name in TASKS[task].outputs}
+    found.layers = {layer: (seen[0][layer - 1], seen[1][layer - 1], seen[2][layer - 1]) for layer in wanted.layers}
+    return found
+
+
+@contextmanager
+def projections(model: nn.Module, wanted: bool) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+    """While it is open, what the model's layers make of queries, keys and values, in the order in which they run.
+
+    Their own modules are listened to, so that any implementation of attention serves, and a layer that is shared (ALBERT)
+    is heard as often as it runs.
+    """
+    seen: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+
+    def keep(into: list[Tensor]) -> Callable[..., None]:
+        return lambda module, given, out: into.append(out)
+
+    handles = [
+        module.register_forward_hook(keep(into))
+        for name, module in (model.named_modules() if wanted else ())
+        for names, into in zip(_PROJECTIONS, seen, strict=True)
+        if name.rpartition(".")[2] in names
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class LiveTeacher:
+    """A frozen copy of a model that answers every batch anew.
+
+    Args:
+        encoder: the teacher.
+        wanted: what is read of it.
+        dtype: of its weights and arithmetic.
+    """
+
+    def __init__(self, encoder: Encoder, wanted: Wanted, dtype: torch.dtype = torch.float32) -> None:
+        self.task = encoder.task
+        self.pooling = encoder.pooling
+        self.wanted = wanted
+        self.module: Any = copy.deepcopy(encoder.model).to(dtype).eval().requires_grad_(False)
+
+    def __call__(self, inputs: Mapping[str, Tensor], rows_B: Tensor | None) -> Answers:
+        """Its answers to a batch; `rows_B` are the rows' numbers, which it does not need."""
+        with torch.no_grad():
+            return ask(self.module, inputs, self.wanted, self.task, self.pooling)

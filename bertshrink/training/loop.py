@@ -1,0 +1,391 @@
+"""The training loop of every stage that trains, on Hugging Face's Trainer.
+
+What is ours on top of it: batches of like length, bfloat16 arithmetic where the hardware has it, denormals flushed
+(Adam's moments of unused embedding rows decay into them), steps without a finite loss left out, judging on texts kept
+for choosing, signals that wait for the end of a step, and checkpoints that are sealed with a manifest: after a kill,
+training goes on from the newest one whose bytes are right, with the weights it would have had.
+
+Where several processes train together (`accelerate launch`, torchrun) each computes its share of every batch; the first
+one writes, judges and shows progress.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from bertshrink.errors import CheckFailed
+from bertshrink.model.files import output_errors, seal
+from bertshrink.model.hardware import has_native_bfloat16
+from bertshrink.progress import Progress, Task
+from bertshrink.training import processes
+from bertshrink.training.batching import Collator, LengthBuckets, Rows
+from bertshrink.training.checkpoints import CHECKPOINTS, disk_errors, is_whole, newest_checkpoint, step_of
+from bertshrink.training.settings import TrainingSettings
+from bertshrink.training.signals import Stops
+from bertshrink.training.watch import GoBack, Watch, best_of, is_spent
+
+WEIGHTS = "model.safetensors"
+_LOGS = 100
+"""Points on the training curves."""
+_DIVERGED = "lower `learning_rate`, or set `precision: float32`"
+_REORDER = 7919
+"""Added to the seed where training went back to a checkpoint: the same batches in the same order would fail again."""
+
+
+@dataclass
+class Job:
+    """What is to be trained.
+
+    Attributes:
+        name: for the progress bar.
+        objective: called with a batch (see `batching.Collator`), gives the loss (scalar) and its parts by name. Its
+            attribute `student` is the model that is kept; other parameters it has (projections) are only trained.
+        rows: the training rows.
+        collate: rows to batches.
+        epochs: passes over the rows.
+        learning_rate: peak.
+        dropout: whether the model keeps its own.
+        judge: the headline metric of the student as it is, higher is better; for early stopping.
+        companions: frozen modules that the objective uses and does not own; moved to the device it runs on.
+    """
+
+    name: str
+    objective: Any
+    rows: Rows
+    collate: Collator
+    epochs: float
+    learning_rate: float
+    dropout: bool = True
+    judge: Callable[[], float] | None = None
+    companions: tuple[nn.Module, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What training leaves besides the student.
+
+    Attributes:
+        history: the training curves, one dict of numbers per entry, with `step`.
+        notes: what happened, one sentence each.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def batches_of(job_rows: Rows, settings: TrainingSettings, seed: int) -> LengthBuckets:
+    """The batches of a run, as this process sees them."""
+    size = max(1, settings.batch_size // settings.accumulate)
+    tokens = settings.batch_tokens // settings.accumulate if settings.batch_tokens else None
+    return LengthBuckets(job_rows.lengths, size, tokens, seed, processes.rank(), processes.world_size())
+
+
+def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progress: Progress) -> Outcome:
+    """Train `job.objective` in place; afterwards its student is in eval mode on the CPU.
+
+    Args:
+        job: what is trained.
+        settings: how.
+        work: a folder for checkpoints; what is there is gone on from.
+        seed: for everything random.
+        progress: where training says that it is alive.
+
+    Raises:
+        CheckFailed: the loss was not finite `max_bad_steps` times in a row, twice.
+        Interrupted: a signal asked for an end; a checkpoint was written.
+        MissingPart: a tracker is not installed.
+        OutputError: the disk is full.
+    """
+    settings.check_trackers()
+    torch.set_flush_denormal(True)
+    if not job.dropout:
+        drop_dropout(job.objective)
+    if settings.gradient_checkpointing:
+        student: Any = job.objective.student
+        student.gradient_checkpointing_enable({"use_reentrant": False})
+    folder = work / CHECKPOINTS
+    outcome = Outcome()
+    for attempt in (0, 1):
+        try:
+            return _attempt(job, settings, folder, seed, progress, outcome)
+        except GoBack as failure:
+            start = newest_checkpoint(folder, delete=processes.is_main())
+            rollbacks = _rollbacks(folder)
+            if start is None or rollbacks or attempt:
+                raise CheckFailed(
+                    f"the loss is not finite at step {failure.step}, {settings.max_bad_steps} times in a row"
+                    + (", and was so before: training diverged" if rollbacks else ": training diverged"),
+                    hint=_DIVERGED,
+                ) from None
+            _write_rollbacks(folder, rollbacks + 1)
+            progress.log(f"no finite loss {settings.max_bad_steps} times in a row: back to step {step_of(start)}")
+    raise AssertionError("two attempts end in an outcome or an error")
+
+
+def _attempt(
+    job: Job, settings: TrainingSettings, folder: Path, seed: int, progress: Progress, outcome: Outcome
+) -> Outcome:
+    """Train from the newest checkpoint, or from the start, to the end."""
+    rollbacks = _rollbacks(folder)
+    sampler = batches_of(job.rows, settings, seed + _REORDER * rollbacks)
+    steps_an_epoch = math.ceil(len(sampler) / settings.accumulate)
+    num_steps = max(1, math.ceil(job.epochs * steps_an_epoch))
+    tenth = max(1, math.ceil(num_steps / 10))
+    num_tokens = job.epochs * sum(job.rows.lengths)
+    start = newest_checkpoint(folder, delete=processes.is_main())
+    done = step_of(start) if start is not None else 0
+    if start is not None:
+        progress.log(f"going on from step {done} of {num_steps}")
+        outcome.notes.append(f"went on from the checkpoint of step {done}")
+    watch = Watch(settings, settings.judge_steps or tenth, job.judge, folder)
+    with (
+        output_errors(folder),
+        Stops() as stops,
+        progress.task(job.name, num_tokens, "tokens", done=num_tokens * done / num_steps) as task,
+    ):
+        trainer = RoomTrainer(
+            model=job.objective,
+            args=_arguments(folder, settings, job, num_steps, settings.checkpoint_steps or tenth, seed),
+            train_dataset=job.rows,
+            data_collator=job.collate,
+            companions=job.companions,
+            sampler=sampler,
+            dtype=arithmetic(settings),
+            task=task,
+            watch=watch,
+            stops=stops,
+        )
+        with disk_errors(folder):
+            if start is None or not is_spent(start, settings):
+                trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+            else:
+                trainer.restore(start)
+    history = trainer.state.log_history
+    if stops.number is not None:
+        raise stops.error(trainer.state.global_step)
+    if settings.patience is not None:
+        _restore_best(job.objective, folder, history, outcome)
+    outcome.history = [_numbers(entry) for entry in history if "loss" in entry or "judged" in entry]
+    skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
+    if skipped >= num_steps:
+        raise CheckFailed("no step had a finite loss: nothing was learnt", hint=_DIVERGED)
+    if skipped:
+        outcome.notes.append(f"{skipped} of {num_steps} steps had no finite loss and were left out")
+    if rollbacks:
+        outcome.notes.append("the loss stayed without a finite value once: training went back to a checkpoint")
+    trainer.release()
+    job.objective.to("cpu").eval()
+    return outcome
+
+
+def arithmetic(settings: TrainingSettings) -> torch.dtype:
+    """The type that training multiplies in."""
+    wanted = settings.precision == "bfloat16" or (settings.precision == "auto" and has_native_bfloat16())
+    return torch.bfloat16 if wanted else torch.float32
+
+
+def drop_dropout(module: nn.Module) -> None:
+    """Set every dropout to 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+
+
+def _numbers(entry: dict[str, Any]) -> dict[str, float]:
+    return {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
+
+
+def _restore_best(objective: nn.Module, folder: Path, history: list[dict[str, Any]], outcome: Outcome) -> None:
+    """Load the weights that judged best, and say when that was."""
+    step, value = best_of(history)
+    best = folder / f"best-{step}"
+    if is_whole(best):
+        safetensors.torch.load_model(objective, best / WEIGHTS)
+    last = max(int(entry["step"]) for entry in history if "judged" in entry)
+    stopped = f"; training stopped at step {last}" if last > step else ""
+    outcome.notes.append(
+        f"the weights of step {step} judged best on the texts kept for choosing ({value:.4f}){stopped}"
+    )
+
+
+def _rollbacks(folder: Path) -> int:
+    """How often training has gone back to a checkpoint."""
+    path = folder / "rollbacks.json"
+    return int(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0
+
+
+def _write_rollbacks(folder: Path, number: int) -> None:
+    if processes.is_main():
+        (folder / "rollbacks.json").write_text(json.dumps(number), encoding="utf-8")
+
+
+class _Loader(DataLoader[Any]):
+    """Batches as `LengthBuckets` cuts them; not prepared by Accelerate, which would share them out once more and read
+    one batch ahead.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell sampler and rows which epoch comes."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        self.dataset.epoch = epoch  # type: ignore[attr-defined]
+
+
+class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
+    """Trainer with an objective, batches of like length, and someone who watches over it."""
+
+    def __init__(
+        self,
+        *,
+        companions: tuple[nn.Module, ...],
+        sampler: LengthBuckets,
+        dtype: torch.dtype,
+        task: Task,
+        watch: Watch,
+        stops: Stops,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        for module in companions:
+            module.to(self.args.device)
+        self.sampler = sampler
+        self.dtype = dtype
+        self.model_accepts_loss_kwargs = False
+        self.task = task
+        self.shown: dict[str, str] = {}
+        self.parts: dict[str, Tensor] = {}
+        self.num_summed = 0
+        self.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
+        self.watch = watch
+        watch.attach(self, stops)
+        self.add_callback(watch)
+
+    def get_train_dataloader(self) -> Any:
+        """Batches as `LengthBuckets` cuts them."""
+        return _Loader(self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One batch, told to the progress bar."""
+        num_tokens = int(inputs["attention_mask"].sum()) * processes.world_size()
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.watch.saw_loss(loss)
+        self.task.advance(num_tokens, **self.shown)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective's loss of one batch."""
+        with self._arithmetic():
+            loss, parts = model(**inputs)
+        for name, value in parts.items():
+            if name not in self.parts:
+                self.parts[name] = torch.zeros((), device=loss.device)
+            self.parts[name] += torch.nan_to_num(value.detach().float(), nan=0.0, posinf=0.0, neginf=0.0)
+        self.num_summed += 1
+        return loss
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.bfloat16:
+            return torch.autocast(self.args.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self.watch.saw_norm(norm)
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss, averaged over processes since the last entry."""
+        if self.num_summed and "loss" in logs:
+            names = sorted(self.parts)
+            means = torch.stack([self.parts[name] for name in names]) / self.num_summed
+            if processes.world_size() > 1:
+                means = self.accelerator.reduce(means, reduction="mean")
+            parts = dict(zip(names, means.tolist(), strict=True))
+            self.shown = {name: f"{value:.4f}" for name, value in ({"loss": logs["loss"]} | parts).items()}
+            logs |= parts | self.watch.counts()
+            if self.watch.num_skipped:
+                self.shown["skipped"] = str(self.watch.num_skipped)
+            self.parts, self.num_summed = {}, 0
+        super().log(logs, start_time)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take a checkpoint's weights and curves without training on."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = type(self.state).load_from_json(str(checkpoint / "trainer_state.json"))
+
+    def release(self) -> None:
+        """Let go of what wraps the model."""
+        self.accelerator.free_memory()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The objective's weights; weights that are tied are written once."""
+        folder = Path(str(output_dir or self.args.output_dir))
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            if state_dict is None:
+                safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
+            else:
+                torch.save(state_dict, folder / "weights.pt")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            safetensors.torch.load_model(self.model, Path(resume_from_checkpoint) / WEIGHTS)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if folder.is_dir() and self.args.should_save:
+            shutil.rmtree(folder)  # what a killed run left
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(folder)
+
+
+def _arguments(
+    folder: Path, settings: TrainingSettings, job: Job, num_steps: int, interval: int, seed: int
+) -> TrainingArguments:
+    found = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=job.epochs,
+        max_steps=num_steps,
+        learning_rate=job.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(settings.warmup * num_steps),
+        weight_decay=settings.weight_decay,
+        optim="adamw_torch_fused",
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        logging_strategy="steps",
+        logging_steps=max(1, num_steps // _LOGS),
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        torch_compile=settings.compile,
+        report_to=list(settings.trackers) if processes.is_main() and settings.trackers else "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+    )
+    found._n_gpu = min(1, found.n_gpu)  # several would be split by DataParallel, which knows nothing of the teacher
+    return found

@@ -1,0 +1,62 @@
+"""Several processes that train one model: who this one is, and means over what all of them hold.
+
+`accelerate launch` and torchrun set RANK and WORLD_SIZE. DistributedDataParallel averages gradients over processes,
+each of which took its mean over its own share. Shares differ in their number of tokens and labels, so a mean divides by
+the average count of all processes: the average of those gradients is then the gradient of the mean over everything.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def rank() -> int:
+    """The number of this process; 0 where it is the only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+def mean_over(total: Tensor, count: Tensor) -> Tensor:
+    """`total` (a sum over `count` things of this process) over the processes' average count, at least 1."""
+    import torch
+
+    if world_size() > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
+        everywhere = count.detach().float().clone()
+        torch.distributed.all_reduce(everywhere)
+        return total / (everywhere / world_size()).clamp(min=1.0 / world_size())
+    return total / count.clamp(min=1)
+
+
+def everywhere(flag: bool) -> bool:
+    """Whether any process says so; every process must ask."""
+    import torch
+
+    if world_size() > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
+        found: list[bool] = [False] * world_size()
+        torch.distributed.all_gather_object(found, flag)
+        return any(found)
+    return flag
+
+
+def from_main(value: float) -> float:
+    """The main process's value; every process must ask."""
+    import torch
+
+    if world_size() > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
+        box = [value]
+        torch.distributed.broadcast_object_list(box)
+        return box[0]
+    return value

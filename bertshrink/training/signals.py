@@ -1,0 +1,47 @@
+"""SIGTERM and SIGINT while training: the step is finished and a checkpoint written before the process ends.
+
+A second signal ends it at once, as it would without this.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from bertshrink.errors import Interrupted
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stops:
+    """While it is open, remembers that a signal came.
+
+    Attributes:
+        number: of the signal; None: none came.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stops:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def error(self, step: int) -> Interrupted:
+        """What to raise once the checkpoint of `step` is written."""
+        assert self.number is not None
+        return Interrupted(signal.Signals(self.number), step)

@@ -1,0 +1,142 @@
+"""What is looked at after every step: is the loss finite, is it time to judge, did a signal come?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from bertshrink.model.files import seal
+from bertshrink.training import processes
+from bertshrink.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from bertshrink.training.signals import Stops
+
+_BESTS = 2
+"""The best weights that are kept: a run that goes on from an older checkpoint may still need those before the best."""
+
+
+class GoBack(Exception):
+    """The loss was not finite too often in a row.
+
+    Attributes:
+        step: at which it was so.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Leaves out steps without a finite loss, judges, and hears signals.
+
+    Args:
+        settings: of the run.
+        judge_steps: steps between judgings.
+        judge: the metric; None: nothing is judged.
+        folder: of the checkpoints, where the best weights are kept as well.
+    """
+
+    def __init__(
+        self, settings: TrainingSettings, judge_steps: int, judge: Callable[[], float] | None, folder: Path
+    ) -> None:
+        self.settings = settings
+        self.judge_steps = judge_steps
+        self.judge = judge if settings.patience is not None else None
+        self.folder = folder
+        self.is_finite = True
+        self.num_in_a_row = 0
+        self.num_skipped = 0
+        self._num_told = 0
+
+    def attach(self, trainer: Any, stops: Stops) -> None:
+        """Meet the trainer and the signals."""
+        self.trainer, self.stops = trainer, stops
+
+    def saw_loss(self, loss: Tensor) -> None:
+        """Look at the loss of a part of a step."""
+        self.is_finite = self.is_finite and bool(torch.isfinite(loss))
+
+    def saw_norm(self, norm: Any) -> None:
+        """Look at the norm of all gradients."""
+        self.is_finite = self.is_finite and bool(torch.isfinite(torch.as_tensor(norm)))
+
+    def counts(self) -> dict[str, float]:
+        """Steps left out since the last time that they were asked for."""
+        new, self._num_told = self.num_skipped - self._num_told, self.num_skipped
+        return {"skipped": float(new)} if new else {}
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Keep a step without finite gradients away from weights and moments."""
+        bad = processes.everywhere(not self.is_finite)
+        self.is_finite = True
+        if not bad:
+            self.num_in_a_row = 0
+            return
+        for group in self.trainer.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        self.num_in_a_row += 1
+        self.num_skipped += 1
+        if self.num_in_a_row >= self.settings.max_bad_steps:
+            raise GoBack(state.global_step + 1)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Judge when it is time, and end when a signal came or nothing is gained any more."""
+        step = state.global_step
+        if self.judge is not None and (step % self.judge_steps == 0 or step == state.max_steps):
+            self._judge(step)
+            if is_hopeless(state.log_history, self.settings):
+                control.should_training_stop = control.should_save = True
+        if processes.everywhere(self.stops.number is not None):
+            if self.stops.number is None:
+                self.stops.number = 15  # another process heard it
+            control.should_training_stop = control.should_save = True
+
+    def _judge(self, step: int) -> None:
+        """Judge the student as it is, and keep its weights where it is the best so far."""
+        assert self.judge is not None
+        objective = self.trainer.model
+        objective.eval()
+        value = processes.from_main(self.judge() if processes.is_main() else 0.0)
+        objective.train()
+        self.trainer.log({"judged": value})
+        if processes.is_main() and best_of(self.trainer.state.log_history)[0] == step:
+            best = self.folder / f"best-{step}"
+            shutil.rmtree(best, ignore_errors=True)
+            best.mkdir(parents=True)
+            safetensors.torch.save_model(objective, str(best / "model.safetensors"))
+            seal(best)
+            found = sorted(self.folder.glob("best-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+            for old in found[:-_BESTS]:
+                shutil.rmtree(old)
+
+
+def best_of(history: Sequence[dict[str, Any]]) -> tuple[int, float]:
+    """(step, value) of the best judging, the first of equal ones."""
+    judged = [(int(entry["step"]), float(entry["judged"])) for entry in history if "judged" in entry]
+    return max(judged, key=lambda found: (found[1], -found[0]))
+
+
+def is_hopeless(history: Sequence[dict[str, Any]], settings: TrainingSettings) -> bool:
+    """Whether `patience` judgings have passed since the best."""
+    judged = [int(entry["step"]) for entry in history if "judged" in entry]
+    if settings.patience is None or not judged:
+        return False
+    best = best_of(history)[0]
+    return sum(step > best for step in judged) >= settings.patience
+
+
+def is_spent(checkpoint: Path, settings: TrainingSettings) -> bool:
+    """Whether a run was at its end when the checkpoint was written, so that nothing is left to train."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return is_hopeless(state["log_history"], settings)
