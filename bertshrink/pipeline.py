@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +107,7 @@ class _Run:
         self.progress = progress
         self.store = store
         self.standing: list[_Standing] = []
+        self.reference: _Standing | None = None
         self.keys: list[str] = []
         self.report = Report(
             name=self.recipe.name,
@@ -129,11 +131,17 @@ class _Run:
         if target is not None:
             target.check(self.keys[-1], self.store.folder)
         folder = self._folder
-        facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, self.plan.task)
-        reference = _Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
-        self.standing.append(reference)
-        if self._stored_reference() is None:
-            reference.load()
+        leading = self.plan.num_leading
+        task = "auto" if leading else self.plan.task
+        facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, task)
+        first = _Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
+        self.standing.append(first)
+        if not leading:
+            self.reference = first
+        if (leading and self.store.finished(self.plan.stages[0].name, self.keys[1]) is None) or (
+            not leading and self._stored_reference() is None
+        ):
+            first.load()
         for i, name in enumerate(self.recipe.compare):
             other = sources.fetch(name, self.recipe.place("compare", i))
             if not (other / ARTIFACT_CARD).is_file():
@@ -142,7 +150,8 @@ class _Run:
     def go(self) -> Finished:
         """All of it, in order."""
         write_text(self.store.folder / "recipe.yaml", self.recipe.text)
-        self._reference()
+        if not self.plan.num_leading:
+            self._reference()
         for stage, key in zip(self.plan.stages, self.keys[1:], strict=True):
             self._stage(stage, key)
             self._save_report()
@@ -176,14 +185,14 @@ class _Run:
             return None
         from bertshrink.meters.quality import prepare
 
-        return prepare(self.standing[0].load(), self.texts, self.max_length, self.recipe.seed)
+        return prepare(self._reference_model(), self.texts, self.max_length, self.recipe.seed)
 
     def _quality(self, model: Model) -> list[Measurement]:
         """A model's figures; the reference sits first, once, whoever is asked about."""
-        if self.exam is None:
-            return []
+        if self.reference is None or self.exam is None:
+            return []  # a model on its way to the teacher has no answers yet
         if self.exam.reference is None:
-            reference = self.standing[0].load()
+            reference = self._reference_model()
             self.progress.log("judging the reference on the dev texts")
             found = self.exam.sit(reference)
             if model is reference:
@@ -194,27 +203,30 @@ class _Run:
         texts = self.texts
         if texts is None:
             return
-        if self.plan.task == "classification":
-            self._check_labels(texts)
+        self._check_labels(texts)
         self.report.data = {
             "name": texts.name,
             "fingerprint": texts.fingerprint,
             "train": len(texts.train),
             "dev": len(texts.dev),
-        }
+        } | ({"test": len(texts.test)} if texts.test is not None else {})
         self.report.notes += texts.notes
 
     def _check_labels(self, texts: Texts) -> None:
         """Refuse labels that the model does not have before anything is loaded or written."""
-        from bertshrink.model.labels import map_labels
+        from bertshrink.model.labels import check_match, labels_of
         from bertshrink.model.texts import check_labels
 
+        task = self.plan.task
+        if task == "mlm" or (task == "embedding" and not self.plan.num_leading):
+            return
+        if any(stage.technique.needs_labels(task) for stage in self.plan.stages):
+            check_labels(texts, task)
         labels = self.plan.facts.labels if self.plan.facts else self.plan.card.labels if self.plan.card else ()
-        if any("train" in stage.technique.needs() for stage in self.plan.stages):
-            check_labels(texts)
-        for split in (texts.train, texts.dev):
-            if split.labels is not None:
-                map_labels(split.labels, labels, texts.name, split.label_names)
+        if self.plan.num_leading and TASKS[task].has_labels:
+            labels = labels_of(texts, task)
+        if task != "embedding":
+            check_match(texts, task, labels)
 
     @cached_property
     def _folder(self) -> Path:
@@ -226,9 +238,9 @@ class _Run:
         keys = [folder_key(self._folder, self.plan.task)]
         for stage in self.plan.stages:
             technique = stage.technique
-            teacher = keys[0] if "teacher" in technique.needs() else None
+            teacher = keys[self.plan.num_leading] if "teacher" in technique.needs() else None
             settings = technique.model_dump(mode="json")
-            rest = (self._data_key(), self.recipe.measure.quality, bertshrink.__version__)
+            rest = (self._data_key(), self.plan.task, self.recipe.measure.quality, bertshrink.__version__)
             keys.append(fingerprint(keys[-1], teacher, technique.name, settings, *rest))
         return keys
 
@@ -262,7 +274,10 @@ class _Run:
             card, made = self._make(stage, before, key)
         else:
             self.progress.log(f"{stage.name}: found finished")
-        self.standing.append(_Standing(stage.name, self.store.stage(stage.name), key, loaded=made))
+        standing = _Standing(stage.name, self.store.stage(stage.name), key, loaded=made)
+        self.standing.append(standing)
+        if len(self.standing) - 1 == self.plan.num_leading:
+            self.reference = standing
         self.report.snapshots += [Snapshot.model_validate(entry) for entry in card["snapshots"]]
 
     def _make(self, stage: PlannedStage, before: _Standing, key: str) -> tuple[dict[str, Any], Model]:
@@ -272,6 +287,8 @@ class _Run:
         model = before.load()
         bench = Workbench(
             texts=self.texts,
+            task=self.plan.task,
+            choose=self._choose(),
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=self.store.work(stage.name, key),
             cache=self.store.folder.parent / ".cache",
@@ -284,8 +301,12 @@ class _Run:
 
         def fill(folder: Path) -> dict[str, Any]:
             made.save(folder)
-            stored["model"] = prove(made, folder, technique.gives, model)
-            own = self._snapshot(stored["model"], folder, stage.name, technique.label(), "stage")
+            stored["model"] = prove(made, folder, technique.gives, made if technique.makes_teacher else model)
+            is_reference = len(self.standing) == self.plan.num_leading
+            if is_reference:
+                self.reference = _Standing(stage.name, folder, key, loaded=stored["model"])
+            role = "reference" if is_reference else "stage"
+            own = self._snapshot(stored["model"], folder, stage.name, technique.label(), role)
             own.technique, own.paper = technique.name, technique.paper
             own.settings = technique.model_dump(mode="json", exclude_none=True)
             own.path, own.notes, own.history = stage.name, bench.notes, bench.history
@@ -297,10 +318,24 @@ class _Run:
         card = self.store.save(stage.name, key, fill)
         return card, load_model(self.store.stage(stage.name)) if technique.gives == "artifact" else stored["model"]
 
+    def _reference_model(self) -> Model:
+        """The model that all others are compared with."""
+        assert self.reference is not None
+        return self.reference.load()
+
+    def _choose(self) -> Callable[[Model], float] | None:
+        """What early stopping asks of a model; None where there is nothing to ask about."""
+        if self.texts is None:
+            return None
+        from bertshrink.meters.quality import chooser
+
+        teacher = self.reference.load() if self.reference is not None else None
+        return chooser(teacher, self.texts, self.max_length, self.recipe.seed)
+
     def _teacher(self) -> Any:
         from bertshrink.model.encoder import Encoder
 
-        teacher = self.standing[0].load()
+        teacher = self._reference_model()
         if not isinstance(teacher, Encoder):
             raise RequestError("the recipe's first model is an artifact, which cannot teach")
         return teacher
@@ -358,14 +393,14 @@ class _Run:
             return
         machine = environment()
         key = fingerprint(
-            [(s.name, s.key) for s in self.standing], settings.model_dump(mode="json"), machine.model_dump(mode="json")
+            [(s.name, s.key) for s in self.shown], settings.model_dump(mode="json"), machine.model_dump(mode="json")
         )
         stored = self.store.read_entry("running.json", key)
         if stored is None:
             from bertshrink.meters.running import launch_of, measure
 
-            launches = {s.name: launch_of(s.load(), s.folder) for s in self.standing}
-            for standing in self.standing:
+            launches = {s.name: launch_of(s.load(), s.folder) for s in self.shown}
+            for standing in self.shown:
                 standing.loaded = None  # the workers shall have the memory
             found = measure(launches, settings, self.progress, machine)
             stored = {name: [m.model_dump(mode="json") for m in entries] for name, entries in found.items()}
@@ -374,6 +409,11 @@ class _Run:
         by_name = {snapshot.name: snapshot for snapshot in self.report.snapshots}
         for name, entries in stored.items():
             by_name[name].measurements += [Measurement.model_validate(entry) for entry in entries]
+
+    @property
+    def shown(self) -> list[_Standing]:
+        """The reference and what came of it: all that is run side by side."""
+        return self.standing[self.plan.num_leading :]
 
     def _save_report(self) -> None:
         write_text(self.store.folder / REPORT, self.report.to_json())

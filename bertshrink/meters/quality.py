@@ -193,6 +193,10 @@ class VectorExam(Exam):
             (f"recall@{NEIGHBOURS}", "fraction", scores.neighbour_recall(answers, reference, NEIGHBOURS), "higher"),
         ]
 
+    def headline(self, model: Encoder | Artifact) -> float | None:
+        """Agreement with scores where there are any, else with the reference."""
+        return self.sit(model)[0].value
+
 
 class MaskExam(Exam):
     """Masked tokens: (M, 2) for all masked positions, the token chosen and the log-likelihood of the right one."""
@@ -286,23 +290,25 @@ def prepare(
 
 
 def chooser(
-    model: Encoder, texts: Texts, split: Split, max_length: int | None, seed: int
+    teacher: Encoder | Artifact | None, texts: Texts, max_length: int | None, seed: int
 ) -> Callable[[Encoder | Artifact], float]:
-    """The headline metric on a side that is kept for choosing, as a function of a model.
+    """The headline metric on the side that is kept for choosing, as a function of a model.
 
     Args:
-        model: what the models to come are compared with where the metric is a likeness (embedding).
+        teacher: what the models to come are compared with where the metric is a likeness; None: with the first of them.
         texts: the data.
-        split: the side.
         max_length: cap on tokens per text.
         seed: for masks.
     """
-    exam = prepare(model, texts, max_length, seed, split)
-    if model.task == "embedding":
-        exam.sit(model)
+    exams: list[Exam] = []
 
     def choose(candidate: Encoder | Artifact) -> float:
-        found = exam.headline(candidate)
+        if not exams:
+            exam = prepare(teacher or candidate, texts, max_length, seed, texts.choosing()[1])
+            if teacher is not None:
+                exam.sit(teacher)
+            exams.append(exam)
+        found = exams[0].headline(candidate)
         if found is None:
             raise RequestError(
                 f"nothing in `{texts.name}` is labelled that could be chosen by", hint="leave `patience` out"

@@ -25,7 +25,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """(type, first word, last word) of every entity in IOB2 tags; an I- without its B- begins one, as conlleval says."""
+    """(type, first word, last word) of every entity; an I- without its B- begins one, as conlleval says."""
     found: set[tuple[str, int, int]] = set()
     begun, kind = -1, ""
     for at, tag in enumerate([*tags, "O"]):

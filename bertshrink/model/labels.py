@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import RequestError
+
+if TYPE_CHECKING:
+    from bertshrink.model.texts import Texts
 
 
 def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_names: Sequence[str] = ()) -> list[int]:
@@ -133,3 +136,49 @@ def match_classes(labels: Sequence[str], reference: Sequence[str], name: str) ->
         f"`{name}` has the classes `{'`, `'.join(labels[:10])}`, the first model `{'`, `'.join(reference[:10])}`",
         hint="compare models of the same classes, or leave out `data` and compare only size and speed",
     )
+
+
+def labels_of(texts: Texts, task: str) -> tuple[str, ...]:
+    """The label names that a new head for the data has: as the data numbers them, else sorted by name.
+
+    Numbers that have no names become `LABEL_0`, ...; tags are ordered O first, then B- and I- of each kind.
+
+    Raises:
+        RequestError: nothing is labelled, or labels are of another kind than the task's.
+    """
+    values = [value for value in texts.train.labels or () if value is not None]
+    if not values:
+        raise RequestError(
+            f"the train side of `{texts.name}` has no labels, which {task} needs",
+            hint="name the column with `label:` under `data:`",
+        )
+    if texts.train.label_names:
+        return texts.train.label_names
+    if task == "classification":
+        if any(isinstance(value, tuple | list) for value in values):
+            raise RequestError(
+                f"the rows of `{texts.name}` have several labels each, and `classification` learns one",
+                hint="name the task with `--task multi-label` (or token-classification)",
+            )
+        found = set(map(str, values))
+        if found == {str(i) for i in range(len(found))}:
+            return tuple(f"LABEL_{i}" for i in range(len(found)))
+        return tuple(sorted(found))
+    if not all(isinstance(value, tuple | list) for value in values):
+        raise RequestError(
+            f"the rows of `{texts.name}` have one label each, and `{task}` learns a list of them",
+            hint="name the task with `--task classification`",
+        )
+    names = {str(label) for value in values for label in value}
+    return tuple(sorted(names, key=lambda tag: (tag != "O", tag[2:], tag) if task == "token-classification" else tag))
+
+
+def check_match(texts: Texts, task: str, labels: Sequence[str]) -> None:
+    """Prove that every label of the data is one of the model's, on every side.
+
+    Raises:
+        RequestError: one is not; the message names both sides' labels.
+    """
+    for split in (texts.train, texts.dev, texts.test):
+        if split is not None and split.labels is not None:
+            match_labels(task, split.labels, labels, texts.name, split.label_names)

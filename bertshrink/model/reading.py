@@ -104,6 +104,10 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
         if name is not None:
             # One name may mean its own side of a folder, so that sides of two data sets can be put together.
             path = local_path(name)
+            if not path.exists() and not path.suffix:
+                found_there = _read_hub(name, settings)
+                sides[side] = found_there.get(side) or next(iter(found_there.values()))
+                continue
             files = _find_sides(path).get(side, []) if path.is_dir() else [path]
             if not files:
                 raise RequestError(f"the folder `{name}` has no {side} side", hint="name its file")

@@ -15,6 +15,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -212,8 +213,9 @@ class Texts:
         return replace(self, train=train, dev=dev, test=test, notes=(*self.notes, note), _memo={})
 
 
+@lru_cache(maxsize=1)
 def load(settings: DataSettings) -> Texts:
-    """Read the data.
+    """Read the data; what was read last is remembered, since the plan may have had to look into it.
 
     Raises:
         RequestError: nothing there, no text in it, or columns that cannot be told.
@@ -284,7 +286,7 @@ def check_labels(texts: Texts, task: str = "classification") -> None:
             )
         if task == "classification" and len(classes := Counter(map(str, labels))) < 2:
             raise RequestError(
-                f"every label of the {side} side of `{texts.name}` is `{next(iter(classes))}`: one class teaches nothing",
+                f"every label of the {side} side of `{texts.name}` is `{next(iter(classes))}`: that teaches nothing",
                 hint="check the label column, or give data with two classes or more",
             )
 

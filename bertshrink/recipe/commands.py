@@ -51,7 +51,8 @@ class Command:
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command("distill", "Teach a student with fewer layers what its teacher knows.", ("distill",)),
+        Command("finetune", "Teach an encoder a task from labelled texts: make a teacher.", ("finetune",)),
+        Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
         Command("export", "Write an encoder as an ONNX file, proven equal to it.", ("export",)),
         Command("quantize", "Write an encoder or an exported artifact with int8 weights.", ("export", "quantize")),
     )

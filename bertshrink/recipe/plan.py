@@ -6,7 +6,7 @@ its settings fit the model as it will be by then; what it needs (a teacher, text
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bertshrink.errors import BertshrinkError, Faults, RequestError
 from bertshrink.model import source as sources
@@ -45,7 +45,8 @@ class Plan:
         recipe: what was asked.
         kind: of the first model.
         task: a name in `TASKS`.
-        facts: of the first model, where it is an encoder.
+        num_leading: how many of the first stages make the model that all others are compared with.
+        facts: of that model, where it is an encoder.
         card: of the first model, where it is an artifact.
         stages: in order.
         notes: what the plan decided, one sentence each.
@@ -57,6 +58,7 @@ class Plan:
     facts: Facts | None
     card: Card | None
     stages: tuple[PlannedStage, ...]
+    num_leading: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -78,8 +80,11 @@ def prove(recipe: Recipe) -> Plan:
         faults.append(
             RequestError(f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=near(recipe.task, TASKS))
         )
-    stages = _stages(recipe, kind, facts, faults)
     _data(recipe, faults)
+    num_leading = _num_leading(recipe)
+    if num_leading and facts is not None and not faults:
+        facts = _learns(recipe, facts, faults)
+    stages = _stages(recipe, kind, facts, faults)
     about = facts or card
     task = about.task if about is not None else "auto"
     if card is not None and recipe.task in TASKS and recipe.task != task:
@@ -101,7 +106,42 @@ def prove(recipe: Recipe) -> Plan:
     notes: tuple[str, ...] = ()
     if facts is not None and task == "embedding" and not facts.is_sentence_transformer:
         notes = ("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens",)
-    return Plan(recipe, kind, task, facts, card, tuple(stages), notes)
+    return Plan(recipe, kind, task, facts, card, tuple(stages), num_leading, notes)
+
+
+def _num_leading(recipe: Recipe) -> int:
+    """How many of the first stages make a teacher."""
+    makes = [stage.technique.makes_teacher for stage in recipe.stages]
+    return next((i for i, leading in enumerate(makes) if not leading), len(makes))
+
+
+def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError]) -> Facts:
+    """The facts of the teacher that the first stages make: its task as named, as the model's own, or as the data tells.
+
+    Labels are the data's, which the plan does not look into.
+    """
+    task = recipe.task if recipe.task in TASKS else None
+    if task is None and facts.task not in ("embedding", "mlm"):
+        task = facts.task
+    if task is None and recipe.data is not None:
+        from bertshrink.model.texts import guess_data_task, load
+
+        try:
+            task = guess_data_task(load(recipe.data).train)
+        except BertshrinkError as error:
+            error.where = error.where or recipe.place("data")
+            faults.append(error)
+            return facts
+    if task is None:
+        faults.append(
+            RequestError(
+                "what the model shall learn cannot be told: neither it nor the data has labels",
+                where=recipe.place("task"),
+                hint=f"name the task with `task:` or `--task`: {', '.join(TASKS)}",
+            )
+        )
+        return facts
+    return facts if task == facts.task else replace(facts, task=task, labels=(), is_sentence_transformer=False)
 
 
 def _together(faults: list[BertshrinkError]) -> BertshrinkError:
@@ -119,7 +159,7 @@ def _model(
         folder = sources.peek(name, where)
         if (folder / ARTIFACT_CARD).is_file():
             return "artifact", None, Artifact.load(folder).card
-        task = recipe.task if recipe.task in TASKS else "auto"
+        task = recipe.task if recipe.task in TASKS and not _num_leading(recipe) else "auto"
         return "encoder", read_facts(folder, task), None
     except BertshrinkError as error:
         error.where = error.where or where
@@ -131,6 +171,14 @@ def _stages(recipe: Recipe, kind: Kind, facts: Facts | None, faults: list[Bertsh
     planned = []
     for number, stage in enumerate(recipe.stages, start=1):
         technique, where = stage.technique, recipe.place(*stage.path)
+        if technique.makes_teacher and number > _num_leading(recipe):
+            faults.append(
+                RequestError(
+                    f"`{technique.name}` makes a teacher, and stands after a stage that makes a model smaller",
+                    where=where,
+                    hint="put it first; `distill` without `layers` trains a small model on",
+                )
+            )
         if technique.takes != kind:
             faults.append(_misfit(technique, kind, where))
         needs = technique.needs()
@@ -175,7 +223,7 @@ def _comparable(
                 hint="compare models of one task, or leave out `data` and compare only size and speed",
             )
         )
-    elif first.task == "classification":
+    elif first.labels and TASKS[first.task].has_labels:
         try:
             match_classes(beside.labels, first.labels, name)
         except RequestError as error:
@@ -202,6 +250,7 @@ def _lengths(recipe: Recipe, limits: dict[str, int], faults: list[BertshrinkErro
 
 
 def _misfit(technique: Technique, kind: Kind, where: str) -> RequestError:
+    assert technique.takes is not None
     makers = [name for name, other in TECHNIQUES.items() if other.takes == kind and other.gives == technique.takes]
     hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {technique.takes}"
     article = {"encoder": "an encoder", "artifact": "an artifact"}
@@ -217,12 +266,10 @@ def _data(recipe: Recipe, faults: list[BertshrinkError]) -> None:
     try:
         if recipe.data.path is not None:
             check_source(recipe.data.path, recipe.place(*base))
-        for side in ("train", "dev"):
+        for side in ("train", "dev", "test", "unlabelled"):
             name = getattr(recipe.data, side)
-            if name is not None and not sources.local_path(name).is_file():
-                raise RequestError(
-                    f"there is no file `{name}`", where=recipe.place("data", side), hint="check the path"
-                )
+            if name is not None:
+                check_source(name, recipe.place("data", side))
     except RequestError as error:
         error.where = error.where or recipe.place("data")
         faults.append(error)

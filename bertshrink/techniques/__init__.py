@@ -6,6 +6,9 @@ To add one: a folder here with its settings class (no torch at import), its row 
 from bertshrink.techniques.base import Technique
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.export import Export
+from bertshrink.techniques.finetune import Finetune
 from bertshrink.techniques.quantize import Quantize
 
-TECHNIQUES: dict[str, type[Technique]] = {technique.name: technique for technique in (Distill, Export, Quantize)}
+TECHNIQUES: dict[str, type[Technique]] = {
+    technique.name: technique for technique in (Finetune, Distill, Export, Quantize)
+}

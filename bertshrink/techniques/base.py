@@ -35,10 +35,11 @@ class Workbench:
 
     Attributes:
         texts: the recipe's data; None when the recipe names none.
-        teacher: the recipe's first model.
+        teacher: the model that all others are compared with.
         work: a folder for what must survive a kill (checkpoints) and for scratch; the pipeline clears it when the
             stage is stored.
         cache: a folder for what may be read again by other stages and runs (teacher outputs); None: keep nothing.
+        task: what the model is trained for: a name in `TASKS`.
         seed: for everything random.
         max_length: cap on tokens per text; None: the model's own.
         progress: where long work says that it is alive.
@@ -54,6 +55,7 @@ class Workbench:
     teacher: Encoder | None
     work: Path
     cache: Path | None = None
+    task: str = ""
     seed: int = 0
     max_length: int | None = None
     progress: Progress = field(default_factory=Silent)
@@ -90,6 +92,10 @@ class Technique(BaseModel, ABC):
     def needs(self) -> frozenset[Need]:
         """What must be there besides the model; may depend on the settings."""
         return frozenset()
+
+    def needs_labels(self, task: str) -> bool:
+        """Whether it learns from labels and from nothing else, for a task."""
+        return False
 
     def fit(self, facts: Facts) -> Facts:
         """Prove that the settings fit a model like this, before any weight is loaded.

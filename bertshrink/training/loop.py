@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 
 from bertshrink.errors import CheckFailed
 from bertshrink.model.files import output_errors, seal
@@ -325,7 +325,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def restore(self, checkpoint: Path) -> None:
         """Take a checkpoint's weights and curves without training on."""
         self._load_from_checkpoint(str(checkpoint))
-        self.state = type(self.state).load_from_json(str(checkpoint / "trainer_state.json"))
+        self.state: Any = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
     def release(self) -> None:
         """Let go of what wraps the model."""

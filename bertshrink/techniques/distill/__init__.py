@@ -55,8 +55,8 @@ class Weights:
 
 
 DEFAULTS: dict[str, Weights] = {
-    # Classification's are the first that held the goal of 97 % of the teacher on SST-2, embedding's are chosen among six
-    # measured settings (benchmarks/LOG.md).
+    # Classification's are the first that held the goal of 97 % of the teacher on SST-2, embedding's are chosen among
+    # six measured settings (benchmarks/LOG.md).
     "classification": Weights(),
     "multi-label": Weights(),
     "regression": Weights(),

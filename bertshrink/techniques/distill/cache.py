@@ -215,7 +215,8 @@ class CachedTeacher:
         others_MC = rows_MC.copy()
         np.put_along_axis(others_MC, chosen_MK, -np.inf, axis=1)
         rest_M = np.logaddexp.reduce(others_MC, axis=1).astype(np.float32)
-        return _half(kept_MK).tobytes() + chosen_MK.astype(_number_type(width)).tobytes() + rest_M.tobytes()
+        numbers_MK = chosen_MK.astype(_number_type(width))
+        return b"".join((_half(kept_MK).tobytes(), numbers_MK.tobytes(), rest_M.tobytes()))
 
     def _unpack(self, name: str, data: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
         """(M, C) float32 of `count` rows or tokens: the inverse of `_pack`."""

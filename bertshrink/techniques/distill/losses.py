@@ -1,4 +1,4 @@
-"""The losses of distillation: pure functions of tensors, each a mean. All are 0 when the student agrees with its teacher.
+"""The losses of distillation: pure functions of tensors, each a mean, 0 when the student agrees with its teacher.
 
     soft_targets           KL of softened classes                       Hinton et al., arXiv:1503.02531
     soft_decisions         the same for classes that exclude no other   (a Bernoulli KL per class)
@@ -25,8 +25,8 @@ from bertshrink.training.processes import mean_over
 def soft_targets(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over rows.
 
-    T^2 keeps the gradient's size whatever T is (arXiv:1503.02531, section 2). Rows are whatever is classified: texts, or
-    attended tokens over tags or the vocabulary.
+    T^2 keeps the gradient's size whatever T is (arXiv:1503.02531, section 2). Rows are whatever is classified: texts,
+    or attended tokens over tags or the vocabulary.
     """
     student = functional.log_softmax(student_NC.float() / temperature, dim=-1)
     teacher = functional.log_softmax(teacher_NC.float() / temperature, dim=-1)
@@ -35,7 +35,7 @@ def soft_targets(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> 
 
 
 def soft_decisions(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
-    """T^2 times the KL between two coins per class, sigmoid(logit / T) each; the mean over rows of the sum of classes."""
+    """T^2 times the KL of one coin per class, sigmoid(logit / T), summed over classes; the mean over rows."""
     student, teacher = student_BC.float() / temperature, teacher_BC.float() / temperature
     probability = torch.sigmoid(teacher)
     cost_BC = probability * (functional.logsigmoid(teacher) - functional.logsigmoid(student)) + (1 - probability) * (

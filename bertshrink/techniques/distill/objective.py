@@ -1,4 +1,4 @@
-"""What a batch costs: the weighted sum of a task's losses from a student's and a teacher's answers, each part by name."""
+"""What a batch costs: the weighted sum of a task's losses from a student's and a teacher's answers, by name."""
 
 from __future__ import annotations
 

@@ -223,6 +223,6 @@ def _sentence(
     labelled = f", {num_labelled} of them labelled" if weights.task and task not in ("mlm", "embedding") else ""
     return (
         f"trained {epochs:g} epochs of {len(rows)} rows ({sum(rows.lengths)} tokens){labelled}, "
-        f"{str(dtype).removeprefix('torch.')} arithmetic, learning rate {weights.learning_rate:g}, loss weights {shown}, "
-        f"hidden states {weights.states} by {weights.hidden_loss}, T {weights.temperature:g}"
+        f"{str(dtype).removeprefix('torch.')} arithmetic, learning rate {weights.learning_rate:g}, "
+        f"loss weights {shown}, hidden states {weights.states} by {weights.hidden_loss}, T {weights.temperature:g}"
     )

@@ -79,8 +79,8 @@ def ask(model: nn.Module, inputs: Mapping[str, Tensor], wanted: Wanted, task: st
 def projections(model: nn.Module, wanted: bool) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
     """While it is open, what the model's layers make of queries, keys and values, in the order in which they run.
 
-    Their own modules are listened to, so that any implementation of attention serves, and a layer that is shared (ALBERT)
-    is heard as often as it runs.
+    Their own modules are listened to, so that any implementation of attention serves, and a layer that is shared
+    (ALBERT) is heard as often as it runs.
     """
     seen: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
 
