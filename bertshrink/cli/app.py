@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 import bertshrink
-from bertshrink.errors import BertshrinkError, Faults, OutputError, RequestError
+from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError
+from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 
 BUG = 70
@@ -36,14 +37,14 @@ app = typer.Typer(
 recipe_app = typer.Typer(help="What a recipe may hold.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
 
-Data = Annotated[str | None, typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc")]
+Data = Annotated[str | None, typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc; sides apart as train=A,dev=B")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="where the finished model shall lie")]
 Force = Annotated[bool, typer.Option("--force", help="replace what is at `-o`")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="BERTSHRINK_RUNS", help="the folder of run folders")]
 Json = Annotated[bool, typer.Option("--json", help="print the report as one JSON document")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress, no log")]
 Quick = Annotated[bool, typer.Option("--no-latency", help="leave out latency and memory")]
-Task = Annotated[str | None, typer.Option("--task", help="auto, classification, embedding or mlm")]
+Task = Annotated[str | None, typer.Option("--task", help=f"auto, {', '.join(TASKS)}")]
 Seed = Annotated[int | None, typer.Option("--seed", help="decides everything random")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut texts after so many tokens")]
 
@@ -55,6 +56,9 @@ def run(argv: list[str]) -> int:
         if code == STOPPED:  # Typer has already caught the interrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
+    except Interrupted as stop:
+        print(stop.what, file=sys.stderr)  # noqa: T201
+        return stop.exit_code
     except BertshrinkError as error:
         _tell(error)
         return error.exit_code
@@ -214,6 +218,7 @@ def _add(command: Command) -> None:
     def call(model: str, **given: Any) -> int:
         from bertshrink.cli.work import carry_out
         from bertshrink.recipe.commands import recipe_of_command
+        from bertshrink.recipe.recipe import other_data
 
         settings = {name: _read_list(given[name], fields[name].annotation) for name in fields}
         data: Any = given["data"]
@@ -224,7 +229,7 @@ def _add(command: Command) -> None:
                 hint="give them with `--data`",
             )
         if data is not None and given["max_length"] is not None:
-            data = {"path": data, "max_length": given["max_length"]}
+            data = other_data(data, {"max_length": given["max_length"]})
         common = {"data": data, "task": given["task"], "seed": given["seed"]}
         return carry_out(
             recipe_of_command(command.name, model, settings, common),

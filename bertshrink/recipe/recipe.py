@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bertshrink.errors import Faults, RequestError
 from bertshrink.meters.settings import RunningSettings
+from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
 from bertshrink.recipe.reader import Source, fill, near, read_yaml
 from bertshrink.techniques import TECHNIQUES
@@ -50,7 +51,7 @@ class _Body(BaseModel):
 
     name: str | None = Field(None, description="names the run folder", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str = Field(description="the encoder to start from: a folder or a hub name")
-    task: str = Field("auto", description="what the model is for: auto, classification, embedding, mlm")
+    task: str = Field("auto", description=f"what the model is for: auto, {', '.join(TASKS)}")
     data: Any = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
     seed: int = Field(0, ge=0, lt=2**32, description="decides everything random")
     compare: list[str] = Field(default_factory=list, description="other models, measured beside")
@@ -108,11 +109,30 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
         raise RequestError(f"the recipe `{path}` cannot be read: {reason}", where=str(path), hint=hint) from None
     source = read_yaml(text, str(path))
     for key, value in (overrides or {}).items():
-        source.values[key] = value
+        kept = source.values.get(key)
+        source.values[key] = other_data(value, kept) if key == "data" else value
         for path_in in [place for place in source.places if place[0] == key]:
             del source.places[path_in]
         source.places[(key,)] = f"--{key}"
     return build(source, text, default_name=re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe")
+
+
+_OF_ANY_DATA = ("max_train", "max_dev", "max_length", "dev_share")
+"""Settings of `data:` that hold for other texts as well."""
+
+
+def other_data(given: str, kept: Any) -> dict[str, Any]:
+    """The settings of texts named on the command line: `PATH`, or sides apart as `train=PATH,dev=PATH`.
+
+    Args:
+        given: as typed.
+        kept: the recipe's own `data:`, whose limits stay.
+    """
+    limits = {key: kept[key] for key in _OF_ANY_DATA if key in kept} if isinstance(kept, dict) else {}
+    parts = [part.partition("=") for part in given.split(",")]
+    if all(equals and name in ("train", "dev", "test", "unlabelled") for name, equals, _ in parts):
+        return limits | {name: path for name, _, path in parts}
+    return limits | {"path": given}
 
 
 def build(source: Source, text: str, default_name: str) -> Recipe:
@@ -181,7 +201,7 @@ def _data(values: Any, source: Source, faults: list[RequestError]) -> DataSettin
     if values is None:
         return None
     if isinstance(values, str):
-        values = {"path": values}
+        values = other_data(values, None)
     found = fill(DataSettings, values, source, ("data",), "data", faults)
     if found is not None and not (found.path or found.train):
         faults.append(

@@ -310,11 +310,12 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, averaged over processes since the last entry."""
         if self.num_summed and "loss" in logs:
-            names = sorted(self.parts)
-            means = torch.stack([self.parts[name] for name in names]) / self.num_summed
-            if processes.world_size() > 1:
-                means = self.accelerator.reduce(means, reduction="mean")
-            parts = dict(zip(names, means.tolist(), strict=True))
+            parts: dict[str, float] = {}
+            if self.parts:
+                means = torch.stack(list(self.parts.values())) / self.num_summed
+                if processes.world_size() > 1:
+                    means = self.accelerator.reduce(means, reduction="mean")
+                parts = dict(zip(self.parts, means.tolist(), strict=True))
             self.shown = {name: f"{value:.4f}" for name, value in ({"loss": logs["loss"]} | parts).items()}
             logs |= parts | self.watch.counts()
             if self.watch.num_skipped:
