@@ -6,19 +6,21 @@
     a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`
 
 TSV is read as GLUE writes it, with quoting off. Which columns hold text and labels is told by their names
-(`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the recipe says. Tags are read as IOB2: in the older IOB1, where B- stands only
-between neighbours of one kind, every first I- becomes B-.
+(`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the recipe says. A row without a label (an empty cell, null) is unlabelled; a
+column named `score` holds numbers that are no classes. How words with tags and questions are read stands in `formats`.
+A test side without labels beside a labelled training side (GLUE writes -1 for each) judges nothing and is left out.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import MissingPart, RequestError
+from bertshrink.model.formats import answered, read_conll, read_squad, to_iob2
 from bertshrink.model.source import hub_is_reachable, local_path
 from bertshrink.model.texts import LABEL_COLUMNS, DataSettings, Split
 
@@ -112,6 +114,10 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
             if not files:
                 raise RequestError(f"the folder `{name}` has no {side} side", hint="name its file")
             sides[side] = _read_files(files, settings)
+    train, test = sides.get("train"), sides.get("test")
+    if train is not None and test is not None and not _is_hidden(train) and _is_hidden(test):
+        del sides["test"]
+        notes.append(f"the test side's {len(test)} texts have no labels: it judges nothing and is left out")
     return sides
 
 
@@ -242,86 +248,6 @@ def _read_table(files: list[Path], settings: DataSettings) -> Split:
     return _split(rows, settings, str(path))
 
 
-def read_conll(path: Path) -> Split:
-    """Texts of tagged words: the first column is the word, the last its tag.
-
-    Raises:
-        RequestError: a line with a word and no tag, or no text at all.
-    """
-    words: list[tuple[str, ...]] = []
-    tags: list[tuple[str, ...]] = []
-    row: list[tuple[str, str]] = []
-
-    def close() -> None:
-        if row:
-            words.append(tuple(word for word, _ in row))
-            tags.append(to_iob2([tag for _, tag in row]))
-            row.clear()
-
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            columns = line.rstrip("\n").split("\t") if "\t" in line else line.split()
-            if not line.strip() or columns[0] == "-DOCSTART-":
-                close()
-            elif len(columns) < 2:
-                raise RequestError(
-                    f"line {number} has the word `{columns[0]}` and no tag",
-                    where=f"{path}:{number}",
-                    hint="write the word, a blank or tab, and the tag; a blank line ends a text",
-                )
-            elif columns[0].strip():
-                row.append((columns[0].strip(), columns[-1].strip()))
-    close()
-    if not words:
-        raise RequestError(f"`{path}` holds no tagged word", where=str(path), hint="give a file with at least one text")
-    return Split(tuple(" ".join(row) for row in words), words=tuple(words), labels=tuple(tags))
-
-
-def to_iob2(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags in IOB2, where every entity begins with B-: an I- that continues nothing of its kind begins one."""
-    found: list[str] = []
-    before = "O"
-    for tag in tags:
-        begins = tag.startswith("I-") and before[2:] != tag[2:]
-        found.append(f"B-{tag[2:]}" if begins else tag)
-        before = tag
-    return tuple(found)
-
-
-def read_squad(data: Sequence[Any], where: str) -> Split:
-    """Questions with their contexts and answers, from SQuAD's nested JSON (1.1 and 2.0).
-
-    Raises:
-        RequestError: a part is missing, or an answer does not stand where it is said to.
-    """
-    questions, contexts, answers = [], [], []
-    try:
-        for article in data:
-            for paragraph in article["paragraphs"]:
-                context = str(paragraph["context"])
-                for asked in paragraph["qas"]:
-                    given = () if asked.get("is_impossible") else asked.get("answers", ())
-                    questions.append(str(asked["question"]).strip())
-                    contexts.append(context)
-                    answers.append(tuple((str(a["text"]), int(a["answer_start"])) for a in given))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"this is no SQuAD file: {error} is missing", where=where, hint="mend the file") from None
-    return _answered(questions, contexts, answers, where)
-
-
-def _answered(questions: Sequence[str], contexts: Sequence[str], answers: Sequence[Any], where: str) -> Split:
-    for number, (context, row) in enumerate(zip(contexts, answers, strict=True), start=1):
-        for text, start in row or ():
-            if context[start : start + len(text)] != text:
-                raise RequestError(
-                    f"question {number}: the answer `{text[:60]}` does not stand at character {start} of its context",
-                    where=where,
-                    hint="mend `answer_start`: it counts characters of the context from 0",
-                )
-    keep = [i for i, question in enumerate(questions) if question]
-    return Split(tuple(questions), tuple(contexts), labels=tuple(answers)).take(keep)
-
-
 def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
     hub_is_reachable()
     import datasets
@@ -338,8 +264,6 @@ def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
             continue
         sides = {side: next((found[n] for n in names if n in found), None) for side, names in _SIDES.items()}
         splits = {side: _split(rows, settings, name) for side, rows in sides.items() if rows is not None}
-        if "test" in splits and len(splits) > 1 and _is_hidden(splits["test"]):
-            del splits["test"]
         return splits
     raise MissingPart(
         f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
@@ -348,8 +272,8 @@ def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
 
 
 def _is_hidden(split: Split) -> bool:
-    """Whether a side's labels are kept back: GLUE writes -1 for every one of them."""
-    return split.labels is not None and all(label in (-1, -1.0, None) for label in split.labels)
+    """Whether a side has no label, or every one is kept back: GLUE writes -1 for each."""
+    return all(label in (-1, -1.0, None) for label in split.labels or ())
 
 
 def _split(rows: Any, settings: DataSettings, where: str) -> Split:
@@ -367,17 +291,31 @@ def _split(rows: Any, settings: DataSettings, where: str) -> Split:
             tuple(zip(map(str, given["text"]), map(int, given["answer_start"]), strict=True))
             for given in rows["answers"]
         ]
-        return _answered([str(q).strip() for q in rows[text]], list(rows[pair]), answers, where)
+        return answered([str(q).strip() for q in rows[text]], list(rows[pair]), answers, where)
     label = settings.label or next((c for c in LABEL_COLUMNS if c in columns), None)
     texts = ["" if value is None else str(value).strip() for value in rows[text]]
     pairs = ["" if value is None else str(value) for value in rows[pair]] if pair else None
-    labels = [tuple(v) if isinstance(v, list) else v for v in rows[label]] if label else None
+    labels = [_label(value, label) for value in rows[label]] if label else []
     return Split(
         tuple(texts),
         tuple(pairs) if pairs is not None else None,
-        labels=tuple(labels) if labels is not None else None,
+        labels=tuple(labels) if any(value is not None for value in labels) else None,
         label_names=_names(rows, label),
     ).take([i for i, value in enumerate(texts) if value])
+
+
+def _label(value: Any, column: str) -> Any:
+    """A cell of the label column as `Split` has it; an empty one is no label."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and not value.strip():
+        return None
+    if column == "score" and value is not None:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return value  # words in a column of scores: they may be classes
+    return value
 
 
 def _tagged(rows: Any, word: str, settings: DataSettings, where: str) -> Split:

@@ -111,10 +111,13 @@ class Split(Sequence[Example]):
             labels=tuple(self.labels[i] for i in rows) if self.labels is not None else None,
         )
 
-    def cut(self, share: float) -> tuple[Split, Split]:
-        """The rows in two parts, the second about `share` of them, chosen by each text's hash."""
+    def cut(self, share: float, purpose: str = "") -> tuple[Split, Split]:
+        """The rows in two parts, the second about `share` of them, chosen by each text's hash.
+
+        What one purpose has cut off says nothing about another's choice, so that a part can be cut again.
+        """
         limit = round(share * _HASHES)
-        is_second = [int(_hash(text)[:8], 16) % _HASHES < limit for text in self.texts]
+        is_second = [int(_hash(purpose + text)[:8], 16) % _HASHES < limit for text in self.texts]
         first, second = ([i for i, found in enumerate(is_second) if found == wanted] for wanted in (False, True))
         return self.take(first), self.take(second)
 
@@ -178,15 +181,9 @@ class Texts:
         """The side that models are judged by."""
         return self.dev if self.test is None else self.test
 
-    def everything(self) -> Split:
-        """All sides as rows without labels."""
-        sides = [side for side in (self.train, self.dev, self.test) if side is not None]
-        pairs = None if self.train.pairs is None else tuple(pair for side in sides for pair in side.pairs or ())
-        return Split(tuple(text for side in sides for text in side.texts), pairs)
-
     def choosing(self) -> tuple[Split, Split]:
         """(to learn from, to choose by) where something is chosen while a model learns."""
-        return self.train.cut(self.dev_share) if self.test is None else (self.train, self.dev)
+        return self.train.cut(self.dev_share, "choosing:") if self.test is None else (self.train, self.dev)
 
     @property
     def fingerprint(self) -> str:
@@ -205,6 +202,8 @@ class Texts:
 
         Pairs that judge and have scores stay pairs.
         """
+        if self.train.pairs is None and self.dev.pairs is None:
+            return self
         train, dev = replace(self.train, labels=None).apart(), self.dev.apart()
         test = self.test.apart() if self.test is not None else None
         if (train, dev, test) == (self.train, self.dev, self.test):
@@ -213,24 +212,35 @@ class Texts:
         return replace(self, train=train, dev=dev, test=test, notes=(*self.notes, note), _memo={})
 
 
-@lru_cache(maxsize=1)
 def load(settings: DataSettings) -> Texts:
-    """Read the data; what was read last is remembered, since the plan may have had to look into it.
+    """Read the data; what was read last is remembered until its files change, since a plan may look into it first.
 
     Raises:
         RequestError: nothing there, no text in it, or columns that cannot be told.
         MissingPart: a hub name while the hub cannot be reached.
     """
-    from bertshrink.model.reading import read_sides
+    return _load(settings, _stamps(settings))
 
+
+def _stamps(settings: DataSettings) -> tuple[tuple[str, int, int], ...]:
+    """(path, size, time of change) of every file that the settings may mean: what was read before may be stale."""
+    from bertshrink.model.source import local_path
+
+    found = []
+    for name in filter(None, (settings.path, settings.train, settings.dev, settings.test, settings.unlabelled)):
+        path = local_path(name)
+        for file in sorted((path, *path.glob("*"), *path.glob("*/*"))) if path.is_dir() else [path]:
+            if file.is_file():
+                status = file.stat()
+                found.append((str(file), status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def _load(settings: DataSettings, stamps: tuple[tuple[str, int, int], ...]) -> Texts:
     name = settings.path or " ".join(filter(None, (settings.train, settings.dev, settings.test)))
     notes: list[str] = []
-    if settings.path == "builtin:pydoc":
-        from bertshrink.model.pydoc_texts import read_pydoc
-
-        sides = dict(zip(("train", "dev"), (Split(tuple(side)) for side in read_pydoc()), strict=True))
-    else:
-        sides = read_sides(settings, notes)
+    sides = _read(settings, notes)
     texts = _assign(name, sides, settings, notes)
     for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
         if split is not None and not len(split):
@@ -238,6 +248,23 @@ def load(settings: DataSettings) -> Texts:
                 f"the {side} side of `{name}` holds no text", hint="give data with at least one text a side"
             )
     return texts
+
+
+def _read(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
+    """The sides that are there, by name."""
+    if settings.path == "builtin:pydoc":
+        from bertshrink.model.pydoc_texts import read_pydoc
+
+        return dict(zip(("train", "dev"), (Split(tuple(side)) for side in read_pydoc()), strict=True))
+    from bertshrink.model.reading import read_sides
+
+    return read_sides(settings, notes)
+
+
+def _together(sides: Sequence[Split]) -> Split:
+    """All rows of all sides, without labels."""
+    pairs = None if sides[0].pairs is None else tuple(pair for side in sides for pair in side.pairs or ())
+    return Split(tuple(text for side in sides for text in side.texts), pairs)
 
 
 def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: list[str]) -> Texts:
@@ -256,7 +283,7 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
     train, dev = train.first(settings.max_train), dev.first(settings.max_dev)
     test = test.first(settings.max_dev) if test is not None else None
     if settings.unlabelled is not None:
-        more = load(DataSettings(path=settings.unlabelled)).everything()
+        more = _together(list(_read(DataSettings(path=settings.unlabelled), notes).values()))
         notes.append(f"{len(more)} texts without labels join the {len(train)} of the training side")
         train = train.with_unlabelled(more)
     found = Texts(name, train, dev, test, judged_name, settings.dev_share, tuple(notes))
