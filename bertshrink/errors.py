@@ -10,7 +10,6 @@ Nothing below `cli` prints or exits; `cli` catches these in one place and prints
 Anything else that escapes is a bug: exit code 70.
 """
 
-from signal import Signals
 from typing import ClassVar
 
 
@@ -104,13 +103,12 @@ class Faults(RequestError):
 
 
 class Interrupted(BertshrinkError):
-    """A signal asked for an end, and what was done so far is kept."""
+    """SIGINT asked for an end; what was done so far is kept."""
 
-    def __init__(self, signal: Signals, step: int) -> None:
-        super().__init__(f"stopped by {signal.name} after step {step}; the same command goes on from here")
-        self.exit_code = 128 + int(signal)  # type: ignore[misc]
-        self._made_of = (signal, step)
+    exit_code = 130
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as signal and step."""
-        return Interrupted, self._made_of
+
+class Terminated(BertshrinkError):
+    """SIGTERM asked for an end; what was done so far is kept."""
+
+    exit_code = 143

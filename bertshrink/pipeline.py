@@ -25,6 +25,7 @@ from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_facts
 from bertshrink.model.files import write_text
+from bertshrink.model.labels import check_texts
 from bertshrink.model.proof import describe, folder_key, load_model, prove
 from bertshrink.model.store import Store, Target, fingerprint
 from bertshrink.model.task import TASKS
@@ -203,7 +204,11 @@ class _Run:
         texts = self.texts
         if texts is None:
             return
-        self._check_labels(texts)
+        plan = self.plan
+        about = plan.facts or plan.card
+        labels = None if plan.num_leading or about is None else about.labels
+        needed = any(stage.technique.needs_labels(plan.task) for stage in plan.stages)
+        check_texts(texts, plan.task, labels, needs_labels=needed)
         self.report.data = {
             "name": texts.name,
             "fingerprint": texts.fingerprint,
@@ -211,22 +216,6 @@ class _Run:
             "dev": len(texts.dev),
         } | ({"test": len(texts.test)} if texts.test is not None else {})
         self.report.notes += texts.notes
-
-    def _check_labels(self, texts: Texts) -> None:
-        """Refuse labels that the model does not have before anything is loaded or written."""
-        from bertshrink.model.labels import check_match, labels_of
-        from bertshrink.model.texts import check_labels
-
-        task = self.plan.task
-        if task == "mlm" or (task == "embedding" and not self.plan.num_leading):
-            return
-        if any(stage.technique.needs_labels(task) for stage in self.plan.stages):
-            check_labels(texts, task)
-        labels = self.plan.facts.labels if self.plan.facts else self.plan.card.labels if self.plan.card else ()
-        if self.plan.num_leading and TASKS[task].has_labels:
-            labels = labels_of(texts, task)
-        if task != "embedding":
-            check_match(texts, task, labels)
 
     @cached_property
     def _folder(self) -> Path:
@@ -391,16 +380,16 @@ class _Run:
         settings = self.recipe.measure.latency
         if settings is False:
             return
-        machine = environment()
+        machine, shown = environment(), self.standing[self.plan.num_leading :]  # the reference and what came of it
         key = fingerprint(
-            [(s.name, s.key) for s in self.shown], settings.model_dump(mode="json"), machine.model_dump(mode="json")
+            [(s.name, s.key) for s in shown], settings.model_dump(mode="json"), machine.model_dump(mode="json")
         )
         stored = self.store.read_entry("running.json", key)
         if stored is None:
             from bertshrink.meters.running import launch_of, measure
 
-            launches = {s.name: launch_of(s.load(), s.folder) for s in self.shown}
-            for standing in self.shown:
+            launches = {s.name: launch_of(s.load(), s.folder) for s in shown}
+            for standing in shown:
                 standing.loaded = None  # the workers shall have the memory
             found = measure(launches, settings, self.progress, machine)
             stored = {name: [m.model_dump(mode="json") for m in entries] for name, entries in found.items()}
@@ -409,11 +398,6 @@ class _Run:
         by_name = {snapshot.name: snapshot for snapshot in self.report.snapshots}
         for name, entries in stored.items():
             by_name[name].measurements += [Measurement.model_validate(entry) for entry in entries]
-
-    @property
-    def shown(self) -> list[_Standing]:
-        """The reference and what came of it: all that is run side by side."""
-        return self.standing[self.plan.num_leading :]
 
     def _save_report(self) -> None:
         write_text(self.store.folder / REPORT, self.report.to_json())

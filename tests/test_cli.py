@@ -184,6 +184,7 @@ def nothing(here):
     pass
 
 
+FINETUNE = ["finetune", "./m", "--data", "./d", "--epochs", "1", "-q"]
 DISTILL = ["distill", "./m", "--data", "./d", *TINY]
 RUN = ["run", "r.yaml", "-q"]
 REFUSED = {
@@ -195,10 +196,10 @@ REFUSED = {
     "missing data": (nothing, ["distill", "./m", "--data", "./none"], 2, "no file or folder", "--data"),
     "empty data": (dev(""), DISTILL, 2, "is empty", "dev.tsv"),
     "no text": (dev("sentence\tlabel\n \t0\n"), DISTILL, 2, "holds no text", "--data"),
-    "one class": (train("positive"), DISTILL, 2, "one class teaches nothing", "--data"),
+    "one class": (train("positive"), FINETUNE, 2, "that teaches nothing", "--data"),
     "other labels": (train("good", "bad"), DISTILL, 2, "do not match the teacher's: `bad`, `good`", "d"),
     "other label in dev": (dev("sentence\tlabel\na\tpositive\nb\tmeh\n"), DISTILL, 2, "do not match", "d"),
-    "no labels": (dev("sentence\na\n"), DISTILL, 2, "the dev side of `./d` has no labels", "--data"),
+    "no labels": (dev("sentence\na\n"), FINETUNE, 2, "the dev side of `./d` has no labels", "--data"),
     "no layers": (nothing, [*DISTILL, "--layers", "0"], 2, "`layers` is 0; the model has 4", "--layers"),
     "many layers": (nothing, [*DISTILL, "--layers", "5"], 2, "`layers` is 5; the model has 4", "--layers"),
     "other task": (nothing, [*DISTILL, "--task", "mlm"], 2, "weights that the task `mlm` needs", "m"),
@@ -366,7 +367,7 @@ def test_distill_from_end_to_end(here, capsys):
 
 def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkeypatch):
     """Masked language models compared as sentence encoders; the texts are pairs, of which each side is one."""
-    from bertshrink.meters.quality import Exam
+    from bertshrink.meters.quality import VectorExam
     from bertshrink.pipeline import _Run
 
     for name, seed in (("a", 1), ("b", 2)):
@@ -375,8 +376,8 @@ def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkey
     lines = [f"{one}\t{two}" for one, two in zip(sentences(12), sentences(12, seed=5), strict=True)]
     (here / "pairs.tsv").write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n")
     sat = []
-    original = Exam._answers
-    monkeypatch.setattr(Exam, "_answers", lambda exam, model: sat.append(model.source) or original(exam, model))
+    original = VectorExam.answer
+    monkeypatch.setattr(VectorExam, "answer", lambda exam, model: sat.append(model.source) or original(exam, model))
     monkeypatch.setattr(_Run, "_running", lambda run: None)
     command = ["bench", "./a", "./b", "--data", "pairs.tsv", "--task", "embedding", "--length", "8", "--json"]
     assert run(command) == 0, capsys.readouterr().err
@@ -398,7 +399,7 @@ def test_a_damaged_stage_is_refused_not_used(here, capsys):
 
 
 def test_inspect_of_a_model_saved_for_another_task(here, capsys):
-    config(architectures=["BertForTokenClassification"])(here)
+    config(architectures=["BertForNextSentencePrediction"])(here)
     assert run(["inspect", "m"]) == 2
     assert "say which with `task:` in the recipe or `--task`" in capsys.readouterr().err
     assert run(["inspect", "m", "--task", "mlm", "--json"]) == 0

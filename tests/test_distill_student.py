@@ -124,7 +124,8 @@ def test_albert_that_cannot_share_is_refused_or_grows():
 
 
 def test_default_epochs_fall_with_the_size_of_the_data():
-    assert [default_epochs(n) for n in (10, 666, 1000, 2000, 2105, 10**6)] == [3, 3, 2, 1, 1, 1]
+    assert [default_epochs(n, 3) for n in (10, 666, 1000, 2000, 2105, 10**6)] == [3, 3, 2, 1, 1, 1]
+    assert [default_epochs(n, 10) for n in (10, 400)] == [10, 5]
 
 
 def test_unshare_is_refused_where_nothing_is_shared(tmp_path):

@@ -40,5 +40,7 @@ def test_each_kind_has_an_exit_code_of_its_own_as_documented():
         "ModelRefused": 5,
         "MissingPart": 6,
         "OutputError": 7,
+        "Interrupted": 130,
+        "Terminated": 143,
     }
     assert BertshrinkError.exit_code == 70

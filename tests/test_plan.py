@@ -76,7 +76,7 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
         ("model: ./m\ndata: ./m/config.txt/x", "r.yaml:2:1", "there is no file or folder", "check the path"),
         ("model: ./m\ndata: r.yaml", "r.yaml:2:1", "is no text file", "kinds: .tsv"),
         ("model: ./m\ndata: ./m", "r.yaml:2:1", "holds no train or dev file", "train.*"),
-        ("model: ./m\ndata: {train: d.tsv, dev: e.tsv}", "r.yaml:2:22", "there is no file `e.tsv`", "check the path"),
+        ("model: ./m\ndata: {train: d.tsv, dev: e.tsv}", "r.yaml:2:22", "there is no file or folder `e.tsv`", "check the path"),
         ("model: ./m\ntask: mlmm", "r.yaml:2:1", "there is no task `mlmm`", "did you mean `mlm`?"),
         ("model: ./a\ntask: mlm", "r.yaml:2:1", "exported for `classification`", "leave `task` out"),
         ("model: ./m\ncompare: [./a, ./none]", "r.yaml:2:16", "there is no model folder `./none`", "check the path"),
@@ -116,9 +116,7 @@ def test_all_faults_at_once(plan):
         ({"num_hidden_layers": None}, "`num_hidden_layers` of the model's config.json is `None`", "save the model"),
         ({"hidden_size": "32"}, "`hidden_size` of the model's config.json is `32`", "save the model"),
         ({"vocab_size": 0}, "`vocab_size` of the model's config.json is `0`", "save the model"),
-        ({"head": "ForTokenClassification"}, "is for no task that bertshrink knows", "classification, embedding, mlm"),
-        ({"id2label": {"0": "score"}}, "single-label classification", "--task"),
-        ({"problem_type": "multi_label_classification"}, "single-label classification", "--task"),
+        ({"head": "ForNextSentencePrediction"}, "is for no task that bertshrink knows", "embedding, mlm"),
         ({"id2label": {"1": "a", "2": "b"}}, "does not number its labels from 0", "id2label"),
         ({"id2label": ["a", "b"]}, "is no mapping", "id2label"),
     ],
@@ -130,6 +128,22 @@ def test_a_model_that_is_not_for_this(plan, tmp_path, changes, what, hint):
     assert what in fault.what
     assert hint in fault.hint
     assert fault.where in (str(Path("m/config.json")), "r.yaml:1:1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "task", "own"),
+    [
+        ({"id2label": {"0": "score"}}, "classification", "regression"),
+        ({"problem_type": "multi_label_classification"}, "classification", "multi-label"),
+        ({"problem_type": "single_label_classification"}, "regression", "classification"),
+        ({}, "regression", "classification"),
+    ],
+)
+def test_one_class_of_models_serves_three_tasks(plan, tmp_path, changes, task, own):
+    model_folder(tmp_path / "m", **changes)
+    assert plan("model: ./m").task == own
+    (fault,) = faults_of(plan, f"model: ./m\ntask: {task}")
+    assert f"that is no model for `{task}`" in fault.what and f"`{own}`" in fault.hint
 
 
 def test_a_model_folder_without_a_configuration(plan, tmp_path):
@@ -205,7 +219,7 @@ def test_a_shared_students_sharing_is_kept_or_given_up_knowingly(plan, tmp_path)
 @pytest.mark.parametrize(
     ("settings", "where", "what"),
     [
-        ("{task_weight: 1}", "r.yaml:3:21", "a sentence encoder has no task loss of its own"),
+        ("{task_weight: 1}", "r.yaml:3:21", "a sentence encoder has neither labels nor logits"),
         ("{soft_weight: 0, hidden_weight: 0}", "r.yaml:3:11", "every loss weight is 0"),
     ],
 )

@@ -65,7 +65,7 @@ STAGE = "model: m\nstages:\n  - distill: "
         ("model: m\nstages: distill", "r.yaml:2:1", "`stages` is `distill`: input should be a valid list", "order"),
         ("model: m\nstages: {distill: {}}", "r.yaml:2:1", "`stages`: input should be a valid list", "order"),
         ("model: m\nstages: [distil]", "r.yaml:2:10", "there is no technique `distil`", "did you mean `distill`?"),
-        ("model: m\nstages: [zzz]", "r.yaml:2:10", "there is no technique `zzz`", "known: distill, export"),
+        ("model: m\nstages: [zzz]", "r.yaml:2:10", "there is no technique `zzz`", "known: finetune, distill, export"),
         ("model: m\nstages: [3]", "r.yaml:2:10", "`3` is no stage", "write `- export`"),
         ("model: m\nstages: [{a: 1, b: 2}]", "r.yaml:2:10", "is no stage", "write `- export`"),
         (STAGE + "{layer: 3}", "r.yaml:3:15", "`distill` has no setting `layer`", "did you mean `layers`?"),
@@ -80,8 +80,8 @@ STAGE = "model: m\nstages:\n  - distill: "
         (STAGE + "{keep: [1, x]}", "r.yaml:3:25", "`keep` is `x`", "a list counted"),
         (STAGE + "{keep: [2, 1]}", "r.yaml:3:5", "`keep` must list layers counted from 1", None),
         (STAGE + "{keep: [1, 2], layers: 3}", "r.yaml:3:5", "`keep` names 2 layers, `layers` says 3", None),
-        (STAGE + "3", "r.yaml:3:5", "`distill` takes settings by name, not `3`", "settings: layers, keep"),
-        (STAGE + "[]", "r.yaml:3:5", "`distill` takes settings by name", "settings: layers, keep"),
+        (STAGE + "3", "r.yaml:3:5", "`distill` takes settings by name, not `3`", "settings: epochs"),
+        (STAGE + "[]", "r.yaml:3:5", "`distill` takes settings by name", "settings: epochs"),
         ("model: m\ndata: 3", "r.yaml:2:1", "`data` takes settings by name, not `3`", "settings: path"),
         ("model: m\ndata: {}", "r.yaml:2:1", "`data` names no texts", "give `path` or `train`"),
         ("model: m\ndata: {dev: x}", "r.yaml:2:1", "`data` names no texts", "give `path` or `train`"),
@@ -148,7 +148,7 @@ def test_a_recipe_that_refers_to_itself_is_refused(read):
 
 def test_overrides_replace_and_faults_point_at_the_flag(read):
     recipe = read("model: m\ndata: {path: d, max_length: 8}", data="e", model="n")
-    assert (recipe.model, recipe.data.path, recipe.data.max_length) == ("n", "e", None)
+    assert (recipe.model, recipe.data.path, recipe.data.max_length) == ("n", "e", 8)
     assert recipe.place("model") == "--model"
     assert recipe.place("data", "path") == "--data"
 

@@ -8,7 +8,7 @@ import pytest
 from bertshrink.errors import RequestError
 from bertshrink.model import reading
 from bertshrink.model.formats import to_iob2
-from bertshrink.model.texts import DataSettings, Split, _load, guess_data_task, load
+from bertshrink.model.texts import DataSettings, Split, Texts, _load, guess_data_task, load
 
 
 @pytest.fixture(autouse=True)
@@ -192,6 +192,15 @@ def test_unlabelled_texts_join_train_and_are_told(tmp_path):
     assert dict(zip(found.train.texts, found.train.labels, strict=True)) == {"a": "x", "u": None, "v": None}
     assert "2 texts without labels join" in found.notes[0]
     assert found.dev.texts == ("b",)
+
+
+def test_rows_without_a_label_choose_nothing():
+    train = Split(tuple(f"t{i}" for i in range(300)), labels=tuple(i if i % 2 else None for i in range(300)))
+    learn, choose = Texts("d", train, Split(("z",))).choosing()
+    assert len(choose) > 5 and None not in choose.labels
+    assert sorted((*learn.texts, *choose.texts)) == sorted(train.texts)
+    rows = dict(zip((*learn.texts, *choose.texts), (*learn.labels, *choose.labels), strict=True))
+    assert rows == dict(zip(train.texts, train.labels, strict=True))
 
 
 def test_pairs_and_single_texts_do_not_mix():

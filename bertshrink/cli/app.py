@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 import bertshrink
-from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError
+from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
 from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 
@@ -56,8 +56,8 @@ def run(argv: list[str]) -> int:
         if code == STOPPED:  # Typer has already caught the interrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except Interrupted as stop:
-        print(stop.what, file=sys.stderr)  # noqa: T201
+    except (Interrupted, Terminated) as stop:
+        print(f"{stop.what}; {stop.hint} from here", file=sys.stderr)  # noqa: T201
         return stop.exit_code
     except BertshrinkError as error:
         _tell(error)

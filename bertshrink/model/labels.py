@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import RequestError
+from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.model.texts import Texts
@@ -173,12 +174,27 @@ def labels_of(texts: Texts, task: str) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda tag: (tag != "O", tag[2:], tag) if task == "token-classification" else tag))
 
 
-def check_match(texts: Texts, task: str, labels: Sequence[str]) -> None:
-    """Prove that every label of the data is one of the model's, on every side.
+def check_texts(texts: Texts, task: str, labels: Sequence[str] | None, *, needs_labels: bool) -> None:
+    """Prove, before anything is trained, that labels are there where they are needed and that the model knows them all.
+
+    Args:
+        texts: the data.
+        task: a name in `TASKS`.
+        labels: the model's; None: a new head takes the data's own.
+        needs_labels: whether there is nothing to learn from without them.
 
     Raises:
-        RequestError: one is not; the message names both sides' labels.
+        RequestError: they are not, or one is not the model's; the message names both sides' labels.
     """
+    if task == "mlm" or (task == "embedding" and labels is not None):
+        return
+    if needs_labels:
+        from bertshrink.model.texts import check_labels
+
+        check_labels(texts, task)
+    if task == "embedding":
+        return
+    known = labels_of(texts, task) if labels is None and TASKS[task].has_labels else labels or ()
     for split in (texts.train, texts.dev, texts.test):
         if split is not None and split.labels is not None:
-            match_labels(task, split.labels, labels, texts.name, split.label_names)
+            match_labels(task, split.labels, known, texts.name, split.label_names)

@@ -105,7 +105,7 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
 
     Raises:
         CheckFailed: the loss was not finite `max_bad_steps` times in a row, twice.
-        Interrupted: a signal asked for an end; a checkpoint was written.
+        Interrupted, Terminated: a signal asked for an end; a checkpoint was written.
         MissingPart: a tracker is not installed.
         OutputError: the disk is full.
     """

@@ -10,7 +10,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from bertshrink.errors import Interrupted
+from bertshrink.errors import BertshrinkError, Interrupted, Terminated
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -41,7 +41,8 @@ class Stops:
         for one, handler in self._before.items():
             signal.signal(one, handler)
 
-    def error(self, step: int) -> Interrupted:
+    def error(self, step: int) -> BertshrinkError:
         """What to raise once the checkpoint of `step` is written."""
         assert self.number is not None
-        return Interrupted(signal.Signals(self.number), step)
+        kind = Interrupted if self.number == signal.SIGINT else Terminated
+        return kind(f"stopped by {signal.Signals(self.number).name} after step {step}", hint="the same command goes on")
