@@ -116,8 +116,15 @@ class Split(Sequence[Example]):
 
         What one purpose has cut off says nothing about another's choice, so that a part can be cut again.
         """
+        return self.parted(self.drawn(share, purpose))
+
+    def drawn(self, share: float, purpose: str = "") -> list[bool]:
+        """For each row, whether `cut` puts it into the second part."""
         limit = round(share * _HASHES)
-        is_second = [int(_hash(purpose + text)[:8], 16) % _HASHES < limit for text in self.texts]
+        return [int(_hash(purpose + text)[:8], 16) % _HASHES < limit for text in self.texts]
+
+    def parted(self, is_second: Sequence[bool]) -> tuple[Split, Split]:
+        """The rows in two parts, each in the rows' order."""
         first, second = ([i for i, found in enumerate(is_second) if found == wanted] for wanted in (False, True))
         return self.take(first), self.take(second)
 
@@ -182,8 +189,16 @@ class Texts:
         return self.dev if self.test is None else self.test
 
     def choosing(self) -> tuple[Split, Split]:
-        """(to learn from, to choose by) where something is chosen while a model learns."""
-        return self.train.cut(self.dev_share, "choosing:") if self.test is None else (self.train, self.dev)
+        """(to learn from, to choose by) where something is chosen while a model learns.
+
+        Rows without a label choose nothing where others have one: they are learned from.
+        """
+        if self.test is not None:
+            return self.train, self.dev
+        drawn = self.train.drawn(self.dev_share, "choosing:")
+        if self.train.labels is not None:
+            drawn = [found and label is not None for found, label in zip(drawn, self.train.labels, strict=True)]
+        return self.train.parted(drawn)
 
     @property
     def fingerprint(self) -> str:
