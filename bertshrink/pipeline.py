@@ -24,6 +24,7 @@ from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_facts
+from bertshrink.model.encoder import quiet_libraries
 from bertshrink.model.files import write_text
 from bertshrink.model.labels import check_texts
 from bertshrink.model.proof import describe, folder_key, load_model, prove
@@ -115,7 +116,7 @@ class _Run:
             version=bertshrink.__version__,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             command=command,
-            model=self.recipe.model,
+            model=self.recipe.model or "made from scratch",
             task=plan.task,
             recipe=self.recipe.text,
             notes=list(plan.notes),
@@ -131,8 +132,11 @@ class _Run:
         self.keys = self._keys()
         if target is not None:
             target.check(self.keys[-1], self.store.folder)
-        folder = self._folder
         leading = self.plan.num_leading
+        if self.recipe.model is None:
+            self.standing.append(_Standing(REFERENCE, Path(), self.keys[0]))
+            return
+        folder = self._folder
         task = "auto" if leading else self.plan.task
         facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, task)
         first = _Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
@@ -150,6 +154,7 @@ class _Run:
 
     def go(self) -> Finished:
         """All of it, in order."""
+        quiet_libraries()
         write_text(self.store.folder / "recipe.yaml", self.recipe.text)
         if not self.plan.num_leading:
             self._reference()
@@ -168,10 +173,12 @@ class _Run:
         """The recipe's texts, read once."""
         if self.plan.data is None:
             return None
+        from bertshrink.model.corpus import is_corpus, load_corpus
         from bertshrink.model.texts import load
 
         self.progress.log(f"reading {self.plan.data.path or self.plan.data.train}")
-        texts = load(self.plan.data)
+        is_stream = self.plan.task == "mlm" and is_corpus(self.plan.data)
+        texts = load_corpus(self.plan.data) if is_stream else load(self.plan.data)
         return texts.apart() if self.plan.task == "embedding" else texts
 
     @property
@@ -220,11 +227,12 @@ class _Run:
     @cached_property
     def _folder(self) -> Path:
         """The first model's folder, complete."""
+        assert self.recipe.model is not None
         return sources.fetch(self.recipe.model, self.recipe.place("model"))
 
     def _keys(self) -> list[str]:
         """The fingerprints of the first model and of each stage's result: known before anything is made."""
-        keys = [folder_key(self._folder, self.plan.task)]
+        keys = [folder_key(self._folder, self.plan.task) if self.recipe.model is not None else fingerprint(None)]
         for stage in self.plan.stages:
             technique = stage.technique
             teacher = keys[self.plan.num_leading] if "teacher" in technique.needs() else None
@@ -237,9 +245,10 @@ class _Run:
         reference = self.standing[0]
         stored = self._stored_reference()
         if stored is None:
-            label = Path(self.recipe.model).name or self.recipe.model
+            name = self.recipe.model or ""
+            label = Path(name).name or name
             snapshot = self._snapshot(reference.load(), reference.folder, REFERENCE, label, "reference")
-            snapshot.path = str(reference.folder) if sources.is_path(self.recipe.model) else None
+            snapshot.path = str(reference.folder) if sources.is_path(name) else None
             self.store.write_entry("reference.json", self._reference_key(), snapshot.model_dump(mode="json"))
         else:
             snapshot = Snapshot.model_validate(stored)
@@ -273,7 +282,7 @@ class _Run:
         technique = stage.technique
         self.progress.log(f"{stage.name}: {technique.label()}")
         began = time.monotonic()
-        model = before.load()
+        model = before.load() if technique.takes is not None else None
         bench = Workbench(
             texts=self.texts,
             task=self.plan.task,
@@ -285,12 +294,14 @@ class _Run:
             max_length=self.max_length,
             progress=self.progress,
         )
-        made = technique(model.copy(), bench)
+        made = technique(model.copy() if model is not None else None, bench)
         stored: dict[str, Model] = {}
 
         def fill(folder: Path) -> dict[str, Any]:
             made.save(folder)
-            stored["model"] = prove(made, folder, technique.gives, made if technique.makes_teacher else model)
+            stored["model"] = prove(
+                made, folder, technique.gives, made if model is None or technique.makes_teacher else model
+            )
             is_reference = len(self.standing) == self.plan.num_leading
             if is_reference:
                 self.reference = _Standing(stage.name, folder, key, loaded=stored["model"])

@@ -37,7 +37,10 @@ app = typer.Typer(
 recipe_app = typer.Typer(help="What a recipe may hold.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
 
-Data = Annotated[str | None, typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc; sides apart as train=A,dev=B")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc; sides apart as train=A,dev=B"),
+]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="where the finished model shall lie")]
 Force = Annotated[bool, typer.Option("--force", help="replace what is at `-o`")]
 Runs = Annotated[Path, typer.Option("--runs", envvar="BERTSHRINK_RUNS", help="the folder of run folders")]
@@ -215,7 +218,7 @@ def _add(command: Command) -> None:
     """Make a Typer command whose flags are the fields of the command's techniques."""
     fields = {name: field for technique in command.techniques for name, field in technique.model_fields.items()}
 
-    def call(model: str, **given: Any) -> int:
+    def call(model: str | None = None, **given: Any) -> int:
         from bertshrink.cli.work import carry_out
         from bertshrink.recipe.commands import recipe_of_command
         from bertshrink.recipe.recipe import other_data
@@ -241,7 +244,9 @@ def _add(command: Command) -> None:
             with_latency=not given["no_latency"],
         )
 
-    parameters = [_parameter("model", Annotated[str, typer.Argument(help="a model folder or a hub name")])]
+    starts_from_nothing = command.techniques[0].takes is None
+    argument = _parameter("model", Annotated[str, typer.Argument(help="a model folder or a hub name")])
+    parameters = [] if starts_from_nothing else [argument]
     for name, kind, default in (
         ("data", Data, None),
         ("output", Output, None),

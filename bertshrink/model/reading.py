@@ -123,7 +123,7 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
 
 def _find_sides(folder: Path) -> dict[str, list[Path]]:
     """Side -> its files; `whole` -> the only file of a folder where none is named after a side."""
-    found = {side: files for side in _SIDES if (files := _find(folder, side))}
+    found = {side: files for side in _SIDES if (files := find_files(folder, side))}
     if found:
         return found
     files = _readable(folder)
@@ -136,7 +136,7 @@ def _readable(folder: Path) -> list[Path]:
     return [p for p in files if p.stem.lower() not in ("readme", "license")]
 
 
-def _find(folder: Path, side: str) -> list[Path]:
+def find_files(folder: Path, side: str) -> list[Path]:
     """The files of one side: by the first name in `_SIDES` that is there; several where it is cut into shards."""
     files = _readable(folder)
     for stem in _SIDES[side]:

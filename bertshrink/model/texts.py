@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bertshrink.errors import RequestError
+
+if TYPE_CHECKING:
+    from bertshrink.model.corpus import Corpus
 
 LABEL_COLUMNS = ("label_text", "label", "labels", "intent", "class", "sentiment", "Quality", "target", "score")
 """Columns that hold labels, in the order in which they are looked for."""
@@ -172,6 +175,7 @@ class Texts:
         judged_name: `dev` or `test`: what the side that judges is called.
         dev_share: of train, for choosing where nothing else is there to choose by.
         notes: what was decided while reading, one sentence each.
+        corpus: running text too large to be read whole, of which `train` is a taste.
     """
 
     name: str
@@ -181,6 +185,7 @@ class Texts:
     judged_name: str = "dev"
     dev_share: float = 0.1
     notes: tuple[str, ...] = ()
+    corpus: Corpus | None = None
     _memo: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -209,6 +214,8 @@ class Texts:
                 for column in (split.texts, split.pairs or (), split.words or (), split.labels or ()):
                     digest.update(f"{len(column)}\x1e".encode())
                     digest.update("\x1f".join(map(str, column)).encode())
+            if self.corpus is not None:
+                digest.update(self.corpus.fingerprint.encode())
             self._memo["fingerprint"] = digest.hexdigest()[:16]
         return self._memo["fingerprint"]
 

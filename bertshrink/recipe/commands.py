@@ -51,6 +51,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
+        Command("pretrain", "Make an encoder from running text: tokenizer, weights and all.", ("pretrain",)),
         Command("finetune", "Teach an encoder a task from labelled texts: make a teacher.", ("finetune",)),
         Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
         Command("export", "Write an encoder as an ONNX file, proven equal to it.", ("export",)),
@@ -64,12 +65,12 @@ def flag_of(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def recipe_of_command(name: str, model: str, settings: Mapping[str, Any], common: Mapping[str, Any]) -> Recipe:
+def recipe_of_command(name: str, model: str | None, settings: Mapping[str, Any], common: Mapping[str, Any]) -> Recipe:
     """The recipe of a command.
 
     Args:
         name: in `COMMANDS`.
-        model: a folder or hub name.
+        model: a folder or hub name; None for a command that starts from nothing.
         settings: field -> value, as given; None means not given.
         common: top-level recipe values (`data`, `task`, `seed`, `measure`); None means not given.
 
@@ -79,7 +80,7 @@ def recipe_of_command(name: str, model: str, settings: Mapping[str, Any], common
     stages: list[Any] = []
     places: dict[tuple[str | int, ...], str] = {}
     given = {key: value for key, value in settings.items() if value is not None}
-    needed = _needed(COMMANDS[name], model)
+    needed = _needed(COMMANDS[name], model) if model is not None else list(COMMANDS[name].techniques)
     left_out = [technique for technique in COMMANDS[name].techniques if technique not in needed]
     _refuse_idle(given, needed, left_out)
     for technique in needed:
@@ -126,14 +127,18 @@ def _needed(command: Command, model: str) -> list[type[Technique]]:
 
 
 def _build(
-    name: str, model: str, values: dict[str, Any], common: Mapping[str, Any], places: dict[tuple[str | int, ...], str]
+    name: str,
+    model: str | None,
+    values: dict[str, Any],
+    common: Mapping[str, Any],
+    places: dict[tuple[str | int, ...], str],
 ) -> Recipe:
     given = {key: value for key, value in common.items() if value is not None}
-    values = {"model": model, **given, **values}
+    values = ({"model": model} if model is not None else {}) | given | values
     places = {("model",): "`MODEL`", **{(key,): f"--{key}" for key in given}, **places}
     text = json.dumps(values, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    stem = Path(model).name or "model"
+    stem = Path(model or "").name or "model"
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem).strip("-.") or "model"
     from bertshrink.recipe.reader import Source
     from bertshrink.recipe.recipe import build

@@ -43,7 +43,7 @@ class Plan:
 
     Attributes:
         recipe: what was asked.
-        kind: of the first model.
+        kind: of the first model; None: the first stage starts from nothing.
         task: a name in `TASKS`.
         num_leading: how many of the first stages make the model that all others are compared with.
         facts: of that model, where it is an encoder.
@@ -53,7 +53,7 @@ class Plan:
     """
 
     recipe: Recipe
-    kind: Kind
+    kind: Kind | None
     task: str
     facts: Facts | None
     card: Card | None
@@ -75,7 +75,14 @@ def prove(recipe: Recipe) -> Plan:
             model folder or `MissingPart` for a hub that cannot be reached).
     """
     faults: list[BertshrinkError] = []
-    kind, facts, card = _model(recipe, recipe.model, recipe.place("model"), faults)
+    kind: Kind | None = None
+    facts: Facts | None = None
+    card: Card | None = None
+    if recipe.model is not None:
+        kind, facts, card = _model(recipe, recipe.model, recipe.place("model"), faults)
+    elif not recipe.stages or recipe.stages[0].technique.takes is not None:
+        hint = "add `model:`, a folder or a hub name; or let `pretrain` make one"
+        raise RequestError("the recipe names no model to start from", where=recipe.place("stages"), hint=hint)
     if recipe.task not in ("auto", *TASKS):
         faults.append(
             RequestError(f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=near(recipe.task, TASKS))
@@ -85,6 +92,8 @@ def prove(recipe: Recipe) -> Plan:
     if num_leading and facts is not None and not faults:
         facts = _learns(recipe, facts, faults)
     stages = _stages(recipe, kind, facts, faults)
+    if kind is None and not faults:
+        facts = recipe.stages[0].technique.makes()
     about = facts or card
     task = about.task if about is not None else "auto"
     if card is not None and recipe.task in TASKS and recipe.task != task:
@@ -92,7 +101,7 @@ def prove(recipe: Recipe) -> Plan:
         faults.append(
             RequestError(text, where=recipe.place("task"), hint="leave `task` out: an artifact knows its own")
         )
-    limits = {recipe.model: about.max_length} if about is not None else {}
+    limits = {recipe.model or "the model": about.max_length} if about is not None else {}
     for i, name in enumerate(recipe.compare):
         _, other, other_card = _model(recipe, name, recipe.place("compare", i), faults)
         beside = other or other_card
@@ -167,10 +176,21 @@ def _model(
         return "encoder", None, None
 
 
-def _stages(recipe: Recipe, kind: Kind, facts: Facts | None, faults: list[BertshrinkError]) -> list[PlannedStage]:
+def _stages(
+    recipe: Recipe, kind: Kind | None, facts: Facts | None, faults: list[BertshrinkError]
+) -> list[PlannedStage]:
     planned = []
     for number, stage in enumerate(recipe.stages, start=1):
         technique, where = stage.technique, recipe.place(*stage.path)
+        if recipe.model is None and number > 1 and technique.makes_teacher:
+            faults.append(
+                RequestError(
+                    f"`{technique.name}` learns from other texts than `{recipe.stages[0].technique.name}`, and a "
+                    "recipe has one set",
+                    where=where,
+                    hint="make it a recipe of its own, with the pre-trained model as its `model`",
+                )
+            )
         if technique.makes_teacher and number > _num_leading(recipe):
             faults.append(
                 RequestError(
@@ -190,7 +210,9 @@ def _stages(recipe: Recipe, kind: Kind, facts: Facts | None, faults: list[Bertsh
                     hint="add `data:` (or `--data`): a file, a folder, a hub name or `builtin:pydoc`",
                 )
             )
-        if facts is not None and technique.takes == "encoder" == kind:
+        if technique.takes is None and kind is None:
+            facts = technique.makes()
+        elif facts is not None and technique.takes == "encoder" == kind:
             try:
                 facts = technique.fit(facts)
             except RequestError as error:
@@ -249,8 +271,11 @@ def _lengths(recipe: Recipe, limits: dict[str, int], faults: list[BertshrinkErro
     return recipe.with_measure(latency=latency.model_copy(update={"length": fitting}))
 
 
-def _misfit(technique: Technique, kind: Kind, where: str) -> RequestError:
-    assert technique.takes is not None
+def _misfit(technique: Technique, kind: Kind | None, where: str) -> RequestError:
+    if technique.takes is None:
+        hint = "leave `model` out and put it first; `finetune --task mlm` trains a model on"
+        return RequestError(f"`{technique.name}` starts from nothing, and a model is there", where=where, hint=hint)
+    assert kind is not None
     makers = [name for name, other in TECHNIQUES.items() if other.takes == kind and other.gives == technique.takes]
     hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {technique.takes}"
     article = {"encoder": "an encoder", "artifact": "an artifact"}

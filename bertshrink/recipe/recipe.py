@@ -50,7 +50,9 @@ class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = Field(None, description="names the run folder", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    model: str = Field(description="the encoder to start from: a folder or a hub name")
+    model: str | None = Field(
+        None, description="the encoder to start from: a folder or a hub name; none where `pretrain` makes one"
+    )
     task: str = Field("auto", description=f"what the model is for: auto, {', '.join(TASKS)}")
     data: Any = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
     seed: int = Field(0, ge=0, lt=2**32, description="decides everything random")
@@ -72,7 +74,7 @@ class Recipe:
     """A checked recipe."""
 
     name: str
-    model: str
+    model: str | None
     task: str
     data: DataSettings | None
     seed: int

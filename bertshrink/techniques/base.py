@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -93,6 +93,10 @@ class Technique(BaseModel, ABC):
         """What must be there besides the model; may depend on the settings."""
         return frozenset()
 
+    def makes(self) -> Facts:
+        """The facts of what comes out of a technique that takes nothing."""
+        raise NotImplementedError(f"`{self.name}` does not start from nothing")
+
     def needs_labels(self, task: str) -> bool:
         """Whether it learns from labels and from nothing else, for a task."""
         return False
@@ -114,8 +118,8 @@ class Technique(BaseModel, ABC):
         """The stage in a few words, for tables: `distill to 3 layers`."""
 
     @abstractmethod
-    def __call__(self, model: Model, bench: Workbench) -> Model:
-        """Make the smaller model. The given one is the technique's own copy; it may change it.
+    def __call__(self, model: Any, bench: Workbench) -> Model:
+        """Make the model. The given one is the technique's own copy, which it may change; None where it takes nothing.
 
         Raises:
             CheckFailed: the result is not what it must be; nothing is published.

@@ -122,6 +122,8 @@ class Rows(torch.utils.data.Dataset[Item]):
 class Collator:
     """Rows to padded tensors: each name int64 (B, L), `rows` (B,), and `labels` in the task's shape.
 
+    Under masks the labels are the masked tokens; a label that a row has besides (of its two segments) goes to `pairs`.
+
     Args:
         task: a name in `TASKS`.
         pad_id: of the tokenizer.
@@ -145,6 +147,8 @@ class Collator:
         arrays = pad(rows, self.pad_id)
         batch = {name: torch.from_numpy(block) for name, block in arrays.items()}
         batch["rows"] = torch.tensor([number for _, _, number, _ in items])
+        if self.masker is not None and items[0][1] is not None:
+            batch["pairs"] = torch.tensor([label for _, label, *_ in items])
         if self.task != "embedding":
             batch["labels"] = self._labels(labels, batch["input_ids"].shape[1])
         return batch

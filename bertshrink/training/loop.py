@@ -33,6 +33,7 @@ from bertshrink.progress import Progress, Task
 from bertshrink.training import processes
 from bertshrink.training.batching import Collator, LengthBuckets, Rows
 from bertshrink.training.checkpoints import CHECKPOINTS, disk_errors, is_whole, newest_checkpoint, step_of
+from bertshrink.training.packing import Packed
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.signals import Stops
 from bertshrink.training.watch import GoBack, Watch, best_of, is_spent
@@ -64,7 +65,7 @@ class Job:
 
     name: str
     objective: Any
-    rows: Rows
+    rows: Rows | Packed
     collate: Collator
     epochs: float
     learning_rate: float
@@ -86,11 +87,11 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-def batches_of(job_rows: Rows, settings: TrainingSettings, seed: int) -> LengthBuckets:
+def batches_of(rows: Rows | Packed, settings: TrainingSettings, seed: int) -> LengthBuckets:
     """The batches of a run, as this process sees them."""
     size = max(1, settings.batch_size // settings.accumulate)
     tokens = settings.batch_tokens // settings.accumulate if settings.batch_tokens else None
-    return LengthBuckets(job_rows.lengths, size, tokens, seed, processes.rank(), processes.world_size())
+    return LengthBuckets(rows.lengths, size, tokens, seed, processes.rank(), processes.world_size())
 
 
 def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progress: Progress) -> Outcome:

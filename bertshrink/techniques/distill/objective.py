@@ -59,6 +59,7 @@ class Objective(nn.Module):
             batch: as `training.batching.Collator` makes it.
         """
         labels, rows = batch.pop("labels", None), batch.pop("rows", None)
+        batch.pop("pairs", None)  # a pre-training task of its own, which no student is taught
         theirs = self._teacher[0](batch, rows)
         mine = ask(self.student, batch, self.mine, self.task, self.pooling)
         mask_BL = batch["attention_mask"]

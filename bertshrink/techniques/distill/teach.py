@@ -21,6 +21,7 @@ from bertshrink.techniques.distill.thin import thin
 from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.loop import Job, arithmetic, batches_of, train
 from bertshrink.training.masking import Masker
+from bertshrink.training.packing import Packed, TokenStore
 
 SAMPLE = 256
 """Texts on which `keep: auto` compares maps."""
@@ -95,7 +96,7 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
         CheckFailed: training diverged.
         RequestError: teacher and student do not fit, or labels do not match.
     """
-    teacher, texts = _given(bench)
+    teacher, _ = _given(bench)
     task, weights = student.task, settings.weights(student.task)
     if num_layers > teacher.shape.num_layers:
         raise RequestError(
@@ -109,26 +110,22 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
             f"`{'`, `'.join(teacher.labels[:10])}`: not in one order",
             hint="distill a model that was made of its teacher",
         )
-    train_side = texts.train if settings.patience is None else texts.choosing()[0]
-    if not weights.task:
-        train_side = _bare(train_side)
-    encoded = encode(task, student.tokenizer, train_side, _limit(student, bench), student.labels, texts.name)
-    rows = Rows(encoded.rows, encoded.labels)
+    rows = training_rows(student, settings, bench, labelled=bool(weights.task))
     aligned = align(chosen, num_layers, teacher.shape.num_layers)
     _, of_teacher = wanted(weights, aligned)
     dtype, choose = arithmetic(settings), bench.choose
     live = LiveTeacher(teacher, of_teacher, dtype)
     answering: LiveTeacher | CachedTeacher = live
-    if settings.teacher_cache:
+    if settings.teacher_cache and isinstance(rows, Rows):
         if bench.cache is None:
             raise RequestError("`teacher_cache` is set, and there is no folder to keep it in", hint="leave it out")
         pooling = (teacher.pooling.mode, teacher.pooling.normalize) if teacher.pooling else None
         answering = CachedTeacher(
             live,
             of_teacher,
-            encoded.rows,
+            rows.rows,
             per_token=TASKS[task].per_token,
-            root=bench.cache,
+            root=bench.cache / "teacher",
             conditions={"task": task, "arithmetic": str(dtype), "pooling": pooling},
             top_k=settings.cache_top_k,
         )
@@ -137,8 +134,7 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
         masker = Masker(student.tokenizer, settings.mask_share, whole_word=settings.whole_word, seed=bench.seed)
     num_batches = len(batches_of(rows, settings, bench.seed)) / settings.accumulate
     epochs = weights.epochs or default_epochs(max(1, round(num_batches)), weights.most_epochs)
-    num_labelled = sum(label is not None for label in encoded.labels)
-    bench.note(_sentence(rows, num_labelled, epochs, dtype, weights, settings, task))
+    bench.note(_sentence(rows, epochs, dtype, weights, task))
     outcome = train(
         Job(
             name=settings.name,
@@ -160,6 +156,23 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
     for note in (*outcome.notes, *(note_of(answering) if isinstance(answering, CachedTeacher) else ())):
         bench.note(note)
     return student
+
+
+def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labelled: bool) -> Rows | Packed:
+    """What the student reads: the training texts, or running text packed to full length.
+
+    Raises:
+        RequestError: labels that the model does not have.
+    """
+    _, texts = _given(bench)
+    limit = _limit(model, bench)
+    if texts.corpus is not None:
+        root = (bench.cache or bench.work) / "tokens"
+        store = TokenStore.of(texts.corpus, model.tokenizer, root, bench.progress)
+        return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed)
+    side = texts.train if settings.patience is None else texts.choosing()[0]
+    encoded = encode(model.task, model.tokenizer, side if labelled else _bare(side), limit, model.labels, texts.name)
+    return Rows(encoded.rows, encoded.labels)
 
 
 def _objective(
@@ -199,15 +212,7 @@ def _bare(split: Split) -> Split:
     return replace(split, labels=None)
 
 
-def _sentence(
-    rows: Rows,
-    num_labelled: int,
-    epochs: float,
-    dtype: torch.dtype,
-    weights: Weights,
-    settings: Distill,
-    task: str,
-) -> str:
+def _sentence(rows: Rows | Packed, epochs: float, dtype: torch.dtype, weights: Weights, task: str) -> str:
     """What was trained, for the report."""
     parts = {
         "soft": weights.soft,
@@ -220,7 +225,11 @@ def _sentence(
     shown = ", ".join(
         f"{name} {value:g}" for name, value in parts.items() if value or name in ("soft", "task", "hidden")
     )
-    labelled = f", {num_labelled} of them labelled" if weights.task and task not in ("mlm", "embedding") else ""
+    labelled = ""
+    if isinstance(rows, Packed):
+        labelled = ", packed to full length"
+    elif weights.task and task not in ("mlm", "embedding"):
+        labelled = f", {sum(label is not None for label in rows.labels)} of them labelled"
     return (
         f"trained {epochs:g} epochs of {len(rows)} rows ({sum(rows.lengths)} tokens){labelled}, "
         f"{str(dtype).removeprefix('torch.')} arithmetic, learning rate {weights.learning_rate:g}, "
