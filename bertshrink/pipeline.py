@@ -23,8 +23,8 @@ import bertshrink
 from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
-from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_facts
 from bertshrink.model.encoder import quiet_libraries
+from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_facts
 from bertshrink.model.files import write_text
 from bertshrink.model.labels import check_texts
 from bertshrink.model.proof import describe, folder_key, load_model, prove
@@ -173,12 +173,16 @@ class _Run:
         """The recipe's texts, read once."""
         if self.plan.data is None:
             return None
-        from bertshrink.model.corpus import is_corpus, load_corpus
-        from bertshrink.model.texts import load
+        from bertshrink.model.corpus import read_texts
 
         self.progress.log(f"reading {self.plan.data.path or self.plan.data.train}")
-        is_stream = self.plan.task == "mlm" and is_corpus(self.plan.data)
-        texts = load_corpus(self.plan.data) if is_stream else load(self.plan.data)
+        texts = read_texts(self.plan.data, self.plan.task)
+        return texts if self.plan.num_leading else self._as_read(texts)
+
+    def _as_read(self, texts: Texts) -> Texts:
+        """What a model that is made smaller learns from: a sentence encoder reads the two texts of a pair apart, though
+        it was fine-tuned on pairs.
+        """
         return texts.apart() if self.plan.task == "embedding" else texts
 
     @property
@@ -283,10 +287,13 @@ class _Run:
         self.progress.log(f"{stage.name}: {technique.label()}")
         began = time.monotonic()
         model = before.load() if technique.takes is not None else None
+        texts = self.texts
+        if texts is not None and not technique.makes_teacher:
+            texts = self._as_read(texts)
         bench = Workbench(
-            texts=self.texts,
+            texts=texts,
             task=self.plan.task,
-            choose=self._choose(),
+            choose=self._choose(texts),
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=self.store.work(stage.name, key),
             cache=self.store.folder.parent / ".cache",
@@ -312,7 +319,8 @@ class _Run:
             own.path, own.notes, own.history = stage.name, bench.notes, bench.history
             own.seconds = round(time.monotonic() - began, 3)
             beside = [self._baseline(bench.work, stage, name, label, m) for name, label, m in bench.baselines]
-            own.notes += [note for other in beside if (note := self._gap(own, other)) is not None]
+            metric = TASKS[self.plan.task].headline
+            own.notes += [note for other in beside if (note := self.report.gap(own, other, metric)) is not None]
             return {"snapshots": [s.model_dump(mode="json") for s in (own, *beside)]}
 
         card = self.store.save(stage.name, key, fill)
@@ -323,14 +331,14 @@ class _Run:
         assert self.reference is not None
         return self.reference.load()
 
-    def _choose(self) -> Callable[[Model], float] | None:
+    def _choose(self, texts: Texts | None) -> Callable[[Model], float] | None:
         """What early stopping asks of a model; None where there is nothing to ask about."""
-        if self.texts is None:
+        if texts is None:
             return None
         from bertshrink.meters.quality import chooser
 
         teacher = self.reference.load() if self.reference is not None else None
-        return chooser(teacher, self.texts, self.max_length, self.recipe.seed)
+        return chooser(teacher, texts, self.max_length, self.recipe.seed)
 
     def _teacher(self) -> Any:
         from bertshrink.model.encoder import Encoder
@@ -348,18 +356,6 @@ class _Run:
         snapshot = self._snapshot(model, folder, f"{stage.name}/{name}", label, "baseline")
         shutil.rmtree(folder)
         return snapshot
-
-    def _gap(self, own: Snapshot, other: Snapshot) -> str | None:
-        """How much of what `other` lacks to the reference the stage's result makes good, in the task's headline
-        metric.
-        """
-        metric = TASKS[self.plan.task].headline
-        found = [snapshot.find(metric) for snapshot in (self.report.reference, own, other)]
-        values = [m.value for m in found if m is not None]
-        if len(values) < 3 or values[0] <= values[2]:
-            return None
-        share = (values[1] - values[2]) / (values[0] - values[2])
-        return f"it closes {100 * share:.1f} % of the gap in {metric} between `{other.label}` and the reference"
 
     def _compared(self, name: str) -> None:
         folder = sources.fetch(name, self.recipe.place("compare"))

@@ -19,7 +19,7 @@ from typing import Any
 from bertshrink.errors import RequestError
 from bertshrink.model.reading import find_files
 from bertshrink.model.source import local_path
-from bertshrink.model.texts import DataSettings, Split, Texts
+from bertshrink.model.texts import DataSettings, Split, Texts, load
 
 KINDS = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 DEV_TEXTS = 2000
@@ -104,6 +104,11 @@ def is_corpus(settings: DataSettings) -> bool:
     path = local_path(name)
     files = find_files(path, "train") if path.is_dir() else [path] if path.is_file() else []
     return bool(files) and all(file.suffix.lower() == ".txt" for file in files)
+
+
+def read_texts(settings: DataSettings, task: str) -> Texts:
+    """The data as a task reads it: running text for masked tokens as a stream, all else whole; errors as there."""
+    return load_corpus(settings) if task == "mlm" and is_corpus(settings) else load(settings)
 
 
 def load_corpus(settings: DataSettings) -> Texts:

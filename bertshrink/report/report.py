@@ -84,6 +84,17 @@ class Report(_Record):
         """The model that everything is compared with."""
         return next(s for s in self.snapshots if s.role == "reference")
 
+    def gap(self, own: Snapshot, other: Snapshot, metric: str) -> str | None:
+        """How much of what `other` lacks to the reference `own` makes good, as a sentence; None where it lacks
+        nothing.
+        """
+        found = [snapshot.find(metric) for snapshot in (self.reference, own, other)]
+        values = [m.value for m in found if m is not None]
+        if len(values) < 3 or values[0] <= values[2]:
+            return None
+        share = (values[1] - values[2]) / (values[0] - values[2])
+        return f"it closes {100 * share:.1f} % of the gap in {metric} between `{other.label}` and the reference"
+
     def columns(self) -> list[tuple[str, Conditions]]:
         """Each distinct (metric, conditions without the engine and precision) in the order first seen."""
         seen: dict[tuple[str, Conditions], None] = {}
