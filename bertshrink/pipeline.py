@@ -14,7 +14,7 @@ import datetime
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +24,19 @@ from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
 from bertshrink.model.encoder import quiet_libraries
-from bertshrink.model.facts import ARTIFACT_CARD, Facts, check_weights, read_facts
+from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts
 from bertshrink.model.files import write_text
 from bertshrink.model.labels import check_texts
 from bertshrink.model.proof import describe, folder_key, load_model, prove
+from bertshrink.model.standing import Standing
 from bertshrink.model.store import Store, Target, fingerprint
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan, PlannedStage
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.report import Report, Snapshot
-from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.base import Technique, Workbench
+from bertshrink.training import processes
 
 if TYPE_CHECKING:
     from bertshrink.meters.exam import Exam
@@ -62,24 +64,6 @@ class Finished:
     key: str
 
 
-@dataclass
-class _Standing:
-    """A model of the run: where it lies, what decides it, and itself once something needs it."""
-
-    name: str
-    folder: Path
-    key: str
-    facts: Facts | None = None
-    source: str | None = None
-    loaded: Model | None = field(default=None, repr=False)
-
-    def load(self) -> Model:
-        """The model, loaded once."""
-        if self.loaded is None:
-            self.loaded = load_model(self.folder, self.facts, self.source)
-        return self.loaded
-
-
 def run(plan: Plan, progress: Progress, runs: Path, command: str, target: Target | None = None) -> Finished:
     """Carry a plan out.
 
@@ -95,7 +79,9 @@ def run(plan: Plan, progress: Progress, runs: Path, command: str, target: Target
     """
     store = Store(runs / plan.recipe.name)
     work = _Run(plan, progress, store, command)
-    work.prepare(target)
+    work.prepare(target if processes.is_main() else None)
+    if not processes.is_main():
+        return work.follow()
     with store.locked():
         return work.go()
 
@@ -108,8 +94,8 @@ class _Run:
         self.recipe = plan.recipe
         self.progress = progress
         self.store = store
-        self.standing: list[_Standing] = []
-        self.reference: _Standing | None = None
+        self.standing: list[Standing] = []
+        self.reference: Standing | None = None
         self.keys: list[str] = []
         self.report = Report(
             name=self.recipe.name,
@@ -134,12 +120,12 @@ class _Run:
             target.check(self.keys[-1], self.store.folder)
         leading = self.plan.num_leading
         if self.recipe.model is None:
-            self.standing.append(_Standing(REFERENCE, Path(), self.keys[0]))
+            self.standing.append(Standing(REFERENCE, Path(), self.keys[0]))
             return
         folder = self._folder
         task = "auto" if leading else self.plan.task
         facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, task)
-        first = _Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
+        first = Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
         self.standing.append(first)
         if not leading:
             self.reference = first
@@ -168,6 +154,19 @@ class _Run:
         last = self.store.stage(self.plan.stages[-1].name) if self.plan.stages else None
         return Finished(self.report, self.store.folder, last, self.keys[-1])
 
+    def follow(self) -> Finished:
+        """What every process but the first one does: its share of each training, and nothing else."""
+        quiet_libraries()
+        for stage, key in zip(self.plan.stages, self.keys[1:], strict=True):
+            technique = stage.technique
+            if processes.from_main(False) and technique.trains:
+                before = self.standing[-1]
+                model = before.load().copy() if technique.takes is not None else None
+                technique(model, self._bench(technique, self.store.work_folder(stage.name, key)))
+            processes.from_main(None)  # until it is stored
+            self._stand(Standing(stage.name, self.store.stage(stage.name), key))
+        return Finished(self.report, self.store.folder, None, self.keys[-1])
+
     @cached_property
     def texts(self) -> Texts | None:
         """The recipe's texts, read once."""
@@ -179,11 +178,9 @@ class _Run:
         texts = read_texts(self.plan.data, self.plan.task)
         return texts if self.plan.num_leading else self._as_read(texts)
 
-    def _as_read(self, texts: Texts) -> Texts:
-        """What a model that is made smaller learns from: a sentence encoder reads the two texts of a pair apart, though
-        it was fine-tuned on pairs.
-        """
-        return texts.apart() if self.plan.task == "embedding" else texts
+    def _as_read(self, texts: Texts | None) -> Texts | None:
+        """What models are compared on: a sentence encoder, fine-tuned on pairs maybe, reads the two texts apart."""
+        return texts.apart() if texts is not None and self.plan.task == "embedding" else texts
 
     @property
     def max_length(self) -> int | None:
@@ -193,11 +190,12 @@ class _Run:
     @cached_property
     def exam(self) -> Exam | None:
         """The dev texts, prepared when the first model is to be judged."""
-        if self.texts is None or not self.recipe.measure.quality:
+        texts = self._as_read(self.texts)
+        if texts is None or not self.recipe.measure.quality:
             return None
         from bertshrink.meters.quality import prepare
 
-        return prepare(self._reference_model(), self.texts, self.max_length, self.recipe.seed)
+        return prepare(self._reference_model(), texts, self.max_length, self.recipe.seed)
 
     def _quality(self, model: Model) -> list[Measurement]:
         """A model's figures; the reference sits first, once, whoever is asked about."""
@@ -271,36 +269,22 @@ class _Run:
         """Take the stage as finished, or make, prove, measure and store it."""
         before = self.standing[-1]
         card = self.store.finished(stage.name, key)
+        processes.from_main(card is None)
         made = None
         if card is None:
             card, made = self._make(stage, before, key)
         else:
             self.progress.log(f"{stage.name}: found finished")
-        standing = _Standing(stage.name, self.store.stage(stage.name), key, loaded=made)
-        self.standing.append(standing)
-        if len(self.standing) - 1 == self.plan.num_leading:
-            self.reference = standing
+        processes.from_main(None)
+        self._stand(Standing(stage.name, self.store.stage(stage.name), key, loaded=made))
         self.report.snapshots += [Snapshot.model_validate(entry) for entry in card["snapshots"]]
 
-    def _make(self, stage: PlannedStage, before: _Standing, key: str) -> tuple[dict[str, Any], Model]:
+    def _make(self, stage: PlannedStage, before: Standing, key: str) -> tuple[dict[str, Any], Model]:
         technique = stage.technique
         self.progress.log(f"{stage.name}: {technique.label()}")
         began = time.monotonic()
         model = before.load() if technique.takes is not None else None
-        texts = self.texts
-        if texts is not None and not technique.makes_teacher:
-            texts = self._as_read(texts)
-        bench = Workbench(
-            texts=texts,
-            task=self.plan.task,
-            choose=self._choose(texts),
-            teacher=self._teacher() if "teacher" in technique.needs() else None,
-            work=self.store.work(stage.name, key),
-            cache=self.store.folder.parent / ".cache",
-            seed=self.recipe.seed,
-            max_length=self.max_length,
-            progress=self.progress,
-        )
+        bench = self._bench(technique, self.store.work(stage.name, key))
         made = technique(model.copy() if model is not None else None, bench)
         stored: dict[str, Model] = {}
 
@@ -311,7 +295,7 @@ class _Run:
             )
             is_reference = len(self.standing) == self.plan.num_leading
             if is_reference:
-                self.reference = _Standing(stage.name, folder, key, loaded=stored["model"])
+                self.reference = Standing(stage.name, folder, key, loaded=stored["model"])
             role = "reference" if is_reference else "stage"
             own = self._snapshot(stored["model"], folder, stage.name, technique.label(), role)
             own.technique, own.paper = technique.name, technique.paper
@@ -325,6 +309,26 @@ class _Run:
 
         card = self.store.save(stage.name, key, fill)
         return card, load_model(self.store.stage(stage.name)) if technique.gives == "artifact" else stored["model"]
+
+    def _stand(self, standing: Standing) -> None:
+        """A stage's result becomes what the next one takes, and maybe what all others are compared with."""
+        self.standing.append(standing)
+        if len(self.standing) - 1 == self.plan.num_leading:
+            self.reference = standing
+
+    def _bench(self, technique: Technique, work: Path) -> Workbench:
+        texts = self.texts if technique.makes_teacher else self._as_read(self.texts)
+        return Workbench(
+            texts=texts,
+            task=self.plan.task,
+            choose=self._choose(texts),
+            teacher=self._teacher() if "teacher" in technique.needs() else None,
+            work=work,
+            cache=self.store.folder.parent / ".cache",
+            seed=self.recipe.seed,
+            max_length=self.max_length,
+            progress=self.progress,
+        )
 
     def _reference_model(self) -> Model:
         """The model that all others are compared with."""
@@ -363,7 +367,7 @@ class _Run:
         unique = next(n for n in (name, *(f"{name} ({i})" for i in range(2, 100))) if n not in taken)
         is_artifact = (folder / ARTIFACT_CARD).is_file()
         facts = None if is_artifact else read_facts(folder, self.recipe.task)
-        standing = _Standing(unique, folder, folder_key(folder, self.recipe.task), facts, name)
+        standing = Standing(unique, folder, folder_key(folder, self.recipe.task), facts, name)
         self.standing.append(standing)
         self.report.snapshots.append(self._snapshot(standing.load(), folder, unique, unique, "compared"))
 

@@ -18,6 +18,7 @@ import bertshrink
 from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
 from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
+from bertshrink.training.processes import is_main
 
 BUG = 70
 STOPPED = 128 + 2
@@ -94,6 +95,8 @@ def _tell(error: BertshrinkError) -> None:
 
 
 def _print_error(what: str, where: str | None, hint: str | None) -> None:
+    if not is_main():
+        return  # the first of several processes says it
     lines = [f"error: {what}"]
     if where:
         lines.append(f"  --> {where}")

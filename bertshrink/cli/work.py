@@ -14,6 +14,7 @@ from bertshrink.errors import MissingPart, RequestError
 from bertshrink.recipe.plan import prove
 from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
+from bertshrink.training.processes import is_main
 
 if TYPE_CHECKING:
     from bertshrink.report.report import Report
@@ -47,7 +48,9 @@ def carry_out(
 
     target = Target(output, force) if output is not None else None
     command = shlex.join(["bertshrink", *sys.argv[1:]])
-    finished = run(plan, make_progress(quiet), runs, command, target)
+    finished = run(plan, make_progress(quiet or not is_main()), runs, command, target)
+    if not is_main():
+        return 0
     page = _draw(finished.report, finished.folder)
     if target is not None and finished.model is not None:
         from bertshrink.report.render import markdown

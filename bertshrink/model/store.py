@@ -73,9 +73,13 @@ class Store:
         """The folder of a stage."""
         return self.folder / name
 
+    def work_folder(self, name: str, key: str) -> Path:
+        """Where `work` is."""
+        return self.folder / ".work" / name / key
+
     def work(self, name: str, key: str) -> Path:
         """A folder for an unfinished stage's checkpoints; those of another fingerprint are cleared."""
-        folder = self.folder / ".work" / name / key
+        folder = self.work_folder(name, key)
         with output_errors(folder):
             if folder.parent.is_dir():
                 for other in folder.parent.iterdir():

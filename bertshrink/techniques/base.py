@@ -86,6 +86,8 @@ class Technique(BaseModel, ABC):
     paper: ClassVar[str]
     takes: ClassVar[Kind | None]
     gives: ClassVar[Kind]
+    trains: ClassVar[bool] = False
+    """Whether it trains, which several processes can do together."""
     makes_teacher: ClassVar[bool] = False
     """Whether it makes the model that others are compared with, instead of making that one smaller."""
 

@@ -118,12 +118,15 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         student: Any = job.objective.student
         student.gradient_checkpointing_enable({"use_reentrant": False})
     folder = work / CHECKPOINTS
+    if processes.is_main():
+        newest_checkpoint(folder)  # deletes what does not count, before anyone looks
+    processes.from_main(None)
     outcome = Outcome()
     for attempt in (0, 1):
         try:
             return _attempt(job, settings, folder, seed, progress, outcome)
         except GoBack as failure:
-            start = newest_checkpoint(folder, delete=processes.is_main())
+            start = newest_checkpoint(folder, delete=False)
             rollbacks = _rollbacks(folder)
             if start is None or rollbacks or attempt:
                 raise CheckFailed(
@@ -132,6 +135,7 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
                     hint=_DIVERGED,
                 ) from None
             _write_rollbacks(folder, rollbacks + 1)
+            processes.from_main(None)
             progress.log(f"no finite loss {settings.max_bad_steps} times in a row: back to step {step_of(start)}")
     raise AssertionError("two attempts end in an outcome or an error")
 
@@ -146,7 +150,7 @@ def _attempt(
     num_steps = max(1, math.ceil(job.epochs * steps_an_epoch))
     tenth = max(1, math.ceil(num_steps / 10))
     num_tokens = job.epochs * sum(job.rows.lengths)
-    start = newest_checkpoint(folder, delete=processes.is_main())
+    start = newest_checkpoint(folder, delete=False)
     done = step_of(start) if start is not None else 0
     if start is not None:
         progress.log(f"going on from step {done} of {num_steps}")
@@ -354,6 +358,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         if folder.is_dir() and self.args.should_save:
             shutil.rmtree(folder)  # what a killed run left
+        self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:

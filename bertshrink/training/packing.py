@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from bertshrink.errors import RequestError
 from bertshrink.model.files import MANIFEST, new_folder
 from bertshrink.progress import Progress
+from bertshrink.training import processes
 from bertshrink.training.batching import Item
 
 if TYPE_CHECKING:
@@ -71,9 +72,10 @@ class TokenStore:
         cut_by = hashlib.sha256(str(tokenizer.backend_tokenizer.to_str()).encode()).hexdigest()
         key = hashlib.sha256(f"{VERSION} {corpus.fingerprint} {cut_by}".encode()).hexdigest()[:24]
         folder = root / key
-        if not (folder / MANIFEST).is_file():
+        if processes.is_main() and not (folder / MANIFEST).is_file():
             with new_folder(folder, replace=True) as scratch:
                 _fill(scratch, corpus, tokenizer, progress)
+        processes.from_main(None)  # until it is there
         return cls(folder)
 
     @property

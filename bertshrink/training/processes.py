@@ -8,7 +8,7 @@ the average count of all processes: the average of those gradients is then the g
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,33 +30,35 @@ def is_main() -> bool:
 
 
 def mean_over(total: Tensor, count: Tensor) -> Tensor:
-    """`total` (a sum over `count` things of this process) over the processes' average count, at least 1."""
+    """`total` (a sum over `count` things of this process) over the processes' average count, at least 1 in all."""
     import torch
 
     if world_size() > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
         everywhere = count.detach().float().clone()
         torch.distributed.all_reduce(everywhere)
-        return total / (everywhere / world_size()).clamp(min=1.0 / world_size())
+        return total / (everywhere.clamp(min=1.0) / world_size())
     return total / count.clamp(min=1)
 
 
-def everywhere(flag: bool) -> bool:
-    """Whether any process says so; every process must ask."""
+def from_main(value: Any) -> Any:
+    """What the first process says; all processes must ask, and none goes on before it has spoken."""
+    if world_size() == 1:
+        return value
+    import torch
+    from accelerate import PartialState
+
+    PartialState()  # joins the processes
+    box = [value]
+    torch.distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so; all processes must ask."""
+    if world_size() == 1:
+        return flag
     import torch
 
-    if world_size() > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
-        found: list[bool] = [False] * world_size()
-        torch.distributed.all_gather_object(found, flag)
-        return any(found)
-    return flag
-
-
-def from_main(value: float) -> float:
-    """The main process's value; every process must ask."""
-    import torch
-
-    if world_size() > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
-        box = [value]
-        torch.distributed.broadcast_object_list(box)
-        return box[0]
-    return value
+    found: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(found, flag)
+    return any(found)

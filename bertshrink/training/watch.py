@@ -77,7 +77,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Keep a step without finite gradients away from weights and moments."""
-        bad = processes.everywhere(not self.is_finite)
+        bad = processes.any_of(not self.is_finite)
         self.is_finite = True
         if not bad:
             self.num_in_a_row = 0
@@ -97,7 +97,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             self._judge(step)
             if is_hopeless(state.log_history, self.settings):
                 control.should_training_stop = control.should_save = True
-        if processes.everywhere(self.stops.number is not None):
+        if processes.any_of(self.stops.number is not None):
             if self.stops.number is None:
                 self.stops.number = 15  # another process heard it
             control.should_training_stop = control.should_save = True

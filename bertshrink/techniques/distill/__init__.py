@@ -98,6 +98,7 @@ class Distill(TrainingSettings, Technique):
     paper: ClassVar[str] = "arXiv:1910.01108"
     takes: ClassVar[Kind | None] = "encoder"
     gives: ClassVar[Kind] = "encoder"
+    trains: ClassVar[bool] = True
 
     layers: int | None = Field(None, description="layers that the student keeps; none given: it keeps its depth")
     keep: Literal["every-other", "uniform", "first", "last", "distilbert", "auto"] | tuple[int, ...] = Field(

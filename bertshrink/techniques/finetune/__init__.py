@@ -55,6 +55,7 @@ class Finetune(TrainingSettings, Technique):
     paper: ClassVar[str] = "arXiv:1810.04805"
     takes: ClassVar[Kind | None] = "encoder"
     gives: ClassVar[Kind] = "encoder"
+    trains: ClassVar[bool] = True
     makes_teacher: ClassVar[bool] = True
 
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")

@@ -41,6 +41,7 @@ class Pretrain(TrainingSettings, Technique):
     paper: ClassVar[str] = "arXiv:1810.04805"
     takes: ClassVar[Kind | None] = None
     gives: ClassVar[Kind] = "encoder"
+    trains: ClassVar[bool] = True
     makes_teacher: ClassVar[bool] = True
 
     family: Literal["bert", "roberta", "distilbert", "albert"] = Field("bert", description="architecture")
