@@ -182,7 +182,7 @@ def _attempt(
     if stops.number is not None:
         raise stops.error(trainer.state.global_step)
     if settings.patience is not None:
-        _restore_best(job.objective, folder, history, outcome)
+        _restore_best(job.objective, folder, history, num_steps, outcome)
     outcome.history = [_numbers(entry) for entry in history if "loss" in entry or "judged" in entry]
     skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
     if skipped >= num_steps:
@@ -213,14 +213,16 @@ def _numbers(entry: dict[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
 
 
-def _restore_best(objective: nn.Module, folder: Path, history: list[dict[str, Any]], outcome: Outcome) -> None:
+def _restore_best(
+    objective: nn.Module, folder: Path, history: list[dict[str, Any]], num_steps: int, outcome: Outcome
+) -> None:
     """Load the weights that judged best, and say when that was."""
     step, value = best_of(history)
     best = folder / f"best-{step}"
     if is_whole(best):
         safetensors.torch.load_model(objective, best / WEIGHTS)
     last = max(int(entry["step"]) for entry in history if "judged" in entry)
-    stopped = f"; training stopped at step {last}" if last > step else ""
+    stopped = f"; training stopped at step {last} of {num_steps}" if last < num_steps else ""
     outcome.notes.append(
         f"the weights of step {step} judged best on the texts kept for choosing ({value:.4f}){stopped}"
     )

@@ -94,7 +94,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         """Judge when it is time, and end when a signal came or nothing is gained any more."""
         step = state.global_step
         if self.judge is not None and (step % self.judge_steps == 0 or step == state.max_steps):
+            wants_log = control.should_log
             self._judge(step)
+            control.should_log = wants_log  # Trainer takes the judgement for the entry that was due
             if is_hopeless(state.log_history, self.settings):
                 control.should_training_stop = control.should_save = True
         if processes.any_of(self.stops.number is not None):
