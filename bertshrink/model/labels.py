@@ -4,6 +4,7 @@
     multi-label           a tuple of names            -> tuple of 0.0 and 1.0, one per class
     regression            a number                    -> float
     token-classification  a tuple of tags, one a word -> tuple of ints
+    question-answering    a tuple of (answer, first character), empty for none: left as it is
 
 A row whose label is None is unlabelled and stays None: a teacher's soft targets need no label.
 """
@@ -19,6 +20,16 @@ from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.model.texts import Texts
+
+
+class LabelsDiffer(RequestError):
+    """The data has labels that a model has not.
+
+    Attributes:
+        strange: those labels.
+    """
+
+    strange: list[str]
 
 
 def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_names: Sequence[str] = ()) -> list[int]:
@@ -48,12 +59,14 @@ def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_n
         return [numbers[text] for text in texts]
     seen = sorted(set(texts))
     strange = [text for text in seen if text.casefold() not in by_name and text not in numbers] or seen
-    raise RequestError(
+    differ = LabelsDiffer(
         f"the data's labels do not match the teacher's: `{'`, `'.join(strange[:5])}` in the data, "
         f"`{'`, `'.join(labels[:10])}` in the teacher",
         where=where,
         hint=f"name the label column with `label:` under `data:`, or use the teacher's names or 0..{len(labels) - 1}",
     )
+    differ.strange = strange
+    raise differ
 
 
 def match_labels(
@@ -93,11 +106,23 @@ def match_labels(
     elif task == "regression":
         found = [_score(value, i, where) for i, value in zip(at, known, strict=True)]
     else:
+        if task == "question-answering":
+            _check_answers(at, known, where)
         found = known
     whole: list[Any] = [None] * len(values)
     for i, value in zip(at, found, strict=True):
         whole[i] = value
     return whole
+
+
+def _check_answers(rows: Sequence[int], values: Sequence[Any], where: str) -> None:
+    for row, value in zip(rows, values, strict=True):
+        if not isinstance(value, tuple | list) or not all(isinstance(one, tuple | list) for one in value):
+            raise RequestError(
+                f"row {row + 1} is labelled `{value}`, and `question-answering` needs answers, with where they start",
+                where=where,
+                hint="give SQuAD files, or choose another task with `--task`",
+            )
 
 
 def _score(value: Any, row: int, where: str) -> float:
@@ -156,6 +181,12 @@ def labels_of(texts: Texts, task: str) -> tuple[str, ...]:
     if texts.train.label_names:
         return texts.train.label_names
     if task == "classification":
+        if any(isinstance(value, float) and not value.is_integer() for value in values):
+            raise RequestError(
+                f"the rows of `{texts.name}` are labelled with scores such as {values[0]}, and `classification` learns "
+                "classes",
+                hint="name the task with `--task regression`",
+            )
         if any(isinstance(value, tuple | list) for value in values):
             raise RequestError(
                 f"the rows of `{texts.name}` have several labels each, and `classification` learns one",
@@ -170,6 +201,9 @@ def labels_of(texts: Texts, task: str) -> tuple[str, ...]:
             f"the rows of `{texts.name}` have one label each, and `{task}` learns a list of them",
             hint="name the task with `--task classification`",
         )
+    if task == "token-classification":  # an I- tag may be so rare that it comes in one side alone
+        for split in (texts.dev, texts.test):
+            values += [value for value in (split.labels if split is not None else None) or () if value is not None]
     names = {str(label) for value in values for label in value}
     return tuple(sorted(names, key=lambda tag: (tag != "O", tag[2:], tag) if task == "token-classification" else tag))
 
@@ -186,15 +220,45 @@ def check_texts(texts: Texts, task: str, labels: Sequence[str] | None, *, needs_
     Raises:
         RequestError: they are not, or one is not the model's; the message names both sides' labels.
     """
-    if task == "mlm" or (task == "embedding" and labels is not None):
+    if task == "embedding" and labels is None:
+        _check_pairs(texts)
+    if task in ("mlm", "embedding"):
         return
     if needs_labels:
         from bertshrink.model.texts import check_labels
 
         check_labels(texts, task)
-    if task == "embedding":
-        return
     known = labels_of(texts, task) if labels is None and TASKS[task].has_labels else labels or ()
-    for split in (texts.train, texts.dev, texts.test):
-        if split is not None and split.labels is not None:
+    for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
+        if split is None or split.labels is None:
+            continue
+        try:
             match_labels(task, split.labels, known, texts.name, split.label_names)
+        except LabelsDiffer as error:
+            if labels is not None:
+                raise
+            raise RequestError(
+                f"the {side} side of `{texts.name}` has labels that its train side has not: "
+                f"`{'`, `'.join(error.strange[:5])}`; there are `{'`, `'.join(known[:10])}`",
+                where=error.where,
+                hint="mend the labels, or give a train side with every label",
+            ) from None
+
+
+def _check_pairs(texts: Texts) -> None:
+    """Prove that a sentence encoder can be fine-tuned on the data: on pairs with scores, or on pairs that belong
+    together.
+    """
+    train = texts.train
+    if train.pairs is None:
+        raise RequestError(
+            f"a sentence encoder is fine-tuned on pairs of texts, and the train side of `{texts.name}` has none",
+            hint="name the column of the second texts with `pair:` under `data:`, or another task with `--task`",
+        )
+    if train.labels is not None and not train.is_scored:
+        shown = next(value for value in train.labels if value is not None)
+        raise RequestError(
+            f"the pairs of `{texts.name}` are labelled with classes such as `{shown}`, which are no scores",
+            hint="give pairs with a column of numbers such as STS-B's `score`, pairs without labels that belong "
+            "together, or name another task with `--task`",
+        )

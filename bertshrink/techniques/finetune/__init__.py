@@ -1,12 +1,14 @@
 """Fine-tuning: the teacher of a task, made from any encoder.
 
     base weights of the model + a new head        (the model's own head where it has one for this task and these labels)
-    loss = the task's own (`training.losses`); embedding: squared error of the cosine of scored pairs
+    loss = the task's own (`training.losses`)
+    embedding: squared error of the cosine of pairs with scores                            arXiv:1908.10084
+               pairs without scores: cross-entropy of each text's partner among the batch  arXiv:1705.00652
 
 The labels are the data's, in the order in which the data numbers them or sorted by name. Rates and epochs follow the
 BERT paper's advice (arXiv:1810.04805, appendix A.3: 2 to 4 epochs, 2e-5 to 5e-5), higher for the small encoders that
-this tool is mostly given: where the width is below 768 the rate is doubled (benchmarks/LOG.md). Pairs of sentence
-encoders: Sentence-BERT, arXiv:1908.10084.
+this tool is mostly given: where the width is below 768 the rate is doubled (benchmarks/LOG.md). Left out: wrong
+partners chosen beforehand; pairs learn from those of their own batch alone.
 """
 
 from __future__ import annotations
@@ -66,8 +68,8 @@ class Finetune(TrainingSettings, Technique):
         return frozenset({"train", "dev"})
 
     def needs_labels(self, task: str) -> bool:
-        """Every task but the masked tokens' learns from labels."""
-        return task != "mlm"
+        """Every task learns from labels but masked tokens and pairs of texts."""
+        return task not in ("mlm", "embedding")
 
     def label(self) -> str:
         """The stage in a few words."""

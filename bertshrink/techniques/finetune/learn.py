@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -13,15 +14,19 @@ from bertshrink.errors import RequestError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
 from bertshrink.model.facts import Pooling
-from bertshrink.model.labels import labels_of
+from bertshrink.model.labels import labels_of, match_classes
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.finetune import Finetune
 from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.loop import Job, arithmetic, train
-from bertshrink.training.losses import squared_error, task_loss
+from bertshrink.training.losses import cross_entropy, squared_error, task_loss
 from bertshrink.training.masking import Masker
+from bertshrink.training.packing import Packed, TokenStore
+
+PARTNER_SCALE = 20.0
+"""What cosines are multiplied by before the softmax over a batch: between -1 and 1 it would stay flat."""
 
 
 def with_head(model: Encoder, bench: Workbench) -> Encoder:
@@ -33,32 +38,31 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
     texts = _texts(bench)
     task = TASKS[bench.task]
     labels = labels_of(texts, bench.task) if task.has_labels else ()
-    if model.task == bench.task and model.labels == labels:
-        bench.note("the model's own head was kept")
+    if model.task == bench.task and has_classes(model, labels):
+        if model.task not in ("embedding", "mlm"):
+            bench.note("the model's own head was kept")
         return model
     import transformers
 
     base = model.model if model.task == "embedding" else getattr(model.model, model.anatomy.base)
     config = copy.deepcopy(model.model.config)
+    config.num_labels = 1 if task.name == "regression" else 2  # also what transformers sizes the head for answers by
     if task.has_labels:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
-    elif task.name == "regression":
-        config.num_labels = 1
-    if task.auto_class == TASKS["classification"].auto_class:
-        config.problem_type = task.problem
+    config.problem_type = task.problem
     torch.manual_seed(bench.seed)
     made: Any = getattr(transformers, task.auto_class).from_config(config)
     target = made if task.name == "embedding" else getattr(made, model.anatomy.base)
     missing = target.load_state_dict(base.state_dict(), strict=False).missing_keys
     made.tie_weights()
     config.architectures = [type(made).__name__]
-    fresh = f", and {len(missing)} weights of its pooler" if missing else ""
-    new_head = "" if task.name == "embedding" else f"a new head for {bench.task}"
+    fresh = f"; the {len(missing)} weights of the pooler are new, too" if missing else ""
+    new_head = "the model" if task.name == "embedding" else f"a new head for {bench.task}"
     if labels:
         shown = ", ".join(labels[:6]) + (", ..." if len(labels) > 6 else "")
         new_head += f" with {len(labels)} labels ({shown})"
-    bench.note(f"{new_head or 'the model'} stands on the weights of `{model.source}`{fresh}")
+    bench.note(f"{new_head} stands on the weights of `{model.source}`{fresh}")
     pooling = (model.pooling or Pooling()) if task.name == "embedding" else None
     keeps_layout = task.name == "embedding"
     return Encoder(
@@ -70,6 +74,15 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
         pooling,
         model.sentence_folder if keeps_layout else None,
     )
+
+
+def has_classes(model: Encoder, labels: tuple[str, ...]) -> bool:
+    """Whether a model's own classes are those of the data, in whatever order: then its head can go on with them."""
+    try:
+        match_classes(model.labels, labels, model.source)
+    except RequestError:
+        return False
+    return True
 
 
 def _own_limit(model: Encoder) -> int:
@@ -86,6 +99,8 @@ class Task(nn.Module):
         student: stock transformers; what is trained.
         task: a name in `TASKS`.
         pooling: for embedding.
+
+    Pairs of texts (two rows each) without scores learn to find each other in their batch (`in_batch`).
     """
 
     def __init__(self, student: nn.Module, task: str, pooling: Pooling | None) -> None:
@@ -103,6 +118,8 @@ class Task(nn.Module):
             assert self.pooling is not None
             vectors = pool(out.last_hidden_state.float(), batch["attention_mask"], self.pooling.mode, True)
             first, second = vectors[0::2], vectors[1::2]
+            if torch.isnan(labels).all():
+                return in_batch(first, second), {}
             return squared_error((first * second).sum(dim=-1), labels), {}
         outputs = {name: out[name] for name in TASKS[self.task].outputs}
         if self.task == "mlm":
@@ -111,8 +128,19 @@ class Task(nn.Module):
         return task_loss(self.task, outputs, labels), {}
 
 
+def in_batch(first_BH: Tensor, second_BH: Tensor) -> Tensor:
+    """Cross-entropy of each text's own partner among the second texts of the batch, which are its wrong answers.
+
+    Args:
+        first_BH: unit vectors.
+        second_BH: of their partners.
+    """
+    scores_BB = first_BH @ second_BH.T * PARTNER_SCALE
+    return cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
+
+
 class PairCollator:
-    """Scored pairs as rows one after the other, and the cosine that each pair shall have.
+    """Pairs as rows one after the other, and the cosine that each pair shall have (NaN: it has no score).
 
     Args:
         pad_id: of the tokenizer.
@@ -126,7 +154,8 @@ class PairCollator:
     def __call__(self, items: list[Any]) -> dict[str, Tensor]:
         """A batch of twice as many rows as pairs."""
         both = [side for item in items for side in (item, (self.second.rows[item[2]], None, item[2], 0))]
-        return self.plain(both) | {"labels": torch.tensor([float(label) for _, label, *_ in items])}
+        wanted = [math.nan if label is None else float(label) for _, label, *_ in items]
+        return self.plain(both) | {"labels": torch.tensor(wanted)}
 
 
 def learn(model: Encoder, settings: Finetune, bench: Workbench) -> Encoder:
@@ -136,19 +165,8 @@ def learn(model: Encoder, settings: Finetune, bench: Workbench) -> Encoder:
         CheckFailed: training diverged.
         RequestError: labels that are none for the task.
     """
-    texts, task = _texts(bench), model.task
-    side = texts.train if settings.patience is None else texts.choosing()[0]
-    limit = min(bench.max_length or model.max_length, model.max_length)
-    pad_id = model.tokenizer.pad_token_id or 0
-    masker, collate = None, None
-    if task == "mlm":
-        masker = Masker(model.tokenizer, settings.mask_share, whole_word=settings.whole_word, seed=bench.seed)
-    if task == "embedding":
-        rows, collate = _pairs(model, side, limit, pad_id)
-    else:
-        encoded = encode(task, model.tokenizer, side, limit, model.labels, texts.name)
-        rows = Rows(encoded.rows, encoded.labels)
-    rate = settings.rate(task, model.shape.hidden_size)
+    rows, collate = training_rows(model, settings, bench)
+    rate = settings.rate(model.task, model.shape.hidden_size)
     choose = bench.choose
     bench.note(
         f"trained {rate.epochs:g} epochs of {len(rows)} rows ({sum(rows.lengths)} tokens), "
@@ -157,9 +175,9 @@ def learn(model: Encoder, settings: Finetune, bench: Workbench) -> Encoder:
     outcome = train(
         Job(
             name=settings.name,
-            objective=Task(model.model, task, model.pooling),
+            objective=Task(model.model, model.task, model.pooling),
             rows=rows,
-            collate=collate or Collator(task, pad_id, len(model.labels), masker),
+            collate=collate,
             epochs=rate.epochs,
             learning_rate=rate.learning_rate,
             dropout=settings.dropout is not False,
@@ -176,18 +194,49 @@ def learn(model: Encoder, settings: Finetune, bench: Workbench) -> Encoder:
     return model
 
 
-def _pairs(model: Encoder, side: Split, limit: int, pad_id: int) -> tuple[Rows, Any]:
-    """Rows of the first texts, labelled with the cosine wanted, and what collates them with the second texts."""
-    if not side.is_scored:
-        raise RequestError(
-            "a sentence encoder is fine-tuned on pairs of texts with scores, and the data has none",
-            hint="give pairs with a column of numbers such as STS-B's `score`, or name another task with `--task`",
-        )
-    assert side.pairs is not None and side.labels is not None
-    known = [float(score) for score in side.labels if score is not None]
-    low, high = min(0.0, *known), max(known)
-    wanted = [None if score is None else (float(score) - low) / ((high - low) or 1.0) for score in side.labels]
-    keep = [i for i, score in enumerate(wanted) if score is not None]
+def training_rows(model: Encoder, settings: Finetune, bench: Workbench) -> tuple[Rows | Packed, Any]:
+    """What is learnt from, and what makes batches of it.
+
+    Raises:
+        RequestError: labels that are none for the task.
+    """
+    texts, task = _texts(bench), model.task
+    limit = min(bench.max_length or model.max_length, model.max_length)
+    pad_id = model.tokenizer.pad_token_id or 0
+    side = texts.train if settings.patience is None else texts.choosing()[0]
+    if task == "embedding":
+        return _pairs(model, side, limit, pad_id)
+    if task == "mlm":
+        masker = Masker(model.tokenizer, settings.mask_share, whole_word=settings.whole_word, seed=bench.seed)
+        collate = Collator(task, pad_id, masker=masker)
+        if texts.corpus is not None:
+            store = TokenStore.of(texts.corpus, model.tokenizer, (bench.cache or bench.work) / "tokens", bench.progress)
+            return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed), collate
+        found = encode(task, model.tokenizer, side, limit, (), texts.name)
+        return Rows(found.rows, found.labels), collate
+    found = encode(task, model.tokenizer, side, limit, model.labels, texts.name)
+    known = [i for i, label in enumerate(found.labels) if label is not None]
+    if len(known) < len(found.rows):
+        bench.note(f"{len(found.rows) - len(known)} rows without a label were left out")
+    rows = Rows([found.rows[i] for i in known], [found.labels[i] for i in known])
+    return rows, Collator(task, pad_id, len(model.labels))
+
+
+def _pairs(model: Encoder, side: Split, limit: int, pad_id: int) -> tuple[Rows, PairCollator]:
+    """Rows of the first texts, labelled with the cosine wanted, and what collates them with the second texts.
+
+    Scores are stretched to 0..1; pairs that belong together without one have the label None.
+    """
+    assert side.pairs is not None
+    wanted: list[float | None] = [None] * len(side)
+    keep = list(range(len(side)))
+    if side.is_scored:
+        labels = side.labels or ()
+        keep = [i for i, score in enumerate(labels) if score is not None]
+        known = [float(labels[i]) for i in keep]
+        low, high = min(0.0, *known), max(known)
+        for i, score in zip(keep, known, strict=True):
+            wanted[i] = (score - low) / ((high - low) or 1.0)
     first = model.tokenize(side.texts, None, limit)
     second = model.tokenize(side.pairs, None, limit)
     rows = Rows([first[i] for i in keep], [wanted[i] for i in keep])
