@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 from bertshrink.meters.environment import environment
-from bertshrink.meters.quality import Exam
+from bertshrink.meters.quality import prepare
+from bertshrink.model.proof import load_model
 from bertshrink.model.source import fetch
 from bertshrink.model.texts import DataSettings, load
-from bertshrink.pipeline import load_model
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.student import reduce_layers
@@ -38,7 +38,7 @@ def main() -> None:
 
     teacher = load_model(fetch(args.model))
     texts = load(DataSettings(path=args.data, max_train=args.max_train, max_length=args.max_length))
-    exam = Exam.prepare(teacher, texts, args.max_length, 0)
+    exam = prepare(teacher, texts, args.max_length, 0)
 
     def figures(model) -> dict[str, float]:
         return {m.metric: round(m.value, 4) for m in exam.sit(model)}
