@@ -24,7 +24,7 @@ from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.model import source as sources
 from bertshrink.model.encoder import quiet_libraries
-from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts
+from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts, read_start
 from bertshrink.model.files import write_text
 from bertshrink.model.labels import check_texts
 from bertshrink.model.proof import describe, folder_key, load_model, prove
@@ -123,8 +123,9 @@ class _Run:
             self.standing.append(Standing(REFERENCE, Path(), self.keys[0]))
             return
         folder = self._folder
-        task = "auto" if leading else self.plan.task
-        facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, task)
+        facts = None
+        if not (folder / ARTIFACT_CARD).is_file():
+            facts = read_start(folder) if leading else read_facts(folder, self.plan.task)
         first = Standing(REFERENCE, folder, self.keys[0], facts, self.recipe.model)
         self.standing.append(first)
         if not leading:

@@ -136,6 +136,20 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
     )
 
 
+def read_start(folder: Path) -> Facts:
+    """The facts of a checkpoint that is to be fine-tuned: of whatever class it was saved, its base weights serve.
+
+    Raises:
+        ModelRefused: as `read_facts`.
+        RequestError: no model folder, or an unknown family.
+
+    """
+    try:
+        return read_facts(folder)
+    except RequestError:
+        return read_facts(folder, "embedding")
+
+
 def _refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
     found = ["config.json"] if config.get("auto_map") else []
     tokenizer = folder / "tokenizer_config.json"
@@ -226,9 +240,7 @@ def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
 
 def _read_max_length(folder: Path, shape: Shape, config: dict[str, Any]) -> int:
     """The longest input: positions (RoBERTa's count starts after its pad id), capped by what the model was made for."""
-    pad_id = config.get("pad_token_id")
-    first = (pad_id if isinstance(pad_id, int) else 1) + 1
-    limit = shape.max_positions - (first if config.get("model_type") in ("roberta", "xlm-roberta") else 0)
+    limit = own_limit(shape, config)
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         path = folder / name
         if path.is_file():
@@ -236,6 +248,13 @@ def _read_max_length(folder: Path, shape: Shape, config: dict[str, Any]) -> int:
             if isinstance(value, int) and 0 < value < limit:
                 limit = value
     return limit
+
+
+def own_limit(shape: Shape, config: dict[str, Any]) -> int:
+    """The longest input of the network itself, in tokens."""
+    pad_id = config.get("pad_token_id")
+    first = (pad_id if isinstance(pad_id, int) else 1) + 1
+    return shape.max_positions - (first if config.get("model_type") in ("roberta", "xlm-roberta") else 0)
 
 
 def check_weights(folder: Path) -> dict[str, dict[str, Any]]:

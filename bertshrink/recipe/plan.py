@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from bertshrink.errors import BertshrinkError, Faults, RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.artifact import Artifact, Card
-from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
+from bertshrink.model.facts import ARTIFACT_CARD, Facts, own_limit, read_facts, read_start
 from bertshrink.model.labels import match_classes
 from bertshrink.model.reading import check_source
 from bertshrink.model.task import TASKS
@@ -89,8 +89,9 @@ def prove(recipe: Recipe) -> Plan:
         )
     _data(recipe, faults)
     num_leading = _num_leading(recipe)
-    if num_leading and facts is not None and not faults:
-        facts = _learns(recipe, facts, faults)
+    notes: list[str] = []
+    if num_leading and facts is not None:
+        facts = _learns(recipe, facts, faults, notes)
     stages = _stages(recipe, kind, facts, faults)
     if kind is None and not faults:
         facts = recipe.stages[0].technique.makes()
@@ -112,10 +113,9 @@ def prove(recipe: Recipe) -> Plan:
     recipe = _lengths(recipe, limits, faults)
     if faults:
         raise _together(faults)
-    notes: tuple[str, ...] = ()
     if facts is not None and task == "embedding" and not facts.is_sentence_transformer:
-        notes = ("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens",)
-    return Plan(recipe, kind, task, facts, card, tuple(stages), num_leading, notes)
+        notes.append("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens")
+    return Plan(recipe, kind, task, facts, card, tuple(stages), num_leading, tuple(notes))
 
 
 def _num_leading(recipe: Recipe) -> int:
@@ -124,7 +124,7 @@ def _num_leading(recipe: Recipe) -> int:
     return next((i for i, leading in enumerate(makes) if not leading), len(makes))
 
 
-def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError]) -> Facts:
+def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError], notes: list[str]) -> Facts:
     """The facts of the teacher that the first stages make: its task as named, as the model's own, or as the data tells.
 
     Labels are the data's, which the plan does not look into.
@@ -132,6 +132,9 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError]) -> Fact
     task = recipe.task if recipe.task in TASKS else None
     if task is None and facts.task not in ("embedding", "mlm"):
         task = facts.task
+        notes.append(f"no task was named: it is that of the model's own head, {task}")
+    if task is None and faults:
+        return facts
     if task is None and recipe.data is not None:
         from bertshrink.model.texts import guess_data_task, load
 
@@ -141,6 +144,8 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError]) -> Fact
             error.where = error.where or recipe.place("data")
             faults.append(error)
             return facts
+        if task is not None:
+            notes.append(f"no task was named: the data's labels are for {task}")
     if task is None:
         faults.append(
             RequestError(
@@ -150,7 +155,10 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError]) -> Fact
             )
         )
         return facts
-    return facts if task == facts.task else replace(facts, task=task, labels=(), is_sentence_transformer=False)
+    if task == facts.task:
+        return replace(facts, labels=())
+    limit = own_limit(facts.shape, facts.config) if facts.is_sentence_transformer else facts.max_length
+    return replace(facts, task=task, labels=(), is_sentence_transformer=False, max_length=limit)
 
 
 def _together(faults: list[BertshrinkError]) -> BertshrinkError:
@@ -168,8 +176,9 @@ def _model(
         folder = sources.peek(name, where)
         if (folder / ARTIFACT_CARD).is_file():
             return "artifact", None, Artifact.load(folder).card
-        task = recipe.task if recipe.task in TASKS and not _num_leading(recipe) else "auto"
-        return "encoder", read_facts(folder, task), None
+        if _num_leading(recipe):
+            return "encoder", read_start(folder), None
+        return "encoder", read_facts(folder, recipe.task if recipe.task in TASKS else "auto"), None
     except BertshrinkError as error:
         error.where = error.where or where
         faults.append(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from bertshrink.engines.torch_engine import pool
 from bertshrink.errors import RequestError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
-from bertshrink.model.facts import Pooling
+from bertshrink.model.facts import Pooling, own_limit
 from bertshrink.model.labels import labels_of, match_classes
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
@@ -63,17 +64,13 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
         shown = ", ".join(labels[:6]) + (", ..." if len(labels) > 6 else "")
         new_head += f" with {len(labels)} labels ({shown})"
     bench.note(f"{new_head} stands on the weights of `{model.source}`{fresh}")
-    pooling = (model.pooling or Pooling()) if task.name == "embedding" else None
-    keeps_layout = task.name == "embedding"
-    return Encoder(
-        made.eval(),
-        model.tokenizer,
-        bench.task,
-        model.source,
-        model.max_length if not model.sentence_folder or keeps_layout else _own_limit(model),
-        pooling,
-        model.sentence_folder if keeps_layout else None,
-    )
+    if task.name == "embedding":
+        return replace(model, model=made.eval(), task=bench.task, pooling=model.pooling or Pooling())
+    tokenizer, limit = model.tokenizer, model.max_length
+    if model.sentence_folder is not None:  # what it says of the length of sentences binds no other task
+        tokenizer, limit = copy.deepcopy(tokenizer), own_limit(model.shape, config.to_dict())
+        tokenizer.model_max_length = limit
+    return Encoder(made.eval(), tokenizer, bench.task, model.source, limit)
 
 
 def has_classes(model: Encoder, labels: tuple[str, ...]) -> bool:
@@ -83,13 +80,6 @@ def has_classes(model: Encoder, labels: tuple[str, ...]) -> bool:
     except RequestError:
         return False
     return True
-
-
-def _own_limit(model: Encoder) -> int:
-    """The longest input of the network itself: what a sentence encoder says of sentences binds no other task."""
-    padding = model.model.config.pad_token_id or 0
-    offset = padding + 1 if model.anatomy.family in ("roberta", "xlm-roberta") else 0
-    return model.shape.max_positions - offset
 
 
 class Task(nn.Module):
