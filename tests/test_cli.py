@@ -16,6 +16,7 @@ from bertshrink.cli import app, work
 from bertshrink.cli.app import run
 from bertshrink.errors import Faults, MissingPart, RequestError
 from bertshrink.model.files import new_folder
+from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS
 from tests.tiny import sentences, tiny_encoder
 
@@ -89,6 +90,38 @@ def test_help_of_a_command_names_every_setting_and_its_source(capsys, command):
 
 
 @pytest.mark.parametrize(
+    ("command", "first"), [("distill", "--layers"), ("finetune", "--mask-share"), ("pretrain", "--family")]
+)
+def test_help_shows_a_techniques_own_settings_before_those_of_all_training(capsys, command, first):
+    assert run([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert 0 < out.index(first) < out.index("--epochs") < out.index("--trackers") < out.index("--max-length")
+
+
+def test_help_of_task_names_every_task(capsys):
+    assert run(["finetune", "--help"]) == 0
+    out = "".join(capsys.readouterr().out.split())
+    assert f"auto,{','.join(TASKS)}" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        (["--trackers", "wandb,mlflow"], {"trackers": ("wandb", "mlflow")}),
+        (["--no-dropout"], {"dropout": False}),
+        (["--gradient-checkpointing", "--accumulate", "2"], {"gradient_checkpointing": True, "accumulate": 2}),
+        (["--precision", "float32", "--patience", "3"], {"precision": "float32", "patience": 3}),
+    ],
+)
+def test_flags_of_training_become_settings(here, monkeypatch, flags, settings):
+    seen = []
+    monkeypatch.setattr(work, "carry_out", lambda recipe, **more: seen.append(recipe) or 0)
+    assert run(["finetune", "./m", "--data", "./d", *flags]) == 0
+    (stage,) = seen[0].stages
+    assert stage.technique.model_dump(exclude_unset=True) == settings
+
+
+@pytest.mark.parametrize(
     ("argv", "what", "where"),
     [
         (["nonsense"], "no such command 'nonsense'", "`bertshrink`"),
@@ -126,7 +159,7 @@ def test_shipped_recipes(capsys):
     assert run(["recipe", "list"]) == 0
     assert "quickstart  Halve a sentence encoder" in capsys.readouterr().out
     assert run(["recipe", "schema"]) == 0
-    assert json.loads(capsys.readouterr().out)["required"] == ["model"]
+    assert "model" in json.loads(capsys.readouterr().out)["properties"]
 
 
 # What is refused, before anything is written

@@ -56,7 +56,6 @@ STAGE = "model: m\nstages:\n  - distill: "
 @pytest.mark.parametrize(
     ("text", "where", "what", "hint"),
     [
-        ("stages: []", "r.yaml", "the recipe lacks `model`", "`model` is the encoder to start from"),
         ("model: m\nmodle: n", "r.yaml:2:1", "the recipe has no setting `modle`", "did you mean `model`?"),
         ("model: [m]", "r.yaml:1:1", "`model` is `['m']`: input should be a valid string", "a folder or a hub name"),
         ("model: m\nseed: -1", "r.yaml:2:1", "`seed` is `-1`", "everything random"),
@@ -65,7 +64,7 @@ STAGE = "model: m\nstages:\n  - distill: "
         ("model: m\nstages: distill", "r.yaml:2:1", "`stages` is `distill`: input should be a valid list", "order"),
         ("model: m\nstages: {distill: {}}", "r.yaml:2:1", "`stages`: input should be a valid list", "order"),
         ("model: m\nstages: [distil]", "r.yaml:2:10", "there is no technique `distil`", "did you mean `distill`?"),
-        ("model: m\nstages: [zzz]", "r.yaml:2:10", "there is no technique `zzz`", "known: finetune, distill, export"),
+        ("model: m\nstages: [zzz]", "r.yaml:2:10", "there is no technique `zzz`", "known: pretrain, finetune, distill"),
         ("model: m\nstages: [3]", "r.yaml:2:10", "`3` is no stage", "write `- export`"),
         ("model: m\nstages: [{a: 1, b: 2}]", "r.yaml:2:10", "is no stage", "write `- export`"),
         (STAGE + "{layer: 3}", "r.yaml:3:15", "`distill` has no setting `layer`", "did you mean `layers`?"),
@@ -120,7 +119,6 @@ def test_all_faults_at_once(read):
         "measure:\n  latency:\n    batc: [1]\n    rounds: 0\n",
     )
     assert sorted(fault.where for fault in found) == [
-        "r.yaml",  # no model
         "r.yaml:10:5",
         "r.yaml:11:5",
         "r.yaml:1:1",
@@ -153,6 +151,16 @@ def test_overrides_replace_and_faults_point_at_the_flag(read):
     assert recipe.place("data", "path") == "--data"
 
 
+def test_other_texts_keep_the_recipes_limits_and_nothing_of_its_columns(read):
+    text = "model: m\ndata: {path: d, text: a, label: b, test: t, max_length: 8, max_train: 9, max_dev: 7}"
+    limits = {"max_length": 8, "max_train": 9, "max_dev": 7}
+    assert read(text, data="e").data.model_dump(exclude_unset=True) == {"path": "e"} | limits
+    sides = {"train": "a.tsv", "dev": "glue/stsb"}
+    assert read(text, data="train=a.tsv,dev=glue/stsb").data.model_dump(exclude_unset=True) == sides | limits
+    assert read(text, data="odd=a.tsv").data.path == "odd=a.tsv", "a file's name may hold what it likes"
+    assert read("model: m\ndata: train=a,dev=b").data.model_dump(exclude_unset=True) == {"train": "a", "dev": "b"}
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
 def test_a_recipe_that_cannot_be_read(tmp_path, content):
     path = tmp_path / "r.yaml"
@@ -173,7 +181,7 @@ def test_the_files_name_names_the_run(tmp_path, stem, name):
 def test_the_schema_knows_every_key_of_every_technique():
     found = schema()
     assert set(found["properties"]) == {"name", "model", "task", "data", "seed", "compare", "stages", "measure"}
-    assert found["required"] == ["model"]
+    assert "required" not in found, "a recipe that makes its model names none"
     for name, technique in TECHNIQUES.items():
         properties = found["$defs"][name]["properties"]
         assert set(properties) == set(technique.model_fields)

@@ -19,6 +19,7 @@ from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError,
 from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 from bertshrink.training.processes import is_main
+from bertshrink.training.settings import TrainingSettings
 
 BUG = 70
 STOPPED = 128 + 2
@@ -219,7 +220,9 @@ def _list() -> None:
 
 def _add(command: Command) -> None:
     """Make a Typer command whose flags are the fields of the command's techniques."""
-    fields = {name: field for technique in command.techniques for name, field in technique.model_fields.items()}
+    found = [entry for technique in command.techniques for entry in technique.model_fields.items()]
+    # A technique's own settings come before those that all training has.
+    fields = dict(sorted(found, key=lambda entry: entry[0] in TrainingSettings.model_fields))
 
     def call(model: str | None = None, **given: Any) -> int:
         from bertshrink.cli.work import carry_out
