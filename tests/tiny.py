@@ -155,6 +155,14 @@ def tiny_split(task: str, num: int, seed: int = 0) -> Split:
     return Split(texts)
 
 
+def tiny_pairs(num: int, seed: int = 0) -> Split:
+    """Pairs of texts with scores from 0 to 5: how many of the first one's words the second one has."""
+    firsts, others = sentences(num, seed), sentences(num, seed + 1000)
+    seconds = [a if i % 2 else b for i, (a, b) in enumerate(zip(firsts, others, strict=True))]
+    shares = [len(set(a.split()) & set(b.split())) / len(set(a.split())) for a, b in zip(firsts, seconds, strict=True)]
+    return Split(tuple(firsts), tuple(seconds), tuple(5 * share for share in shares))
+
+
 def tiny_texts(task: str, num_train: int = 16, num_dev: int = 8) -> Texts:
     """A data set of the task's shape."""
     return Texts("salad", tiny_split(task, num_train, seed=1), tiny_split(task, num_dev, seed=2))

@@ -32,6 +32,8 @@ TOKENIZERS = {"bert": "wordpiece", "roberta": "byte-bpe", "distilbert": "wordpie
 EPOCHS = 3.0
 LEARNING_RATE = 5e-4
 MAX_LENGTH = 512
+PADDED_POSITIONS = {"roberta": 2}
+"""Rows of the table of positions that no token has: RoBERTa counts from behind the padding's id."""
 
 
 class Pretrain(TrainingSettings, Technique):
@@ -103,7 +105,7 @@ class Pretrain(TrainingSettings, Technique):
             intermediate_size=self.intermediate_size or 4 * self.hidden_size,
             vocab_size=self.vocab_size,
             embedding_size=self.embedding_size if self.family == "albert" else self.hidden_size,
-            max_positions=MAX_LENGTH,
+            max_positions=MAX_LENGTH + PADDED_POSITIONS.get(self.family, 0),
             num_groups=1 if anatomy.is_shared else self.layers,
         )
         return Facts(Path(), anatomy, shape, {}, "mlm", max_length=MAX_LENGTH)

@@ -16,7 +16,14 @@ from bertshrink.model.corpus import Corpus
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import IGNORED
 from bertshrink.techniques.base import Workbench
-from bertshrink.techniques.pretrain import EPOCHS, LEARNING_RATE, MAX_LENGTH, TOKENIZERS, Pretrain
+from bertshrink.techniques.pretrain import (
+    EPOCHS,
+    LEARNING_RATE,
+    MAX_LENGTH,
+    PADDED_POSITIONS,
+    TOKENIZERS,
+    Pretrain,
+)
 from bertshrink.training.batching import Collator
 from bertshrink.training.loop import Job, train
 from bertshrink.training.losses import cross_entropy
@@ -128,8 +135,8 @@ def make_model(settings: Pretrain, vocab_size: int, pad_id: int) -> Any:
         "intermediate_size": settings.intermediate_size or 4 * settings.hidden_size,
     }
     more: dict[str, Any] = {anatomy.field(name): value for name, value in sizes.items()}
-    offset = 2 if settings.family == "roberta" else 0
-    more |= {"vocab_size": vocab_size, "max_position_embeddings": MAX_LENGTH + offset, "pad_token_id": pad_id}
+    positions = MAX_LENGTH + PADDED_POSITIONS.get(settings.family, 0)
+    more |= {"vocab_size": vocab_size, "max_position_embeddings": positions, "pad_token_id": pad_id}
     if settings.family == "roberta":
         more |= {"type_vocab_size": 1, "bos_token_id": 0, "eos_token_id": 2}
     if settings.family == "albert":
