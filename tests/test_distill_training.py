@@ -120,7 +120,7 @@ def test_divergence_is_a_failed_check_not_a_number(tmp_path):
         teacher.model.classifier.weight.fill_(3e38)
     with pytest.raises(CheckFailed, match="no step had a finite loss"):
         Distill(layers=2, epochs=1)(teacher.copy(), workbench(teacher, tmp_path / "short"))
-    with pytest.raises(CheckFailed, match="not finite at step .*training diverged"):
+    with pytest.raises(CheckFailed, match=r"not finite at step .*training diverged"):
         Distill(layers=2, epochs=2, max_bad_steps=2)(teacher.copy(), workbench(teacher, tmp_path / "long"))
 
 

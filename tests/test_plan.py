@@ -76,7 +76,12 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
         ("model: ./m\ndata: ./m/config.txt/x", "r.yaml:2:1", "there is no file or folder", "check the path"),
         ("model: ./m\ndata: r.yaml", "r.yaml:2:1", "is no text file", "kinds: .tsv"),
         ("model: ./m\ndata: ./m", "r.yaml:2:1", "holds no train or dev file", "train.*"),
-        ("model: ./m\ndata: {train: d.tsv, dev: e.tsv}", "r.yaml:2:22", "there is no file or folder `e.tsv`", "check the path"),
+        (
+            "model: ./m\ndata: {train: d.tsv, dev: e.tsv}",
+            "r.yaml:2:22",
+            "there is no file or folder `e.tsv`",
+            "check the path",
+        ),
         ("model: ./m\ntask: mlmm", "r.yaml:2:1", "there is no task `mlmm`", "did you mean `mlm`?"),
         ("model: ./a\ntask: mlm", "r.yaml:2:1", "exported for `classification`", "leave `task` out"),
         ("model: ./m\ncompare: [./a, ./none]", "r.yaml:2:16", "there is no model folder `./none`", "check the path"),

@@ -100,7 +100,7 @@ def test_rows_stand_in_reading_order(report):
 def test_columns_go_from_size_to_memory_and_shapes_from_small_to_large(report):
     headings = [column.heading for column in build(report).columns]
     assert headings[:3] == ["Size", "Parameters", "FLOPs per token"]
-    assert headings[3:6] == ["Accuracy", "Agreement", "Spearman"]
+    assert headings[3:6] == ["Accuracy", "Spearman", "Agreement"]
     assert headings[6:10] == ["Latency 1x16", "Latency 1x128", "Latency 8x128", "Memory"]
     assert headings[10:] == ["Novelty score"]
 
@@ -170,7 +170,7 @@ def test_footnotes_name_evidence_engine_threads_and_effort(report):
     table = build(report)
     assert "40 samples per process" in table.footnotes[table.columns[place(table, "latency")].note - 1]
     quality, running, evidence = table.shared
-    assert quality == "Accuracy, Agreement, Spearman: 872 texts of sst2 dev, exact for these texts"
+    assert quality == "Accuracy, Spearman, Agreement: 872 texts of sst2 dev, exact for these texts"
     for words in ("Latency, Memory: torch (minilm-l6-sst2", "onnxruntime (export", "2 threads", "over 10 processes"):
         assert words in running
     assert "measured-host" in evidence and not any("measured-host" in line for line in (*table.footnotes, quality))

@@ -116,7 +116,7 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         drop_dropout(job.objective)
     if settings.gradient_checkpointing:
         student: Any = job.objective.student
-        student.gradient_checkpointing_enable({"use_reentrant": False})
+        student.activation_checkpointing_enable()
     folder = work / CHECKPOINTS
     if processes.is_main():
         newest_checkpoint(folder)  # deletes what does not count, before anyone looks

@@ -1,16 +1,19 @@
 """Running text as rows of full length, for pre-training and its distillation.
 
-A corpus is streamed once through the tokenizer into a folder of two files, which are read memory-mapped from then on:
+A corpus is streamed once through the tokenizer into a folder of three files, which are read memory-mapped from then on:
 
     tokens.bin      every token id, 2 bytes each (4 where the vocabulary has more than 65,536)
-    bounds.npz      where each sentence begins, and whether a document begins with it
+    sentences.bin   where each sentence begins in it, and its end (int64)
+    documents.bin   which sentence each document begins with, and the number of sentences (int64)
 
-so that memory does not grow with the corpus, rows can be shuffled, and any row can be made again: a run that goes on
+so that the text is never in memory as a whole, rows can be shuffled, and any row can be made again: a run that goes on
 after a stop, or on two processes, sees the same rows. Rows are made from it in one of three ways:
 
     full-sentences   sentences one after the other, across documents, a separator between documents (arXiv:1907.11692,
                      4.2; DistilBERT's code packs its texts likewise)
-    next-sentence    two segments of one document, or half of the time a second one from elsewhere (arXiv:1810.04805)
+    next-sentence    two segments of one document, or half of the time a second one that begins with a random sentence
+                     of another document (arXiv:1810.04805); both kinds are equally long, so that length gives nothing
+                     away
     sentence-order   two consecutive segments, swapped half of the time (arXiv:1909.11942, 3.1)
 """
 
@@ -18,6 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,11 +43,13 @@ if TYPE_CHECKING:
     from bertshrink.model.corpus import Corpus
 
 Manner = Literal["full-sentences", "next-sentence", "sentence-order"]
-VERSION = 1
+VERSION = 2
 SHORT_SHARE = 0.1
 """Two-segment rows that are shorter than they could be: the model shall meet short inputs (arXiv:1810.04805, A.2)."""
 _DOCUMENTS = 1000
-_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[A-Z0-9\"'(])")
+_CLOSED = r"[\"')\]\u2019\u201d]"
+_SENTENCE = re.compile(rf"(?:(?<=[.!?])|(?<=[.!?]{_CLOSED})|(?<=[.!?]{_CLOSED}{_CLOSED}))\s+(?=[A-Z0-9\"'(\u2018\u201c])")
+"""White space after the end of a sentence, whatever closes after it, and before a capital."""
 
 
 class TokenStore:
@@ -55,11 +62,10 @@ class TokenStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        bounds = np.load(folder / "bounds.npz")
-        self.starts: NDArray[np.int64] = bounds["starts"]
-        self.first_of_document: NDArray[np.int64] = bounds["documents"]
-        kind = np.dtype(str(bounds["kind"]))
-        self.tokens = np.memmap(folder / "tokens.bin", dtype=kind, mode="r")
+        self.starts: NDArray[np.int64] = np.memmap(folder / "sentences.bin", dtype=np.int64, mode="r")
+        self.first_of_document: NDArray[np.int64] = np.memmap(folder / "documents.bin", dtype=np.int64, mode="r")
+        width = (folder / "tokens.bin").stat().st_size // int(self.starts[-1])
+        self.tokens = np.memmap(folder / "tokens.bin", dtype=np.dtype(f"u{width}"), mode="r")
 
     @classmethod
     def of(cls, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, root: Path, progress: Progress) -> TokenStore:
@@ -96,23 +102,37 @@ def split_sentences(line: str) -> list[str]:
 
 def _fill(folder: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> None:
     kind = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
-    lengths: list[int] = []
-    documents = [0]
+    num_tokens, num_sentences = 0, 0
     source = corpus.documents()
-    with (folder / "tokens.bin").open("wb") as file, progress.task("read and tokenize", None, "documents") as task:
+    with (
+        (folder / "tokens.bin").open("wb") as tokens,
+        (folder / "sentences.bin").open("wb") as starts,
+        (folder / "documents.bin").open("wb") as documents,
+        progress.task("read and tokenize", None, "documents") as task,
+    ):
         while batch := list(islice(source, _DOCUMENTS)):
-            sentences = [[s for line in lines for s in split_sentences(line)] for lines in batch]
-            flat = [sentence for document in sentences for sentence in document]
-            ids = tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"] if flat else []
-            np.concatenate([np.asarray(row, dtype=kind) for row in ids] or [np.empty(0, kind)]).tofile(file)
-            lengths += map(len, ids)
-            for document in sentences:
-                documents.append(documents[-1] + len(document))
+            for sentences in _tokenized(batch, tokenizer):
+                lengths = np.array([len(ids) for ids in sentences], dtype=np.int64)
+                np.concatenate([np.asarray(ids, dtype=kind) for ids in sentences]).tofile(tokens)
+                (num_tokens + np.cumsum(lengths) - lengths).tofile(starts)
+                np.array([num_sentences], dtype=np.int64).tofile(documents)
+                num_tokens, num_sentences = num_tokens + int(lengths.sum()), num_sentences + len(lengths)
             task.advance(len(batch))
-    if not sum(lengths):
+        np.array([num_tokens], dtype=np.int64).tofile(starts)
+        np.array([num_sentences], dtype=np.int64).tofile(documents)
+    if not num_tokens:
         raise RequestError("the corpus holds no text", hint="give running text: lines, documents apart by blank lines")
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    np.savez(folder / "bounds.npz", starts=starts, documents=np.asarray(documents), kind=np.asarray(kind.str))
+
+
+def _tokenized(batch: list[list[str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[list[int]]]:
+    """The ids of each document's sentences that have any; documents without one are left out."""
+    # A blank before all but a document's first: byte-level tokens know by it that a word begins.
+    split = [[s for line in lines for s in split_sentences(line)] for lines in batch]
+    flat = [f" {s}" if number else s for document in split for number, s in enumerate(document)]
+    ids = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"] if flat else [])
+    for document in split:
+        if sentences := [found for found in islice(ids, len(document)) if found]:
+            yield sentences
 
 
 class Packed(torch.utils.data.Dataset[Item]):
@@ -136,18 +156,24 @@ class Packed(torch.utils.data.Dataset[Item]):
         self.epoch = 0
         self.first_id, self.sep_id = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.has_types = "token_type_ids" in tokenizer.model_input_names
-        room = max_length - (2 if manner == "full-sentences" else 3)
-        self.room = room
-        self.rows_N2 = self._windows(room) if manner == "full-sentences" else self._chunks(room)
+        self.num_added = 2 if manner == "full-sentences" else 3
+        self.room = max_length - self.num_added
+        ends = store.starts[store.first_of_document[1:-1]]
+        self.separators = np.asarray(ends + np.arange(len(ends)))
+        """Where they stand in the text that has one between documents."""
+        self.rows_N2 = self._windows() if manner == "full-sentences" else self._chunks()
+        if not len(self.rows_N2):
+            raise RequestError("the corpus holds too little text for one row", hint="give more running text")
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row, at most."""
+        """Tokens of each row; of two segments at most so many."""
         if self.manner == "full-sentences":
-            return [int(size) + 2 for size in np.diff(self.rows_N2, axis=1)[:, 0]]
-        starts = self.store.starts
-        tokens = starts[self.rows_N2[:, 1]] - starts[self.rows_N2[:, 0]]
-        return [int(size) + 3 for size in np.minimum(tokens, self.room)]
+            sizes = np.diff(self.rows_N2, axis=1)[:, 0]
+        else:
+            sizes = np.array([self._limit(first, last) for first, last in self.rows_N2.tolist()])
+        found: list[int] = (sizes + self.num_added).tolist()
+        return found
 
     def __len__(self) -> int:
         return len(self.rows_N2)
@@ -160,60 +186,70 @@ class Packed(torch.utils.data.Dataset[Item]):
         segments, label = self._pair(first, last, generator)
         return self._row(segments), label, at, self.epoch
 
-    def _windows(self, room: int) -> NDArray[np.int64]:
-        """(N, 2) first and last token of full rows, document ends counted as one more token each."""
-        total = self.store.num_tokens + len(self.store.first_of_document) - 2
-        edges = np.arange(0, total + 1, room)
+    def _windows(self) -> NDArray[np.int64]:
+        """(N, 2) first and last token of full rows, a separator between documents counted as one more token."""
+        total = self.store.num_tokens + len(self.separators)
+        edges = np.arange(0, total + 1, self.room)
         if len(edges) < 2:
             edges = np.array([0, total])
         return np.stack([edges[:-1], edges[1:]], axis=1)
 
     def _window(self, first: int, last: int) -> NDArray[np.int64]:
         """Tokens from place `first` to `last` of the text in which a separator stands between documents."""
-        ends = self.store.starts[self.store.first_of_document[1:-1]]
-        # The d-th separator stands at place (tokens before it) + d.
-        places = ends + np.arange(len(ends))
-        low, high = np.searchsorted(places, [first, last])
+        low, high = map(int, np.searchsorted(self.separators, (first, last)))
         plain = self.store.tokens[first - low : last - high].astype(np.int64)
-        inside = ends[low:high] - (first - low)
-        found: NDArray[np.int64] = np.insert(plain, inside, self.sep_id)
+        tokens_before = self.separators[low:high] - first - np.arange(high - low)
+        found: NDArray[np.int64] = np.insert(plain, tokens_before, self.sep_id)
         return found
 
-    def _chunks(self, room: int) -> NDArray[np.int64]:
+    def _chunks(self) -> NDArray[np.int64]:
         """(N, 2) first and last sentence of pieces of documents, as many sentences as fill a row."""
-        starts, found = self.store.starts, []
-        for first, last in zip(self.store.first_of_document[:-1], self.store.first_of_document[1:], strict=True):
-            at = int(first)
+        starts, found = self.store.starts, array("q")
+        at = 0
+        for last in self.store.first_of_document[1:].tolist():
             while at < last:
-                end = int(np.searchsorted(starts, starts[at] + room, side="left"))
-                end = max(at + 1, min(end, int(last)))
-                found.append((at, end))
+                end = int(np.searchsorted(starts[at : last + 1], starts[at] + self.room, side="left")) + at
+                end = max(at + 1, min(end, last))
+                if end > at + 1 or self.manner == "next-sentence" or starts[end] - starts[at] > 1:
+                    found.extend((at, end))  # one token alone has no two halves to put in order
                 at = end
-        return np.asarray(found, dtype=np.int64).reshape(-1, 2)
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+    def _limit(self, first: int, last: int) -> int:
+        """Tokens of two segments together: those of the sentences, where they are two and leave room."""
+        if self.manner == "next-sentence" and last - first == 1:
+            return self.room  # nothing follows in this row: the second segment comes from elsewhere
+        return min(int(self.store.starts[last] - self.store.starts[first]), self.room)
 
     def _pair(self, first: int, last: int, generator: np.random.Generator) -> tuple[list[NDArray[np.int64]], int]:
         """Two segments that fit, and whether the second is not the one that follows the first."""
-        room = self.room
+        limit = self._limit(first, last)
         if generator.random() < SHORT_SHARE:
-            room = int(generator.integers(2, self.room + 1))
+            limit = min(limit, int(generator.integers(2, self.room + 1)))
         middle = int(generator.integers(first + 1, last)) if last - first > 1 else last
         is_other = bool(generator.random() < 0.5)
-        a = self.store.sentences(first, middle)
+        a, b = self.store.sentences(first, middle), self.store.sentences(middle, last)
         if self.manner == "sentence-order":
-            if middle == last:  # one long sentence: its halves
+            if middle == last:
                 a, b = np.array_split(a, 2)
-            else:
-                b = self.store.sentences(middle, last)
             pair = [b, a] if is_other else [a, b]
         else:
             is_other = is_other or middle == last
-            if is_other:
-                start, end = self.rows_N2[int(generator.integers(len(self.rows_N2)))]
-                b = self.store.sentences(int(start), int(end))
-            else:
-                b = self.store.sentences(middle, last)
-            pair = [a, b]
-        return _fit(pair, room, generator), int(is_other)
+            pair = [a, self._elsewhere(first, limit - len(a), generator) if is_other else b]
+        return _fit(pair, limit, generator), int(is_other)
+
+    def _elsewhere(self, sentence: int, size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """At least `size` tokens from a random sentence on, or to its document's end, of another document than that of
+        `sentence`, where there is another.
+        """
+        starts, firsts = self.store.starts, self.store.first_of_document
+        num_documents = len(firsts) - 1
+        own = int(np.searchsorted(firsts, sentence, side="right")) - 1
+        other = (own + int(generator.integers(1, num_documents))) % num_documents if num_documents > 1 else own
+        end = int(firsts[other + 1])
+        first = int(generator.integers(firsts[other], end))
+        last = first + int(np.searchsorted(starts[first : end + 1], starts[first] + max(size, 1), side="left"))
+        return self.store.sentences(first, min(last, end))
 
     def _row(self, segments: list[NDArray[np.int64]]) -> dict[str, list[int]]:
         ids, types = [self.first_id], [0]

@@ -310,6 +310,11 @@ class Distill(TrainingSettings, Technique):
                 f"a width of {thinner.hidden_size} cannot be shared by {thinner.num_heads} attention heads",
                 hint="choose `hidden_size` and `heads` so that one divides the other",
             )
+        if shape.embedding_size != shape.hidden_size and thinner.hidden_size <= shape.embedding_size:
+            raise RequestError(
+                f"a width of {thinner.hidden_size} is not above the width of its embeddings, {shape.embedding_size}",
+                hint="choose a larger `hidden_size`",
+            )
         if facts.task == "embedding" and thinner.hidden_size != shape.hidden_size:
             raise RequestError(
                 f"a sentence encoder of width {thinner.hidden_size} cannot give the teacher's vectors of "

@@ -1,0 +1,57 @@
+"""Which layers make the student."""
+
+import pytest
+
+from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.distill.maps import MAPS, candidates
+from bertshrink.techniques.distill.teach import choose_map
+from tests.tiny import tiny_encoder, tiny_texts
+
+
+@pytest.mark.parametrize(
+    ("name", "num_layers", "num_kept", "expected"),
+    [
+        ("uniform", 6, 3, (1, 4, 6)),
+        ("uniform", 6, 4, (1, 3, 4, 6)),
+        ("uniform", 12, 1, (12,)),
+        ("first", 6, 4, (1, 2, 3, 4)),
+        ("last", 6, 4, (3, 4, 5, 6)),
+        ("every-other", 6, 4, (2, 3, 5, 6)),
+    ],
+)
+def test_maps(name, num_layers, num_kept, expected):
+    assert MAPS[name](num_layers, num_kept) == expected
+
+
+@pytest.mark.parametrize("num_layers", range(1, 25))
+def test_every_map_gives_so_many_different_layers_in_rising_order(num_layers):
+    for num_kept in range(1, num_layers + 1):
+        for rule in MAPS.values():
+            found = rule(num_layers, num_kept)
+            assert len(found) == num_kept and list(found) == sorted(set(found))
+            assert found[0] >= 1 and found[-1] <= num_layers
+
+
+def test_equal_maps_are_compared_once():
+    assert candidates(2, 2) == {"every-other": (1, 2)}
+    assert set(candidates(6, 3)) == {"every-other", "uniform", "first", "last"}
+
+
+def layers_that_do_nothing(encoder, layers):
+    """Zero what layers (from 1) add to their input, so that leaving them out changes little."""
+    for number in layers:
+        layer = getattr(encoder.model, "bert", encoder.model).encoder.layer[number - 1]
+        for dense in (layer.attention.output.dense, layer.output.dense):
+            dense.weight.data.zero_()
+            dense.bias.data.zero_()
+
+
+@pytest.mark.parametrize("task", ["classification", "embedding", "token-classification", "mlm"])
+def test_auto_keeps_the_layers_that_do_something(task, tmp_path):
+    teacher = tiny_encoder("bert", task, num_hidden_layers=6)
+    layers_that_do_nothing(teacher, (4, 5, 6))
+    bench = Workbench(tiny_texts(task), teacher, tmp_path)
+    assert choose_map(teacher, Distill(layers=3, keep="auto"), bench) == (1, 2, 3)
+    (note,) = bench.notes
+    assert "chose `first`" in note and all(name in note for name in MAPS)

@@ -1,0 +1,192 @@
+"""The training loop: signals, steps without a finite loss, early stopping, accumulation; on tiny models."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bertshrink.errors import CheckFailed, MissingPart
+from bertshrink.meters.quality import chooser
+from bertshrink.progress import Silent
+from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.distill import Distill
+from bertshrink.training.batching import Collator, Rows
+from bertshrink.training.checkpoints import CHECKPOINTS
+from bertshrink.training.loop import Job, train
+from bertshrink.training.settings import TrainingSettings
+from tests.tiny import LABELS, sentences, tiny_encoder, tiny_texts
+
+ROOT = Path(__file__).parent.parent
+
+
+class Line(torch.nn.Module):
+    """y = w x on one number a row; some rows cost infinity."""
+
+    def __init__(self, bad=(), seen=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.student = torch.nn.Linear(1, 1)
+        self.bad, self.calls, self.seen = set(bad), 0, seen if seen is not None else []
+
+    def forward(self, **batch):
+        self.calls += 1
+        self.seen.append(batch["rows"].tolist())
+        x = batch["input_ids"].float()[:, :1]
+        loss = ((self.student(x) - 3 * x) ** 2).mean()
+        if self.calls in self.bad:
+            loss = loss * float("nan")
+        return loss, {"part": loss}
+
+
+def job_of(objective, num_rows=40, epochs=2.0, rate=1e-2, **more):
+    rows = Rows([{"input_ids": [1 + i % 5], "attention_mask": [1]} for i in range(num_rows)], [None] * num_rows)
+    return Job("test", objective, rows, Collator("embedding", 0), epochs, rate, **more)
+
+
+def settings(**more):
+    return TrainingSettings(**({"batch_size": 4, "precision": "float32"} | more))
+
+
+def go(job, folder, **more):
+    return train(job, settings(**more), work=folder, seed=0, progress=Silent())
+
+
+def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
+    objective = Line(bad={3, 8})
+    found = go(job_of(objective), tmp_path)
+    assert all(torch.isfinite(p).all() for p in objective.parameters())
+    assert sum(entry.get("skipped", 0) for entry in found.history) == 2
+    assert any("2 of 20 steps had no finite loss" in note for note in found.notes)
+    assert all(entry["loss"] == entry["loss"] for entry in found.history)
+
+
+def test_a_step_left_out_moves_nothing(tmp_path):
+    class Spy(Line):
+        def forward(self, **batch):
+            weights.append(float(self.student.weight.detach()))
+            return super().forward(**batch)
+
+    weights = []
+    go(job_of(Spy(bad={3})), tmp_path)
+    assert weights[2] == weights[3] != weights[4]
+
+
+def test_training_goes_back_once_and_then_goes_on(tmp_path):
+    objective = Line(bad={11, 12, 13})
+    found = go(job_of(objective), tmp_path, max_bad_steps=3, checkpoint_steps=5)
+    assert any("went back to a checkpoint" in note for note in found.notes)
+    assert any("checkpoint of step 10" in note for note in found.notes)
+    assert found.history[-1]["step"] == 20
+    assert objective.seen[10:13] != objective.seen[13:16], "the same batches would fail again"
+
+
+def test_a_second_time_is_the_end(tmp_path):
+    objective = Line(bad=range(11, 100))
+    with pytest.raises(CheckFailed, match="3 times in a row, and was so before"):
+        go(job_of(objective), tmp_path, max_bad_steps=3, checkpoint_steps=5)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path):
+    with pytest.raises(CheckFailed, match="not finite at step 3"):
+        go(job_of(Line(bad=range(100))), tmp_path, max_bad_steps=3, checkpoint_steps=50)
+
+
+def test_early_stopping_keeps_the_best(tmp_path):
+    objective, values, weights = Line(), iter([0.1, 0.5, 0.4, 0.3, 0.2, 0.9]), []
+
+    def judge():
+        weights.append(float(objective.student.weight.detach()))
+        return next(values)
+
+    found = go(job_of(objective, epochs=8, judge=judge), tmp_path, patience=3, judge_steps=5)
+    assert len(weights) == 5, "three without gain after the second"
+    assert float(objective.student.weight.detach()) == weights[1]
+    assert [entry["judged"] for entry in found.history if "judged" in entry] == [0.1, 0.5, 0.4, 0.3, 0.2]
+    assert any("step 10 judged best" in note and "stopped at step 25 of 80" in note for note in found.notes)
+    again = Line()
+    second = go(job_of(again, epochs=8, judge=lambda: 1.0), tmp_path, patience=3, judge_steps=5)
+    assert float(again.student.weight.detach()) == weights[1], "nothing is trained on after the end"
+    assert second.history[-1] == found.history[-1]
+
+
+def test_without_patience_nothing_is_judged(tmp_path):
+    go(job_of(Line(), judge=lambda: 1 / 0), tmp_path)
+
+
+@pytest.mark.parametrize("more", [{"gradient_checkpointing": True}, {"accumulate": 2}])
+def test_saving_memory_changes_no_weight(more, tmp_path):
+    """Rows of one length: a step in two parts has the gradient of the whole."""
+    teacher = tiny_encoder()
+    texts = tiny_texts("classification", 1, 8)
+    twice = Workbench(tiny_texts("classification", 64, 8), teacher, tmp_path / "1"), None
+    made = []
+    for number, own in enumerate(({}, more)):
+        bench = Workbench(twice[0].texts, teacher, tmp_path / str(number))
+        given = {"layers": 2, "epochs": 1, "dropout": False, "batch_size": 64, "soft_weight": 1, "hidden_weight": 0}
+        made.append(Distill(**given, **own)(teacher.copy(), bench).model.state_dict())
+    assert texts is not None
+    for name, value in made[0].items():
+        assert torch.allclose(value, made[1][name], atol=2e-4), name
+
+
+def test_a_tracker_that_is_not_there_is_told_with_its_install_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPart, match="`trackers` names mlflow"):
+        go(job_of(Line()), tmp_path, trackers=("mlflow",))
+
+
+def test_a_real_student_stops_early_and_resumes(tmp_path):
+    teacher, texts = tiny_encoder(), tiny_texts("classification", 80, 8)
+    bench = Workbench(texts, teacher, tmp_path, choose=chooser(teacher, texts, None, 0))
+    Distill(layers=2, epochs=4, batch_size=8, patience=2, judge_steps=3)(teacher.copy(), bench)
+    judged = [entry for entry in bench.history if "judged" in entry]
+    assert judged and any("judged best" in note for note in bench.notes)
+    assert any("loss" in entry for entry in bench.history), "judging swallows no point of the curve"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("signals")
+    (place / "m").mkdir()
+    tiny_encoder().save(place / "m")
+    rows = [f"{text}\t{LABELS['classification'][i % 2]}" for i, text in enumerate(sentences(160, seed=3))]
+    (place / "d.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    return place
+
+
+def start(place, runs):
+    command = [sys.executable, "-m", "bertshrink", "distill", "m", "--data", "d.tsv", "--layers", "2", "--no-latency"]
+    command += ["--epochs", "12", "--batch-size", "4", "--checkpoint-steps", "20", "--runs", runs, "-o", f"out-{runs}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_training_after_its_step_and_the_same_command_goes_on(place, number, code):
+    undisturbed = place / "out-whole" / "model.safetensors"
+    if not undisturbed.is_file():
+        whole = start(place, "whole")
+        assert whole.communicate(timeout=300) and whole.returncode == 0
+    process = start(place, f"cut-{code}")
+    end = time.monotonic() + 120
+    while not list((place / f"cut-{code}").glob("*/.work/*/*/checkpoints/checkpoint-*/MANIFEST.json")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == code, told
+    assert "the same command goes on from here" in told and "Traceback" not in told
+    (folder,) = (place / f"cut-{code}").glob(f"*/.work/*/*/{CHECKPOINTS}")
+    stopped = int(told.rpartition("after step ")[2].partition(";")[0])
+    assert (folder / f"checkpoint-{stopped}" / "MANIFEST.json").is_file()
+    again = start(place, f"cut-{code}")
+    _, told = again.communicate(timeout=300)
+    assert again.returncode == 0 and f"going on from step {stopped}" in told
+    assert (place / f"out-cut-{code}" / "model.safetensors").read_bytes() == undisturbed.read_bytes()
