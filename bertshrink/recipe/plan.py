@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from bertshrink.errors import BertshrinkError, Faults, RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.artifact import Artifact, Card
+from bertshrink.model.corpus import is_corpus
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, own_limit, read_facts, read_start
 from bertshrink.model.labels import match_classes
 from bertshrink.model.reading import check_source
@@ -90,13 +91,15 @@ def prove(recipe: Recipe) -> Plan:
     _data(recipe, faults)
     num_leading = _num_leading(recipe)
     notes: list[str] = []
-    if num_leading and facts is not None:
+    if num_leading and facts is not None and recipe.stages[0].technique.takes == "encoder":
         facts = _learns(recipe, facts, faults, notes)
     stages = _stages(recipe, kind, facts, faults)
     if kind is None and not faults:
         facts = recipe.stages[0].technique.makes()
     about = facts or card
     task = about.task if about is not None else "auto"
+    if task == "mlm":
+        _patience(recipe, faults)
     if card is not None and recipe.task in TASKS and recipe.task != task:
         text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
         faults.append(
@@ -159,6 +162,22 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError], notes: 
         return replace(facts, labels=())
     limit = own_limit(facts.shape, facts.config) if facts.is_sentence_transformer else facts.max_length
     return replace(facts, task=task, labels=(), is_sentence_transformer=False, max_length=limit)
+
+
+def _patience(recipe: Recipe, faults: list[BertshrinkError]) -> None:
+    """Running text is streamed whole: nothing of it is kept out of the training to choose by."""
+    if recipe.data is None or faults or not is_corpus(recipe.data):
+        return
+    for stage in recipe.stages:
+        if getattr(stage.technique, "patience", None) is not None:
+            faults.append(
+                RequestError(
+                    f"`patience` of `{stage.technique.name}` needs texts to choose by, and running text is learnt from "
+                    "as a whole",
+                    where=recipe.place(*stage.path, "patience"),
+                    hint="leave it out and set `epochs`",
+                )
+            )
 
 
 def _together(faults: list[BertshrinkError]) -> BertshrinkError:
