@@ -112,7 +112,8 @@ def test_recipe_page_names_every_key():
 
 def test_recipe_page_shows_a_recipe_that_reads():
     text = blocks(read("docs/recipes.md"), "yaml")[0]
-    assert [stage.technique.name for stage in build(read_yaml(text, "page"), text, "page").stages] == list(TECHNIQUES)
+    shown = [stage.technique.name for stage in build(read_yaml(text, "page"), text, "page").stages]
+    assert shown == [name for name in TECHNIQUES if name != "pretrain"]  # which makes a model, and here one is given
 
 
 def test_exit_codes_are_told():
