@@ -5,18 +5,23 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
+from bertshrink.meters.quality import prepare
+from bertshrink.model.task import TASKS
 from bertshrink.report.measurement import Evidence, Interval, Measurement, compare
 from bertshrink.report.render import html, markdown, terminal
 from bertshrink.report.render.figures import DASH, Scale, parted, times
 from bertshrink.report.render.headline import headline
+from bertshrink.report.render.metrics import METRICS, decides, title_of
 from bertshrink.report.render.table import Cell, build
-from bertshrink.report.report import Report
-from tests.made_up import EVIL, make, quality, timed
+from bertshrink.report.report import Report, Snapshot
+from tests.made_up import EVIL, exact, make, quality, timed
+from tests.tiny import tiny_encoder, tiny_pairs, tiny_texts
 
 
 @pytest.fixture
@@ -303,6 +308,71 @@ def test_an_interval_around_one_is_called_no_difference(report):
 def test_figures_are_written_for_people(value, unit, text):
     m = Measurement.single("thing", unit, value)
     assert Scale.of([m]).figure(m) == text
+
+
+@pytest.mark.parametrize("first", ["f1", "micro_f1", "sts_spearman", "masked_accuracy"])
+def test_the_headline_prefers_what_is_right_to_what_is_alike(report, first):
+    for snapshot in report.snapshots:
+        others = [m for m in snapshot.measurements if m.metric not in ("accuracy", "agreement", "spearman")]
+        alike = {} if first == "masked_accuracy" else {"spearman": 0.8}
+        snapshot.measurements = others + quality(**{"agreement": 0.9, **alike, first: 0.7})
+    table = build(report)
+    (title,) = [fact.title for fact in headline(table) if "of the reference's" in fact.title]
+    assert title == f"of the reference's {table.columns[place(table, first)].heading.lower()}"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_figure_of_a_task_has_a_name_and_its_headline_comes_first(task, tmp_path):
+    texts = tiny_texts(task)
+    if task == "embedding":
+        texts = replace(texts, dev=tiny_pairs(8))
+    model = tiny_encoder("bert", task)
+    exam = prepare(model, texts, None, 0)
+    found = exam.sit(model)
+    assert {m.metric for m in found} <= set(METRICS)
+    deciding = sorted((m for m in found if decides(m)), key=lambda m: list(METRICS).index(m.metric))
+    assert deciding[0].value == exam.headline(model)
+    shown = make()
+    shown.task = task
+    for snapshot in shown.snapshots:
+        snapshot.measurements = found
+    assert title_of(deciding[0].metric) in written(shown, 100)
+
+
+def walked(report):
+    """The same report as of a run that made its reference itself: pre-trained, then fine-tuned."""
+    first = Snapshot(
+        name="01-pretrain",
+        label="pre-trained",
+        role="stage",
+        kind="encoder",
+        technique="pretrain",
+        measurements=[exact("size", "B", 91_000_000, "lower")],
+    )
+    teacher = next(s for s in report.snapshots if s.role == "reference")
+    rest = [s for s in report.snapshots if s is not teacher]
+    teacher.technique = "finetune"
+    report.snapshots = [first, teacher, *rest]
+    return report
+
+
+def test_what_led_to_the_reference_stands_above_it_and_is_compared_with_nothing(report):
+    table = build(walked(report))
+    assert [r.snapshot.name for r in table.rows[:3]] == ["01-pretrain", "teacher", "01-distill"]
+    assert [r.leads for r in table.rows] == [True] + [False] * 5
+    size = table.rows[0].cells[place(table, "size")]
+    assert (size.value, size.against, size.ratio) == ("91.0 MB", "", None)
+    assert table.result.snapshot.name == "03-quantize"
+    assert "before the reference" in html.render(report) and "before the reference" in markdown.render(report)
+
+
+def test_a_run_that_only_makes_the_reference_has_nothing_to_boast_of(report):
+    walked(report)
+    report.snapshots = report.snapshots[:2]
+    table = build(report)
+    assert table.result is None and headline(table) == ()
+    for text in (written(report, 100), markdown.render(report), html.render(report)):
+        assert "pre-trained" in text and "89.79%" in text
 
 
 # All three forms

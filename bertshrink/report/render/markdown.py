@@ -57,7 +57,8 @@ def _heading(column: Column) -> str:
 def _label(row: Row) -> str:
     if row.is_baseline:
         return f"↳ *{_safe(row.label)}* (baseline)"
-    return f"**{_safe(row.label)}**" + (" (reference)" if row.is_reference else "")
+    mark = " (reference)" if row.is_reference else " (before the reference)" if row.leads else ""
+    return f"**{_safe(row.label)}**{mark}"
 
 
 def _cell(cell: Cell) -> str:

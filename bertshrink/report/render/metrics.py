@@ -29,23 +29,27 @@ METRICS: dict[str, Metric] = {
     "parameters": Metric("Parameters", "size", "numbers the model holds"),
     "flops_per_token": Metric("FLOPs per token", "size", "counted from the shapes", decides=False),
     "accuracy": Metric("Accuracy", "quality", "share of the texts with the right label"),
-    "agreement": Metric("Agreement", "quality", "share of the texts with the same answer as the reference"),
     "micro_f1": Metric("Micro F1", "quality", "F1 over all decisions for or against a label"),
     "f1": Metric("F1", "quality", "of whole entities, or of the words of answers"),
     "precision": Metric("Precision", "quality", "share of the entities found that are right", decides=False),
     "recall": Metric("Recall", "quality", "share of the right entities that are found", decides=False),
     "exact_match": Metric("Exact match", "quality", "share of the questions with a right answer, word for word"),
+    "sts_spearman": Metric("STS Spearman", "quality", "rank correlation of the cosines of pairs with their scores"),
     "spearman": Metric(
         "Spearman",
         "quality",
         "rank correlation: of scores with the right ones; of a sentence encoder's similarities with the reference's",
     ),
     "pearson": Metric("Pearson", "quality", "linear correlation of scores with the right ones", decides=False),
-    "sts_spearman": Metric("STS Spearman", "quality", "rank correlation of the cosines of pairs with their scores"),
     "recall@10": Metric("Recall@10", "quality", "share of the reference's ten nearest neighbours found"),
     "masked_accuracy": Metric("Masked accuracy", "quality", "share of the masked tokens filled in right"),
     "macro_f1": Metric("Macro F1", "quality", "F1 of each class, averaged over the classes"),
     "pseudo_perplexity": Metric("Pseudo-perplexity", "quality", "exp of the mean loss of the masked tokens"),
+    "agreement": Metric(
+        "Agreement",
+        "quality",
+        "share of the answers (labels, tags, tokens) that are the reference's; of scores, their rank correlation",
+    ),
     "latency": Metric("Latency", "latency", "time of one batch, batch x length in tokens"),
     "load_time": Metric("Load", "time", "from the file to a model that can answer", decides=False),
     "first_inference": Metric("First inference", "time", "the first batch after loading", decides=False),
@@ -54,7 +58,8 @@ METRICS: dict[str, Metric] = {
         "Memory over engine", "memory", "the same peak less what importing the engine takes", decides=False
     ),
 }
-"""The metrics with a name of their own; any other becomes a column under the name it has."""
+"""The metrics with a name of their own, in the order to show them: what is right before what is alike. Any other metric
+becomes a column under the name it has."""
 
 
 def title_of(metric: str) -> str:

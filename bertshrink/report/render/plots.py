@@ -1,7 +1,8 @@
 """The pictures of a report: size, latency with its spread, quality, the trade-off, parameters, training.
 
-Each is drawn from the table, so that a picture and a cell cannot disagree. The reference is grey, stages are
-coloured, baselines hollow. Bars start at zero; dots need not, since they are read against the axis.
+Each is drawn from the table, so that a picture and a cell cannot disagree. The reference and what led
+to it are grey, stages are coloured, baselines hollow. Bars start at zero; dots need not, since they are read against
+the axis.
 """
 
 from collections.abc import Iterator
@@ -76,7 +77,7 @@ def _measured(table: Table, place: int) -> list[tuple[Row, Cell, Measurement]]:
 
 
 def _colour(row: Row) -> str:
-    return STAGE if row.snapshot.role in ("stage", "compared") else REFERENCE
+    return STAGE if row.snapshot.role in ("stage", "compared") and not row.leads else REFERENCE
 
 
 def _words(cell: Cell) -> str:

@@ -1,6 +1,7 @@
 """What a report says, as one neutral table that every renderer draws.
 
-Rows are models: the reference first, then each stage with its baselines directly under it. Columns are a metric under
+Rows are models: the reference, then each stage with its baselines directly under it. Where stages made the reference,
+those before it stand above it, compared with nothing. Columns are a metric under
 its conditions. A cell holds the figure (`45.2 ± 0.8 ms`: median and half the width of its 95 % interval over rounds)
 and what it is against the reference (`2.90x [2.81, 2.99]`). Counted figures, such as a size, have exact ratios; a
 measured one has a ratio only together with its interval, and none when a single round leaves no interval to give.
@@ -68,11 +69,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A model and its cells, one per column."""
+    """A model and its cells, one per column; `leads`: it is a step on the way to the reference."""
 
     snapshot: Snapshot
     label: str
     cells: tuple[Cell, ...]
+    leads: bool = False
 
     @property
     def is_baseline(self) -> bool:
@@ -107,7 +109,7 @@ class Table:
     @property
     def result(self) -> Row | None:
         """The row that came out last: the last stage's, or the last compared model's."""
-        made = [row for row in self.rows if row.snapshot.role == "stage"]
+        made = [row for row in self.rows if row.snapshot.role == "stage" and not row.leads]
         shown = made or [row for row in self.rows if row.snapshot.role == "compared"]
         return shown[-1] if shown else None
 
@@ -136,23 +138,38 @@ def build(report: Report, only_deciding: bool = False) -> Table:
     keys = _keys(snapshots, only_deciding)
     found = {s.name: _by_key(s, keys) for s in snapshots}
     base = next((found[s.name] for s in snapshots if s.role == "reference"), {})
+    leading = _leading(report.snapshots)
+    bases = [{} if s.role == "reference" or s.name in leading else base for s in snapshots]
     metrics: dict[str, Found] = {}
     columns, cells = [], []
     for key in keys:
         measured = [(s, found[s.name][key]) for s in snapshots if key in found[s.name]]
         metrics.setdefault(key[0], []).extend(measured)
         scale = Scale.of([m for _, m in measured])
-        cells.append([_cell(found[s.name].get(key), base.get(key), s.role, scale) for s in snapshots])
+        pairs = zip(snapshots, bases, strict=True)
+        cells.append([_cell(found[s.name].get(key), against.get(key), scale) for s, against in pairs])
         has_ratio = any(cell.against for cell in cells[-1])
         columns.append(_column(key, keys, measured[0][1], has_ratio, list(metrics).index(key[0]) + 1, scale))
-    rows = tuple(Row(s, plain(s.label), tuple(column[i] for column in cells)) for i, s in enumerate(snapshots))
+    rows = tuple(
+        Row(s, plain(s.label), tuple(column[i] for column in cells), s.name in leading) for i, s in enumerate(snapshots)
+    )
     notes = tuple(footnote(metric, pairs) for metric, pairs in metrics.items())
     return Table(tuple(columns), rows, notes, shared(metrics, report.environments), advice(report, snapshots))
 
 
+def _leading(snapshots: list[Snapshot]) -> set[str]:
+    """The names of the stages that came before the one that made the reference."""
+    at = next((i for i, s in enumerate(snapshots) if s.role == "reference"), 0)
+    return {s.name for s in snapshots[:at] if s.role == "stage"}
+
+
 def _ordered(snapshots: list[Snapshot]) -> list[Snapshot]:
-    """The reference first, each baseline (`01-distill/untrained`) right after the model it is named under."""
-    main = [s for s in snapshots if s.role == "reference"] + [s for s in snapshots if s.role in ("stage", "compared")]
+    """What led to the reference, it, then all others; each baseline (`01-distill/untrained`) right after the model it
+    is named under.
+    """
+    leading = _leading(snapshots)
+    main = [s for s in snapshots if s.name in leading] + [s for s in snapshots if s.role == "reference"]
+    main += [s for s in snapshots if s.role in ("stage", "compared") and s.name not in leading]
     beside = [s for s in snapshots if s.role == "baseline"]
     ordered = []
     for snapshot in main:
@@ -240,10 +257,10 @@ _TELLING = {
 """The conditions that can part two columns of one metric, and how each is written."""
 
 
-def _cell(m: Measurement | None, base: Measurement | None, role: str, scale: Scale) -> Cell:
+def _cell(m: Measurement | None, base: Measurement | None, scale: Scale) -> Cell:
     if m is None:
         return Cell()
-    if base is None or role == "reference":
+    if base is None:
         return Cell(scale.figure(m), "", m)
     ratio = _ratio(base, m)
     return Cell(scale.figure(m), _against(base, m, ratio), m, ratio)
