@@ -16,8 +16,6 @@ from bertshrink.cli import app, work
 from bertshrink.cli.app import run
 from bertshrink.errors import Faults, MissingPart, RequestError
 from bertshrink.model.files import new_folder
-from bertshrink.model.task import TASKS
-from bertshrink.recipe.commands import COMMANDS
 from tests.tiny import sentences, tiny_encoder
 
 THREE_PARTS = re.compile(r"(error: .+\n  --> .+\nhint: .+\n)+")
@@ -62,63 +60,7 @@ def listing(folder):
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-# Help, version, usage
-
-
-def test_version(capsys):
-    assert run(["--version"]) == 0
-    assert capsys.readouterr().out == f"bertshrink {bertshrink.__version__}\n"
-
-
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_help_names_every_command(capsys, argv):
-    assert run(argv) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    for name in (*COMMANDS, "run", "bench", "inspect", "doctor", "recipe"):
-        assert f" {name} " in out
-
-
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
-def test_help_of_a_command_names_every_setting_and_its_source(capsys, command):
-    assert run([command.name, "--help"]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    for technique in command.techniques:
-        assert technique.paper in out
-        for name in technique.model_fields:
-            assert f"--{name.replace('_', '-')}" in out
-
-
-@pytest.mark.parametrize(
-    ("command", "first"), [("distill", "--layers"), ("finetune", "--mask-share"), ("pretrain", "--family")]
-)
-def test_help_shows_a_techniques_own_settings_before_those_of_all_training(capsys, command, first):
-    assert run([command, "--help"]) == 0
-    out = capsys.readouterr().out
-    assert 0 < out.index(first) < out.index("--epochs") < out.index("--trackers") < out.index("--max-length")
-
-
-def test_help_of_task_names_every_task(capsys):
-    assert run(["finetune", "--help"]) == 0
-    out = "".join(capsys.readouterr().out.split())
-    assert f"auto,{','.join(TASKS)}" in out
-
-
-@pytest.mark.parametrize(
-    ("flags", "settings"),
-    [
-        (["--trackers", "wandb,mlflow"], {"trackers": ("wandb", "mlflow")}),
-        (["--no-dropout"], {"dropout": False}),
-        (["--gradient-checkpointing", "--accumulate", "2"], {"gradient_checkpointing": True, "accumulate": 2}),
-        (["--precision", "float32", "--patience", "3"], {"precision": "float32", "patience": 3}),
-    ],
-)
-def test_flags_of_training_become_settings(here, monkeypatch, flags, settings):
-    seen = []
-    monkeypatch.setattr(work, "carry_out", lambda recipe, **more: seen.append(recipe) or 0)
-    assert run(["finetune", "./m", "--data", "./d", *flags]) == 0
-    (stage,) = seen[0].stages
-    assert stage.technique.model_dump(exclude_unset=True) == settings
+# Usage
 
 
 @pytest.mark.parametrize(
@@ -153,13 +95,6 @@ def test_wrong_usage(here, capsys, argv, what, where):
 def test_a_group_without_a_command_shows_its_help(capsys):
     assert run(["recipe"]) == 2
     assert "schema" in capsys.readouterr().err
-
-
-def test_shipped_recipes(capsys):
-    assert run(["recipe", "list"]) == 0
-    assert "quickstart  Halve a sentence encoder" in capsys.readouterr().out
-    assert run(["recipe", "schema"]) == 0
-    assert "model" in json.loads(capsys.readouterr().out)["properties"]
 
 
 # What is refused, before anything is written

@@ -20,6 +20,7 @@ def plan(tmp_path, monkeypatch):
     model_folder(tmp_path / "m")
     artifact_folder(tmp_path / "a")
     (tmp_path / "d.tsv").write_text("sentence\tlabel\nx\t0\n")
+    (tmp_path / "e").mkdir()
 
     def go(text):
         (tmp_path / "r.yaml").write_text(text)
@@ -75,7 +76,7 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
         ("model: ./m\ndata: builtin:x", "r.yaml:2:1", "there is no `builtin:x`", "builtin:pydoc"),
         ("model: ./m\ndata: ./m/config.txt/x", "r.yaml:2:1", "there is no file or folder", "check the path"),
         ("model: ./m\ndata: r.yaml", "r.yaml:2:1", "is no text file", "kinds: .tsv"),
-        ("model: ./m\ndata: ./m", "r.yaml:2:1", "holds no train or dev file", "train.*"),
+        ("model: ./m\ndata: ./e", "r.yaml:2:1", "holds no train or dev file", "train.*"),
         (
             "model: ./m\ndata: {train: d.tsv, dev: e.tsv}",
             "r.yaml:2:22",
