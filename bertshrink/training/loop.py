@@ -108,9 +108,11 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         CheckFailed: the loss was not finite `max_bad_steps` times in a row, twice.
         Interrupted, Terminated: a signal asked for an end; a checkpoint was written.
         MissingPart: a tracker is not installed.
+        RequestError: the launcher asks for sharded weights.
         OutputError: the disk is full.
     """
     settings.check_trackers()
+    processes.refuse_sharding()
     torch.set_flush_denormal(True)
     if not job.dropout:
         drop_dropout(job.objective)
@@ -344,16 +346,10 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         folder = Path(str(output_dir or self.args.output_dir))
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-            if state_dict is None:
-                safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
-            else:
-                torch.save(state_dict, folder / "weights.pt")
+            safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            safetensors.torch.load_model(self.model, Path(resume_from_checkpoint) / WEIGHTS)
+        safetensors.torch.load_model(self.model, Path(resume_from_checkpoint) / WEIGHTS)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""

@@ -12,8 +12,8 @@ after a stop, or on two processes, sees the same rows. Rows are made from it in 
     full-sentences   sentences one after the other, across documents, a separator between documents (arXiv:1907.11692,
                      4.2; DistilBERT's code packs its texts likewise)
     next-sentence    two segments of one document, or half of the time a second one that begins with a random sentence
-                     of another document (arXiv:1810.04805); both kinds are equally long, so that length gives nothing
-                     away
+                     of another document (arXiv:1810.04805) and is as long, unless that document is shorter: length
+                     is not to give the answer away
     sentence-order   two consecutive segments, swapped half of the time (arXiv:1909.11942, 3.1)
 """
 
@@ -47,8 +47,8 @@ VERSION = 2
 SHORT_SHARE = 0.1
 """Two-segment rows that are shorter than they could be: the model shall meet short inputs (arXiv:1810.04805, A.2)."""
 _DOCUMENTS = 1000
-_CLOSED = r"[\"')\]\u2019\u201d]"
-_SENTENCE = re.compile(rf"(?:(?<=[.!?])|(?<=[.!?]{_CLOSED})|(?<=[.!?]{_CLOSED}{_CLOSED}))\s+(?=[A-Z0-9\"'(\u2018\u201c])")
+_CLOSES, _OPENS = r"[\"')\]\u2019\u201d]", r"[\"'(\u2018\u201c]"
+_SENTENCE = re.compile(rf"(?:(?<=[.!?])|(?<=[.!?]{_CLOSES})|(?<=[.!?]{_CLOSES}{_CLOSES}))\s+(?={_OPENS}*[A-Z0-9])")
 """White space after the end of a sentence, whatever closes after it, and before a capital."""
 
 
@@ -239,17 +239,19 @@ class Packed(torch.utils.data.Dataset[Item]):
         return _fit(pair, limit, generator), int(is_other)
 
     def _elsewhere(self, sentence: int, size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """At least `size` tokens from a random sentence on, or to its document's end, of another document than that of
-        `sentence`, where there is another.
+        """At least `size` tokens from a random sentence on, of another document than that of `sentence` where there is
+        another; all of a document that has fewer.
         """
         starts, firsts = self.store.starts, self.store.first_of_document
         num_documents = len(firsts) - 1
         own = int(np.searchsorted(firsts, sentence, side="right")) - 1
         other = (own + int(generator.integers(1, num_documents))) % num_documents if num_documents > 1 else own
-        end = int(firsts[other + 1])
-        first = int(generator.integers(firsts[other], end))
-        last = first + int(np.searchsorted(starts[first : end + 1], starts[first] + max(size, 1), side="left"))
-        return self.store.sentences(first, min(last, end))
+        low, end = int(firsts[other]), int(firsts[other + 1])
+        size = max(1, min(size, int(starts[end] - starts[low])))
+        latest = low + int(np.searchsorted(starts[low : end + 1], starts[end] - size, side="right"))
+        first = int(generator.integers(low, latest))
+        last = first + int(np.searchsorted(starts[first : end + 1], starts[first] + size, side="left"))
+        return self.store.sentences(first, last)
 
     def _row(self, segments: list[NDArray[np.int64]]) -> dict[str, list[int]]:
         ids, types = [self.first_id], [0]

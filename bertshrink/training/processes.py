@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from bertshrink.errors import RequestError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,6 +29,21 @@ def world_size() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes and prints."""
     return rank() == 0
+
+
+def refuse_sharding() -> None:
+    """Refuse a launcher's wish for weights that lie in pieces on several devices.
+
+    Raises:
+        RequestError: FullyShardedDataParallel or DeepSpeed is configured.
+    """
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+        if os.environ.get(name, "").lower() in ("1", "true", "yes"):
+            raise RequestError(
+                f"`{name}` asks for sharded weights, and the student is trained whole on every device",
+                where="accelerate's configuration",
+                hint="choose plain multi-GPU (DDP): encoders of this size fit on one device",
+            )
 
 
 def mean_over(total: Tensor, count: Tensor) -> Tensor:
