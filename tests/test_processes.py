@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bertshrink.errors import RequestError
+from bertshrink.training.processes import refuse_sharding
 from tests.tiny import LABELS, sentences, tiny_encoder
 
 ROOT = Path(__file__).parent.parent
@@ -53,3 +55,9 @@ def test_two_processes_have_the_losses_of_one(place, launcher):
             assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-5), (name, a["step"])
     assert losses[-1]["loss"] < losses[0]["loss"]
     assert (place / f"out-two-{launcher[:5]}" / "model.safetensors").is_file()
+
+
+def test_sharded_weights_are_refused_by_name(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RequestError, match="`ACCELERATE_USE_FSDP` asks for sharded weights"):
+        refuse_sharding()
