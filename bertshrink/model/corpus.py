@@ -1,8 +1,8 @@
 """Running text that is larger than memory: read as a stream of documents, never as a whole.
 
 A corpus is a .txt file (lines; a blank line ends a document), or .jsonl, .parquet or a hub data set (each row a
-document), or a folder of such files with its sides by name. Reading goes through `datasets` in streaming mode. Where
-there is no dev side, documents are drawn for it by their hash.
+document, in the column `text:` names or the first of `COLUMNS`), or a folder of such files with its sides by name.
+Reading goes through `datasets` in streaming mode. Where there is no dev side, documents are drawn for it by their hash.
 
 Only a taste of it becomes `Texts`: the lines that judge, and a few of train for what must be looked at beforehand.
 """
@@ -16,12 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import RequestError
+from bertshrink.errors import MissingPart, RequestError
 from bertshrink.model.reading import find_files
-from bertshrink.model.source import local_path
+from bertshrink.model.source import hub_is_reachable, local_path
 from bertshrink.model.texts import DataSettings, Split, Texts, load
 
 KINDS = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
+COLUMNS = ("text", "content", "document")
+"""Where running text stands, in rows that have several columns."""
 DEV_TEXTS = 2000
 TASTE = 2000
 _MIN_WORDS = 5
@@ -36,7 +38,7 @@ class Corpus:
     Attributes:
         files: of one kind; empty for a hub data set.
         hub: the name of a hub data set.
-        column: of rows that are documents.
+        column: of rows that are documents; None: the lines of .txt files.
         dev_share: where dev is drawn from the same files: documents that are dev's; 0: none.
         is_dev: which part of those this is.
         max_documents: at most so many.
@@ -59,20 +61,10 @@ class Corpus:
                 yield lines
 
     def _all(self) -> Iterator[list[str]]:
-        import datasets
-
-        datasets.disable_progress_bars()
-        if self.hub is not None:
-            rows: Any = _open_hub(self.hub, "train")
-        else:
-            kind = KINDS[self.files[0].suffix.lower()]
-            files = [str(file) for file in self.files]
-            rows = datasets.load_dataset(kind, data_files=files, split="train", streaming=True)
         lines: list[str] = []
-        is_lines = self.hub is None and self.files[0].suffix.lower() == ".txt"
-        for row in rows:
-            text = str(row[self.column or next(iter(row))] or "")
-            if not is_lines:
+        for row in self.rows():
+            text = str(row[self.column or "text"] or "")
+            if self.column is not None:
                 lines = [line.strip() for line in text.splitlines() if line.strip()]
             elif text.strip():
                 lines.append(text.strip())
@@ -82,6 +74,33 @@ class Corpus:
             lines = []
         if lines:
             yield lines
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What the files hold, row by row.
+
+        Raises:
+            MissingPart: the hub has no such data set, or cannot be reached.
+            RequestError: a file that cannot be read.
+        """
+        import datasets
+
+        datasets.disable_progress_bars()
+        if self.hub is not None:
+            yield from _open_hub(self.hub)
+            return
+        kind = KINDS[self.files[0].suffix.lower()]
+        options = {"encoding": "utf-8-sig"} if kind == "text" else {}
+        try:
+            for file in self.files:  # one after the other: the end of a file ends a document
+                yield from datasets.load_dataset(kind, data_files=str(file), split="train", streaming=True, **options)
+                if kind == "text":
+                    yield {"text": ""}
+        except (ValueError, UnicodeDecodeError, datasets.exceptions.DatasetGenerationError) as error:
+            raise RequestError(
+                f"`{file}` cannot be read as {file.suffix[1:]}: {error.__cause__ or error}",
+                where=str(file),
+                hint="mend the file, or give one of the kind that its name says",
+            ) from error
 
     @property
     def fingerprint(self) -> str:
@@ -97,13 +116,13 @@ class Corpus:
 
 
 def is_corpus(settings: DataSettings) -> bool:
-    """Whether data is running text without columns to be told: .txt files."""
+    """Whether data is running text: .txt files, or rows with such a column (`COLUMNS`, or the one that is named) and no
+    more asked for.
+    """
     name = settings.path or settings.train
-    if name is None or name.startswith("builtin:") or settings.label is not None:
+    if name is None or name.startswith("builtin:") or settings.label is not None or settings.pair is not None:
         return False
-    path = local_path(name)
-    files = find_files(path, "train") if path.is_dir() else [path] if path.is_file() else []
-    return bool(files) and all(file.suffix.lower() == ".txt" for file in files)
+    return _side(settings, "train") is not None
 
 
 def read_texts(settings: DataSettings, task: str) -> Texts:
@@ -138,32 +157,60 @@ def load_corpus(settings: DataSettings) -> Texts:
 
 
 def _side(settings: DataSettings, side: str) -> Corpus | None:
+    """A side's files as a corpus; None where there are none or they hold something else."""
     own = getattr(settings, side)
     name = own or settings.path
     if name is None:
         return None
     path = local_path(name)
-    if path.is_dir():
-        files = find_files(path, side)
-    else:
-        files = [path] if path.is_file() and (own is not None or side == "train") else []
-    return Corpus(tuple(files), column=settings.text) if files else None
+    if not path.exists() and not path.suffix and name.count("/") <= 2 and not name.startswith((".", "/", "~")):
+        return _in_rows(Corpus((), hub=name), settings.text) if side == "train" else None
+    files = find_files(path, side) if path.is_dir() else [path] * (own is not None or side == "train")
+    if path.is_dir() and side == "train" and not files:
+        files = _only_file(path)
+    if not files or not all(file.is_file() and file.suffix.lower() in KINDS for file in files):
+        return None
+    found = Corpus(tuple(files))
+    return found if files[0].suffix.lower() == ".txt" else _in_rows(found, settings.text)
+
+
+def _only_file(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS)
+    return files if len(files) == 1 else []
+
+
+def _in_rows(corpus: Corpus, asked: str | None) -> Corpus | None:
+    """The corpus with the column that its text stands in; None where none is known to."""
+    first = next(corpus.rows(), {})
+    column = next((name for name in (asked, *COLUMNS) if name in first), None)
+    return replace(corpus, column=column) if column is not None and isinstance(first[column], str) else None
 
 
 def _lines(corpus: Corpus, limit: int) -> tuple[str, ...]:
-    found = (line for lines in corpus.documents() for line in lines if len(line.split()) >= _MIN_WORDS)
-    return tuple(dict.fromkeys(islice(found, limit)))
+    """The first lines of some length; of any length where there are none."""
+    for shortest in (_MIN_WORDS, 1):
+        found = (line for lines in corpus.documents() for line in lines if len(line.split()) >= shortest)
+        if chosen := tuple(dict.fromkeys(islice(found, limit))):
+            return chosen
+    return ()
 
 
 def _share_of(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 0x1_0000_0000
 
 
-def _open_hub(name: str, side: str) -> Any:
+def _open_hub(name: str) -> Any:
+    hub_is_reachable()
     import datasets
 
     repo, _, config = name.rpartition("/")
-    try:
-        return datasets.load_dataset(name, split=side, streaming=True)
-    except ValueError:
-        return datasets.load_dataset(repo, config, split=side, streaming=True)
+    reason = ""
+    for where in ((name,), (repo, config)) if repo else ((name,),):
+        try:
+            return datasets.load_dataset(*where, split="train", streaming=True)
+        except Exception as error:  # offline, unknown and gated each come as another kind
+            reason = reason or str(error).splitlines()[0]
+    raise MissingPart(
+        f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
+        hint="give a local file or folder with `--data`",
+    )
