@@ -1,7 +1,9 @@
 """kill -9 in the middle, then the same command again: it finishes, and does nothing twice."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,3 +82,30 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(place):
     assert [{k: s[k] for k in kept} for s in json.loads(out)["snapshots"]] == [
         {k: s[k] for k in kept} for s in report["snapshots"]
     ]
+
+
+def test_a_run_killed_three_times_ends_with_the_weights_of_one_that_was_not(place):
+    """Killed while its first checkpoint is written, in the middle, and when nothing but the storing is left."""
+    (place / "recipe.yaml").write_text(
+        "model: teacher\ndata: data\nmeasure: {latency: false}\n"
+        "stages:\n  - distill: {layers: 2, epochs: 4, batch_size: 4, checkpoint_steps: 20}\n"
+    )
+    run = place / "runs" / "recipe"
+    whole = start(place)
+    _, err = whole.communicate(timeout=300)
+    assert whole.returncode == 0, err
+    weights = (run / "01-distill" / "model.safetensors").read_bytes()
+    shutil.rmtree(place / "runs")
+    for point in ("checkpoint-20", "checkpoint-100/" + MANIFEST, "checkpoint-160/" + MANIFEST):
+        process = start(place)
+        wait_for(lambda point=point: list(run.glob(f".work/01-distill/*/checkpoints/{point}")), process)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.communicate()
+        assert not (run / "01-distill").exists()
+    last = start(place)
+    _, err = last.communicate(timeout=300)
+    assert last.returncode == 0, err
+    assert hashlib.sha256((run / "01-distill" / "model.safetensors").read_bytes()).hexdigest() == (
+        hashlib.sha256(weights).hexdigest()
+    )
