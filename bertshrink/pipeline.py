@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import bertshrink
 from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
+from bertshrink.meters.judge import Judge
 from bertshrink.model import source as sources
 from bertshrink.model.encoder import quiet_libraries
 from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts, read_start
@@ -39,7 +39,6 @@ from bertshrink.techniques.base import Technique, Workbench
 from bertshrink.training import processes
 
 if TYPE_CHECKING:
-    from bertshrink.meters.exam import Exam
     from bertshrink.model.texts import Texts
     from bertshrink.techniques.base import Model
 
@@ -189,26 +188,10 @@ class _Run:
         return self.plan.data.max_length if self.plan.data else None
 
     @cached_property
-    def exam(self) -> Exam | None:
-        """The dev texts, prepared when the first model is to be judged."""
-        texts = self._as_read(self.texts)
-        if texts is None or not self.recipe.measure.quality:
-            return None
-        from bertshrink.meters.quality import prepare
-
-        return prepare(self._reference_model(), texts, self.max_length, self.recipe.seed)
-
-    def _quality(self, model: Model) -> list[Measurement]:
-        """A model's figures; the reference sits first, once, whoever is asked about."""
-        if self.reference is None or self.exam is None:
-            return []  # a model on its way to the teacher has no answers yet
-        if self.exam.reference is None:
-            reference = self._reference_model()
-            self.progress.log("judging the reference on the dev texts")
-            found = self.exam.sit(reference)
-            if model is reference:
-                return found
-        return self.exam.sit(model)
+    def judge(self) -> Judge:
+        """Who judges the models."""
+        texts = self._as_read(self.texts) if self.recipe.measure.quality else None
+        return Judge(texts, self.max_length, self.recipe.seed, self.progress)
 
     def _texts_into_report(self) -> None:
         texts = self.texts
@@ -322,7 +305,7 @@ class _Run:
         return Workbench(
             texts=texts,
             task=self.plan.task,
-            choose=self._choose(texts),
+            choose=self.judge.chooser(texts, self.reference.load() if self.reference is not None else None),
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=work,
             cache=self.store.folder.parent / ".cache",
@@ -335,15 +318,6 @@ class _Run:
         """The model that all others are compared with."""
         assert self.reference is not None
         return self.reference.load()
-
-    def _choose(self, texts: Texts | None) -> Callable[[Model], float] | None:
-        """What early stopping asks of a model; None where there is nothing to ask about."""
-        if texts is None:
-            return None
-        from bertshrink.meters.quality import chooser
-
-        teacher = self.reference.load() if self.reference is not None else None
-        return chooser(teacher, texts, self.max_length, self.recipe.seed)
 
     def _teacher(self) -> Any:
         from bertshrink.model.encoder import Encoder
@@ -377,6 +351,8 @@ class _Run:
         from bertshrink.meters import size
 
         found = size.measure(model, folder)
+        # A model on its way to the teacher has no answers yet.
+        quality = self.judge.quality(model, self._reference_model) if self.reference is not None else []
         return Snapshot(
             name=name,
             label=label,
@@ -384,7 +360,7 @@ class _Run:
             kind="artifact" if (folder / ARTIFACT_CARD).is_file() else "encoder",
             facts=describe(model),
             components=found.components,
-            measurements=[*found.measurements, *self._quality(model)],
+            measurements=[*found.measurements, *quality],
         )
 
     def _running(self) -> None:

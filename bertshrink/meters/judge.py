@@ -1,0 +1,77 @@
+"""The judge of a run: one exam for all its models, set by the reference, and what early stopping asks.
+
+What a model is judged by it neither learnt from nor was stopped by: `model.texts` has the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bertshrink.progress import Progress
+
+if TYPE_CHECKING:
+    from bertshrink.meters.exam import Exam
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.encoder import Encoder
+    from bertshrink.model.texts import Texts
+    from bertshrink.report.measurement import Measurement
+
+    Model = Encoder | Artifact
+
+
+@dataclass
+class Judge:
+    """Judges the models of a run by their answers to texts.
+
+    Attributes:
+        texts: the data as models are compared on it; None: nothing judges.
+        max_length: cap on tokens per text; None: each model's own.
+        seed: for masks.
+        progress: where long work says that it is alive.
+    """
+
+    texts: Texts | None
+    max_length: int | None
+    seed: int
+    progress: Progress
+    _exam: Exam | None = field(default=None, repr=False)
+
+    def quality(self, model: Model, reference: Callable[[], Model]) -> list[Measurement]:
+        """A model's figures; the reference sits first, once, whoever is asked about.
+
+        Args:
+            model: who is asked about.
+            reference: gives the model that all others are compared with.
+
+        Raises:
+            RequestError: labels or classes that are not the reference's.
+            CheckFailed: outputs that are not finite.
+        """
+        if self.texts is None:
+            return []
+        if self._exam is None:
+            from bertshrink.meters.quality import prepare
+
+            first = reference()
+            exam = prepare(first, self.texts, self.max_length, self.seed)
+            self.progress.log(f"judging the reference on the {self.texts.judged_name} texts")
+            found = exam.sit(first)
+            self._exam = exam
+            if model is first:
+                return found
+        return self._exam.sit(model)
+
+    def chooser(self, texts: Texts | None, reference: Model | None) -> Callable[[Model], float] | None:
+        """What early stopping asks of a model, higher is better; None where there is nothing to ask about.
+
+        Args:
+            texts: those that the model learns from.
+            reference: what the model is compared with where the metric is a likeness; None: there is none yet.
+        """
+        if texts is None:
+            return None
+        from bertshrink.meters.quality import chooser
+
+        return chooser(reference, texts, self.max_length, self.seed)
