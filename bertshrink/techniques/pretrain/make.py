@@ -60,6 +60,11 @@ def pretrain(settings: Pretrain, corpus: Corpus, bench: Workbench) -> Encoder:
         f"trained {epochs:g} epochs of {len(rows)} rows of up to {settings.tokens_per_row} tokens ({rows.manner}) from "
         f"{store.num_tokens} tokens of text, learning rate {rate:g}"
     )
+    choose = bench.choose
+
+    def encoder() -> Encoder:
+        return Encoder(as_masked_model(model), tokenizer, "mlm", settings.family, MAX_LENGTH)
+
     outcome = train(
         Job(
             name=settings.name,
@@ -69,6 +74,7 @@ def pretrain(settings: Pretrain, corpus: Corpus, bench: Workbench) -> Encoder:
             epochs=epochs,
             learning_rate=rate,
             dropout=settings.dropout is not False,
+            judge=None if choose is None else lambda: choose(encoder()),
         ),
         settings,
         work=bench.work,
@@ -78,7 +84,7 @@ def pretrain(settings: Pretrain, corpus: Corpus, bench: Workbench) -> Encoder:
     bench.history += outcome.history
     for note in outcome.notes:
         bench.note(note)
-    return Encoder(as_masked_model(model), tokenizer, "mlm", settings.family, MAX_LENGTH)
+    return encoder()
 
 
 def train_tokenizer(settings: Pretrain, corpus: Corpus) -> transformers.PreTrainedTokenizerFast:
@@ -108,8 +114,17 @@ def train_tokenizer(settings: Pretrain, corpus: Corpus) -> transformers.PreTrain
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=settings.lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=settings.vocab_size, special_tokens=names, show_progress=False)
+        # The trainer numbers these pieces as it meets them, in an order that differs from run to run, and breaks ties
+        # by number: named beforehand they make the vocabulary a function of the text.
+        pieces = [f"##{letter}" for letter in _letters_within(lines(), tokenizer)]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=settings.vocab_size, special_tokens=names + pieces, show_progress=False
+        )
     tokenizer.train_from_iterator(lines(), trainer)
+    if kind == "wordpiece":
+        tokenizer.model = models.WordPiece(tokenizer.get_vocab(with_added_tokens=True), unk_token=special["unk_token"])
+        tokenizer = _without_added_tokens(tokenizer)
+        tokenizer.add_special_tokens(names)
     cls, sep = special["cls_token"], special["sep_token"]
     second = 0 if is_roberta else 1
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -123,6 +138,29 @@ def train_tokenizer(settings: Pretrain, corpus: Corpus) -> transformers.PreTrain
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_input_names=inputs, model_max_length=MAX_LENGTH, **special
     )
+
+
+def _letters_within(documents: Iterator[list[str]], tokenizer: Tokenizer) -> list[str]:
+    """The letters that can stand in a word behind its first, sorted."""
+    letters: set[str] = set()
+    for lines in documents:
+        letters.update(*lines)
+    read = {letter for found in letters for letter in tokenizer.normalizer.normalize_str(found)}
+    return sorted(
+        letter
+        for letter in read
+        if len(tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(f"a{letter}"))) == 1
+        and len(tokenizer.normalizer.normalize_str(f"a{letter}")) > 1
+        and not letter.isspace()
+    )
+
+
+def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """The same steps and model, with no token that is read as a whole."""
+    found = Tokenizer(tokenizer.model)
+    found.normalizer, found.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    found.decoder = tokenizer.decoder
+    return found
 
 
 def make_model(settings: Pretrain, vocab_size: int, pad_id: int) -> Any:
