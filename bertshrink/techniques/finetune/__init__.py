@@ -7,8 +7,8 @@
 
 The labels are the data's, in the order in which the data numbers them or sorted by name. Rates and epochs follow the
 BERT paper's advice (arXiv:1810.04805, appendix A.3: 2 to 4 epochs, 2e-5 to 5e-5), higher for the small encoders that
-this tool is mostly given: where the width is below 768 the rate is doubled (benchmarks/LOG.md). Left out: wrong
-partners chosen beforehand; pairs learn from those of their own batch alone.
+this tool is mostly given: where the width is below 768 the rate is doubled, a choice that was not measured against
+others. Left out: wrong partners chosen beforehand; pairs learn from those of their own batch alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RATES: dict[str, Rate] = {
 }
 BASE_WIDTH = 768
 SMALL_FACTOR = 2.0
-"""How much faster encoders below `BASE_WIDTH` learn: all-MiniLM-L6-v2 (384 wide) wants about twice the rate."""
+"""The rate of encoders below `BASE_WIDTH` over that of BERT base: smaller models are trained at higher rates."""
 
 
 class Finetune(TrainingSettings, Technique):
