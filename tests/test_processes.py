@@ -46,7 +46,7 @@ def test_two_processes_have_the_losses_of_one(place, launcher):
     two += ["--cpu"] if "accelerate" in launcher else []
     one = run(place, "one", sys.executable, "-m", "bertshrink")
     both = run(place, f"two-{launcher[:5]}", *two, "-m", "bertshrink")
-    mine, theirs = ([s for s in report["snapshots"] if s["name"] == "01-distill"][0] for report in (one, both))
+    mine, theirs = (next(s for s in report["snapshots"] if s["name"] == "01-distill") for report in (one, both))
     losses = [entry for entry in mine["history"] if "loss" in entry]
     assert len(losses) >= 10
     for a, b in zip(mine["history"], theirs["history"], strict=True):
