@@ -23,10 +23,13 @@ from bertshrink.meters.running import Launch, in_turn, job_of, launch_of, measur
 from bertshrink.meters.settings import RunningSettings
 from bertshrink.meters.targets import PHASES, TARGETS, check_result
 from bertshrink.meters.targets.host import Host, worker_environment
-from bertshrink.meters.worker import feeds_of, root_mean_square
+from bertshrink.meters.worker import feeds_of, root_mean_square, run
 from bertshrink.model.artifact import Artifact, Card
+from bertshrink.model.task import TASKS
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Environment, Evidence
+from bertshrink.techniques import TECHNIQUES
+from bertshrink.techniques.base import Workbench
 from tests.test_meters_size import tiny_onnx
 from tests.tiny import tiny_encoder
 
@@ -111,6 +114,20 @@ def test_a_launch_says_how_the_model_is_loaded(launches):
     assert launches["teacher"].max_length == 64
     assert launches["small"].path.name == "model.onnx"
     assert launches["small"].path.is_absolute()
+
+
+@pytest.mark.parametrize("kind", ["encoder", "artifact"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_of_any_task_runs_in_a_worker(task, kind, tmp_path, one_thread):
+    model = tiny_encoder("distilbert", task)
+    if kind == "artifact":
+        (tmp_path / "work").mkdir()
+        model = TECHNIQUES["export"]()(model, Workbench(None, None, tmp_path / "work"))
+    (tmp_path / "model").mkdir()
+    model.save(tmp_path / "model")
+    found = run(job_of(launch_of(model, tmp_path / "model"), QUICK, 1))
+    assert found["engine"]["outputs"] == list(TASKS[task].outputs)
+    assert [case["output_rms"] is not None for case in found["cases"]] == [True, True]
 
 
 def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path):
