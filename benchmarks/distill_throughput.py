@@ -10,10 +10,12 @@ Four contenders, each in a fresh process, in turn (A B C D, A B C D, ...), each 
     textbrewer  TextBrewer 0.2.1 in an environment of its own, made below `--cache`
 
 Figures are non-pad tokens per second of training, after a warm-up; ratios are formed round by round. Losses: KL at
-T = 2 (weight 1), labels (0.5), cosine of aligned hidden states (1); batches of 32; AdamW at 1e-4. bertshrink uses the
-precision that `auto` finds, the others what they come with (float32). `--accuracy` trains each for one epoch over the
-whole data and judges the students on the dev side. `--profile` shows where bertshrink's time goes, and what of the
-machine's matrix-multiplication rate training reaches. Output: a table, and as the last line one JSON document.
+T = 2 (weight 1), labels (0.5), cosine of aligned hidden states (1); batches of 32; AdamW at 1e-4, falling linearly
+after a rise over 6 % of the steps, gradients clipped at 1. bertshrink uses the precision that `auto` finds here
+(shown), the others what they come with (float32). `--accuracy` trains each for one epoch over the whole data and judges
+the students on the dev side. `--profile` shows where bertshrink's time goes, and what of the machine's
+matrix-multiplication rate training reaches (`distill_profile.py`). Output: a table, and as the last line one JSON
+document.
 
 Exit codes: 0; 6 when TextBrewer cannot be installed (`--without textbrewer` leaves it out).
 """
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -33,6 +36,7 @@ from typing import Any
 
 KEPT = (2, 4, 6)
 BATCH = 32
+WARMUP = 0.06
 ROOT = Path(__file__).resolve().parent.parent
 CONTENDERS = ("live", "cached", "trainer", "textbrewer")
 
@@ -83,18 +87,19 @@ def settings_of(**more: Any):
     )
 
 
-def ours(args: argparse.Namespace, *, cached: bool) -> dict[str, Any]:
+def ours(args: argparse.Namespace, *, cached: bool, clock: Clock | None = None) -> dict[str, Any]:
     """bertshrink; with a cache, the second of two epochs is timed."""
     import torch
 
     from bertshrink.model.encoder import Encoder, quiet_libraries
     from bertshrink.techniques.base import Workbench
+    from bertshrink.training.loop import arithmetic
 
     torch.set_num_threads(2)
     quiet_libraries()
     teacher = Encoder.load(Path(args.teacher))
     rows = None if args.accuracy else (args.steps + args.warmup) * BATCH
-    clock = Clock()
+    clock = clock or Clock()
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(
             texts_of(args.data, rows), teacher, Path(folder), cache=Path(folder) / "cache", progress=clock
@@ -105,7 +110,7 @@ def ours(args: argparse.Namespace, *, cached: bool) -> dict[str, Any]:
             Path(args.out).mkdir(parents=True)
             student.save(Path(args.out))
     first = len(clock.marks) // 2 + args.warmup // 2 if cached and not args.accuracy else args.warmup
-    return clock.rate(first)
+    return clock.rate(first) | {"precision": str(arithmetic(settings_of())).removeprefix("torch.")}
 
 
 def trainer(args: argparse.Namespace) -> dict[str, Any]:
@@ -169,6 +174,7 @@ def trainer(args: argparse.Namespace) -> dict[str, Any]:
             num_train_epochs=1,
             learning_rate=1e-4,
             weight_decay=0.01,
+            warmup_steps=math.ceil(WARMUP * (len(rows) / BATCH if args.accuracy else args.steps + args.warmup)),
             save_strategy="no",
             report_to="none",
             use_cpu=True,
@@ -237,33 +243,11 @@ def judge(args: argparse.Namespace, folder: str) -> float:
     return next(m.value for m in exam.sit(Encoder.load(Path(folder))) if m.metric == "accuracy")
 
 
-def profile(args: argparse.Namespace) -> dict[str, Any]:
-    """Where the time of live distillation goes, and the machine's rates at the model's own shapes."""
-    import torch
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as record
+def machine() -> dict[str, Any]:
+    """The machine and its software."""
+    from bertshrink.meters.environment import environment
 
-    with record(activities=[ProfilerActivity.CPU]) as found:
-        rate = ours(replace_namespace(args, warmup=0), cached=False)
-    events = found.key_averages()
-    total = sum(e.self_cpu_time_total for e in events)
-    shares = {e.key: e.self_cpu_time_total / total for e in events}
-    top = dict(sorted(shares.items(), key=lambda entry: -entry[1])[:20])
-    rates = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        for m, k, n in ((BATCH * 16, 384, 384), (BATCH * 16, 384, 1536), (BATCH * 16, 1536, 384), (2048, 2048, 2048)):
-            a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
-            times = []
-            for _ in range(12):
-                began = time.perf_counter()
-                a @ b
-                times.append(time.perf_counter() - began)
-            rates[f"{str(dtype)[6:]} {m}x{k}x{n}"] = 2 * m * k * n / statistics.median(times) / 1e9
-    return {"tokens_per_s": rate["tokens"] / rate["seconds"], "top": top, "gflops": rates}
-
-
-def replace_namespace(args: argparse.Namespace, **more: Any) -> argparse.Namespace:
-    return argparse.Namespace(**(vars(args) | more))
+    return environment().model_dump(mode="json")
 
 
 def main() -> None:
@@ -286,10 +270,9 @@ def main() -> None:
         print(json.dumps(found))
         return
     if args.profile:
-        found = profile(args)
-        for name, share in found["top"].items():
-            print(f"{100 * share:5.1f} %  {name}")
-        print(json.dumps(found))
+        from distill_profile import profile
+
+        print(json.dumps({"machine": machine()} | profile(args, len(KEPT), ours)))
         return
     names = [name for name in CONTENDERS if name not in args.without]
     if "textbrewer" in names:
@@ -308,7 +291,8 @@ def main() -> None:
                 out = f"{folder}/{name}" if args.accuracy else None
                 found = run_contender(name, args, rows, out)
                 rates[name].append(found["tokens"] / found["seconds"])
-                print(f"round {number + 1}  {name:10}  {rates[name][-1]:8.0f} tokens/s", flush=True)
+                precision = found.get("precision", "float32")
+                print(f"round {number + 1}  {name:10}  {precision:8}  {rates[name][-1]:8.0f} tokens/s", flush=True)
                 if out:
                     accuracy[name] = judge(args, out)
                     print(f"          {name:10}  {100 * accuracy[name]:8.2f} % accuracy on dev", flush=True)
@@ -319,7 +303,7 @@ def main() -> None:
             ratios = [a / b for a, b in zip(rates[name], rates.get(other, []), strict=False)]
             cells.append(f"{statistics.median(ratios):.2f}x [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else "")
         print(f"| {name} | {' | '.join(cells)} |")
-    print(json.dumps({"rates": rates, "accuracy": accuracy}))
+    print(json.dumps({"machine": machine(), "rates": rates, "accuracy": accuracy}))
 
 
 if __name__ == "__main__":

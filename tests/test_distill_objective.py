@@ -82,11 +82,12 @@ def test_the_sum_is_weighted():
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-def test_padding_is_no_answer_to_a_question():
+@pytest.mark.parametrize("weights", [{"soft": 1}, {"soft": 0, "logits": 1}])
+def test_padding_is_no_answer_to_a_question(weights):
     """What a model says of padding is read neither of the student nor of the teacher."""
     teacher = tiny_encoder("bert", "question-answering")
     student = reduce_layers(teacher, (2, 4))
-    objective, _ = objective_of(teacher, student, Weights(task=0, hidden=0))
+    objective, _ = objective_of(teacher, student, Weights(task=0, hidden=0, **weights))
     objective.eval()
     batch = batch_of(teacher)
     longer = {n: torch.nn.functional.pad(v, (0, 5)) for n, v in batch.items() if n not in ("labels", "rows")}
@@ -142,3 +143,12 @@ def test_the_tasks_own_part_is_the_training_rooms_loss():
         expected = task_loss("token-classification", {"logits": student.model(**inputs).logits}, labels)
         found, _ = objective(**batch)
     assert float(found) == pytest.approx(float(expected))
+
+
+def test_a_teacher_of_whom_nothing_is_read_is_not_asked():
+    teacher = tiny_encoder()
+    student = reduce_layers(teacher, (2, 4))
+    objective, live = objective_of(teacher, student, Weights(soft=0, hidden=0, task=1))
+    live.module.register_forward_hook(lambda *given: pytest.fail("the teacher ran"))
+    _, parts = objective(**batch_of(teacher))
+    assert set(parts) == {"task"}

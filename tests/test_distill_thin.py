@@ -30,6 +30,26 @@ def test_every_family_gets_thinner_and_stays_stock(family, tmp_path):
         assert (mine["logits"] == theirs["logits"]).all()
 
 
+@pytest.mark.parametrize("family", ["electra", "albert"])
+def test_embeddings_as_wide_as_the_layers_stay_so(family):
+    """ELECTRA-base: a width of the embeddings alone would need a projection that the teacher does not have."""
+    encoder = tiny_encoder(family, embedding_size=32)
+    wanted = replace(encoder.shape, hidden_size=24, num_heads=2, embedding_size=24)
+    assert thin(encoder, wanted).shape == wanted
+
+
+def test_as_many_positions_as_dimensions_do_not_mislead():
+    """The rows of a table are no hidden dimensions, nor are neurons, though they be as many."""
+    encoder = tiny_encoder(max_position_embeddings=32, intermediate_size=32)
+    heavy = torch.arange(8, 16)
+    with torch.no_grad():
+        encoder.model.bert.embeddings.word_embeddings.weight[:, heavy] *= 10
+        encoder.model.bert.embeddings.position_embeddings.weight[20:28] *= 1000
+        encoder.model.bert.encoder.layer[0].intermediate.dense.weight[20:28] *= 1000
+    made = thin(encoder, replace(encoder.shape, hidden_size=8, embedding_size=8))
+    assert torch.equal(made.model.classifier.weight, encoder.model.classifier.weight[:, heavy])
+
+
 def test_a_width_that_would_end_the_factorization_is_refused(tmp_path):
     tiny_encoder("electra").save(tmp_path)
     with pytest.raises(RequestError, match="the width of its embeddings"):
@@ -81,6 +101,7 @@ def test_the_weightiest_dimensions_stay_everywhere():
         ({"hidden_size": 48}, "classification", "`hidden_size` is 48; the model has 32"),
         ({"intermediate_size": 65}, "classification", "`intermediate_size` is 65; the model has 64"),
         ({"hidden_size": 30}, "classification", "cannot be shared by 4 attention heads"),
+        ({"heads": 3}, "classification", "cannot be shared by 3 attention heads"),
         ({"hidden_size": 16}, "embedding", "cannot give the teacher's vectors"),
         ({"heads": 2, "attention_weight": 1}, "classification", "the student has 2 of 4 heads"),
         ({"hidden_size": 20, "relation_weight": 1, "relation_heads": 8}, "classification", "that 8 divides"),
@@ -107,3 +128,25 @@ def test_a_thinner_student_learns(settings, tmp_path):
     losses = [entry["loss"] for entry in bench.history]
     assert losses[-1] < losses[0]
     assert not any("projection" in name for name in made.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [({"attention_weight": 1}, "the student has 2 of 4 heads"), ({"relation_weight": 1}, "that 4 divides")],
+)
+def test_what_an_earlier_stage_made_thinner_is_compared_with_the_teacher(settings, what, tmp_path):
+    teacher = tiny_encoder()
+    thinner = thin(teacher, replace(teacher.shape, hidden_size=18, num_heads=2, embedding_size=18))
+    bench = Workbench(tiny_texts("classification"), teacher, tmp_path)
+    with pytest.raises(RequestError, match=what):
+        Distill(epochs=1, **settings)(thinner, bench)
+
+
+def test_a_projection_starts_the_same_whatever_was_drawn_before(tmp_path):
+    teacher, made = tiny_encoder(), []
+    for number in range(2):
+        torch.manual_seed(number)
+        bench = Workbench(tiny_texts("classification"), teacher, tmp_path / str(number))
+        made.append(Distill(layers=2, hidden_size=16, epochs=3, batch_size=8)(teacher.copy(), bench).model)
+    for name, value in made[0].state_dict().items():
+        assert torch.equal(value, made[1].state_dict()[name]), name

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bertshrink.errors import CheckFailed, MissingPart
+from bertshrink.errors import CheckFailed, MissingPart, RequestError
 from bertshrink.meters.quality import chooser
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
@@ -19,6 +19,7 @@ from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.checkpoints import CHECKPOINTS
 from bertshrink.training.loop import Job, train
 from bertshrink.training.settings import TrainingSettings
+from bertshrink.training.watch import best_of
 from tests.tiny import LABELS, sentences, tiny_encoder, tiny_texts
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,48 @@ def test_early_stopping_keeps_the_best(tmp_path):
     second = go(job_of(again, epochs=8, judge=lambda: 1.0), tmp_path, patience=3, judge_steps=5)
     assert float(again.student.weight.detach()) == weights[1], "nothing is trained on after the end"
     assert second.history[-1] == found.history[-1]
+
+
+def test_going_back_keeps_the_best_that_was_known_there(tmp_path):
+    """Judged every step, better every time until training goes back to a step long before, and worse from then on."""
+    objective, weights = Line(bad={17, 18, 19}), []
+
+    def judge():
+        weights.append(float(objective.student.weight.detach()))
+        return 0.01 * len(weights) if len(weights) <= 16 else -1.0
+
+    found = go(
+        job_of(objective, judge=judge), tmp_path, patience=99, judge_steps=1, checkpoint_steps=10, max_bad_steps=3
+    )
+    assert any("went back to a checkpoint" in note for note in found.notes)
+    assert any("step 10 judged best" in note for note in found.notes)
+    assert float(objective.student.weight.detach()) == weights[9]
+
+
+def test_a_judgement_that_is_no_number_is_the_worst():
+    def history(*values):
+        return [{"step": i, "judged": value} for i, value in enumerate(values)]
+
+    nan = float("nan")
+    assert best_of(history(nan, 0.1, nan)) == (1, 0.1)
+    assert best_of(history(0.2, nan, 0.2))[0] == 0
+    assert best_of(history(nan, nan))[0] == 0
+
+
+def test_best_weights_that_are_damaged_are_no_result(tmp_path):
+    def judge():
+        (tmp_path / CHECKPOINTS / "best-5" / "model.safetensors").unlink(missing_ok=True)
+        return 1.0
+
+    with pytest.raises(CheckFailed, match="the best weights, of step 5, are not whole"):
+        go(job_of(Line(), judge=judge), tmp_path, patience=2, judge_steps=5)
+
+
+def test_albert_has_no_gradient_checkpointing(tmp_path):
+    teacher = tiny_encoder("albert")
+    bench = Workbench(tiny_texts("classification"), teacher, tmp_path)
+    with pytest.raises(RequestError, match="transformers has none for AlbertForSequenceClassification"):
+        Distill(layers=2, epochs=1, gradient_checkpointing=True)(teacher.copy(), bench)
 
 
 def test_without_patience_nothing_is_judged(tmp_path):

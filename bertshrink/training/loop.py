@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 
-from bertshrink.errors import CheckFailed
+from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.files import output_errors, seal
 from bertshrink.model.hardware import has_native_bfloat16
 from bertshrink.progress import Progress, Task
@@ -108,7 +108,7 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         CheckFailed: the loss was not finite `max_bad_steps` times in a row, twice.
         Interrupted, Terminated: a signal asked for an end; a checkpoint was written.
         MissingPart: a tracker is not installed.
-        RequestError: the launcher asks for sharded weights.
+        RequestError: the launcher asks for sharded weights, or activations cannot be computed twice.
         OutputError: the disk is full.
     """
     settings.check_trackers()
@@ -118,6 +118,9 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         drop_dropout(job.objective)
     if settings.gradient_checkpointing:
         student: Any = job.objective.student
+        if not student.supports_gradient_checkpointing:
+            missing = f"`gradient_checkpointing` is set, and transformers has none for {type(student).__name__}"
+            raise RequestError(missing, hint="leave it out; `accumulate` saves memory as well")
         student.activation_checkpointing_enable()
     folder = work / CHECKPOINTS
     if processes.is_main():
@@ -221,8 +224,9 @@ def _restore_best(
     """Load the weights that judged best, and say when that was."""
     step, value = best_of(history)
     best = folder / f"best-{step}"
-    if is_whole(best):
-        safetensors.torch.load_model(objective, best / WEIGHTS)
+    if not is_whole(best):
+        raise CheckFailed(f"the best weights, of step {step}, are not whole", hint=f"delete `{folder}` and train again")
+    safetensors.torch.load_model(objective, best / WEIGHTS)
     last = max(int(entry["step"]) for entry in history if "judged" in entry)
     stopped = f"; training stopped at step {last} of {num_steps}" if last < num_steps else ""
     outcome.notes.append(

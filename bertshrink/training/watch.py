@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,15 +14,12 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from bertshrink.model.files import seal
+from bertshrink.model.files import MANIFEST, seal
 from bertshrink.training import processes
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from bertshrink.training.signals import Stops
-
-_BESTS = 2
-"""The best weights that are kept: a run that goes on from an older checkpoint may still need those before the best."""
 
 
 class GoBack(Exception):
@@ -118,15 +116,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             best.mkdir(parents=True)
             safetensors.torch.save_model(objective, str(best / "model.safetensors"))
             seal(best)
-            found = sorted(self.folder.glob("best-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-            for old in found[:-_BESTS]:
-                shutil.rmtree(old)
+            # A run that goes on from a checkpoint may still need the best weights that were known there.
+            needed = {step} | {best_of(known)[0] for known in map(_history, self.folder.glob("checkpoint-*")) if known}
+            for old in self.folder.glob("best-*"):
+                if int(old.name.rpartition("-")[2]) not in needed:
+                    shutil.rmtree(old)
 
 
 def best_of(history: Sequence[dict[str, Any]]) -> tuple[int, float]:
-    """(step, value) of the best judging, the first of equal ones."""
+    """(step, value) of the best judging, the first of equal ones; one that is no number is the worst."""
     judged = [(int(entry["step"]), float(entry["judged"])) for entry in history if "judged" in entry]
-    return max(judged, key=lambda found: (found[1], -found[0]))
+    return max(judged, key=lambda found: (-math.inf if math.isnan(found[1]) else found[1], -found[0]))
 
 
 def is_hopeless(history: Sequence[dict[str, Any]], settings: TrainingSettings) -> bool:
@@ -140,5 +140,13 @@ def is_hopeless(history: Sequence[dict[str, Any]], settings: TrainingSettings) -
 
 def is_spent(checkpoint: Path, settings: TrainingSettings) -> bool:
     """Whether a run was at its end when the checkpoint was written, so that nothing is left to train."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return is_hopeless(state["log_history"], settings)
+    return is_hopeless(_history(checkpoint), settings)
+
+
+def _history(checkpoint: Path) -> list[dict[str, Any]]:
+    """The judgings up to a checkpoint; none of one that is not whole."""
+    path = checkpoint / "trainer_state.json"
+    if not (checkpoint / MANIFEST).is_file() or not path.is_file():
+        return []
+    history = json.loads(path.read_text(encoding="utf-8"))["log_history"]
+    return [entry for entry in history if "judged" in entry]

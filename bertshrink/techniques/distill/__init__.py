@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import shared_group
 from bertshrink.techniques.base import Kind, Need, Technique, Workbench
-from bertshrink.techniques.distill.maps import DISTILBERT_LAYERS, MAPS, every_other
+from bertshrink.techniques.distill.maps import DISTILBERT_LAYERS, MAPS, candidates, every_other
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -195,6 +195,21 @@ class Distill(TrainingSettings, Technique):
             )
         return MAPS.get(self.keep, every_other)(num_layers, number)
 
+    def compared(self, shape: Shape, *, is_shared: bool) -> dict[str, tuple[int, ...]]:
+        """The maps that `keep: auto` chooses among, by name.
+
+        Of a layer-shared model they are those that keep the sharing, with one number of groups, so that the plan knows
+        the student's size; where none keeps it, all: the student is then unshared, or refused.
+        """
+        found = candidates(shape.num_layers, len(self.chosen(shape.num_layers)))
+        if not is_shared:
+            return found
+        groups = {name: kept_groups(chosen, shape.num_layers, shape.num_groups) for name, chosen in found.items()}
+        number = next((len(kept) for kept in groups.values() if kept is not None), None)
+        if number is None:
+            return found
+        return {name: found[name] for name, kept in groups.items() if kept is not None and len(kept) == number}
+
     def weights(self, task: str) -> Weights:
         """The task's defaults with this stage's own settings laid over them."""
         own: dict[str, Any] = {
@@ -217,24 +232,13 @@ class Distill(TrainingSettings, Technique):
         """Prove the number of layers, the widths, the sharing and the losses against the model."""
         shape = facts.shape
         chosen = self.chosen(shape.num_layers)
+        if self.keep == "auto":
+            chosen = next(iter(self.compared(shape, is_shared=facts.anatomy.is_shared).values()))
         self._check_losses(facts.task)
         thinner = self.thinner(shape)
-        if (thinner.hidden_size, thinner.intermediate_size) != (shape.hidden_size, shape.intermediate_size):
+        if thinner != shape:
             self._check_width(thinner, facts)
-        if self.weights(facts.task).attention and thinner.num_heads != shape.num_heads:
-            raise RequestError(
-                f"`attention_weight` compares head with head, and the student has {thinner.num_heads} of "
-                f"{shape.num_heads} heads",
-                hint="use `relation_weight`, which frees the number of heads, or leave `heads` out",
-            )
-        if self.weights(facts.task).relation:
-            parts = self.relation_heads or shape.num_heads
-            if thinner.hidden_size % parts or shape.hidden_size % parts:
-                raise RequestError(
-                    f"relations in {parts} parts need widths that {parts} divides; student and teacher are "
-                    f"{thinner.hidden_size} and {shape.hidden_size} wide",
-                    hint="set `relation_heads` to a common divisor",
-                )
+        self.check_heads(facts.task, thinner, shape)
         if not facts.anatomy.is_shared:
             if self.unshare:
                 raise RequestError(
@@ -263,6 +267,26 @@ class Distill(TrainingSettings, Technique):
             intermediate_size=self.intermediate_size or shape.intermediate_size,
             embedding_size=shape.embedding_size if factorized else width,
         )
+
+    def check_heads(self, task: str, student: Shape, teacher: Shape) -> None:
+        """Prove that queries, keys and values of a student can be compared with a teacher's.
+
+        Raises:
+            RequestError: other heads, or widths that the relations' parts do not divide.
+        """
+        if self.weights(task).attention and student.num_heads != teacher.num_heads:
+            raise RequestError(
+                f"`attention_weight` compares head with head, and the student has {student.num_heads} of "
+                f"{teacher.num_heads} heads",
+                hint="use `relation_weight`, which frees the number of heads, or keep the teacher's heads",
+            )
+        parts = self.relation_heads or teacher.num_heads
+        if self.weights(task).relation and (student.hidden_size % parts or teacher.hidden_size % parts):
+            raise RequestError(
+                f"relations in {parts} parts need widths that {parts} divides; student and teacher are "
+                f"{student.hidden_size} and {teacher.hidden_size} wide",
+                hint="set `relation_heads` to a common divisor",
+            )
 
     def _check_losses(self, task: str) -> None:
         weights = self.weights(task)
@@ -310,7 +334,8 @@ class Distill(TrainingSettings, Technique):
                 f"a width of {thinner.hidden_size} cannot be shared by {thinner.num_heads} attention heads",
                 hint="choose `hidden_size` and `heads` so that one divides the other",
             )
-        if shape.embedding_size != shape.hidden_size and thinner.hidden_size <= shape.embedding_size:
+        factorized = shape.embedding_size != shape.hidden_size
+        if factorized and thinner.hidden_size != shape.hidden_size and thinner.hidden_size <= shape.embedding_size:
             raise RequestError(
                 f"a width of {thinner.hidden_size} is not above the width of its embeddings, {shape.embedding_size}",
                 hint="choose a larger `hidden_size`",

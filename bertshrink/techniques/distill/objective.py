@@ -48,7 +48,8 @@ class Objective(nn.Module):
         self.aligned = list(aligned[-1:] if weights.states == "last" else aligned)
         self.heads = heads
         self.pooling = pooling
-        self.mine, _ = wanted(weights, aligned)
+        self.mine, theirs = wanted(weights, aligned)
+        self.is_taught = theirs != Wanted(False)  # not where labels alone are learnt from
         needs_projection = weights.hidden > 0 and widths[0] != widths[1]
         self.projection = nn.Linear(*widths, bias=False) if needs_projection else nn.Identity()
 
@@ -60,7 +61,7 @@ class Objective(nn.Module):
         """
         labels, rows = batch.pop("labels", None), batch.pop("rows", None)
         batch.pop("pairs", None)  # a pre-training task of its own, which no student is taught
-        theirs = self._teacher[0](batch, rows)
+        theirs = self._teacher[0](batch, rows) if self.is_taught else Answers()
         mine = ask(self.student, batch, self.mine, self.task, self.pooling)
         mask_BL = batch["attention_mask"]
         parts = self._output_parts(mine, theirs, mask_BL, labels) | self._inner_parts(mine, theirs, mask_BL)
@@ -92,6 +93,9 @@ class Objective(nn.Module):
         if weights.soft:
             parts["soft"] = (weights.soft, torch.stack([self._soft(*pair) for pair in pairs]).mean())
         if weights.logits:
+            if self.task == "question-answering":
+                attended = mask_BL.bool()
+                pairs = [(student[attended][:, None], teacher[attended][:, None]) for student, teacher in pairs]
             parts["logits"] = (weights.logits, torch.stack([losses.logits_error(*pair) for pair in pairs]).mean())
         if weights.task and labels is not None:
             outputs = dict(mine.outputs)

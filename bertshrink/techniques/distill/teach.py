@@ -13,7 +13,7 @@ from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill, Weights, default_epochs
 from bertshrink.techniques.distill.cache import CachedTeacher, note_of
-from bertshrink.techniques.distill.maps import align, candidates
+from bertshrink.techniques.distill.maps import align
 from bertshrink.techniques.distill.objective import Objective, wanted
 from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.techniques.distill.teacher import LiveTeacher
@@ -57,14 +57,16 @@ def choose_map(model: Encoder, settings: Distill, bench: Workbench) -> tuple[int
     """
     teacher, texts = _given(bench)
     weights = settings.weights(model.task)
-    outputs = 1.0 if weights.soft or model.task == "embedding" else 0.0
-    judged = Weights(outputs, 0.0, 1.0, temperature=weights.temperature, states="last")
+    # States of another width are compared through a projection, and one that has learnt nothing says nothing.
+    hidden = float(model.shape.hidden_size == teacher.shape.hidden_size)
+    outputs = float(weights.soft > 0 or model.task == "embedding" or not hidden)
+    judged = Weights(outputs, 0.0, hidden, temperature=weights.temperature, states="last")
     sample = texts.train.first(SAMPLE)
     rows = encode(model.task, model.tokenizer, _bare(sample), _limit(model, bench), model.labels, texts.name).rows
     collate = Collator(model.task, model.tokenizer.pad_token_id or 0, len(model.labels))
     depth = model.shape.num_layers
     found: dict[str, tuple[float, tuple[int, ...]]] = {}
-    for name, layers in candidates(depth, len(settings.chosen(depth))).items():
+    for name, layers in settings.compared(model.shape, is_shared=model.anatomy.is_shared).items():
         student = reduce_layers(model, layers, unshare=True)
         aligned = align(layers, depth, teacher.shape.num_layers)
         objective = _objective(
@@ -110,6 +112,8 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
             f"`{'`, `'.join(teacher.labels[:10])}`: not in one order",
             hint="distill a model that was made of its teacher",
         )
+    # An earlier stage may have made the student thinner than its teacher, which `fit` cannot know.
+    settings.check_heads(task, student.shape, teacher.shape)
     rows = training_rows(student, settings, bench, labelled=bool(weights.task))
     aligned = align(chosen, num_layers, teacher.shape.num_layers)
     _, of_teacher = wanted(weights, aligned)
@@ -135,6 +139,7 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
     num_batches = len(batches_of(rows, settings, bench.seed)) / settings.accumulate
     epochs = weights.epochs or default_epochs(max(1, round(num_batches)), weights.most_epochs)
     bench.note(_sentence(rows, epochs, dtype, weights, task))
+    torch.manual_seed(bench.seed)  # a projection starts at random, whatever was drawn before
     outcome = train(
         Job(
             name=settings.name,

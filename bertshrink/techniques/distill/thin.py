@@ -24,6 +24,7 @@ _HEAD_ROWS = re.compile(r"\.(query|key|value|q_lin|k_lin|v_lin)\.(weight|bias)$"
 _HEAD_COLUMNS = re.compile(r"\.attention\.(output\.dense|out_lin|dense)\.weight$")
 _NEURON_ROWS = re.compile(r"\.(intermediate\.dense|ffn\.lin1|ffn)\.(weight|bias)$")
 _NEURON_COLUMNS = re.compile(r"\.(output\.dense|ffn\.lin2|ffn_output)\.weight$")
+_TABLE_ROWS = re.compile(r"_embeddings\.weight$")
 
 
 def thin(encoder: Encoder, wanted: Shape) -> Encoder:
@@ -40,6 +41,8 @@ def thin(encoder: Encoder, wanted: Shape) -> Encoder:
         ("intermediate_size", wanted.intermediate_size),
     ):
         setattr(config, anatomy.field(name), value)
+    if getattr(config, "embedding_size", None) == shape.hidden_size:
+        config.embedding_size = wanted.embedding_size  # as wide as the layers, so that nothing stands between
     student = type(encoder.model)(config).to(encoder.model.dtype)
     given, sizes = encoder.model.state_dict(), {name: t.shape for name, t in student.state_dict().items()}
     hidden = _weightiest_hidden(given, shape.hidden_size, wanted.hidden_size)
@@ -77,11 +80,17 @@ def _weightiest_hidden(weights: dict[str, Tensor], old: int, new: int) -> Tensor
     total = torch.zeros(old)
     for name, tensor in weights.items():
         for axis in range(tensor.ndim) if tensor.ndim == 2 else ():
-            is_inner = (_HEAD_ROWS.search(name) and axis == 0) or (_HEAD_COLUMNS.search(name) and axis == 1)
-            if tensor.shape[axis] == old and not is_inner:
+            if tensor.shape[axis] == old and not _counts_something_else(name, axis):
                 total += tensor.float().square().mean(dim=1 - axis)
     found: Tensor = total.topk(new).indices.sort().values
     return found
+
+
+def _counts_something_else(name: str, axis: int) -> bool:
+    """Whether an axis runs over dimensions in heads, neurons, or rows of a table, which may be as many as H."""
+    if axis == 0:
+        return any(kind.search(name) for kind in (_HEAD_ROWS, _NEURON_ROWS, _TABLE_ROWS))
+    return any(kind.search(name) for kind in (_HEAD_COLUMNS, _NEURON_COLUMNS))
 
 
 def _inside_heads(shape: Shape, wanted: Shape) -> Tensor:
