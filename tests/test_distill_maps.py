@@ -74,3 +74,16 @@ def test_auto_compares_only_maps_that_keep_the_sharing(number, names, groups, tm
     assert set(settings.compared(model.shape, is_shared=True)) == names
     bench = Workbench(tiny_texts("classification", 8, 4), model, tmp_path)
     assert reduce_layers(model, choose_map(model, settings, bench)).shape.num_groups == groups
+
+
+def test_auto_judges_a_thinner_model_by_its_answers_alone(tmp_path):
+    """Its states have another width, and a projection at random would decide."""
+    teacher = tiny_encoder(num_hidden_layers=6)
+    thinner = thin(teacher, replace(teacher.shape, hidden_size=16, embedding_size=16))
+    notes = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        bench = Workbench(tiny_texts("classification"), teacher, tmp_path)
+        choose_map(thinner, Distill(layers=3, keep="auto"), bench)
+        notes.append(bench.notes)
+    assert notes[0] == notes[1]
