@@ -35,13 +35,13 @@ def soft_targets(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> 
 
 
 def soft_decisions(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> Tensor:
-    """T^2 times the KL of one coin per class, sigmoid(logit / T), summed over classes; the mean over rows."""
+    """T^2 times the KL of one coin per class, sigmoid(logit / T), the mean over rows and classes."""
     student, teacher = student_BC.float() / temperature, teacher_BC.float() / temperature
     probability = torch.sigmoid(teacher)
     cost_BC = probability * (functional.logsigmoid(teacher) - functional.logsigmoid(student)) + (1 - probability) * (
         functional.logsigmoid(-teacher) - functional.logsigmoid(-student)
     )
-    return mean_over(cost_BC.sum(), _count(student_BC)) * temperature**2
+    return mean_over(cost_BC.sum(), _count(student_BC) * student_BC.shape[-1]) * temperature**2
 
 
 def logits_error(student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
