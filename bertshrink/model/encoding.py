@@ -1,7 +1,8 @@
 """A task's texts as rows of token ids with labels, and a model's answers back as tags of words and spans of text.
 
 One row a text (or pair), except where a text is longer than the model reads: tagged texts and the contexts of questions
-are then cut into windows that overlap (`STRIDE` tokens), so that every word is read with text on both sides of it.
+are then cut into windows that overlap (a quarter of their length, at most `STRIDE` tokens), so that every word is read
+with text on both sides of it.
 
     token-classification   the first token of a word carries its tag, all others none; tokens belong to words by the
                            characters they cover, so any fast tokenizer serves
@@ -153,12 +154,20 @@ def _encode_questions(
             where=where,
             hint="give SQuAD files, or name the columns with `text:` and `pair:` under `data:`",
         )
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
+    if room < 2:
+        raise RequestError(
+            f"{max_length} tokens hold no question with a part of its context",
+            where=where,
+            hint="give `max_length` under `data:` a larger number, or leave it out",
+        )
+    limit = room // 2
     found = tokenizer(
-        _short_questions(tokenizer, split.texts, max_length // 2),
+        _short_questions(tokenizer, split.texts, limit),
         list(split.pairs),
         truncation="only_second",
         max_length=max_length,
-        stride=min(STRIDE, max_length // 4),
+        stride=min(STRIDE, max_length // 4, room - limit - 1),
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
@@ -173,11 +182,15 @@ def _encode_questions(
 
 def _short_questions(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], limit: int) -> list[str]:
     """The questions, those of more than `limit` tokens cut, so that a part of the context always fits beside them."""
-    found = tokenizer(list(questions), add_special_tokens=False, return_offsets_mapping=True)
-    return [
-        text if len(offsets) <= limit else text[: offsets[limit - 1][1]]
-        for text, offsets in zip(questions, found["offset_mapping"], strict=True)
-    ]
+    short = list(questions)
+    at = list(range(len(short)))
+    while at:  # a text that was cut may fall into more tokens than it had as part of the whole
+        found = tokenizer([short[i] for i in at], add_special_tokens=False, return_offsets_mapping=True)
+        over = [(i, offsets) for i, offsets in zip(at, found["offset_mapping"], strict=True) if len(offsets) > limit]
+        for i, offsets in over:
+            short[i] = short[i][: min(offsets[limit][0], len(short[i]) - 1)].rstrip()
+        at = [i for i, _ in over]
+    return short
 
 
 def _answer_tokens(spans: Sequence[tuple[int, int]], answers: Sequence[tuple[str, int]]) -> tuple[int, int]:
@@ -185,9 +198,13 @@ def _answer_tokens(spans: Sequence[tuple[int, int]], answers: Sequence[tuple[str
     if not answers:
         return 0, 0
     text, first = answers[0]
-    last = first + len(text)
-    inside = [i for i, (start, end) in enumerate(spans) if end > start >= 0 and end > first and start < last]
-    if not inside or spans[inside[0]][0] > first or spans[inside[-1]][1] < last:
+    first += len(text) - len(text.lstrip())
+    last = first + len(text.strip())
+    held = [i for i, (start, end) in enumerate(spans) if end > start >= 0]
+    if not held or first == last or spans[held[0]][0] > first or spans[held[-1]][1] < last:
+        return 0, 0
+    inside = [i for i in held if spans[i][1] > first and spans[i][0] < last]
+    if not inside:  # the tokenizer drops every character of it
         return 0, 0
     return inside[0], inside[-1]
 
@@ -239,7 +256,8 @@ def answers_of(
         null[at] = min(null[at], float(start_L[0]) + float(end_L[0]))
         score, first, last = best_span(start_L, end_L, [i for i, (a, b) in enumerate(spans) if b > a >= 0])
         if score > best[at][0]:
-            best[at] = (score, contexts[at][spans[first][0] : spans[last][1]])
+            # Some tokenizers count the blank before a word as part of it.
+            best[at] = (score, contexts[at][spans[first][0] : spans[last][1]].strip())
     return ["" if may_be_none and null[i] > score else text for i, (score, text) in enumerate(best)]
 
 
