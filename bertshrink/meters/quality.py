@@ -85,16 +85,8 @@ class ClassExam(Exam):
         if self.task == "multi-label":
             chosen, theirs = answers > 0, reference > 0
             if at:
-                right = np.asarray(truth) > 0
-                found = [
-                    (
-                        f"{kind}_f1",
-                        "fraction",
-                        float(f1_score(right, chosen[at], average=kind, zero_division=0)),
-                        "higher",
-                    )
-                    for kind in ("micro", "macro")
-                ]
+                micro, macro = scores.label_f1(chosen[at], np.asarray(truth) > 0)
+                found = [("micro_f1", "fraction", micro, "higher"), ("macro_f1", "fraction", macro, "higher")]
         else:
             chosen, theirs = answers.argmax(axis=1), reference.argmax(axis=1)
             if at:
@@ -112,7 +104,8 @@ class _WindowExam(Exam):
     def encoded(self, model: Encoder | Artifact) -> Encoded:
         """The texts as the model's tokenizer cuts them, without labels."""
         limit = min(self.max_length or model.max_length, model.max_length)
-        return encode(self.task, model.tokenizer, replace(self.split, labels=None), limit, model.labels, "")
+        bare, where = replace(self.split, labels=None), str(self.conditions.dataset)
+        return encode(self.task, model.tokenizer, bare, limit, model.labels, where)
 
 
 class TagExam(_WindowExam):

@@ -1,7 +1,8 @@
 """What answers are worth against the right ones: pure functions, one per kind of answer.
 
 entities   precision, recall and F1 over whole entities of tagged words, as conlleval and seqeval count them: an
-           entity is right when its type, its first and its last word are
+           entity is right when its type, its first and its last word are. Tags that are no parts of entities, such as
+           parts of speech, are entities of one word each
 answers    exact match and F1 over words, as SQuAD's own script counts them (arXiv:1606.05250): case, punctuation,
            articles and blanks do not matter, and the best of several right answers counts
 """
@@ -29,13 +30,25 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     found: set[tuple[str, int, int]] = set()
     begun, kind = -1, ""
     for at, tag in enumerate([*tags, "O"]):
-        continues = tag.startswith("I-") and begun >= 0 and tag[2:] == kind
+        part, name = _part(tag)
+        continues = part in ("I", "E", "L") and begun >= 0 and name == kind
         if begun >= 0 and not continues:
             found.add((kind, begun, at - 1))
             begun = -1
-        if tag != "O" and not continues:
-            begun, kind = at, tag[2:]
+        if part != "O" and not continues:
+            begun, kind = at, name
+        if part in ("E", "L", "S", "U"):
+            found.add((kind, begun, at))
+            begun = -1
     return found
+
+
+def _part(tag: str) -> tuple[str, str]:
+    """(B, I, E, L, S, U or O, type) of a tag: IOB2, IOBES and BILOU; a tag of no scheme stands for one word."""
+    part, _, name = tag.partition("-")
+    if tag == "O" or (len(part) == 1 and part in "BIELSU" and name):
+        return part, name
+    return "S", tag
 
 
 def entity_scores(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> tuple[float, float, float]:
@@ -68,10 +81,23 @@ def answer_scores(answers: Sequence[str], truth: Sequence[Sequence[tuple[str, in
     """(exact match, F1), means over the questions; a question without a right answer wants none."""
     exact = f1 = 0.0
     for answer, right in zip(answers, truth, strict=True):
-        texts = [text for text, _ in right] or [""]
+        texts = [text for text, _ in right if plain(text)] or [""]
         exact += max(float(plain(answer) == plain(text)) for text in texts)
         f1 += max(word_f1(answer, text) for text in texts)
     return exact / max(1, len(answers)), f1 / max(1, len(answers))
+
+
+def label_f1(chosen_NC: NDArray[np.bool_], truth_NC: NDArray[np.bool_]) -> tuple[float, float]:
+    """(micro, macro) F1 of any number of labels a row: over all decisions, and the mean over the classes.
+
+    Class by class, since scikit-learn reads a table of one column as two classes.
+    """
+    import numpy as np
+    from sklearn.metrics import f1_score
+
+    micro = float(f1_score(truth_NC.ravel(), chosen_NC.ravel(), zero_division=0))
+    classes = [f1_score(right, mine, zero_division=0) for right, mine in zip(truth_NC.T, chosen_NC.T, strict=True)]
+    return micro, float(np.mean(classes))
 
 
 def pair_spearman(answers: Floats, reference: Floats) -> float:
