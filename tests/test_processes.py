@@ -10,7 +10,7 @@ import pytest
 
 from bertshrink.errors import RequestError
 from bertshrink.training.processes import refuse_sharding
-from tests.tiny import LABELS, sentences, tiny_encoder
+from tests.tiny import tiny_project
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,10 +18,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("processes")
-    (place / "m").mkdir()
-    tiny_encoder().save(place / "m")
-    rows = [f"{text}\t{LABELS['classification'][i % 2]}" for i, text in enumerate(sentences(96, seed=3))]
-    (place / "d.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    tiny_project(place, 96)
     return place
 
 

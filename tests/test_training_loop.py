@@ -20,7 +20,7 @@ from bertshrink.training.checkpoints import CHECKPOINTS
 from bertshrink.training.loop import Job, train
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.watch import best_of
-from tests.tiny import LABELS, sentences, tiny_encoder, tiny_texts
+from tests.tiny import tiny_encoder, tiny_project, tiny_texts
 
 ROOT = Path(__file__).parent.parent
 
@@ -195,10 +195,7 @@ def test_a_real_student_stops_early_and_resumes(tmp_path):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("signals")
-    (place / "m").mkdir()
-    tiny_encoder().save(place / "m")
-    rows = [f"{text}\t{LABELS['classification'][i % 2]}" for i, text in enumerate(sentences(160, seed=3))]
-    (place / "d.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    tiny_project(place, 160)
     return place
 
 

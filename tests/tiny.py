@@ -1,6 +1,7 @@
 """Tiny models of every family, built in code: random weights, a word-level tokenizer, no network."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 import transformers
@@ -160,9 +161,17 @@ def tiny_pairs(num: int, seed: int = 0) -> Split:
     firsts, others = sentences(num, seed), sentences(num, seed + 1000)
     seconds = [a if i % 2 else b for i, (a, b) in enumerate(zip(firsts, others, strict=True))]
     shares = [len(set(a.split()) & set(b.split())) / len(set(a.split())) for a, b in zip(firsts, seconds, strict=True)]
-    return Split(tuple(firsts), tuple(seconds), tuple(5 * share for share in shares))
+    return Split(tuple(firsts), tuple(seconds), labels=tuple(5 * share for share in shares))
 
 
 def tiny_texts(task: str, num_train: int = 16, num_dev: int = 8) -> Texts:
     """A data set of the task's shape."""
     return Texts("salad", tiny_split(task, num_train, seed=1), tiny_split(task, num_dev, seed=2))
+
+
+def tiny_project(place: Path, num_rows: int) -> None:
+    """A classifier in `m` and labelled texts in `d.tsv`, as a user would have them."""
+    (place / "m").mkdir()
+    tiny_encoder().save(place / "m")
+    rows = [f"{text}\t{LABELS['classification'][i % 2]}" for i, text in enumerate(sentences(num_rows, seed=3))]
+    (place / "d.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")

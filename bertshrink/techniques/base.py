@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.facts import Facts
     from bertshrink.model.texts import Texts
+    from bertshrink.training.loop import Outcome
 
     Model = Encoder | Artifact
 
@@ -67,6 +68,11 @@ class Workbench:
     def note(self, sentence: str) -> None:
         """Say in the report what was done or seen."""
         self.notes.append(sentence)
+
+    def record(self, outcome: Outcome) -> None:
+        """Keep a training's curves and what it has to say."""
+        self.history += outcome.history
+        self.notes += outcome.notes
 
     def baseline(self, name: str, label: str, model: Model) -> None:
         """Show `model` beside the stage's result in the report."""

@@ -157,9 +157,8 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
         seed=bench.seed,
         progress=bench.progress,
     )
-    bench.history += outcome.history
-    for note in (*outcome.notes, *(note_of(answering) if isinstance(answering, CachedTeacher) else ())):
-        bench.note(note)
+    bench.record(outcome)
+    bench.notes += note_of(answering) if isinstance(answering, CachedTeacher) else []
     return student
 
 

@@ -178,9 +178,7 @@ def learn(model: Encoder, settings: Finetune, bench: Workbench) -> Encoder:
         seed=bench.seed,
         progress=bench.progress,
     )
-    bench.history += outcome.history
-    for note in outcome.notes:
-        bench.note(note)
+    bench.record(outcome)
     return model
 
 

@@ -81,9 +81,7 @@ def pretrain(settings: Pretrain, corpus: Corpus, bench: Workbench) -> Encoder:
         seed=bench.seed,
         progress=bench.progress,
     )
-    bench.history += outcome.history
-    for note in outcome.notes:
-        bench.note(note)
+    bench.record(outcome)
     return encoder()
 
 
