@@ -59,10 +59,10 @@ class ClassExam(Exam):
         """The logits."""
         import numpy as np
 
+        has_labels = TASKS[self.task].has_labels
+        order = match_classes(model.labels, self.labels, model.source) if has_labels else [0]
         rows = model.tokenize(self.split.texts, self.split.pairs, self.max_length)
-        answers: Floats = np.stack([row["logits"] for row in self.outputs(model, rows)])
-        if TASKS[self.task].has_labels:
-            answers = answers[:, match_classes(model.labels, self.labels, model.source)]
+        answers: Floats = np.stack([row["logits"][order] for row in self.outputs(model, rows)])
         return answers
 
     def judge(self, answers: Floats, reference: Floats) -> list[Figure]:
