@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bertshrink.errors import CheckFailed, MissingPart, RequestError
+from bertshrink.errors import CheckFailed, MissingPart, RequestError, Terminated
 from bertshrink.meters.quality import chooser
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
@@ -63,7 +63,25 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
     assert all(torch.isfinite(p).all() for p in objective.parameters())
     assert sum(entry.get("skipped", 0) for entry in found.history) == 2
     assert any("2 of 20 steps had no finite loss" in note for note in found.notes)
-    assert all(entry["loss"] == entry["loss"] for entry in found.history)
+    left_out = [entry for entry in found.history if "skipped" in entry]
+    assert [entry["step"] for entry in left_out] == [3, 8]
+    assert not any("loss" in entry or "part" in entry for entry in left_out), "a curve has no point without a loss"
+    assert all(entry["loss"] > 0 for entry in found.history if entry not in left_out)
+
+
+def test_a_point_of_the_curve_is_the_mean_of_the_steps_that_were_not_left_out(tmp_path):
+    class Known(Line):
+        def forward(self, **batch):
+            loss, parts = super().forward(**batch)
+            costs.append(float(loss.detach()))
+            return loss, parts
+
+    costs = []
+    found = go(job_of(Known(bad={3}), num_rows=400, epochs=2.0), tmp_path)
+    for at, entry in enumerate(found.history):
+        finite = [cost for cost in costs[2 * at : 2 * at + 2] if cost == cost]
+        assert entry["loss"] == entry["part"] == pytest.approx(sum(finite) / len(finite))
+    assert len(found.history) == 100 and found.history[1]["skipped"] == 1
 
 
 def test_a_step_left_out_moves_nothing(tmp_path):
@@ -84,6 +102,20 @@ def test_training_goes_back_once_and_then_goes_on(tmp_path):
     assert any("checkpoint of step 10" in note for note in found.notes)
     assert found.history[-1]["step"] == 20
     assert objective.seen[10:13] != objective.seen[13:16], "the same batches would fail again"
+
+
+def test_a_signal_is_heard_although_training_goes_back(tmp_path):
+    class Told(Line):
+        def forward(self, **batch):
+            if self.calls == 12:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(**batch)
+
+    objective = Told(bad={11, 12, 13})
+    with pytest.raises(Terminated, match="stopped by SIGTERM after step 11"):
+        go(job_of(objective), tmp_path, max_bad_steps=3, checkpoint_steps=5)
+    assert (tmp_path / CHECKPOINTS / "checkpoint-11" / "MANIFEST.json").is_file()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_second_time_is_the_end(tmp_path):
@@ -181,6 +213,22 @@ def test_a_tracker_that_is_not_there_is_told_with_its_install_line(tmp_path, mon
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingPart, match="`trackers` names mlflow"):
         go(job_of(Line()), tmp_path, trackers=("mlflow",))
+
+
+def test_a_folder_of_curves_is_no_tracker(tmp_path, monkeypatch):
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(MissingPart, match="`trackers` names mlflow"):
+        go(job_of(Line()), tmp_path, trackers=("mlflow",))
+
+
+def test_curves_for_tensorboard_stay_when_the_checkpoints_are_gone(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.chdir(tmp_path)
+    go(job_of(Line()), tmp_path / "work", trackers=("tensorboard",))
+    (folder,) = (tmp_path / "tensorboard").iterdir()
+    assert folder.name == "test-work" and list(folder.glob("events.*"))
 
 
 def test_a_real_student_stops_early_and_resumes(tmp_path):

@@ -13,34 +13,30 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
+from torch import nn
 
 from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.model.files import output_errors, seal
+from bertshrink.model.files import output_errors, write_text
 from bertshrink.model.hardware import has_native_bfloat16
-from bertshrink.progress import Progress, Task
+from bertshrink.progress import Progress
 from bertshrink.training import processes
 from bertshrink.training.batching import Collator, LengthBuckets, Rows
 from bertshrink.training.checkpoints import CHECKPOINTS, disk_errors, is_whole, newest_checkpoint, step_of
 from bertshrink.training.packing import Packed
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.signals import Stops
+from bertshrink.training.trainer import WEIGHTS, RoomTrainer, arguments
 from bertshrink.training.watch import GoBack, Watch, best_of, is_spent
 
-WEIGHTS = "model.safetensors"
-_LOGS = 100
-"""Points on the training curves."""
+_CURVES = {"loss", "judged", "skipped"}
+"""What makes an entry of Trainer's log a point of the curves."""
 _DIVERGED = "lower `learning_rate`, or set `precision: float32`"
 _REORDER = 7919
 """Added to the seed where training went back to a checkpoint: the same batches in the same order would fail again."""
@@ -126,10 +122,21 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
     if processes.is_main():
         newest_checkpoint(folder)  # deletes what does not count, before anyone looks
     processes.from_main(None)
+    with Stops() as stops:
+        outcome = _attempts(job, settings, folder, seed, progress, stops)
+    if stops.number is not None:  # it came after the last step
+        raise stops.error(None)
+    return outcome
+
+
+def _attempts(
+    job: Job, settings: TrainingSettings, folder: Path, seed: int, progress: Progress, stops: Stops
+) -> Outcome:
+    """Train, and once more from the last checkpoint if the loss stays without a finite value."""
     outcome = Outcome()
     for attempt in (0, 1):
         try:
-            return _attempt(job, settings, folder, seed, progress, outcome)
+            return _attempt(job, settings, folder, seed, progress, stops, outcome)
         except GoBack as failure:
             start = newest_checkpoint(folder, delete=False)
             rollbacks = _rollbacks(folder)
@@ -146,7 +153,13 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
 
 
 def _attempt(
-    job: Job, settings: TrainingSettings, folder: Path, seed: int, progress: Progress, outcome: Outcome
+    job: Job,
+    settings: TrainingSettings,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    stops: Stops,
+    outcome: Outcome,
 ) -> Outcome:
     """Train from the newest checkpoint, or from the start, to the end."""
     rollbacks = _rollbacks(folder)
@@ -163,12 +176,19 @@ def _attempt(
     watch = Watch(settings, settings.judge_steps or tenth, job.judge, folder)
     with (
         output_errors(folder),
-        Stops() as stops,
         progress.task(job.name, num_tokens, "tokens", done=num_tokens * done / num_steps) as task,
     ):
         trainer = RoomTrainer(
             model=job.objective,
-            args=_arguments(folder, settings, job, num_steps, settings.checkpoint_steps or tenth, seed),
+            args=arguments(
+                folder,
+                settings,
+                name=f"{job.name}-{folder.parent.name[:8]}",
+                learning_rate=job.learning_rate,
+                num_steps=num_steps,
+                checkpoint_steps=settings.checkpoint_steps or tenth,
+                seed=seed,
+            ),
             train_dataset=job.rows,
             data_collator=job.collate,
             companions=job.companions,
@@ -184,11 +204,12 @@ def _attempt(
             else:
                 trainer.restore(start)
     history = trainer.state.log_history
+    watch.share_signal()
     if stops.number is not None:
         raise stops.error(trainer.state.global_step)
     if settings.patience is not None:
         _restore_best(job.objective, folder, history, num_steps, outcome)
-    outcome.history = [_numbers(entry) for entry in history if "loss" in entry or "judged" in entry]
+    outcome.history = [_numbers(entry) for entry in history if entry.keys() & _CURVES]
     skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
     if skipped >= num_steps:
         raise CheckFailed("no step had a finite loss: nothing was learnt", hint=_DIVERGED)
@@ -215,7 +236,8 @@ def drop_dropout(module: nn.Module) -> None:
 
 
 def _numbers(entry: dict[str, Any]) -> dict[str, float]:
-    return {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
+    numbers = {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}
 
 
 def _restore_best(
@@ -242,159 +264,4 @@ def _rollbacks(folder: Path) -> int:
 
 def _write_rollbacks(folder: Path, number: int) -> None:
     if processes.is_main():
-        (folder / "rollbacks.json").write_text(json.dumps(number), encoding="utf-8")
-
-
-class _Loader(DataLoader[Any]):
-    """Batches as `LengthBuckets` cuts them; not prepared by Accelerate, which would share them out once more and read
-    one batch ahead.
-    """
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell sampler and rows which epoch comes."""
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
-        self.dataset.epoch = epoch  # type: ignore[attr-defined]
-
-
-class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
-    """Trainer with an objective, batches of like length, and someone who watches over it."""
-
-    def __init__(
-        self,
-        *,
-        companions: tuple[nn.Module, ...],
-        sampler: LengthBuckets,
-        dtype: torch.dtype,
-        task: Task,
-        watch: Watch,
-        stops: Stops,
-        **more: Any,
-    ) -> None:
-        super().__init__(**more)
-        for module in companions:
-            module.to(self.args.device)
-        self.sampler = sampler
-        self.dtype = dtype
-        self.model_accepts_loss_kwargs = False
-        self.task = task
-        self.shown: dict[str, str] = {}
-        self.parts: dict[str, Tensor] = {}
-        self.num_summed = 0
-        self.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
-        self.watch = watch
-        watch.attach(self, stops)
-        self.add_callback(watch)
-
-    def get_train_dataloader(self) -> Any:
-        """Batches as `LengthBuckets` cuts them."""
-        return _Loader(self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator)
-
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One batch, told to the progress bar."""
-        num_tokens = int(inputs["attention_mask"].sum()) * processes.world_size()
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self.watch.saw_loss(loss)
-        self.task.advance(num_tokens, **self.shown)
-        return loss
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The objective's loss of one batch."""
-        with self._arithmetic():
-            loss, parts = model(**inputs)
-        for name, value in parts.items():
-            if name not in self.parts:
-                self.parts[name] = torch.zeros((), device=loss.device)
-            self.parts[name] += torch.nan_to_num(value.detach().float(), nan=0.0, posinf=0.0, neginf=0.0)
-        self.num_summed += 1
-        return loss
-
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.bfloat16:
-            return torch.autocast(self.args.device.type, torch.bfloat16)
-        return nullcontext()
-
-    def _clip_grad_norm(self, model: Any) -> Any:
-        norm = super()._clip_grad_norm(model)
-        self.watch.saw_norm(norm)
-        return norm
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, averaged over processes since the last entry."""
-        if self.num_summed and "loss" in logs:
-            parts: dict[str, float] = {}
-            if self.parts:
-                means = torch.stack(list(self.parts.values())) / self.num_summed
-                if processes.world_size() > 1:
-                    means = self.accelerator.reduce(means, reduction="mean")
-                parts = dict(zip(self.parts, means.tolist(), strict=True))
-            self.shown = {name: f"{value:.4f}" for name, value in ({"loss": logs["loss"]} | parts).items()}
-            logs |= parts | self.watch.counts()
-            if self.watch.num_skipped:
-                self.shown["skipped"] = str(self.watch.num_skipped)
-            self.parts, self.num_summed = {}, 0
-        super().log(logs, start_time)
-
-    def restore(self, checkpoint: Path) -> None:
-        """Take a checkpoint's weights and curves without training on."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state: Any = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-
-    def release(self) -> None:
-        """Let go of what wraps the model."""
-        self.accelerator.free_memory()
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """The objective's weights; weights that are tied are written once."""
-        folder = Path(str(output_dir or self.args.output_dir))
-        if self.args.should_save:
-            folder.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        safetensors.torch.load_model(self.model, Path(resume_from_checkpoint) / WEIGHTS)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""
-        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        if folder.is_dir() and self.args.should_save:
-            shutil.rmtree(folder)  # what a killed run left
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            seal(folder)
-
-
-def _arguments(
-    folder: Path, settings: TrainingSettings, job: Job, num_steps: int, interval: int, seed: int
-) -> TrainingArguments:
-    found = TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=job.epochs,
-        max_steps=num_steps,
-        learning_rate=job.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=math.ceil(settings.warmup * num_steps),
-        weight_decay=settings.weight_decay,
-        optim="adamw_torch_fused",
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        logging_strategy="steps",
-        logging_steps=max(1, num_steps // _LOGS),
-        save_strategy="steps",
-        save_steps=interval,
-        save_total_limit=2,
-        seed=seed,
-        data_seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        torch_compile=settings.compile,
-        report_to=list(settings.trackers) if processes.is_main() and settings.trackers else "none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-    )
-    found._n_gpu = min(1, found.n_gpu)  # several would be split by DataParallel, which knows nothing of the teacher
-    return found
+        write_text(folder / "rollbacks.json", json.dumps(number))

@@ -8,12 +8,17 @@ the average count of all processes: the average of those gradients is then the g
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other. The others wait while the first one judges, measures and stores, which takes
+longer than the 10 or 30 minutes after which PyTorch gives up; a process that dies is noticed by the launcher."""
 
 
 def rank() -> int:
@@ -64,18 +69,18 @@ def from_main(value: Any) -> Any:
     import torch
     from accelerate import PartialState
 
-    PartialState()  # joins the processes
+    PartialState(timeout=PATIENCE)  # joins the processes
     box = [value]
     torch.distributed.broadcast_object_list(box)
     return box[0]
 
 
-def any_of(flag: bool) -> bool:
-    """Whether any process says so; all processes must ask."""
-    if world_size() == 1:
-        return flag
-    import torch
+def highest(values_N: Tensor) -> list[float]:
+    """(N,) the greatest of each value over all processes; all of them must ask."""
+    if world_size() > 1:
+        import torch
+        from accelerate import PartialState
 
-    found: list[Any] = [None] * world_size()
-    torch.distributed.all_gather_object(found, flag)
-    return any(found)
+        values_N = values_N.to(PartialState(timeout=PATIENCE).device)
+        torch.distributed.all_reduce(values_N, torch.distributed.ReduceOp.MAX)
+    return [float(value) for value in values_N.tolist()]

@@ -54,7 +54,8 @@ class TrainingSettings(BaseModel):
             MissingPart: one is not.
         """
         for name in self.trackers:
-            if importlib.util.find_spec(_TRACKERS[name]) is None:
+            found = importlib.util.find_spec(_TRACKERS[name])
+            if found is None or found.origin is None:  # a tracker's folder of curves is no package
                 raise MissingPart(
                     f"`trackers` names {name}, which is not installed", hint=f"pip install {_TRACKERS[name]}"
                 )

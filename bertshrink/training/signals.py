@@ -41,8 +41,9 @@ class Stops:
         for one, handler in self._before.items():
             signal.signal(one, handler)
 
-    def error(self, step: int) -> BertshrinkError:
-        """What to raise once the checkpoint of `step` is written."""
+    def error(self, step: int | None) -> BertshrinkError:
+        """What to raise once the checkpoint of `step` is written; None: training was at its end."""
         assert self.number is not None
         kind = Interrupted if self.number == signal.SIGINT else Terminated
-        return kind(f"stopped by {signal.Signals(self.number).name} after step {step}", hint="the same command goes on")
+        when = "at the end of training" if step is None else f"after step {step}"
+        return kind(f"stopped by {signal.Signals(self.number).name} {when}", hint="the same command goes on")

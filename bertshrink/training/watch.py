@@ -51,22 +51,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self.judge_steps = judge_steps
         self.judge = judge if settings.patience is not None else None
         self.folder = folder
-        self.is_finite = True
+        self.is_finite: Tensor | None = None
         self.num_in_a_row = 0
         self.num_skipped = 0
+        self.heard = 0.0
         self._num_told = 0
 
     def attach(self, trainer: Any, stops: Stops) -> None:
         """Meet the trainer and the signals."""
         self.trainer, self.stops = trainer, stops
 
-    def saw_loss(self, loss: Tensor) -> None:
-        """Look at the loss of a part of a step."""
-        self.is_finite = self.is_finite and bool(torch.isfinite(loss))
-
-    def saw_norm(self, norm: Any) -> None:
-        """Look at the norm of all gradients."""
-        self.is_finite = self.is_finite and bool(torch.isfinite(torch.as_tensor(norm)))
+    def saw(self, value: Tensor) -> None:
+        """Note the loss of a part of a step, or the norm of all gradients, without waiting for the device."""
+        found = torch.isfinite(value.detach())
+        self.is_finite = found if self.is_finite is None else self.is_finite & found
 
     def counts(self) -> dict[str, float]:
         """Steps left out since the last time that they were asked for."""
@@ -75,8 +73,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Keep a step without finite gradients away from weights and moments."""
-        bad = processes.any_of(not self.is_finite)
-        self.is_finite = True
+        assert self.is_finite is not None
+        heard = torch.full_like(self.is_finite, self.stops.number or 0, dtype=torch.float32)
+        bad, self.heard = processes.highest(torch.stack([(~self.is_finite).float(), heard]))
+        self.is_finite = None
         if not bad:
             self.num_in_a_row = 0
             return
@@ -97,10 +97,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             control.should_log = wants_log  # Trainer takes the judgement for the entry that was due
             if is_hopeless(state.log_history, self.settings):
                 control.should_training_stop = control.should_save = True
-        if processes.any_of(self.stops.number is not None):
-            if self.stops.number is None:
-                self.stops.number = 15  # another process heard it
+        if processes.world_size() == 1:
+            self.heard = self.stops.number or 0
+        if self.heard:
+            self.stops.number = int(self.heard)  # maybe another process heard it
             control.should_training_stop = control.should_save = True
+
+    def share_signal(self) -> None:
+        """Let a signal that any process heard be one that all heard."""
+        (heard,) = processes.highest(torch.tensor([float(self.stops.number or 0)]))
+        self.stops.number = int(heard) or None
 
     def _judge(self, step: int) -> None:
         """Judge the student as it is, and keep its weights where it is the best so far."""

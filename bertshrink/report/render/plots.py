@@ -333,7 +333,7 @@ def _legend(figure: Any, axes: Any) -> None:
     )
 
 
-_NOT_A_LOSS = ("step", "epoch", "learning_rate", "lr", "seconds", "time", "grad_norm")
+_NOT_A_LOSS = ("step", "epoch", "learning_rate", "lr", "seconds", "time", "grad_norm", "judged", "skipped")
 
 
 def _training(row: Row, name: str) -> Plot | None:

@@ -1,0 +1,224 @@
+"""Trainer as `loop` uses it: an objective instead of a model, our own batches, and someone who watches over it.
+
+On a GPU a step waits for the device once, when it asks whether the step was finite; whatever else is looked at (the
+loss, its parts) is summed up there and read when a point of the curves is due.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from bertshrink.model.files import seal
+from bertshrink.progress import Task
+from bertshrink.training import processes
+from bertshrink.training.batching import LengthBuckets
+from bertshrink.training.settings import TrainingSettings
+from bertshrink.training.signals import Stops
+from bertshrink.training.watch import Watch
+
+WEIGHTS = "model.safetensors"
+_LOGS = 100
+"""Points on the training curves."""
+_COUNT = "batches with a finite loss"
+
+
+class _Loader(DataLoader[Any]):
+    """Batches as `LengthBuckets` cuts them; not prepared by Accelerate, which would share them out once more and read
+    one batch ahead.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell sampler and rows which epoch comes."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        self.dataset.epoch = epoch  # type: ignore[attr-defined]
+
+
+class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
+    """Trainer with an objective, batches of like length, and someone who watches over it."""
+
+    def __init__(
+        self,
+        *,
+        companions: tuple[nn.Module, ...],
+        sampler: LengthBuckets,
+        dtype: torch.dtype,
+        task: Task,
+        watch: Watch,
+        stops: Stops,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        for module in companions:
+            module.to(self.args.device)
+        self.sampler = sampler
+        self.dtype = dtype
+        self.model_accepts_loss_kwargs = False
+        self.task = task
+        self.shown: dict[str, str] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
+        self.watch = watch
+        watch.attach(self, stops)
+        self.add_callback(watch)
+        if "tensorboard" in watch.settings.trackers and processes.is_main():
+            self.add_callback(_tensorboard(str(self.args.run_name)))
+
+    def get_train_dataloader(self) -> Any:
+        """Batches as `LengthBuckets` cuts them."""
+        return _Loader(self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """One batch, told to the progress bar."""
+        num_tokens = int(inputs["attention_mask"].sum()) * processes.world_size()
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        self.watch.saw(loss)
+        self.task.advance(num_tokens, **self.shown)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The objective's loss of one batch."""
+        with self._arithmetic():
+            loss, parts = model(**inputs)
+        is_finite = torch.isfinite(loss.detach())
+        for name, value in ({_COUNT: is_finite, "loss": loss} | parts).items():
+            # A batch without a finite loss is left out of the curves as it is of training.
+            finite = torch.nan_to_num(value.detach().float(), nan=0.0, posinf=0.0, neginf=0.0) * is_finite
+            self.sums[name] = self.sums[name] + finite if name in self.sums else finite
+        return loss
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.bfloat16:
+            return torch.autocast(self.args.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self.watch.saw(torch.as_tensor(norm))
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Put in place of Trainer's loss ours and its parts, averaged over processes since the last entry."""
+        if "loss" in logs:
+            means = self._means()
+            self.shown = {name: f"{value:.4f}" for name, value in means.items()}
+            if self.watch.num_skipped:
+                self.shown["skipped"] = str(self.watch.num_skipped)
+            rest = {name: value for name, value in logs.items() if name != "loss"}
+            logs = means | rest | self.watch.counts()
+        super().log(logs, start_time)
+
+    def _means(self) -> dict[str, float]:
+        """The loss and its parts since the last call; nothing where no batch had a finite loss."""
+        if not self.sums:
+            return {}
+        names, sums = list(self.sums), torch.stack(list(self.sums.values()))
+        self.sums = {}
+        if processes.world_size() > 1:
+            sums = self.accelerator.reduce(sums, reduction="sum")
+        found = dict(zip(names, sums.tolist(), strict=True))
+        count = found.pop(_COUNT)
+        return {name: total / count for name, total in found.items()} if count else {}
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take a checkpoint's weights and curves without training on."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state: Any = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+    def release(self) -> None:
+        """Let go of what wraps the model."""
+        self.accelerator.free_memory()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The objective's weights; weights that are tied are written once."""
+        folder = Path(str(output_dir or self.args.output_dir))
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        safetensors.torch.load_model(self.model, Path(resume_from_checkpoint) / WEIGHTS)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        if folder.is_dir() and self.args.should_save:
+            shutil.rmtree(folder)  # what a killed run left
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(folder)
+
+
+def _tensorboard(name: str) -> TensorBoardCallback:
+    """Trainer's own callback, with curves that stay: it would put them beside the checkpoints, which are deleted."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return TensorBoardCallback(SummaryWriter(os.environ.get("TENSORBOARD_LOGGING_DIR") or f"tensorboard/{name}"))
+
+
+def arguments(
+    folder: Path,
+    settings: TrainingSettings,
+    *,
+    name: str,
+    learning_rate: float,
+    num_steps: int,
+    checkpoint_steps: int,
+    seed: int,
+) -> TrainingArguments:
+    """Trainer's arguments for a run.
+
+    Args:
+        folder: of the checkpoints.
+        settings: of the run.
+        name: of the run, for trackers.
+        learning_rate: peak.
+        num_steps: optimizer steps in all.
+        checkpoint_steps: between checkpoints.
+        seed: for everything random.
+    """
+    trackers = [one for one in settings.trackers if one != "tensorboard"] if processes.is_main() else []
+    found = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=num_steps,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(settings.warmup * num_steps),
+        weight_decay=settings.weight_decay,
+        optim="adamw_torch_fused",
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        logging_strategy="steps",
+        logging_steps=max(1, num_steps // _LOGS),
+        save_strategy="steps",
+        save_steps=checkpoint_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        torch_compile=settings.compile,
+        report_to=trackers or "none",
+        run_name=name,
+        logging_nan_inf_filter=False,  # `Watch` does it, without asking the device after every batch
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+    )
+    found._n_gpu = min(1, found.n_gpu)  # several would be split by DataParallel, which knows nothing of the teacher
+    return found
