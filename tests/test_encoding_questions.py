@@ -1,5 +1,7 @@
 """Questions with their contexts as windows of tokens and back, for tokenizers of every kind."""
 
+import json
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -192,3 +194,23 @@ def test_a_context_without_a_token_has_no_answer():
     encoded = encode_asked("wordpiece", split)
     for may_be_none in (False, True):
         assert answers_of(encoded, one_hot(encoded), split.pairs, may_be_none=may_be_none) == ["", "Berlin"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_is_saved_as_it_was_given(kind, tmp_path):
+    tokenizer = deepcopy(tokenizer_of(kind))
+    backend = tokenizer.backend_tokenizer
+    for own in ({"max_length": 30, "stride": 3, "strategy": "only_first", "direction": "left"}, None):
+        if own is None:
+            backend.no_truncation()
+            backend.no_padding()
+        else:
+            backend.enable_truncation(**own)
+            backend.enable_padding(length=30, pad_id=1, pad_token="<pad>")
+        before = backend.to_str()
+        encode("question-answering", tokenizer, asked(3), 40, (), "asked")
+        encode("token-classification", tokenizer, Split(("the fox",)), 40, ("O",), "words")
+        encode("mlm", tokenizer, Split(("the fox",)), 40, (), "texts")
+        assert backend.to_str() == before
+        tokenizer.save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "tokenizer.json").read_text()) == json.loads(before)

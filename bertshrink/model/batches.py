@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,6 +71,23 @@ def tokenize(
 ) -> list[Row]:
     """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row."""
     second = list(pairs) if pairs is not None else None
-    found = tokenizer(list(texts), second, truncation=True, max_length=max_length, padding=False)
+    with as_it_was(tokenizer):
+        found = tokenizer(list(texts), second, truncation=True, max_length=max_length, padding=False)
     names = list(found.keys())
     return [{name: found[name][i] for name in names} for i in range(len(texts))]
+
+
+@contextmanager
+def as_it_was(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Give a fast tokenizer its own cutting and padding back after calls, each of which overwrites them.
+
+    They are saved with it: what was asked of it last would be what every reader of its `tokenizer.json` gets.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    cut, filled = (backend.truncation, backend.padding) if backend is not None else (None, None)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            backend.enable_truncation(**cut) if cut is not None else backend.no_truncation()
+            backend.enable_padding(**filled) if filled is not None else backend.no_padding()

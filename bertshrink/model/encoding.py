@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import RequestError
-from bertshrink.model.batches import tokenize
+from bertshrink.model.batches import as_it_was, tokenize
 from bertshrink.model.labels import match_labels
 
 if TYPE_CHECKING:
@@ -78,10 +78,11 @@ def encode(
         RequestError: labels that the model does not have; texts of another kind than the task's.
     """
     values = split.labels if split.labels is not None else (None,) * len(split)
-    if task == "token-classification":
-        return _encode_words(tokenizer, split, max_length, values, label_names, where)
-    if task == "question-answering":
-        return _encode_questions(tokenizer, split, min(max_length, QA_LENGTH), values, where)
+    with as_it_was(tokenizer):
+        if task == "token-classification":
+            return _encode_words(tokenizer, split, max_length, values, label_names, where)
+        if task == "question-answering":
+            return _encode_questions(tokenizer, split, min(max_length, QA_LENGTH), values, where)
     rows = tokenize(tokenizer, split.texts, split.pairs, max_length)
     if task in ("classification", "multi-label", "regression"):
         labels = match_labels(task, values, label_names, where, split.label_names)
