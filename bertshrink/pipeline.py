@@ -76,6 +76,7 @@ def run(plan: Plan, progress: Progress, runs: Path, command: str, target: Target
     Raises:
         BertshrinkError: whatever went wrong; finished stages stay.
     """
+    processes.check_launcher()
     store = Store(runs / plan.recipe.name)
     work = _Run(plan, progress, store, command)
     work.prepare(target if processes.is_main() else None)

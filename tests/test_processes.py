@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bertshrink.errors import RequestError
-from bertshrink.training.processes import refuse_sharding
+from bertshrink.training.processes import check_launcher
 from tests.tiny import tiny_project
 
 ROOT = Path(__file__).parent.parent
@@ -29,32 +29,60 @@ def run(place, runs, *launcher):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
-    return json.loads(found.stdout)  # one document, whoever else ran
+    return json.loads(found.stdout), found.stderr  # one document, whoever else ran
 
 
-@pytest.mark.parametrize("launcher", ["torch.distributed.run", "accelerate.commands.launch"])
-def test_two_processes_have_the_losses_of_one(place, launcher):
-    two = [sys.executable, "-m", launcher]
-    two += ["--nproc-per-node" if "torch" in launcher else "--num_processes", "2"]
-    two += [
-        "--master-port" if "torch" in launcher else "--main_process_port",
-        "29517" if "torch" in launcher else "29518",
-    ]
-    two += ["--cpu"] if "accelerate" in launcher else []
-    one = run(place, "one", sys.executable, "-m", "bertshrink")
-    both = run(place, f"two-{launcher[:5]}", *two, "-m", "bertshrink")
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+num_processes: 2
+use_cpu: true
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_state_dict_type: SHARDED_STATE_DICT
+  fsdp_cpu_ram_efficient_loading: true
+"""
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port"]
+LAUNCHERS = {
+    "torchrun": [*TORCHRUN, "29517", "-m", "bertshrink"],
+    "accelerate": [*ACCELERATE, "29518", "--cpu", "-m", "bertshrink"],
+    "fsdp": [*ACCELERATE, "29519", "--config_file", "fsdp.yaml", str(ROOT / "tests" / "fsdp_on_cpu.py")],
+}
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_two_processes_have_the_losses_of_one(place, name):
+    (place / "fsdp.yaml").write_text(FSDP)
+    one, _ = run(place, "one", sys.executable, "-m", "bertshrink")
+    both, log = run(place, name, *LAUNCHERS[name])
     mine, theirs = (next(s for s in report["snapshots"] if s["name"] == "01-distill") for report in (one, both))
     losses = [entry for entry in mine["history"] if "loss" in entry]
     assert len(losses) >= 10
     for a, b in zip(mine["history"], theirs["history"], strict=True):
         assert a["step"] == b["step"] and set(a) == set(b)
-        for name in set(a) & {"loss", "soft", "task", "hidden", "judged", "learning_rate"}:
-            assert a[name] == pytest.approx(b[name], rel=1e-4, abs=1e-5), (name, a["step"])
+        for part in set(a) & {"loss", "soft", "task", "hidden", "judged", "learning_rate"}:
+            assert a[part] == pytest.approx(b[part], rel=1e-4, abs=1e-5), (part, a["step"])
     assert losses[-1]["loss"] < losses[0]["loss"]
-    assert (place / f"out-two-{launcher[:5]}" / "model.safetensors").is_file()
+    assert (place / f"out-{name}" / "model.safetensors").is_file()
+    if name == "fsdp":  # half of the weights in each, two layers and the rest
+        assert log.count("holds 12529 of 25058 weights in 3 units") == 2
 
 
-def test_sharded_weights_are_refused_by_name(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(RequestError, match="`ACCELERATE_USE_FSDP` asks for sharded weights"):
-        refuse_sharding()
+@pytest.mark.parametrize(("name", "says"), [("FSDP", "FSDP is configured in its first"), ("DEEPSPEED", "DeepSpeed is")])
+def test_other_sharding_is_refused_by_name(monkeypatch, name, says):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(RequestError, match=says):
+        check_launcher()
+
+
+def test_second_version_of_fsdp_loads_models_whole(monkeypatch):
+    for name, value in (
+        ("ACCELERATE_USE_FSDP", "1"),
+        ("FSDP_VERSION", "2"),
+        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true"),
+    ):
+        monkeypatch.setenv(name, value)
+    check_launcher()
+    assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"

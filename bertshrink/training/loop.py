@@ -104,11 +104,10 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         CheckFailed: the loss was not finite `max_bad_steps` times in a row, twice.
         Interrupted, Terminated: a signal asked for an end; a checkpoint was written.
         MissingPart: a tracker is not installed.
-        RequestError: the launcher asks for sharded weights, or activations cannot be computed twice.
+        RequestError: activations cannot be computed twice.
         OutputError: the disk is full.
     """
     settings.check_trackers()
-    processes.refuse_sharding()
     torch.set_flush_denormal(True)
     if not job.dropout:
         drop_dropout(job.objective)
@@ -201,6 +200,7 @@ def _attempt(
         with disk_errors(folder):
             if start is None or not is_spent(start, settings):
                 trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+                trainer.gathered()
             else:
                 trainer.restore(start)
     history = trainer.state.log_history

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(days=7)
 """How long processes wait for each other. The others wait while the first one judges, measures and stores, which takes
 longer than the 10 or 30 minutes after which PyTorch gives up; a process that dies is noticed by the launcher."""
+_WHERE = "accelerate's configuration"
 
 
 def rank() -> int:
@@ -36,19 +37,32 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def refuse_sharding() -> None:
-    """Refuse a launcher's wish for weights that lie in pieces on several devices.
+def _asks(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes")
+
+
+def is_sharded() -> bool:
+    """Whether the launcher wants the student's weights in pieces."""
+    return _asks("ACCELERATE_USE_FSDP") and world_size() > 1
+
+
+def check_launcher() -> None:
+    """Refuse kinds of sharding that nothing here can put together again, before any model is loaded.
 
     Raises:
-        RequestError: FullyShardedDataParallel or DeepSpeed is configured.
+        RequestError: DeepSpeed, or the first version of FullyShardedDataParallel, is configured.
     """
-    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
-        if os.environ.get(name, "").lower() in ("1", "true", "yes"):
-            raise RequestError(
-                f"`{name}` asks for sharded weights, and the student is trained whole on every device",
-                where="accelerate's configuration",
-                hint="choose plain multi-GPU (DDP): encoders of this size fit on one device",
-            )
+    if _asks("ACCELERATE_USE_DEEPSPEED"):
+        hint = "choose plain multi-GPU (DDP), or FSDP with `fsdp_version: 2`"
+        raise RequestError("DeepSpeed is configured, and the student is not trained with it", where=_WHERE, hint=hint)
+    if _asks("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise RequestError(
+            "FSDP is configured in its first version, which flattens weights",
+            where=_WHERE,
+            hint="set `fsdp_version: 2`, or choose plain multi-GPU (DDP): encoders of this size fit on one device",
+        )
+    # transformers would otherwise load weights on the first process alone, the frozen teacher's as well.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
 def mean_over(total: Tensor, count: Tensor) -> Tensor:

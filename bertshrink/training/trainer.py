@@ -22,7 +22,7 @@ from transformers.integrations import TensorBoardCallback
 
 from bertshrink.model.files import seal
 from bertshrink.progress import Task
-from bertshrink.training import processes
+from bertshrink.training import processes, sharding
 from bertshrink.training.batching import LengthBuckets
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.signals import Stops
@@ -51,6 +51,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def __init__(
         self,
         *,
+        model: nn.Module,
         companions: tuple[nn.Module, ...],
         sampler: LengthBuckets,
         dtype: torch.dtype,
@@ -59,7 +60,8 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         stops: Stops,
         **more: Any,
     ) -> None:
-        super().__init__(**more)
+        super().__init__(model=sharding.to_cut(model) if processes.is_sharded() else model, **more)
+        self.whole = model
         for module in companions:
             module.to(self.args.device)
         self.sampler = sampler
@@ -107,7 +109,8 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
-        self.watch.saw(torch.as_tensor(norm))
+        norm = sharding.in_one_piece(torch.as_tensor(norm))
+        self.watch.saw(norm)
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -133,24 +136,37 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         count = found.pop(_COUNT)
         return {name: total / count for name, total in found.items()} if count else {}
 
+    def gathered(self) -> nn.Module:
+        """The objective with its weights of now in one piece, in the first process; all of them must ask."""
+        if self.model is not self.whole:
+            sharding.gather(self.model, self.whole)
+        return self.whole
+
     def restore(self, checkpoint: Path) -> None:
         """Take a checkpoint's weights and curves without training on."""
-        self._load_from_checkpoint(str(checkpoint))
+        safetensors.torch.load_model(self.whole, checkpoint / WEIGHTS)
         self.state: Any = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
     def release(self) -> None:
         """Let go of what wraps the model."""
         self.accelerator.free_memory()
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The objective's weights in one piece, however it is trained."""
+        self.gathered()
+        self._save(output_dir)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The objective's weights; weights that are tied are written once."""
         folder = Path(str(output_dir or self.args.output_dir))
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
+            safetensors.torch.save_model(self.whole, str(folder / WEIGHTS))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        safetensors.torch.load_model(self.model, Path(resume_from_checkpoint) / WEIGHTS)
+        safetensors.torch.load_model(self.whole, Path(resume_from_checkpoint) / WEIGHTS)
+        if self.model is not self.whole:
+            sharding.scatter(self.whole, self.model)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""

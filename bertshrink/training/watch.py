@@ -111,7 +111,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
     def _judge(self, step: int) -> None:
         """Judge the student as it is, and keep its weights where it is the best so far."""
         assert self.judge is not None
-        objective = self.trainer.model
+        objective = self.trainer.gathered()
         objective.eval()
         value = processes.from_main(self.judge() if processes.is_main() else 0.0)
         objective.train()

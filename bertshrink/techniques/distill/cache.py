@@ -144,6 +144,10 @@ class CachedTeacher:
         """Size of the whole store once every row is in it; 0 before the first answer tells the shapes."""
         return int(self.starts_N1[-1]) if self.layout is not None else 0
 
+    def __deepcopy__(self, memo: object) -> CachedTeacher:
+        """Itself: it is frozen, and large."""
+        return self
+
     def __call__(self, inputs: dict[str, Tensor], rows_B: Tensor | None) -> Answers:
         """The teacher's answers to a batch: as `LiveTeacher`, hidden states zero at padding."""
         if rows_B is None:

@@ -115,6 +115,10 @@ class LiveTeacher:
         self.wanted = wanted
         self.module: Any = copy.deepcopy(encoder.model).to(dtype).eval().requires_grad_(False)
 
+    def __deepcopy__(self, memo: object) -> LiveTeacher:
+        """Itself: it is frozen, and large."""
+        return self
+
     def __call__(self, inputs: Mapping[str, Tensor], rows_B: Tensor | None) -> Answers:
         """Its answers to a batch; `rows_B` are the rows' numbers, which it does not need."""
         with torch.no_grad():
