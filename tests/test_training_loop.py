@@ -6,15 +6,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from bertshrink.errors import CheckFailed, MissingPart, RequestError, Terminated
 from bertshrink.meters.quality import chooser
+from bertshrink.model.anatomy import FAMILIES
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.finetune import Finetune
 from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.checkpoints import CHECKPOINTS
 from bertshrink.training.loop import Job, train
@@ -32,6 +36,7 @@ class Line(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.student = torch.nn.Linear(1, 1)
+        self.student.config = SimpleNamespace(model_type="bert")
         self.bad, self.calls, self.seen = set(bad), 0, seen if seen is not None else []
 
     def forward(self, **batch):
@@ -55,6 +60,32 @@ def settings(**more):
 
 def go(job, folder, **more):
     return train(job, settings(**more), work=folder, seed=0, progress=Silent())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("kept", "attention"), [({}, 0.0), ({"attention_dropout": True}, 0.1)])
+def test_attention_drops_out_where_that_is_fast_or_asked_for(family, kept, attention, tmp_path, monkeypatch):
+    seen, hidden = set(), set()
+    attend, drop = functional.scaled_dot_product_attention, functional.dropout
+
+    def attending(*given, dropout_p=0.0, **more):
+        seen.add(dropout_p)
+        return attend(*given, dropout_p=dropout_p, **more)
+
+    def dropping(given, p=0.5, *more):
+        hidden.add(p)
+        return drop(given, p, *more)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", attending)
+    monkeypatch.setattr(functional, "dropout", dropping)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    names = {"distilbert": ("attention_dropout", "dropout")}
+    fields = names.get(family, ("attention_probs_dropout_prob", "hidden_dropout_prob"))
+    model = tiny_encoder(family, **dict.fromkeys(fields, 0.1))
+    bench = Workbench(tiny_texts("classification"), model, tmp_path, task="classification")
+    Finetune(epochs=1, batch_size=16, **kept)(model, bench)
+    assert seen == {attention} and 0.1 in hidden
+    assert any("no dropout of attention's weights" in note for note in bench.notes) == (not kept)
 
 
 def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
@@ -224,7 +255,6 @@ def test_a_folder_of_curves_is_no_tracker(tmp_path, monkeypatch):
 
 
 def test_curves_for_tensorboard_stay_when_the_checkpoints_are_gone(tmp_path, monkeypatch):
-    pytest.importorskip("tensorboard")
     monkeypatch.chdir(tmp_path)
     go(job_of(Line()), tmp_path / "work", trackers=("tensorboard",))
     (folder,) = (tmp_path / "tensorboard").iterdir()

@@ -28,6 +28,7 @@ class Anatomy:
         fields: this family's names for the common configuration fields.
         parts: (component, pattern of parameter names) in the order they are tried; what matches none is the head.
         is_shared: whether layers share weights in groups.
+        attention_dropout: how the path of the dropout of attention's weights ends.
 
     """
 
@@ -37,6 +38,7 @@ class Anatomy:
     parts: tuple[tuple[str, str], ...]
     fields: Mapping[str, str] = field(default_factory=dict)
     is_shared: bool = False
+    attention_dropout: str = "attention.self.dropout"
 
     def field(self, name: str) -> str:
         """This family's name of a common configuration field such as `num_hidden_layers`."""
@@ -79,8 +81,16 @@ FAMILIES: dict[str, Anatomy] = {
                 "intermediate_size": "hidden_dim",
                 "hidden_act": "activation",
             },
+            attention_dropout="attention.dropout",
         ),
-        Anatomy("albert", "albert", "encoder.albert_layer_groups", _ALBERT_PARTS, is_shared=True),
+        Anatomy(
+            "albert",
+            "albert",
+            "encoder.albert_layer_groups",
+            _ALBERT_PARTS,
+            is_shared=True,
+            attention_dropout="attention.attention_dropout",
+        ),
         Anatomy("electra", "electra", "encoder.layer", _BERT_PARTS),
     )
 }

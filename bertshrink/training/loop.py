@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.model.anatomy import anatomy_of
 from bertshrink.model.files import output_errors, write_text
 from bertshrink.model.hardware import has_native_bfloat16
 from bertshrink.progress import Progress
@@ -109,10 +110,17 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
     """
     settings.check_trackers()
     torch.set_flush_denormal(True)
+    outcome = Outcome()
+    student: Any = job.objective.student
     if not job.dropout:
         drop_dropout(job.objective)
+    elif not keeps_attention_dropout(settings):
+        only = anatomy_of(student.config.model_type).attention_dropout
+        if drop_dropout(student, only):
+            outcome.notes.append(
+                "no dropout of attention's weights, which would halve the speed of long texts on a CPU"
+            )
     if settings.gradient_checkpointing:
-        student: Any = job.objective.student
         if not student.supports_gradient_checkpointing:
             missing = f"`gradient_checkpointing` is set, and transformers has none for {type(student).__name__}"
             raise RequestError(missing, hint="leave it out; `accumulate` saves memory as well")
@@ -122,20 +130,26 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         newest_checkpoint(folder)  # deletes what does not count, before anyone looks
     processes.from_main(None)
     with Stops() as stops:
-        outcome = _attempts(job, settings, folder, seed, progress, stops)
+        _attempts(job, settings, folder, seed, progress, stops, outcome)
     if stops.number is not None:  # it came after the last step
         raise stops.error(None)
     return outcome
 
 
 def _attempts(
-    job: Job, settings: TrainingSettings, folder: Path, seed: int, progress: Progress, stops: Stops
-) -> Outcome:
+    job: Job,
+    settings: TrainingSettings,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    stops: Stops,
+    outcome: Outcome,
+) -> None:
     """Train, and once more from the last checkpoint if the loss stays without a finite value."""
-    outcome = Outcome()
     for attempt in (0, 1):
         try:
-            return _attempt(job, settings, folder, seed, progress, stops, outcome)
+            _attempt(job, settings, folder, seed, progress, stops, outcome)
+            return
         except GoBack as failure:
             start = newest_checkpoint(folder, delete=False)
             rollbacks = _rollbacks(folder)
@@ -159,7 +173,7 @@ def _attempt(
     progress: Progress,
     stops: Stops,
     outcome: Outcome,
-) -> Outcome:
+) -> None:
     """Train from the newest checkpoint, or from the start, to the end."""
     rollbacks = _rollbacks(folder)
     sampler = batches_of(job.rows, settings, seed + _REORDER * rollbacks)
@@ -219,7 +233,6 @@ def _attempt(
         outcome.notes.append("the loss stayed without a finite value once: training went back to a checkpoint")
     trainer.release()
     job.objective.to("cpu").eval()
-    return outcome
 
 
 def arithmetic(settings: TrainingSettings) -> torch.dtype:
@@ -228,11 +241,21 @@ def arithmetic(settings: TrainingSettings) -> torch.dtype:
     return torch.bfloat16 if wanted else torch.float32
 
 
-def drop_dropout(module: nn.Module) -> None:
-    """Set every dropout to 0."""
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
+def keeps_attention_dropout(settings: TrainingSettings) -> bool:
+    """Whether attention's weights are dropped out where the model's own dropout is kept.
+
+    With it PyTorch computes attention on a CPU without its fused kernel, as whole matrices of length by length.
+    """
+    return torch.cuda.is_available() if settings.attention_dropout is None else settings.attention_dropout
+
+
+def drop_dropout(module: nn.Module, only: str = "") -> bool:
+    """Set every dropout whose path ends in `only` to 0; returns whether any was more."""
+    found = [part for name, part in module.named_modules() if isinstance(part, nn.Dropout) and name.endswith(only)]
+    was_any = any(part.p > 0 for part in found)
+    for part in found:
+        part.p = 0.0
+    return was_any
 
 
 def _numbers(entry: dict[str, Any]) -> dict[str, float]:

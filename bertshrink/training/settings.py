@@ -28,6 +28,9 @@ class TrainingSettings(BaseModel):
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     dropout: bool | None = Field(None, description="keep the model's own dropout while training")
+    attention_dropout: bool | None = Field(
+        None, description="that of attention's weights as well; default: on a GPU alone, as it can halve a CPU's speed"
+    )
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="of the arithmetic in training; auto: bfloat16 where the hardware multiplies it natively"
     )
