@@ -1,0 +1,199 @@
+"""Which directions a narrower embedding keeps: those that calibration text uses and the layers above are sensitive to.
+
+The tables' rows are far from equal: a token that text is full of matters, a token that never comes does not. The moment
+is therefore that of what LayerNorm makes of tokens in text (each with its position and type), with a share of tokens
+drawn from the whole vocabulary, so that those which the text lacks are not given up. What an error costs is not the
+same in all directions either: the gradient of the last hidden states says how much (the Gauss-Newton part of Fisher's
+information, Martens, arXiv:1412.1193). The projection stays orthogonal all the same: LayerNorm divides by the length of
+what is left, which is right for an orthogonal projection alone.
+
+Letters as in `closed_form`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertshrink.errors import RequestError
+from bertshrink.model.batches import Row, by_length, pad
+from bertshrink.model.encoder import Encoder
+from bertshrink.techniques.factorize.closed_form import Embedding, principal_basis, sum_free_basis
+
+UNSEEN = 0.1
+"""Share of the moment that tokens drawn from the whole vocabulary have."""
+_SPREAD = 0.1
+"""Share of the sensitivity that is the same in all directions: few gradients know little of many directions."""
+_STEPS = 60
+_RIDGE = 1e-3
+ZIPF_SHIFT = 2.7
+"""Mandelbrot's constant: tokens i of a vocabulary in order of frequency come in proportion to 1 / (i + shift)."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens as text has them.
+
+    Attributes:
+        ids_N: token ids.
+        positions_N: their positions, from 0.
+        types_N: their token types.
+    """
+
+    ids_N: Tensor
+    positions_N: Tensor
+    types_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids_N)
+
+
+def tokens_of(rows: Sequence[Row]) -> Tokens:
+    """The tokens of rows, one after another."""
+    ids = [i for row in rows for i in row["input_ids"]]
+    positions = [i for row in rows for i in range(len(row["input_ids"]))]
+    types = [i for row in rows for i in row.get("token_type_ids") or [0] * len(row["input_ids"])]
+    return Tokens(torch.tensor(ids), torch.tensor(positions), torch.tensor(types))
+
+
+def zipf_rows(encoder: Encoder, num_rows: int, length: int, seed: int) -> list[Row]:
+    """Rows of tokens drawn by Zipf's law over the vocabulary's order, for where there is no text."""
+    special = sorted(set(encoder.tokenizer.all_special_ids))
+    weight = 1 / (np.arange(encoder.shape.vocab_size) + ZIPF_SHIFT)
+    weight[special] = 0
+    drawn = np.random.default_rng(seed).choice(len(weight), (num_rows, length), p=weight / weight.sum())
+    first, last = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
+    framed = [[first, *row[1:-1], last] if first is not None and last is not None else [*row] for row in drawn.tolist()]
+    return [{"input_ids": row, "attention_mask": [1] * length} for row in framed]
+
+
+def from_vocabulary(given: Embedding, like: Tokens, number: int, seed: int) -> Tokens:
+    """Tokens drawn evenly from the whole vocabulary, at positions and of types as text has them."""
+    generator = torch.Generator().manual_seed(seed)
+    ids_N = torch.randint(len(given.words_VE), (number,), generator=generator)
+    where_N = torch.randint(len(like), (number,), generator=generator)
+    return Tokens(ids_N, like.positions_N[where_N], like.types_N[where_N])
+
+
+def moment(given: Embedding, tokens: Tokens, block: int = 8192) -> Tensor:
+    """(E, E) second moment, in float64, of what LayerNorm makes of tokens before its weight and bias."""
+    total_EE = torch.zeros(given.width, given.width, dtype=torch.float64)
+    for start in range(0, len(tokens), block):
+        part = slice(start, start + block)
+        sums_NE = given.sums(tokens.ids_N[part], tokens.positions_N[part], tokens.types_N[part])
+        normal_NE = given.normalized(sums_NE)
+        total_EE += (normal_NE.T @ normal_NE).double()
+    return total_EE / max(1, len(tokens))
+
+
+def sensitivity(encoder: Encoder, given: Embedding, rows: Sequence[Row], num_tokens: int, seed: int) -> Tensor:
+    """(E, E) how much the last hidden states change with what LayerNorm makes of a token, in float64, trace E.
+
+    The mean of g g' over tokens, g the gradient of a random combination of all last hidden states. About `num_tokens`
+    tokens are looked at, the first rows'.
+
+    Raises:
+        RequestError: the gradients are not finite.
+    """
+    base: Any = encoder.model.base_model
+    embeddings, total_EE, number = base.embeddings, torch.zeros(given.width, given.width, dtype=torch.float64), 0
+    lengths = np.cumsum([len(row["input_ids"]) for row in rows])
+    few = rows[: int(np.searchsorted(lengths, num_tokens)) + 1]
+    generator = torch.Generator().manual_seed(seed)
+    seen: list[Tensor] = []
+
+    def watch(module: Any, inputs: Any, output: Tensor) -> Tensor:
+        seen.append(output.detach().requires_grad_(True))
+        return seen[-1]
+
+    handle = embeddings.LayerNorm.register_forward_hook(watch)
+    try:
+        for batch in by_length([len(row["input_ids"]) for row in few], 1024):
+            block = {name: torch.from_numpy(a) for name, a in pad([few[i] for i in batch], 0).items()}
+            with torch.enable_grad():
+                states_BLH = base(**block).last_hidden_state
+                mask_BL = block["attention_mask"].bool()
+                probe_BLH = torch.randn(states_BLH.shape, generator=generator) * mask_BL[..., None]
+                (gradient_BLE,) = torch.autograd.grad((states_BLH * probe_BLH).sum(), seen[-1])
+            gradient_NE = (gradient_BLE[mask_BL] * given.weight_E).double()
+            total_EE += gradient_NE.T @ gradient_NE
+            number += len(gradient_NE)
+    finally:
+        handle.remove()
+    found_EE = total_EE * (given.width / total_EE.trace())
+    if not bool(torch.isfinite(found_EE).all()):
+        raise RequestError("the gradients of the last hidden states are not finite", where=encoder.source)
+    return (1 - _SPREAD) * found_EE + _SPREAD * torch.eye(given.width, dtype=torch.float64)
+
+
+def sensitive_basis(moment_EE: Tensor, sensitivity_EE: Tensor, rank: int) -> Tensor:
+    """(E, K - 1) the basis whose left-out part costs least: a local minimum of tr(G Q A Q) over Q = I - V V'.
+
+    A is the moment and G the sensitivity. Steepest descent on the Grassmann manifold (Edelman et al.,
+    arXiv:physics/9806030) from the principal basis: the direction is Q (A Q G + G Q A) V, a step ends in the
+    orthonormal factor of V plus it, and is taken where it lowers the cost.
+    """
+    width = moment_EE.shape[0]
+    start_ER, _ = principal_basis(moment_EE, rank)
+    if rank in (1, width):
+        return start_ER
+    inner = sum_free_basis(width)
+    moment, cost = (inner.T @ given @ inner for given in (moment_EE, sensitivity_EE))
+    moment, cost = (given.float() * (width / given.trace()).float() for given in (moment, cost))
+
+    def price(basis: Tensor) -> tuple[float, Tensor]:
+        left = moment - (moment @ basis) @ basis.T  # A Q
+        both = left - basis @ (basis.T @ left)  # Q A Q
+        right = cost - basis @ (basis.T @ cost)  # Q G
+        return float((cost * both).sum()), left @ right  # A Q G, as Q Q = Q
+
+    basis = (inner.T @ start_ER).float()
+    now, product = price(basis)
+    step = 1.0
+    for _ in range(_STEPS):
+        uphill = product @ basis + product.T @ basis
+        direction = uphill - basis @ (basis.T @ uphill)
+        scale = float(direction.norm())
+        while step > 1e-6:
+            tried, _ = torch.linalg.qr(basis + (step / scale) * direction)
+            then, new = price(tried)
+            if then < now:
+                break
+            step /= 4
+        else:
+            break
+        gain, basis, now, product, step = now - then, tried, then, new, step * 2
+        if gain < 1e-5 * now:
+            break
+    basis, _ = torch.linalg.qr(basis.double())
+    found_ER: Tensor = inner @ basis
+    return found_ER
+
+
+def refitted(given: Embedding, found: Embedding, tokens: Tokens) -> Embedding:
+    """The narrower embedding with the projection that comes nearest to the given one on `tokens`, by least squares.
+
+    What was left out is not unrelated to what was kept, and LayerNorm stretches what is left to full length; both are
+    made good for here. A ridge pulls towards the closed form.
+    """
+    assert found.projection_HE is not None and found.offset_H is not None
+    size = found.width + 1
+    gram, cross = torch.zeros(size, size, dtype=torch.float64), None
+    closed = torch.cat([found.projection_HE.T, found.offset_H[None]]).double()
+    for start in range(0, len(tokens), 8192):
+        part = slice(start, start + 8192)
+        ids = tokens.ids_N[part], tokens.positions_N[part], tokens.types_N[part]
+        narrow = found.normalized(found.sums(*ids)).double()
+        narrow = torch.cat([narrow, torch.ones(len(narrow), 1, dtype=torch.float64)], 1)
+        missing = given.finished(given.normalized(given.sums(*ids))).double() - narrow @ closed
+        gram += narrow.T @ narrow / len(tokens)
+        cross = narrow.T @ missing / len(tokens) if cross is None else cross + narrow.T @ missing / len(tokens)
+    assert cross is not None
+    better = closed + torch.linalg.solve(gram + _RIDGE * torch.eye(size, dtype=torch.float64), cross)
+    dtype = found.projection_HE.dtype
+    return replace(found, projection_HE=better[:-1].T.to(dtype).contiguous(), offset_H=better[-1].to(dtype))
