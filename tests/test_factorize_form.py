@@ -12,9 +12,9 @@ from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.task import TASKS
-from bertshrink.techniques.factorize import subspace
+from bertshrink.techniques.factorize import subspace, target_family
 from bertshrink.techniques.factorize.closed_form import Embedding, factorized, principal_basis, sum_free_basis
-from bertshrink.techniques.factorize.target import put_together, steep, take_apart, target_family
+from bertshrink.techniques.factorize.target import put_together, steep, take_apart
 from tests.tiny import sentences, tiny_encoder
 
 

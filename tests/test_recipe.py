@@ -64,7 +64,12 @@ STAGE = "model: m\nstages:\n  - distill: "
         ("model: m\nstages: distill", "r.yaml:2:1", "`stages` is `distill`: input should be a valid list", "order"),
         ("model: m\nstages: {distill: {}}", "r.yaml:2:1", "`stages`: input should be a valid list", "order"),
         ("model: m\nstages: [distil]", "r.yaml:2:10", "there is no technique `distil`", "did you mean `distill`?"),
-        ("model: m\nstages: [zzz]", "r.yaml:2:10", "there is no technique `zzz`", "known: pretrain, finetune, distill"),
+        (
+            "model: m\nstages: [zzz]",
+            "r.yaml:2:10",
+            "there is no technique `zzz`",
+            "known: pretrain, finetune, factorize",
+        ),
         ("model: m\nstages: [3]", "r.yaml:2:10", "`3` is no stage", "write `- export`"),
         ("model: m\nstages: [{a: 1, b: 2}]", "r.yaml:2:10", "is no stage", "write `- export`"),
         (STAGE + "{layer: 3}", "r.yaml:3:15", "`distill` has no setting `layer`", "did you mean `layers`?"),

@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     for command in (
         Command("pretrain", "Make an encoder from running text: tokenizer, weights and all.", ("pretrain",)),
         Command("finetune", "Teach an encoder a task from labelled texts: make a teacher.", ("finetune",)),
+        Command("factorize", "Make the embedding tables narrow: an encoder as a stock ALBERT.", ("factorize",)),
         Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
         Command("export", "Write an encoder as an ONNX file, proven equal to it.", ("export",)),
         Command("quantize", "Write an encoder or an exported artifact with int8 weights.", ("export", "quantize")),

@@ -6,10 +6,11 @@ To add one: a folder here with its settings class (no torch at import), its row 
 from bertshrink.techniques.base import Technique
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.export import Export
+from bertshrink.techniques.factorize import Factorize
 from bertshrink.techniques.finetune import Finetune
 from bertshrink.techniques.pretrain import Pretrain
 from bertshrink.techniques.quantize import Quantize
 
 TECHNIQUES: dict[str, type[Technique]] = {
-    technique.name: technique for technique in (Pretrain, Finetune, Distill, Export, Quantize)
+    technique.name: technique for technique in (Pretrain, Finetune, Factorize, Distill, Export, Quantize)
 }

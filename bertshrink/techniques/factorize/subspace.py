@@ -52,6 +52,15 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids_N)
 
+    def first(self, number: int) -> Tokens:
+        """At most so many of them."""
+        return Tokens(self.ids_N[:number], self.positions_N[:number], self.types_N[:number])
+
+    def and_more(self, other: Tokens) -> Tokens:
+        """These, then those."""
+        mine, theirs = ((one.ids_N, one.positions_N, one.types_N) for one in (self, other))
+        return Tokens(*(torch.cat(pair) for pair in zip(mine, theirs, strict=True)))
+
 
 def tokens_of(rows: Sequence[Row]) -> Tokens:
     """The tokens of rows, one after another."""

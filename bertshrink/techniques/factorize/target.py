@@ -91,11 +91,6 @@ _LAYER_PATHS = {
 }
 
 
-def target_family(family: str, task: str) -> str:
-    """The family of the stock model that an unshared, factorized encoder becomes."""
-    return "electra" if family in ("distilbert", "electra") and TASKS[task].auto_class == _SEQUENCE else "albert"
-
-
 @dataclass(frozen=True)
 class Parts:
     """An encoder taken apart, under ALBERT's names.
