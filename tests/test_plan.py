@@ -66,7 +66,6 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
         (HEAD + "[{distill: {layers: -1}}]", "r.yaml:3:21", "`layers` is -1; the model has 4", "give 1 to 4"),
         (HEAD + "[{distill: {layers: 5}}]", "r.yaml:3:21", "`layers` is 5; the model has 4", "half is `layers: 2`"),
         (HEAD + "[{distill: {keep: [1, 5]}}]", "r.yaml:3:21", "`keep` names layer 5", "layers from 1 to 4"),
-        (HEAD + "[{distill: {keep: distilbert}}]", "r.yaml:3:21", "6 layers of 12; the model has 4", "say `layers: 2`"),
         ("model: ./m\nstages: [distill]", "r.yaml:2:10", "`distill` needs texts, and the recipe names none", "--data"),
         ("model: ./none", "r.yaml:1:1", "there is no model folder `./none`", "check the path"),
         ("model: ~nobody/x", "r.yaml:1:1", "there is no model folder `~nobody/x`", "check the path"),

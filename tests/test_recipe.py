@@ -80,7 +80,7 @@ STAGE = "model: m\nstages:\n  - distill: "
         (STAGE + "{temperature: 0}", "r.yaml:3:15", "greater than 0", "soften"),
         (STAGE + "{temperature: .inf}", "r.yaml:3:15", "finite", "soften"),
         (STAGE + "{temperature: .nan}", "r.yaml:3:15", "`temperature` is `nan`", "soften"),
-        (STAGE + "{keep: some}", "r.yaml:3:15", "`keep` is `some`: input should be 'every-other'", "a list counted"),
+        (STAGE + "{keep: some}", "r.yaml:3:15", "`keep` is `some`: input should be 'uniform'", "a list counted"),
         (STAGE + "{keep: [1, x]}", "r.yaml:3:25", "`keep` is `x`", "a list counted"),
         (STAGE + "{keep: [2, 1]}", "r.yaml:3:5", "`keep` must list layers counted from 1", None),
         (STAGE + "{keep: [1, 2], layers: 3}", "r.yaml:3:5", "`keep` names 2 layers, `layers` says 3", None),

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import shared_group
 from bertshrink.techniques.base import Kind, Need, Technique, Workbench
-from bertshrink.techniques.distill.maps import DISTILBERT_LAYERS, MAPS, candidates, every_other
+from bertshrink.techniques.distill.maps import MAPS, candidates, uniform
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ class Distill(TrainingSettings, Technique):
     trains: ClassVar[bool] = True
 
     layers: int | None = Field(None, description="layers that the student keeps; none given: it keeps its depth")
-    keep: Literal["every-other", "uniform", "first", "last", "distilbert", "auto"] | tuple[int, ...] = Field(
-        "every-other",
-        description="which teacher layers: every-other, uniform, first, last, distilbert (1,3,5,8,10,12 of 12), a list "
+    keep: Literal["uniform", "every-other", "first", "last", "auto"] | tuple[int, ...] = Field(
+        "uniform",
+        description="which teacher layers: uniform (first, last and evenly between), every-other, first, last, a list "
         "counted from 1, or auto: the map whose untrained student is nearest to the teacher",
     )
     hidden_size: int | None = Field(None, ge=1, description="width of a thinner student; default: the model's")
@@ -167,33 +167,26 @@ class Distill(TrainingSettings, Technique):
     @property
     def num_kept(self) -> int | None:
         """How many layers the student will have; None: as many as before."""
-        if isinstance(self.keep, tuple):
-            return len(self.keep)
-        return len(DISTILBERT_LAYERS) if self.keep == "distilbert" else self.layers
+        return len(self.keep) if isinstance(self.keep, tuple) else self.layers
 
     def chosen(self, num_layers: int) -> tuple[int, ...]:
         """The incoming model's layers, counted from 1, that the student keeps; of `auto` the first candidate.
 
         Raises:
-            RequestError: more than there are, fewer than one, or a preset for another depth.
+            RequestError: more than there are, or fewer than one.
         """
         if isinstance(self.keep, tuple):
             if self.keep[-1] > num_layers:
                 hint = f"name layers from 1 to {num_layers}"
                 raise RequestError(f"`keep` names layer {self.keep[-1]}; the model has {num_layers}", hint=hint)
             return self.keep
-        if self.keep == "distilbert":
-            if num_layers != 12:
-                hint = f"leave `keep` out and say `layers: {max(1, num_layers // 2)}`"
-                raise RequestError(f"`keep: distilbert` makes 6 layers of 12; the model has {num_layers}", hint=hint)
-            return DISTILBERT_LAYERS
         number = num_layers if self.layers is None else self.layers
         if not 1 <= number <= num_layers:
             raise RequestError(
                 f"`layers` is {number}; the model has {num_layers}",
                 hint=f"give 1 to {num_layers}; half is `layers: {max(1, num_layers // 2)}`",
             )
-        return MAPS.get(self.keep, every_other)(num_layers, number)
+        return MAPS.get(self.keep, uniform)(num_layers, number)
 
     def compared(self, shape: Shape, *, is_shared: bool) -> dict[str, tuple[int, ...]]:
         """The maps that `keep: auto` chooses among, by name.

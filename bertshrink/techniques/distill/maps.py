@@ -1,15 +1,13 @@
 """Which of the teacher's layers make the student, counted from 1.
 
+uniform       evenly spread, first and last among them (halves upward): 1, 4, 6 of 6; 1, 3, 5, 8, 10, 12 of 12, which
+              is the choice in DistilBERT's published code (0, 2, 4, 7, 9, 11 counted from 0)
 every-other   round(i L / N), halves upward: 2, 4, 6 of 6
-uniform       evenly spread, first and last among them: 1, 4, 6 of 6 (halves upward)
 first, last   the lowest and the highest N: 1, 2, 3 and 4, 5, 6 of 6
-distilbert    0, 2, 4, 7, 9, 11 of 12 counted from 0: the choice in DistilBERT's published code
 auto          the map whose student is nearest to the teacher before it has learnt anything
 """
 
 from __future__ import annotations
-
-DISTILBERT_LAYERS = (1, 3, 5, 8, 10, 12)
 
 
 def every_other(num_layers: int, num_kept: int) -> tuple[int, ...]:
@@ -35,7 +33,7 @@ def last(num_layers: int, num_kept: int) -> tuple[int, ...]:
     return tuple(range(num_layers - num_kept + 1, num_layers + 1))
 
 
-MAPS = {"every-other": every_other, "uniform": uniform, "first": first, "last": last}
+MAPS = {"uniform": uniform, "every-other": every_other, "first": first, "last": last}
 
 
 def candidates(num_layers: int, num_kept: int) -> dict[str, tuple[int, ...]]:
@@ -52,7 +50,7 @@ def align(chosen: tuple[int, ...], num_layers: int, depth: int) -> list[tuple[in
     """(student state, teacher state) pairs to be compared.
 
     A student cut from a model as deep as the teacher follows the layers it was cut from. The layers of a shallower one
-    are not the teacher's of the same number, so its student is spread over the teacher's depth by the every-other rule.
+    are not the teacher's of the same number, so its student is spread evenly over the teacher's depth.
     The last states always belong together, since head and pooling read them.
 
     Args:
@@ -60,5 +58,5 @@ def align(chosen: tuple[int, ...], num_layers: int, depth: int) -> list[tuple[in
         num_layers: of the incoming model.
         depth: layers of the teacher, at least `num_layers`.
     """
-    origins = chosen if num_layers == depth else every_other(depth, len(chosen))
+    origins = chosen if num_layers == depth else uniform(depth, len(chosen))
     return list(enumerate((*origins[:-1], depth), start=1))
