@@ -273,14 +273,15 @@ def test_texts_without_labels_suffice_for_a_student(here):
     assert "has no labels, which classification needs" in fault.what
 
 
-def test_more_texts_without_labels_join_a_students_but_not_a_teachers_training(here):
-    data(here, "classification")
+@pytest.mark.parametrize("task", ["classification", "token-classification"])
+def test_more_texts_without_labels_join_a_students_but_not_a_teachers_training(here, task):
+    data(here, task)
     (here / "t.txt").write_text("\n".join(sentences(10, 7)))
-    texts = "data: {path: ./d, unlabelled: ./t.txt}\ntask: classification\n"
+    texts = f"data: {{path: ./d, unlabelled: ./t.txt, max_unlabelled: 7}}\ntask: {task}\n"
     finished = carry_out(f"{HEAD}{texts}stages:\n  - {FINETUNE}\n  - {DISTILL}\n")
     notes = {s.name: " ".join(s.notes) for s in finished.report.snapshots}
-    assert "10 rows without a label were left out" in notes["01-finetune"]
-    assert f"trained 1 epochs of {TRAIN + 10} rows" in notes["02-distill"]
+    assert "7 rows without a label were left out" in notes["01-finetune"]
+    assert f"trained 1 epochs of {TRAIN + 7} rows" in notes["02-distill"]
 
 
 # Choosing

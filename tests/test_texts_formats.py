@@ -203,6 +203,22 @@ def test_rows_without_a_label_choose_nothing():
     assert rows == dict(zip(train.texts, train.labels, strict=True))
 
 
+def test_texts_beside_tagged_words_fall_into_words_at_blanks():
+    tagged = Split(("a b",), words=(("a", "b"),), labels=(("O", "B-X"),))
+    found = tagged.with_unlabelled(Split(("c  d e", "f")))
+    assert found.texts == ("a b", "c d e", "f") and found.words == (("a", "b"), ("c", "d", "e"), ("f",))
+    assert found.labels == (("O", "B-X"), None, None)
+    assert tagged.with_unlabelled(Split(("x, y",), words=(("x,", "y"),))).words[1] == ("x,", "y")
+
+
+def test_a_fixed_choice_of_unlabelled_texts(tmp_path):
+    (tmp_path / "more.txt").write_text("\n".join(f"u{i}" for i in range(30)))
+    folder = write(tmp_path / "d", train__csv="text,label\na,x\n", dev__csv="text,label\nb,x\n")
+    settings = DataSettings(path=folder, unlabelled=str(tmp_path / "more.txt"), max_unlabelled=4)
+    first, second = (load(settings).train.texts for _ in range(2))
+    assert first == second and len(first) == 5 and first[0] == "a"
+
+
 def test_pairs_and_single_texts_do_not_mix():
     with pytest.raises(RequestError, match="of another kind"):
         Split(("a",), ("b",)).with_unlabelled(Split(("c",)))

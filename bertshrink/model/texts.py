@@ -44,6 +44,7 @@ class DataSettings(BaseModel):
     pair: str | None = Field(None, description="name of the column that holds the second text of a pair")
     label: str | None = Field(None, description="name of the column that holds the label")
     max_train: int | None = Field(None, gt=0, description="use at most so many training texts (a fixed choice)")
+    max_unlabelled: int | None = Field(None, gt=0, description="use at most so many unlabelled texts (a fixed choice)")
     max_dev: int | None = Field(None, gt=0, description="judge by at most so many texts (a fixed choice)")
     max_length: int | None = Field(
         None, ge=4, description="cut texts after so many tokens (default: the model's limit)"
@@ -134,17 +135,23 @@ class Split(Sequence[Example]):
     def with_unlabelled(self, other: Split) -> Split:
         """These rows and more rows of texts without labels.
 
+        Beside texts of tagged words, others fall into words at blanks.
+
         Raises:
-            RequestError: one has pairs (or words) and the other has not.
+            RequestError: one has pairs and the other has not.
         """
-        if (self.pairs is None) != (other.pairs is None) or self.words is not None:
+        if (self.pairs is None) != (other.pairs is None):
             raise RequestError(
                 "the unlabelled texts are of another kind than the labelled ones",
-                hint="pairs go with pairs, and single texts with single texts; texts of tagged words cannot be mixed",
+                hint="pairs go with pairs, and single texts with single texts",
             )
         labels = self.labels if self.labels is not None else (None,) * len(self)
         pairs = (*self.pairs, *other.pairs) if self.pairs is not None and other.pairs is not None else None
-        return replace(self, texts=self.texts + other.texts, pairs=pairs, labels=labels + (None,) * len(other))
+        texts, words = other.texts, None
+        if self.words is not None:
+            more = other.words if other.words is not None else tuple(tuple(text.split()) for text in other.texts)
+            texts, words = tuple(" ".join(row) for row in more), self.words + more
+        return replace(self, texts=self.texts + texts, pairs=pairs, words=words, labels=labels + (None,) * len(other))
 
     def apart(self) -> Split:
         """First and second texts as rows of their own, each once, without labels: those are about pairs.
@@ -306,6 +313,7 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
     test = test.first(settings.max_dev) if test is not None else None
     if settings.unlabelled is not None:
         more = _together(list(_read(DataSettings(path=settings.unlabelled), notes).values()))
+        more = more.first(settings.max_unlabelled)
         notes.append(f"{len(more)} texts without labels join the {len(train)} of the training side")
         train = train.with_unlabelled(more)
     found = Texts(name, train, dev, test, judged_name, settings.dev_share, tuple(notes))

@@ -119,7 +119,7 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
     return build(source, text, default_name=re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe")
 
 
-_OF_ANY_DATA = ("max_train", "max_dev", "max_length", "dev_share")
+_OF_ANY_DATA = ("max_train", "max_unlabelled", "max_dev", "max_length", "dev_share")
 """Settings of `data:` that hold for other texts as well."""
 
 
