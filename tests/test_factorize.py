@@ -174,6 +174,9 @@ def test_narrow_tables_of_a_masked_language_model_are_refused(tmp_path):
     tiny_encoder("bert", "mlm").save(tmp_path)
     with pytest.raises(RequestError, match="tables are its head as well"):
         Factorize(rank=8).fit(read_facts(tmp_path))
+    encoder = tiny_encoder("bert", "mlm")
+    with pytest.raises(RequestError, match="tables are its head as well"):
+        Factorize(rank=8)(encoder, bench_of(encoder, tmp_path))
 
 
 def test_texts_without_a_known_token_are_refused(tmp_path):

@@ -21,10 +21,11 @@ from tests.tiny import sentences, tiny_encoder, tiny_pairs, tiny_texts
 SETTINGS = {
     "pretrain": {"epochs": 1, "hidden_size": 16, "heads": 2, "layers": 2, "vocab_size": 400, "tokens_per_row": 16},
     "finetune": {"epochs": 1},
+    "factorize": {"max_size": "1 GB"},
     "distill": {"layers": 2, "epochs": 1},
     "quantize": {"min_cosine": 0.5},
 }
-"""The least work; random weights quantize worse than trained ones."""
+"""The least work; random weights quantize worse than trained ones; full width, which every task allows."""
 
 FROM_NOTHING = [name for name, technique in TECHNIQUES.items() if technique.takes is None]
 FROM_A_MODEL = [name for name in TECHNIQUES if name not in FROM_NOTHING]

@@ -110,16 +110,7 @@ class Factorize(Technique):
         width, rank = shape.embedding_size, self.said_rank
         if self.max_size is not None:
             rank = self.rank_within(shape, facts.task, len(facts.labels))
-        if rank is not None and rank > width:
-            raise RequestError(
-                f"`rank` is {rank}; the model's embedding tables are {width} wide", hint=f"give 1 to {width}"
-            )
-        if facts.task == "mlm" and rank != width:
-            raise RequestError(
-                "a masked language model's tables are its head as well, and no head is fitted to narrower ones",
-                hint="factorize the model for the task that it is fine-tuned for, or keep `rank: "
-                f"{width}`, which only changes the class",
-            )
+        check_rank(width if rank is None else rank, width, facts.task)
         family = target_family(facts.anatomy.family, facts.task)
         return replace(facts, anatomy=FAMILIES[family], shape=replace(shape, embedding_size=rank or width))
 
@@ -144,6 +135,23 @@ class Factorize(Technique):
         from bertshrink.techniques.factorize.make import factorize
 
         return factorize(cast("Encoder", model), self, bench)
+
+
+def check_rank(rank: int, width: int, task: str) -> None:
+    """Prove a rank against the width of the tables.
+
+    Raises:
+        RequestError: it is greater, or tables that are a head as well would become narrower.
+    """
+    if rank > width:
+        hint = f"give 1 to {width}"
+        raise RequestError(f"`rank` is {rank}; the model's embedding tables are {width} wide", hint=hint)
+    if task == "mlm" and rank != width:
+        raise RequestError(
+            "a masked language model's tables are its head as well, and no head is fitted to narrower ones",
+            hint="factorize the model for the task that it is fine-tuned for, or keep "
+            f"`rank: {width}`, which only changes the class",
+        )
 
 
 def num_parameters(shape: Shape, task: str, num_labels: int, rank: int) -> int:

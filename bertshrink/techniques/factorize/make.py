@@ -14,7 +14,7 @@ from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.batches import Row
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
-from bertshrink.techniques.factorize import kept_positions, saved, target_family
+from bertshrink.techniques.factorize import check_rank, kept_positions, saved, target_family
 from bertshrink.techniques.factorize import subspace as spaces
 from bertshrink.techniques.factorize.closed_form import Embedding, factorized, principal_basis
 from bertshrink.techniques.factorize.target import put_together, steep, take_apart
@@ -35,7 +35,8 @@ def factorize(encoder: Encoder, settings: Factorize, bench: Workbench) -> Encode
 
     Raises:
         CheckFailed: the result is not the model that was meant.
-        RequestError: calibration texts without a token; weights that are not finite.
+        RequestError: a rank that the tables do not allow; calibration texts without a token; gradients that are not
+            finite.
     """
     parts = take_apart(encoder)
     given, family = parts.embedding, target_family(encoder.anatomy.family, encoder.task)
@@ -44,6 +45,7 @@ def factorize(encoder: Encoder, settings: Factorize, bench: Workbench) -> Encode
     unseen = spaces.from_vocabulary(given, tokens, len(tokens) // 2 + 1000, bench.seed)
     moment = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
     rank = _rank(encoder, settings, moment)
+    check_rank(rank, given.width, encoder.task)
     _, explained = principal_basis(moment, rank)
     if rank == given.width and _is_copied(encoder, family):
         narrow = given
