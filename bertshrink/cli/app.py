@@ -18,7 +18,7 @@ import bertshrink
 from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
 from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
-from bertshrink.training.processes import is_main
+from bertshrink.training.processes import is_main, leave
 from bertshrink.training.settings import TrainingSettings
 
 BUG = 70
@@ -88,6 +88,8 @@ def run(argv: list[str]) -> int:
             _print_error(f"cannot write: {error.strerror}", error.filename, "free some space, or choose another place")
             return OutputError.exit_code
         return _bug(argv)
+    finally:
+        leave()
 
 
 def _tell(error: BertshrinkError) -> None:

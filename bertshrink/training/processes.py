@@ -8,6 +8,7 @@ the average count of all processes: the average of those gradients is then the g
 from __future__ import annotations
 
 import os
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,13 @@ def from_main(value: Any) -> Any:
     box = [value]
     torch.distributed.broadcast_object_list(box)
     return box[0]
+
+
+def leave() -> None:
+    """End this process's part in the group, before it ends itself: threads that still listen would abort it then."""
+    torch: Any = sys.modules.get("torch")
+    if world_size() > 1 and torch is not None and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def highest(values_N: Tensor) -> list[float]:
