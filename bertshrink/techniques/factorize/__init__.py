@@ -11,14 +11,14 @@ It saves memory and hardly any time: the layers stay as they are.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
 from bertshrink import units
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES, Shape
-from bertshrink.model.facts import Facts
+from bertshrink.model.facts import Facts, own_limit
 from bertshrink.model.task import TASKS
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
@@ -35,20 +35,6 @@ def target_family(family: str, task: str) -> str:
     """The family of the stock model that a factorized encoder becomes (see `target`)."""
     is_sequence = TASKS[task].auto_class == "AutoModelForSequenceClassification"
     return "electra" if family in ("distilbert", "electra") and is_sequence else "albert"
-
-
-def kept_positions(family: str, shape: Shape, config: Any) -> int:
-    """Positions that the target has: RoBERTa's first rows, up to its padding's, stand for no position.
-
-    Args:
-        family: of the given encoder.
-        shape: of it.
-        config: of it, a mapping.
-    """
-    if family not in ("roberta", "xlm-roberta"):
-        return shape.max_positions
-    pad_id = config.get("pad_token_id")
-    return shape.max_positions - (1 if pad_id is None else int(pad_id)) - 1
 
 
 class Factorize(Technique):
@@ -105,8 +91,7 @@ class Factorize(Technique):
 
     def fit(self, facts: Facts) -> Facts:
         """Prove the rank against the tables' width, and a size against what the layers alone take."""
-        positions = kept_positions(facts.anatomy.family, facts.shape, facts.config)
-        shape = replace(facts.shape, max_positions=positions)
+        shape = replace(facts.shape, max_positions=own_limit(facts.shape, facts.config))
         width, rank = shape.embedding_size, self.said_rank
         if self.max_size is not None:
             rank = self.rank_within(shape, facts.task, len(facts.labels))
@@ -158,7 +143,7 @@ def num_parameters(shape: Shape, task: str, num_labels: int, rank: int) -> int:
     """Parameters of the stock model of an encoder of this shape with tables `rank` wide.
 
     Args:
-        shape: of the given encoder, with the positions that are kept.
+        shape: of the given encoder, with its own limit as its positions: RoBERTa's first rows stand for none.
         task: a name in `TASKS`.
         num_labels: outputs of the head.
         rank: width of the tables.

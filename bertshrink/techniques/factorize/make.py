@@ -14,7 +14,8 @@ from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.batches import Row
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
-from bertshrink.techniques.factorize import check_rank, kept_positions, saved, target_family
+from bertshrink.model.facts import own_limit
+from bertshrink.techniques.factorize import check_rank, saved, target_family
 from bertshrink.techniques.factorize import subspace as spaces
 from bertshrink.techniques.factorize.closed_form import Embedding, factorized, principal_basis
 from bertshrink.techniques.factorize.target import put_together, steep, take_apart
@@ -44,9 +45,9 @@ def factorize(encoder: Encoder, settings: Factorize, bench: Workbench) -> Encode
     tokens = spaces.tokens_of(rows)
     unseen = spaces.from_vocabulary(given, tokens, len(tokens) // 2 + 1000, bench.seed)
     moment = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
-    rank = _rank(encoder, settings, moment)
+    _, explained = principal_basis(moment, 1)
+    rank = _rank(encoder, settings, explained)
     check_rank(rank, given.width, encoder.task)
-    _, explained = principal_basis(moment, rank)
     if rank == given.width and _is_copied(encoder, family):
         narrow = given
     else:
@@ -66,17 +67,15 @@ def _is_copied(encoder: Encoder, family: str) -> bool:
     return encoder.task == "mlm" or (family == "electra" and encoder.anatomy.family != "electra")
 
 
-def _rank(encoder: Encoder, settings: Factorize, moment_EE: Tensor) -> int:
-    """The width that the settings mean."""
+def _rank(encoder: Encoder, settings: Factorize, explained_E: Tensor) -> int:
+    """The width that the settings mean; `explained_E` as `principal_basis` gives it."""
     if settings.said_rank is not None:
         return settings.said_rank
     if settings.max_size is not None:
-        config = encoder.model.config.to_dict()
-        shape = replace(encoder.shape, max_positions=kept_positions(encoder.anatomy.family, encoder.shape, config))
+        shape = replace(encoder.shape, max_positions=own_limit(encoder.shape, encoder.model.config.to_dict()))
         return settings.rank_within(shape, encoder.task, len(encoder.labels))
-    _, explained = principal_basis(moment_EE, 1)
     wanted, _ = units.parse(str(settings.energy))
-    return min(len(explained), 1 + int((explained < wanted - 1e-9).sum()))
+    return min(len(explained_E), 1 + int((explained_E < wanted - 1e-9).sum()))
 
 
 def _narrowed(

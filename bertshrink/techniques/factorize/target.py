@@ -112,41 +112,45 @@ def _like_bert(family: str) -> str:
     return "roberta" if family == "xlm-roberta" else family
 
 
+def _layer_names(family: str) -> tuple[str, tuple[str, ...]]:
+    """(path of a layer with a place for its number, the names of its weights in the order of `_LAYER`)."""
+    return _LAYER_PATHS.get(family, "encoder.layer.{}."), _LAYER_NAMES.get(family, _BERT_LAYER)
+
+
+def _head_names(family: str, task: str) -> dict[str, str]:
+    """Role -> name of the modules of a head; empty where the task has none."""
+    if TASKS[task].auto_class == _SEQUENCE:
+        return _SEQUENCE_HEADS[family]
+    if task == "mlm":
+        return _MASK_HEADS[family]
+    names = {"question-answering": "qa_outputs", "token-classification": "classifier"}
+    return {"last": names[task]} if task in names else {}
+
+
 def _module(weights: Weights, name: str) -> Weights:
     return {part: weights[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in weights}
 
 
 def take_apart(encoder: Encoder) -> Parts:
-    """An encoder's weights by role.
-
-    Raises:
-        RequestError: its activation or its tokenizer's padding is none that the target class has.
-    """
+    """An encoder's weights by role."""
     family, base = _like_bert(encoder.anatomy.family), encoder.anatomy.base
     given = encoder.model.state_dict()
     if TASKS[encoder.task].auto_class == "AutoModel":
         inner = given
     else:
         inner = {name.removeprefix(f"{base}."): tensor for name, tensor in given.items() if name.startswith(f"{base}.")}
-    path, names = _LAYER_PATHS.get(family, "encoder.layer.{}."), _LAYER_NAMES.get(family, _BERT_LAYER)
-    count = encoder.shape.num_groups
+    path, names = _layer_names(family)
     layers = [
         {
             f"{ours}.{part}": inner[f"{path.format(i)}{theirs}.{part}"]
             for ours, theirs in zip(_LAYER, names, strict=True)
             for part in ("weight", "bias")
         }
-        for i in range(count)
+        for i in range(encoder.shape.num_groups)
     ]
-    head: dict[str, Weights] = {}
-    if TASKS[encoder.task].auto_class == _SEQUENCE:
-        head = {role: _module(given, name) for role, name in _SEQUENCE_HEADS[family].items()}
-    elif encoder.task == "mlm":
-        head = {role: _module(given, name) for role, name in _MASK_HEADS[family].items()}
+    head = {role: _module(given, name) for role, name in _head_names(family, encoder.task).items()}
+    if encoder.task == "mlm":
         head["table"] = {"bias": given[_MASK_BIAS[family]]}
-    elif encoder.task != "embedding":
-        name = "qa_outputs" if encoder.task == "question-answering" else "classifier"
-        head = {"last": _module(given, name)}
     pooler = _module(inner, "pooler" if family == "albert" else "pooler.dense")
     return Parts(read_embedding(encoder, inner), layers, pooler, head)
 
@@ -219,7 +223,7 @@ def _named(encoder: Encoder, parts: Parts, family: str, wanted: set[str]) -> Wei
         width = given.width
         found[f"{base}{project}.weight"] = given.projection_HE if given.projection_HE is not None else torch.eye(width)
         found[f"{base}{project}.bias"] = given.offset_H if given.offset_H is not None else torch.zeros(width)
-    path, names = _LAYER_PATHS.get(family, "encoder.layer.{}."), _LAYER_NAMES.get(family, _BERT_LAYER)
+    path, names = _layer_names(family)
     for i, layer in enumerate(parts.layers):
         for ours, theirs in zip(_LAYER, names, strict=True):
             for part in ("weight", "bias"):
@@ -228,15 +232,10 @@ def _named(encoder: Encoder, parts: Parts, family: str, wanted: set[str]) -> Wei
         hidden = encoder.shape.hidden_size
         found[f"{base}pooler.weight"] = parts.pooler.get("weight", torch.eye(hidden))
         found[f"{base}pooler.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
-    if TASKS[encoder.task].auto_class == _SEQUENCE:
-        heads = _SEQUENCE_HEADS[family]
-    elif encoder.task == "mlm":
-        heads = _MASK_HEADS[family]
+    if encoder.task == "mlm":
         found[_MASK_BIAS[family]] = parts.head["table"]["bias"]
-    else:
-        heads = {"last": "qa_outputs" if encoder.task == "question-answering" else "classifier"}
-    for role, name in heads.items():
-        found |= {f"{name}.{part}": tensor for part, tensor in parts.head.get(role, {}).items()}
+    for role, name in _head_names(family, encoder.task).items():
+        found |= {f"{name}.{part}": tensor for part, tensor in parts.head[role].items()}
     return found
 
 
