@@ -266,7 +266,7 @@ class _Run:
 
     def _make(self, stage: PlannedStage, before: Standing, key: str) -> tuple[dict[str, Any], Model]:
         technique = stage.technique
-        self.progress.log(f"{stage.name}: {technique.label()}")
+        self.progress.log(": ".join(filter(None, (stage.name, technique.label(), stage.promise))))
         began = time.monotonic()
         model = before.load() if technique.takes is not None else None
         bench = self._bench(technique, self.store.work(stage.name, key))

@@ -32,7 +32,7 @@ def test_help_of_a_command_names_every_setting_and_its_source(capsys, command):
     out = " ".join(capsys.readouterr().out.split())
     for technique in command.techniques:
         assert technique.paper in out
-        for name in technique.model_fields:
+        for name in command.flag_names(technique).values():
             assert f"--{name.replace('_', '-')}" in out
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bertshrink.errors import BertshrinkError, Faults
-from bertshrink.recipe.commands import COMMANDS, flag_of, recipe_of_bench, recipe_of_command
+from bertshrink.recipe.commands import flag_of, recipe_of_bench, recipe_of_command
 from bertshrink.recipe.plan import prove
 from tests.folders import artifact_folder, model_folder
 
@@ -30,10 +30,20 @@ def test_what_each_command_expands_to(here):
     assert stages("quantize", "nowhere") == [("export", {}), ("quantize", {})], "the plan says what is wrong"
 
 
-def test_no_two_stages_of_a_command_share_a_flag():
-    for command in COMMANDS.values():
-        fields = [name for technique in command.techniques for name in technique.model_fields]
-        assert len(fields) == len(set(fields))
+def test_a_flag_that_two_stages_have_sets_both_and_asks_for_neither(here):
+    assert stages("factorize", "m", calibration=9) == [("factorize", {"calibration": 9})]
+    both = stages("factorize", "m", calibration=9, share_groups=2)
+    assert both == [("factorize", {"calibration": 9}), ("share", {"groups": 2, "calibration": 9})]
+
+
+def test_a_later_stage_is_there_when_a_flag_of_its_own_is(here):
+    assert stages("factorize", "m", rank=4) == [("factorize", {"rank": 4})]
+    assert stages("factorize", "m", rank=4, epochs=1.0) == [("factorize", {"rank": 4}), ("distill", {"epochs": 1.0})]
+    all_three = stages("factorize", "m", share_groups=2, share_method="mean", epochs=1.0)
+    assert all_three == [("factorize", {}), ("share", {"groups": 2, "method": "mean"}), ("distill", {"epochs": 1.0})]
+    with pytest.raises(BertshrinkError) as caught:
+        prove(recipe_of_command("factorize", "m", {"rank": 4, "share_groups": 9}, {"data": "d.tsv"}))
+    assert (caught.value.where, caught.value.what) == ("--share-groups", "`groups` is 9; the model has 4 layers")
 
 
 def test_flags_are_fields_with_dashes():

@@ -54,6 +54,16 @@ def test_every_family_trains_and_saves(family, tmp_path):
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.model.state_dict().items())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_alone_learn_where_that_is_asked(family, tmp_path):
+    teacher = tiny_encoder(family)
+    student = Distill(epochs=1, trained="embeddings")(tiny_encoder(family, seed=1), workbench(teacher, tmp_path))
+    before = dict(tiny_encoder(family, seed=1).model.named_parameters())
+    moved = {name for name, tensor in student.model.named_parameters() if not torch.equal(tensor, before[name])}
+    assert moved == {name for name in before if "embedding" in name}
+    assert all(parameter.requires_grad for parameter in student.model.parameters())
+
+
 def test_a_student_of_full_depth_starts_equal_and_learns_nothing_new(tmp_path):
     """No-op: the teacher distilled into itself has no loss, and hardly moves."""
     teacher = tiny_encoder("bert", "embedding")

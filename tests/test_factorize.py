@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from bertshrink.errors import CheckFailed, ModelRefused, RequestError
 from bertshrink.model.anatomy import FAMILIES
+from bertshrink.model.counting import num_parameters
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.facts import read_facts
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split
 from bertshrink.techniques.base import Workbench
-from bertshrink.techniques.factorize import Factorize, num_parameters
+from bertshrink.techniques.factorize import Factorize
 from tests.tiny import sentences, tiny_encoder, tiny_texts
 
 SHRINKABLE = [task for task in TASKS if task != "mlm"]
@@ -48,7 +49,7 @@ def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     assert (made.anatomy.family, made.shape) == (promised.anatomy.family, promised.shape)
     assert (made.labels, made.task, made.max_length) == (facts.labels, task, facts.max_length)
     number = sum(p.numel() for p in found.model.parameters())
-    assert number == num_parameters(promised.shape, task, len(encoder.labels) or 1, 8)
+    assert number == num_parameters(promised)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -109,7 +110,7 @@ def test_a_size_is_kept_and_used_up(tmp_path):
     encoder = tiny_encoder()
     encoder.save(tmp_path / "m")
     facts = read_facts(tmp_path / "m")
-    most = 4 * num_parameters(facts.shape, facts.task, 2, 11) + 3
+    most = 4 * num_parameters(Factorize(rank=11).fit(facts)) + 3
     settings = Factorize(max_size=f"{most} B")
     assert settings.fit(facts).shape.embedding_size == 11
     found = settings(encoder.copy(), bench_of(encoder, tmp_path))

@@ -10,11 +10,13 @@ import transformers
 
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES
+from bertshrink.model.calibration import zipf_rows
+from bertshrink.model.counting import target_family
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.parts import Embedding, put_together, steep, take_apart
 from bertshrink.model.task import TASKS
-from bertshrink.techniques.factorize import subspace, target_family
-from bertshrink.techniques.factorize.closed_form import Embedding, factorized, principal_basis, sum_free_basis
-from bertshrink.techniques.factorize.target import put_together, steep, take_apart
+from bertshrink.techniques.factorize import subspace
+from bertshrink.techniques.factorize.closed_form import factorized, principal_basis, sum_free_basis
 from tests.tiny import sentences, tiny_encoder
 
 
@@ -150,14 +152,14 @@ def test_sensitivity_is_that_of_the_last_hidden_states():
 
 def test_rows_by_zipfs_law_are_framed_and_lean_to_the_vocabularys_start():
     encoder = tiny_encoder()
-    rows = subspace.zipf_rows(encoder, 200, 16, seed=0)
+    rows = zipf_rows(encoder, 200, 16, seed=0)
     assert {row["input_ids"][0] for row in rows} == {encoder.tokenizer.cls_token_id}
     assert {row["input_ids"][-1] for row in rows} == {encoder.tokenizer.sep_token_id}
     inside = [i for row in rows for i in row["input_ids"][1:-1]]
     assert not set(inside) & set(encoder.tokenizer.all_special_ids)
     half = encoder.shape.vocab_size // 2
     assert sum(i < half for i in inside) > 0.6 * len(inside)
-    assert rows == subspace.zipf_rows(encoder, 200, 16, seed=0)
+    assert rows == zipf_rows(encoder, 200, 16, seed=0)
 
 
 def shaken(family, task):

@@ -18,6 +18,7 @@ import bertshrink
 from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
 from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
+from bertshrink.techniques import TECHNIQUES
 from bertshrink.training.processes import is_main, leave
 from bertshrink.training.settings import TrainingSettings
 
@@ -222,9 +223,13 @@ def _list() -> None:
 
 def _add(command: Command) -> None:
     """Make a Typer command whose flags are the fields of the command's techniques."""
-    found = [entry for technique in command.techniques for entry in technique.model_fields.items()]
+    found: dict[str, Any] = {}
+    for technique in command.techniques:
+        for field, name in command.flag_names(technique).items():
+            found.setdefault(name, technique.model_fields[field])
     # A technique's own settings come before those that all training has.
-    fields = dict(sorted(found, key=lambda entry: entry[0] in TrainingSettings.model_fields))
+    fields = dict(sorted(found.items(), key=lambda entry: entry[0] in TrainingSettings.model_fields))
+    decided = {name for stage in command.stages for name in command.flag_names(TECHNIQUES[stage]).values()}
 
     def call(model: str | None = None, **given: Any) -> int:
         from bertshrink.cli.work import carry_out
@@ -258,7 +263,7 @@ def _add(command: Command) -> None:
     for name, kind, default in (
         ("data", Data, None),
         ("output", Output, None),
-        *((name, _option(name, field), None) for name, field in fields.items()),
+        *((name, _option(name, field, name in decided), None) for name, field in fields.items()),
         ("max_length", MaxLength, None),
         ("task", Task, None),
         ("seed", Seed, None),
@@ -279,9 +284,9 @@ def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empt
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _option(name: str, field: Any) -> Any:
-    """A field as an option that says None when it is not given."""
-    shown = "" if field.default is None else f" [default: {field.default}]"
+def _option(name: str, field: Any, has_default: bool) -> Any:
+    """A field as an option that says None when it is not given; a stage that is left out has no defaults to show."""
+    shown = f" [default: {field.default}]" if has_default and field.default is not None else ""
     help_text = f"{field.description}{shown}"
     kind = _plain_type(field.annotation)
     flag = flag_of(name)

@@ -109,6 +109,7 @@ class Encoder:
                 f"the weights cannot be loaded: {_reason(error)}", where=path, hint="save the model again"
             ) from error
         _refuse_missing(info, facts)
+        _plain_pooler(model, info)
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ModelRefused(
@@ -203,6 +204,20 @@ def _refuse_missing(info: dict[str, Any], facts: Facts) -> None:
             where=str(facts.folder),
             hint="it was saved for another task: name that one with `task:` or `--task`, or fine-tune it first",
         )
+
+
+def _plain_pooler(model: Any, info: dict[str, Any]) -> None:
+    """Give a pooler that the checkpoint lacks weights that are always the same; transformers makes up random ones.
+
+    Nothing is promised of what it answers: no task of the table reads it.
+    """
+    import torch
+
+    missing = set(info.get("missing_keys", ()))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in missing and "pooler" in name:
+                parameter.copy_(torch.eye(len(parameter)) if parameter.dim() == 2 else torch.zeros(len(parameter)))
 
 
 def quiet_libraries() -> None:

@@ -1,11 +1,12 @@
 """From a command line to a recipe: which stages a command expands to, and which flag sets which stage's field.
 
-    bertshrink distill M --data D --layers 3      model: M, data: D, stages: [distill: {layers: 3}]
-    bertshrink quantize M                         model: M, stages: [export, quantize], when M is an encoder
-    bertshrink bench A B C                        model: A, compare: [B, C], no stages
+    bertshrink distill M --data D --layers 3          model: M, data: D, stages: [distill: {layers: 3}]
+    bertshrink quantize M                             model: M, stages: [export, quantize], when M is an encoder
+    bertshrink factorize M --rank 64 --epochs 1       model: M, stages: [factorize: {rank: 64}, distill: {epochs: 1}]
+    bertshrink bench A B C                            model: A, compare: [B, C], no stages
 
-A flag is a field's name with dashes; the field's description is its help. So a command is a short recipe and runs
-through the same loop, and its faults point at the flag.
+A flag is a field's name with dashes (after its stage's name where the command says so); the field's description is its
+help. So a command is a short recipe and runs through the same loop, and its faults point at the flag.
 """
 
 from __future__ import annotations
@@ -35,17 +36,35 @@ class Command:
         name: as typed.
         help: its first line of help.
         stages: techniques in order; those before the last are left out where the model given is already what the next
-        takes.
+            takes.
+        later: techniques that follow where a flag of theirs is given.
+        prefixed: techniques whose flags begin with their name.
     """
 
     name: str
     help: str
     stages: tuple[str, ...]
+    later: tuple[str, ...] = ()
+    prefixed: tuple[str, ...] = ()
 
     @property
     def techniques(self) -> tuple[type[Technique], ...]:
-        """The stages' settings classes."""
-        return tuple(TECHNIQUES[name] for name in self.stages)
+        """The stages' settings classes, the later ones too."""
+        return tuple(TECHNIQUES[name] for name in (*self.stages, *self.later))
+
+    def flag_names(self, technique: type[Technique]) -> dict[str, str]:
+        """Field of a stage -> name of what sets it; a field that an earlier stage has too is set together with it."""
+        before = self.techniques[: self.techniques.index(technique)]
+        taken = {field for other in before for field in other.model_fields}
+        prefix = f"{technique.name}_" if technique.name in self.prefixed else ""
+        return {field: field if field in taken else prefix + field for field in technique.model_fields}
+
+    def wants(self, technique: type[Technique], given: Mapping[str, Any]) -> bool:
+        """Whether a stage is asked for: it always is, or a flag is given that is its own."""
+        before = self.techniques[: self.techniques.index(technique)]
+        others = {name for other in before for name in self.flag_names(other).values()}
+        own = set(self.flag_names(technique).values()) - others
+        return technique.name not in self.later or bool(own & given.keys())
 
 
 COMMANDS: dict[str, Command] = {
@@ -53,7 +72,13 @@ COMMANDS: dict[str, Command] = {
     for command in (
         Command("pretrain", "Make an encoder from running text: tokenizer, weights and all.", ("pretrain",)),
         Command("finetune", "Teach an encoder a task from labelled texts: make a teacher.", ("finetune",)),
-        Command("factorize", "Make the embedding tables narrow: an encoder as a stock ALBERT.", ("factorize",)),
+        Command(
+            "factorize",
+            "Make the embedding tables narrow, let layers share weights: an encoder as a stock ALBERT.",
+            ("factorize",),
+            later=("share", "distill"),
+            prefixed=("share",),
+        ),
         Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
         Command("export", "Write an encoder as an ONNX file, proven equal to it.", ("export",)),
         Command("quantize", "Write an encoder or an exported artifact with int8 weights.", ("export", "quantize")),
@@ -72,7 +97,7 @@ def recipe_of_command(name: str, model: str | None, settings: Mapping[str, Any],
     Args:
         name: in `COMMANDS`.
         model: a folder or hub name; None for a command that starts from nothing.
-        settings: field -> value, as given; None means not given.
+        settings: name (see `Command.flag_names`) -> value, as given; None means not given.
         common: top-level recipe values (`data`, `task`, `seed`, `measure`); None means not given.
 
     Raises:
@@ -80,16 +105,17 @@ def recipe_of_command(name: str, model: str | None, settings: Mapping[str, Any],
     """
     stages: list[Any] = []
     places: dict[tuple[str | int, ...], str] = {}
+    command = COMMANDS[name]
     given = {key: value for key, value in settings.items() if value is not None}
-    needed = _needed(COMMANDS[name], model) if model is not None else list(COMMANDS[name].techniques)
-    left_out = [technique for technique in COMMANDS[name].techniques if technique not in needed]
-    _refuse_idle(given, needed, left_out)
+    asked = [technique for technique in command.techniques if command.wants(technique, given)]
+    needed = _needed(asked, model) if model is not None else asked
+    _refuse_idle(command, given, needed, [technique for technique in asked if technique not in needed])
     for technique in needed:
-        own = {key: value for key, value in given.items() if key in technique.model_fields}
+        own = {field: key for field, key in command.flag_names(technique).items() if key in given}
         path = ("stages", len(stages), technique.name)
         places[path] = f"`bertshrink {name}`"
-        places |= {(*path, key): flag_of(key) for key in own}
-        stages.append({technique.name: own})
+        places |= {(*path, field): flag_of(key) for field, key in own.items()}
+        stages.append({technique.name: {field: given[key] for field, key in own.items()}})
     return _build(name, model, {"stages": stages}, common, places)
 
 
@@ -101,12 +127,15 @@ def recipe_of_bench(models: Sequence[str], common: Mapping[str, Any]) -> Recipe:
 
 
 def _refuse_idle(
-    given: Mapping[str, Any], needed: Sequence[type[Technique]], left_out: Sequence[type[Technique]]
+    command: Command,
+    given: Mapping[str, Any],
+    needed: Sequence[type[Technique]],
+    left_out: Sequence[type[Technique]],
 ) -> None:
     """Refuse a flag that would do nothing: the setting of a stage whose product is given already."""
-    used = {field for technique in needed for field in technique.model_fields}
+    used = {key for technique in needed for key in command.flag_names(technique).values()}
     for technique in left_out:
-        for key in technique.model_fields:
+        for key in command.flag_names(technique).values():
             if key in given and key not in used:
                 raise RequestError(
                     f"`{flag_of(key)}` belongs to `{technique.name}`, which is left out: the model is an artifact",
@@ -115,9 +144,9 @@ def _refuse_idle(
                 )
 
 
-def _needed(command: Command, model: str) -> list[type[Technique]]:
-    """The command's stages, without those whose product is given already."""
-    techniques = list(command.techniques)
+def _needed(asked: Sequence[type[Technique]], model: str) -> list[type[Technique]]:
+    """The stages asked for, without those whose product is given already."""
+    techniques = list(asked)
     try:
         is_artifact = (sources.peek(model) / ARTIFACT_CARD).is_file()
     except BertshrinkError:

@@ -31,11 +31,13 @@ class PlannedStage:
         name: `01-distill`: its folder in the run folder.
         technique: its settings.
         place: where the recipe asks for it.
+        promise: what it buys, as far as it is known; may be empty.
     """
 
     name: str
     technique: Technique
     place: str
+    promise: str = ""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _stages(
 ) -> list[PlannedStage]:
     planned = []
     for number, stage in enumerate(recipe.stages, start=1):
-        technique, where = stage.technique, recipe.place(*stage.path)
+        technique, where, promise = stage.technique, recipe.place(*stage.path), ""
         if recipe.model is None and number > 1 and technique.makes_teacher:
             faults.append(
                 RequestError(
@@ -242,11 +244,12 @@ def _stages(
             facts = technique.makes()
         elif facts is not None and technique.takes == "encoder" == kind:
             try:
-                facts = technique.fit(facts)
+                before, facts = facts, technique.fit(facts)
+                promise = technique.promise(before, facts)
             except RequestError as error:
                 faults.append(_placed(error, recipe, stage.path, where))
         kind = technique.gives
-        planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, where))
+        planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, where, promise))
     return planned
 
 

@@ -10,7 +10,8 @@ from bertshrink.techniques.factorize import Factorize
 from bertshrink.techniques.finetune import Finetune
 from bertshrink.techniques.pretrain import Pretrain
 from bertshrink.techniques.quantize import Quantize
+from bertshrink.techniques.share import Share
 
 TECHNIQUES: dict[str, type[Technique]] = {
-    technique.name: technique for technique in (Pretrain, Finetune, Factorize, Distill, Export, Quantize)
+    technique.name: technique for technique in (Pretrain, Finetune, Factorize, Share, Distill, Export, Quantize)
 }

@@ -121,6 +121,10 @@ class Technique(BaseModel, ABC):
         """
         return facts
 
+    def promise(self, before: Facts, after: Facts) -> str:
+        """What the stage buys, as a sentence that is told before it runs; empty: nothing that could be known."""
+        return ""
+
     @abstractmethod
     def label(self) -> str:
         """The stage in a few words, for tables: `distill to 3 layers`."""

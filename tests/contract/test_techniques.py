@@ -22,6 +22,7 @@ SETTINGS = {
     "pretrain": {"epochs": 1, "hidden_size": 16, "heads": 2, "layers": 2, "vocab_size": 400, "tokens_per_row": 16},
     "finetune": {"epochs": 1},
     "factorize": {"max_size": "1 GB"},
+    "share": {"groups": 1, "steps": 2},
     "distill": {"layers": 2, "epochs": 1},
     "quantize": {"min_cosine": 0.5},
 }

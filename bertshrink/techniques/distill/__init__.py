@@ -112,6 +112,9 @@ class Distill(TrainingSettings, Technique):
         None, ge=1, description="feed-forward width of a thinner student; default: the model's"
     )
     unshare: bool = Field(False, description="let a layer-shared student (ALBERT) grow where sharing cannot be kept")
+    trained: Literal["all", "embeddings"] = Field(
+        "all", description="weights that learn: all, or the embeddings alone, with layers and head as they are"
+    )
     temperature: float | None = Field(None, gt=0, description="T, which softens the soft targets")
     soft_weight: float | None = Field(None, ge=0, description="weight of the teacher's soft targets")
     task_weight: float | None = Field(None, ge=0, description="weight of the task's own loss (labels, masked tokens)")
@@ -162,6 +165,7 @@ class Distill(TrainingSettings, Technique):
         number = self.num_kept
         parts = [f"to {number} layer{'s' if number != 1 else ''}"] if number else []
         parts += [f"{self.hidden_size} wide"] if self.hidden_size else []
+        parts += ["the embeddings"] if self.trained == "embeddings" else []
         return " ".join(["distill", ", ".join(parts)]).strip()
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from bertshrink.errors import RequestError
+from bertshrink.model.anatomy import component_of
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
 from bertshrink.model.labels import match_classes
@@ -139,6 +140,9 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
     num_batches = len(batches_of(rows, settings, bench.seed)) / settings.accumulate
     epochs = weights.epochs or default_epochs(max(1, round(num_batches)), weights.most_epochs)
     bench.note(_sentence(rows, epochs, dtype, weights, task))
+    if settings.trained == "embeddings":
+        for name, parameter in student.model.named_parameters():
+            parameter.requires_grad_(component_of(student.anatomy, name) == "embeddings")
     torch.manual_seed(bench.seed)  # a projection starts at random, whatever was drawn before
     outcome = train(
         Job(
@@ -157,6 +161,7 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
         seed=bench.seed,
         progress=bench.progress,
     )
+    student.model.requires_grad_(True)
     bench.record(outcome)
     bench.notes += note_of(answering) if isinstance(answering, CachedTeacher) else []
     return student

@@ -3,38 +3,29 @@
 A third to a half of a small encoder is its embedding tables. ALBERT (arXiv:1909.11942) keeps them narrow; what is here
 turns a trained encoder into such a one in closed form, stock transformers from end to end. Its width (`rank`) is said
 outright, or found from a share of energy or from a size. See `closed_form` for the maths, `subspace` for what is kept,
-`target` for the class that comes out.
+`model.parts` for the class that comes out.
 
 It saves memory and hardly any time: the layers stay as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
 from bertshrink import units
 from bertshrink.errors import RequestError
-from bertshrink.model.anatomy import FAMILIES, Shape
-from bertshrink.model.facts import Facts, own_limit
-from bertshrink.model.task import TASKS
+from bertshrink.model.counting import BYTES, converted, num_parameters, target_family, what_it_buys
+from bertshrink.model.facts import Facts
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.techniques.base import Model
 
-_BYTES = 4
 ALBERT_RANK = 128
 """The width of every published ALBERT's tables (arXiv:1909.11942, table 1)."""
-
-
-def target_family(family: str, task: str) -> str:
-    """The family of the stock model that a factorized encoder becomes (see `target`)."""
-    is_sequence = TASKS[task].auto_class == "AutoModelForSequenceClassification"
-    return "electra" if family in ("distilbert", "electra") and is_sequence else "albert"
 
 
 class Factorize(Technique):
@@ -91,29 +82,36 @@ class Factorize(Technique):
 
     def fit(self, facts: Facts) -> Facts:
         """Prove the rank against the tables' width, and a size against what the layers alone take."""
-        shape = replace(facts.shape, max_positions=own_limit(facts.shape, facts.config))
-        width, rank = shape.embedding_size, self.said_rank
+        width, rank = facts.shape.embedding_size, self.said_rank
         if self.max_size is not None:
-            rank = self.rank_within(shape, facts.task, len(facts.labels))
+            rank = self.rank_within(facts)
         check_rank(width if rank is None else rank, width, facts.task)
-        family = target_family(facts.anatomy.family, facts.task)
-        return replace(facts, anatomy=FAMILIES[family], shape=replace(shape, embedding_size=rank or width))
+        return converted(facts, target_family(facts.anatomy.family, facts.task), embedding_size=rank or width)
 
-    def rank_within(self, shape: Shape, task: str, num_labels: int) -> int:
+    def promise(self, before: Facts, after: Facts) -> str:
+        """What it buys, as far as it is known before the texts are looked at."""
+        if self.energy is not None:
+            return f"the width follows from the texts: the least that keeps {self.energy} of the energy"
+        return f"tables of width {after.shape.embedding_size} instead of {before.shape.embedding_size}: " + (
+            what_it_buys(before, after)
+        )
+
+    def rank_within(self, facts: Facts) -> int:
         """The greatest width with which the weights take at most `max_size`.
 
         Raises:
             RequestError: even one number a token is too much.
         """
         most = units.parse(str(self.max_size))[0]
-        least, more = (_BYTES * num_parameters(shape, task, max(1, num_labels), rank) for rank in (1, 2))
+        family = target_family(facts.anatomy.family, facts.task)
+        least, more = (BYTES * num_parameters(converted(facts, family, embedding_size=rank)) for rank in (1, 2))
         if least > most:
             raise RequestError(
                 f"`max_size` is {self.max_size}; with tables one number wide the weights take "
                 f"{units.format(least, 'B')}",
                 hint="fewer layers (`distill`) or 8-bit weights (`quantize`) make the rest smaller",
             )
-        return min(shape.embedding_size, 1 + int((most - least) // (more - least)))
+        return min(facts.shape.embedding_size, 1 + int((most - least) // (more - least)))
 
     def __call__(self, model: Model, bench: Workbench) -> Model:
         """Factorize; see `make.factorize`."""
@@ -137,37 +135,3 @@ def check_rank(rank: int, width: int, task: str) -> None:
             hint="factorize the model for the task that it is fine-tuned for, or keep "
             f"`rank: {width}`, which only changes the class",
         )
-
-
-def num_parameters(shape: Shape, task: str, num_labels: int, rank: int) -> int:
-    """Parameters of the stock model of an encoder of this shape with tables `rank` wide.
-
-    Args:
-        shape: of the given encoder, with its own limit as its positions: RoBERTa's first rows stand for none.
-        task: a name in `TASKS`.
-        num_labels: outputs of the head.
-        rank: width of the tables.
-    """
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
-    tables = (shape.vocab_size + shape.max_positions + 2) * rank + 2 * rank + rank * hidden + hidden
-    heads: dict[str, int] = {
-        "question-answering": 2 * (hidden + 1),
-        "token-classification": num_labels * (hidden + 1),
-        "embedding": hidden * hidden + hidden,
-        "mlm": rank * (hidden + 1) + 2 * rank + shape.vocab_size,
-    }
-    whole_text = hidden * hidden + hidden + num_labels * (hidden + 1)
-    return tables + shape.num_groups * layer + heads.get(task, whole_text)
-
-
-def saved(before: tuple[Shape, int], after: tuple[Shape, int]) -> str:
-    """What factorizing buys, as a sentence; both are (shape, number of parameters)."""
-    (shape, given), (narrow, found) = before, after
-    ops = units.format(shape.flops_per_token() / 1e6, "count"), units.format(narrow.flops_per_token() / 1e6, "count")
-    return (
-        f"tables of width {narrow.embedding_size} instead of {shape.embedding_size}: "
-        f"{units.format(given, 'count')} parameters become {units.format(found, 'count')}, "
-        f"{units.format(_BYTES * given, 'B')} {units.format(_BYTES * found, 'B')}; "
-        f"{ops[0]} MFLOP a token become {ops[1]}: memory is saved, not time"
-    )

@@ -14,54 +14,11 @@ samples. `basis_ER` has R = K - 1 columns.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Embedding:
-    """What turns ids into the first hidden states: three tables, LayerNorm, maybe a projection.
-
-    Attributes:
-        words_VE: one row per token.
-        positions_PE: one row per position, the first position's row first.
-        types_TE: one row per token type, at least one.
-        weight_E, bias_E: of LayerNorm.
-        eps: of LayerNorm.
-        projection_HE: to the hidden size, as `nn.Linear` keeps it; None: the tables are as wide as the layers.
-        offset_H: the projection's bias; None with it.
-    """
-
-    words_VE: Tensor
-    positions_PE: Tensor
-    types_TE: Tensor
-    weight_E: Tensor
-    bias_E: Tensor
-    eps: float
-    projection_HE: Tensor | None = None
-    offset_H: Tensor | None = None
-
-    @property
-    def width(self) -> int:
-        """E."""
-        return int(self.words_VE.shape[1])
-
-    def sums(self, ids_N: Tensor, positions_N: Tensor, types_N: Tensor) -> Tensor:
-        """(N, E) what LayerNorm is given."""
-        return self.words_VE[ids_N] + self.positions_PE[positions_N] + self.types_TE[types_N]
-
-    def normalized(self, sums_NE: Tensor) -> Tensor:
-        """(N, E) LayerNorm of sums without its weight and bias."""
-        return torch.nn.functional.layer_norm(sums_NE, (self.width,), eps=self.eps)
-
-    def finished(self, normalized_NE: Tensor) -> Tensor:
-        """(N, H) the first hidden states."""
-        found = normalized_NE * self.weight_E + self.bias_E
-        if self.projection_HE is None:
-            return found
-        return torch.nn.functional.linear(found, self.projection_HE, self.offset_H)
+from bertshrink.model.parts import Embedding
 
 
 def sum_free_basis(size: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -23,7 +23,8 @@ from torch import Tensor
 from bertshrink.errors import RequestError
 from bertshrink.model.batches import Row, by_length, pad
 from bertshrink.model.encoder import Encoder
-from bertshrink.techniques.factorize.closed_form import Embedding, principal_basis, sum_free_basis
+from bertshrink.model.parts import Embedding
+from bertshrink.techniques.factorize.closed_form import principal_basis, sum_free_basis
 
 UNSEEN = 0.1
 """Share of the moment that tokens drawn from the whole vocabulary have."""
@@ -31,8 +32,6 @@ _SPREAD = 0.1
 """Share of the sensitivity that is the same in all directions: few gradients know little of many directions."""
 _STEPS = 60
 _RIDGE = 1e-3
-ZIPF_SHIFT = 2.7
-"""Mandelbrot's constant: tokens i of a vocabulary in order of frequency come in proportion to 1 / (i + shift)."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,6 @@ def tokens_of(rows: Sequence[Row]) -> Tokens:
     positions = [i for row in rows for i in range(len(row["input_ids"]))]
     types = [i for row in rows for i in row.get("token_type_ids") or [0] * len(row["input_ids"])]
     return Tokens(torch.tensor(ids), torch.tensor(positions), torch.tensor(types))
-
-
-def zipf_rows(encoder: Encoder, num_rows: int, length: int, seed: int) -> list[Row]:
-    """Rows of tokens drawn by Zipf's law over the vocabulary's order, for where there is no text."""
-    special = sorted(set(encoder.tokenizer.all_special_ids))
-    weight = 1 / (np.arange(encoder.shape.vocab_size) + ZIPF_SHIFT)
-    weight[special] = 0
-    drawn = np.random.default_rng(seed).choice(len(weight), (num_rows, length), p=weight / weight.sum())
-    first, last = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
-    framed = [[first, *row[1:-1], last] if first is not None and last is not None else [*row] for row in drawn.tolist()]
-    return [{"input_ids": row, "attention_mask": [1] * length} for row in framed]
 
 
 def from_vocabulary(given: Embedding, like: Tokens, number: int, seed: int) -> Tokens:

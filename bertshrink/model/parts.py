@@ -15,7 +15,10 @@ where |x| is within a few 1 / c of 0. c = 4096 is a power of two, so no digit of
 from __future__ import annotations
 
 import copy
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +27,6 @@ from torch import Tensor
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.task import TASKS
-from bertshrink.techniques.factorize.closed_form import Embedding
 
 Weights = dict[str, Tensor]
 _SEQUENCE = "AutoModelForSequenceClassification"
@@ -89,6 +91,50 @@ _LAYER_PATHS = {
     "albert": "encoder.albert_layer_groups.{}.albert_layers.0.",
     "distilbert": "transformer.layer.{}.",
 }
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What turns ids into the first hidden states: three tables, LayerNorm, maybe a projection.
+
+    Attributes:
+        words_VE: one row per token.
+        positions_PE: one row per position, the first position's row first.
+        types_TE: one row per token type, at least one.
+        weight_E, bias_E: of LayerNorm.
+        eps: of LayerNorm.
+        projection_HE: to the hidden size, as `nn.Linear` keeps it; None: the tables are as wide as the layers.
+        offset_H: the projection's bias; None with it.
+    """
+
+    words_VE: Tensor
+    positions_PE: Tensor
+    types_TE: Tensor
+    weight_E: Tensor
+    bias_E: Tensor
+    eps: float
+    projection_HE: Tensor | None = None
+    offset_H: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """E."""
+        return int(self.words_VE.shape[1])
+
+    def sums(self, ids_N: Tensor, positions_N: Tensor, types_N: Tensor) -> Tensor:
+        """(N, E) what LayerNorm is given."""
+        return self.words_VE[ids_N] + self.positions_PE[positions_N] + self.types_TE[types_N]
+
+    def normalized(self, sums_NE: Tensor) -> Tensor:
+        """(N, E) LayerNorm of sums without its weight and bias."""
+        return torch.nn.functional.layer_norm(sums_NE, (self.width,), eps=self.eps)
+
+    def finished(self, normalized_NE: Tensor) -> Tensor:
+        """(N, H) the first hidden states."""
+        found = normalized_NE * self.weight_E + self.bias_E
+        if self.projection_HE is None:
+            return found
+        return torch.nn.functional.linear(found, self.projection_HE, self.offset_H)
 
 
 @dataclass(frozen=True)
@@ -307,3 +353,21 @@ def tokenizer_for(encoder: Encoder, family: str) -> Any:
         )
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def prove_tokenizer(encoder: Encoder, found: Encoder, texts: Sequence[str]) -> None:
+    """Prove that the tokenizer, read again from beside the new class, gives the old ids.
+
+    Raises:
+        CheckFailed: it does not.
+    """
+    some = [*texts, "A converted model's tokenizer, read again: does it agree? (2 + 2 = 4) Größe, naïve, 東京"]
+    with tempfile.TemporaryDirectory() as folder:
+        found.save(Path(folder))
+        again = Encoder.load(Path(folder), encoder.task)
+    mine, theirs = (one.tokenize(some) for one in (again, encoder))
+    if [row["input_ids"] for row in mine] != [row["input_ids"] for row in theirs]:
+        raise CheckFailed(
+            f"beside a stock {type(found.model).__name__} the tokenizer reads other ids than before",
+            hint="save it as `tokenizer.json` (`PreTrainedTokenizerFast`), which no class reinterprets",
+        )

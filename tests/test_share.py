@@ -1,0 +1,281 @@
+"""`share`: which layers share, how a group's weights are chosen, what is promised and what is made, bad input."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import transformers
+from pydantic import ValidationError
+
+from bertshrink.errors import RequestError
+from bertshrink.model.anatomy import FAMILIES
+from bertshrink.model.counting import num_parameters
+from bertshrink.model.facts import read_facts
+from bertshrink.model.parts import put_together, take_apart
+from bertshrink.model.task import TASKS
+from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.export import Export
+from bertshrink.techniques.quantize import Quantize
+from bertshrink.techniques.share import Share
+from bertshrink.techniques.share.fitting import Batch, group_weights, mean_of
+from bertshrink.techniques.share.heads import fitted_head
+from tests.tiny import sentences, tiny_encoder, tiny_texts
+
+
+def bench_of(encoder, folder, texts="given"):
+    texts = tiny_texts(encoder.task) if texts == "given" else texts
+    return Workbench(texts, encoder, folder, task=encoder.task)
+
+
+def outputs(encoder, rows):
+    return np.concatenate([np.ravel(values) for row in encoder.predict(rows) for values in row.values()])
+
+
+def apart(task="classification", **more):
+    """An ALBERT whose four layers have weights of their own."""
+    encoder = tiny_encoder("bert", task, **more)
+    return put_together(encoder, take_apart(encoder), "albert")
+
+
+def layers_of(encoder):
+    return [group.albert_layers[0] for group in encoder.model.base_model.encoder.albert_layer_groups]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plan_knows_what_comes_out(family, task, tmp_path):
+    encoder = tiny_encoder(family, task)
+    encoder.save(tmp_path / "m")
+    facts = read_facts(tmp_path / "m", task)
+    settings = Share(groups=1, steps=1)
+    promised = settings.fit(facts)
+    found = settings(encoder.copy(), bench_of(encoder, tmp_path))
+    found.save(tmp_path / "out")
+    made = read_facts(tmp_path / "out", task)
+    assert (made.anatomy.family, made.shape) == (promised.anatomy.family, promised.shape)
+    assert made.shape.num_groups == 1 and made.labels == facts.labels
+    for each, model in ((facts, encoder), (promised, found)):
+        assert num_parameters(each) == sum(p.numel() for p in model.model.parameters())
+    assert "memory is saved, not time" in settings.promise(facts, promised)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_as_many_groups_as_there_are_change_nothing_bit_for_bit(family, tmp_path):
+    encoder = tiny_encoder(family)
+    bench = bench_of(encoder, tmp_path)
+    given = encoder.copy()
+    found = Share(groups=encoder.shape.num_groups)(given, bench)
+    assert type(found.model) is type(encoder.model)
+    for mine, theirs in zip(found.model.parameters(), encoder.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert any("nothing changed" in note for note in bench.notes)
+
+
+@pytest.mark.parametrize("method", ["mean", "best", "fitted"])
+@pytest.mark.parametrize(("groups", "members"), [(1, (0, 0, 0, 0)), (2, (0, 0, 1, 1)), (3, (0, 0, 1, 2))])
+def test_layers_that_are_equal_already_share_without_loss(groups, members, method, tmp_path):
+    """Oracle: the groups are stock ALBERT's, int(i / (L / G)), also where G does not divide L."""
+    encoder = tiny_encoder("bert")
+    layers = encoder.model.base_model.encoder.layer
+    for i, group in enumerate(members):
+        layers[i].load_state_dict(copy.deepcopy(layers[members.index(group)].state_dict()))
+    bench = bench_of(encoder, tmp_path)
+    found = Share(groups=groups, method=method, steps=3)(encoder.copy(), bench)
+    found.save(tmp_path / "out")
+    again = transformers.AlbertForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert again.config.num_hidden_groups == groups
+    rows = encoder.tokenize(sentences(12, seed=3))
+    # A step of Adam on an error that is rounding alone moves the weights a little.
+    assert np.abs(outputs(found, rows) - outputs(encoder, rows)).max() < (0.02 if method == "fitted" else 1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "distilbert"])
+def test_fitted_is_nearer_than_best_and_best_than_mean(family, tmp_path):
+    encoder = tiny_encoder(family, "embedding", num_hidden_groups=4) if family == "albert" else tiny_encoder(family)
+    errors = {}
+    for method in ("mean", "best", "fitted"):
+        bench = bench_of(encoder, tmp_path)
+        Share(groups=2, method=method, steps=60)(encoder.copy(), bench)
+        note = next(note for note in bench.notes if "error of each group" in note)
+        errors[method] = [float(part.split()[-1]) for part in note.partition(f"{method}: ")[2].split(",")]
+    assert errors["fitted"][0] < 0.8 * errors["best"][0]
+    assert errors["best"][0] <= errors["mean"][0]
+
+
+def batch_of(encoder, number=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn((number, 5, 32), generator=generator)
+    mask = torch.ones(number, 5, dtype=torch.bool)
+    mask[0, 3:] = False
+    return Batch(states, states, mask)
+
+
+class _Silent:
+    def advance(self, steps=1, **fields):
+        pass
+
+
+def test_best_is_the_layer_with_the_least_error_and_mean_is_the_mean():
+    encoder = apart()
+    layers, batch = layers_of(encoder), batch_of(encoder)
+
+    def error(layer):
+        """As the module's text has it, a token at a time."""
+        with torch.no_grad():
+            wanted, found, total = batch.wanted_BLH, batch.given_BLH, 0.0
+            for each in layers:
+                wanted, found = each(wanted, batch.bias_B11L), layer(found, batch.bias_B11L)
+                tokens = [(b, i) for b in range(6) for i in range(5) if batch.mask_BL[b, i]]
+                wrong = sum(float((found[b, i] - wanted[b, i]).square().sum()) for b, i in tokens)
+                total += wrong / sum(float(wanted[b, i].square().sum()) for b, i in tokens)
+            return total / len(layers)
+
+    errors = [error(layer) for layer in layers]
+    layer, after, start, _ = group_weights(layers, [batch], "best", 1, 1e-3, _Silent())
+    assert torch.equal(layer.ffn.weight, layers[int(np.argmin(errors))].ffn.weight)
+    assert start == pytest.approx(min(errors), rel=1e-4)
+    mean = mean_of(layers)
+    assert torch.allclose(mean.ffn.weight, sum(layer.ffn.weight for layer in layers) / 4)
+    _, _, start, _ = group_weights(layers, [batch], "mean", 1, 1e-3, _Silent())
+    assert start == pytest.approx(error(mean), rel=1e-4)
+    with torch.no_grad():
+        states = batch.wanted_BLH
+        for each in layers:
+            states = each(states, batch.bias_B11L)
+    assert torch.equal(after[0].wanted_BLH, states)
+
+
+def test_what_stands_at_padding_changes_no_group():
+    layers = layers_of(apart())
+    batch = batch_of(None)
+    other = Batch(batch.given_BLH.clone(), batch.wanted_BLH.clone(), batch.mask_BL)
+    for states in (other.given_BLH, other.wanted_BLH):
+        states[0, 3:] = 7.0
+    first, second = (group_weights(layers, [one], "fitted", 5, 1e-3, _Silent())[0] for one in (batch, other))
+    assert torch.allclose(first.ffn.weight, second.ffn.weight, atol=1e-6)
+
+
+def test_a_group_makes_good_what_the_one_before_it_lost(tmp_path):
+    """The second group is fitted to states that the first one gives, so it is asked for more than its layers' own."""
+    encoder = tiny_encoder("bert", "embedding")
+    rows = encoder.tokenize(sentences(40, seed=5))
+    wanted = outputs(encoder, rows)
+    near, far = (
+        np.abs(
+            outputs(Share(groups=2, method=method, steps=60)(encoder.copy(), bench_of(encoder, tmp_path)), rows)
+            - wanted
+        )
+        for method in ("fitted", "mean")
+    )
+    assert near.mean() < 0.8 * far.mean()
+
+
+def test_a_shared_model_is_shared_further_and_never_less(tmp_path):
+    encoder = tiny_encoder("albert")
+    assert Share(groups=1, steps=2)(encoder.copy(), bench_of(encoder, tmp_path)).shape.num_groups == 1
+    encoder.save(tmp_path / "m")
+    with pytest.raises(RequestError, match="`groups` is 3; the model's layers share 2 sets of weights already"):
+        Share(groups=3).fit(read_facts(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("family", ["distilbert", "electra"])
+@pytest.mark.parametrize("task", ["classification", "multi-label", "regression"])
+def test_a_head_that_albert_has_not_is_fitted_and_called_approximate(family, task, tmp_path):
+    encoder = tiny_encoder(family, task)
+    bench = bench_of(encoder, tmp_path)
+    found = Share(groups=2, steps=2)(encoder.copy(), bench)
+    assert found.anatomy.family == "albert"
+    said = next(note for note in bench.notes if note.startswith("approximate"))
+    assert "one was fitted to its answers" in said and "texts" in said
+
+
+@pytest.mark.parametrize("act", [torch.relu, torch.nn.functional.gelu])
+def test_a_fitted_head_answers_like_the_other_one(act):
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn((600, 16), generator=generator)
+    first, last = torch.randn((16, 16), generator=generator), torch.randn((3, 16), generator=generator)
+    given = {"first": {"weight": first, "bias": first[0]}, "last": {"weight": last, "bias": last[:, 0]}}
+    answers = act(states @ first.T + first[0]) @ last.T + last[:, 0]
+    head, said = fitted_head(given, states, answers, "classification")
+    mine = torch.tanh(states @ head["first"]["weight"].T + head["first"]["bias"]) @ head["last"]["weight"].T
+    mine += head["last"]["bias"]
+    assert (mine - answers).square().mean() < 0.1 * answers.var()
+    assert float(re.search(r"([\d.]+)%", said)[1]) > 80 and "60 texts kept out of the fit" in said
+
+
+@pytest.mark.parametrize("groups", [0, -1])
+def test_numbers_of_groups_that_mean_nothing_are_refused(groups):
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        Share(groups=groups)
+
+
+def test_more_groups_than_layers_are_refused(tmp_path):
+    encoder = tiny_encoder()
+    encoder.save(tmp_path / "m")
+    with pytest.raises(RequestError, match="`groups` is 5; the model has 4 layers"):
+        Share(groups=5).fit(read_facts(tmp_path / "m"))
+    with pytest.raises(RequestError, match="`groups` is 5; the model has 4 layers"):
+        Share(groups=5)(encoder, bench_of(encoder, tmp_path))
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_an_exported_file_keeps_one_copy_of_each_shared_weight_and_quantizes_all_its_products(num_groups, tmp_path):
+    encoder = tiny_encoder("bert", intermediate_size=96)
+    shared = Share(groups=num_groups, steps=1)(encoder, bench_of(encoder, tmp_path))
+    bench = bench_of(shared, tmp_path)
+    artifact = Export()(shared, bench)
+    graph = onnx.load(artifact.folder / "model.onnx").graph
+    held = sum(
+        int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) == 2 and t.data_type == onnx.TensorProto.FLOAT
+    )
+    matrices = sum(p.numel() for p in shared.model.parameters() if p.dim() == 2)
+    assert held <= matrices
+    assert sum(tensor.dims[:] in ([32, 96], [96, 32]) for tensor in graph.initializer) == 2 * num_groups
+    small = Quantize(min_cosine=0.5)(artifact, bench)
+    graph = onnx.load(small.folder / "model.onnx").graph
+    wide = [
+        t
+        for t in graph.initializer
+        if len(t.dims) == 2 and t.data_type == onnx.TensorProto.FLOAT and np.prod(t.dims) > 256
+    ]
+    assert not wide, [t.name for t in wide]
+    bytes_held = [
+        t.dims[:] for t in graph.initializer if t.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    ]
+    assert sum(list(dims) in ([32, 96], [96, 32]) for dims in bytes_held) == 2 * num_groups
+
+
+def test_one_command_factorizes_shares_and_recovers(tmp_path):
+    encoder = tiny_encoder()
+    encoder.save(tmp_path / "m")
+    lines = [
+        f"{text}\t{label}" for text, label in zip(tiny_texts("classification").train.texts, [0, 1] * 500, strict=False)
+    ]
+    (tmp_path / "d.tsv").write_text("sentence\tlabel\n" + "\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "bertshrink", "factorize", "m", "--no-latency", "-q", "--data", "d.tsv"]
+
+    def run(*more):
+        here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        return subprocess.run([*command, *more], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=120)
+
+    done = run("--rank", "8", "--share-groups", "2", "--share-steps", "2", "--epochs", "1", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+    assert (config.embedding_size, config.num_hidden_groups, config.model_type) == (8, 2, "albert")
+    (run_folder,) = (tmp_path / "runs").glob("factorize-*")
+    report = json.loads((run_folder / "report.json").read_text())
+    assert [s["label"] for s in report["snapshots"] if s["role"] == "stage"] == [
+        "factorize to rank 8",
+        "share 2 groups of layers",
+        "distill",
+    ]
+    wrong = run("--rank", "8", "--share-groups", "5", "-o", "wide")
+    assert wrong.returncode == 2 and "--share-groups" in wrong.stderr and not (tmp_path / "wide").exists()
