@@ -85,7 +85,7 @@ class Factorize(Technique):
         width, rank = facts.shape.embedding_size, self.said_rank
         if self.max_size is not None:
             rank = self.rank_within(facts)
-        check_rank(width if rank is None else rank, width, facts.task)
+        check_rank(width if rank is None else rank, width)
         return converted(facts, target_family(facts.anatomy.family, facts.task), embedding_size=rank or width)
 
     def promise(self, before: Facts, after: Facts) -> str:
@@ -120,18 +120,12 @@ class Factorize(Technique):
         return factorize(cast("Encoder", model), self, bench)
 
 
-def check_rank(rank: int, width: int, task: str) -> None:
+def check_rank(rank: int, width: int) -> None:
     """Prove a rank against the width of the tables.
 
     Raises:
-        RequestError: it is greater, or tables that are a head as well would become narrower.
+        RequestError: it is greater.
     """
     if rank > width:
         hint = f"give 1 to {width}"
         raise RequestError(f"`rank` is {rank}; the model's embedding tables are {width} wide", hint=hint)
-    if task == "mlm" and rank != width:
-        raise RequestError(
-            "a masked language model's tables are its head as well, and no head is fitted to narrower ones",
-            hint="factorize the model for the task that it is fine-tuned for, or keep "
-            f"`rank: {width}`, which only changes the class",
-        )

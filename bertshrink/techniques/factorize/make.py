@@ -16,6 +16,7 @@ from bertshrink.model.parts import Embedding, prove_tokenizer, put_together, ste
 from bertshrink.techniques.factorize import check_rank
 from bertshrink.techniques.factorize import subspace as spaces
 from bertshrink.techniques.factorize.closed_form import factorized, principal_basis
+from bertshrink.techniques.factorize.mask_head import fitted_mask_head, stand_in
 
 if TYPE_CHECKING:
     from bertshrink.techniques.base import Workbench
@@ -45,13 +46,19 @@ def factorize(encoder: Encoder, settings: Factorize, bench: Workbench) -> Encode
     moment = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
     _, explained = principal_basis(moment, 1)
     rank = _rank(encoder, settings, explained)
-    check_rank(rank, given.width, encoder.task)
+    check_rank(rank, given.width)
     if rank == given.width and _is_copied(encoder, family):
         narrow = given
     else:
         narrow = _narrowed(encoder, settings, bench, given, rows, tokens, unseen, moment, rank)
     head = steep(parts.head) if (encoder.anatomy.family, family) == ("distilbert", "electra") else parts.head
-    found = put_together(encoder, replace(parts, embedding=narrow, head=head), family)
+    parts = replace(parts, embedding=narrow, head=head)
+    if encoder.task == "mlm" and rank < given.width:
+        parts = replace(parts, head=stand_in(parts.head, rank))
+        head, said = fitted_mask_head(encoder, put_together(encoder, parts, family), rows, bench.seed, bench.progress)
+        parts = replace(parts, head=head)
+        bench.note(f"approximate: the head's table is the narrow one now, and the head was fitted to it; {said}")
+    found = put_together(encoder, parts, family)
     prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
     bench.note(f"tables of width {rank} instead of {given.width}: {what_it_buys(facts_of(encoder), facts_of(found))}")
     share = units.format(float(explained[rank - 1]), "fraction")
