@@ -279,3 +279,18 @@ def test_one_command_factorizes_shares_and_recovers(tmp_path):
     ]
     wrong = run("--rank", "8", "--share-groups", "5", "-o", "wide")
     assert wrong.returncode == 2 and "--share-groups" in wrong.stderr and not (tmp_path / "wide").exists()
+    runs = sorted((tmp_path / "runs").iterdir())
+    told = run("--rank", "8", "--share-groups", "2", "--explain", "--json")
+    assert told.returncode == 0, told.stderr
+    answer = json.loads(told.stdout)
+    assert [stage["stage"] for stage in answer["stages"]] == ["factorize to rank 8", "share 2 groups of layers"]
+    assert all("memory is saved, not time" in stage["buys"] for stage in answer["stages"])
+    rows = answer["tables"]["factorize"]
+    assert [row["rank"] for row in rows] == [8, 16, 32]
+    for name in ("parameters", "bytes", "energy", "cosine"):
+        values = [row[name] for row in rows]
+        assert values == sorted(values)
+    assert rows[-1]["energy"] == pytest.approx(1) and rows[-1]["cosine"] == pytest.approx(1, abs=1e-5)
+    assert rows[0]["cosine"] < 0.99 and sorted((tmp_path / "runs").iterdir()) == runs, "nothing was made"
+    shown = run("--rank", "8", "--explain")
+    assert shown.returncode == 0 and "energy" in shown.stdout and "calibrated with" in shown.stdout

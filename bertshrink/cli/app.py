@@ -50,6 +50,9 @@ Runs = Annotated[Path, typer.Option("--runs", envvar="BERTSHRINK_RUNS", help="th
 Json = Annotated[bool, typer.Option("--json", help="print the report as one JSON document")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress, no log")]
 Quick = Annotated[bool, typer.Option("--no-latency", help="leave out latency and memory")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="make nothing: show what it buys and what other settings give")
+]
 Task = Annotated[str | None, typer.Option("--task", help=f"auto, {', '.join(TASKS)}")]
 Seed = Annotated[int | None, typer.Option("--seed", help="decides everything random")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut texts after so many tokens")]
@@ -247,8 +250,14 @@ def _add(command: Command) -> None:
         if data is not None and given["max_length"] is not None:
             data = other_data(data, {"max_length": given["max_length"]})
         common = {"data": data, "task": given["task"], "seed": given["seed"]}
+        asked = recipe_of_command(command.name, model, settings, common)
+        if given.get("explain"):
+            from bertshrink.cli.explain import explain
+
+            explain(asked, as_json=given["as_json"], quiet=given["quiet"])
+            return 0
         return carry_out(
-            recipe_of_command(command.name, model, settings, common),
+            asked,
             output=given["output"],
             force=given["force"],
             runs=given["runs"],
@@ -267,6 +276,7 @@ def _add(command: Command) -> None:
         ("max_length", MaxLength, None),
         ("task", Task, None),
         ("seed", Seed, None),
+        *([("explain", Explain, False)] if any(t.explains for t in command.techniques) else []),
         ("force", Force, False),
         ("runs", Runs, Path("runs")),
         ("no_latency", Quick, False),

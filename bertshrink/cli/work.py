@@ -41,7 +41,7 @@ def carry_out(
     plan = prove(recipe if with_latency else recipe.with_measure(latency=False))
     if output is not None and not plan.stages:
         raise RequestError("the recipe has no stages, so there is no model to write", where="-o", hint="leave it out")
-    _require_ml()
+    require_ml()
     from bertshrink.cli.show import make_progress
     from bertshrink.model.store import Target
     from bertshrink.pipeline import run
@@ -85,7 +85,7 @@ def _draw(report: Report, folder: Path) -> Path:
     return page
 
 
-def _require_ml() -> None:
+def require_ml() -> None:
     """Say at once, with the install line, when the parts that run models are missing."""
     import importlib.util
 

@@ -77,7 +77,7 @@ def what_it_buys(before: Facts, after: Facts) -> str:
     given, found = num_parameters(before), num_parameters(after)
     ops = [units.format(facts.shape.flops_per_token() / 1e6, "count") for facts in (before, after)]
     return (
-        f"{units.format(given, 'count')} parameters become {units.format(found, 'count')}, "
-        f"{units.format(BYTES * given, 'B')} {units.format(BYTES * found, 'B')}; {ops[0]} MFLOP a token before and "
+        f"{units.format(given, 'count')} parameters ({units.format(BYTES * given, 'B')}) become "
+        f"{units.format(found, 'count')} ({units.format(BYTES * found, 'B')}); {ops[0]} MFLOP a token before and "
         f"{ops[1]} after: memory is saved, not time"
     )

@@ -97,6 +97,9 @@ class Technique(BaseModel, ABC):
     makes_teacher: ClassVar[bool] = False
     """Whether it makes the model that others are compared with, instead of making that one smaller."""
 
+    explains: ClassVar[bool] = False
+    """Whether `explain` can tell what other settings would give."""
+
     def needs(self) -> frozenset[Need]:
         """What must be there besides the model; may depend on the settings."""
         return frozenset()
@@ -124,6 +127,13 @@ class Technique(BaseModel, ABC):
     def promise(self, before: Facts, after: Facts) -> str:
         """What the stage buys, as a sentence that is told before it runs; empty: nothing that could be known."""
         return ""
+
+    def explain(self, model: Any, bench: Workbench) -> list[dict[str, Any]]:
+        """Rows of a table, each a setting and what it would give: nothing is made.
+
+        Keys that end a table's column: `bytes` and `parameters` are counts, `energy` and `cosine` shares of 1.
+        """
+        raise NotImplementedError(f"`{self.name}` explains nothing")
 
     @abstractmethod
     def label(self) -> str:

@@ -10,7 +10,7 @@ It saves memory and hardly any time: the layers stay as they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -35,6 +35,7 @@ class Factorize(Technique):
     paper: ClassVar[str] = "arXiv:1909.11942"
     takes: ClassVar[Kind | None] = "encoder"
     gives: ClassVar[Kind] = "encoder"
+    explains: ClassVar[bool] = True
 
     rank: int | None = Field(None, ge=1, description="width of the embedding tables; default: 128, as ALBERT's")
     energy: str | None = Field(None, description="instead of `rank`: the least share that is kept, such as 99%")
@@ -95,6 +96,12 @@ class Factorize(Technique):
         return f"tables of width {after.shape.embedding_size} instead of {before.shape.embedding_size}: " + (
             what_it_buys(before, after)
         )
+
+    def explain(self, model: Model, bench: Workbench) -> list[dict[str, Any]]:
+        """What each width would cost and keep; see `explain.explain`."""
+        from bertshrink.techniques.factorize.explain import explain
+
+        return explain(cast("Encoder", model), self, bench)
 
     def rank_within(self, facts: Facts) -> int:
         """The greatest width with which the weights take at most `max_size`.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from bertshrink.model.batches import Row
 from bertshrink.model.calibration import calibration_rows
 from bertshrink.model.counting import facts_of, target_family, what_it_buys
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.parts import Embedding, prove_tokenizer, put_together, steep, take_apart
+from bertshrink.model.parts import Embedding, Parts, prove_tokenizer, put_together, steep, take_apart
 from bertshrink.techniques.factorize import check_rank
 from bertshrink.techniques.factorize import subspace as spaces
 from bertshrink.techniques.factorize.closed_form import factorized, principal_basis
@@ -22,11 +23,82 @@ if TYPE_CHECKING:
     from bertshrink.techniques.base import Workbench
     from bertshrink.techniques.factorize import Factorize
 
-_TOKENS = 200_000
-"""Calibration tokens at most, for the moment; the projection is fitted to a part of them."""
+CALIBRATION_TOKENS = 200_000
+"""At most, for the moment; the projection is fitted to a part of them."""
 _FITTED = 60_000
 _PROBED = 4096
 """Tokens whose gradients are looked at."""
+
+
+@dataclass
+class Narrowing:
+    """An encoder's tables made narrow, to any rank: what all ranks need of the texts is computed once.
+
+    Attributes:
+        encoder: whose tables they are.
+        parts: of it, its head as the target family has it.
+        rows: to calibrate with.
+        tokens: of the rows.
+        unseen: tokens from the whole vocabulary.
+        moment_EE: of both (see `subspace`).
+        explained_E: the share of the moment that rank k keeps is its entry k - 1.
+        subspace: as `Factorize.subspace`.
+        seed: of everything random.
+    """
+
+    encoder: Encoder
+    parts: Parts
+    rows: list[Row]
+    tokens: spaces.Tokens
+    unseen: spaces.Tokens
+    moment_EE: Tensor
+    explained_E: Tensor
+    subspace: str
+    seed: int
+
+    @classmethod
+    def of(cls, encoder: Encoder, rows: list[Row], subspace: str, seed: int) -> Narrowing:
+        """Look at the texts."""
+        parts = take_apart(encoder)
+        if (encoder.anatomy.family, target_family(encoder.anatomy.family, encoder.task)) == ("distilbert", "electra"):
+            parts = replace(parts, head=steep(parts.head))
+        given, tokens = parts.embedding, spaces.tokens_of(rows)
+        unseen = spaces.from_vocabulary(given, tokens, len(tokens) // 2 + 1000, seed)
+        moment_EE = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
+        _, explained_E = principal_basis(moment_EE, 1)
+        return cls(encoder, parts, rows, tokens, unseen, moment_EE, explained_E, subspace, seed)
+
+    @cached_property
+    def sensitivity_EE(self) -> Tensor:
+        """As `subspace.sensitivity`."""
+        return spaces.sensitivity(self.encoder, self.parts.embedding, self.rows, _PROBED, self.seed)
+
+    def embedding(self, rank: int) -> Embedding:
+        """The closed form in the chosen subspace, its projection fitted to the tokens."""
+        given = self.parts.embedding
+        if rank == given.width and self._is_copied:
+            return given
+        if rank == given.width:
+            return factorized(given, principal_basis(self.moment_EE, rank)[0])
+        if self.subspace == "sensitive":
+            basis = spaces.sensitive_basis(self.moment_EE, self.sensitivity_EE, rank)
+        else:
+            basis, _ = principal_basis(self.moment_EE, rank)
+        some = self.tokens.first(_FITTED).and_more(self.unseen.first(_FITTED // 10))
+        return spaces.refitted(given, factorized(given, basis), some)
+
+    def parts_at(self, rank: int) -> Parts:
+        """The encoder with tables `rank` wide; below full width the head of masked tokens is a stand-in."""
+        parts = replace(self.parts, embedding=self.embedding(rank))
+        if self.encoder.task == "mlm" and rank < self.parts.embedding.width:
+            return replace(parts, head=stand_in(parts.head, rank))
+        return parts
+
+    @property
+    def _is_copied(self) -> bool:
+        """Whether full width means to copy the tables: a head is tied to them, or the class has no projection then."""
+        family = target_family(self.encoder.anatomy.family, self.encoder.task)
+        return self.encoder.task == "mlm" or (family == "electra" and self.encoder.anatomy.family != "electra")
 
 
 def factorize(encoder: Encoder, settings: Factorize, bench: Workbench) -> Encoder:
@@ -37,38 +109,25 @@ def factorize(encoder: Encoder, settings: Factorize, bench: Workbench) -> Encode
         RequestError: a rank that the tables do not allow; calibration texts without a token; gradients that are not
             finite.
     """
-    parts = take_apart(encoder)
-    given, family = parts.embedding, target_family(encoder.anatomy.family, encoder.task)
-    rows, note = calibration_rows(encoder, bench.texts, settings.calibration, _TOKENS, bench.max_length, bench.seed)
+    family = target_family(encoder.anatomy.family, encoder.task)
+    rows, note = calibration_rows(
+        encoder, bench.texts, settings.calibration, CALIBRATION_TOKENS, bench.max_length, bench.seed
+    )
     bench.note(note)
-    tokens = spaces.tokens_of(rows)
-    unseen = spaces.from_vocabulary(given, tokens, len(tokens) // 2 + 1000, bench.seed)
-    moment = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
-    _, explained = principal_basis(moment, 1)
-    rank = _rank(encoder, settings, explained)
-    check_rank(rank, given.width)
-    if rank == given.width and _is_copied(encoder, family):
-        narrow = given
-    else:
-        narrow = _narrowed(encoder, settings, bench, given, rows, tokens, unseen, moment, rank)
-    head = steep(parts.head) if (encoder.anatomy.family, family) == ("distilbert", "electra") else parts.head
-    parts = replace(parts, embedding=narrow, head=head)
-    if encoder.task == "mlm" and rank < given.width:
-        parts = replace(parts, head=stand_in(parts.head, rank))
+    narrowing = Narrowing.of(encoder, rows, settings.subspace, bench.seed)
+    width, rank = narrowing.parts.embedding.width, _rank(encoder, settings, narrowing.explained_E)
+    check_rank(rank, width)
+    parts = narrowing.parts_at(rank)
+    if encoder.task == "mlm" and rank < width:
         head, said = fitted_mask_head(encoder, put_together(encoder, parts, family), rows, bench.seed, bench.progress)
         parts = replace(parts, head=head)
         bench.note(f"approximate: the head's table is the narrow one now, and the head was fitted to it; {said}")
     found = put_together(encoder, parts, family)
     prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
-    bench.note(f"tables of width {rank} instead of {given.width}: {what_it_buys(facts_of(encoder), facts_of(found))}")
-    share = units.format(float(explained[rank - 1]), "fraction")
+    bench.note(f"tables of width {rank} instead of {width}: {what_it_buys(facts_of(encoder), facts_of(found))}")
+    share = units.format(float(narrowing.explained_E[rank - 1]), "fraction")
     bench.note(f"a stock {type(found.model).__name__}; rank {rank} keeps {share} of the energy of embeddings in text")
     return found
-
-
-def _is_copied(encoder: Encoder, family: str) -> bool:
-    """Whether full width means to copy the tables: a head is tied to them, or the class has no projection then."""
-    return encoder.task == "mlm" or (family == "electra" and encoder.anatomy.family != "electra")
 
 
 def _rank(encoder: Encoder, settings: Factorize, explained_E: Tensor) -> int:
@@ -79,26 +138,3 @@ def _rank(encoder: Encoder, settings: Factorize, explained_E: Tensor) -> int:
         return settings.rank_within(facts_of(encoder))
     wanted, _ = units.parse(str(settings.energy))
     return min(len(explained_E), 1 + int((explained_E < wanted - 1e-9).sum()))
-
-
-def _narrowed(
-    encoder: Encoder,
-    settings: Factorize,
-    bench: Workbench,
-    given: Embedding,
-    rows: list[Row],
-    tokens: spaces.Tokens,
-    unseen: spaces.Tokens,
-    moment_EE: Tensor,
-    rank: int,
-) -> Embedding:
-    """The closed form in the chosen subspace, its projection fitted to the tokens."""
-    if settings.subspace == "sensitive" and rank < given.width:
-        cost = spaces.sensitivity(encoder, given, rows, _PROBED, bench.seed)
-        basis = spaces.sensitive_basis(moment_EE, cost, rank)
-    else:
-        basis, _ = principal_basis(moment_EE, rank)
-    narrow = factorized(given, basis)
-    if rank == given.width:
-        return narrow
-    return spaces.refitted(given, narrow, tokens.first(_FITTED).and_more(unseen.first(_FITTED // 10)))

@@ -1,0 +1,92 @@
+"""`--explain`: what a command would do and what its settings would give, without making anything."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertshrink import units
+from bertshrink.cli.show import make_progress
+from bertshrink.cli.work import print_json, require_ml
+from bertshrink.model import source as sources
+from bertshrink.recipe.plan import Plan, prove
+from bertshrink.recipe.recipe import Recipe
+from bertshrink.techniques.base import Technique, Workbench
+
+if TYPE_CHECKING:
+    from bertshrink.model.texts import Texts
+
+_UNITS = {"parameters": "count", "bytes": "B", "energy": "fraction"}
+
+
+def explain(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
+    """Print what each stage buys, and the table of the stages that have one; or all of it as one JSON document.
+
+    Raises:
+        BertshrinkError: what would be wrong with the command without `--explain`, too.
+    """
+    require_ml()
+    plan = prove(recipe)
+    notes: list[str] = []
+    tables = {
+        stage.technique.name: _table(plan, stage.technique, quiet, notes)
+        for stage in plan.stages
+        if stage.technique.explains
+    }
+    stages = [{"stage": stage.technique.label(), "buys": stage.promise} for stage in plan.stages]
+    if as_json:
+        print_json({"stages": stages, "tables": tables, "notes": notes})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for stage in stages:
+        console.print(": ".join(filter(None, stage.values())), highlight=False, markup=False)
+    for rows in tables.values():
+        shown = Table(box=None, pad_edge=False)
+        for name in rows[0]:
+            shown.add_column(name, justify="right")
+        for row in rows:
+            shown.add_row(*(_cell(name, value) for name, value in row.items()))
+        console.print()
+        console.print(shown)
+    console.print()
+    for note in notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+
+
+def _table(plan: Plan, technique: Technique, quiet: bool, notes: list[str]) -> list[dict[str, Any]]:
+    from bertshrink.model.proof import load_model
+
+    recipe = plan.recipe
+    assert recipe.model is not None
+    model = load_model(sources.fetch(recipe.model, recipe.place("model")), plan.facts, recipe.model)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Workbench(
+            _texts(plan),
+            None,
+            Path(folder),
+            task=plan.task,
+            seed=recipe.seed,
+            max_length=plan.data.max_length if plan.data is not None else None,
+            progress=make_progress(quiet),
+        )
+        rows = technique.explain(model, bench)
+    notes += bench.notes
+    return rows
+
+
+def _texts(plan: Plan) -> Texts | None:
+    if plan.data is None:
+        return None
+    from bertshrink.model.corpus import read_texts
+
+    return read_texts(plan.data, plan.task)
+
+
+def _cell(name: str, value: float) -> str:
+    if name in _UNITS:
+        return units.format(value, _UNITS[name])
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

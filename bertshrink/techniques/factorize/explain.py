@@ -1,0 +1,89 @@
+"""What each width of the tables would cost and keep, measured before one is chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from bertshrink.model.batches import Row, by_length, pad
+from bertshrink.model.calibration import calibration_rows
+from bertshrink.model.counting import BYTES, converted, facts_of, num_parameters, target_family
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.parts import put_together
+from bertshrink.techniques.factorize.make import CALIBRATION_TOKENS, Narrowing
+
+if TYPE_CHECKING:
+    from bertshrink.techniques.base import Workbench
+    from bertshrink.techniques.factorize import Factorize
+
+_RANKS = (16, 32, 64, 96, 128, 192, 256, 384, 512)
+_KEPT_OUT = 10
+"""One calibration text in so many is not calibrated with: cosines are measured on those."""
+_MEASURED = 4096
+"""Tokens they are measured on, at most."""
+
+
+def explain(encoder: Encoder, settings: Factorize, bench: Workbench) -> list[dict[str, Any]]:
+    """A row for each of some ranks up to the tables' width, and for the rank that is asked for.
+
+    `parameters` and `bytes` are the whole model's; `energy` is the share of the embeddings' energy that is kept;
+    `cosine` is the mean over tokens between last hidden states and the given model's, without any training.
+
+    Raises:
+        RequestError: as `make.factorize`.
+    """
+    rows, note = calibration_rows(
+        encoder, bench.texts, settings.calibration, CALIBRATION_TOKENS, bench.max_length, bench.seed
+    )
+    bench.note(note)
+    learnt, measured = rows, rows
+    if len(rows) >= 2 * _KEPT_OUT:
+        learnt, measured = [r for i, r in enumerate(rows) if i % _KEPT_OUT], rows[::_KEPT_OUT]
+    narrowing = Narrowing.of(encoder, learnt, settings.subspace, bench.seed)
+    width, facts = narrowing.parts.embedding.width, facts_of(encoder)
+    family = target_family(encoder.anatomy.family, encoder.task)
+    asked = {settings.said_rank} if settings.said_rank is not None and settings.said_rank <= width else set()
+    ranks = sorted({rank for rank in _RANKS if rank < width} | {width} | asked)
+    few = measured[: _enough(measured)]
+    wanted = _states(encoder, few)
+    bench.note(f"cosines measured on {len(wanted)} tokens of {len(few)} calibration texts kept out")
+    found = []
+    with bench.progress.task("explain", len(ranks), "ranks") as task:
+        for rank in ranks:
+            number = num_parameters(converted(facts, family, embedding_size=rank))
+            narrow = put_together(encoder, narrowing.parts_at(rank), family)
+            found.append(
+                {
+                    "rank": rank,
+                    "parameters": number,
+                    "bytes": BYTES * number,
+                    "energy": float(narrowing.explained_E[rank - 1]),
+                    "cosine": float(cosine_similarity(_states(narrow, few), wanted, dim=1).mean()),
+                }
+            )
+            task.advance(1)
+    return found
+
+
+def _enough(rows: list[Row]) -> int:
+    """How many rows have `_MEASURED` tokens."""
+    total = 0
+    for number, row in enumerate(rows, start=1):
+        total += len(row["input_ids"])
+        if total >= _MEASURED:
+            return number
+    return len(rows)
+
+
+@torch.no_grad()
+def _states(encoder: Encoder, rows: list[Row]) -> Tensor:
+    """(N, H) last hidden states of all tokens."""
+    base: Any = encoder.model.base_model
+    found = []
+    for batch in by_length([len(row["input_ids"]) for row in rows], 2048):
+        block = {name: torch.from_numpy(a) for name, a in pad([rows[i] for i in batch], 0).items()}
+        found.append(base(**block).last_hidden_state[block["attention_mask"].bool()])
+    return torch.cat(found)
