@@ -162,13 +162,13 @@ def test_rows_by_zipfs_law_are_framed_and_lean_to_the_vocabularys_start():
     assert rows == zipf_rows(encoder, 200, 16, seed=0)
 
 
-def shaken(family, task):
+def shaken(family, task, **more):
     """A tiny encoder no weight of which is 0 or 1 by nature."""
-    encoder = tiny_encoder(family, task)
+    encoder = tiny_encoder(family, task, **more)
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in encoder.model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+            parameter.add_(torch.randn_like(parameter) * min(0.1, encoder.model.config.initializer_range))
     return encoder
 
 
@@ -204,9 +204,18 @@ def test_full_rank_is_the_same_model_as_a_stock_one(family, task, tmp_path):
             assert np.abs(mine[name] - values).max() < 2e-5, name
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
-def test_a_plain_albert_model_has_the_same_last_hidden_states_at_attended_positions(family, tmp_path):
-    encoder = shaken(family, "embedding")
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        *((family, {}) for family in ("bert", "roberta", "distilbert", "electra")),
+        # Weights as great as trained ones: in larger ones rounding grows from layer to layer.
+        ("bert", {"hidden_size": 768, "num_attention_heads": 12, "initializer_range": 0.04}),
+        ("roberta", {"hidden_size": 768, "num_attention_heads": 12, "initializer_range": 0.04, "layer_norm_eps": 1e-5}),
+        ("electra", {"hidden_size": 256, "embedding_size": 128, "initializer_range": 0.04}),
+    ],
+)
+def test_a_plain_albert_model_has_the_same_last_hidden_states_at_attended_positions(family, sizes, tmp_path):
+    encoder = shaken(family, "embedding", **sizes)
     converted(encoder).save(tmp_path)
     plain = transformers.AlbertModel.from_pretrained(tmp_path).eval()
     rows = encoder.tokenize(sentences(6, seed=8))
@@ -219,7 +228,7 @@ def test_a_plain_albert_model_has_the_same_last_hidden_states_at_attended_positi
     with torch.no_grad():
         mine = plain(input_ids=ids, attention_mask=mask).last_hidden_state
         theirs = encoder.model(input_ids=ids, attention_mask=mask).last_hidden_state
-    assert (mine - theirs)[mask.bool()].abs().max().item() < 1e-5
+    assert (mine - theirs)[mask.bool()].abs().max().item() < (1e-4 if sizes else 1e-5)
 
 
 def test_what_decides_training_and_reading_is_carried_over(tmp_path):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CALIBRATION_TOKENS = 200_000
 """At most, for the moment; the projection is fitted to a part of them."""
 _FITTED = 60_000
-_PROBED = 4096
+_PROBED = 2048
 """Tokens whose gradients are looked at."""
 
 
