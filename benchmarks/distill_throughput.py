@@ -1,6 +1,6 @@
 """How fast a student is trained: bertshrink beside a plain Trainer loop and TextBrewer, same teacher, texts and losses.
 
-    python benchmarks/distill_throughput.py --teacher FOLDER --data FOLDER [--steps 40] [--rounds 3] [--accuracy]
+    python benchmarks/distill_throughput.py --teacher FOLDER --data FOLDER [--steps 40] [--rounds 3] [--accuracy [ROWS]]
 
 Four contenders, each in a fresh process, in turn (A B C D, A B C D, ...), each on two threads:
 
@@ -12,10 +12,10 @@ Four contenders, each in a fresh process, in turn (A B C D, A B C D, ...), each 
 Figures are non-pad tokens per second of training, after a warm-up; ratios are formed round by round. Losses: KL at
 T = 2 (weight 1), labels (0.5), cosine of aligned hidden states (1); batches of 32; AdamW at 1e-4, falling linearly
 after a rise over 6 % of the steps, gradients clipped at 1. bertshrink uses the precision that `auto` finds here
-(shown), the others what they come with (float32). `--accuracy` trains each for one epoch over the whole data and judges
-the students on the dev side. `--profile` shows where bertshrink's time goes, and what of the machine's
-matrix-multiplication rate training reaches (`distill_profile.py`). Output: a table, and as the last line one JSON
-document.
+(shown), the others what they come with (float32). `--accuracy` trains each for one epoch over the data, or over so many
+of its rows, and judges the students on the dev side. `--profile` shows where bertshrink's time goes, and what of the
+machine's matrix-multiplication rate training reaches (`distill_profile.py`). Output: a table, and as the last line one
+JSON document.
 
 Exit codes: 0; 6 when TextBrewer cannot be installed (`--without textbrewer` leaves it out).
 """
@@ -98,7 +98,7 @@ def ours(args: argparse.Namespace, *, cached: bool, clock: Clock | None = None) 
     torch.set_num_threads(2)
     quiet_libraries()
     teacher = Encoder.load(Path(args.teacher))
-    rows = None if args.accuracy else (args.steps + args.warmup) * BATCH
+    rows = args.accuracy or (args.steps + args.warmup) * BATCH
     clock = clock or Clock()
     with tempfile.TemporaryDirectory() as folder:
         bench = Workbench(
@@ -212,7 +212,7 @@ def run_contender(name: str, args: argparse.Namespace, rows: Path, out: str | No
     else:
         command = [sys.executable, __file__, "--worker", name, "--teacher", args.teacher, "--data", args.data]
         command += ["--steps", str(args.steps), "--warmup", str(args.warmup), "--rows", str(rows)]
-        command += ["--accuracy"] if args.accuracy else []
+        command += ["--accuracy", str(args.accuracy)] if args.accuracy else []
         command += ["--out", out] if out else []
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -226,7 +226,7 @@ def write_rows(args: argparse.Namespace, path: Path) -> None:
     from bertshrink.model.encoding import encode
 
     teacher = Encoder.load(Path(args.teacher))
-    texts = texts_of(args.data, None if args.accuracy else (args.steps + args.warmup) * BATCH)
+    texts = texts_of(args.data, args.accuracy or (args.steps + args.warmup) * BATCH)
     found = encode(teacher.task, teacher.tokenizer, texts.train, teacher.max_length, teacher.labels, args.data)
     path.write_text(json.dumps(list(zip(found.rows, found.labels, strict=True))), encoding="utf-8")
 
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", default=str(Path.home() / ".cache" / "bertshrink-benchmarks"))
     parser.add_argument("--without", nargs="*", default=[], choices=CONTENDERS)
-    parser.add_argument("--accuracy", action="store_true")
+    parser.add_argument("--accuracy", nargs="?", type=int, const=10**9, metavar="ROWS")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--worker", choices=CONTENDERS[:3])
     parser.add_argument("--rows")
