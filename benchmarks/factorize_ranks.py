@@ -81,7 +81,7 @@ def recovered(teacher: Encoder, narrow: Encoder, texts: Texts, number: int, rate
     """The narrow model after its embeddings learnt from so many texts, and the seconds that took."""
     few = replace(texts, train=Split(texts.train.texts[:number]))
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
         settings = Distill(epochs=1, trained="embeddings", learning_rate=rate)
         student = settings(narrow.copy(), bench_for(teacher, few, folder))
     assert isinstance(student, Encoder)

@@ -227,3 +227,19 @@ def test_sentence_transformers_files_travel_along(tmp_path):
     again = Encoder.load(second)
     assert (again.pooling, again.max_length, again.task) == (loaded.pooling, 24, "embedding")
     assert (again.pooling.mode, again.pooling.normalize) == ("cls", False)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert"])
+def test_a_base_model_without_a_pooler_gets_one_that_is_always_the_same(family, tmp_path):
+    encoder = tiny_encoder(family, "embedding")
+    encoder.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    without = {name: tensor for name, tensor in weights.items() if "pooler" not in name}
+    assert len(without) == len(weights) - 2
+    save_file(without, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    torch.manual_seed(1)
+    first = Encoder.load(tmp_path, "embedding").model.state_dict()
+    torch.manual_seed(2)
+    second = Encoder.load(tmp_path, "embedding").model.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(first[name], tensor) for name, tensor in without.items())
