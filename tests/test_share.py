@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from bertshrink.model.parts import put_together, take_apart
 from bertshrink.model.task import TASKS
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
+from bertshrink.techniques.factorize import Factorize
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.share import Share
 from bertshrink.techniques.share.fitting import Batch, group_weights, mean_of
@@ -184,6 +186,22 @@ def test_a_shared_model_is_shared_further_and_never_less(tmp_path):
     encoder.save(tmp_path / "m")
     with pytest.raises(RequestError, match="`groups` is 3; the model's layers share 2 sets of weights already"):
         Share(groups=3).fit(read_facts(tmp_path / "m"))
+
+
+def test_what_shared_layers_leave_of_a_size_goes_to_the_tables(tmp_path):
+    encoder = tiny_encoder("bert", "embedding")
+    encoder.save(tmp_path / "m")
+    facts = read_facts(tmp_path / "m", "embedding")
+    shared = Share(groups=1, steps=1).fit(facts)
+    settings = Factorize(
+        max_size=f"{4 * num_parameters(replace(shared, shape=replace(shared.shape, embedding_size=9)))} B"
+    )
+    with pytest.raises(RequestError, match="with tables one number wide") as caught:
+        settings.fit(facts)
+    assert "`share`, as a stage before this one" in caught.value.hint
+    assert settings.fit(shared).shape.embedding_size == 9
+    small = settings(Share(groups=1, steps=1)(encoder, bench_of(encoder, tmp_path)), bench_of(encoder, tmp_path))
+    assert (small.shape.embedding_size, small.shape.num_groups) == (9, 1)
 
 
 @pytest.mark.parametrize("family", ["distilbert", "electra"])

@@ -75,8 +75,10 @@ class _LineTask:
         if ended:
             parts.append(f"done in {duration(elapsed)}")
         elif self.total:
-            left = (self.total - self.done) / rate if rate > 0 else 0.0
-            parts.append(f"{100 * self.done / self.total:.0f} %, {duration(left)} left")
+            # A total may be an estimate, such as the tokens of a part of an epoch.
+            done = min(self.done, self.total)
+            left = (self.total - done) / rate if rate > 0 else 0.0
+            parts.append(f"{100 * done / self.total:.0f} %, {duration(left)} left")
         if rate >= 1:
             parts.append(f"{rate:,.0f} {self.unit}/s")
         if self.fields:

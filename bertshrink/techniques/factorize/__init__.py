@@ -116,7 +116,8 @@ class Factorize(Technique):
             raise RequestError(
                 f"`max_size` is {self.max_size}; with tables one number wide the weights take "
                 f"{units.format(least, 'B')}",
-                hint="fewer layers (`distill`) or 8-bit weights (`quantize`) make the rest smaller",
+                hint="layers that share weights (`share`, as a stage before this one), fewer layers (`distill`) or "
+                "8-bit weights (`quantize`) make the rest smaller",
             )
         return min(facts.shape.embedding_size, 1 + int((most - least) // (more - least)))
 
