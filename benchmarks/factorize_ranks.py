@@ -1,14 +1,14 @@
 """What narrow embedding tables cost, on texts of another kind than those they were calibrated with.
 
     python benchmarks/factorize_ranks.py --data FILE --judge sst2=FOLDER --judge pydoc=builtin:pydoc \\
-        [--model sentence-transformers/all-MiniLM-L6-v2] [--ranks 64,96,128,192,256] [--recover 128] [--seconds 300]
+        [--model sentence-transformers/all-MiniLM-L6-v2] [--ranks 64,96,128,192,256] [--recover 128] [--seconds 300] [--depth 2]
     python benchmarks/factorize_ranks.py --convert
 
 The first form factorizes the model to each rank, calibrated on the texts of `--data`, and prints the mean cosine of its
 last hidden states (tokens) and of mean-pooled sentence vectors with the given model, on up to 500 texts of each
 `--judge`.
-`--recover` then trains the embeddings of that rank on the texts of `--data`, without labels, for as many texts as fit
-into `--seconds` at the speed of a short trial.
+`--recover` then trains the embeddings of that rank on the texts of `--data`, without labels, by the hidden states of
+the first `--depth` layers, for as many texts as fit into `--seconds` at the speed of a short trial.
 
 The second form converts a BERT of base size (12 layers, 768 wide, random weights) to rank 128 in a fresh process, and
 prints seconds, and the peak of memory above what was there before the model was loaded, in models.
@@ -77,12 +77,12 @@ def bench_for(encoder: Encoder, texts: Texts, folder: str) -> Workbench:
     return Workbench(texts, encoder, Path(folder), task=encoder.task, max_length=128)
 
 
-def recovered(teacher: Encoder, narrow: Encoder, texts: Texts, number: int, rate: float) -> tuple[Encoder, float]:
+def recovered(teacher: Encoder, narrow: Encoder, texts: Texts, number: int, depth: int) -> tuple[Encoder, float]:
     """The narrow model after its embeddings learnt from so many texts, and the seconds that took."""
     few = replace(texts, train=Split(texts.train.texts[:number]))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-        settings = Distill(epochs=1, trained="embeddings", learning_rate=rate)
+        settings = Distill(epochs=1, trained="embeddings", depth=depth)
         student = settings(narrow.copy(), bench_for(teacher, few, folder))
     assert isinstance(student, Encoder)
     return student, time.monotonic() - began
@@ -112,9 +112,9 @@ def ranks(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{rank:>4}  {seconds:>7.1f}  {shown}", flush=True)
     if args.recover:
         given = narrow[args.recover]
-        _, trial = recovered(teacher, given, texts, TRIAL, args.learning_rate)
+        _, trial = recovered(teacher, given, texts, TRIAL, args.depth)
         number = min(len(texts.train), int(TRIAL * args.seconds / trial))
-        student, seconds = recovered(teacher, given, texts, number, args.learning_rate)
+        student, seconds = recovered(teacher, given, texts, number, args.depth)
         like = likeness(student, judges, wanted)
         found["recovered"] = {"rank": args.recover, "texts": number, "seconds": round(seconds, 1), **like}
         print(f"embeddings recovered at rank {args.recover} from {number} texts in {seconds:.0f} s: {like}")
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--ranks", default="64,96,128,192,256")
     parser.add_argument("--recover", type=int)
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--convert", action="store_true")
     parser.add_argument("--converted", help=argparse.SUPPRESS)
     args = parser.parse_args()

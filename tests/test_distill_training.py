@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.meters.quality import prepare
 from bertshrink.model.anatomy import FAMILIES
+from bertshrink.model.facts import read_facts
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
@@ -62,6 +64,62 @@ def test_embeddings_alone_learn_where_that_is_asked(family, tmp_path):
     moved = {name for name, tensor in student.model.named_parameters() if not torch.equal(tensor, before[name])}
     assert moved == {name for name in before if "embedding" in name}
     assert all(parameter.requires_grad for parameter in student.model.parameters())
+
+
+@pytest.mark.parametrize("task", ["classification", "embedding", "mlm"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
+    teacher = tiny_encoder(family, task)
+    student = teacher.copy()
+    torch.manual_seed(3)
+    words = student.model.get_input_embeddings().weight
+    with torch.no_grad():
+        words += 0.3 * words.std() * torch.randn_like(words)
+    rows = teacher.tokenize(sentences(20, seed=9))
+    wanted = torch.cat([states_of(teacher, row) for row in rows])
+
+    def error():
+        return float((torch.cat([states_of(student, row) for row in rows]) - wanted).square().mean())
+
+    before, start = error(), {name: tensor.clone() for name, tensor in student.model.named_parameters()}
+    settings = Distill(epochs=12, trained="embeddings", depth=2, learning_rate=1e-2)
+    bench = workbench(teacher, tmp_path, num_train=256)
+    assert settings(student, bench) is student
+    assert error() < 0.8 * before
+    moved = {name for name, tensor in student.model.named_parameters() if not torch.equal(tensor, start[name])}
+    assert moved <= {name for name in start if "embedding" in name} and moved
+    assert any("first 2 of 4 layers" in note for note in bench.notes)
+
+
+def states_of(encoder, row):
+    with torch.no_grad():
+        ids = torch.tensor([row["input_ids"]])
+        return encoder.model.base_model(input_ids=ids).last_hidden_state[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"depth": 2}, "set `trained: embeddings`"),
+        ({"depth": 2, "trained": "embeddings", "layers": 2}, "`layers` needs all layers"),
+        ({"depth": 2, "trained": "embeddings", "soft_weight": 1.0}, "`soft_weight` needs all layers"),
+        ({"depth": 2, "trained": "embeddings", "patience": 2}, "`patience` needs all layers"),
+    ],
+)
+def test_a_depth_that_fits_nothing_is_refused(given, says):
+    with pytest.raises(ValidationError, match=says):
+        Distill(**given)
+
+
+def test_a_depth_beyond_the_layers_or_with_another_teacher_is_refused(tmp_path):
+    teacher = tiny_encoder()
+    teacher.save(tmp_path / "m")
+    settings = Distill(trained="embeddings", depth=5)
+    with pytest.raises(RequestError, match="`depth` is 5; the model has 4 layers"):
+        settings.fit(read_facts(tmp_path / "m"))
+    short = reduce_layers(tiny_encoder(), (1, 4))
+    with pytest.raises(RequestError, match="the model has 2 of width 32, its teacher 4 of width 32"):
+        Distill(trained="embeddings", depth=2)(short, workbench(teacher, tmp_path))
 
 
 def test_a_student_of_full_depth_starts_equal_and_learns_nothing_new(tmp_path):

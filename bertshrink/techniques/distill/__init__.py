@@ -68,6 +68,8 @@ DEFAULTS: dict[str, Weights] = {
     "mlm": Weights(soft=5.0, task=2.0, states="last", learning_rate=5e-4, epochs=3),
 }
 
+EMBEDDINGS_LEARNING_RATE = 1e-3
+"""Where embeddings learn alone, the best of 4e-4, 1e-3 and 4e-3 (benchmarks/LOG.md)."""
 ENOUGH_STEPS = 2000
 """Where a task has no number of epochs of its own: as many as take so many steps, but each text once, and none more
 often than the task's `most_epochs`. SST-2 (2,105 steps an epoch) is past 97 % of its teacher after one; small data want
@@ -115,6 +117,9 @@ class Distill(TrainingSettings, Technique):
     trained: Literal["all", "embeddings"] = Field(
         "all", description="weights that learn: all, or the embeddings alone, with layers and head as they are"
     )
+    depth: int | None = Field(
+        None, ge=1, description="with `trained: embeddings`: run and compare only so many of the first layers"
+    )
     temperature: float | None = Field(None, gt=0, description="T, which softens the soft targets")
     soft_weight: float | None = Field(None, ge=0, description="weight of the teacher's soft targets")
     task_weight: float | None = Field(None, ge=0, description="weight of the task's own loss (labels, masked tokens)")
@@ -146,9 +151,19 @@ class Distill(TrainingSettings, Technique):
             not self.keep or list(self.keep) != sorted(set(self.keep)) or self.keep[0] < 1
         ):
             raise ValueError("`keep` must list layers counted from 1, each once, in rising order")
+        if self.depth is not None:
+            self._check_shallow()
         if self.cache_top_k is not None and not self.teacher_cache:
             raise ValueError("`cache_top_k` is set, but no cache is kept: set `teacher_cache: true`")
         return self
+
+    def _check_shallow(self) -> None:
+        if self.trained != "embeddings":
+            raise ValueError("`depth` is for embeddings that learn alone: set `trained: embeddings`")
+        outputs = ("soft_weight", "task_weight", "logits_weight", "relation_weight", "patience")
+        for name in ("layers", "hidden_size", "heads", "intermediate_size", *outputs):
+            if getattr(self, name):
+                raise ValueError(f"`{name}` needs all layers, and `depth` runs only the first ones: leave one out")
 
     def needs(self) -> frozenset[Need]:
         """A teacher, texts to learn from and to be judged by; labels only where they are learnt from."""
@@ -223,12 +238,20 @@ class Distill(TrainingSettings, Technique):
             "learning_rate": self.learning_rate,
             "epochs": self.epochs,
         }
-        return replace(DEFAULTS[task], **{key: value for key, value in own.items() if value is not None})
+        base = DEFAULTS[task]
+        if self.trained == "embeddings":
+            base = replace(base, learning_rate=EMBEDDINGS_LEARNING_RATE, dropout=False)
+        return replace(base, **{key: value for key, value in own.items() if value is not None})
 
     def fit(self, facts: Facts) -> Facts:
         """Prove the number of layers, the widths, the sharing and the losses against the model."""
         shape = facts.shape
         chosen = self.chosen(shape.num_layers)
+        if self.depth is not None and self.depth > shape.num_layers:
+            raise RequestError(
+                f"`depth` is {self.depth}; the model has {shape.num_layers} layers",
+                hint=f"give 1 to {shape.num_layers}; 2 is enough for embeddings",
+            )
         if self.keep == "auto":
             chosen = next(iter(self.compared(shape, is_shared=facts.anatomy.is_shared).values()))
         self._check_losses(facts.task)
@@ -347,9 +370,11 @@ class Distill(TrainingSettings, Technique):
     def __call__(self, model: Model, bench: Workbench) -> Encoder:
         """Reduce the model and teach it."""
         from bertshrink.model.encoder import Encoder
-        from bertshrink.techniques.distill.teach import make_student, teach
+        from bertshrink.techniques.distill.teach import make_student, teach, teach_shallow
 
         if not isinstance(model, Encoder):
             raise RequestError("`distill` takes an encoder, not an artifact")
+        if self.depth is not None:
+            return teach_shallow(model, self, bench)
         student, chosen = make_student(model, self, bench)
         return teach(student, self, chosen, model.shape.num_layers, bench)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from bertshrink.errors import RequestError
@@ -167,6 +169,39 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
     return student
 
 
+def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Encoder:
+    """Teach the embeddings of `student` in place by the hidden states of the first `settings.depth` layers.
+
+    The layers above them are not computed at all, and what goes wrong in embeddings shows in the first layers already.
+
+    Raises:
+        CheckFailed: training diverged.
+        RequestError: the teacher has another number of layers, or another width.
+    """
+    teacher, _ = _given(bench)
+    mine, theirs = student.shape, teacher.shape
+    if (mine.num_layers, mine.hidden_size) != (theirs.num_layers, theirs.hidden_size):
+        raise RequestError(
+            f"`depth` compares layer with layer; the model has {mine.num_layers} of width {mine.hidden_size}, its "
+            f"teacher {theirs.num_layers} of width {theirs.hidden_size}",
+            hint="leave it out",
+        )
+    depth = settings.depth or mine.num_layers
+    first = tuple(range(1, depth + 1))
+    low, high = (
+        one if depth == mine.num_layers else reduce_layers(one, first, unshare=True) for one in (student, teacher)
+    )
+    only = {"depth": None, "soft_weight": 0.0, "task_weight": 0.0, "states": "all"}
+    taught = teach(low, settings.model_copy(update=only), first, depth, replace(bench, teacher=high, choose=None))
+    bench.note(f"the embeddings learnt from the hidden states of the first {depth} of {mine.num_layers} layers")
+    found = dict(taught.model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in student.model.named_parameters():
+            if component_of(student.anatomy, name) == "embeddings":
+                parameter.copy_(found[name])
+    return student
+
+
 def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labelled: bool) -> Rows | Packed:
     """What the student reads: the training texts, or running text packed to full length.
 
@@ -216,8 +251,6 @@ def _limit(model: Encoder, bench: Workbench) -> int:
 
 def _bare(split: Split) -> Split:
     """The texts without their labels."""
-    from dataclasses import replace
-
     return replace(split, labels=None)
 
 
