@@ -1,13 +1,13 @@
 """What narrow embedding tables cost, on texts of another kind than those they were calibrated with.
 
     python benchmarks/factorize_ranks.py --data FILE --judge sst2=FOLDER --judge pydoc=builtin:pydoc \\
-        [--model sentence-transformers/all-MiniLM-L6-v2] [--ranks 64,96,128,192,256] [--recover 128] [--seconds 300] [--depth 2]
+        [--model sentence-transformers/all-MiniLM-L6-v2] [--ranks 64,96,128,192,256]
+        [--recover 128] [--seconds 300] [--depth 2]
     python benchmarks/factorize_ranks.py --convert
 
 The first form factorizes the model to each rank, calibrated on the texts of `--data`, and prints the mean cosine of its
 last hidden states (tokens) and of mean-pooled sentence vectors with the given model, on up to 500 texts of each
-`--judge`.
-`--recover` then trains the embeddings of that rank on the texts of `--data`, without labels, by the hidden states of
+`--judge`. `--recover` then trains the embeddings of that rank on the texts of `--data`, without labels, by the hidden states of
 the first `--depth` layers, for as many texts as fit into `--seconds` at the speed of a short trial.
 
 The second form converts a BERT of base size (12 layers, 768 wide, random weights) to rank 128 in a fresh process, and
