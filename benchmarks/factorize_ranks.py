@@ -7,8 +7,8 @@
 
 The first form factorizes the model to each rank, calibrated on the texts of `--data`, and prints the mean cosine of its
 last hidden states (tokens) and of mean-pooled sentence vectors with the given model, on up to 500 texts of each
-`--judge`. `--recover` then trains the embeddings of that rank on the texts of `--data`, without labels, by the hidden states of
-the first `--depth` layers, for as many texts as fit into `--seconds` at the speed of a short trial.
+`--judge`. `--recover` then trains the embeddings of that rank on the texts of `--data`, without labels, by the hidden
+states of the first `--depth` layers, for as many texts as fit into `--seconds` at the speed of a short trial.
 
 The second form converts a BERT of base size (12 layers, 768 wide, random weights) to rank 128 in a fresh process, and
 prints seconds, and the peak of memory above what was there before the model was loaded, in models.
