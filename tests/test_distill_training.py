@@ -91,6 +91,15 @@ def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
     assert any("first 2 of 4 layers" in note for note in bench.notes)
 
 
+def test_a_student_that_keeps_its_size_learns_without_dropout_unless_it_is_asked_for():
+    def dropout(**settings):
+        return Distill(**settings).weights("classification").dropout
+
+    assert (dropout(), dropout(dropout=True)) == (False, True)
+    assert dropout(layers=2) and dropout(keep=(1, 3)) and dropout(intermediate_size=16)
+    assert Distill(trained="embeddings").weights("classification").learning_rate == 1e-3
+
+
 def states_of(encoder, row):
     with torch.no_grad():
         ids = torch.tensor([row["input_ids"]])

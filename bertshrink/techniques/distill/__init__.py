@@ -184,6 +184,11 @@ class Distill(TrainingSettings, Technique):
         return " ".join(["distill", ", ".join(parts)]).strip()
 
     @property
+    def is_recovery(self) -> bool:
+        """Whether the student keeps depth and width, and only learns again what another stage lost."""
+        return not any((self.num_kept, self.hidden_size, self.heads, self.intermediate_size))
+
+    @property
     def num_kept(self) -> int | None:
         """How many layers the student will have; None: as many as before."""
         return len(self.keep) if isinstance(self.keep, tuple) else self.layers
@@ -239,8 +244,10 @@ class Distill(TrainingSettings, Technique):
             "epochs": self.epochs,
         }
         base = DEFAULTS[task]
+        if self.is_recovery:
+            base = replace(base, dropout=False)  # the student is near already: noise only takes it away
         if self.trained == "embeddings":
-            base = replace(base, learning_rate=EMBEDDINGS_LEARNING_RATE, dropout=False)
+            base = replace(base, learning_rate=EMBEDDINGS_LEARNING_RATE)
         return replace(base, **{key: value for key, value in own.items() if value is not None})
 
     def fit(self, facts: Facts) -> Facts:
