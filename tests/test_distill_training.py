@@ -89,6 +89,7 @@ def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
     moved = {name for name, tensor in student.model.named_parameters() if not torch.equal(tensor, start[name])}
     assert moved <= {name for name in start if "embedding" in name} and moved
     assert any("first 2 of 4 layers" in note for note in bench.notes)
+    assert any("drawn from the whole vocabulary" in note for note in bench.notes)
 
 
 def test_a_student_that_keeps_its_size_learns_without_dropout_unless_it_is_asked_for():

@@ -10,7 +10,7 @@ import transformers
 
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.calibration import zipf_rows
+from bertshrink.model.calibration import any_rows, zipf_rows
 from bertshrink.model.counting import target_family
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.parts import Embedding, put_together, steep, take_apart
@@ -160,6 +160,8 @@ def test_rows_by_zipfs_law_are_framed_and_lean_to_the_vocabularys_start():
     half = encoder.shape.vocab_size // 2
     assert sum(i < half for i in inside) > 0.6 * len(inside)
     assert rows == zipf_rows(encoder, 200, 16, seed=0)
+    even = [i for row in any_rows(encoder, 200, 16, seed=0) for i in row["input_ids"][1:-1]]
+    assert 0.4 * len(even) < sum(i < half for i in even) < 0.6 * len(even)
 
 
 def shaken(family, task, **more):

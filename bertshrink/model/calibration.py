@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bertshrink.errors import RequestError
 from bertshrink.model.batches import Row
@@ -53,9 +54,17 @@ def calibration_rows(
 
 def zipf_rows(encoder: Encoder, num_rows: int, length: int, seed: int) -> list[Row]:
     """Rows of tokens drawn by Zipf's law over the vocabulary's order."""
-    special = sorted(set(encoder.tokenizer.all_special_ids))
-    weight = 1 / (np.arange(encoder.shape.vocab_size) + ZIPF_SHIFT)
-    weight[special] = 0
+    weight_V = 1 / (np.arange(encoder.shape.vocab_size) + ZIPF_SHIFT)
+    return _drawn(encoder, weight_V, num_rows, length, seed)
+
+
+def any_rows(encoder: Encoder, num_rows: int, length: int, seed: int) -> list[Row]:
+    """Rows of tokens drawn evenly from the whole vocabulary."""
+    return _drawn(encoder, np.ones(encoder.shape.vocab_size), num_rows, length, seed)
+
+
+def _drawn(encoder: Encoder, weight: NDArray[np.float64], num_rows: int, length: int, seed: int) -> list[Row]:
+    weight[sorted(set(encoder.tokenizer.all_special_ids))] = 0
     drawn = np.random.default_rng(seed).choice(len(weight), (num_rows, length), p=weight / weight.sum())
     first, last = encoder.tokenizer.cls_token_id, encoder.tokenizer.sep_token_id
     framed = [[first, *row[1:-1], last] if first is not None and last is not None else [*row] for row in drawn.tolist()]

@@ -8,6 +8,7 @@ import torch
 
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import component_of
+from bertshrink.model.calibration import any_rows
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
 from bertshrink.model.labels import match_classes
@@ -28,6 +29,8 @@ from bertshrink.training.packing import Packed, TokenStore
 
 SAMPLE = 256
 """Texts on which `keep: auto` compares maps."""
+DRAWN_LENGTH = 16
+"""Tokens of a row that is drawn from the vocabulary."""
 
 
 def make_student(model: Encoder, settings: Distill, bench: Workbench) -> tuple[Encoder, tuple[int, ...]]:
@@ -87,7 +90,14 @@ def choose_map(model: Encoder, settings: Distill, bench: Workbench) -> tuple[int
     return found[best][1]
 
 
-def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_layers: int, bench: Workbench) -> Encoder:
+def teach(
+    student: Encoder,
+    settings: Distill,
+    chosen: tuple[int, ...],
+    num_layers: int,
+    bench: Workbench,
+    rows: Rows | Packed | None = None,
+) -> Encoder:
     """Teach `student` in place and return it, in eval mode.
 
     Args:
@@ -96,6 +106,7 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
         chosen: counted from 1; they say which hidden states belong together.
         num_layers: of the incoming model.
         bench: texts, teacher, seed, work folder.
+        rows: what is read; None: the texts.
 
     Raises:
         CheckFailed: training diverged.
@@ -117,7 +128,8 @@ def teach(student: Encoder, settings: Distill, chosen: tuple[int, ...], num_laye
         )
     # An earlier stage may have made the student thinner than its teacher, which `fit` cannot know.
     settings.check_heads(task, student.shape, teacher.shape)
-    rows = training_rows(student, settings, bench, labelled=bool(weights.task))
+    if rows is None:
+        rows = training_rows(student, settings, bench, labelled=bool(weights.task))
     aligned = align(chosen, num_layers, teacher.shape.num_layers)
     _, of_teacher = wanted(weights, aligned)
     dtype, choose = arithmetic(settings), bench.choose
@@ -173,6 +185,8 @@ def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Enco
     """Teach the embeddings of `student` in place by the hidden states of the first `settings.depth` layers.
 
     The layers above them are not computed at all, and what goes wrong in embeddings shows in the first layers already.
+    Half of the rows are tokens drawn from the whole vocabulary, so that those which the texts lack learn, too: without
+    them the projection follows the others and leaves them behind.
 
     Raises:
         CheckFailed: training diverged.
@@ -192,7 +206,14 @@ def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Enco
         one if depth == mine.num_layers else reduce_layers(one, first, unshare=True) for one in (student, teacher)
     )
     only = {"depth": None, "soft_weight": 0.0, "task_weight": 0.0, "states": "all"}
-    taught = teach(low, settings.model_copy(update=only), first, depth, replace(bench, teacher=high, choose=None))
+    shallow = settings.model_copy(update=only)
+    rows = training_rows(low, shallow, bench, labelled=False)
+    if isinstance(rows, Rows):
+        drawn = any_rows(low, len(rows.rows), DRAWN_LENGTH, bench.seed)
+        more = [{name: row.get(name, [0] * DRAWN_LENGTH) for name in rows.rows[0]} for row in drawn]
+        rows = Rows([*rows.rows, *more], [*rows.labels, *[None] * len(more)])
+        bench.note(f"half of the rows are {DRAWN_LENGTH} tokens each, drawn from the whole vocabulary")
+    taught = teach(low, shallow, first, depth, replace(bench, teacher=high, choose=None), rows)
     bench.note(f"the embeddings learnt from the hidden states of the first {depth} of {mine.num_layers} layers")
     found = dict(taught.model.named_parameters())
     with torch.no_grad():
