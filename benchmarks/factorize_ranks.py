@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from bertshrink.model.batches import Row, by_length, pad
+from bertshrink.model.batches import Row, by_length, tensors
 from bertshrink.model.encoder import Encoder, quiet_libraries
 from bertshrink.model.source import fetch
 from bertshrink.model.texts import DataSettings, Split, Texts, load
@@ -52,7 +52,7 @@ def vectors(encoder: Encoder, rows: list[Row]) -> tuple[Tensor, Tensor]:
     base: Any = encoder.model.base_model
     tokens, sentences = [], []
     for batch in by_length([len(row["input_ids"]) for row in rows], 4096):
-        block = {name: torch.from_numpy(array) for name, array in pad([rows[i] for i in batch], 0).items()}
+        block = tensors([rows[i] for i in batch])
         mask_BL = block["attention_mask"].bool()
         states_BLH = base(**block).last_hidden_state
         tokens.append(states_BLH[mask_BL])

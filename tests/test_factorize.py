@@ -19,20 +19,10 @@ from bertshrink.model.encoder import Encoder
 from bertshrink.model.facts import read_facts
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split
-from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.factorize import Factorize
-from tests.tiny import sentences, tiny_encoder, tiny_texts
+from tests.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
 SHRINKABLE = list(TASKS)
-
-
-def bench_of(encoder, folder, texts="given"):
-    texts = tiny_texts(encoder.task) if texts == "given" else texts
-    return Workbench(texts, encoder, folder, task=encoder.task)
-
-
-def outputs(encoder, rows):
-    return np.concatenate([np.ravel(values) for row in encoder.predict(rows) for values in row.values()])
 
 
 @pytest.mark.parametrize("task", SHRINKABLE)

@@ -22,23 +22,13 @@ from bertshrink.model.counting import num_parameters
 from bertshrink.model.facts import read_facts
 from bertshrink.model.parts import put_together, take_apart
 from bertshrink.model.task import TASKS
-from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.factorize import Factorize
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.share import Share
 from bertshrink.techniques.share.fitting import Batch, group_weights, mean_of
 from bertshrink.techniques.share.heads import fitted_head
-from tests.tiny import sentences, tiny_encoder, tiny_texts
-
-
-def bench_of(encoder, folder, texts="given"):
-    texts = tiny_texts(encoder.task) if texts == "given" else texts
-    return Workbench(texts, encoder, folder, task=encoder.task)
-
-
-def outputs(encoder, rows):
-    return np.concatenate([np.ravel(values) for row in encoder.predict(rows) for values in row.values()])
+from tests.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
 
 def apart(task="classification", **more):

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -11,6 +12,7 @@ from bertshrink.model.encoder import Encoder
 from bertshrink.model.facts import Pooling
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
+from bertshrink.techniques.base import Workbench
 
 # fmt: off
 WORDS = """
@@ -175,3 +177,14 @@ def tiny_project(place: Path, num_rows: int) -> None:
     tiny_encoder().save(place / "m")
     rows = [f"{text}\t{LABELS['classification'][i % 2]}" for i, text in enumerate(sentences(num_rows, seed=3))]
     (place / "d.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+
+
+def bench_of(encoder, folder, texts="given"):
+    """A workbench for a technique that makes `encoder` smaller, with it as teacher and the tiny texts of its task."""
+    texts = tiny_texts(encoder.task) if texts == "given" else texts
+    return Workbench(texts, encoder, folder, task=encoder.task)
+
+
+def outputs(encoder, rows):
+    """All numbers that an encoder gives for rows, one after another."""
+    return np.concatenate([np.ravel(values) for row in encoder.predict(rows) for values in row.values()])

@@ -19,6 +19,7 @@ from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError,
 from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 from bertshrink.techniques import TECHNIQUES
+from bertshrink.techniques.base import Technique
 from bertshrink.training.processes import is_main, leave
 from bertshrink.training.settings import TrainingSettings
 
@@ -276,7 +277,7 @@ def _add(command: Command) -> None:
         ("max_length", MaxLength, None),
         ("task", Task, None),
         ("seed", Seed, None),
-        *([("explain", Explain, False)] if any(t.explains for t in command.techniques) else []),
+        *([("explain", Explain, False)] if any(t.explain is not Technique.explain for t in command.techniques) else []),
         ("force", Force, False),
         ("runs", Runs, Path("runs")),
         ("no_latency", Quick, False),

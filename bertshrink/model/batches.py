@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from bertshrink.engines import Arrays, Session
@@ -27,6 +28,24 @@ def pad(rows: Sequence[Row], pad_id: int) -> Arrays:
             block[i, : len(row[name])] = row[name]
         found[name] = block
     return found
+
+
+def tensors(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Rows as one batch of int64 tensors (B, L), right-padded with 0; `attention_mask` says what is padding."""
+    import torch
+
+    return {name: torch.from_numpy(block) for name, block in pad(rows, 0).items()}
+
+
+def first_rows(rows: Sequence[Row], num_tokens: int) -> list[Row]:
+    """The first rows, up to the one with which they have `num_tokens` tokens; all where they have fewer."""
+    kept, number = [], 0
+    for row in rows:
+        kept.append(row)
+        number += len(row["input_ids"])
+        if number >= num_tokens:
+            break
+    return kept
 
 
 def by_length(lengths: Sequence[int], batch_tokens: int, batch_rows: int | None = None) -> list[list[int]]:

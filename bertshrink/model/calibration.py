@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertshrink.errors import RequestError
-from bertshrink.model.batches import Row
+from bertshrink.model.batches import Row, first_rows
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
 from bertshrink.model.texts import Texts
@@ -47,9 +47,9 @@ def calibration_rows(
             f"the training texts of `{texts.name}` tokenize to nothing but special tokens",
             hint="calibrate with texts in the model's language, or leave `data` out",
         )
-    lengths = np.cumsum([len(row["input_ids"]) for row in rows])
-    kept = rows[: int(np.searchsorted(lengths, most_tokens)) + 1]
-    return kept, f"calibrated with {len(kept)} training texts of {lengths[len(kept) - 1]} tokens"
+    kept = first_rows(rows, most_tokens)
+    number = sum(len(row["input_ids"]) for row in kept)
+    return kept, f"calibrated with {len(kept)} training texts of {number} tokens"
 
 
 def zipf_rows(encoder: Encoder, num_rows: int, length: int, seed: int) -> list[Row]:

@@ -97,9 +97,6 @@ class Technique(BaseModel, ABC):
     makes_teacher: ClassVar[bool] = False
     """Whether it makes the model that others are compared with, instead of making that one smaller."""
 
-    explains: ClassVar[bool] = False
-    """Whether `explain` can tell what other settings would give."""
-
     def needs(self) -> frozenset[Need]:
         """What must be there besides the model; may depend on the settings."""
         return frozenset()
@@ -129,11 +126,11 @@ class Technique(BaseModel, ABC):
         return ""
 
     def explain(self, model: Any, bench: Workbench) -> list[dict[str, Any]]:
-        """Rows of a table, each a setting and what it would give: nothing is made.
+        """Rows of a table, each a setting and what it would give; empty: there is nothing to compare. Nothing is made.
 
-        Keys that end a table's column: `bytes` and `parameters` are counts, `energy` and `cosine` shares of 1.
+        Of the columns `bytes` and `parameters` are counts, `energy` and `cosine` shares of 1.
         """
-        raise NotImplementedError(f"`{self.name}` explains nothing")
+        return []
 
     @abstractmethod
     def label(self) -> str:

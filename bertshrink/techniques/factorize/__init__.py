@@ -35,7 +35,6 @@ class Factorize(Technique):
     paper: ClassVar[str] = "arXiv:1909.11942"
     takes: ClassVar[Kind | None] = "encoder"
     gives: ClassVar[Kind] = "encoder"
-    explains: ClassVar[bool] = True
 
     rank: int | None = Field(None, ge=1, description="width of the embedding tables; default: 128, as ALBERT's")
     energy: str | None = Field(None, description="instead of `rank`: the least share that is kept, such as 99%")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from bertshrink.model.batches import Row, by_length, pad
+from bertshrink.model.batches import Row, by_length, first_rows, tensors
 from bertshrink.model.calibration import calibration_rows
 from bertshrink.model.counting import BYTES, converted, facts_of, num_parameters, target_family
 from bertshrink.model.encoder import Encoder
@@ -47,7 +48,7 @@ def explain(encoder: Encoder, settings: Factorize, bench: Workbench) -> list[dic
     family = target_family(encoder.anatomy.family, encoder.task)
     asked = {settings.said_rank} if settings.said_rank is not None and settings.said_rank <= width else set()
     ranks = sorted({rank for rank in _RANKS if rank < width} | {width} | asked)
-    few = measured[: _enough(measured)]
+    few = first_rows(measured, _MEASURED)
     wanted = _states(encoder, few)
     bench.note(f"cosines measured on {len(wanted)} tokens of {len(few)} calibration texts kept out")
     found = []
@@ -68,22 +69,12 @@ def explain(encoder: Encoder, settings: Factorize, bench: Workbench) -> list[dic
     return found
 
 
-def _enough(rows: list[Row]) -> int:
-    """How many rows have `_MEASURED` tokens."""
-    total = 0
-    for number, row in enumerate(rows, start=1):
-        total += len(row["input_ids"])
-        if total >= _MEASURED:
-            return number
-    return len(rows)
-
-
 @torch.no_grad()
-def _states(encoder: Encoder, rows: list[Row]) -> Tensor:
+def _states(encoder: Encoder, rows: Sequence[Row]) -> Tensor:
     """(N, H) last hidden states of all tokens."""
     base: Any = encoder.model.base_model
     found = []
     for batch in by_length([len(row["input_ids"]) for row in rows], 2048):
-        block = {name: torch.from_numpy(a) for name, a in pad([rows[i] for i in batch], 0).items()}
+        block = tensors([rows[i] for i in batch])
         found.append(base(**block).last_hidden_state[block["attention_mask"].bool()])
     return torch.cat(found)

@@ -17,16 +17,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, layer_norm
 from transformers.activations import ACT2FN
 
-from bertshrink.model.batches import Row, by_length, pad
+from bertshrink.model.batches import Row, by_length, first_rows, tensors
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.parts import Weights
 from bertshrink.progress import Progress
+from bertshrink.training.descent import descend
 from bertshrink.training.masking import Masker
 
 _MASKED = 0.3
@@ -72,7 +72,7 @@ def fitted_mask_head(
     eps = float(narrow.model.config.layer_norm_eps)
     kept_out = torch.arange(len(given.states_NH)) % _KEPT_OUT == 0
     learnt = _Asked(given.states_NH[~kept_out], given.vectors_NE[~kept_out])
-    head = [tensor.requires_grad_(True) for tensor in (*_start(learnt, table_VE, found), bias_V.clone())]
+    head = [*_start(learnt, table_VE, found), bias_V.clone()]
 
     def logits(states_NH: Tensor) -> Tensor:
         weight_KH, offset_K, gain_K, shift_K, last_V = head
@@ -81,20 +81,15 @@ def fitted_mask_head(
         return answers
 
     size = max(16, min(256, _LOGITS // len(found)))
-    optimizer = torch.optim.AdamW(head, _LEARNING_RATE, weight_decay=0.0, fused=True)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
     generator = torch.Generator().manual_seed(seed)
+
+    def loss() -> Tensor:
+        chosen = torch.randint(len(learnt.states_NH), (size,), generator=generator)
+        wanted = torch.softmax(learnt.vectors_NE[chosen] @ table_VE.T + bias_V, -1)
+        return cross_entropy(logits(learnt.states_NH[chosen]), wanted)
+
     with progress.task("fit the head", _STEPS, "steps") as task:
-        for _ in range(_STEPS):
-            chosen = torch.randint(len(learnt.states_NH), (size,), generator=generator)
-            wanted = torch.softmax(learnt.vectors_NE[chosen] @ table_VE.T + bias_V, -1)
-            with torch.enable_grad():
-                loss = cross_entropy(logits(learnt.states_NH[chosen]), wanted)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            falling.step()
-            task.advance(1)
+        descend(head, loss, _STEPS, _LEARNING_RATE, task=task)
     weight, offset, gain, shift, last = (tensor.detach() for tensor in head)
     same = []
     with torch.no_grad():
@@ -120,8 +115,7 @@ def stand_in(head: dict[str, Weights], rank: int) -> dict[str, Weights]:
 @torch.no_grad()
 def _asked(encoder: Encoder, narrow: Encoder, rows: Sequence[Row], seed: int) -> _Asked:
     """Mask calibration rows, and run both models over them."""
-    lengths = np.cumsum([len(row["input_ids"]) for row in rows])
-    few = rows[: int(np.searchsorted(lengths, _TOKENS)) + 1]
+    few = first_rows(rows, _TOKENS)
     masker = Masker(encoder.tokenizer, _MASKED, whole_word=False, seed=seed)
     masked = []
     for i, row in enumerate(few):
@@ -133,7 +127,7 @@ def _asked(encoder: Encoder, narrow: Encoder, rows: Sequence[Row], seed: int) ->
     states, vectors = [], []
     try:
         for batch in by_length([len(row["input_ids"]) for row in masked], 2048):
-            block = {name: torch.from_numpy(a) for name, a in pad([masked[i] for i in batch], 0).items()}
+            block = tensors([masked[i] for i in batch])
             chosen_BL = block.pop("chosen").bool()
             states.append(narrow.model.base_model(**block).last_hidden_state[chosen_BL])
             wide(**block)

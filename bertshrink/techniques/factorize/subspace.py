@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bertshrink.errors import RequestError
-from bertshrink.model.batches import Row, by_length, pad
+from bertshrink.model.batches import Row, by_length, first_rows, tensors
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.parts import Embedding
 from bertshrink.techniques.factorize.closed_form import principal_basis, sum_free_basis
@@ -99,8 +98,7 @@ def sensitivity(encoder: Encoder, given: Embedding, rows: Sequence[Row], num_tok
     """
     base: Any = encoder.model.base_model
     embeddings, total_EE, number = base.embeddings, torch.zeros(given.width, given.width, dtype=torch.float64), 0
-    lengths = np.cumsum([len(row["input_ids"]) for row in rows])
-    few = rows[: int(np.searchsorted(lengths, num_tokens)) + 1]
+    few = first_rows(rows, num_tokens)
     generator = torch.Generator().manual_seed(seed)
     seen: list[Tensor] = []
 
@@ -111,7 +109,7 @@ def sensitivity(encoder: Encoder, given: Embedding, rows: Sequence[Row], num_tok
     handle = embeddings.LayerNorm.register_forward_hook(watch)
     try:
         for batch in by_length([len(row["input_ids"]) for row in few], 1024):
-            block = {name: torch.from_numpy(a) for name, a in pad([few[i] for i in batch], 0).items()}
+            block = tensors([few[i] for i in batch])
             with torch.enable_grad():
                 states_BLH = base(**block).last_hidden_state
                 mask_BL = block["attention_mask"].bool()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bertshrink.progress import Task
+from bertshrink.training.descent import descend
 
 _JUDGED = 12
 """Batches, about, that layers are compared on."""
@@ -141,30 +142,17 @@ def _fit(
     task: Task,
 ) -> None:
     """Adam on the error, its rate falling to zero in a line."""
-    parameters = list(layer.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.0, fused=True)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    order = _rounds(len(batches), steps)
-    for number in order:
-        with torch.enable_grad():
-            loss = _loss(layer, batches[number], targets[number])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        falling.step()
-        task.advance(1)
+    order = _rounds(len(batches))
+
+    def loss() -> Tensor:
+        number = next(order)
+        return _loss(layer, batches[number], targets[number])
+
+    descend(list(layer.parameters()), loss, steps, learning_rate, clip=1.0, task=task)
 
 
-def _rounds(number: int, steps: int) -> Iterator[int]:
-    """Numbers of batches, every one once a round, in an order that is always the same."""
+def _rounds(number: int) -> Iterator[int]:
+    """Numbers of batches without end, every one once a round, in an order that is always the same."""
     generator = torch.Generator().manual_seed(0)
-    done = 0
-    while done < steps:
-        for i in torch.randperm(number, generator=generator).tolist():
-            if done == steps:
-                return
-            done += 1
-            yield i
+    while True:
+        yield from torch.randperm(number, generator=generator).tolist()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bertshrink import units
 from bertshrink.model.parts import Weights
+from bertshrink.training.descent import descend
 
 _KEPT_OUT = 10
 """One text in so many is not fitted to: it tells how well the head does."""
@@ -45,17 +46,13 @@ def fitted_head(
     scale = _SPREAD / before_NH.std().clamp(min=1e-6)
     first = [scale * weight_HH, scale * bias_H]
     last = _least_squares(torch.tanh(scale * before_NH), answers)
-    found = [tensor.detach().clone().requires_grad_(True) for tensor in (*first, *last)]
-    optimizer = torch.optim.AdamW(found, _LEARNING_RATE, weight_decay=0.01, fused=True)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _STEPS)
+    found = [tensor.detach().clone() for tensor in (*first, *last)]
     spread = answers.var().clamp(min=1e-12)
-    for _ in range(_STEPS):
-        with torch.enable_grad():
-            loss = (_answers(found, states) - answers).square().mean() / spread
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        falling.step()
+
+    def loss() -> Tensor:
+        return (_answers(found, states) - answers).square().mean() / spread
+
+    descend(found, loss, _STEPS, _LEARNING_RATE, weight_decay=0.01)
     where = kept_out if bool(kept_out.any()) else ~kept_out
     weight_HH, bias_H = (tensor.detach() for tensor in found[:2])
     last_CH, last_C = _least_squares(torch.tanh(states @ weight_HH.T + bias_H), answers)

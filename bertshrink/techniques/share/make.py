@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bertshrink.model.anatomy import shared_group
-from bertshrink.model.batches import Row, by_length, pad
+from bertshrink.model.batches import Row, by_length, tensors
 from bertshrink.model.calibration import calibration_rows
 from bertshrink.model.counting import facts_of, target_family, what_it_buys
 from bertshrink.model.encoder import Encoder
@@ -112,7 +112,7 @@ def _shared_layers(
 @torch.no_grad()
 def _embedded(base: Any, rows: list[Row]) -> Batch:
     """Rows as what the first layer reads."""
-    block = {name: torch.from_numpy(array) for name, array in pad(rows, 0).items()}
+    block = tensors(rows)
     embedded = base.embeddings(block["input_ids"], token_type_ids=block.get("token_type_ids"))
     states = base.encoder.embedding_hidden_mapping_in(embedded)
     return Batch(states, states, block["attention_mask"].bool())
