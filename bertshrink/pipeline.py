@@ -181,7 +181,7 @@ class _Run:
 
     def _as_read(self, texts: Texts | None) -> Texts | None:
         """What models are compared on: a sentence encoder, fine-tuned on pairs maybe, reads the two texts apart."""
-        return texts.apart() if texts is not None and self.plan.task == "embedding" else texts
+        return texts.as_read(self.plan.task) if texts is not None else None
 
     @property
     def max_length(self) -> int | None:

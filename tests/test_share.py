@@ -16,6 +16,7 @@ import torch
 import transformers
 from pydantic import ValidationError
 
+from bertshrink.cli.app import run
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.counting import num_parameters
@@ -259,6 +260,18 @@ def test_an_exported_file_keeps_one_copy_of_each_shared_weight_and_quantizes_all
         t.dims[:] for t in graph.initializer if t.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     ]
     assert sum(list(dims) in ([32, 96], [96, 32]) for dims in bytes_held) == 2 * num_groups
+
+
+def test_explain_reads_pairs_as_a_sentence_encoder_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny_encoder("bert", "embedding").save(tmp_path / "m")
+    texts = sentences(80, seed=6, shortest=9)
+    lines = [f"{first}\t{second}" for first, second in zip(texts[:40], texts[40:], strict=True)]
+    for side, rows in (("train", lines[:30]), ("dev", lines[30:])):
+        (tmp_path / f"{side}.tsv").write_text("sentence1\tsentence2\n" + "\n".join(rows) + "\n")
+    assert run(["factorize", "m", "--rank", "8", "--data", ".", "--explain", "--json", "-q"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    assert any(note.startswith("calibrated with 60 training texts") for note in notes), notes
 
 
 def test_one_command_factorizes_shares_and_recovers(tmp_path):

@@ -83,7 +83,7 @@ def _texts(plan: Plan) -> Texts | None:
         return None
     from bertshrink.model.corpus import read_texts
 
-    return read_texts(plan.data, plan.task)
+    return read_texts(plan.data, plan.task).as_read(plan.task)
 
 
 def _cell(name: str, value: float) -> str:

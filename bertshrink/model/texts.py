@@ -240,6 +240,10 @@ class Texts:
         note = f"both texts of each pair are texts of their own: {len(train)} in train, {len(dev)} in dev, none twice"
         return replace(self, train=train, dev=dev, test=test, notes=(*self.notes, note), _memo={})
 
+    def as_read(self, task: str) -> Texts:
+        """What models of a task are shrunk with and compared on: a sentence encoder reads the texts of a pair apart."""
+        return self.apart() if task == "embedding" else self
+
 
 def load(settings: DataSettings) -> Texts:
     """Read the data; what was read last is remembered until its files change, since a plan may look into it first.
