@@ -45,9 +45,9 @@ def measure(length: int, batch_tokens: int, steps: int, *, compiled: bool) -> tu
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
-    from bertshrink.techniques.distill import DEFAULTS
     from bertshrink.techniques.distill.objective import Objective, wanted
     from bertshrink.techniques.distill.teacher import ask
+    from bertshrink.techniques.distill.weights import DEFAULTS
 
     torch.manual_seed(0)
     config = BertConfig()

@@ -6,10 +6,10 @@ import torch
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.encoding import encode
 from bertshrink.model.task import TASKS
-from bertshrink.techniques.distill import DEFAULTS, Weights
 from bertshrink.techniques.distill.objective import Objective, wanted
 from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.techniques.distill.teacher import LiveTeacher, Wanted, ask
+from bertshrink.techniques.distill.weights import DEFAULTS, Weights
 from bertshrink.training.batching import Collator
 from bertshrink.training.losses import task_loss
 from bertshrink.training.masking import Masker

@@ -8,9 +8,10 @@ import torch
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES, shared_group
 from bertshrink.model.facts import read_facts
-from bertshrink.techniques.distill import Distill, default_epochs, kept_groups
+from bertshrink.techniques.distill import Distill, kept_groups
 from bertshrink.techniques.distill.maps import every_other
 from bertshrink.techniques.distill.student import reduce_layers
+from bertshrink.techniques.distill.weights import default_epochs
 from tests.tiny import sentences, tiny_encoder
 
 

@@ -12,12 +12,12 @@ A student may be thinner than its teacher, too (`thin`): hidden states are then 
 (TinyBERT), relations need none (MiniLMv2). Without `layers` it keeps its depth and only learns: the recovery of a model
 that another stage made smaller.
 
-Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses`. Left out: several teachers, data augmentation.
+Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses`. Left out: several teachers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import shared_group
 from bertshrink.techniques.base import Kind, Need, Technique, Workbench
 from bertshrink.techniques.distill.maps import MAPS, candidates, uniform
+from bertshrink.techniques.distill.weights import DEFAULTS, EMBEDDINGS_LEARNING_RATE, Weights
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -33,52 +34,6 @@ if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.facts import Facts
     from bertshrink.techniques.base import Model
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The weights of a task's losses, and what else a task decides where the recipe is silent."""
-
-    soft: float = 1.0
-    task: float = 0.5
-    hidden: float = 1.0
-    attention: float = 0.0
-    relation: float = 0.0
-    logits: float = 0.0
-    temperature: float = 2.0
-    states: Literal["last", "all"] = "all"
-    hidden_loss: Literal["cosine", "mse"] = "cosine"
-    dropout: bool = True
-    learning_rate: float = 1e-4
-    epochs: float | None = None
-    most_epochs: int = 10
-
-
-DEFAULTS: dict[str, Weights] = {
-    # Classification's are the first that held the goal of 97 % of the teacher on SST-2, embedding's are chosen among
-    # six measured settings (benchmarks/LOG.md).
-    "classification": Weights(),
-    "multi-label": Weights(),
-    "regression": Weights(),
-    "token-classification": Weights(learning_rate=2e-4),
-    "question-answering": Weights(learning_rate=2e-4, most_epochs=3),
-    "embedding": Weights(task=0.0, temperature=0.2, dropout=False, learning_rate=2e-4, most_epochs=3),
-    # The published command of DistilBERT's code: alpha_ce 5, alpha_mlm 2, alpha_cos 1, T 2, last state, lr 5e-4,
-    # 3 epochs.
-    "mlm": Weights(soft=5.0, task=2.0, states="last", learning_rate=5e-4, epochs=3),
-}
-
-EMBEDDINGS_LEARNING_RATE = 1e-3
-"""Where embeddings learn alone, the best of 4e-4, 1e-3 and 4e-3 (benchmarks/LOG.md)."""
-ENOUGH_STEPS = 2000
-"""Where a task has no number of epochs of its own: as many as take so many steps, but each text once, and none more
-often than the task's `most_epochs`. SST-2 (2,105 steps an epoch) is past 97 % of its teacher after one; small data want
-several."""
-
-
-def default_epochs(num_batches: int, most_epochs: int) -> float:
-    """Passes over the texts where neither recipe nor task says, from the steps that one takes."""
-    return min(float(most_epochs), max(1.0, round(ENOUGH_STEPS / num_batches, 1)))
 
 
 def kept_groups(chosen: tuple[int, ...], num_layers: int, num_groups: int) -> tuple[int, ...] | None:
@@ -138,6 +93,9 @@ class Distill(TrainingSettings, Technique):
     logits_weight: float | None = Field(None, ge=0, description="weight of the squared error of the logits")
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
     whole_word: bool = Field(False, description="MLM: mask whole words")
+    augment: int = Field(
+        0, ge=0, description="altered copies of each training text, learnt from by the teacher's answers alone"
+    )
     teacher_cache: bool = Field(
         False, description="keep the teacher's answers on disk: later epochs and other students read them"
     )
@@ -329,8 +287,17 @@ class Distill(TrainingSettings, Technique):
                     f"`{name}` is set, but only a masked language model has tokens masked in training",
                     hint="leave it out",
                 )
-        parts = (weights.soft, weights.task, weights.hidden, weights.attention, weights.relation, weights.logits)
-        if not any(parts):
+        if self.augment and task == "mlm":
+            raise RequestError(
+                "`augment` alters texts, and a masked language model learns what stood there", hint="leave it out"
+            )
+        unlabelled = (weights.soft, weights.hidden, weights.attention, weights.relation, weights.logits)
+        if self.augment and not any(unlabelled):
+            raise RequestError(
+                "`augment` makes texts without labels, and only labels are learnt from",
+                hint="leave it out, or set `soft_weight`",
+            )
+        if not any((weights.task, *unlabelled)):
             raise RequestError(
                 "every loss weight is 0: there is nothing to learn from",
                 hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from bertshrink.model.encoding import IGNORED
 from bertshrink.model.facts import Pooling
 from bertshrink.model.task import TASKS
-from bertshrink.techniques.distill import Weights, losses
+from bertshrink.techniques.distill import losses
 from bertshrink.techniques.distill.teacher import Answers, Wanted, ask
+from bertshrink.techniques.distill.weights import Weights
 from bertshrink.training.losses import task_loss
 
 

@@ -15,13 +15,15 @@ from bertshrink.model.labels import match_classes
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
-from bertshrink.techniques.distill import Distill, Weights, default_epochs
+from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.cache import CachedTeacher, note_of
 from bertshrink.techniques.distill.maps import align
 from bertshrink.techniques.distill.objective import Objective, wanted
 from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.techniques.distill.teacher import LiveTeacher
 from bertshrink.techniques.distill.thin import thin
+from bertshrink.techniques.distill.weights import Weights, default_epochs
+from bertshrink.training.augment import Augmenter
 from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.loop import Job, arithmetic, batches_of, train
 from bertshrink.training.masking import Masker
@@ -232,12 +234,26 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
     _, texts = _given(bench)
     limit = _limit(model, bench)
     if texts.corpus is not None:
+        if settings.augment:
+            raise RequestError("`augment` is for texts that are read whole, not for running text", hint="leave it out")
         root = (bench.cache or bench.work) / "tokens"
         store = TokenStore.of(texts.corpus, model.tokenizer, root, bench.progress)
         return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed)
     side = texts.train if settings.patience is None else texts.choosing()[0]
     encoded = encode(model.task, model.tokenizer, side if labelled else _bare(side), limit, model.labels, texts.name)
-    return Rows(encoded.rows, encoded.labels)
+    if not settings.augment:
+        return Rows(encoded.rows, encoded.labels)
+    given = [encoded.rows]
+    if side.pairs is not None and model.task != "question-answering":
+        swapped = replace(_bare(side), texts=side.pairs, pairs=side.texts)
+        given.append(encode(model.task, model.tokenizer, swapped, limit, model.labels, texts.name).rows)
+    augmenter = Augmenter(model.tokenizer, encoded.rows, limit, bench.seed)
+    copies = [row for i in range(settings.augment) for row in augmenter(given[(i + 1) % len(given)], i)]
+    bench.note(
+        f"{len(copies)} altered copies of the {len(encoded.rows)} training rows"
+        f"{', each second one with its texts swapped' if len(given) > 1 else ''}"
+    )
+    return Rows([*encoded.rows, *copies], [*encoded.labels, *[None] * len(copies)])
 
 
 def _objective(
