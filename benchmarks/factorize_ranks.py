@@ -8,7 +8,7 @@
 The first form factorizes the model to each rank, calibrated on the texts of `--data`, and prints the mean cosine of its
 last hidden states (tokens) and of mean-pooled sentence vectors with the given model, on up to 500 texts of each
 `--judge`. `--recover` then trains the embeddings of that rank on the texts of `--data`, without labels, by the hidden
-states of the first `--depth` layers, for as many texts as fit into `--seconds` at the speed of a short trial.
+states of the first `--depth` layers, for as many texts as fit into `--seconds` at the speed of short trials.
 
 The second form converts a BERT of base size (12 layers, 768 wide, random weights) to rank 128 in a fresh process, and
 prints seconds, and the peak of memory above what was there before the model was loaded, in models.
@@ -44,6 +44,8 @@ from bertshrink.techniques.factorize import Factorize
 MOST_JUDGED = 500
 TRIAL = 640
 """Texts whose recovery is timed, to know how many fit into the time."""
+MARGIN = 0.95
+"""Share of the time that is planned for: a run is not as fast as its trial to the second."""
 
 
 @torch.no_grad()
@@ -88,6 +90,17 @@ def recovered(teacher: Encoder, narrow: Encoder, texts: Texts, number: int, dept
     return student, time.monotonic() - began
 
 
+def affordable(teacher: Encoder, narrow: Encoder, texts: Texts, seconds: float, depth: int) -> int:
+    """How many texts a recovery of so many seconds can read, by two short trials.
+
+    Two, because a recovery takes a while before its first step, and one trial would count that with every text.
+    """
+    _, short = recovered(teacher, narrow, texts, TRIAL, depth)
+    _, longer = recovered(teacher, narrow, texts, 3 * TRIAL, depth)
+    per_text = max(longer - short, 0.1 * short) / (2 * TRIAL)
+    return max(TRIAL, int(TRIAL + (MARGIN * seconds - short) / per_text))
+
+
 def ranks(args: argparse.Namespace) -> dict[str, Any]:
     """The table of ranks, and the recovery."""
     teacher = Encoder.load(fetch(args.model), "embedding", args.model)
@@ -112,8 +125,7 @@ def ranks(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{rank:>4}  {seconds:>7.1f}  {shown}", flush=True)
     if args.recover:
         given = narrow[args.recover]
-        _, trial = recovered(teacher, given, texts, TRIAL, args.depth)
-        number = min(len(texts.train), int(TRIAL * args.seconds / trial))
+        number = min(len(texts.train), affordable(teacher, given, texts, args.seconds, args.depth))
         student, seconds = recovered(teacher, given, texts, number, args.depth)
         like = likeness(student, judges, wanted)
         found["recovered"] = {"rank": args.recover, "texts": number, "seconds": round(seconds, 1), **like}
