@@ -82,10 +82,10 @@ def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
         return float((torch.cat([states_of(student, row) for row in rows]) - wanted).square().mean())
 
     before, start = error(), {name: tensor.clone() for name, tensor in student.model.named_parameters()}
-    settings = Distill(epochs=12, trained="embeddings", depth=2, learning_rate=1e-2)
+    settings = Distill(epochs=12, trained="embeddings", depth=2, learning_rate=2e-3)
     bench = workbench(teacher, tmp_path, num_train=256)
     assert settings(student, bench) is student
-    assert error() < 0.8 * before
+    assert error() < 0.9 * before
     moved = {name for name, tensor in student.model.named_parameters() if not torch.equal(tensor, start[name])}
     assert moved <= {name for name in start if "embedding" in name} and moved
     assert any("first 2 of 4 layers" in note for note in bench.notes)

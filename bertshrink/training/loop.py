@@ -58,6 +58,7 @@ class Job:
         dropout: whether the model keeps its own.
         judge: the headline metric of the student as it is, higher is better; for early stopping.
         companions: frozen modules that the objective uses and does not own; moved to the device it runs on.
+        tables: parameters that learn by rows (`whitened`); where weights are cut among processes they learn as all do.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Job:
     dropout: bool = True
     judge: Callable[[], float] | None = None
     companions: tuple[nn.Module, ...] = ()
+    tables: tuple[nn.Parameter, ...] = ()
 
 
 @dataclass
@@ -205,6 +207,7 @@ def _attempt(
             train_dataset=job.rows,
             data_collator=job.collate,
             companions=job.companions,
+            tables=job.tables,
             sampler=sampler,
             dtype=arithmetic(settings),
             task=task,

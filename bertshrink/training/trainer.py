@@ -27,6 +27,7 @@ from bertshrink.training.batching import LengthBuckets
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.signals import Stops
 from bertshrink.training.watch import Watch
+from bertshrink.training.whitened import WhitenedRows
 
 WEIGHTS = "model.safetensors"
 _LOGS = 100
@@ -53,6 +54,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         *,
         model: nn.Module,
         companions: tuple[nn.Module, ...],
+        tables: tuple[nn.Parameter, ...],
         sampler: LengthBuckets,
         dtype: torch.dtype,
         task: Task,
@@ -64,6 +66,8 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         self.whole = model
         for module in companions:
             module.to(self.args.device)
+        self.tables = tables
+        self.optimizer: Any
         self.sampler = sampler
         self.dtype = dtype
         self.model_accepts_loss_kwargs = False
@@ -80,6 +84,15 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def get_train_dataloader(self) -> Any:
         """Batches as `LengthBuckets` cuts them."""
         return _Loader(self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator)
+
+    def create_optimizer(self, *args: Any, **more: Any) -> Any:
+        """AdamW; tables that learn by rows have their own rule."""
+        if self.optimizer is None and self.tables and not processes.is_sharded():
+            by_rows = {id(table) for table in self.tables}
+            rest = [one for one in self.model.parameters() if one.requires_grad and id(one) not in by_rows]
+            self.optimizer = WhitenedRows(self.tables, rest, self.args.learning_rate, self.args.weight_decay)
+            return self.optimizer
+        return super().create_optimizer(*args, **more)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One batch, told to the progress bar."""

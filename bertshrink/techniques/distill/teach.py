@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import component_of
@@ -17,6 +18,7 @@ from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.cache import CachedTeacher, note_of
+from bertshrink.techniques.distill.codes import Coded
 from bertshrink.techniques.distill.maps import align
 from bertshrink.techniques.distill.objective import Objective, wanted
 from bertshrink.techniques.distill.student import reduce_layers
@@ -31,6 +33,8 @@ from bertshrink.training.packing import Packed, TokenStore
 
 SAMPLE = 256
 """Texts on which `keep: auto` compares maps."""
+SHALLOW_BATCH = 16
+"""Rows a step where embeddings learn from the first layers alone: many small steps do more (benchmarks/LOG.md)."""
 DRAWN_LENGTH = 16
 """Tokens of a row that is drawn from the vocabulary."""
 
@@ -99,6 +103,7 @@ def teach(
     num_layers: int,
     bench: Workbench,
     rows: Rows | Packed | None = None,
+    tables: tuple[nn.Parameter, ...] = (),
 ) -> Encoder:
     """Teach `student` in place and return it, in eval mode.
 
@@ -109,6 +114,7 @@ def teach(
         num_layers: of the incoming model.
         bench: texts, teacher, seed, work folder.
         rows: what is read; None: the texts.
+        tables: parameters that learn by rows.
 
     Raises:
         CheckFailed: training diverged.
@@ -171,6 +177,7 @@ def teach(
             dropout=weights.dropout,
             judge=None if choose is None else lambda: choose(student),
             companions=(live.module,),
+            tables=tables,
         ),
         settings,
         work=bench.work,
@@ -207,7 +214,9 @@ def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Enco
     low, high = (
         one if depth == mine.num_layers else reduce_layers(one, first, unshare=True) for one in (student, teacher)
     )
-    only = {"depth": None, "soft_weight": 0.0, "task_weight": 0.0, "states": "all"}
+    only = {"depth": None, "soft_weight": 0.0, "task_weight": 0.0, "states": settings.states or "last"}
+    if "batch_size" not in settings.model_fields_set:
+        only["batch_size"] = SHALLOW_BATCH
     shallow = settings.model_copy(update=only)
     rows = training_rows(low, shallow, bench, labelled=False)
     if isinstance(rows, Rows):
@@ -215,7 +224,9 @@ def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Enco
         more = [{name: row.get(name, [0] * DRAWN_LENGTH) for name in rows.rows[0]} for row in drawn]
         rows = Rows([*rows.rows, *more], [*rows.labels, *[None] * len(more)])
         bench.note(f"half of the rows are {DRAWN_LENGTH} tokens each, drawn from the whole vocabulary")
-    taught = teach(low, shallow, first, depth, replace(bench, teacher=high, choose=None), rows)
+    with Coded(low, high) as codes:
+        lone = replace(bench, teacher=high, choose=None)
+        taught = teach(low, shallow, first, depth, lone, rows, tables=(codes.own_VK,))
     bench.note(f"the embeddings learnt from the hidden states of the first {depth} of {mine.num_layers} layers")
     found = dict(taught.model.named_parameters())
     with torch.no_grad():
