@@ -33,7 +33,7 @@ from bertshrink.training.packing import Packed, TokenStore
 
 SAMPLE = 256
 """Texts on which `keep: auto` compares maps."""
-SHALLOW_BATCH = 16
+SHALLOW_BATCH = 8
 """Rows a step where embeddings learn from the first layers alone: many small steps do more (benchmarks/LOG.md)."""
 DRAWN_LENGTH = 16
 """Tokens of a row that is drawn from the vocabulary."""
