@@ -92,6 +92,20 @@ def test_a_copy_is_never_longer_than_the_model_reads_and_a_text_keeps_a_word():
     assert augmenter([empty]) == [empty]
 
 
+def test_of_a_pair_one_text_is_altered_and_the_other_stays():
+    first, second = [UP] * 20, [HILL] * 20
+    augmenter = Augmenter(tokenizer_of(PIECES["wordpiece"]), [row_of(first, second)], 64, seed=0)
+    altered = []
+    for i in range(40):
+        copy = augmenter([row_of(first, second)], i)[0]
+        end = copy["input_ids"].index(SEP)
+        texts = copy["input_ids"][1:end], copy["input_ids"][end + 1 : -1]
+        assert (texts[0] == first) or (texts[1] == second)
+        assert copy["token_type_ids"] == [0] * (end + 1) + [1] * (len(texts[1]) + 1)
+        altered.append(texts[0] != first)
+    assert 8 < sum(altered) < 32
+
+
 def test_without_a_mask_words_are_dropped_instead():
     tokenizer = tokenizer_of(PIECES["wordpiece"])
     tokenizer.mask_token = None
@@ -116,7 +130,10 @@ def test_copies_join_the_texts_without_labels_and_pairs_are_swapped(tmp_path):
     assert rows.rows[:2] == plain.rows
     lengths = [row["token_type_ids"].count(0) for row in rows.rows]
     assert lengths[2] < lengths[0] and lengths[3] > lengths[1]  # swapped: the shorter text first, the longer first
-    assert "4 altered copies of the 2 training rows, each second one with its texts swapped" in bench.notes
+    assert (
+        "4 altered copies of the 2 training rows, one text of each pair altered, each second pair swapped"
+        in bench.notes
+    )
 
 
 @pytest.mark.parametrize(

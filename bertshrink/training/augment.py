@@ -2,8 +2,9 @@
 
 Small data show a student too little of what its teacher would say. As in arXiv:1903.12136 words are masked, others are
 replaced, and now and then only a run of words is left; here words are dropped, too, and what replaces a word is a word
-of the same texts, drawn as often as it stands there, for that needs no tagger. A copy has no label: what it means is
-the teacher's to say.
+of the same texts, drawn as often as it stands there, for that needs no tagger. Of a pair one text is altered and the
+other stays: two altered ones are a pair that nobody asks about (benchmarks/LOG.md). A copy has no label: what it means
+is the teacher's to say.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 MASKED, REPLACED, DROPPED = 0.1, 0.1, 0.05
 """Shares of a copy's words."""
 CUT = 0.2
-"""Share of copies in which one of the texts keeps only a run of its words, half of them or more."""
+"""Share of copies of which only a run of words is left, half of them or more."""
 
 
 class Augmenter:
-    """Makes altered copies of rows.
+    """Makes altered copies of rows; of a pair, one of its texts is altered.
 
     Args:
         tokenizer: for the mask (where it has none, words are dropped instead), the special tokens, and where words
@@ -75,28 +76,27 @@ class Augmenter:
         becomes: dict[int, Sequence[int]] = {}  # what stands in place of the word that begins here
         gone: set[int] = set()
         room = self.max_length - len(ids)
-        cut = int(generator.integers(len(texts))) if generator.random() < CUT else -1
-        for number, text in enumerate(texts):
-            first, end = 0, len(text)
-            if number == cut:
-                size = int(generator.integers((len(text) + 1) // 2, len(text) + 1))
-                first = int(generator.integers(len(text) - size + 1))
-                end = first + size
-            rolls = generator.random(len(text))
-            kept = [i for i in range(first, end) if not self._is_dropped(rolls[i])]
-            # A text that lost all its words would be no text.
-            for i in set(range(len(text))) - set(kept or [first]):
-                gone.update(text[i])
-            for i in kept:
-                if rolls[i] < MASKED:
-                    becomes[text[i][0]] = [self.mask_id] * len(text[i])
-                elif rolls[i] < MASKED + REPLACED:
-                    word = self.words[int(generator.integers(len(self.words)))]
-                    if len(word) - len(text[i]) <= room:
-                        room -= len(word) - len(text[i])
-                        becomes[text[i][0]] = word
-                if text[i][0] in becomes:
-                    gone.update(text[i][1:])
+        text = texts[int(generator.integers(len(texts)))]
+        first, end = 0, len(text)
+        if generator.random() < CUT:
+            size = int(generator.integers((len(text) + 1) // 2, len(text) + 1))
+            first = int(generator.integers(len(text) - size + 1))
+            end = first + size
+        rolls = generator.random(len(text))
+        kept = [i for i in range(first, end) if not self._is_dropped(rolls[i])]
+        # A text that lost all its words would be no text.
+        for i in set(range(len(text))) - set(kept or [first]):
+            gone.update(text[i])
+        for i in kept:
+            if rolls[i] < MASKED:
+                becomes[text[i][0]] = [self.mask_id] * len(text[i])
+            elif rolls[i] < MASKED + REPLACED:
+                word = self.words[int(generator.integers(len(self.words)))]
+                if len(word) - len(text[i]) <= room:
+                    room -= len(word) - len(text[i])
+                    becomes[text[i][0]] = word
+            if text[i][0] in becomes:
+                gone.update(text[i][1:])
         places = [(at, becomes.get(at, (ids[at],))) for at in range(len(ids)) if at not in gone]
         copied = {name: [values[at] for at, put in places for _ in put] for name, values in row.items()}
         return {**copied, "input_ids": [token for _, put in places for token in put]}

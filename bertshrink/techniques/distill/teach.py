@@ -262,7 +262,7 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
     copies = [row for i in range(settings.augment) for row in augmenter(given[(i + 1) % len(given)], i)]
     bench.note(
         f"{len(copies)} altered copies of the {len(encoded.rows)} training rows"
-        f"{', each second one with its texts swapped' if len(given) > 1 else ''}"
+        f"{', one text of each pair altered, each second pair swapped' if len(given) > 1 else ''}"
     )
     return Rows([*encoded.rows, *copies], [*encoded.labels, *[None] * len(copies)])
 
