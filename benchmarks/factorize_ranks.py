@@ -91,14 +91,14 @@ def recovered(teacher: Encoder, narrow: Encoder, texts: Texts, number: int, dept
 
 
 def affordable(teacher: Encoder, narrow: Encoder, texts: Texts, seconds: float, depth: int) -> int:
-    """How many texts a recovery of so many seconds can read, by two short trials.
+    """How many texts a recovery of so many seconds can read, by short trials.
 
-    Two, because a recovery takes a while before its first step, and one trial would count that with every text.
+    Two are compared, because a recovery takes a while before its first step, and one would count that with every text.
     """
-    _, short = recovered(teacher, narrow, texts, TRIAL, depth)
-    _, longer = recovered(teacher, narrow, texts, 3 * TRIAL, depth)
-    per_text = max(longer - short, 0.1 * short) / (2 * TRIAL)
-    return max(TRIAL, int(TRIAL + (MARGIN * seconds - short) / per_text))
+    sizes = [min(len(texts.train), size) for size in (TRIAL // 10, TRIAL, 3 * TRIAL)]
+    _, short, longer = (recovered(teacher, narrow, texts, size, depth)[1] for size in sizes)  # the first one warms up
+    per_text = (longer - short) / max(1, sizes[2] - sizes[1])
+    return max(1, int(sizes[1] + (MARGIN * seconds - short) / max(per_text, 1e-3)))
 
 
 def ranks(args: argparse.Namespace) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.maps import align
 from bertshrink.techniques.distill.student import reduce_layers
-from bertshrink.training import loop
+from bertshrink.training import loop, trainer
 from bertshrink.training.checkpoints import CHECKPOINTS, newest_checkpoint
+from bertshrink.training.watch import Watch
 from tests.tiny import sentences, tiny_encoder, tiny_texts
 
 
@@ -70,11 +71,7 @@ def test_embeddings_alone_learn_where_that_is_asked(family, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
     teacher = tiny_encoder(family, task)
-    student = teacher.copy()
-    torch.manual_seed(3)
-    words = student.model.get_input_embeddings().weight
-    with torch.no_grad():
-        words += 0.3 * words.std() * torch.randn_like(words)
+    student = shaken(teacher)
     rows = teacher.tokenize(sentences(20, seed=9))
     wanted = torch.cat([states_of(teacher, row) for row in rows])
 
@@ -90,6 +87,69 @@ def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
     assert moved <= {name for name in start if "embedding" in name} and moved
     assert any("first 2 of 4 layers" in note for note in bench.notes)
     assert any("drawn from the whole vocabulary" in note for note in bench.notes)
+
+
+def shaken(teacher):
+    """The teacher with other word embeddings: something to recover."""
+    student = teacher.copy()
+    torch.manual_seed(3)
+    words = student.model.get_input_embeddings().weight
+    with torch.no_grad():
+        words += 0.3 * words.std() * torch.randn_like(words)
+    return student
+
+
+def test_with_depth_the_table_learns_by_rows_and_norms_and_biases_do_not_decay(tmp_path, monkeypatch):
+    made = []
+
+    class Spy(trainer.WhitenedRows):
+        def __init__(self, *given):
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr(trainer, "WhitenedRows", Spy)
+    teacher = tiny_encoder()
+    bench = workbench(teacher, tmp_path, num_train=32)
+    settings = Distill(epochs=1, trained="embeddings", depth=2, weight_decay=0.2)
+    assert settings.model_dump()["batch_size"] == 8, "the report and the fingerprint tell it"
+    assert Distill(epochs=1, trained="embeddings", depth=2, batch_size=4).batch_size == 4
+    settings(shaken(teacher), bench)
+    decayed, rest, tables = made[0].param_groups
+    vocab, width = teacher.shape.vocab_size, teacher.shape.hidden_size
+    assert [tuple(one.shape) for one in tables["params"]] == [(vocab, width)] and tables["is_table"]
+    assert tables["initial_lr"] == 10 * rest["initial_lr"] == pytest.approx(1e-2)
+    assert sorted(one.dim() for one in rest["params"]) == [1, 1] and rest["weight_decay"] == 0
+    assert (width, width) in [tuple(one.shape) for one in decayed["params"]] and decayed["weight_decay"] == 0.2
+    assert all(one.dim() == 2 for one in decayed["params"])
+    assert max(entry["step"] for entry in bench.history) == 2 * 32 / 8
+    assert any("hidden states last" in note for note in bench.notes)
+    Distill(epochs=1, trained="embeddings")(shaken(teacher), workbench(teacher, tmp_path / "all"))
+    assert len(made) == 1, "without depth all learn by AdamW"
+
+
+def test_a_recovery_that_was_cut_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    teacher = tiny_encoder()
+    settings = Distill(epochs=2, trained="embeddings", depth=2, checkpoint_steps=5)
+    whole = settings(shaken(teacher), workbench(teacher, tmp_path / "whole"))
+
+    class Killed(Exception):
+        pass
+
+    went_on = Watch.on_step_end
+
+    def killed(self, args, state, control, **more):
+        if state.global_step == 8:
+            raise Killed
+        return went_on(self, args, state, control, **more)
+
+    bench = workbench(teacher, tmp_path / "cut")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Watch, "on_step_end", killed)
+        settings(shaken(teacher), bench)
+    resumed = settings(shaken(teacher), bench)
+    assert "went on from the checkpoint of step 5" in bench.notes
+    for (name, one), (_, other) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
 
 
 def test_a_student_that_keeps_its_size_learns_without_dropout_unless_it_is_asked_for():

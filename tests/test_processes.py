@@ -22,10 +22,20 @@ def place(tmp_path_factory):
     return place
 
 
-def run(place, runs, *launcher):
-    # Judged on the way, so that the first process has to tell the other.
-    command = [*launcher, "distill", "m", "--data", "d.tsv", "--layers", "2", "--epochs", "2", "--batch-size", "16"]
-    command += ["--no-dropout", "--no-latency", "-q", "--json", "--runs", runs, "--patience", "9", "-o", f"out-{runs}"]
+HALVED = ["distill", "m", "--data", "d.tsv", "--layers", "2", "--epochs", "2", "--batch-size", "16"]
+HALVED += ["--no-dropout", "--patience", "9"]  # judged on the way, so that the first process has to tell the other
+RECOVERED = """
+name: recovered
+model: m
+data: d.tsv
+stages:
+  - factorize: {rank: 8}
+  - distill: {trained: embeddings, depth: 2, epochs: 2}
+"""
+
+
+def run(place, runs, *launcher, words=HALVED):
+    command = [*launcher, *words, "--no-latency", "-q", "--json", "--runs", runs, "-o", f"out-{runs}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
@@ -52,22 +62,37 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-def test_two_processes_have_the_losses_of_one(place, name):
-    (place / "fsdp.yaml").write_text(FSDP)
-    one, _ = run(place, "one", sys.executable, "-m", "bertshrink")
-    both, log = run(place, name, *LAUNCHERS[name])
-    mine, theirs = (next(s for s in report["snapshots"] if s["name"] == "01-distill") for report in (one, both))
+def same_losses(one, both, stage):
+    """The points of the first one's curve, which the other has, too."""
+    mine, theirs = (next(s for s in report["snapshots"] if s["name"] == stage) for report in (one, both))
     losses = [entry for entry in mine["history"] if "loss" in entry]
     assert len(losses) >= 10
     for a, b in zip(mine["history"], theirs["history"], strict=True):
         assert a["step"] == b["step"] and set(a) == set(b)
         for part in set(a) & {"loss", "soft", "task", "hidden", "judged", "learning_rate"}:
             assert a[part] == pytest.approx(b[part], rel=1e-4, abs=1e-5), (part, a["step"])
+    return losses
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_two_processes_have_the_losses_of_one(place, name):
+    (place / "fsdp.yaml").write_text(FSDP)
+    one, _ = run(place, "one", sys.executable, "-m", "bertshrink")
+    both, log = run(place, name, *LAUNCHERS[name])
+    losses = same_losses(one, both, "01-distill")
     assert losses[-1]["loss"] < losses[0]["loss"]
     assert (place / f"out-{name}" / "model.safetensors").is_file()
     if name == "fsdp":  # half of the weights in each, two layers and the rest
         assert log.count("holds 12529 of 25058 weights in 3 units") == 2
+
+
+def test_two_processes_recover_embeddings_as_one(place):
+    (place / "r.yaml").write_text(RECOVERED)
+    words = ["run", "r.yaml"]
+    one, _ = run(place, "rows-one", sys.executable, "-m", "bertshrink", words=words)
+    both, _ = run(place, "rows-two", *TORCHRUN, "29520", "-m", "bertshrink", words=words)
+    losses = same_losses(one, both, "02-distill")
+    assert losses[-1]["hidden"] < losses[0]["hidden"]
 
 
 @pytest.mark.parametrize(("name", "says"), [("FSDP", "FSDP is configured in its first"), ("DEEPSPEED", "DeepSpeed is")])

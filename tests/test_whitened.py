@@ -34,7 +34,7 @@ def test_a_moment_is_white_after_its_whitening():
 
 def test_steps_are_those_of_a_slow_version_and_the_rest_is_adamw():
     table, other, backward = problem()
-    optimizer = WhitenedRows([table], [other], 1e-2, weight_decay=0.1)
+    optimizer = WhitenedRows([table], [other], [], 1e-2, weight_decay=0.1)
     slow_table, slow_other = table.detach().clone(), torch.nn.Parameter(other.detach().clone())
     plain = torch.optim.AdamW([slow_other], 1e-2, weight_decay=0.1)
     moment, squares = None, torch.zeros(12)
@@ -66,14 +66,14 @@ def test_steps_are_those_of_a_slow_version_and_the_rest_is_adamw():
         assert torch.equal(other, slow_other)
 
 
-def test_the_table_learns_and_goes_on_bit_by_bit_after_a_pause():
+def test_a_table_goes_on_bit_by_bit_after_a_pause():
     def run(pauses):
         table, other, backward = problem(3)
-        optimizer = WhitenedRows([table], [other], 1e-2, weight_decay=0.0)
+        optimizer = WhitenedRows([table], [], [other], 1e-2, weight_decay=0.1)
         for step in range(2 * EVERY):
             if step in pauses:
                 state = copy.deepcopy(optimizer.state_dict())
-                optimizer = WhitenedRows([table], [other], 1e-2, weight_decay=0.0)
+                optimizer = WhitenedRows([table], [], [other], 1e-2, weight_decay=0.1)
                 optimizer.load_state_dict(state)
             optimizer.zero_grad()
             backward(step)
@@ -105,6 +105,7 @@ def test_a_student_is_coded_for_a_while_only(same_vocabulary):
     table = student.model.get_input_embeddings()
     before, given = table.weight.detach().clone(), outputs(student, student.tokenize(sentences(3)))
     with Coded(student, teacher) as codes:
+        assert codes.contexts_VE.shape[1] == (32 if same_vocabulary else table.weight.shape[1])
         assert student.model.get_input_embeddings() is codes
         torch.testing.assert_close(outputs(student, student.tokenize(sentences(3))), given)
         with torch.no_grad():

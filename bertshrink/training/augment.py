@@ -43,7 +43,8 @@ class Augmenter:
         self.mask_id = tokenizer.mask_token_id
         self.begins_word_V = word_starts(tokenizer)
         self.is_special_V = np.zeros(len(self.begins_word_V), dtype=bool)
-        self.is_special_V[[i for i in tokenizer.all_special_ids if i < len(self.is_special_V)]] = True
+        parting = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}  # an unknown word is a word
+        self.is_special_V[[i for i in parting if i < len(self.is_special_V)]] = True
         self.words = [
             tuple(row["input_ids"][at] for at in word) for row in rows for text in self.texts_of(row) for word in text
         ]

@@ -1,7 +1,8 @@
 """Trainer as `loop` uses it: an objective instead of a model, our own batches, and someone who watches over it.
 
 On a GPU a step waits for the device once, when it asks whether the step was finite; whatever else is looked at (the
-loss, its parts) is summed up there and read when a point of the curves is due.
+loss, its parts) is summed up there and read when a point of the curves is due. Tables that learn by rows (`whitened`)
+wait for the numbers of their rows, too.
 """
 
 from __future__ import annotations
@@ -89,8 +90,17 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         """AdamW; tables that learn by rows have their own rule."""
         if self.optimizer is None and self.tables and not processes.is_sharded():
             by_rows = {id(table) for table in self.tables}
-            rest = [one for one in self.model.parameters() if one.requires_grad and id(one) not in by_rows]
-            self.optimizer = WhitenedRows(self.tables, rest, self.args.learning_rate, self.args.weight_decay)
+            decayed = set(self.get_decay_parameter_names(self.model))
+            rest = [
+                (n, one) for n, one in self.model.named_parameters() if one.requires_grad and id(one) not in by_rows
+            ]
+            self.optimizer = WhitenedRows(
+                self.tables,
+                [one for name, one in rest if name in decayed],
+                [one for name, one in rest if name not in decayed],
+                self.args.learning_rate,
+                self.args.weight_decay,
+            )
             return self.optimizer
         return super().create_optimizer(*args, **more)
 
@@ -239,6 +249,7 @@ def arguments(
         save_total_limit=2,
         seed=seed,
         data_seed=seed,
+        ddp_broadcast_buffers=False,  # none changes in training, and a teacher's table is one
         use_cpu=not torch.cuda.is_available(),
         torch_compile=settings.compile,
         report_to=trackers or "none",

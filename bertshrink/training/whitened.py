@@ -8,7 +8,7 @@ Here the gradients of a table's rows are whitened together: multiplied with `C^(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,20 +23,27 @@ _FLOOR = 1e-6
 
 
 class WhitenedRows(torch.optim.AdamW):
-    """AdamW for `rest`, whitened row-wise Adagrad for `tables`.
+    """Whitened row-wise Adagrad for `tables`, AdamW for all else.
 
     Args:
         tables: (V, K) each; rows without a gradient stay as they are.
-        rest: all other parameters.
-        learning_rate: of the rest; the tables' is `TABLE_STEP` times it.
-        weight_decay: decoupled, of the rest.
+        decayed: other parameters, with weight decay.
+        rest: all others, without it, as the tables are.
+        learning_rate: of the others; the tables' is `TABLE_STEP` times it.
+        weight_decay: decoupled.
     """
 
     def __init__(
-        self, tables: Sequence[nn.Parameter], rest: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+        self,
+        tables: Sequence[nn.Parameter],
+        decayed: Sequence[nn.Parameter],
+        rest: Sequence[nn.Parameter],
+        learning_rate: float,
+        weight_decay: float,
     ) -> None:
         groups: list[dict[str, Any]] = [
-            {"params": list(rest), "is_table": False},
+            {"params": list(decayed), "is_table": False},
+            {"params": list(rest), "is_table": False, "weight_decay": 0.0},
             {"params": list(tables), "is_table": True, "lr": TABLE_STEP * learning_rate},
         ]
         super().__init__(groups, learning_rate, weight_decay=weight_decay)
@@ -66,7 +73,7 @@ class WhitenedRows(torch.optim.AdamW):
         moment_KK = given_NK.T @ given_NK / len(rows_N)
         state = self.state[table]
         if not state:
-            state["step"] = torch.zeros((), device=table.device)
+            state["step"] = torch.zeros(())  # on the CPU, where it is read
             state["moment"] = torch.zeros_like(moment_KK)
             state["whitening"] = torch.zeros_like(moment_KK)
             state["squares"] = table.new_zeros(table.shape[0], 1)

@@ -26,7 +26,7 @@ from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import shared_group
 from bertshrink.techniques.base import Kind, Need, Technique, Workbench
 from bertshrink.techniques.distill.maps import MAPS, candidates, uniform
-from bertshrink.techniques.distill.weights import DEFAULTS, EMBEDDINGS_LEARNING_RATE, Weights
+from bertshrink.techniques.distill.weights import DEFAULTS, EMBEDDINGS_LEARNING_RATE, SHALLOW_BATCH, Weights
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -100,6 +100,14 @@ class Distill(TrainingSettings, Technique):
         False, description="keep the teacher's answers on disk: later epochs and other students read them"
     )
     cache_top_k: int | None = Field(None, ge=1, description="keep only so many logits of each answer in the cache")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shallow_batch(cls, given: Any) -> Any:
+        # Here, so that a stage's fingerprint and report tell the number that is used.
+        if isinstance(given, dict) and given.get("depth") is not None:
+            return {"batch_size": SHALLOW_BATCH, **given}
+        return given
 
     @model_validator(mode="after")
     def _together(self) -> Distill:

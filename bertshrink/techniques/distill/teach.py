@@ -30,11 +30,10 @@ from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.loop import Job, arithmetic, batches_of, train
 from bertshrink.training.masking import Masker
 from bertshrink.training.packing import Packed, TokenStore
+from bertshrink.training.whitened import TABLE_STEP
 
 SAMPLE = 256
 """Texts on which `keep: auto` compares maps."""
-SHALLOW_BATCH = 8
-"""Rows a step where embeddings learn from the first layers alone: many small steps do more (benchmarks/LOG.md)."""
 DRAWN_LENGTH = 16
 """Tokens of a row that is drawn from the vocabulary."""
 
@@ -191,7 +190,7 @@ def teach(
 
 
 def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Encoder:
-    """Teach the embeddings of `student` in place by the hidden states of the first `settings.depth` layers.
+    """Teach the embeddings of `student` in place by the hidden states after its first `settings.depth` layers.
 
     The layers above them are not computed at all, and what goes wrong in embeddings shows in the first layers already.
     Half of the rows are tokens drawn from the whole vocabulary, so that those which the texts lack learn, too: without
@@ -215,8 +214,6 @@ def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Enco
         one if depth == mine.num_layers else reduce_layers(one, first, unshare=True) for one in (student, teacher)
     )
     only = {"depth": None, "soft_weight": 0.0, "task_weight": 0.0, "states": settings.states or "last"}
-    if "batch_size" not in settings.model_fields_set:
-        only["batch_size"] = SHALLOW_BATCH
     shallow = settings.model_copy(update=only)
     rows = training_rows(low, shallow, bench, labelled=False)
     if isinstance(rows, Rows):
@@ -227,7 +224,10 @@ def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Enco
     with Coded(low, high) as codes:
         lone = replace(bench, teacher=high, choose=None)
         taught = teach(low, shallow, first, depth, lone, rows, tables=(codes.own_VK,))
-    bench.note(f"the embeddings learnt from the hidden states of the first {depth} of {mine.num_layers} layers")
+    bench.note(
+        f"the embeddings learnt from the hidden states after the first {depth} of {mine.num_layers} layers, rows of "
+        f"the table by whitened Adagrad at {TABLE_STEP:g} times the learning rate, without weight decay"
+    )
     found = dict(taught.model.named_parameters())
     with torch.no_grad():
         for name, parameter in student.model.named_parameters():
@@ -244,9 +244,7 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
     """
     _, texts = _given(bench)
     limit = _limit(model, bench)
-    if texts.corpus is not None:
-        if settings.augment:
-            raise RequestError("`augment` is for texts that are read whole, not for running text", hint="leave it out")
+    if texts.corpus is not None:  # masked language models alone read it, and `augment` is refused for them
         root = (bench.cache or bench.work) / "tokens"
         store = TokenStore.of(texts.corpus, model.tokenizer, root, bench.progress)
         return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed)
@@ -259,10 +257,10 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
         swapped = replace(_bare(side), texts=side.pairs, pairs=side.texts)
         given.append(encode(model.task, model.tokenizer, swapped, limit, model.labels, texts.name).rows)
     augmenter = Augmenter(model.tokenizer, encoded.rows, limit, bench.seed)
-    copies = [row for i in range(settings.augment) for row in augmenter(given[(i + 1) % len(given)], i)]
+    copies = [row for i in range(settings.augment) for row in augmenter(given[i % len(given)], i)]
+    swaps = f", one text of each pair altered, {settings.augment // 2 * len(side)} pairs swapped"
     bench.note(
-        f"{len(copies)} altered copies of the {len(encoded.rows)} training rows"
-        f"{', one text of each pair altered, each second pair swapped' if len(given) > 1 else ''}"
+        f"{len(copies)} altered copies of the {len(encoded.rows)} training rows{swaps if len(given) > 1 else ''}"
     )
     return Rows([*encoded.rows, *copies], [*encoded.labels, *[None] * len(copies)])
 

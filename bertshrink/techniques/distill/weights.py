@@ -40,7 +40,9 @@ DEFAULTS: dict[str, Weights] = {
 }
 
 EMBEDDINGS_LEARNING_RATE = 1e-3
-"""Where embeddings learn alone, the best of 4e-4, 1e-3 and 4e-3 (benchmarks/LOG.md)."""
+"""Where embeddings learn alone, the best of 4e-4, 1e-3 and 4e-3 with AdamW (benchmarks/LOG.md)."""
+SHALLOW_BATCH = 8
+"""Rows a step where embeddings learn from the first layers alone: many small steps do more (benchmarks/LOG.md)."""
 ENOUGH_STEPS = 2000
 """Where a task has no number of epochs of its own: as many as take so many steps, but each text once, and none more
 often than the task's `most_epochs`. SST-2 (2,105 steps an epoch) is past 97 % of its teacher after one; small data want
