@@ -1,12 +1,13 @@
 """The first half of the road, from nothing: pre-train a small BERT on running text, then distill it to half its layers.
 
-    python benchmarks/pretrain_road.py --data FOLDER [--epochs 0.55] [--student-epochs 0.4] [--out DIR]
+    python benchmarks/pretrain_road.py --data FOLDER [--epochs 1] [--student-epochs 0.08] [--out DIR]
 
-FOLDER holds train.txt (and valid.txt): lines of text, documents apart by blank lines. A BERT of 4 layers, 256 wide,
-with a WordPiece vocabulary of 8,192 tokens trained on the text, learns masked tokens and next sentences from rows of
-128 tokens; its student of 2 layers is taught as DistilBERT was. Both run through `bertshrink`'s own commands. Printed:
-the curves' first and last points, masked accuracy on the dev side of teacher, student and untrained student, tokens per
-second. With `--out`: curves.png and curves.json. The last line is one JSON document.
+FOLDER holds train.txt (and valid.txt): lines of text, documents apart by blank lines. A BERT of 4 layers, 128 wide,
+with a WordPiece vocabulary of 8,192 tokens trained on the text, learns masked tokens and next sentences from rows of 64
+tokens: small enough for the thousands of steps that the next sentence needs. Its student of 2 layers is taught as
+DistilBERT was. Both run through `bertshrink`'s own commands. Printed: the curves' first and last points, masked accuracy
+on the dev side of teacher, student and untrained student, seconds. With `--out`: curves.png and curves.json. The last
+line is one JSON document.
 """
 
 from __future__ import annotations
@@ -61,14 +62,15 @@ def draw(folder: Path, teacher: list[dict[str, float]], student: list[dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--epochs", default="0.55")
-    parser.add_argument("--student-epochs", default="0.4")
+    parser.add_argument("--epochs", default="1")
+    parser.add_argument("--student-epochs", default="0.08")
     parser.add_argument("--learning-rate", default="1e-3")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = ["--data", args.data, "--runs", f"{scratch}/runs", "--seed", "0"]
-        shape = ["--layers", "4", "--hidden-size", "256", "--heads", "4", "--vocab-size", "8192"]
+        shape = ["--layers", "4", "--hidden-size", "128", "--heads", "2", "--vocab-size", "8192"]
+        shape += ["--tokens-per-row", "64"]
         rate = ["--learning-rate", args.learning_rate]
         made, first = command("pretrain", *place, *shape, "--epochs", args.epochs, *rate, "-o", f"{scratch}/teacher")
         short = ["--max-length", "128", "--layers", "2", "--epochs", args.student_epochs]
