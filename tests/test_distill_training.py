@@ -19,7 +19,7 @@ from bertshrink.techniques.distill.maps import align
 from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.training import loop, trainer
 from bertshrink.training.checkpoints import CHECKPOINTS, newest_checkpoint
-from bertshrink.training.watch import Watch
+from tests.killing import killed_after
 from tests.tiny import sentences, tiny_encoder, tiny_texts
 
 
@@ -127,24 +127,13 @@ def test_with_depth_the_table_learns_by_rows_and_norms_and_biases_do_not_decay(t
     assert len(made) == 1, "without depth all learn by AdamW"
 
 
-def test_a_recovery_that_was_cut_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+def test_a_recovery_that_was_cut_goes_on_to_the_same_weights(tmp_path):
     teacher = tiny_encoder()
     settings = Distill(epochs=2, trained="embeddings", depth=2, checkpoint_steps=5)
     whole = settings(shaken(teacher), workbench(teacher, tmp_path / "whole"))
 
-    class Killed(Exception):
-        pass
-
-    went_on = Watch.on_step_end
-
-    def killed(self, args, state, control, **more):
-        if state.global_step == 8:
-            raise Killed
-        return went_on(self, args, state, control, **more)
-
     bench = workbench(teacher, tmp_path / "cut")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Watch, "on_step_end", killed)
+    with killed_after(8):
         settings(shaken(teacher), bench)
     resumed = settings(shaken(teacher), bench)
     assert "went on from the checkpoint of step 5" in bench.notes

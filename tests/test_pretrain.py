@@ -29,7 +29,7 @@ from bertshrink.techniques.pretrain.make import (
     train_tokenizer,
 )
 from bertshrink.training.checkpoints import CHECKPOINTS
-from bertshrink.training.watch import Watch
+from tests.killing import killed_after
 from tests.tiny import sentences, tiny_encoder
 
 FAMILIES = get_args(Pretrain.model_fields["family"].annotation)
@@ -197,23 +197,12 @@ def test_every_family_learns_and_loads_by_stock_transformers(family, texts, tmp_
         assert bool(torch.isfinite(again.model(**longest).logits).all()), "the positions reach as far as it says"
 
 
-def test_training_that_was_cut_goes_on_to_the_same_weights(texts, tmp_path, monkeypatch):
+def test_training_that_was_cut_goes_on_to_the_same_weights(texts, tmp_path):
     settings = Pretrain(epochs=1, batch_size=8, checkpoint_steps=5, **TINY)
     whole = settings(None, bench_of(texts, tmp_path / "whole"))
 
-    class Killed(Exception):
-        pass
-
-    went_on = Watch.on_step_end
-
-    def killed(self, args, state, control, **more):
-        if state.global_step == 8:
-            raise Killed
-        return went_on(self, args, state, control, **more)
-
     bench = bench_of(texts, tmp_path / "cut")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Watch, "on_step_end", killed)
+    with killed_after(8):
         settings(None, bench)
     assert [folder.name for folder in (bench.work / CHECKPOINTS).glob("checkpoint-*")] == ["checkpoint-5"]
     bench.notes.clear()
