@@ -303,13 +303,13 @@ def test_a_split_is_a_sequence_of_rows():
     assert split.take([2, 0]) == Split(("c", "a"), ("z", "x"), labels=(2, 0))
 
 
-@pytest.mark.parametrize("name", ["builtin:x", "./none", "/none/x", "none.tsv", "a/b/c", "~nobody/x.tsv", "x" * 5000])
+@pytest.mark.parametrize("name", ["builtin:x", "./none", "/none/x", "none.tsv", "a/b/c/d", "~nobody/x.tsv", "x" * 5000])
 def test_sources_that_cannot_be(name):
     with pytest.raises(RequestError):
         check_source(name, "here")
 
 
-@pytest.mark.parametrize("name", ["builtin:pydoc", "imdb", "glue/sst2"])
+@pytest.mark.parametrize("name", ["builtin:pydoc", "imdb", "glue/sst2", "Salesforce/wikitext/wikitext-2-raw-v1"])
 def test_sources_that_may_be(name):
     check_source(name, "here")
 

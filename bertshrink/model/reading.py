@@ -3,7 +3,7 @@
     a file        .tsv .csv .jsonl .parquet: columns; .json: rows, SQuAD, or sides by name; .txt: one text a line;
                   .conll .iob .bio .annotated (.txt after them): one word and its tag a line, blank lines between texts
     a folder      with train.*, dev.* (valid*, eval*), test.*, or folders of those names, or with one file of data
-    a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`
+    a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`; `owner/name/configuration` too
 
 TSV is read as GLUE writes it, with quoting off. Which columns hold text and labels is told by their names
 (`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the recipe says. A row without a label (an empty cell, null) is unlabelled; a
@@ -78,7 +78,7 @@ def check_source(name: str, where: str | None) -> None:
             where=where,
             hint=f"name them train.*, dev.* and test.*, kinds: {' '.join(READERS)}",
         )
-    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix in READERS):
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 2 or path.suffix in READERS):
         raise RequestError(f"there is no file or folder `{name}`", where=where, hint="check the path")
 
 
