@@ -3,7 +3,7 @@
     a file        .tsv .csv .jsonl .parquet: columns; .json: rows, SQuAD, or sides by name; .txt: one text a line;
                   .conll .iob .bio .annotated (.txt after them): one word and its tag a line, blank lines between texts
     a folder      with train.*, dev.* (valid*, eval*), test.*, or folders of those names, or with one file of data
-    a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`; `owner/name/configuration` too
+    a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`; with an owner, three parts
 
 TSV is read as GLUE writes it, with quoting off. Which columns hold text and labels is told by their names
 (`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the recipe says. A row without a label (an empty cell, null) is unlabelled; a

@@ -12,7 +12,7 @@ A student may be thinner than its teacher, too (`thin`): hidden states are then 
 (TinyBERT), relations need none (MiniLMv2). Without `layers` it keeps its depth and only learns: the recovery of a model
 that another stage made smaller.
 
-Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses`. Left out: several teachers.
+Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses`. Left out: several teachers, data augmentation.
 """
 
 from __future__ import annotations
@@ -93,9 +93,6 @@ class Distill(TrainingSettings, Technique):
     logits_weight: float | None = Field(None, ge=0, description="weight of the squared error of the logits")
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
     whole_word: bool = Field(False, description="MLM: mask whole words")
-    augment: int = Field(
-        0, ge=0, description="altered copies of each training text, learnt from by the teacher's answers alone"
-    )
     teacher_cache: bool = Field(
         False, description="keep the teacher's answers on disk: later epochs and other students read them"
     )
@@ -295,17 +292,8 @@ class Distill(TrainingSettings, Technique):
                     f"`{name}` is set, but only a masked language model has tokens masked in training",
                     hint="leave it out",
                 )
-        if self.augment and task == "mlm":
-            raise RequestError(
-                "`augment` alters texts, and a masked language model learns what stood there", hint="leave it out"
-            )
-        unlabelled = (weights.soft, weights.hidden, weights.attention, weights.relation, weights.logits)
-        if self.augment and not any(unlabelled):
-            raise RequestError(
-                "`augment` makes texts without labels, and only labels are learnt from",
-                hint="leave it out, or set `soft_weight`",
-            )
-        if not any((weights.task, *unlabelled)):
+        parts = (weights.soft, weights.task, weights.hidden, weights.attention, weights.relation, weights.logits)
+        if not any(parts):
             raise RequestError(
                 "every loss weight is 0: there is nothing to learn from",
                 hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",

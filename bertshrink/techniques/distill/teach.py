@@ -25,7 +25,6 @@ from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.techniques.distill.teacher import LiveTeacher
 from bertshrink.techniques.distill.thin import thin
 from bertshrink.techniques.distill.weights import Weights, default_epochs
-from bertshrink.training.augment import Augmenter
 from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.loop import Job, arithmetic, batches_of, train
 from bertshrink.training.masking import Masker
@@ -244,25 +243,13 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
     """
     _, texts = _given(bench)
     limit = _limit(model, bench)
-    if texts.corpus is not None:  # masked language models alone read it, and `augment` is refused for them
+    if texts.corpus is not None:
         root = (bench.cache or bench.work) / "tokens"
         store = TokenStore.of(texts.corpus, model.tokenizer, root, bench.progress)
         return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed)
     side = texts.train if settings.patience is None else texts.choosing()[0]
     encoded = encode(model.task, model.tokenizer, side if labelled else _bare(side), limit, model.labels, texts.name)
-    if not settings.augment:
-        return Rows(encoded.rows, encoded.labels)
-    given = [encoded.rows]
-    if side.pairs is not None and model.task != "question-answering":
-        swapped = replace(_bare(side), texts=side.pairs, pairs=side.texts)
-        given.append(encode(model.task, model.tokenizer, swapped, limit, model.labels, texts.name).rows)
-    augmenter = Augmenter(model.tokenizer, encoded.rows, limit, bench.seed)
-    copies = [row for i in range(settings.augment) for row in augmenter(given[i % len(given)], i)]
-    swaps = f", one text of each pair altered, {settings.augment // 2 * len(side)} pairs swapped"
-    bench.note(
-        f"{len(copies)} altered copies of the {len(encoded.rows)} training rows{swaps if len(given) > 1 else ''}"
-    )
-    return Rows([*encoded.rows, *copies], [*encoded.labels, *[None] * len(copies)])
+    return Rows(encoded.rows, encoded.labels)
 
 
 def _objective(
