@@ -25,6 +25,7 @@ from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.techniques.distill.teacher import LiveTeacher
 from bertshrink.techniques.distill.thin import thin
 from bertshrink.techniques.distill.weights import Weights, default_epochs
+from bertshrink.training import processes
 from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.loop import Job, arithmetic, batches_of, train
 from bertshrink.training.masking import Masker
@@ -223,9 +224,10 @@ def teach_shallow(student: Encoder, settings: Distill, bench: Workbench) -> Enco
     with Coded(low, high) as codes:
         lone = replace(bench, teacher=high, choose=None)
         taught = teach(low, shallow, first, depth, lone, rows, tables=(codes.own_VK,))
+    rule = f", rows of the table by whitened Adagrad at {TABLE_STEP:g} times the learning rate, without weight decay"
     bench.note(
-        f"the embeddings learnt from the hidden states after the first {depth} of {mine.num_layers} layers, rows of "
-        f"the table by whitened Adagrad at {TABLE_STEP:g} times the learning rate, without weight decay"
+        f"the embeddings learnt from the hidden states after the first {depth} of {mine.num_layers} layers"
+        f"{'' if processes.is_sharded() else rule}"
     )
     found = dict(taught.model.named_parameters())
     with torch.no_grad():
