@@ -135,9 +135,14 @@ def bytes_by_type(model: onnx.ModelProto) -> dict[str, int]:
     """Stored bytes by element type, as `{"float32": 90261504}`."""
     found: Counter[str] = Counter()
     for stored in model.graph.initializer:
-        kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
-        found[str(kind)] += int(np.prod(stored.dims, dtype=np.int64)) * kind.itemsize
+        found[str(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))] += stored_bytes(stored)
     return dict(sorted(found.items()))
+
+
+def stored_bytes(stored: onnx.TensorProto) -> int:
+    """Bytes of a stored tensor's numbers."""
+    kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
+    return int(np.prod(stored.dims, dtype=np.int64)) * kind.itemsize
 
 
 def operators(model: onnx.ModelProto) -> dict[str, int]:

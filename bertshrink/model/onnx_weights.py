@@ -1,0 +1,80 @@
+"""Which stored weights an encoder's graph has, and who reads each.
+
+A weight is a float matrix that a dense layer multiplies with, a table that rows are looked up in, or both at once: the
+word table that a masked-language head is tied to. Everything else that is stored (biases, norms, numbers that the
+graph reckons with) is small and no weight, and so are tables of a few rows (token types).
+
+A canonical graph is asked for (`onnx_canonical`): there every weight has one name, however many layers read it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import onnx
+
+from bertshrink.model.onnx_graph import WeightMatMul, initializers, table_gathers, weight_matmuls
+
+MIN_TABLE_ROWS = 16
+"""Tables with fewer rows (token types: 2) are left alone: nothing to save, and more nodes to run."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One stored float matrix and its readers.
+
+    Attributes:
+        name: of the initializer.
+        shape: as stored: (inputs, outputs) of a dense layer, (rows, width) of a table.
+        matmuls: the MatMuls that multiply with it.
+        gathers: the Gathers that look rows up in it.
+
+    """
+
+    name: str
+    shape: tuple[int, int]
+    matmuls: tuple[WeightMatMul, ...]
+    gathers: tuple[onnx.NodeProto, ...]
+
+    @property
+    def is_table(self) -> bool:
+        """Whether rows are looked up in it (a dense layer may multiply with it besides)."""
+        return bool(self.gathers)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in float32."""
+        return 4 * self.shape[0] * self.shape[1]
+
+
+def weights(model: onnx.ModelProto) -> dict[str, Weight]:
+    """The weights of a canonical graph by name, in the order in which they are stored."""
+    matmuls: dict[str, list[WeightMatMul]] = defaultdict(list)
+    gathers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for found in weight_matmuls(model):
+        matmuls[found.weight].append(found)
+    for node in table_gathers(model):
+        gathers[node.input[0]].append(node)
+    return {
+        name: Weight(name, (stored.dims[0], stored.dims[1]), tuple(matmuls[name]), tuple(gathers[name]))
+        for name, stored in initializers(model).items()
+        if name in matmuls or (name in gathers and stored.dims[0] >= MIN_TABLE_ROWS)
+    }
+
+
+def without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model without nodes and stored tensors that no output depends on."""
+    needed, kept = {value.name for value in model.graph.output}, []
+    for node in reversed(model.graph.node):
+        if any(name in needed for name in node.output):
+            needed.update(node.input)
+            kept.append(node)
+    stored = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    found.graph.ClearField("node")
+    found.graph.ClearField("initializer")
+    found.graph.node.extend(reversed(kept))
+    found.graph.initializer.extend(stored)
+    return found

@@ -1,0 +1,85 @@
+"""Which weight is written in which type.
+
+    float32, float16, bfloat16   numbers as they are, or stored in half (`model.onnx_half`)
+    int8-dynamic                 bytes; activations become bytes as the model runs (`dynamic`)
+    int8-static                  bytes; activations become bytes by ranges found beforehand (`static`)
+    int8-block, int4-block       a scale for each block of a row (`blocks`, `block_graph`)
+
+A table in one of the first two int8 types is bytes with one scale a row: looking up knows no activations.
+
+A *scheme* gives one type to all dense layers and one to all tables. A table that a masked-language head multiplies
+with is a table: it is stored once, in one type, for both. What measuring finds (some layers wider than others) is
+another assignment, and the rewriting takes any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import onnx
+
+from bertshrink.model.onnx_weights import Weight, weights
+
+if TYPE_CHECKING:
+    from bertshrink.techniques.quantize import Quantize
+
+TYPES = ("float32", "float16", "bfloat16", "int8-dynamic", "int8-static", "int8-block", "int4-block")
+
+SCHEMES: dict[str, str] = {
+    "dynamic-int8": "int8-dynamic",
+    "static-int8": "int8-static",
+    "block-int8": "int8-block",
+    "block-int4": "int4-block",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+}
+"""A scheme's name -> the type that it gives."""
+
+MIN_INT4_OUTPUTS = 16
+"""Dense layers with fewer outputs (classifiers) take 8 bits where all others take 4: a few hundred bytes in which every
+error is an error of the answer."""
+
+_PRECISIONS = {"int8-dynamic": "int8", "int8-static": "int8", "int8-block": "int8", "int4-block": "int4"}
+
+
+def uniform(model: onnx.ModelProto, scheme: str, settings: Quantize) -> dict[str, str]:
+    """A scheme's assignment.
+
+    Args:
+        model: a canonical float32 graph.
+        scheme: a name in `SCHEMES`.
+        settings: for `embeddings`.
+
+    Returns:
+        the name of every weight -> its type.
+
+    """
+    return {name: _type_of(weight, scheme, settings.embeddings) for name, weight in weights(model).items()}
+
+
+def _type_of(weight: Weight, scheme: str, embeddings: str) -> str:
+    dense = SCHEMES[scheme]
+    if weight.is_table:
+        in_blocks = scheme.startswith("block")
+        named = {"int8": "int8-block" if in_blocks else "int8-dynamic", "int4": "int4-block", "float32": "float32"}
+        if embeddings == "int8" and scheme == "static-int8":
+            return dense
+        return named.get(embeddings, dense)
+    return "int8-block" if dense == "int4-block" and weight.shape[1] < MIN_INT4_OUTPUTS else dense
+
+
+def precision(model: onnx.ModelProto, types: Mapping[str, str]) -> str:
+    """What a card calls an assignment: `int8`, or `int4+int8` (most bytes first) where there are several.
+
+    Args:
+        model: the canonical float32 graph.
+        types: weight name -> type.
+
+    """
+    size: dict[str, int] = {}
+    for name, weight in weights(model).items():
+        kind = types.get(name, "float32")
+        kind = _PRECISIONS.get(kind, kind)
+        size[kind] = size.get(kind, 0) + weight.size_bytes
+    return "+".join(sorted(size, key=lambda kind: (-size[kind], kind))) or "float32"

@@ -1,0 +1,90 @@
+"""A graph while it is rewritten: the new nodes in their order, the new tensors, each made once.
+
+Values keep their names, so what is not rewritten needs no change: a MatMul's replacement ends in the MatMul's output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bertshrink.model.onnx_graph import array, initializers, tensor
+from bertshrink.model.onnx_weights import weights, without_unread
+from bertshrink.techniques.quantize.blocks import Blocks
+
+CONTRIB = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the writers of all types need to know besides the types.
+
+    Attributes:
+        per_channel: a scale for each output of a dense layer in int8, instead of one for all.
+        block_size: the most neighbours that share a scale in a block type.
+        accuracy_level: MatMulNBits' own: 0 multiplies in float32, 4 in bytes.
+        ranges: int8-static: the name of each activation that a dense layer reads -> its least and largest value.
+        rounded: block types: weights that were rounded beforehand (by `gptq`), (outputs, inputs).
+
+    """
+
+    per_channel: bool = True
+    block_size: int = 32
+    accuracy_level: int = 4
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rounded: Mapping[str, Blocks] = field(default_factory=dict)
+
+
+class Draft:
+    """The new nodes and tensors of one graph.
+
+    Args:
+        model: the canonical float32 graph; it is not changed.
+        options: for the writers.
+
+    """
+
+    def __init__(self, model: onnx.ModelProto, options: Options) -> None:
+        self.model = model
+        self.options = options
+        self.weights = weights(model)
+        self.stored = initializers(model)
+        self.added: dict[str, onnx.TensorProto] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.made: set[str] = set()
+        self.blocks: dict[str, Blocks] = {}
+
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """A weight's numbers."""
+        return array(self.stored[name])
+
+    def keep(self, value: NDArray[Any], name: str) -> str:
+        """Store a tensor, the first time; returns its name."""
+        if name not in self.added:
+            self.added[name] = tensor(value, name)
+        return name
+
+    def node(self, kind: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
+        """Append a node of one output, the first time; returns the output's name."""
+        if output not in self.made:
+            self.made.add(output)
+            name = f"{output}/{kind}"
+            self.nodes.append(onnx.helper.make_node(kind, inputs, [output], name, domain=domain or None, **attributes))
+        return output
+
+    def result(self) -> onnx.ModelProto:
+        """The model with the new nodes and tensors, without what nothing reads any more."""
+        found = onnx.ModelProto()
+        found.CopyFrom(self.model)
+        found.graph.ClearField("node")
+        found.graph.node.extend(self.nodes)
+        found.graph.initializer.extend(self.added.values())
+        if any(node.domain == CONTRIB for node in self.nodes):
+            found.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+        return without_unread(found)

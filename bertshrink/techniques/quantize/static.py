@@ -1,0 +1,59 @@
+"""Static int8: the activations' ranges are found beforehand, on calibration texts, and stored.
+
+    x -> QuantizeLinear(s, z) -> DequantizeLinear(s, z) --.
+    weight bytes -> DequantizeLinear(scales, axis=1) -----+-> MatMul -> the old bias Add
+
+with s = (high - low) / 255 and z = round(-low / s), so that 0 is exact; one s and z an activation, a scale for each
+output of the weight. This is ONNX's portable form of a quantized graph (QDQ): ONNX Runtime joins each such MatMul into
+one integer kernel (MatMulIntegerToFloat), OpenVINO and accelerators read it as theirs. Values outside the range are
+cut off; nothing is measured while the model runs, which `dynamic` does for every batch, so an answer does not depend
+on its neighbours in the batch.
+
+Activations are unsigned and weights signed bytes, the pair that x86's 8-bit instructions multiply.
+
+Embeddings: bytes with one scale a row, as `dynamic` writes them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bertshrink.errors import RequestError
+from bertshrink.model.onnx_graph import WeightMatMul
+from bertshrink.techniques.quantize.draft import Draft
+from bertshrink.techniques.quantize.dynamic import right_side
+
+_STEPS = 255
+
+
+def dense(draft: Draft, found: WeightMatMul) -> None:
+    """Write a MatMul with a stored weight between dequantized bytes.
+
+    Raises:
+        RequestError: no range is known for its activation.
+
+    """
+    left = activation(draft, found.node.input[0])
+    right, scale = right_side(draft, found)
+    floats = draft.node("DequantizeLinear", [right, scale], f"{right}.floats", axis=1)
+    draft.node("MatMul", [left, floats], found.node.output[0])
+
+
+def activation(draft: Draft, name: str) -> str:
+    """Name of an activation's values after they have been bytes."""
+    if name not in draft.options.ranges:
+        raise RequestError(f"`int8-static` needs a calibrated range of `{name}`")
+    scale, zero_point = affine(*draft.options.ranges[name])
+    constants = [
+        draft.keep(np.array(scale, dtype=np.float32), f"{name}.static_scale"),
+        draft.keep(np.array(zero_point, dtype=np.uint8), f"{name}.static_zero_point"),
+    ]
+    steps = draft.node("QuantizeLinear", [name, *constants], f"{name}.static_bytes")
+    return draft.node("DequantizeLinear", [steps, *constants], f"{name}.static_floats")
+
+
+def affine(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of unsigned bytes for low..high; the range is widened to hold 0."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max(high - low, float(np.finfo(np.float32).tiny) * _STEPS) / _STEPS
+    return scale, round(min(max(-low / scale, 0), _STEPS))
