@@ -103,11 +103,7 @@ def quantize_blocks(
         ValueError: numbers that are not finite, not a matrix, or bits or a block size that there are not.
 
     """
-    rows, width = weight_RI.shape if weight_RI.ndim == 2 else (0, 0)
-    if rows * width == 0 or not np.isfinite(weight_RI).all():
-        raise ValueError(f"a matrix of finite numbers is needed, not {weight_RI.shape} of {weight_RI.dtype}")
-    if num_bits not in (4, 8) or block_size < 1:
-        raise ValueError(f"{num_bits} bits in blocks of {block_size}: only 4 and 8 bits, blocks of at least 1")
+    rows, width = check_request(weight_RI, num_bits, block_size)
     weight_BK = _in_blocks(weight_RI.astype(np.float32, copy=False), block_size)  # all rows' blocks, one after another
     weight_BK = weight_BK.reshape(-1, block_size)
     importance_BK = None
@@ -137,6 +133,21 @@ def dequantize(blocks: Blocks) -> NDArray[np.float32]:
         steps_RBK -= blocks.zero_point_RB[..., None].astype(np.float32)
     steps_RBK *= blocks.scale_RB[..., None]
     return np.ascontiguousarray(steps_RBK.reshape(len(steps_RBK), -1)[:, :width])
+
+
+def check_request(weight_RI: Floats, num_bits: int, block_size: int) -> tuple[int, int]:
+    """The matrix's shape.
+
+    Raises:
+        ValueError: numbers that are not finite, not a matrix, or bits or a block size that there are not.
+
+    """
+    rows, width = weight_RI.shape if weight_RI.ndim == 2 else (0, 0)
+    if rows * width == 0 or not np.isfinite(weight_RI).all():
+        raise ValueError(f"a matrix of finite numbers is needed, not {weight_RI.shape} of {weight_RI.dtype}")
+    if num_bits not in (4, 8) or block_size < 1:
+        raise ValueError(f"{num_bits} bits in blocks of {block_size}: only 4 and 8 bits, blocks of at least 1")
+    return rows, width
 
 
 def fit_scales(
