@@ -1,7 +1,7 @@
 """Repair by measurement: the smallest assignment of types that keeps the task's metric within a limit.
 
     1  as asked                      holds the limit? done
-    2  each weight narrow, alone     its error: by how much the outputs change on calibration texts, all others in float32
+    2  each weight narrow, alone     its error: by how much outputs change on calibration texts, all others in float32
     3  all weights one type wider    does not hold? that is the new beginning, back to 2
     4  the worst wider               worst: most error for each byte that widening costs; how many of them are needed is
                                      found by halving, since more of them is taken to be better
