@@ -1,12 +1,19 @@
-"""Quantize an artifact: weights, and what they are multiplied with, in 8 bits instead of 32.
+"""Quantize an artifact: weights, and what they are multiplied with, in fewer bits than 32.
 
-A quarter of the bytes, and integer arithmetic that CPUs do two to four times as fast. No calibration data:
-activations are measured while the model runs. The result is compared with the float artifact before it counts as
-made. See `int8` for the numbers, `dynamic` for the graph.
+Every weight is written in a type, and a scheme is one type for all of them:
+
+    dynamic-int8         a quarter of the bytes, integer arithmetic, nothing to calibrate
+    static-int8          the same with ranges of activations from calibration texts
+    block-int8           a scale for each block of a row: nearest to the float numbers of all the 8-bit schemes
+    block-int4           an eighth of the bytes
+    float16, bfloat16    half the bytes, float32's arithmetic
+
+The result is counted (`accounting`) and compared with the float artifact (`agreement`) before it counts as made. See
+`rewrite` for the engine, and the files it names for each type.
 
 The default of `min_cosine` is meant to catch what went wrong, not what quantization costs: all-MiniLM-L6-v2 measures
-0.991 to 0.994 with 6 layers and 0.995 to 0.997 with 3 of them, and the loss grows with depth, so that 12 layers lie
-near 0.985.
+0.991 to 0.994 with 6 layers and 0.995 to 0.997 with 3 of them in dynamic int8, and the loss grows with depth, so that
+12 layers lie near 0.985.
 """
 
 from __future__ import annotations
@@ -21,30 +28,54 @@ if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
     from bertshrink.techniques.base import Model
 
+Scheme = Literal["dynamic-int8", "static-int8", "block-int8", "block-int4", "float16", "bfloat16"]
+
+_LABELS = {
+    "dynamic-int8": "int8",
+    "static-int8": "static int8",
+    "block-int8": "int8 in blocks",
+    "block-int4": "int4 in blocks",
+}
+
 
 class Quantize(Technique):
-    """Store weights and embeddings in 8 bits and multiply in integers."""
+    """Store weights and embeddings in fewer bits, and multiply in integers where the scheme does."""
 
     name: ClassVar[str] = "quantize"
     paper: ClassVar[str] = "arXiv:1910.06188"
     takes: ClassVar[Kind] = "artifact"
     gives: ClassVar[Kind] = "artifact"
 
-    scheme: Literal["dynamic-int8"] = Field(
-        "dynamic-int8", description="number format: 8-bit weights, activations turned to 8 bits as the model runs"
+    scheme: Scheme = Field("dynamic-int8", description="number format of the dense layers, and of the tables with them")
+    embeddings: Literal["auto", "int8", "int4", "float32"] = Field(
+        "auto", description="number format of embedding tables where it shall be another; auto: the scheme's own"
     )
-    per_channel: bool = Field(True, description="one scale for each output of a dense layer instead of one for all")
-    embeddings: bool = Field(True, description="also store embedding tables in 8 bits, one scale a row")
+    per_channel: bool = Field(
+        True, description="int8: one scale for each output of a dense layer instead of one for all"
+    )
+    block_size: Literal[16, 32, 64, 128] = Field(
+        32, description="block schemes: how many neighbours in a row share a scale"
+    )
+    rounding: Literal["gptq", "nearest"] = Field(
+        "gptq", description="block schemes: round so that outputs on training texts change least, or to the nearest"
+    )
+    calibration: Literal["min-max", "entropy", "percentile"] = Field(
+        "percentile", description="static-int8: how the range of an activation is chosen from its values"
+    )
+    num_calibration: int = Field(128, gt=0, description="how many training texts are calibrated with")
+    smooth: float | None = Field(
+        None, gt=0, lt=1, description="static-int8: move so much (as 0.5) of the activations' outliers into the weights"
+    )
     min_cosine: float = Field(
         0.98, ge=-1, le=1, description="least cosine between the outputs before and after, on real text"
     )
 
     def label(self) -> str:
         """The stage in a few words."""
-        return "quantize to int8"
+        return f"quantize to {_LABELS.get(self.scheme, self.scheme)}"
 
     def __call__(self, model: Model, bench: Workbench) -> Model:
-        """Quantize; see `dynamic.quantize`."""
-        from bertshrink.techniques.quantize.dynamic import quantize
+        """Quantize; see `make.quantize`."""
+        from bertshrink.techniques.quantize.make import quantize
 
         return quantize(cast("Artifact", model), self, bench)

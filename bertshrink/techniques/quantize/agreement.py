@@ -4,11 +4,13 @@ Sentence vectors: the mean of the texts' cosines. Masked-language logits: the me
 other logits (classes, tags, scores, starts and ends of answers): one cosine over all texts together, because a pair of
 logits near zero, which the model itself is unsure of, turns around at the slightest change (SST-2 teacher, 872
 sentences: 0.998 together, 0.962 as a mean over the texts, while 98 % keep their class). What agreement is worth in
-accuracy, the report says, where there are labels.
+accuracy, the report says, where there are labels; here, for tasks whose answer is one of several labels, the share of
+texts (or tokens, or places where an answer starts and ends) whose largest logit is the same as before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +60,7 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
         min_cosine: the least agreement that is accepted.
 
     Returns:
-        `cosine`, as this file's opening defines it, and `num_texts`.
+        `cosine` and, for tasks with labels, `same_label`, as this file's opening defines them, and `num_texts`.
 
     Raises:
         CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
@@ -78,9 +80,28 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
         raise CheckFailed(
             f"the quantized model's outputs have a cosine of {agreement:.4f} to the float ones, less than {min_cosine}",
             where=str(after),
-            hint="keep tables in float with `embeddings: false`, or accept it with a lower `min_cosine`",
+            hint="keep tables in float with `embeddings: float32`, take more bits, or accept it with a lower "
+            "`min_cosine`",
         )
-    return {"cosine": agreement, "num_texts": len(dev)}
+    found_labels = same_label(before.task, pairs)
+    return {"cosine": agreement, "num_texts": len(dev)} | ({} if found_labels is None else {"same_label": found_labels})
+
+
+def same_label(task: str, pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]]) -> float | None:
+    """The share of answers that are the same; None where the task's outputs are no labels.
+
+    Args:
+        task: a name in `TASKS`.
+        pairs: outputs before and after, each (C,) or, with a length axis, (L, C) or (L,) for places in a text.
+
+    """
+    if task in ("classification", "token-classification", "question-answering"):
+        same = [np.ravel(a.argmax(-1) == b.argmax(-1)) for a, b in pairs]
+    elif task == "multi-label":
+        same = [np.ravel((a > 0) == (b > 0)) for a, b in pairs]  # a label holds from a probability of a half
+    else:
+        return None
+    return float(np.concatenate(same).mean())
 
 
 def cosine(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:

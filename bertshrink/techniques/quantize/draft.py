@@ -30,7 +30,7 @@ class Options:
         block_size: the most neighbours that share a scale in a block type.
         accuracy_level: MatMulNBits' own: 0 multiplies in float32, 4 in bytes.
         ranges: int8-static: the name of each activation that a dense layer reads -> its least and largest value.
-        rounded: block types: weights that were rounded beforehand (by `gptq`), (outputs, inputs).
+        rounded: block types: (weight name, bits) -> the weight (outputs, inputs) as rounded beforehand (by `gptq`).
 
     """
 
@@ -38,7 +38,7 @@ class Options:
     block_size: int = 32
     accuracy_level: int = 4
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    rounded: Mapping[str, Blocks] = field(default_factory=dict)
+    rounded: Mapping[tuple[str, int], Blocks] = field(default_factory=dict)
 
 
 class Draft:

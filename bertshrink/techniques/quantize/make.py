@@ -60,7 +60,7 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     source = read_source(artifact)
     types = uniform(source, settings.scheme, settings)
     with bench.progress.task(settings.label(), total=3, unit="steps") as task:
-        prepared = prepare(source, set(types.values()), artifact, settings, bench)
+        prepared = prepare(source, types, artifact, settings, bench)
         task.advance()
         found = rewrite(prepared.model, types, prepared.options)
         folder = bench.work / "quantize"
