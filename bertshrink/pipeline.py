@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ import bertshrink
 from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.meters.judge import Judge
+from bertshrink.meters.settings import RunningSettings
 from bertshrink.model import source as sources
 from bertshrink.model.encoder import quiet_libraries
 from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts, read_start
@@ -39,6 +41,7 @@ from bertshrink.techniques.base import Technique, Workbench
 from bertshrink.training import processes
 
 if TYPE_CHECKING:
+    from bertshrink.model.artifact import Artifact
     from bertshrink.model.texts import Texts
     from bertshrink.techniques.base import Model
 
@@ -224,7 +227,9 @@ class _Run:
             technique = stage.technique
             teacher = keys[self.plan.num_leading] if "teacher" in technique.needs() else None
             settings = technique.model_dump(mode="json")
-            rest = (self._data_key(), self.plan.task, self.recipe.measure.quality, bertshrink.__version__)
+            rest = [self._data_key(), self.plan.task, self.recipe.measure.quality, bertshrink.__version__]
+            if technique.depends_on_machine:
+                rest += [environment().id, self._timing().model_dump(mode="json")]
             keys.append(fingerprint(keys[-1], teacher, technique.name, settings, *rest))
         return keys
 
@@ -307,6 +312,7 @@ class _Run:
             texts=texts,
             task=self.plan.task,
             choose=self.judge.chooser(texts, self.reference.load() if self.reference is not None else None),
+            measure=self._measure,
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=work,
             cache=self.store.folder.parent / ".cache",
@@ -314,6 +320,17 @@ class _Run:
             max_length=self.max_length,
             progress=self.progress,
         )
+
+    def _timing(self) -> RunningSettings:
+        """How models are timed, also where a stage asks although the report shall not."""
+        return self.recipe.measure.latency or RunningSettings()
+
+    def _measure(self, artifacts: Mapping[str, Artifact]) -> dict[str, list[Measurement]]:
+        """Time and memory of artifacts that lie in folders of their own, side by side."""
+        from bertshrink.meters.running import launch_of, measure
+
+        launches = {name: launch_of(artifact, artifact.folder) for name, artifact in artifacts.items()}
+        return measure(launches, self._timing(), self.progress, environment())
 
     def _reference_model(self) -> Model:
         """The model that all others are compared with."""

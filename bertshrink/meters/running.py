@@ -63,7 +63,7 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
     if isinstance(model, Artifact):
         card = model.card
         path = folder.resolve() / card.file
-        return Launch(card.engine, path, {}, card.precision, card.vocab_size, card.inputs, card.max_length)
+        return Launch(card.engine, path, card.options, card.precision, card.vocab_size, card.inputs, card.max_length)
     task = TASKS[model.task]
     pooling = [model.pooling.mode, model.pooling.normalize] if model.pooling else None
     session = model.session().describe()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class Card(BaseModel):
     schema_id: str = Field(CARD_SCHEMA)
     format: str = Field(description="`onnx`")
     engine: str = Field(description="a name in `engines.ENGINES`")
+    options: dict[str, Any] = Field(default_factory=dict, description="of the engine, as its `load` takes them")
     file: str
     task: str
     family: str
@@ -143,6 +144,12 @@ class Artifact:
         """The same artifact: its files never change in place."""
         return self
 
+    def with_engine(self, name: str, options: Mapping[str, Any]) -> Artifact:
+        """The same files, opened by another engine."""
+        found = Artifact(self.folder, self.card.model_copy(update={"engine": name, "options": dict(options)}))
+        found._tokenizer = self._tokenizer
+        return found
+
     def save(self, folder: Path) -> None:
         """Copy the artifact's files into `folder`."""
         for path in sorted(self.folder.iterdir()):
@@ -160,7 +167,7 @@ class Artifact:
         """The file opened by its engine."""
         from bertshrink.engines import engine
 
-        return engine(self.card.engine).load(str(self.file))
+        return engine(self.card.engine).load(str(self.file), options=self.card.options)
 
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""

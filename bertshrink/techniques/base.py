@@ -7,7 +7,7 @@ recipe's keys, the command's flags, the help text, the JSON Schema and the resum
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.facts import Facts
     from bertshrink.model.texts import Texts
+    from bertshrink.report.measurement import Measurement
     from bertshrink.training.loop import Outcome
 
     Model = Encoder | Artifact
@@ -46,6 +47,8 @@ class Workbench:
         progress: where long work says that it is alive.
         choose: the headline metric of a model on texts kept for choosing, higher is better: what early stopping reads,
             so that the texts that a report is about choose nothing. None: there is nothing to choose by.
+        measure: latency and memory of artifacts, interleaved, in fresh processes on this machine, by name; as
+            `meters.running` gives them. None: nothing can be timed.
         notes: what the technique did, one sentence each; shown in the report.
         history: training log for the report's curves: one dict of numbers per entry, with `step`.
         baselines: (name, label, model) shown beside the result; size and quality are measured when the stage ends.
@@ -61,6 +64,7 @@ class Workbench:
     max_length: int | None = None
     progress: Progress = field(default_factory=Silent)
     choose: Callable[[Model], float] | None = None
+    measure: Callable[[Mapping[str, Artifact]], dict[str, list[Measurement]]] | None = None
     notes: list[str] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     baselines: list[tuple[str, str, Model]] = field(default_factory=list)
@@ -96,6 +100,11 @@ class Technique(BaseModel, ABC):
     """Whether it trains, which several processes can do together."""
     makes_teacher: ClassVar[bool] = False
     """Whether it makes the model that others are compared with, instead of making that one smaller."""
+
+    @property
+    def depends_on_machine(self) -> bool:
+        """Whether another machine may make something else with these settings: then it is part of the resume key."""
+        return False
 
     def needs(self) -> frozenset[Need]:
         """What must be there besides the model; may depend on the settings."""

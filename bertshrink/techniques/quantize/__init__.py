@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from bertshrink import units
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:
@@ -69,9 +70,61 @@ class Quantize(Technique):
     min_cosine: float = Field(
         0.98, ge=-1, le=1, description="least cosine between the outputs before and after, on real text"
     )
+    max_drop: str | None = Field(
+        None,
+        description="most that the task's metric (without labels: the cosine) may lose, such as 0.5%; the weights that "
+        "cost most are kept wider until it holds",
+    )
+    auto: bool = Field(
+        False, description="try the schemes, time them side by side on this machine, and take the fastest within limits"
+    )
+    max_size: str | None = Field(None, description="auto: the most that the file takes, such as 20 MB")
+    engine: Literal["onnxruntime", "openvino"] | None = Field(
+        None, description="what runs the result; default: what runs the model that is quantized"
+    )
+    target: Literal["cpu"] = Field("cpu", description="auto: where the schemes are timed")
+
+    @field_validator("max_drop")
+    @classmethod
+    def _is_share(cls, text: str | None) -> str | None:
+        if text is not None:
+            value, unit = units.parse(text)
+            if unit not in ("fraction", "count") or not 0 <= value < 1:
+                raise ValueError(f"`{text}` is no share such as `0.5%`")
+        return text
+
+    @field_validator("max_size")
+    @classmethod
+    def _is_size(cls, text: str | None) -> str | None:
+        if text is not None and (units.parse(text)[1] != "B" or units.parse(text)[0] <= 0):
+            raise ValueError(f"`{text}` is no size such as `20 MB`")
+        return text
+
+    @model_validator(mode="after")
+    def _no_limit_without_choice(self) -> Quantize:
+        if self.max_size is not None and not self.auto:
+            raise ValueError("`max_size` chooses among what `auto` tries: set `auto`, too")
+        return self
+
+    @property
+    def largest_drop(self) -> float | None:
+        """`max_drop` as a number."""
+        return None if self.max_drop is None else units.parse(self.max_drop)[0]
+
+    @property
+    def largest_size(self) -> float | None:
+        """`max_size` in bytes."""
+        return None if self.max_size is None else units.parse(self.max_size)[0]
+
+    @property
+    def depends_on_machine(self) -> bool:
+        """What is fastest here need not be elsewhere."""
+        return self.auto
 
     def label(self) -> str:
         """The stage in a few words."""
+        if self.auto:
+            return "quantize as measured best"
         return f"quantize to {_LABELS.get(self.scheme, self.scheme)}"
 
     def __call__(self, model: Model, bench: Workbench) -> Model:

@@ -11,16 +11,12 @@ texts (or tokens, or places where an answer starts and ends) whose largest logit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
-from bertshrink.model.batches import predict
-from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split
 
 if TYPE_CHECKING:
@@ -50,41 +46,63 @@ SENTENCES = (
 )
 
 
-def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine: float) -> dict[str, float | int]:
-    """Compare on the dev texts (or on sentences of this file, when there are none).
+def dev_texts(bench: Workbench) -> Split:
+    """The dev texts that are compared on, or the sentences of this file where there are none."""
+    dev = bench.texts.dev if bench.texts is not None else Split(SENTENCES)
+    return dev.take(range(min(NUM_TEXTS, len(dev))))
+
+
+class Likeness:
+    """Texts, and the float artifact's answers to them, which those of others are compared with.
 
     Args:
         before: the float artifact.
-        after: the quantized file.
-        bench: for its texts and maximal length.
-        min_cosine: the least agreement that is accepted.
+        texts: what is answered.
+        max_length: cap on tokens per text; None: the artifact's own.
 
-    Returns:
-        `cosine` and, for tasks with labels, `same_label`, as this file's opening defines them, and `num_texts`.
+    """
+
+    def __init__(self, before: Artifact, texts: Split, max_length: int | None) -> None:
+        self.task = before.task
+        self.rows = before.tokenize(texts.texts, texts.pairs, max_length)
+        self.answers = before.predict(self.rows)
+
+    def agreement(self, after: Artifact) -> dict[str, float | int]:
+        """`cosine` and, for tasks with labels, `same_label`, as this file's opening defines them, and `num_texts`."""
+        pairs = self._pairs(after)
+        if self.task in ("embedding", "mlm"):
+            found = float(np.mean([cosine(theirs, ours) for theirs, ours in pairs]))
+        else:
+            found = cosine(*(np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1)))
+        labels = same_label(self.task, pairs)
+        return {"cosine": found, "num_texts": len(self.rows)} | ({} if labels is None else {"same_label": labels})
+
+    def distance(self, after: Artifact) -> float:
+        """The squared difference of all outputs, as a share of the square of the float ones; 0 or more."""
+        pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in self._pairs(after)]
+        square = sum(float((theirs**2).sum()) for theirs, _ in pairs)
+        return sum(float(((ours - theirs) ** 2).sum()) for theirs, ours in pairs) / max(square, 1e-30)
+
+    def _pairs(self, after: Artifact) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
+        found = after.predict(self.rows)
+        return [(old[name], new[name]) for old, new in zip(self.answers, found, strict=True) for name in old]
+
+
+def require(agreement: dict[str, float | int], min_cosine: float, where: str) -> None:
+    """Refuse outputs that are too far from the float ones.
 
     Raises:
         CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
 
     """
-    dev = bench.texts.dev if bench.texts is not None else Split(SENTENCES)
-    dev = dev.take(range(min(NUM_TEXTS, len(dev))))
-    rows = before.tokenize(dev.texts, dev.pairs, bench.max_length)
-    per_token, pad_id = TASKS[before.task].per_token, before.tokenizer.pad_token_id or 0
-    found = predict(engine(before.card.engine).load(str(after)), rows, pad_id, per_token=per_token)
-    pairs = [(old[name], new[name]) for old, new in zip(before.predict(rows), found, strict=True) for name in old]
-    if before.task in ("embedding", "mlm"):
-        agreement = float(np.mean([cosine(theirs, ours) for theirs, ours in pairs]))
-    else:
-        agreement = cosine(*(np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1)))
-    if not agreement >= min_cosine:
+    if not agreement["cosine"] >= min_cosine:
         raise CheckFailed(
-            f"the quantized model's outputs have a cosine of {agreement:.4f} to the float ones, less than {min_cosine}",
-            where=str(after),
-            hint="keep tables in float with `embeddings: float32`, take more bits, or accept it with a lower "
-            "`min_cosine`",
+            f"the quantized model's outputs have a cosine of {agreement['cosine']:.4f} to the float ones, less than "
+            f"{min_cosine}",
+            where=where,
+            hint="keep tables in float with `embeddings: float32`, take more bits, let `max_drop` find what must stay "
+            "wider, or accept it with a lower `min_cosine`",
         )
-    found_labels = same_label(before.task, pairs)
-    return {"cosine": agreement, "num_texts": len(dev)} | ({} if found_labels is None else {"same_label": found_labels})
 
 
 def same_label(task: str, pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]]) -> float | None:

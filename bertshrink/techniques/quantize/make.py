@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
 from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import (
-    bytes_by_type,
-    initializers,
-    operators,
-    read_model,
-    table_gathers,
-    weight_matmuls,
-    write_model,
-)
-from bertshrink.techniques.quantize.agreement import check_agreement
-from bertshrink.techniques.quantize.assign import precision, uniform
-from bertshrink.techniques.quantize.prepare import prepare
-from bertshrink.techniques.quantize.rewrite import rewrite
+from bertshrink.model.onnx_graph import initializers, read_model, table_gathers, weight_matmuls
+from bertshrink.techniques.quantize.agreement import require
+from bertshrink.techniques.quantize.assign import uniform
+from bertshrink.techniques.quantize.mend import mend
+from bertshrink.techniques.quantize.pick import pick
+from bertshrink.techniques.quantize.trials import Made, Trials
 
 if TYPE_CHECKING:
     from bertshrink.techniques.base import Workbench
@@ -54,42 +47,43 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     Raises:
         RequestError: an artifact of another format.
         ModelRefused: the file is damaged, quantized already, or not an encoder's graph.
-        CheckFailed: a weight was left out, or the outputs agree less than `min_cosine` asks.
+        CheckFailed: a weight was left out, the outputs agree less than `min_cosine` asks, or no assignment holds
+            `max_drop`.
 
     """
-    source = read_source(artifact)
-    types = uniform(source, settings.scheme, settings)
-    with bench.progress.task(settings.label(), total=3, unit="steps") as task:
-        prepared = prepare(source, types, artifact, settings, bench)
-        task.advance()
-        found = rewrite(prepared.model, types, prepared.options)
-        folder = bench.work / "quantize"
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        folder.mkdir(parents=True)
-        write_model(found.model, folder / artifact.card.file)
-        task.advance()
-        agreement = check_agreement(artifact, folder / artifact.card.file, bench, settings.min_cosine)
-        task.advance()
-    details: dict[str, Any] = {
-        "scheme": settings.scheme,
-        "accounting": found.accounting.details(),
-        "calibration": prepared.facts,
-        "bytes_by_type": bytes_by_type(found.model),
-        "operators": operators(found.model),
-        "agreement": agreement,
-    }
-    before, after = artifact.file.stat().st_size, (folder / artifact.card.file).stat().st_size
+    trials = Trials(artifact, read_source(artifact), settings, bench)
+    if settings.auto:
+        made, details = pick(trials)
+    elif settings.max_drop is not None:
+        made, details = mend(trials)
+    else:
+        made, details = as_asked(trials)
+    require(made.agreement, settings.min_cosine, str(made.artifact.file))
+    accounting = made.rewritten.accounting
+    as_run = operators_as_run(made.artifact.file) if made.artifact.card.engine == "onnxruntime" else {}
     bench.note(
-        f"{found.accounting.sentence()}; {after / before:.3f}x the bytes of the float file; {agreement_words(agreement)}"
+        f"{accounting.sentence()}; {made.size_bytes / artifact.file.stat().st_size:.3f}x the bytes of the float file; "
+        f"{agreement_words(made.agreement)}"
     )
-    for sentence in prepared.sentences:
-        bench.note(sentence)
-    update = {
-        "precision": precision(source, types),
-        "lineage": (*artifact.card.lineage, "quantize"),
-        "details": details,
-    }
-    return Artifact.create(folder, artifact.card.model_copy(update=update), artifact.tokenizer)
+    if fusions := describe_fusions(made.artifact.card.details["operators"], as_run):
+        bench.note(f"ONNX Runtime joins nodes when it loads the file, and runs {fusions}")
+    details |= {"accounting": accounting.details(), "agreement": made.agreement, "operators_as_run": as_run}
+    card = made.artifact.card
+    card = card.model_copy(update={"details": card.details | details})
+    return Artifact.create(made.artifact.folder, card, artifact.tokenizer)
+
+
+def as_asked(trials: Trials) -> tuple[Made, dict[str, Any]]:
+    """The scheme that was asked for, and what was done for it."""
+    settings, bench = trials.settings, trials.bench
+    with bench.progress.task(settings.label(), total=2, unit="steps") as task:
+        types = uniform(trials.source, settings.scheme, settings)
+        prepared = trials.prepare(types)
+        task.advance()
+        made = trials.make(types, prepared, "quantize")
+        task.advance()
+    bench.notes += prepared.sentences
+    return made, {"scheme": settings.scheme, "calibration": prepared.facts}
 
 
 def agreement_words(agreement: dict[str, float | int]) -> str:
@@ -129,7 +123,8 @@ def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
         is_table = node.op_type == "Gather" and node.input[0] in stored and stored[node.input[0]].data_type in _INTEGERS
         if node.op_type in _INTEGER_OPS or is_table:
             raise ModelRefused(
-                f"the file is quantized already: node `{node.name or node.output[0]}` is a `{node.op_type}` of integers",
+                f"the file is quantized already: node `{node.name or node.output[0]}` is a `{node.op_type}` of "
+                "integers",
                 where=where,
                 hint="start from the float32 export",
             )

@@ -1,9 +1,9 @@
 """What has to be known before weights are written: ranges of activations, and weights rounded with regard to them.
 
-    int8-static             the range of every activation that a dense layer reads (`thresholds`), after scales have
-                            been moved from activations to weights, if asked for (`migrate`)
-    int8-block, int4-block  each dense layer rounded so that its outputs on calibration texts change little (`gptq`),
-                            where there are texts; otherwise each number to the nearest step
+int8-static             the range of every activation that a dense layer reads (`thresholds`), after scales have
+been moved from activations to weights, if asked for (`migrate`)
+int8-block, int4-block  each dense layer rounded so that its outputs on calibration texts change little (`gptq`),
+where there are texts; otherwise each number to the nearest step
 """
 
 from __future__ import annotations
@@ -92,11 +92,7 @@ def gram_matrices(
     sum, and few sums are held at a time: the graph is run once for each group of layers.
     """
     for group in _groups(chosen):
-        sums = {
-            value: np.zeros((weight.shape[0],) * 2)
-            for weight in group.values()
-            for value in _inputs(weight)
-        }
+        sums = {value: np.zeros((weight.shape[0],) * 2) for weight in group.values() for value in _inputs(weight)}
         texts.watch(model, {value: partial(_add_gram, sums[value]) for value in sums})
         for name, weight in group.items():
             first, *others = _inputs(weight)

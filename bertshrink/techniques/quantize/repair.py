@@ -1,13 +1,13 @@
 """Repair by measurement: the smallest assignment of types that keeps the task's metric within a limit.
 
     1  as asked                      holds the limit? done
-    2  each weight narrow, alone     its error: by how much outputs change on calibration texts, all others in float32
+    2  each weight wider, alone      its gain: how much nearer outputs on calibration texts come to the float ones
     3  all weights one type wider    does not hold? that is the new beginning, back to 2
-    4  the worst wider               worst: most error for each byte that widening costs; how many of them are needed is
+    4  the worst wider               worst: most gain for each byte that widening costs; how many of them are needed is
                                      found by halving, since more of them is taken to be better
     5  given back                    of those, the largest that are not needed after all
 
-Every assignment that is told of was written, run and judged as a whole: the errors only say in which order to try. A
+Every assignment that is told of was written, run and judged as a whole: the gains only say in which order to try. A
 metric that jumps (accuracy is counted in texts) can make step 4 miss a smaller assignment; never one that holds.
 
 The idea of reverting what costs most: accuracy control in NNCF (https://docs.openvino.ai, "Quantizing with Accuracy
@@ -75,20 +75,20 @@ class Repair:
 
     Attributes:
         judge: writes an assignment and judges it.
-        error: how much the outputs change when one weight alone is in a type: (name, type) -> 0 or more.
+        error: how far the outputs of an assignment are from the float ones: 0 or more.
         size: bytes of a weight in a type: (name, type).
         limit: the largest drop that is accepted, as a share.
         road: what was tried, in order.
-        errors: weight name -> its error in the last type that was found too narrow.
+        gains: weight name -> what one type more for it alone takes from the error.
 
     """
 
     judge: Callable[[Types], Attempt]
-    error: Callable[[str, str], float]
+    error: Callable[[Types], float]
     size: Callable[[str, str], int]
     limit: float
     road: list[Step] = field(default_factory=list)
-    errors: dict[str, float] = field(default_factory=dict)
+    gains: dict[str, float] = field(default_factory=dict)
 
     def run(self, types: Types) -> Attempt | None:
         """The smallest attempt that holds the limit; None where even the widest types do not.
@@ -103,8 +103,9 @@ class Repair:
             if not names:
                 return None
             narrow = found.types
-            self.errors = {name: self.error(name, narrow[name]) for name in names}
-            worst_first = sorted(names, key=lambda name: (-self.errors[name] / self.cost(narrow, name), name))
+            before = self.error(narrow)
+            self.gains = {name: before - self.error(widen(narrow, [name])) for name in names}
+            worst_first = sorted(names, key=lambda name: (-self.gains[name] / self.cost(narrow, name), name))
             found = self.attempt(widen(narrow, names), f"all {len(names)} one type wider")
             if self.holds(found):
                 return self.give_back(narrow, *self.fewest(narrow, worst_first, found))

@@ -1,0 +1,95 @@
+"""Choice carried out: the candidates of `auto` made, compared and timed on a real model, and one of them taken."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from bertshrink.errors import BertshrinkError, CheckFailed
+from bertshrink.model.hardware import cpu_flags
+from bertshrink.techniques.quantize.assign import uniform
+from bertshrink.techniques.quantize.auto import (
+    FLOAT,
+    Candidate,
+    Limits,
+    Tried,
+    bfloat16_wins,
+    candidates,
+    choose,
+    describe_cpu,
+    front,
+    rows,
+    sentences,
+)
+from bertshrink.techniques.quantize.trials import Made, Trials
+
+
+def pick(trials: Trials) -> tuple[Made, dict[str, Any]]:
+    """The candidate that the limits and the clock choose, and what was found out about all of them.
+
+    Raises:
+        CheckFailed: none is within the limits, or none runs.
+
+    """
+    settings, bench = trials.settings, trials.bench
+    flags = cpu_flags()
+    wanted = candidates(trials.before.card.engine, flags)
+    made: dict[str, Made] = {}
+    all_tried = []
+    with bench.progress.task("try schemes", total=len(wanted), unit="schemes") as task:
+        for candidate in wanted:
+            all_tried.append(attempt(trials, candidate, made))
+            task.advance(1, scheme=candidate.name)
+    time_all(trials, all_tried, made)
+    limits = Limits(settings.min_cosine, settings.largest_drop, settings.largest_size)
+    chosen = choose(all_tried, limits)
+    bench.note(describe_cpu(flags))
+    bench.notes += sentences(all_tried, chosen, limits)
+    if sentence := bfloat16_wins(all_tried):
+        bench.note(sentence)
+    if chosen is None:
+        raise CheckFailed(
+            "no scheme is within the limits: "
+            + "; ".join(f"{one.candidate.name}: {limits.broken_by(one)}" for one in all_tried),
+            where=str(bench.work),
+            hint="what was tried lies there; loosen `min_cosine`, `max_drop` or `max_size`",
+        )
+    for one in front(all_tried):
+        if one is not chosen:
+            bench.baseline(one.candidate.name, f"tried: {one.candidate.name}", made[one.candidate.name].artifact)
+    for name in set(made) - {one.candidate.name for one in front(all_tried)} - {chosen.candidate.name}:
+        shutil.rmtree(made[name].artifact.folder)
+    return made[chosen.candidate.name], {
+        "scheme": chosen.candidate.name,
+        "types": dict(made[chosen.candidate.name].types),
+        "tried": rows(all_tried, chosen, limits),
+    }
+
+
+def attempt(trials: Trials, candidate: Candidate, made: dict[str, Made]) -> Tried:
+    """Make one candidate and compare it; what cannot be made or run is told, not raised."""
+    update: dict[str, Any] = {"scheme": candidate.scheme, "embeddings": candidate.embeddings}
+    if candidate.scheme == FLOAT:
+        update = {}
+    settings = trials.settings.model_copy(update=update)
+    types = {} if candidate.scheme == FLOAT else uniform(trials.source, candidate.scheme, settings)
+    folder = "candidate-" + "".join(c if c.isalnum() else "-" for c in candidate.name)
+    try:
+        found = trials.make(types, trials.prepare(types, settings), folder, candidate.options)
+        drop = trials.drop(found) if trials.figure is not None else None
+    except BertshrinkError as error:
+        return Tried(candidate, failure=f"it cannot be made: {error.what}")
+    except Exception as error:  # an engine's own, which has no public home that all engines share
+        return Tried(candidate, failure=f"it does not run: {str(error).strip().splitlines()[0][:200]}")
+    made[candidate.name] = found
+    return Tried(candidate, found.size_bytes, float(found.agreement["cosine"]), drop)
+
+
+def time_all(trials: Trials, all_tried: list[Tried], made: dict[str, Made]) -> None:
+    """Time all candidates that run, side by side."""
+    measure = trials.bench.measure
+    assert measure is not None, "whoever lets a stage choose by measurement gives it something to measure with"
+    found = measure({name: one.artifact for name, one in made.items()})
+    for one in all_tried:
+        entries = found.get(one.candidate.name, [])
+        one.latency = tuple(entry for entry in entries if entry.metric == "latency")

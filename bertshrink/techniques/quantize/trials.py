@@ -1,0 +1,149 @@
+"""Assignments of one model, written and judged: what plain quantization, repair and choice have in common.
+
+Each is written into a folder of its own below the stage's working folder, as an artifact that its engine opens, and
+compared with the float artifact on the same texts.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from bertshrink.errors import RequestError
+from bertshrink.model.artifact import Artifact
+from bertshrink.model.onnx_graph import bytes_by_type, operators, write_model
+from bertshrink.techniques.quantize.agreement import Likeness, dev_texts
+from bertshrink.techniques.quantize.assign import precision
+from bertshrink.techniques.quantize.prepare import Prepared, prepare
+from bertshrink.techniques.quantize.rewrite import Rewritten, rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bertshrink.techniques.base import Workbench
+    from bertshrink.techniques.quantize import Quantize
+
+NUM_ERROR_TEXTS = 32
+"""Texts that say which weight's rounding changes outputs most: an order is wanted of them, no figure."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One assignment, written.
+
+    Attributes:
+        artifact: what was written.
+        types: weight name -> type.
+        rewritten: the graph and what was counted in it.
+        agreement: with the float artifact: see `Likeness.agreement`.
+
+    """
+
+    artifact: Artifact
+    types: Mapping[str, str]
+    rewritten: Rewritten
+    agreement: dict[str, float | int]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file."""
+        return self.artifact.file.stat().st_size
+
+
+class Trials:
+    """Writes and judges assignments of one model.
+
+    Args:
+        artifact: the float one.
+        source: its graph, canonical.
+        settings: what was asked for.
+        bench: for its texts, its folder and its metric.
+
+    """
+
+    def __init__(self, artifact: Artifact, source: onnx.ModelProto, settings: Quantize, bench: Workbench) -> None:
+        engine = settings.engine or artifact.card.engine
+        self.before = artifact.with_engine(engine, {})
+        self.source = source
+        self.settings = settings
+        self.bench = bench
+
+    def prepare(self, types: Mapping[str, str], settings: Quantize | None = None) -> Prepared:
+        """Calibrate as far as an assignment asks for it."""
+        return prepare(self.source, types, self.before, settings or self.settings, self.bench)
+
+    def make(
+        self, types: Mapping[str, str], prepared: Prepared, name: str, options: Mapping[str, Any] | None = None
+    ) -> Made:
+        """Write an assignment and compare it.
+
+        Args:
+            types: weight name -> type.
+            prepared: what calibration found.
+            name: of the folder.
+            options: of the engine.
+
+        Raises:
+            CheckFailed: the graph is not what was asked for.
+
+        """
+        found = rewrite(prepared.model, types, prepared.options)
+        artifact = self.write(found.model, types, name, options or {})
+        return Made(artifact, types, found, self.likeness.agreement(artifact))
+
+    def write(
+        self, model: onnx.ModelProto, types: Mapping[str, str], name: str, options: Mapping[str, Any]
+    ) -> Artifact:
+        """A graph as an artifact of its own."""
+        folder = self.bench.work / name
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+        folder.mkdir(parents=True)
+        write_model(model, folder / self.before.card.file)
+        update = {
+            "precision": precision(self.source, types),
+            "lineage": (*self.before.card.lineage, "quantize"),
+            "options": dict(options),
+            "details": {"bytes_by_type": bytes_by_type(model), "operators": operators(model)},
+        }
+        return Artifact.create(folder, self.before.card.model_copy(update=update), self.before.tokenizer)
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """The texts of the agreement check, and the float artifact's answers."""
+        return Likeness(self.before, dev_texts(self.bench), self.bench.max_length)
+
+    @cached_property
+    def _sample(self) -> Likeness:
+        """Texts to learn from, and the float artifact's answers."""
+        texts = self.bench.texts.train.first(NUM_ERROR_TEXTS) if self.bench.texts is not None else dev_texts(self.bench)
+        return Likeness(self.before, texts, self.bench.max_length)
+
+    def error(self, types: Mapping[str, str], prepared: Prepared) -> float:
+        """How far the outputs of an assignment are from the float ones, as a share of their square."""
+        found = rewrite(prepared.model, types, prepared.options)
+        return self._sample.distance(self.write(found.model, types, "error", {}))
+
+    @cached_property
+    def figure(self) -> float | None:
+        """The task's metric of the float artifact on texts kept for choosing; None where nothing is labelled."""
+        return self._figure(self.before)
+
+    def drop(self, made: Made) -> float:
+        """What an assignment loses, as a share: of the task's metric, or, where nothing is labelled, of agreement."""
+        if self.figure is None:
+            return 1 - made.agreement["cosine"]
+        found = self._figure(made.artifact)
+        return math.nan if found is None else (self.figure - found) / abs(self.figure or 1.0)
+
+    def _figure(self, artifact: Artifact) -> float | None:
+        if self.bench.choose is None:
+            return None
+        try:
+            return self.bench.choose(artifact)
+        except RequestError:  # nothing is labelled that could be chosen by
+            return None
