@@ -49,7 +49,8 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     Args:
         path: the .onnx or .ort file.
         threads: intra-op threads; None: one per core.
-        options: `config`: ONNX Runtime session config entries.
+        options: `config`: ONNX Runtime session config entries; `optimized_path`: where it shall write the graph as it
+            runs it.
 
     """
     settings = onnxruntime.SessionOptions()
@@ -59,5 +60,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for key, value in ((options or {}).get("config") or {}).items():
         settings.add_session_config_entry(str(key), str(value))
+    if "optimized_path" in (options or {}):
+        settings.optimized_model_filepath = str((options or {})["optimized_path"])
     session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     return OnnxSession(session, threads)

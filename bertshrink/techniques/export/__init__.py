@@ -30,6 +30,11 @@ class Export(Technique):
     opset: int = Field(
         20, ge=17, le=20, description="version of the ONNX operators: 20 has Gelu, 17 is for older runtimes"
     )
+    attention: Literal["standard", "fused"] = Field(
+        "standard",
+        description="`fused`: each layer's attention as one operator, known to ONNX Runtime and OpenVINO; `standard`: "
+        "in ONNX's own operators, for every runtime",
+    )
     tolerance: float = Field(
         1e-4, gt=0, le=0.1, description="largest accepted difference from PyTorch, as a share of the largest output"
     )

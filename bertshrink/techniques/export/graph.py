@@ -30,9 +30,11 @@ import bertshrink
 from bertshrink.engines.torch_engine import pool
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.artifact import Artifact, Card
+from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import MAX_FILE_BYTES, operators, set_metadata, weight_matmuls, write_model
 from bertshrink.model.task import TASKS
+from bertshrink.techniques.export.attention import fuse_attention
 from bertshrink.techniques.export.parity import check_parity
 from bertshrink.techniques.export.reshapes import fix_reshapes
 
@@ -62,6 +64,9 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
     refuse_too_large(encoder)
     with bench.progress.task("export to ONNX", total=3, unit="steps") as task:
         model = fix_reshapes(canonicalise(trace(encoder, settings.opset)))
+        num_matmuls = check_weights(model, encoder)
+        if settings.attention == "fused":
+            model = fuse_every_attention(model, encoder)
         task.advance()
         set_metadata(model, metadata(encoder))
         folder = bench.work / "export"
@@ -70,20 +75,24 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         write_model(model, folder / FILE)
         task.advance()
         worst = check_parity(encoder, folder / FILE, settings.tolerance)
+        as_run = operators_as_run(folder / FILE)
         task.advance()
-    num_matmuls = check_weights(model, encoder)
     details = {
         "opset": settings.opset,
+        "attention": settings.attention,
         "tolerance": settings.tolerance,
         "parity": worst,
         "num_weight_matmuls": num_matmuls,
         "operators": operators(model),
+        "operators_as_run": as_run,
     }
     bench.note(
         f"the ONNX graph gives PyTorch's numbers at {', '.join(worst)} (batch x length, padded): the largest "
         f"difference is {max(worst.values()):.1e} of the largest output; "
         f"{num_matmuls} dense layers, each distinct weight stored once"
     )
+    if fusions := describe_fusions(operators(model), as_run):
+        bench.note(f"ONNX Runtime joins nodes when it loads the file, and runs {fusions}")
     return Artifact.create(folder, make_card(encoder, details), encoder.tokenizer)
 
 
@@ -225,6 +234,23 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> int:
             hint="the installed torch or transformers writes another graph than those bertshrink was made with",
         )
     return found
+
+
+def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.ModelProto:
+    """The graph with each layer's attention as one operator.
+
+    Raises:
+        CheckFailed: a layer's attention has another form than the one that can be joined.
+
+    """
+    fused, num_fused = fuse_attention(model)
+    if num_fused != encoder.shape.num_layers:
+        raise CheckFailed(
+            f"{num_fused} of {encoder.shape.num_layers} attentions could be joined",
+            where=encoder.source,
+            hint="leave `attention` at `standard`",
+        )
+    return fused
 
 
 def metadata(encoder: Encoder) -> list[tuple[str, str]]:
