@@ -12,8 +12,8 @@ calibration never woke, or that no weight reads, keep s_j = 1. Scales end at a h
 nearly asleep in calibration would else be blown up when a real text wakes it.
 
 What it costs: where x / s cannot be folded into what makes x, one multiplication an input. It can be for the mix of
-values before an attention's output layer (the value layer's outputs and biases, divided); it cannot be for GELU, nor for
-a norm in a post-norm encoder such as BERT, whose output the residual path reads, too.
+values before an attention's output layer (the value layer's outputs and biases, divided); it cannot be for GELU, nor
+for a norm in a post-norm encoder such as BERT, whose output the residual path reads, too.
 
 Letters: I inputs.
 """
