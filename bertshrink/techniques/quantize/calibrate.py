@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bertshrink.engines import engine
 from bertshrink.model.batches import Row, by_length, pad
-from bertshrink.model.onnx_graph import write_model
+from bertshrink.model.files import output_errors
 from bertshrink.model.onnx_weights import without_unread
 from bertshrink.model.texts import Split
 from bertshrink.techniques.quantize.agreement import SENTENCES
@@ -67,7 +67,8 @@ class Calibration:
         path = self.work / "calibration.onnx"
         self.work.mkdir(parents=True, exist_ok=True)
         try:
-            write_model(_watched(model, list(takers)), path)
+            with output_errors(path):  # no check: outputs of unknown rank are ONNX Runtime's to accept
+                path.write_bytes(_watched(model, list(takers)).SerializeToString())
             session = engine("onnxruntime").load(str(path))
             for batch in by_length([len(row["input_ids"]) for row in self.rows], _BATCH_TOKENS):
                 feeds = pad([self.rows[i] for i in batch], self.pad_id)
