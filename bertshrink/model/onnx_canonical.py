@@ -24,12 +24,11 @@ import numpy as np
 import onnx
 
 from bertshrink.model.onnx_folding import computed, evaluate
-from bertshrink.model.onnx_graph import array, initializers, tensor
+from bertshrink.model.onnx_graph import RANDOM_OPS, array, initializers, tensor
 
 _Identity = tuple[int, tuple[int, ...], bytes]
 
 _PASSED_THROUGH = ("Identity", "Dropout")
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
 def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -88,7 +87,7 @@ class _Sweep:
     def keep(self, node: onnx.NodeProto, is_output: bool) -> None:
         """Fold the node, find it among those seen, or append it."""
         key = (node.op_type, node.domain, tuple(node.input), _attributes(node))
-        if key in self.seen and not is_output and node.op_type not in _RANDOM:
+        if key in self.seen and not is_output and node.op_type not in RANDOM_OPS:
             self.alias.update(zip(node.output, self.seen[key], strict=True))
             return
         if not is_output and self.fold(node):

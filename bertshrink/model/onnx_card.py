@@ -150,7 +150,7 @@ def _task_of(config: dict[str, Any], is_st: bool, where: str) -> str:
         return guess_task(config, is_sentence_transformer=is_st, where=where)
     except RequestError as error:
         hint = "name the model's class under `architectures` in the config.json beside it"
-        raise RequestError(error.what, where=where, hint=f"{hint}, as [\"BertForSequenceClassification\"]") from None
+        raise RequestError(error.what, where=where, hint=f'{hint}, as ["BertForSequenceClassification"]') from None
 
 
 def _refuse_one_shape(origin: Origin) -> None:

@@ -47,7 +47,7 @@ QUANTIZED_OPS = frozenset(
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
-_ID_DRESSINGS = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Clip", "Max", "Min", "Where", "Slice")
+_ID_DRESSINGS = (*_DRESSINGS[:-1], "Flatten", "Clip", "Max", "Min", "Where", "Slice")
 _LOOKUPS = {"Gather": (0, 1), "GatherBlockQuantized": (0, 1), "EmbedLayerNormalization": (2, 0)}
 """Operator: which of its inputs are the table and the ids."""
 _DENSE = (
@@ -233,7 +233,7 @@ def check_encoder(model: onnx.ModelProto) -> int:
     for node in model.graph.node:
         if node.op_type == "Constant":
             weights[node.output[0]] = node.output[0]
-            stored |= {node.output[0]: tuple(a.t.dims) for a in node.attribute if a.name == "value"}
+            stored[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), ())
         if node.op_type in _DRESSINGS and node.input and node.input[0] in weights:
             weights[node.output[0]] = weights[node.input[0]]
         if node.op_type in _ID_DRESSINGS and ids & set(node.input):
@@ -259,10 +259,11 @@ def precision_of(model: onnx.ModelProto) -> str:
         if len(tensor.dims) >= 2:
             kind = onnx.TensorProto.DataType.Name(tensor.data_type)
             sizes[kind] = sizes.get(kind, 0) + math.prod(tensor.dims)
-    bits = [a.i for node in model.graph.node for a in node.attribute if a.name == "bits" and node.op_type in QUANTIZED_OPS]
+    quantized = [node for node in model.graph.node if node.op_type in QUANTIZED_OPS]
+    bits = [attribute.i for node in quantized for attribute in node.attribute if attribute.name == "bits"]
     if 4 in bits or "INT4" in sizes or "UINT4" in sizes:
         return "int4"
-    if any(node.op_type in QUANTIZED_OPS for node in model.graph.node):
+    if quantized:
         return "int8"
     names = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16", "DOUBLE": "float64"}
     widths = {"FLOAT": 4, "FLOAT16": 2, "BFLOAT16": 2, "DOUBLE": 8}

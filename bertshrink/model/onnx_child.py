@@ -79,6 +79,7 @@ def look(source: Path, target: Path) -> dict[str, Any]:
         data = file.read()
     refuse_other_kinds(data)
     import onnx
+    from onnx import inliner
 
     from bertshrink.model import onnx_checks as checks
 
@@ -96,7 +97,7 @@ def look(source: Path, target: Path) -> dict[str, Any]:
     has_changed = take_in_weights(model, source)
     checks.check_tensors(model)
     if model.functions:
-        model, has_changed = onnx.inliner.inline_local_functions(model), True
+        model, has_changed = inliner.inline_local_functions(model), True
     checks.check_shapes(model)
     vocab_size = checks.check_encoder(model)
     with output_errors(target):
@@ -149,22 +150,22 @@ def take_in_weights(model: onnx.ModelProto, source: Path) -> bool:
     from bertshrink.model.onnx_checks import all_tensors
 
     outside = [tensor for tensor in all_tensors(model) if tensor.data_location == tensor.EXTERNAL]
-    total = model.ByteSize()
     with contextlib.ExitStack() as stack:
-        files: dict[str, tuple[BinaryIO, int]] = {}
+        files: dict[str, BinaryIO] = {}
+        spans = []
         for tensor in outside:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             name = entries.get("location", "")
             if name not in files:
-                file = stack.enter_context(open_plain(beside(source, name)))
-                files[name] = file, file.seek(0, 2)
-            offset, length = span(tensor, entries, files[name][1])
-            total += length
-            if total > MAX_FILE_BYTES:
-                raise ModelRefused("the model and its weights are more than 2 GB, the most that one ONNX file holds")
-            limit(total)
-            files[name][0].seek(offset)
-            tensor.raw_data = files[name][0].read(length)
+                files[name] = stack.enter_context(open_plain(beside(source, name)))
+            spans.append((files[name], *span(tensor, entries, os.fstat(files[name].fileno()).st_size)))
+        total = model.ByteSize() + sum(length for _, _, length in spans)
+        if total > MAX_FILE_BYTES:
+            raise ModelRefused("the model and its weights are more than 2 GB, the most that one ONNX file holds")
+        limit(total)
+        for tensor, (file, offset, length) in zip(outside, spans, strict=True):
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
             tensor.ClearField("external_data")
             tensor.ClearField("data_location")
     return bool(outside)

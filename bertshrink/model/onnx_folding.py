@@ -60,7 +60,7 @@ def _counted(feeds: Arrays, node: onnx.NodeProto) -> int:
 
 def _gathered(feeds: Arrays, node: onnx.NodeProto) -> int:
     axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
-    return int(feeds[1].size) * int(feeds[0].size) // max(1, feeds[0].shape[axis])
+    return int(feeds[1].size) * int(feeds[0].size) // max(1, int(feeds[0].shape[axis]))
 
 
 def _joined(feeds: Arrays, node: onnx.NodeProto) -> int:

@@ -144,7 +144,7 @@ class _Pooling:
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _sizes(value: onnx.ValueInfoProto) -> list[Any]:

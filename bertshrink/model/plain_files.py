@@ -47,11 +47,12 @@ def open_plain(path: Path, *, may_have_other_names: bool = False) -> Iterator[Bi
     except OSError as error:
         what = "is missing" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror}"
         raise ModelRefused(f"`{path.name}` {what}", where=str(path), hint=_HINT) from None
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        kind = "a folder" if stat.S_ISDIR(about.st_mode) else "no plain file"
+        raise ModelRefused(f"`{path.name}` is {kind}", where=str(path), hint=_HINT)
     with os.fdopen(handle, "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            kind = "a folder" if stat.S_ISDIR(about.st_mode) else "no plain file"
-            raise ModelRefused(f"`{path.name}` is {kind}", where=str(path), hint=_HINT)
         if blob is not None:
             _check_blob(file, blob, about.st_size, path)
         elif about.st_nlink > 1 and not may_have_other_names:

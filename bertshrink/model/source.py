@@ -1,7 +1,7 @@
 """From a model's name to a folder on this machine.
 
-    a path                       used as it is; the network is never asked. ONNX files from elsewhere become artifacts in
-                                 a private folder first (see `foreign`); those that bertshrink sealed are used as they are
+    a path                       used as it is; the network is never asked
+    an ONNX file, or its folder  becomes an artifact in a private folder (see `foreign`), unless bertshrink sealed it
     a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
     a hub name                   from the hub's cache, else from the hub, safetensors and tokenizer files only
 

@@ -34,12 +34,12 @@ from bertshrink.model.onnx_graph import (
     bytes_by_type,
     initializers,
     operators,
-    read_model,
     table_gathers,
     tensor,
     weight_matmuls,
     write_model,
 )
+from bertshrink.model.onnx_start import read_start
 from bertshrink.techniques.quantize.agreement import check_agreement
 from bertshrink.techniques.quantize.int8 import quantize_matrix
 
@@ -49,21 +49,6 @@ if TYPE_CHECKING:
 
 MIN_TABLE_ROWS = 16
 """Smaller tables (token types: 2 rows) stay as they are: nothing to save, and four more nodes to run."""
-
-_INTEGER_OPS = frozenset(
-    (
-        "MatMulInteger",
-        "QLinearMatMul",
-        "DynamicQuantizeLinear",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeMatMul",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QAttention",
-        "GatherBlockQuantized",
-    )
-)
 
 
 def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifact:
@@ -79,8 +64,8 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
         raise RequestError(
             f"`{artifact.card.format}` files cannot be quantized, ONNX files can", where=str(artifact.folder)
         )
-    source = read_model(artifact.file)
-    refuse_unfit(source, str(artifact.file))
+    source = read_start(artifact.file, artifact.max_length, artifact.source)
+    refuse_unfit(source, artifact.source)
     with bench.progress.task("quantize to int8", total=2, unit="steps") as task:
         model, num_matmuls, num_tables = rewrite(
             source, per_channel=settings.per_channel, embeddings=settings.embeddings
@@ -114,19 +99,12 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
 
 
 def refuse_unfit(model: onnx.ModelProto, where: str) -> None:
-    """Refuse what cannot be quantized, or not again.
+    """Refuse what is no encoder's graph.
 
     Raises:
-        ModelRefused: quantized already, or no encoder.
+        ModelRefused: it is none.
 
     """
-    found = sorted(_INTEGER_OPS & {node.op_type for node in model.graph.node})
-    if found:
-        raise ModelRefused(
-            f"the file is quantized already: it has `{found[0]}` nodes",
-            where=where,
-            hint="start from the float32 export",
-        )
     inputs = {value.name for value in model.graph.input}
     if not {"input_ids", "attention_mask"} <= inputs or not table_gathers(model) or not weight_matmuls(model):
         raise ModelRefused(
