@@ -217,9 +217,9 @@ class _Rewrite:
         """A Gather of table rows: bytes and scales looked up, then multiplied."""
         table, scale = self.weight(node.input[0], 1)
         ids, output = node.input[1], node.output[0]
-        rows = self.node("Gather", [table, ids], f"{output}.bytes", axis=0)
+        rows = self.node("Gather", [table, ids], f"{output}.row_bytes", axis=0)
         steps = self.node("Cast", [rows], f"{output}.steps", to=onnx.TensorProto.FLOAT)
-        scales = self.node("Gather", [scale, ids], f"{output}.scale", axis=0)
+        scales = self.node("Gather", [scale, ids], f"{output}.row_scale", axis=0)
         self.node("Mul", [steps, scales], output)
 
     def result(self) -> onnx.ModelProto:
