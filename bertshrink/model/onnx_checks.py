@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -171,7 +172,7 @@ def check_tensors(model: onnx.ModelProto) -> None:
         except (ValueError, TypeError, KeyError, OverflowError, MemoryError):
             raise refuse(f"the tensor `{name}` has other bytes than its type and shape ask for") from None
         if value.ndim >= 2 and value.dtype.name in _FLOATS:
-            largest = float(np.abs(value).max(initial=0.0))
+            largest = float(max(value.max(initial=0.0), -value.min(initial=0.0)))
             if not largest < _MAX_WEIGHT:
                 found = "values that are not finite" if not math.isfinite(largest) else f"a value of {largest:.0e}"
                 raise refuse(f"the weight `{name}` holds {found}: the file is damaged")
@@ -179,8 +180,12 @@ def check_tensors(model: onnx.ModelProto) -> None:
             raise refuse(f"the tensor `{name}` holds values that are not numbers: the file is damaged")
 
 
-def check_shapes(model: onnx.ModelProto) -> None:
+def check_shapes(model: onnx.ModelProto, path: Path) -> None:
     """Refuse a graph whose shapes contradict each other, or that is not valid ONNX.
+
+    Args:
+        model: without functions.
+        path: the same, written: the checker reads it itself, which spares a copy.
 
     Shapes are inferred on a copy without the weights' bytes and without the shape notes, which exporters leave stale.
 
@@ -201,7 +206,7 @@ def check_shapes(model: onnx.ModelProto) -> None:
         graph=onnx.GraphProto(name="g", node=graph.node, input=graph.input, output=graph.output, initializer=bare),
     )
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(str(path))
         onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()]

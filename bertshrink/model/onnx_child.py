@@ -94,15 +94,15 @@ def look(source: Path, target: Path) -> dict[str, Any]:
         raise checks.refuse(f"the file {what}") from None
     step("checking it")
     checks.check_structure(model)
-    has_changed = take_in_weights(model, source)
+    has_changed = take_in_weights(model, source, num_bytes)
     checks.check_tensors(model)
     if model.functions:
         model, has_changed = inliner.inline_local_functions(model), True
-    checks.check_shapes(model)
     vocab_size = checks.check_encoder(model)
     with output_errors(target):
         target.write_bytes(model.SerializeToString(deterministic=True) if has_changed else data)
     del data
+    checks.check_shapes(model, target)
     shapes = run(target, model, vocab_size)
     return {
         "inputs": {value.name: declared(value) for value in real_inputs(model)},
@@ -137,8 +137,13 @@ def refuse_other_kinds(data: bytes) -> None:
             raise ModelRefused(f"the file is no ONNX file but {kind}", hint=hint)
 
 
-def take_in_weights(model: onnx.ModelProto, source: Path) -> bool:
+def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int) -> bool:
     """Put the bytes of weights that lie in files beside the model into it.
+
+    Args:
+        model: as it was read.
+        source: its file.
+        num_bytes: how large that is.
 
     Returns:
         whether there were any.
@@ -159,10 +164,11 @@ def take_in_weights(model: onnx.ModelProto, source: Path) -> bool:
             if name not in files:
                 files[name] = stack.enter_context(open_plain(beside(source, name)))
             spans.append((files[name], *span(tensor, entries, os.fstat(files[name].fileno()).st_size)))
-        total = model.ByteSize() + sum(length for _, _, length in spans)
+        total = num_bytes + sum(length for _, _, length in spans)
         if total > MAX_FILE_BYTES:
             raise ModelRefused("the model and its weights are more than 2 GB, the most that one ONNX file holds")
-        limit(total)
+        if outside:
+            limit(total)
         for tensor, (file, offset, length) in zip(outside, spans, strict=True):
             file.seek(offset)
             tensor.raw_data = file.read(length)
