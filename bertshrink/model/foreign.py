@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 from functools import cache
@@ -85,8 +86,13 @@ def _signs(path: Path) -> tuple[object, ...]:
 @cache
 def _shelf() -> Path:
     """The private folder of this process."""
-    shelf = Path(tempfile.mkdtemp(prefix="bertshrink-"))
-    atexit.register(shutil.rmtree, shelf, ignore_errors=True)
+    shelf, owner = Path(tempfile.mkdtemp(prefix="bertshrink-")), os.getpid()
+
+    def clear() -> None:
+        if os.getpid() == owner:  # not a process forked from this one
+            shutil.rmtree(shelf, ignore_errors=True)
+
+    atexit.register(clear)
     return shelf
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import onnx
 
 MAX_FILE_BYTES = 2**31 - 1
-"""Protobuf's cap on one message."""
+"""Protobuf's cap on one message; bertshrink writes a model and its weights as one."""
 
 _BASE_BYTES, _BYTES_PER_BYTE = 3 * 2**30, 10
 """Libraries and their threads' stacks take about 0.2 GiB of address space; protobuf, the checker and ONNX Runtime each

@@ -1,4 +1,4 @@
-"""ONNX graphs of encoders: read safely, look at, count, check, write. Needs onnx and numpy only.
+"""ONNX graphs of encoders: read, look at, count, check, write. Needs onnx and numpy only.
 
 A weight MatMul is a MatMul whose right side is stored: an initializer, or the transpose of one that an embedding
 reads as well (a tied masked-language head, kept once in the file). The others (scores, mixing) multiply two
@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 
 from bertshrink.errors import CheckFailed, ModelRefused
 from bertshrink.model.files import output_errors
-
-MAX_FILE_BYTES = 2**31 - 1
-"""Protobuf's cap on one message; a larger model would need its weights in a second file."""
 
 RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 MULTIPLYING_OPS = (
@@ -50,7 +47,7 @@ class WeightMatMul:
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """Read a self-contained ONNX file.
+    """Read a self-contained ONNX file that bertshrink made or took in; others are looked at apart first (`foreign`).
 
     Raises:
         ModelRefused: no ONNX, damaged, or pointing at bytes outside the file.

@@ -5,8 +5,8 @@ p: a query that may see no key at all has a softmax of nothing, which is NaN. In
 padding, and whose texts have at least one token, no such query exists, and the guard costs two passes over the largest
 arrays of the layer (B, heads, L, L).
 
-Whether it exists is not guessed from the graph but tried in the worst case: a batch padded to the longest input with
-one text of a single token. What a query may see only grows with the number of tokens, whatever else a mask hides
+Whether it exists is not guessed from the graph but tried in the worst case: a single token, padded to the longest
+input. What a query may see only grows with the number of tokens, whatever else a mask hides
 (windows, distances, padded queries), so a guard that stays silent there is silent for every batch of texts with at
 least one token each; the guards go if all of them are, and stay if one speaks. What is given up: logits that
 overflow are no longer turned into zeros, they show; and rows without any token, which bertshrink never makes.
@@ -123,7 +123,7 @@ def _guards(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _speak(model: onnx.ModelProto, softmaxes: list[str], max_length: int) -> bool:
-    """Whether any of these softmaxes gives NaN for one token padded to the longest input, beside a full text."""
+    """Whether any of these softmaxes gives NaN for one token padded to the longest input."""
     import onnxruntime
 
     wider = onnx.ModelProto()
@@ -145,8 +145,8 @@ def _speak(model: onnx.ModelProto, softmaxes: list[str], max_length: int) -> boo
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
     del wider
-    mask = np.ones((2, max_length), dtype=np.int64)
-    mask[1, 1:] = 0
+    mask = np.zeros((1, max_length), dtype=np.int64)
+    mask[0, 0] = 1
     given = {"input_ids": np.ones_like(mask), "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
     feeds = {value.name: given[value.name] for value in model.graph.input}
     return any(float(value) != 0 for value in session.run(names, feeds))
