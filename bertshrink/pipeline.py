@@ -240,7 +240,7 @@ class _Run:
             name = self.recipe.model or ""
             label = Path(name).name or name
             snapshot = self._snapshot(reference.load(), reference.folder, REFERENCE, label, "reference")
-            snapshot.path = str(reference.folder) if sources.is_path(name) else None
+            snapshot.path = str(sources.local_path(name)) if sources.is_path(name) else None
             self.store.write_entry("reference.json", self._reference_key(), snapshot.model_dump(mode="json"))
         else:
             snapshot = Snapshot.model_validate(stored)

@@ -2,6 +2,8 @@
 
 import json
 
+from bertshrink.model.files import seal
+
 CLASSES = {"id2label": {"0": "negative", "1": "positive"}}
 SIZES = {
     "num_hidden_layers": 4,
@@ -23,7 +25,7 @@ def model_folder(folder, family="bert", head="ForSequenceClassification", **more
 
 
 def artifact_folder(folder, **more):
-    """An artifact folder whose graph is empty."""
+    """An artifact folder as bertshrink seals one, whose graph is empty."""
     folder.mkdir(parents=True, exist_ok=True)
     card = {
         "schema_id": "bertshrink.artifact/1",
@@ -41,4 +43,5 @@ def artifact_folder(folder, **more):
     }
     (folder / "artifact.json").write_text(json.dumps(card | more))
     (folder / "model.onnx").write_bytes(b"")
+    seal(folder)
     return folder

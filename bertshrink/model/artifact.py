@@ -58,23 +58,20 @@ class Artifact:
     Args:
         folder: where it lies.
         card: its card.
+        source: its name for messages, where that is not the folder.
 
     """
 
-    def __init__(self, folder: Path, card: Card) -> None:
+    def __init__(self, folder: Path, card: Card, source: str | None = None) -> None:
         self.folder = folder
         self.card = card
+        self.source = source or str(folder)
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     @property
     def task(self) -> str:
         """A name in `TASKS`."""
         return self.card.task
-
-    @property
-    def source(self) -> str:
-        """The folder, for messages."""
-        return str(self.folder)
 
     @property
     def max_length(self) -> int:
@@ -103,7 +100,7 @@ class Artifact:
         return self._tokenizer
 
     @classmethod
-    def load(cls, folder: Path) -> Artifact:
+    def load(cls, folder: Path, source: str | None = None) -> Artifact:
         """Open an artifact folder that bertshrink wrote.
 
         Raises:
@@ -127,7 +124,7 @@ class Artifact:
         if Path(card.file).name != card.file or not (folder / card.file).is_file():
             what = f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`"
             raise ModelRefused(what, where=str(path), hint=hint)
-        return cls(folder, card)
+        return cls(folder, card, source)
 
     @classmethod
     def create(cls, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> Artifact:

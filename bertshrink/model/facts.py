@@ -113,7 +113,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
             hint="give a folder saved with `save_pretrained`, or a hub name such as `distilbert-base-uncased`",
         )
     config = read_object(path)
-    _refuse_remote_code(folder, config)
+    refuse_remote_code(folder, config)
     _refuse_other_weights(path, config)
     anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
     shape = Shape.read(anatomy, config)
@@ -130,8 +130,8 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
         config=config,
         task=task,
         labels=read_labels(task, config, str(path)),
-        pooling=_read_pooling(folder, modules) if task == "embedding" else None,
-        max_length=_read_max_length(folder, shape, config),
+        pooling=read_pooling(folder, modules) if task == "embedding" else None,
+        max_length=capped_length(folder, own_limit(shape, config)),
         is_sentence_transformer=is_st and task == "embedding",
     )
 
@@ -150,7 +150,13 @@ def read_start(folder: Path) -> Facts:
         return read_facts(folder, "embedding")
 
 
-def _refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
+def refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that asks for code of its own.
+
+    Raises:
+        ModelRefused: it does.
+
+    """
     found = ["config.json"] if config.get("auto_map") else []
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file() and read_object(tokenizer).get("auto_map"):
@@ -181,8 +187,14 @@ def _refuse_other_weights(path: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _read_pooling(folder: Path, modules: Path) -> Pooling:
-    """Pooling as the sentence-transformers layout states it; mean and normalised where nothing is stated."""
+def read_pooling(folder: Path, modules: Path) -> Pooling:
+    """Pooling as the sentence-transformers layout states it; mean and normalised where nothing is stated.
+
+    Raises:
+        ModelRefused: a damaged file, or a path out of the folder.
+        RequestError: a layout or a module that is not supported.
+
+    """
     if not modules.is_file():
         return Pooling()
     mode: Literal["mean", "cls", "max"] = "mean"
@@ -238,9 +250,8 @@ def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
     )
 
 
-def _read_max_length(folder: Path, shape: Shape, config: dict[str, Any]) -> int:
-    """The longest input: positions (RoBERTa's count starts after its pad id), capped by what the model was made for."""
-    limit = own_limit(shape, config)
+def capped_length(folder: Path, limit: int) -> int:
+    """The longest input in tokens: what the network takes, capped by what the model was made for."""
     for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
         path = folder / name
         if path.is_file():
@@ -252,9 +263,14 @@ def _read_max_length(folder: Path, shape: Shape, config: dict[str, Any]) -> int:
 
 def own_limit(shape: Shape, config: dict[str, Any]) -> int:
     """The longest input of the network itself, in tokens."""
+    return position_limit(shape.max_positions, config)
+
+
+def position_limit(max_positions: int, config: dict[str, Any]) -> int:
+    """The longest input that a table of positions allows; RoBERTa's count starts after its pad id."""
     pad_id = config.get("pad_token_id")
     first = (pad_id if isinstance(pad_id, int) else 1) + 1
-    return shape.max_positions - (first if config.get("model_type") in ("roberta", "xlm-roberta") else 0)
+    return max_positions - (first if config.get("model_type") in ("roberta", "xlm-roberta") else 0)
 
 
 def check_weights(folder: Path) -> dict[str, dict[str, Any]]:

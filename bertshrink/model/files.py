@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,6 +115,15 @@ def verify(folder: Path) -> bool:
         if path.stat().st_size != num_bytes or sha256_file(path) != digest:
             raise ModelRefused(f"`{name}` has changed since bertshrink wrote it", where=str(path), hint=hint)
     return True
+
+
+def is_sealed(folder: Path, names: Iterable[str]) -> bool:
+    """Whether a folder has a manifest that lists these files, which `verify` then answers for."""
+    try:
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all(name in entries for name in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def refuse_taken(target: Path, *, replace: bool) -> None:

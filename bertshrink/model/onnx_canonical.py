@@ -8,7 +8,7 @@ sums in every layer. One sweep in the graph's order mends all of it:
     Identity, Dropout            vanish
     Gemm                         becomes MatMul + Add: one form for every dense layer
     a node seen before           gives way to the first one (same operator, attributes and inputs)
-    a node of stored inputs      is computed now, once per distinct weight
+    a node of stored inputs      is computed now, once per distinct weight, where `onnx_folding` knows its size
     what nothing reads           vanishes, with all `value_info`
 
 One Transpose stays: that of an embedding table which a tied head multiplies with. Folding it would store the table
@@ -22,16 +22,13 @@ from collections import defaultdict
 
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
 
-from bertshrink.model.onnx_graph import array, initializers, tensor
+from bertshrink.model.onnx_folding import computed, evaluate
+from bertshrink.model.onnx_graph import RANDOM_OPS, array, initializers, tensor
 
-_MAX_GROWN_ELEMENTS = 4096
-"""A result larger than its inputs is stored up to this size: shapes and masks, never an expanded weight."""
 _Identity = tuple[int, tuple[int, ...], bytes]
 
 _PASSED_THROUGH = ("Identity", "Dropout")
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
 def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -78,7 +75,7 @@ class _Sweep:
         node.input[:] = [self.alias.get(name, name) for name in node.input]
         is_output = any(name in self.outputs for name in node.output)
         if node.op_type == "Constant" and not is_output:
-            self.store(node.output[0], onnx.numpy_helper.from_array(_evaluate(node, {})[0], node.output[0]))
+            self.store(node.output[0], onnx.numpy_helper.from_array(evaluate(node, {}), node.output[0]))
         elif node.op_type in _PASSED_THROUGH and not is_output:
             self.alias[node.output[0]] = node.input[0]
         elif node.op_type == "Gemm" and _is_plain_gemm(node):
@@ -90,7 +87,7 @@ class _Sweep:
     def keep(self, node: onnx.NodeProto, is_output: bool) -> None:
         """Fold the node, find it among those seen, or append it."""
         key = (node.op_type, node.domain, tuple(node.input), _attributes(node))
-        if key in self.seen and not is_output and node.op_type not in _RANDOM:
+        if key in self.seen and not is_output and node.op_type not in RANDOM_OPS:
             self.alias.update(zip(node.output, self.seen[key], strict=True))
             return
         if not is_output and self.fold(node):
@@ -100,13 +97,13 @@ class _Sweep:
 
     def fold(self, node: onnx.NodeProto) -> bool:
         """Compute a node of stored inputs now; False when it has to stay."""
-        if node.domain or node.op_type in _RANDOM or len(node.output) != 1 or not node.input:
+        if len(node.output) != 1 or not node.input:
             return False
         if not all(name in self.stored for name in node.input) or self.is_tied(node):
             return False
         feeds = {name: array(self.stored[name]) for name in node.input}
-        (value,) = _evaluate(node, feeds)
-        if value.size > max(_MAX_GROWN_ELEMENTS, *(feed.size for feed in feeds.values())):
+        value = computed(node, feeds)
+        if value is None:
             return False
         name = f"{node.input[0]}.T" if node.op_type == "Transpose" and value.ndim == 2 else node.output[0]
         self.store(name, onnx.numpy_helper.from_array(value, name))
@@ -169,11 +166,6 @@ def _readers(model: onnx.ModelProto) -> dict[str, set[str]]:
 
 def _attributes(node: onnx.NodeProto) -> tuple[bytes, ...]:
     return tuple(sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute))
-
-
-def _evaluate(node: onnx.NodeProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    found: list[np.ndarray] = ReferenceEvaluator(node).run(None, feeds)
-    return [np.asarray(value) for value in found]
 
 
 def _is_plain_gemm(node: onnx.NodeProto) -> bool:

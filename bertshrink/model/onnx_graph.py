@@ -1,4 +1,4 @@
-"""ONNX graphs of encoders: read safely, look at, count, check, write. Needs onnx and numpy only.
+"""ONNX graphs of encoders: read, look at, count, check, write. Needs onnx and numpy only.
 
 A weight MatMul is a MatMul whose right side is stored: an initializer, or the transpose of one that an embedding
 reads as well (a tied masked-language head, kept once in the file). The others (scores, mixing) multiply two
@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 from bertshrink.errors import CheckFailed, ModelRefused
 from bertshrink.model.files import output_errors
 
-MAX_FILE_BYTES = 2**31 - 1
-"""Protobuf's cap on one message; a larger model would need its weights in a second file."""
+RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+MULTIPLYING_OPS = (
+    *("MatMul", "Gemm", "Einsum", "Conv", "FusedMatMul", "FusedGemm", "GemmFastGelu", "TransposeMatMul"),
+    *("Attention", "MultiHeadAttention", "PackedAttention", "LSTM", "GRU", "MoE"),
+)
+"""Operators that multiply with what may be a weight; ONNX's own Attention only ever has activations."""
 
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
@@ -43,7 +47,7 @@ class WeightMatMul:
 
 
 def read_model(path: Path) -> onnx.ModelProto:
-    """Read a self-contained ONNX file.
+    """Read a self-contained ONNX file that bertshrink made or took in; others are looked at apart first (`foreign`).
 
     Raises:
         ModelRefused: no ONNX, damaged, or pointing at bytes outside the file.
@@ -115,6 +119,31 @@ def weight_matmuls(model: onnx.ModelProto) -> list[WeightMatMul]:
             right = node.input[1]
             if right in stored or right in turned:
                 found.append(WeightMatMul(node, turned.get(right, right), right in turned))
+    return found
+
+
+def unstored_weights(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that multiply an activation with a weight in another form than `weight_matmuls` knows.
+
+    Such are a MatMul whose weight is computed on the way (expanded, cast, sliced) or stands on its left, a Gemm that is
+    no plain one, and the fused operators of engines (`Attention` of com.microsoft), which hold several layers' weights.
+    A vector (rotary frequencies) is no weight.
+    """
+    stored = initializers(model)
+    known = {found.node.output[0] for found in weight_matmuls(model)}
+    constant = set(stored)
+    found = []
+
+    def is_weight(name: str) -> bool:
+        return name not in stored or sum(size > 1 for size in stored[name].dims) > 1
+
+    for node in model.graph.node:
+        inputs = [name for name in node.input if name]
+        fixed = [name for name in inputs if name in constant]
+        if len(fixed) == len(inputs) and node.op_type not in RANDOM_OPS:
+            constant.update(node.output)
+        elif node.op_type in MULTIPLYING_OPS and node.output[0] not in known and any(map(is_weight, fixed)):
+            found.append(node)
     return found
 
 

@@ -40,7 +40,7 @@ def load_model(folder: Path, facts: Facts | None = None, source: str | None = No
 
     quiet_libraries()
     if (folder / ARTIFACT_CARD).is_file():
-        return Artifact.load(folder)
+        return Artifact.load(folder, source)
     return Encoder.from_facts(facts or read_facts(folder), source)
 
 

@@ -1,6 +1,7 @@
 """From a model's name to a folder on this machine.
 
     a path                       used as it is; the network is never asked
+    an ONNX file, or its folder  becomes an artifact in a private folder (see `foreign`), unless bertshrink sealed it
     a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
     a hub name                   from the hub's cache, else from the hub, safetensors and tokenizer files only
 
@@ -15,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from bertshrink.errors import MissingPart, ModelRefused, RequestError
-from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS
-from bertshrink.model.files import sha256_file
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
+from bertshrink.model.files import is_sealed, sha256_file
 
 REACH_TIMEOUT_S = 4.0
 """A connection to the hub takes well under a second where there is one."""
@@ -36,7 +37,7 @@ _WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
 
 def is_path(name: str) -> bool:
     """Whether a model's name means a place on this machine rather than a hub name."""
-    return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or _is_onnx(name)
 
 
 def local_path(name: str) -> Path:
@@ -97,17 +98,41 @@ def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
 
 def _local(name: str, where: str | None) -> Path:
     path = local_path(name)
-    if path.is_dir():
-        return path
+    if path.is_dir() and not _is_onnx(name):
+        return _local_folder(path)
+    if path.is_file() and is_sealed(path.parent, (ARTIFACT_CARD, path.name)):
+        return path.parent
+    if _is_onnx(name) and (path.exists() or path.is_symlink()):
+        from bertshrink.model.foreign import take_in
+
+        return take_in(path)
     if path.is_file() and (path.parent / ARTIFACT_CARD).is_file():
         return path.parent
     if path.is_file():
         raise RequestError(
             f"`{name}` is a file, not a model folder",
             where=where,
-            hint=f"give a folder with a config.json, or an exported artifact with its {ARTIFACT_CARD}",
+            hint=f"give a folder with a config.json, an .onnx file, or an exported artifact with its {ARTIFACT_CARD}",
         )
     raise RequestError(f"there is no model folder `{name}`", where=where, hint="check the path")
+
+
+def _local_folder(path: Path) -> Path:
+    """A folder as it is, or the artifact that its ONNX file becomes."""
+    if (path / ARTIFACT_CARD).is_file():
+        card = read_object(path / ARTIFACT_CARD)
+        if card.get("format") != "onnx" or is_sealed(path, (ARTIFACT_CARD, str(card.get("file")))):
+            return path
+    elif (path / WEIGHTS).exists():
+        return path
+    from bertshrink.model.foreign import onnx_file_of, take_in
+
+    file = onnx_file_of(path)
+    return path if file is None else take_in(file)
+
+
+def _is_onnx(name: str) -> bool:
+    return name.endswith(".onnx")
 
 
 def _demo_folder(name: str) -> Path | None:

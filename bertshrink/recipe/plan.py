@@ -120,6 +120,8 @@ def prove(recipe: Recipe) -> Plan:
         raise _together(faults)
     if facts is not None and task == "embedding" and not facts.is_sentence_transformer:
         notes.append("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens")
+    if card is not None:
+        notes += card.details.get("notes", [])
     return Plan(recipe, kind, task, facts, card, tuple(stages), num_leading, tuple(notes))
 
 

@@ -95,12 +95,12 @@ def _safetensors_tensor(name: str, entry: Mapping[str, Any], path: Path) -> Tens
     if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
         raise ModelRefused(f"the tensor `{name}` has no shape", where=str(path), hint=_HINT)
     start, end = entry["data_offsets"]
-    if _bytes_of(str(dtype), shape) != end - start:
+    if bytes_of(str(dtype), shape) != end - start:
         raise ModelRefused(f"the tensor `{name}` has other bytes than its shape asks for", where=str(path), hint=_HINT)
     return Tensor(name, str(dtype), tuple(shape), end - start)
 
 
-def _bytes_of(dtype: str, shape: Sequence[int]) -> int:
+def bytes_of(dtype: str, shape: Sequence[int]) -> int:
     """The bytes of a tensor, by the width in its type's name: `F16`, `BFLOAT16`, `INT4` (two to a byte)."""
     width = re.search(r"\d+", dtype)
     bits = _BITS.get(dtype, int(width[0]) if width else 0)
@@ -160,9 +160,9 @@ def read_onnx(path: Path) -> FileFacts:
         raise ModelRefused("the ONNX file is truncated or damaged", where=str(path), hint=_HINT) from None
     if not model.ir_version or not model.graph.node:
         raise ModelRefused("the file holds no ONNX graph", where=str(path), hint=_HINT)
-    protos = [proto for graph in _graphs(model.graph) for proto in _stored(graph)]
-    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
-    bodies = [node for function in model.functions for top in function.node for node in _with_inner(top)]
+    protos = [proto for graph in graphs(model.graph) for proto in _stored(graph)]
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    bodies = [node for function in model.functions for top in function.node for node in with_inner(top)]
     return FileFacts(
         format="onnx",
         num_bytes=path.stat().st_size + _external_bytes([proto for _, proto in protos], path),
@@ -180,25 +180,27 @@ def _op(node: Any) -> str:
     return f"{domain}:{node.op_type}"
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
+def graphs(graph: Any) -> Iterator[Any]:
     """A graph and every subgraph that its nodes hold (the branches of If, the body of Loop)."""
     yield graph
     for node in graph.node:
-        for inner in _inner(node):
-            yield from _graphs(inner)
+        for inner in inner_graphs(node):
+            yield from graphs(inner)
 
 
-def _inner(node: Any) -> Iterator[Any]:
+def inner_graphs(node: Any) -> Iterator[Any]:
+    """The subgraphs that a node holds itself."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def _with_inner(node: Any) -> Iterator[Any]:
+def with_inner(node: Any) -> Iterator[Any]:
+    """A node and every node of the subgraphs that it holds."""
     yield node
-    for graph in _inner(node):
-        for inner in _graphs(graph):
+    for graph in inner_graphs(node):
+        for inner in graphs(graph):
             yield from inner.node
 
 
@@ -221,7 +223,7 @@ def _onnx_tensor(name: str, proto: Any, path: Path) -> Tensor:
     except ValueError:
         raise ModelRefused(f"the tensor `{name}` has no known type", where=str(path), hint=_HINT) from None
     shape = tuple(proto.dims)
-    num_bytes = _bytes_of(dtype, shape)
+    num_bytes = bytes_of(dtype, shape)
     # The message's own size stands in for the length of its raw data, which to ask for would copy it.
     is_short = proto.HasField("raw_data") and proto.ByteSize() < num_bytes
     if any(size < 0 for size in shape) or is_short:

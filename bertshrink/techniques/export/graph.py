@@ -32,7 +32,8 @@ from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.artifact import Artifact, Card
 from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
 from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import MAX_FILE_BYTES, operators, set_metadata, weight_matmuls, write_model
+from bertshrink.model.onnx_child import MAX_FILE_BYTES
+from bertshrink.model.onnx_graph import operators, set_metadata, weight_matmuls, write_model
 from bertshrink.model.task import TASKS
 from bertshrink.techniques.export.attention import fuse_attention
 from bertshrink.techniques.export.parity import check_parity

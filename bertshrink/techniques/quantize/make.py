@@ -9,8 +9,8 @@ import onnx
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import initializers, read_model, table_gathers, weight_matmuls
+from bertshrink.model.onnx_graph import table_gathers, weight_matmuls
+from bertshrink.model.onnx_start import read_start
 from bertshrink.techniques.quantize.agreement import require
 from bertshrink.techniques.quantize.assign import uniform
 from bertshrink.techniques.quantize.mend import mend
@@ -20,25 +20,6 @@ from bertshrink.techniques.quantize.trials import Made, Trials
 if TYPE_CHECKING:
     from bertshrink.techniques.base import Workbench
     from bertshrink.techniques.quantize import Quantize
-
-_INTEGER_OPS = frozenset(
-    (
-        "MatMulInteger",
-        "QLinearMatMul",
-        "DynamicQuantizeLinear",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeMatMul",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QAttention",
-        "GatherBlockQuantized",
-    )
-)
-
-_INTEGERS = frozenset(
-    getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT4", "UINT4") if hasattr(onnx.TensorProto, name)
-)
 
 
 def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifact:
@@ -104,30 +85,9 @@ def read_source(artifact: Artifact) -> onnx.ModelProto:
         raise RequestError(
             f"`{artifact.card.format}` files cannot be quantized, ONNX files can", where=str(artifact.folder)
         )
-    source = read_model(artifact.file)
-    refuse_quantized(source, str(artifact.file))
-    source = canonicalise(source)
-    refuse_no_encoder(source, str(artifact.file))
+    source = read_start(artifact.file, artifact.max_length, artifact.source)
+    refuse_no_encoder(source, artifact.source)
     return source
-
-
-def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
-    """Refuse what is quantized already, wholly or in part.
-
-    Raises:
-        ModelRefused: naming the first node that works on integers.
-
-    """
-    stored = initializers(model)
-    for node in model.graph.node:
-        is_table = node.op_type == "Gather" and node.input[0] in stored and stored[node.input[0]].data_type in _INTEGERS
-        if node.op_type in _INTEGER_OPS or is_table:
-            raise ModelRefused(
-                f"the file is quantized already: node `{node.name or node.output[0]}` is a `{node.op_type}` of "
-                "integers",
-                where=where,
-                hint="start from the float32 export",
-            )
 
 
 def refuse_no_encoder(model: onnx.ModelProto, where: str) -> None:

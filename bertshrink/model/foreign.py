@@ -1,0 +1,182 @@
+"""An ONNX file of whatever origin becomes an artifact: looked at apart, given a card, in a private folder.
+
+What may be named                                      Where its tokenizer and configuration are looked for
+    a bare `.onnx` file                                beside it; of `onnx/FILE.onnx` also one folder up (the hub's way)
+    a folder with `model.onnx` (optimum's way)         in the folder
+    an artifact folder without a manifest              in the folder; its own card stands
+
+The given folder is not touched and not read again: its small files are copied (see `plain_files`), the graph is what
+the child wrote (see `onnx_apart`). The card says what the file says of itself, where bertshrink exported it; else what
+its outputs and its config.json say. What neither tells is asked for. The private folder (0700, in the system's place
+for temporary files) goes when the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bertshrink.errors import BertshrinkError, ModelRefused, RequestError
+from bertshrink.model.artifact import Card
+from bertshrink.model.facts import ARTIFACT_CARD, read_json, read_object, refuse_remote_code
+from bertshrink.model.files import output_errors
+from bertshrink.model.onnx_apart import look_apart
+from bertshrink.model.onnx_card import Origin, make_card
+from bertshrink.model.plain_files import copy_plain
+
+FILE = "model.onnx"
+
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("sentencepiece.bpe.model",),
+)
+_BESIDE = (
+    *{name for files in _TOKENIZERS for name in files},
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"),
+)
+_ABOUT = ("modules.json", "sentence_bert_config.json")
+_taken: dict[tuple[object, ...], Path | BertshrinkError] = {}
+
+
+def onnx_file_of(folder: Path) -> Path | None:
+    """The ONNX file that a folder without a card of its own stands for; None where there is none."""
+    return next((path for path in (folder / FILE, folder / "onnx" / FILE) if path.exists() or path.is_symlink()), None)
+
+
+def take_in(path: Path) -> Path:
+    """A private artifact folder made of an ONNX file; the same one for the same files as long as the process lives.
+
+    Raises:
+        ModelRefused: the file, or one beside it, is not what it must be.
+        RequestError: something is missing that the file does not say itself.
+        OutputError: there is no room for the copy.
+
+    """
+    home = _home(path)
+    key = (str(path.absolute()), *_signs(path), *(sign for name in (*_BESIDE, *_ABOUT) for sign in _signs(home / name)))
+    if key not in _taken:
+        try:
+            _taken[key] = _take_in(path, home)
+        except BertshrinkError as error:
+            _taken[key] = error
+    found = _taken[key]
+    if isinstance(found, BertshrinkError):
+        raise found
+    return found
+
+
+def _signs(path: Path) -> tuple[object, ...]:
+    try:
+        about = path.stat()
+    except OSError:
+        return (None,)
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+@cache
+def _shelf() -> Path:
+    """The private folder of this process."""
+    shelf, owner = Path(tempfile.mkdtemp(prefix="bertshrink-")), os.getpid()
+
+    def clear() -> None:
+        if os.getpid() == owner:  # not a process forked from this one
+            shutil.rmtree(shelf, ignore_errors=True)
+
+    atexit.register(clear)
+    return shelf
+
+
+def _home(path: Path) -> Path:
+    """Where the tokenizer of a file lies."""
+    folder = path.parent
+    has_tokenizer = any((folder / name).exists() for names in _TOKENIZERS for name in names)
+    return folder.absolute().parent if folder.absolute().name == "onnx" and not has_tokenizer else folder
+
+
+def _take_in(path: Path, home: Path) -> Path:
+    place = Path(tempfile.mkdtemp(dir=_shelf()))
+    folder, papers = place / "artifact", place / "papers"
+    try:
+        with output_errors(folder):
+            folder.mkdir()
+            papers.mkdir()
+        look = look_apart(path.absolute(), folder / FILE)
+        _copy_papers(home, papers)
+        origin = Origin(look, papers, str(path))
+        refuse_remote_code(papers, origin.config)
+        _refuse_no_tokenizer(papers, home, look.vocab_size)
+        own = papers / ARTIFACT_CARD
+        card = _own_card(own, path) if home == path.parent and own.is_file() else make_card(origin, folder / FILE)
+        for name in _BESIDE:
+            if (papers / name).is_file():
+                (papers / name).rename(folder / name)
+        text = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        (folder / ARTIFACT_CARD).write_text(text, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return folder
+
+
+def _copy_papers(home: Path, papers: Path) -> None:
+    """Copy the small files, modules' folders too, into `papers`."""
+    modules = [p.relative_to(home).as_posix() for p in home.glob("[0-9]*_*/config.json") if not p.parent.is_symlink()]
+    with output_errors(papers):
+        for name in (*_BESIDE, *_ABOUT, ARTIFACT_CARD, *modules):
+            if (home / name).exists() or (home / name).is_symlink():
+                (papers / name).parent.mkdir(exist_ok=True)
+                copy_plain(home / name, papers / name)
+
+
+def _refuse_no_tokenizer(papers: Path, home: Path, vocab_size: int) -> None:
+    if not any(all((papers / name).is_file() for name in names) for names in _TOKENIZERS):
+        raise RequestError(
+            "the ONNX file has no tokenizer beside it",
+            where=str(home),
+            hint="put the model's `tokenizer.json`, `tokenizer_config.json` and `config.json` there, as "
+            "`AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR)` writes them",
+        )
+    largest = _largest_id(papers)
+    if largest is not None and largest >= vocab_size:
+        raise RequestError(
+            f"the tokenizer knows ids up to {largest}, the model's table has {vocab_size} rows: it is that of another "
+            "model",
+            where=str(home),
+            hint="put the model's own tokenizer beside the file",
+        )
+
+
+def _largest_id(papers: Path) -> int | None:
+    """The largest id of the vocabulary; None where the files do not say it plainly."""
+    if (papers / "tokenizer.json").is_file():
+        model = read_object(papers / "tokenizer.json").get("model")
+        words = model.get("vocab") if isinstance(model, dict) else None
+        if isinstance(words, list):
+            return len(words) - 1
+        ids = [i for i in words.values() if isinstance(i, int)] if isinstance(words, dict) else []
+        return max(ids, default=None)
+    if (papers / "vocab.txt").is_file():
+        return len((papers / "vocab.txt").read_bytes().splitlines()) - 1
+    return None
+
+
+def _own_card(path: Path, file: Path) -> Card:
+    """The card of an artifact folder whose manifest is gone."""
+    try:
+        card = Card.model_validate(read_json(path))
+    except ValidationError as error:
+        what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
+        raise ModelRefused(what, where=str(path), hint="export the model again") from None
+    if card.file != file.name:
+        raise ModelRefused(f"`{ARTIFACT_CARD}` is that of `{card.file}`, not of `{file.name}`", where=str(path))
+    return card.model_copy(update={"file": FILE})

@@ -1,0 +1,203 @@
+"""The card of an ONNX file that came without one: from what it says of itself, its outputs, and its config.json.
+
+    task         bertshrink's own metadata; else outputs that only one task has; else the class in config.json
+    labels       metadata; else `id2label`; as many as the output is wide
+    pooling      metadata; else, where the graph ends in token vectors, what 1_Pooling says, and it is appended
+    max_length   metadata; else positions in config.json, capped by what the tokenizer says
+    family       metadata; else `model_type`; it need be none of bertshrink's own, an artifact is only run
+
+What none of them tells is an error that says what to add.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.model.artifact import Card
+from bertshrink.model.facts import capped_length, position_limit, read_object, read_pooling
+from bertshrink.model.onnx_apart import Look
+from bertshrink.model.task import TASKS, guess_task, read_labels
+
+_TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
+_EXPORT = "or export the model with `bertshrink export MODEL -o DIR`"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of a file: the look at it, the copies of what lies beside it, its name for messages."""
+
+    look: Look
+    papers: Path
+    where: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json; empty where there is none."""
+        path = self.papers / "config.json"
+        return read_object(path) if path.is_file() else {}
+
+
+def make_card(origin: Origin, file: Path) -> Card:
+    """A card for a file that has none; the file is given the task's inputs and outputs where it has others.
+
+    Args:
+        origin: what is known of it.
+        file: the private copy of it.
+
+    Raises:
+        RequestError: something is missing that neither the file nor config.json says, or they contradict each other.
+        ModelRefused: what the file says of itself is damaged.
+
+    """
+    look = origin.look
+    said = _said(origin) if "bertshrink_version" in look.metadata else _told(origin)
+    task = TASKS[said["task"]]
+    _refuse_one_shape(origin)
+    outputs, is_pooled = _outputs(origin, task.name)
+    _check_outputs(origin, said, next(iter(outputs)), is_pooled)
+    pooling, notes = said.pop("pooling"), []
+    if not is_pooled:
+        mode, normalize = pooling or _pooling(origin)
+        pooling = (mode, normalize)
+        notes.append(
+            f"the ONNX file gives token vectors: {'a normalised' if normalize else 'a'} {mode} of them was appended"
+        )
+    inputs = {name: look.names[name] for name in look.inputs}
+    is_ready = all(name == ours and look.inputs[name].type == "int64" for name, ours in inputs.items())
+    if not is_pooled or not is_ready or list(look.outputs) != list(task.outputs):
+        from bertshrink.model.onnx_graph import read_model, write_model
+        from bertshrink.model.onnx_interface import with_interface
+
+        model = with_interface(read_model(file), inputs, outputs, None if is_pooled else pooling)
+        write_model(model, file)
+    return Card(
+        format="onnx",
+        engine="onnxruntime",
+        file=file.name,
+        precision=look.precision,
+        pooling=pooling,
+        inputs=tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs.values()),
+        outputs=task.outputs,
+        vocab_size=look.vocab_size,
+        details={"opset": look.opset, "producer": look.producer, "notes": notes},
+        **said,
+    )
+
+
+def _said(origin: Origin) -> dict[str, Any]:
+    """What a file that bertshrink exported says of itself."""
+    data = origin.look.metadata
+    try:
+        pooling = json.loads(data["pooling"])
+        found = {
+            "task": TASKS[data["task"]].name,
+            "family": data["family"],
+            "labels": tuple(str(label) for label in json.loads(data["labels"])),
+            "pooling": (str(pooling["mode"]), bool(pooling["normalize"])) if pooling else None,
+            "max_length": int(data["max_length"]),
+        }
+    except (KeyError, ValueError, TypeError, RecursionError):
+        raise ModelRefused(
+            "what the file says of itself (its metadata) is damaged", where=origin.where, hint="export the model again"
+        ) from None
+    return found
+
+
+def _told(origin: Origin) -> dict[str, Any]:
+    """What outputs and config.json tell.
+
+    Raises:
+        RequestError: they do not tell enough.
+    """
+    config, names, where = origin.config, set(origin.look.outputs), origin.where
+    is_st = (origin.papers / "modules.json").is_file()
+    if {"start_logits", "end_logits"} <= names:
+        task = "question-answering"
+    elif "sentence_embedding" in names or (not config and names & set(_TOKEN_VECTORS)):
+        task = "embedding"
+    elif not config:
+        raise RequestError(
+            "for what task the ONNX file was made cannot be told",
+            where=where,
+            hint=f"put the model's config.json, which names its class and labels, beside it; {_EXPORT}",
+        )
+    else:
+        task = _task_of(config, is_st, where)
+    try:
+        labels = read_labels(task, config, where) if config else ()
+    except RequestError as error:
+        raise RequestError(error.what, where=where, hint="mend the config.json beside the file") from None
+    positions = config.get("max_position_embeddings")
+    unknown = 1 << 30
+    limit = position_limit(positions, config) if isinstance(positions, int) else unknown
+    limit = capped_length(origin.papers, limit)
+    if not 0 < limit < unknown:
+        raise RequestError(
+            "the longest input of the ONNX file cannot be told",
+            where=where,
+            hint="put the model's config.json beside it, or set `model_max_length` in tokenizer_config.json",
+        )
+    family = str(config.get("model_type") or "unknown")
+    return {"task": task, "family": family, "labels": labels, "pooling": None, "max_length": limit}
+
+
+def _task_of(config: dict[str, Any], is_st: bool, where: str) -> str:
+    try:
+        return guess_task(config, is_sentence_transformer=is_st, where=where)
+    except RequestError as error:
+        hint = "name the model's class under `architectures` in the config.json beside it"
+        raise RequestError(error.what, where=where, hint=f'{hint}, as ["BertForSequenceClassification"]') from None
+
+
+def _refuse_one_shape(origin: Origin) -> None:
+    sizes = origin.look.inputs[next(name for name, ours in origin.look.names.items() if ours == "input_ids")].shape
+    if len(sizes) != 2 or any(size is not None for size in sizes):
+        shape = "x".join("any" if size is None else str(size) for size in sizes)
+        raise RequestError(
+            f"the ONNX file takes token ids of the shape {shape} only, where batch and length must both be open",
+            where=origin.where,
+            hint=f"export it with dynamic axes; {_EXPORT}",
+        )
+
+
+def _outputs(origin: Origin, task: str) -> tuple[dict[str, str], bool]:
+    """The file's outputs -> the task's, and whether they are those already (else: token vectors, to be pooled)."""
+    wanted, found = TASKS[task].outputs, origin.look.outputs
+    if set(wanted) <= set(found):
+        return {name: name for name in wanted}, True
+    if task == "embedding":
+        vectors = [name for name in (*_TOKEN_VECTORS, *found) if name in found and len(found[name].shape) in (0, 3)]
+        if vectors:
+            return {vectors[0]: wanted[0]}, False
+    if len(wanted) == len(found) == 1:
+        return {next(iter(found)): wanted[0]}, True
+    raise RequestError(
+        f"the ONNX file gives {', '.join(f'`{name}`' for name in found)}, where a model for `{task}` gives "
+        f"{', '.join(f'`{name}`' for name in wanted)}",
+        where=origin.where,
+        hint="name its outputs so when it is exported (`output_names`), or mend `architectures` in config.json",
+    )
+
+
+def _check_outputs(origin: Origin, said: dict[str, Any], name: str, is_pooled: bool) -> None:
+    """Refuse outputs that are not shaped as the task's, or are not as many as there are labels."""
+    task, shape = TASKS[said["task"]], origin.look.outputs[name].shape
+    rank = 2 + (task.per_token and task.name != "question-answering") + (not is_pooled)
+    wanted = len(said["labels"]) if task.has_labels else 1 if task.name == "regression" else None
+    if shape and (len(shape) != rank or (wanted and shape[-1] not in (None, wanted))):
+        sizes = "x".join("any" if size is None else str(size) for size in shape)
+        asked = f"{rank} axes" + (f", the last of {wanted}" if wanted else "")
+        raise RequestError(
+            f"the ONNX file's output `{name}` has the shape {sizes}; a model for `{task.name}` gives {asked}",
+            where=origin.where,
+            hint="its config.json (`architectures`, `id2label`) may be that of another model",
+        )
+
+
+def _pooling(origin: Origin) -> tuple[str, bool]:
+    found = read_pooling(origin.papers, origin.papers / "modules.json")
+    return found.mode, found.normalize

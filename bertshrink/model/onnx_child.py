@@ -1,0 +1,300 @@
+"""The first look at an ONNX file, in a process of its own: `python -m bertshrink.model.onnx_child SOURCE TARGET`.
+
+Files from elsewhere meet three libraries written in C++ (protobuf, onnx, ONNX Runtime), each of which can be made to
+crash or to take all memory. So the look happens here, within limits of memory and time that grow with the file, and
+what comes out is either a word of refusal or the file, whole and proven, at TARGET:
+
+    read      as one message; weights that lie in a file beside it ("external data") are taken in
+    check     see `onnx_checks`; functions are unfolded
+    run       opened by ONNX Runtime (where it is installed) and run once: outputs finite
+    write     one self-contained file; byte for byte the given one where nothing had to change
+
+On stdout: one line of JSON with the step it is at, each time one begins; the last line is the result. Limits are no
+sandbox: they keep a bad file from taking the machine along, not a malicious one from doing what its user may do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from bertshrink.errors import BertshrinkError, ModelRefused
+from bertshrink.model.files import output_errors
+from bertshrink.model.plain_files import open_plain
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_FILE_BYTES = 2**31 - 1
+"""Protobuf's cap on one message; bertshrink writes a model and its weights as one."""
+
+_BASE_BYTES, _BYTES_PER_BYTE = 3 * 2**30, 10
+"""Libraries and their threads' stacks take about 0.2 GiB of address space; protobuf, the checker and ONNX Runtime each
+hold the weights once or twice, all together some six times."""
+_BASE_S, _S_PER_GB = 60, 300
+_LENGTH = 5
+_MAGIC = (
+    (b"PK\x03\x04", "a zip archive, as `torch.save` writes it"),
+    (b"\x80", "a pickle, which bertshrink never opens"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"ORTM", "an .ort file", 4),
+    (b"{", "a text file"),
+    (b"version https://git-lfs", "a pointer of git LFS, not the file itself"),
+)
+
+
+def memory_limit(num_bytes: int) -> int:
+    """Bytes of address space for a file of this size."""
+    return _BASE_BYTES + _BYTES_PER_BYTE * num_bytes
+
+
+def time_limit_s(num_bytes: int) -> int:
+    """Seconds for a file of this size."""
+    return _BASE_S + math.ceil(_S_PER_GB * num_bytes / 1e9)
+
+
+def look(source: Path, target: Path) -> dict[str, Any]:
+    """Read, check and run a file, and write it to `target`; see this file's opening.
+
+    Returns:
+        the fields of `onnx_apart.Look`.
+
+    Raises:
+        ModelRefused: the file is not what it must be.
+        OutputError: there is no room for it at `target`.
+
+    """
+    step("reading it")
+    with open_plain(source, may_have_other_names=True) as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        if num_bytes > MAX_FILE_BYTES:
+            what = "the file is larger than 2 GB, the most that one ONNX file holds"
+            raise ModelRefused(what, hint="keep its weights in a file beside it, or make the model smaller")
+        limit(num_bytes)
+        data = file.read()
+    refuse_other_kinds(data)
+    import onnx
+    from onnx import inliner
+
+    from bertshrink.model import onnx_checks as checks
+
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # protobuf's DecodeError has no public home that all its builds share
+        if type(error).__name__ != "DecodeError":
+            raise
+        deep = "max_depth" in str(error).lower() or "maxdepth" in str(error).lower()
+        what = "is nested deeper than protobuf reads" if deep else "is no ONNX file, or damaged, or cut"
+        raise checks.refuse(f"the file {what}") from None
+    step("checking it")
+    checks.check_structure(model)
+    has_changed = take_in_weights(model, source, num_bytes)
+    checks.check_tensors(model)
+    if model.functions:
+        model, has_changed = inliner.inline_local_functions(model), True
+    vocab_size = checks.check_encoder(model)
+    with output_errors(target):
+        target.write_bytes(model.SerializeToString(deterministic=True) if has_changed else data)
+    del data
+    checks.check_shapes(model, target)
+    shapes = run(target, model, vocab_size)
+    return {
+        "inputs": {value.name: declared(value) for value in real_inputs(model)},
+        "names": {name: ours for ours, names in checks.INPUT_NAMES.items() for name in names},
+        "outputs": {value.name: declared(value) | shapes.get(value.name, {}) for value in model.graph.output},
+        "vocab_size": vocab_size,
+        "precision": checks.precision_of(model),
+        "opset": next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "metadata": {entry.key: entry.value for entry in model.metadata_props},
+    }
+
+
+def step(name: str) -> None:
+    """Say what is being done, for the parent to tell if it is the last thing done."""
+    sys.stdout.write(json.dumps({"at": name}) + "\n")
+    sys.stdout.flush()
+
+
+def refuse_other_kinds(data: bytes) -> None:
+    """Refuse what is plainly another kind of file.
+
+    Raises:
+        ModelRefused: it is.
+
+    """
+    hint = "give the ONNX file itself"
+    if not data:
+        raise ModelRefused("the file is empty", hint="export the model again, or download it again")
+    for magic, kind, *at in _MAGIC:
+        if data.startswith(magic, *at):
+            raise ModelRefused(f"the file is no ONNX file but {kind}", hint=hint)
+
+
+def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int) -> bool:
+    """Put the bytes of weights that lie in files beside the model into it.
+
+    Args:
+        model: as it was read.
+        source: its file.
+        num_bytes: how large that is.
+
+    Returns:
+        whether there were any.
+
+    Raises:
+        ModelRefused: a file is missing or no plain file of this folder, or holds fewer bytes than it is asked for.
+
+    """
+    from bertshrink.model.onnx_checks import all_tensors
+
+    outside = [tensor for tensor in all_tensors(model) if tensor.data_location == tensor.EXTERNAL]
+    with contextlib.ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+        spans = []
+        for tensor in outside:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            name = entries.get("location", "")
+            if name not in files:
+                files[name] = stack.enter_context(open_plain(beside(source, name)))
+            spans.append((files[name], *span(tensor, entries, os.fstat(files[name].fileno()).st_size)))
+        total = num_bytes + sum(length for _, _, length in spans)
+        if total > MAX_FILE_BYTES:
+            raise ModelRefused("the model and its weights are more than 2 GB, the most that one ONNX file holds")
+        if outside:
+            limit(total)
+        for tensor, (file, offset, length) in zip(outside, spans, strict=True):
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    return bool(outside)
+
+
+def beside(source: Path, name: str) -> Path:
+    """The file that a model's `location` means.
+
+    Raises:
+        ModelRefused: it is no name of a file in the model's own folder.
+
+    """
+    if not name or Path(name).name != name or name in (".", "..") or "\\" in name or "\0" in name:
+        raise ModelRefused(
+            f"the file's weights lie in `{name}`, which is no file beside it",
+            hint="put the weights beside the model, or save it in one file",
+        )
+    return source.parent / name
+
+
+def span(tensor: onnx.TensorProto, entries: dict[str, str], file_bytes: int) -> tuple[int, int]:
+    """Offset and length of a tensor in its file.
+
+    Raises:
+        ModelRefused: they are no numbers, lie beyond the file, or are not what the shape asks for.
+
+    """
+    from onnx import TensorProto
+
+    from bertshrink.report.files import bytes_of
+
+    hint = "download both files of the model again"
+    try:
+        asked = bytes_of(TensorProto.DataType.Name(tensor.data_type), tensor.dims)
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", asked))
+    except ValueError:
+        raise ModelRefused(f"where the weight `{tensor.name}` lies is unreadable", hint=hint) from None
+    if min(offset, length, asked, *tensor.dims, 0) < 0 or offset + length > file_bytes or length != asked:
+        raise ModelRefused(
+            f"the weight `{tensor.name}` asks for {asked} bytes, given as {length} from byte {offset} of a file of "
+            f"{file_bytes}",
+            hint=hint,
+        )
+    return offset, length
+
+
+def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are no stored tensors, which old files list as well."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def declared(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    """Type and shape of an input or output; a size that is open is None."""
+    import onnx
+
+    kind = value.type.tensor_type
+    sizes = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+    return {"type": onnx.TensorProto.DataType.Name(kind.elem_type).lower(), "shape": sizes}
+
+
+def run(path: Path, model: onnx.ModelProto, vocab_size: int) -> dict[str, dict[str, Any]]:
+    """Run the file once on one text of 5 tokens.
+
+    Returns:
+        output -> its shape; nothing where ONNX Runtime is not installed.
+
+    Raises:
+        ModelRefused: it cannot be opened or run, or gives values that are not finite.
+
+    """
+    import numpy as np
+    import onnx
+
+    from bertshrink.engines import engine, is_installed
+
+    if not is_installed("onnxruntime"):
+        return {}
+    step("running it in ONNX Runtime")
+    feeds: dict[str, Any] = {}
+    for value in real_inputs(model):
+        sizes = declared(value)["shape"]
+        shape = [size or default for size, default in zip(sizes, (1, _LENGTH), strict=False)]
+        kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        number = min(1, vocab_size - 1) if value.name == "input_ids" else int("mask" in value.name)
+        feeds[value.name] = np.full(shape, number, dtype=kind)
+    try:
+        found = engine("onnxruntime").load(str(path), threads=1).run(feeds)
+    except Exception as error:  # ONNX Runtime's errors share no base of their own
+        raise ModelRefused(f"ONNX Runtime cannot run the file: {str(error).splitlines()[0][:300]}") from None
+    for name, value in found.items():
+        if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
+            raise ModelRefused(f"the file's output `{name}` is not finite: its weights are damaged")
+    return {name: {"shape": list(value.shape)} for name, value in found.items()}
+
+
+def limit(num_bytes: int) -> None:
+    """Set this process's limits to what a file of this size may need, where the system knows limits."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return
+    for kind, now, at_most in (
+        (resource.RLIMIT_AS, memory_limit(num_bytes), memory_limit(MAX_FILE_BYTES)),
+        (resource.RLIMIT_CPU, time_limit_s(num_bytes), time_limit_s(MAX_FILE_BYTES)),
+        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES, MAX_FILE_BYTES),
+        (resource.RLIMIT_CORE, 0, 0),
+    ):
+        with contextlib.suppress(ValueError, OSError):  # a limit set from outside may be lower
+            resource.setrlimit(kind, (now, at_most))
+
+
+def main(source: Path, target: Path) -> None:
+    """Look, and say on stdout what was found or refused."""
+    limit(0)
+    try:
+        result: dict[str, Any] = {"found": look(source, target)}
+    except MemoryError:
+        result = {"refused": ["ModelRefused", "the file needs far more memory than its size explains", None, None]}
+    except BertshrinkError as error:
+        result = {"refused": [type(error).__name__, error.what, error.where, error.hint]}
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
