@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from bertshrink.techniques.quantize.block_graph import block_size_for
 from bertshrink.techniques.quantize.calibrate import Calibration, Floats, calibration
 from bertshrink.techniques.quantize.draft import Options
 from bertshrink.techniques.quantize.gptq import gptq_quantize
+from bertshrink.techniques.quantize.thresholds import RANGES, Histogram
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
@@ -66,21 +67,32 @@ def prepare(
 
     """
     found = Prepared(source, Options(per_channel=settings.per_channel, block_size=settings.block_size))
-    dense = {name: weight for name, weight in weights(source).items() if weight.matmuls and not weight.is_table}
-    in_blocks = {name: BITS[types[name]] for name in dense if types.get(name) in BITS}
+    dense = {name: weight for name, weight in weights(source).items() if weight.matmuls}
+    static = [weight for name, weight in dense.items() if types.get(name) == "int8-static"]
     texts = calibration(artifact, bench, settings.num_calibration)
-    if in_blocks and settings.rounding == "gptq" and texts.is_real:
-        chosen = {name: dense[name] for name in in_blocks}
-        with bench.progress.task("round to blocks", total=len(chosen), unit="layers") as task:
-            rounded = {}
-            for name, gram_II in gram_matrices(source, chosen, texts):
-                weight_OI = array(initializers(source)[name]).T
-                size = block_size_for(weight_OI.shape[1], settings.block_size)
-                bits = in_blocks[name]
-                rounded[name, bits] = gptq_quantize(weight_OI, gram_II, bits, size, symmetric=True)
-                task.advance()
-        found.options = replace(found.options, rounded=rounded)
+    bits = _gptq_bits(dense, types, settings) if texts.is_real else {}
+    if not static and not bits:
+        return found
+    found.facts = {"num_texts": len(texts.rows), "num_tokens": texts.num_tokens}
+    found.sentences.append(f"calibrated with {texts}")
+    if static:
+        chosen = list(dict.fromkeys(value for weight in static for value in _inputs(weight)))
+        found.options = replace(found.options, ranges=ranges(found.model, chosen, texts, settings.calibration))
+        found.facts["ranges"] = settings.calibration
+    if bits:
+        found.options = replace(found.options, rounded=_rounded(found.model, bits, texts, settings, bench))
+        found.facts["num_gptq"] = len(bits)
+        found.sentences.append(f"{len(bits)} weights rounded so that outputs on these texts change least (GPTQ)")
     return found
+
+
+def ranges(
+    model: onnx.ModelProto, chosen: Sequence[str], texts: Calibration, method: str
+) -> dict[str, tuple[float, float]]:
+    """The range of each of some activations; `method` is a name in `thresholds.RANGES`."""
+    histograms = {value: Histogram() for value in chosen}
+    texts.watch(model, {value: histogram.update for value, histogram in histograms.items()})
+    return {value: RANGES[method](histogram) for value, histogram in histograms.items()}
 
 
 def gram_matrices(
