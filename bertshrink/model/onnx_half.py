@@ -50,9 +50,7 @@ def store_half(model: onnx.ModelProto, dtype: HalfType, names: Collection[str] |
         if name in chosen:
             half = tensor(_narrow(array(stored), dtype, name), f"{name}.half")
             stored.CopyFrom(half)
-            casts.append(
-                onnx.helper.make_node("Cast", [half.name], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT)
-            )
+            casts.append(onnx.helper.make_node("Cast", [half.name], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
     nodes = list(found.graph.node)
     found.graph.ClearField("node")
     found.graph.node.extend([*casts, *nodes])

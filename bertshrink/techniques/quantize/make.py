@@ -84,7 +84,11 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     )
     for sentence in prepared.sentences:
         bench.note(sentence)
-    update = {"precision": precision(source, types), "lineage": (*artifact.card.lineage, "quantize"), "details": details}
+    update = {
+        "precision": precision(source, types),
+        "lineage": (*artifact.card.lineage, "quantize"),
+        "details": details,
+    }
     return Artifact.create(folder, artifact.card.model_copy(update=update), artifact.tokenizer)
 
 
