@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +87,7 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
     return {"cosine": agreement, "num_texts": len(dev)} | ({} if found_labels is None else {"same_label": found_labels})
 
 
-def same_label(task: str, pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]]) -> float | None:
+def same_label(task: str, pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:
     """The share of answers that are the same; None where the task's outputs are no labels.
 
     Args:

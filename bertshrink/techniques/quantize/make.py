@@ -43,9 +43,7 @@ _INTEGER_OPS = frozenset(
     )
 )
 
-_INTEGERS = frozenset(
-    getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT4", "UINT4") if hasattr(onnx.TensorProto, name)
-)
+_INTEGERS = frozenset((onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4))
 
 
 def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifact:
@@ -79,9 +77,8 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
         "agreement": agreement,
     }
     before, after = artifact.file.stat().st_size, (folder / artifact.card.file).stat().st_size
-    bench.note(
-        f"{found.accounting.sentence()}; {after / before:.3f}x the bytes of the float file; {agreement_words(agreement)}"
-    )
+    size = f"{after / before:.3f}x the bytes of the float file"
+    bench.note(f"{found.accounting.sentence()}; {size}; {agreement_words(agreement)}")
     for sentence in prepared.sentences:
         bench.note(sentence)
     update = {
@@ -129,7 +126,7 @@ def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
         is_table = node.op_type == "Gather" and node.input[0] in stored and stored[node.input[0]].data_type in _INTEGERS
         if node.op_type in _INTEGER_OPS or is_table:
             raise ModelRefused(
-                f"the file is quantized already: node `{node.name or node.output[0]}` is a `{node.op_type}` of integers",
+                f"the file is quantized already: `{node.name or node.output[0]}` is a `{node.op_type}` of integers",
                 where=where,
                 hint="start from the float32 export",
             )

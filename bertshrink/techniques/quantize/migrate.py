@@ -166,16 +166,21 @@ class _Surgery:
         """Whether each activation has a source, and no weight is read by anything else or as a table."""
         if not all(value in self.sources for value in group):
             return False
-        columns = [name for value in group if (name := self.sources[value].columns)]
+        columns = self.columns(group)
         if any(self.weights[name].is_table for name in [*columns, *(n for value in group for n in self.reads[value])]):
             return False
         return all(len(self.weights[name].matmuls) == columns.count(name) for name in columns)
+
+    def columns(self, group: list[str]) -> list[str]:
+        """The value layers' weights, one a mix."""
+        found = [self.sources[value].columns for value in group]
+        return [name for name in found if name is not None]
 
     def divide(self, group: list[str], scale_I: Floats) -> None:
         """Divide a group's activations, and multiply the weights that read them."""
         for name in {name for value in group for name in self.reads[value]}:
             self.stored[name] = self.stored[name] * scale_I[:, None]
-        for name in {name for value in group if (name := self.sources[value].columns)}:
+        for name in set(self.columns(group)):
             self.stored[name] = self.stored[name] / scale_I
         for value in group:
             source = self.sources[value]

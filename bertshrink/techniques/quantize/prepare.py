@@ -1,10 +1,12 @@
 """What has to be known before weights are written: ranges of activations, and weights rounded with regard to them.
 
-int8-static             the range of every activation that a dense layer reads (`thresholds`), after scales have
-                        been moved from activations to weights, if asked for (`migrate`)
-int4-block              each dense layer rounded so that its outputs on training texts change least (`gptq`),
-                        where there are texts; otherwise, and in tables, each number to the nearest step. The
-                        int8 types are rounded so where `rounding: gptq` asks for it: they gain little
+int8-static: the range of every activation that a dense layer reads (`thresholds`), after scales have been moved from
+activations to weights, if that is asked for (`migrate`).
+
+int4-block: each dense layer is rounded so that its outputs on training texts change least (`gptq`), where there are
+texts; otherwise, and in tables, each number goes to the nearest step. The int8 types are rounded so where `rounding:
+gptq` asks for it: they gain little (SST-2 teacher, cosine of logits 0.9981 -> 0.9984, where 4 bits go from 0.9969 to
+0.9978). All layers are looked at in the float model, not one after the other in the quantized one as the paper does.
 """
 
 from __future__ import annotations

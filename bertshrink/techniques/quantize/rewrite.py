@@ -16,7 +16,7 @@ from functools import partial
 
 import onnx
 
-from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.errors import RequestError
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import WeightMatMul
 from bertshrink.model.onnx_half import store_half
