@@ -11,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bertshrink.meters.size import measure, onnx_components
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.artifact import Artifact, Card
+from bertshrink.model.onnx_weights import weights
 from bertshrink.report.files import read_onnx
+from bertshrink.techniques.quantize.rewrite import rewrite
+from tests.quantizing import graph, options
 from tests.tiny import tiny_encoder
 
 
@@ -96,6 +99,19 @@ def test_an_artifacts_parts_are_read_off_its_graph(int8, tmp_path):
     assert {name: part.num_parameters for name, part in found.items()} == {"embeddings": 80, "matmul": 12, "other": 3}
     assert found["embeddings"].num_bytes == 80 * (1 if int8 else 4)
     assert found["matmul"].num_bytes == 12 * (1 if int8 else 4)
+
+
+@pytest.mark.parametrize("kind", ["int8-block", "int4-block", "float16", "int8-static"])
+def test_parameters_are_counted_whatever_their_type(kind, tmp_path):
+    source = graph("bert", "mlm")
+    found = rewrite(source, dict.fromkeys(weights(source), kind), options("bert", "mlm"))
+    for name, model in (("float", source), ("other", found.model)):
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    plain, other = (
+        {part.name: part.num_parameters for part in onnx_components(read_onnx(tmp_path / f"{name}.onnx"))}
+        for name in ("float", "other")
+    )
+    assert other == plain
 
 
 def test_an_artifact_is_measured_where_it_lies(tmp_path):

@@ -1,4 +1,4 @@
-"""Quantize: every dense layer in integers, the numbers those of a slow plain version, nothing quantized twice."""
+"""Quantize: the technique as a whole, and dynamic int8 in particular against a slow plain version."""
 
 import numpy as np
 import onnx
@@ -16,12 +16,15 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize import agreement as agreement_module
-from bertshrink.techniques.quantize import dynamic as dynamic_module
-from bertshrink.techniques.quantize.agreement import SENTENCES, check_agreement, cosine
-from bertshrink.techniques.quantize.dynamic import rewrite
+from bertshrink.techniques.quantize import rewrite as rewrite_module
+from bertshrink.techniques.quantize.agreement import SENTENCES, check_agreement, cosine, same_label
+from bertshrink.techniques.quantize.assign import SCHEMES
+from bertshrink.techniques.quantize.draft import Options
 from bertshrink.techniques.quantize.int8 import quantize_matrix
+from bertshrink.techniques.quantize.make import refuse_quantized
 from tests.tiny import sentences, tiny_encoder
 
+PRECISIONS = ("int8", "int8", "int8", "int4", "float16", "bfloat16")
 ANY = -1.0  # tiny random models are noise amplifiers: these tests look at the file, not at how well int8 suits them
 
 
@@ -92,16 +95,20 @@ def dense_graph(weight, table):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def in_int8(model, options=None):
+    return rewrite_module.rewrite(model, dict.fromkeys(("weight", "table"), "int8-dynamic"), options)
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_oracle_of_the_graph(per_channel, tmp_path):
     rng = np.random.default_rng(0)
     weight, table = rng.normal(size=(8, 6)).astype(np.float32), rng.normal(size=(20, 8)).astype(np.float32)
     weight[1::2] = 0  # older CPUs add neighbouring products in 16 bits; with every other one zero nothing overflows
-    model, num_matmuls, num_tables = rewrite(dense_graph(weight, table), per_channel=per_channel)
-    write_model(model, tmp_path / "m.onnx")
+    found = in_int8(dense_graph(weight, table), Options(per_channel=per_channel))
+    write_model(found.model, tmp_path / "m.onnx")
     ids = rng.integers(0, 20, size=(2, 5))
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    found = engine("onnxruntime").load(str(tmp_path / "m.onnx")).run(feeds)["logits"]
+    logits = engine("onnxruntime").load(str(tmp_path / "m.onnx")).run(feeds)["logits"]
 
     x = quantize_matrix(table, 1).dequantize()[ids]
     low, high = min(0, x.min()), max(0, x.max())
@@ -110,14 +117,15 @@ def test_oracle_of_the_graph(per_channel, tmp_path):
     x_bytes = np.clip(np.rint(x / scale) + zero, 0, 255)
     w = quantize_matrix(weight, 0 if per_channel else None)
     expected = ((x_bytes - zero) @ w.bytes_IO.astype(np.float64)) * scale * w.scale + np.arange(6)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    assert (num_matmuls, num_tables) == (1, 1)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    assert found.accounting.matmuls == {"int8-dynamic": 1}
+    assert found.accounting.gathers == {"int8-rows": 1}
 
 
 def test_the_tables_rows_are_what_the_graph_looks_up(tmp_path):
     rng = np.random.default_rng(1)
     table = rng.normal(size=(20, 8)).astype(np.float32) * rng.lognormal(size=(20, 1)).astype(np.float32)
-    model, _, _ = rewrite(dense_graph(np.eye(8, dtype=np.float32), table))
+    model = in_int8(dense_graph(np.eye(8, dtype=np.float32), table)).model
     model.graph.output.append(helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["b", "l", 8]))
     write_model(model, tmp_path / "m.onnx")
     ids = np.arange(20)[None]
@@ -136,8 +144,9 @@ def test_every_family_and_task(family, task, tmp_path):
     source = read_model(artifact.file)
     found = Artifact.load(quantize(artifact, tmp_path, min_cosine=ANY).folder)
     kinds = operators(read_model(found.file))
-    assert kinds["MatMulInteger"] == len(weight_matmuls(source)) == found.card.details["num_quantized_matmuls"]
-    assert kinds["MatMul"] == 2 * encoder.shape.num_layers == found.card.details["num_float_matmuls"]
+    counted = found.card.details["accounting"]["matmuls"]
+    assert kinds["MatMulInteger"] == len(weight_matmuls(source)) == counted["int8-dynamic"]
+    assert kinds["MatMul"] == 2 * encoder.shape.num_layers == counted["activations"]
     assert not weight_matmuls(read_model(found.file))
     assert found.card.precision == "int8"
     assert found.card.lineage == ("export", "quantize")
@@ -147,6 +156,23 @@ def test_every_family_and_task(family, task, tmp_path):
     assert [row.shape for row in ours] == [row.shape for row in theirs]
     ours, theirs = np.concatenate(ours), np.concatenate(theirs)
     assert np.linalg.norm(ours - theirs) < 0.4 * np.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize(("scheme", "precision"), zip(SCHEMES, PRECISIONS, strict=True))
+def test_every_scheme(scheme, precision, plain, tmp_path):
+    bench = Workbench(None, None, tmp_path)
+    made = Quantize(scheme=scheme, min_cosine=0.3)(plain, bench)
+    found = Artifact.load(made.folder)
+    assert (found.card.precision, found.card.details["scheme"]) == (precision, scheme)
+    assert f"24 {SCHEMES[scheme]}; lookups: 1 float32, 2 " in bench.notes[0]
+    assert found.file.stat().st_size < plain.file.stat().st_size
+    rows = plain.tokenize(sentences(5))
+    ours, theirs, again = (
+        np.stack([row["sentence_embedding"] for row in model.predict(rows)]) for model in (found, plain, made)
+    )
+    assert np.array_equal(ours, again)
+    assert cosine(ours, theirs) > 0.3
+    assert Quantize(scheme=scheme).label().startswith("quantize to ")
 
 
 def test_query_key_and_value_share_one_activation(plain, tmp_path):
@@ -163,32 +189,10 @@ def test_bytes_of_a_realistic_proportion(tmp_path):
     by_type = found.card.details["bytes_by_type"]
     assert by_type["int8"] > 10 * by_type["float32"]
     assert found.file.stat().st_size <= 0.36 * artifact.file.stat().st_size  # 64 wide: scales and names weigh more
-    unshrunk = quantize(artifact, tmp_path / "float_tables", min_cosine=ANY, embeddings=False)
-    assert unshrunk.card.details["num_quantized_tables"] == 0
+    unshrunk = quantize(artifact, tmp_path / "float_tables", min_cosine=ANY, embeddings="float32")
+    assert "int8-rows" not in unshrunk.card.details["accounting"]["gathers"]
     assert unshrunk.card.details["bytes_by_type"]["float32"] > 8000 * 64 * 4
-
-
-@pytest.mark.parametrize("num_groups", [1, 2])
-def test_shared_weights_are_quantized_once(num_groups, tmp_path):
-    encoder = tiny_encoder("albert", "classification", num_hidden_layers=12, num_hidden_groups=num_groups)
-    found = quantize(export(encoder, tmp_path), tmp_path, min_cosine=ANY)
-    model = read_model(found.file)
-    matrices = [name for name, stored in initializers(model).items() if stored.data_type == TensorProto.INT8]
-    assert operators(model)["MatMulInteger"] == 12 * 6 + 3
-    assert len(matrices) == num_groups * 6 + 3 + 2  # and the word and position tables
-    weights = sum(p.numel() for p in encoder.model.parameters() if p.ndim == 2 and p.shape[0] != 2)
-    assert weights <= found.card.details["bytes_by_type"]["int8"] <= weights + 2 * 32
-
-
-@pytest.mark.parametrize("family", ["bert", "electra"])
-def test_a_tied_head_and_its_table_are_one(family, tmp_path):
-    encoder = tiny_encoder(family, "mlm", num_hidden_layers=1)
-    artifact = export(encoder, tmp_path)
-    found = quantize(artifact, tmp_path, min_cosine=ANY)
-    model = read_model(found.file)
-    rows, width = encoder.shape.vocab_size, encoder.shape.embedding_size
-    tables = [s for s in initializers(model).values() if sorted(s.dims) == sorted((rows, width))]
-    assert [stored.data_type for stored in tables] == [TensorProto.INT8]
+    assert unshrunk.card.precision == "float32+int8"
 
 
 def test_equal_bytes_from_equal_files(plain, tmp_path):
@@ -223,6 +227,17 @@ def test_a_file_agrees_with_itself(plain, tmp_path):
     assert found == {"cosine": pytest.approx(1.0), "num_texts": len(SENTENCES)}
 
 
+def test_labels_that_stay_the_same():
+    logits = np.array([[1.0, 2.0, 0.0], [3.0, 2.0, -1.0]])
+    turned = np.array([[2.0, 1.0, 0.0], [4.0, 2.0, 1.0]])
+    assert same_label("classification", list(zip(logits, turned, strict=True))) == 1 / 2
+    assert same_label("token-classification", [(logits, turned), (logits[:1], logits[:1])]) == 2 / 3
+    assert same_label("multi-label", [(logits, turned)]) == 5 / 6
+    assert same_label("question-answering", [(logits[0], turned[0])]) == 0
+    assert same_label("regression", [(logits[:, :1], logits[:, :1])]) is None
+    assert same_label("embedding", [(logits[0], turned[0])]) is None
+
+
 def test_too_little_agreement_fails(plain, tmp_path):
     with pytest.raises(CheckFailed, match="a cosine of"):
         quantize(plain, tmp_path, min_cosine=1.0)
@@ -244,27 +259,40 @@ def test_class_logits_are_compared_together(tmp_path, monkeypatch):
     monkeypatch.setattr(agreement_module, "predict", lambda *_, **__: [{"logits": row} for row in turned])
     found = check_agreement(plain, plain.file, Workbench(None, None, tmp_path), 0.99)
     assert found["cosine"] == pytest.approx(float((logits * turned).sum() / (logits**2).sum()))
+    assert found["same_label"] == pytest.approx(2 / 3)
 
 
 def test_a_dense_layer_left_out_fails(plain, tmp_path, monkeypatch):
-    honest = dynamic_module._Rewrite.dense_layer
+    honest = rewrite_module.DENSE["int8-dynamic"]
 
-    def dense_layer(self, found):
+    def dense(draft, found):
         if "layer.2.attention.output" in found.weight:
-            self.nodes.append(found.node)
+            draft.nodes.append(found.node)
         else:
-            honest(self, found)
+            honest(draft, found)
 
-    monkeypatch.setattr(dynamic_module._Rewrite, "dense_layer", dense_layer)
-    with pytest.raises(CheckFailed, match="23 of 24 dense layers"):
+    monkeypatch.setitem(rewrite_module.DENSE, "int8-dynamic", dense)
+    with pytest.raises(CheckFailed, match="were to be 24 int8-dynamic, and are 1 float32, 23 int8-dynamic"):
         quantize(plain, tmp_path)
 
 
 def test_quantized_already(plain, tmp_path):
     once = quantize(plain, tmp_path / "a", min_cosine=ANY)
-    with pytest.raises(ModelRefused, match="quantized already"):
+    with pytest.raises(ModelRefused, match=r"quantized already: .* is a `"):
         quantize(once, tmp_path / "b")
+    for scheme in set(SCHEMES) - {"float16", "bfloat16"}:  # these are floats still, and may be quantized
+        with pytest.raises(ModelRefused, match="quantized already"):
+            quantize(quantize(plain, tmp_path / scheme, scheme=scheme, min_cosine=ANY), tmp_path / "c")
+    half = quantize(plain, tmp_path / "half", scheme="float16")
+    assert quantize(half, tmp_path / "of_half", min_cosine=ANY).card.precision == "int8"
     assert not (tmp_path / "b/quantize").exists()
+
+
+def test_tables_alone_are_quantized_already(tmp_path):
+    table = np.ones((20, 8), dtype=np.float32)
+    found = rewrite_module.rewrite(dense_graph(np.eye(8, dtype=np.float32), table), {"table": "int8-dynamic"})
+    with pytest.raises(ModelRefused, match="is a `Gather` of integers"):
+        refuse_quantized(found.model, "x.onnx")
 
 
 def with_file(artifact, folder, data):
@@ -306,5 +334,4 @@ def test_stored_scales_follow_the_weights(plain, tmp_path):
     name = "encoder.layer.0.attention.self.query.weight.T"
     expected = quantize_matrix(array(floats[name]), 0)
     assert np.array_equal(array(stored[f"{name}.bytes"]), expected.bytes_IO)
-    scales = [array(s) for s in stored.values() if list(s.dims) == [32] and s.data_type == TensorProto.FLOAT]
-    assert any(np.array_equal(scale, expected.scale[0]) for scale in scales)
+    assert np.array_equal(array(stored[f"{name}.scale"]), expected.scale[0])

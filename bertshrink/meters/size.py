@@ -8,7 +8,7 @@ model that runs, tied ones once. An artifact's are read off its graph, whatever 
     other        the rest: norms, biases, scales, constants
 
 Each is followed through the operations that only dress it (Transpose, Cast, DequantizeLinear). A scale or zero point of
-a quantized weight has bytes, but is no parameter.
+a quantized weight has bytes, but is no parameter; two parameters of 4 bits share a byte.
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ FLOPS_LENGTH = 128
 """The sequence length at which operations per token are counted: attention's share grows with it."""
 
 _DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
-_MULTIPLIES = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+_LOOKS_UP = ("Gather", "GatherBlockQuantized")
+_MULTIPLIES = (
+    "MatMulNBits",
+    "MatMul",
+    "Gemm",
+    "MatMulInteger",
+    "QLinearMatMul",
+    "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+)
 _SCALE_INPUTS = {
     # operation: which of its inputs are scales and zero points
     ":DequantizeLinear": (1, 2),
@@ -41,6 +50,8 @@ _SCALE_INPUTS = {
     ":QLinearMatMul": (1, 2, 4, 5, 6, 7),
     "com.microsoft:DynamicQuantizeMatMul": (2, 3),
     "com.microsoft:MatMulIntegerToFloat": (2, 3, 4, 5),
+    "com.microsoft:MatMulNBits": (2, 3),
+    "com.microsoft:GatherBlockQuantized": (2, 3),
 }
 _NO_WEIGHTS = ("BOOL", "STRING", "INT32", "INT64", "UINT32", "UINT64")
 """Types of shapes, indices and flags."""
@@ -96,9 +107,10 @@ def _counts(facts: FileFacts, num_parameters: int) -> list[Measurement]:
 def onnx_components(facts: FileFacts) -> list[Component]:
     """The parts `embeddings`, `matmul` and `other` of a graph, those that it has, with parameters and bytes."""
     origins = _origins(facts)
-    gathered = _stored_inputs(facts.nodes, origins, ("Gather",), (0,))
+    gathered = _stored_inputs(facts.nodes, origins, _LOOKS_UP, (0,))
     multiplied = _stored_inputs(facts.nodes, origins, _MULTIPLIES, (0, 1, 3))
     scales = _scales(facts, origins, gathered)
+    packed = _packed(facts, origins)
 
     def part_of(tensor: Tensor) -> str:
         if len(tensor.shape) >= 2 and tensor.name not in scales:
@@ -111,7 +123,9 @@ def onnx_components(facts: FileFacts) -> list[Component]:
     return [
         Component(
             name=name,
-            num_parameters=sum(tensor.num_elements for tensor in tensors if _is_weight(tensor, scales)),
+            num_parameters=sum(
+                packed.get(tensor.name, tensor.num_elements) for tensor in tensors if _is_weight(tensor, scales)
+            ),
             num_bytes=sum(tensor.num_bytes for tensor in tensors),
         )
         for name in ("embeddings", "matmul", "other")
@@ -121,6 +135,19 @@ def onnx_components(facts: FileFacts) -> list[Component]:
 
 def _is_weight(tensor: Tensor, scales: set[str]) -> bool:
     return len(tensor.shape) >= 1 and tensor.dtype not in _NO_WEIGHTS and tensor.name not in scales
+
+
+def _packed(facts: FileFacts, origins: dict[str, str]) -> dict[str, int]:
+    """Stored tensors that hold weights in blocks -> how many weights, padding left out."""
+    found: dict[str, int] = {}
+    num_elements = {tensor.name: tensor.num_elements for tensor in facts.tensors}
+    for node in facts.nodes:
+        if node.op == "com.microsoft:GatherBlockQuantized" and node.inputs[0] in origins:
+            name = origins[node.inputs[0]]
+            found.setdefault(name, num_elements[name] * 8 // node.integers.get("bits", 4))
+        if node.op == "com.microsoft:MatMulNBits" and node.inputs[1] in origins:
+            found[origins[node.inputs[1]]] = node.integers["N"] * node.integers["K"]
+    return found
 
 
 def _origins(facts: FileFacts) -> dict[str, str]:

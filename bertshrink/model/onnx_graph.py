@@ -7,6 +7,7 @@ activations.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -171,7 +172,7 @@ def bytes_by_type(model: onnx.ModelProto) -> dict[str, int]:
 def stored_bytes(stored: onnx.TensorProto) -> int:
     """Bytes of a stored tensor's numbers."""
     kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
-    return int(np.prod(stored.dims, dtype=np.int64)) * kind.itemsize
+    return math.prod(stored.dims) * int(kind.itemsize)
 
 
 def operators(model: onnx.ModelProto) -> dict[str, int]:

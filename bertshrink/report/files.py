@@ -46,11 +46,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation of a graph; `op` is `domain:type`, the domain empty for ONNX's own."""
+    """One operation of a graph; `op` is `domain:type`, the domain empty for ONNX's own; `integers` are attributes."""
 
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    integers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def read_onnx(path: Path) -> FileFacts:
         format="onnx",
         num_bytes=path.stat().st_size + _external_bytes([proto for _, proto in protos], path),
         tensors=tuple(_onnx_tensor(name, proto, path) for name, proto in protos),
-        nodes=tuple(Node(_op(node), tuple(node.input), tuple(node.output)) for node in nodes),
+        nodes=tuple(Node(_op(node), tuple(node.input), tuple(node.output), _integers(node)) for node in nodes),
         operators=dict(Counter(_op(node) for node in nodes + bodies)),
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
@@ -178,6 +179,11 @@ def read_onnx(path: Path) -> FileFacts:
 def _op(node: Any) -> str:
     domain = "" if node.domain == "ai.onnx" else node.domain
     return f"{domain}:{node.op_type}"
+
+
+def _integers(node: Any) -> dict[str, int]:
+    """A node's attributes that are one integer."""
+    return {attribute.name: attribute.i for attribute in node.attribute if attribute.HasField("i")}
 
 
 def graphs(graph: Any) -> Iterator[Any]:

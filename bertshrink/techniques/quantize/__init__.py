@@ -57,8 +57,10 @@ class Quantize(Technique):
     block_size: Literal[16, 32, 64, 128] = Field(
         32, description="block schemes: how many neighbours in a row share a scale"
     )
-    rounding: Literal["gptq", "nearest"] = Field(
-        "gptq", description="block schemes: round so that outputs on training texts change least, or to the nearest"
+    rounding: Literal["auto", "gptq", "nearest"] = Field(
+        "auto",
+        description="gptq: round so that outputs on training texts change least; auto: that for 4 bits, where there "
+        "are texts; nearest: to the nearest step",
     )
     calibration: Literal["min-max", "entropy", "percentile"] = Field(
         "percentile", description="static-int8: how the range of an activation is chosen from its values"

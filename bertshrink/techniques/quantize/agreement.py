@@ -11,7 +11,7 @@ texts (or tokens, or places where an answer starts and ends) whose largest logit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ def require(agreement: dict[str, float | int], min_cosine: float, where: str) ->
         )
 
 
-def same_label(task: str, pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]]) -> float | None:
+def same_label(task: str, pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:
     """The share of answers that are the same; None where the task's outputs are no labels.
 
     Args:

@@ -68,7 +68,7 @@ def round_nearest(weight_RI: np.ndarray, num_bits: int, block_size: int) -> Bloc
 
 def _blocks(draft: Draft, name: str, num_bits: int) -> Blocks:
     """A weight in blocks, rounded the first time or beforehand."""
-    found = draft.blocks.get(name) or draft.options.rounded.get((name, num_bits))
+    found = draft.blocks.get(name) or draft.options.blocks.get((name, num_bits))
     if found is None:
         weight = draft.weight(name)
         rows = weight if draft.weights[name].is_table else weight.T

@@ -56,6 +56,13 @@ class Calibration:
         """Tokens, all rows together."""
         return sum(len(row["input_ids"]) for row in self.rows)
 
+    @property
+    def words(self) -> str:
+        """What they are, for people."""
+        if self.is_real:
+            return f"{len(self.rows)} training texts of {self.num_tokens} tokens"
+        return f"{len(self.rows)} sentences of its own, because no texts are named (`data`): few, and of no one's task"
+
     def watch(self, model: onnx.ModelProto, takers: Mapping[str, Callable[[Floats], None]]) -> None:
         """Run a float graph on the texts and hand over what it computes.
 

@@ -50,7 +50,7 @@ def weight(draft: Draft, name: str) -> tuple[str, str]:
     if parts[0] not in draft.added:
         is_table = draft.weights[name].is_table
         axis = 1 if is_table else 0 if draft.options.per_channel else None
-        found = quantize_matrix(draft.weight(name), axis)
+        found = draft.options.columns.get(name) or quantize_matrix(draft.weight(name), axis)
         draft.keep(found.bytes_IO, parts[0])
         draft.keep(found.scale if is_table else found.scale.reshape(-1), parts[1])
     return parts

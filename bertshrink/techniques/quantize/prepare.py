@@ -1,14 +1,17 @@
 """What has to be known before weights are written: ranges of activations, and weights rounded with regard to them.
 
-int8-static             the range of every activation that a dense layer reads (`thresholds`), after scales have
-been moved from activations to weights, if asked for (`migrate`)
-int8-block, int4-block  each dense layer rounded so that its outputs on calibration texts change little (`gptq`),
-where there are texts; otherwise each number to the nearest step
+int8-static: the range of every activation that a dense layer reads (`thresholds`), after scales have been moved from
+activations to weights, if that is asked for (`migrate`).
+
+int4-block: each dense layer is rounded so that its outputs on training texts change least (`gptq`), where there are
+texts; otherwise, and in tables, each number goes to the nearest step. The int8 types are rounded so where `rounding:
+gptq` asks for it: they gain little (SST-2 teacher, cosine of logits 0.9981 -> 0.9984, where 4 bits go from 0.9969 to
+0.9978). All layers are looked at in the float model, not one after the other in the quantized one as the paper does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,15 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import array, initializers
 from bertshrink.model.onnx_weights import Weight, weights
 from bertshrink.techniques.quantize.block_graph import block_size_for
 from bertshrink.techniques.quantize.calibrate import Calibration, Floats, calibration
 from bertshrink.techniques.quantize.draft import Options
-from bertshrink.techniques.quantize.gptq import gptq_quantize
+from bertshrink.techniques.quantize.gptq import gptq_int8, gptq_quantize
+from bertshrink.techniques.quantize.migrate import migrate
+from bertshrink.techniques.quantize.thresholds import RANGES, Histogram
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
+    from bertshrink.progress import Task
     from bertshrink.techniques.base import Workbench
     from bertshrink.techniques.quantize import Quantize
 
@@ -66,21 +73,70 @@ def prepare(
 
     """
     found = Prepared(source, Options(per_channel=settings.per_channel, block_size=settings.block_size))
-    dense = {name: weight for name, weight in weights(source).items() if weight.matmuls and not weight.is_table}
-    in_blocks = {name: BITS[types[name]] for name in dense if types.get(name) in BITS}
+    dense = {name: weight for name, weight in weights(source).items() if weight.matmuls}
+    static = [name for name in dense if types.get(name) == "int8-static"]
+    rounded = {name: types[name] for name in dense if _is_rounded(dense[name], types.get(name, "float32"), settings)}
     texts = calibration(artifact, bench, settings.num_calibration)
-    if in_blocks and settings.rounding == "gptq" and texts.is_real:
-        chosen = {name: dense[name] for name in in_blocks}
-        with bench.progress.task("round to blocks", total=len(chosen), unit="layers") as task:
-            rounded = {}
-            for name, gram_II in gram_matrices(source, chosen, texts):
-                weight_OI = array(initializers(source)[name]).T
-                size = block_size_for(weight_OI.shape[1], settings.block_size)
-                bits = in_blocks[name]
-                rounded[name, bits] = gptq_quantize(weight_OI, gram_II, bits, size, symmetric=True)
-                task.advance()
-        found.options = replace(found.options, rounded=rounded)
+    if not static and not (rounded and texts.is_real):
+        return found
+    found.facts = {"num_texts": len(texts.rows), "num_tokens": texts.num_tokens, "num_gptq": 0}
+    found.sentences.append(f"calibrated with {texts.words}")
+    if static and settings.smooth is not None:
+        _smooth(found, texts, settings.smooth)
+    if static:
+        dense = weights(found.model)
+        chosen = list(dict.fromkeys(value for name in static for value in _inputs(dense[name])))
+        found.options = replace(found.options, ranges=ranges(found.model, chosen, texts, settings.calibration))
+        found.facts["ranges"] = settings.calibration
+    if rounded and texts.is_real:
+        with bench.progress.task("round weights", total=len(rounded), unit="layers") as task:
+            _round(found, rounded, texts, settings.block_size, task)
     return found
+
+
+def _is_rounded(weight: Weight, kind: str, settings: Quantize) -> bool:
+    """Whether a weight is rounded by GPTQ: a dense layer's, not a table's; of 8 bits only where that is asked for."""
+    if weight.is_table or (kind in ("int8-dynamic", "int8-static") and not settings.per_channel):
+        return False
+    kinds = {"auto": ("int4-block",), "gptq": ("int4-block", "int8-block", "int8-dynamic", "int8-static")}
+    return kind in kinds.get(settings.rounding, ())
+
+
+def _smooth(found: Prepared, texts: Calibration, alpha: float) -> None:
+    """Move scales from activations into weights."""
+    moved = migrate(found.model, texts, alpha)
+    found.model = canonicalise(moved.model)
+    found.facts |= {"num_smoothed": moved.num_smoothed, "num_activations": moved.num_activations}
+    found.sentences.append(
+        f"outliers of {moved.num_smoothed} of {moved.num_activations} activations moved into weights (SmoothQuant), "
+        f"for {moved.num_muls} more multiplications; the others cannot be divided where they are made"
+    )
+
+
+def _round(found: Prepared, kinds: Mapping[str, str], texts: Calibration, block_size: int, task: Task) -> None:
+    """Round dense layers by GPTQ; `kinds` is weight name -> type."""
+    blocks, columns = dict(found.options.blocks), dict(found.options.columns)
+    stored, dense = initializers(found.model), weights(found.model)
+    for name, gram_II in gram_matrices(found.model, {name: dense[name] for name in kinds}, texts):
+        weight_IO, bits = array(stored[name]), BITS.get(kinds[name])
+        if bits is None:
+            columns[name] = gptq_int8(weight_IO, gram_II)
+        else:
+            size = block_size_for(len(weight_IO), block_size)
+            blocks[name, bits] = gptq_quantize(weight_IO.T, gram_II, bits, size, symmetric=True)
+        task.advance()
+    found.options = replace(found.options, blocks=blocks, columns=columns)
+    found.facts["num_gptq"] = len(kinds)
+    found.sentences.append(f"{len(kinds)} weights rounded so that what their layers give on these texts changes least")
+
+
+def ranges(
+    model: onnx.ModelProto, chosen: Sequence[str], texts: Calibration, method: str
+) -> dict[str, tuple[float, float]]:
+    """The range of each of some activations; `method` is a name in `thresholds.RANGES`."""
+    histograms = {value: Histogram() for value in chosen}
+    texts.watch(model, {value: histogram.update for value, histogram in histograms.items()})
+    return {value: RANGES[method](histogram) for value, histogram in histograms.items()}
 
 
 def gram_matrices(

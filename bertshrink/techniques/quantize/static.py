@@ -3,8 +3,8 @@
     x -> QuantizeLinear(s, z) -> DequantizeLinear(s, z) --.
     weight bytes -> DequantizeLinear(scales, axis=1) -----+-> MatMul -> the old bias Add
 
-with s = (high - low) / 255 and z = round(-low / s), so that 0 is exact; one s and z an activation, a scale for each
-output of the weight. This is ONNX's portable form of a quantized graph (QDQ): ONNX Runtime joins each such MatMul into
+with s and z from the activation's range (`thresholds`), one pair an activation, and a scale for each output of the
+weight. This is ONNX's portable form of a quantized graph (QDQ): ONNX Runtime joins each such MatMul into
 one integer kernel (MatMulIntegerToFloat), OpenVINO and accelerators read it as theirs. Values outside the range are
 cut off; nothing is measured while the model runs, which `dynamic` does for every batch, so an answer does not depend
 on its neighbours in the batch.
@@ -22,8 +22,7 @@ from bertshrink.errors import RequestError
 from bertshrink.model.onnx_graph import WeightMatMul
 from bertshrink.techniques.quantize.draft import Draft
 from bertshrink.techniques.quantize.dynamic import right_side
-
-_STEPS = 255
+from bertshrink.techniques.quantize.thresholds import activation_scale
 
 
 def dense(draft: Draft, found: WeightMatMul) -> None:
@@ -43,17 +42,10 @@ def activation(draft: Draft, name: str) -> str:
     """Name of an activation's values after they have been bytes."""
     if name not in draft.options.ranges:
         raise RequestError(f"`int8-static` needs a calibrated range of `{name}`")
-    scale, zero_point = affine(*draft.options.ranges[name])
+    scale, zero_point = activation_scale(*draft.options.ranges[name])
     constants = [
-        draft.keep(np.array(scale, dtype=np.float32), f"{name}.static_scale"),
-        draft.keep(np.array(zero_point, dtype=np.uint8), f"{name}.static_zero_point"),
+        draft.keep(np.array(scale), f"{name}.static_scale"),
+        draft.keep(np.array(zero_point), f"{name}.static_zero_point"),
     ]
     steps = draft.node("QuantizeLinear", [name, *constants], f"{name}.static_bytes")
     return draft.node("DequantizeLinear", [steps, *constants], f"{name}.static_floats")
-
-
-def affine(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of unsigned bytes for low..high; the range is widened to hold 0."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = max(high - low, float(np.finfo(np.float32).tiny) * _STEPS) / _STEPS
-    return scale, round(min(max(-low / scale, 0), _STEPS))
