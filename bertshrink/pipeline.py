@@ -294,7 +294,8 @@ class _Run:
             own.seconds = round(time.monotonic() - began, 3)
             beside = [self._baseline(bench.work, stage, name, label, m) for name, label, m in bench.baselines]
             metric = TASKS[self.plan.task].headline
-            own.notes += [note for other in beside if (note := self.report.gap(own, other, metric)) is not None]
+            if technique.trains:  # what stands beside it is where it began, and it closed a gap
+                own.notes += [note for other in beside if (note := self.report.gap(own, other, metric)) is not None]
             return {"snapshots": [s.model_dump(mode="json") for s in (own, *beside)]}
 
         card = self.store.save(stage.name, key, fill)
