@@ -27,7 +27,7 @@ class Quantize(Technique):
 
     name: ClassVar[str] = "quantize"
     paper: ClassVar[str] = "arXiv:1910.06188"
-    takes: ClassVar[Kind] = "artifact"
+    takes: ClassVar[tuple[Kind, ...]] = ("artifact",)
     gives: ClassVar[Kind] = "artifact"
 
     scheme: Literal["dynamic-int8"] = Field(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
 from bertshrink.model.batches import predict
 from bertshrink.model.task import TASKS
@@ -68,7 +67,7 @@ def check_agreement(before: Artifact, after: Path, bench: Workbench, min_cosine:
     dev = dev.take(range(min(NUM_TEXTS, len(dev))))
     rows = before.tokenize(dev.texts, dev.pairs, bench.max_length)
     per_token, pad_id = TASKS[before.task].per_token, before.tokenizer.pad_token_id or 0
-    found = predict(engine(before.card.engine).load(str(after)), rows, pad_id, per_token=per_token)
+    found = predict(before.session(after), rows, pad_id, per_token=per_token)
     pairs = [(old[name], new[name]) for old, new in zip(before.predict(rows), found, strict=True) for name in old]
     if before.task in ("embedding", "mlm"):
         agreement = float(np.mean([cosine(theirs, ours) for theirs, ours in pairs]))
