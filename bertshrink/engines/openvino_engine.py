@@ -84,8 +84,8 @@ def dense_layers(compiled: Any) -> dict[str, int]:
 
 def _output_name(value: Any) -> str:
     """An output has all the names that its value had on the way; the graph's own is that of its last node."""
-    names, own = value.get_names(), value.node.get_friendly_name().removesuffix(_SINK)
-    return own if own in names else value.get_any_name()
+    own = str(value.node.get_friendly_name()).removesuffix(_SINK)
+    return own if own in value.get_names() else str(value.get_any_name())
 
 
 def prepare(path: str, options: dict[str, Any] | None = None) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from bertshrink.engines import ENGINES
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import ARTIFACT_CARD, read_json
@@ -138,7 +139,7 @@ class Artifact:
         """Open an artifact folder that bertshrink wrote.
 
         Raises:
-            RequestError: no card there.
+            RequestError: no card there, or one for an engine that is not known.
             ModelRefused: a damaged card, or bytes that are not those bertshrink wrote.
 
         """
@@ -155,6 +156,9 @@ class Artifact:
         except ValidationError as error:
             what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
             raise ModelRefused(what, where=str(path), hint=hint) from None
+        if card.engine not in ENGINES:
+            what = f"the artifact is for the engine `{card.engine}`, which this version does not know"
+            raise RequestError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
         if Path(card.file).name != card.file or not (folder / card.file).is_file():
             what = f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`"
             raise ModelRefused(what, where=str(path), hint=hint)

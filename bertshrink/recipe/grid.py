@@ -47,7 +47,7 @@ def _one_shape(
             )
         )
         return None
-    wanted = {"batch": (shape[0],), "length": (shape[1],)}
+    wanted: dict[str, tuple[int, ...]] = {"batch": (shape[0],), "length": (shape[1],)}
     for key, only in wanted.items():
         asked = getattr(latency, key)
         if key in latency.model_fields_set and asked != only:

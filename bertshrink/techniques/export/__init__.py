@@ -1,7 +1,7 @@
 """Export an encoder to a file that an engine runs without Python.
 
     onnx         a graph for ONNX Runtime or OpenVINO (see `graph`)
-    ort          the same graph, optimised and in ONNX Runtime's own format, for its small mobile builds (see `ort_file`)
+    ort          the same graph, optimised, in ONNX Runtime's own format for small mobile builds (see `ort_file`)
     executorch   a .pte program for ExecuTorch with XNNPACK (see `pte_file`)
 
 The file carries everything up to the task's output (for sentence encoders pooling and normalisation, too), takes any
@@ -14,7 +14,7 @@ say how a graph is made from an encoder are then refused, as is any other settin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,8 +22,7 @@ from bertshrink.errors import RequestError
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:
-    from bertshrink.model.artifact import Artifact, Form
-    from bertshrink.model.encoder import Encoder
+    from bertshrink.model.artifact import Form
     from bertshrink.model.facts import Facts
     from bertshrink.techniques.base import Model
 
@@ -79,14 +78,11 @@ class Export(Technique):
 
     def label(self) -> str:
         """The stage in a few words."""
-        words = {"onnx": "ONNX", "ort": "ORT", "executorch": "ExecuTorch"}[self.to]
-        parts = (
-            "int8" if self.int8 else "",
-            f"for OpenVINO at {self.fixed}" if self.fixed and self.engine == "openvino" else "",
-            "for OpenVINO" if self.engine == "openvino" and not self.fixed else "",
-            f"at {self.fixed}" if self.fixed and self.engine != "openvino" else "",
-        )
-        return " ".join(("export to", words, *filter(None, parts)))
+        words = ["export to", {"onnx": "ONNX", "ort": "ORT", "executorch": "ExecuTorch"}[self.to]]
+        words += ["int8"] if self.int8 else []
+        words += ["for OpenVINO"] if self.engine == "openvino" else []
+        words += [f"at {self.fixed}"] if self.fixed else []
+        return " ".join(words)
 
     def extras(self) -> frozenset[str]:
         """The engine that runs the file, where it is no part of `ml`."""
@@ -159,11 +155,10 @@ class Export(Technique):
             if self.shape is not None and model.card.shape is None:
                 model = fixed.fix(model, self.shape, bench)
             return ort_file.convert(model, bench) if self.to == "ort" else model
-        encoder = cast("Encoder", model)
         self.form(None)
         if self.to == "executorch":
             from bertshrink.techniques.export import pte_file
 
-            return pte_file.export(encoder, self, bench)
-        made: Artifact = graph.export(encoder, self, bench)
+            return pte_file.export(model, self, bench)
+        made = graph.export(model, self, bench)
         return ort_file.convert(made, bench) if self.to == "ort" else made

@@ -112,12 +112,10 @@ def check_equal(artifact: Artifact, path: Path) -> None:
         old, new = before.run(feeds), after.run(feeds)
         for name in card.outputs:
             if not np.array_equal(old[name], new[name], equal_nan=True):
-                largest = float(np.abs(old[name] - new[name]).max())
                 raise CheckFailed(
-                    f"the .ort file gives other numbers than the ONNX file at {batch}x{length}: `{name}` differs by "
-                    f"{largest:.1e}",
+                    f"`{name}` of the .ort file has other numbers than that of the ONNX file at {batch}x{length}",
                     where=str(path),
-                    hint="the installed onnxruntime optimises the graph in another way when it writes than when it runs",
+                    hint="the installed onnxruntime writes down another graph than it runs; try another version of it",
                 )
 
 

@@ -1,8 +1,8 @@
 """Does the file give PyTorch's numbers? Compared on real sentences with real padding, at five shapes.
 
 Shapes (batch x length): 1x1, 1x7, 5x31, 8x128, 2x512, cut at the model's maximum, or the one that the file takes; rows
-of a batch have different lengths. Outputs with a length axis are compared at tokens only: what stands at padding is nobody's answer. The rule
-is
+of a batch have different lengths. Outputs with a length axis are compared at tokens only: what stands at padding is
+nobody's answer. The rule is
 
     max |file - PyTorch|  <=  tolerance * max |PyTorch|  +  1e-6
 
@@ -76,8 +76,8 @@ def check_parity(encoder: Encoder, path: Path, tolerance: float, form: Form = AN
         shape = f"{batch}x{mask.shape[1]}"
         if not difference <= tolerance * scale + _ROUNDING:
             raise CheckFailed(
-                f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {shape}, where outputs "
-                f"reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
+                f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {shape}, where "
+                f"outputs reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
                 where=str(path),
                 hint="a looser `tolerance` accepts it; more often the graph was traced wrong",
             )

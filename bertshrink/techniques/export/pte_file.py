@@ -5,11 +5,11 @@
 operators. Memory is planned ahead. So a program has one shape (`fixed`), or bounds: at most `max_batch` rows of the
 model's longest input. Batch and length stay free below them, but the memory is taken for the largest.
 
-`int8` is dynamic quantization by PyTorch 2 export (torchao's `prepare_pt2e` with ExecuTorch's XNNPACKQuantizer): weights
-of dense layers in 8 bits with one scale for each output, activations turned to 8 bits, one scale for a whole batch,
-as the program runs. That quantizer leaves lookups alone, and in a small model the tables are half the file, so tables
-become bytes with one scale a row here before the model is exported:  row = bytes[id] * scale[id].  The outputs are
-compared with the float model's on text; what quantization has ruined is not given away.
+`int8` is dynamic quantization by PyTorch 2 export (torchao's `prepare_pt2e` with ExecuTorch's XNNPACKQuantizer):
+weights of dense layers in 8 bits with one scale for each output, activations turned to 8 bits as the program runs.
+That quantizer leaves lookups alone, and in a small model the tables are half the file, so here tables become bytes with
+one scale a row before the model is exported:  row = bytes[id] * scale[id].  The outputs are compared with the float
+model's on text; what quantization has ruined is not given away.
 
 Stored twice: the table of a masked-language head, once for the lookup and once as XNNPACK's weight.
 
@@ -23,7 +23,6 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +36,8 @@ from bertshrink.techniques.export.graph import Wrapper, eager_attention, input_n
 from bertshrink.techniques.export.parity import check_parity, padded_text, shapes_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bertshrink.model.artifact import Form
     from bertshrink.model.encoder import Encoder
     from bertshrink.techniques.base import Workbench
@@ -207,19 +208,15 @@ def check_agreement(encoder: Encoder, made: Artifact, bench: Workbench, min_cosi
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the warnings and notes of torch, torchao and ExecuTorch, which are about their own insides."""
-    names = ("torch", "torchao", "executorch", "root")
-    levels = {name: logging.getLogger(name).level for name in names}
-    handlers = logging.root.handlers[:]
+    before, handlers = logging.root.manager.disable, logging.root.handlers[:]
+    logging.disable(logging.WARNING)
     try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.root.handlers[:] = handlers
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        logging.disable(before)
+        logging.root.handlers[:] = handlers  # an import of theirs gives the root logger one
 
 
 def _note(details: dict[str, Any], form: Form, settings: Export) -> str:
