@@ -165,7 +165,7 @@ class _Run:
             technique = stage.technique
             if processes.from_main(False) and technique.trains:
                 before = self.standing[-1]
-                model = before.load().copy() if technique.takes is not None else None
+                model = before.load().copy() if technique.takes else None
                 technique(model, self._bench(technique, self.store.work_folder(stage.name, key)))
             processes.from_main(None)  # until it is stored
             self._stand(Standing(stage.name, self.store.stage(stage.name), key))
@@ -273,7 +273,7 @@ class _Run:
         technique = stage.technique
         self.progress.log(": ".join(filter(None, (stage.name, technique.label(), stage.promise))))
         began = time.monotonic()
-        model = before.load() if technique.takes is not None else None
+        model = before.load() if technique.takes else None
         bench = self._bench(technique, self.store.work(stage.name, key))
         made = technique(model.copy() if model is not None else None, bench)
         stored: dict[str, Model] = {}

@@ -61,7 +61,7 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
     [
         (HEAD + "[export, distill]", "r.yaml:3:18", "`distill` takes an encoder, and gets an artifact", "move it"),
         (HEAD + "[quantize]", "r.yaml:3:10", "`quantize` takes an artifact, and gets an encoder", "put `export`"),
-        ("model: ./a\nstages: [export]", "r.yaml:2:10", "`export` takes an encoder", "move it"),
+        ("model: ./a\nstages: [export]", "r.yaml:2:10", "`to: onnx` is made from an encoder", "`to: ort` can be made"),
         (HEAD + "[{distill: {layers: 0}}]", "r.yaml:3:21", "`layers` is 0; the model has 4", "give 1 to 4"),
         (HEAD + "[{distill: {layers: -1}}]", "r.yaml:3:21", "`layers` is -1; the model has 4", "give 1 to 4"),
         (HEAD + "[{distill: {layers: 5}}]", "r.yaml:3:21", "`layers` is 5; the model has 4", "half is `layers: 2`"),

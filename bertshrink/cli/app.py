@@ -267,7 +267,7 @@ def _add(command: Command) -> None:
             with_latency=not given["no_latency"],
         )
 
-    starts_from_nothing = command.techniques[0].takes is None
+    starts_from_nothing = not command.techniques[0].takes
     argument = _parameter("model", Annotated[str, typer.Argument(help="a model folder or a hub name")])
     parameters = [] if starts_from_nothing else [argument]
     for name, kind, default in (

@@ -7,7 +7,7 @@ import importlib.util
 from typing import Any
 
 from bertshrink.cli.work import print_json
-from bertshrink.engines import ENGINES, is_installed
+from bertshrink.engines import ENGINES, version
 from bertshrink.meters.environment import environment
 from bertshrink.model.hardware import BFLOAT16_FLAGS, INT8_FLAGS, cpu_flags
 from bertshrink.model.source import DEMO
@@ -24,9 +24,17 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str, str]] = {
         "the quickstart's teacher",
         "pip install 'bertshrink[demo]'",
     ),
-    "openvino": (("openvino",), "OpenVINO", "pip install 'bertshrink[openvino]'"),
-    "executorch": (("executorch",), "ExecuTorch", "pip install 'bertshrink[executorch]'"),
+    "openvino": (("openvino",), "running ONNX files with OpenVINO", "pip install 'bertshrink[openvino]'"),
+    "executorch": (("executorch",), "ExecuTorch programs for phones", "pip install 'bertshrink[executorch]'"),
 }
+
+RUNS = {
+    "torch": "encoders",
+    "onnxruntime": ".onnx and .ort files",
+    "openvino": ".onnx files (`export --engine openvino`)",
+    "executorch": ".pte programs (`export --to executorch`)",
+}
+"""Engine -> what it runs."""
 
 
 def examine(as_json: bool) -> None:
@@ -54,6 +62,13 @@ def examine(as_json: bool) -> None:
         state = part["version"] or "installed" if part["installed"] else "missing"
         parts.add_row(part["name"], state, part["for"])
     console.print(parts)
+    console.print()
+    engines = Table(box=None, pad_edge=False)
+    for column in ("engine", "state", "runs"):
+        engines.add_column(column)
+    for engine, its_version in found["engines"].items():
+        engines.add_row(engine, its_version or "missing", RUNS[engine])
+    console.print(engines)
     missing = {part["install"]: part["for"] for part in found["parts"] if not part["installed"]}
     for install, what in missing.items():
         console.print(f"for {what}: {install}", highlight=False, markup=False, soft_wrap=True)
@@ -91,7 +106,7 @@ def _find() -> dict[str, Any]:
             for packages, what, install in EXTRAS.values()
             for package in packages
         ],
-        "engines": {name: is_installed(name) for name in ENGINES},
+        "engines": {name: version(name) for name in ENGINES},
     }
 
 

@@ -95,23 +95,30 @@ def _artifact(folder: Path) -> dict[str, Any]:
     from bertshrink.report.files import read_onnx
 
     artifact = Artifact.load(folder)
-    facts: FileFacts = read_onnx(artifact.file)
     card = artifact.card
+    facts: FileFacts | None = read_onnx(artifact.file) if card.format == "onnx" else None
     types: dict[str, int] = {}
-    for tensor in facts.tensors:
+    for tensor in facts.tensors if facts is not None else ():
         types[tensor.dtype] = types.get(tensor.dtype, 0) + tensor.num_bytes
     return {
         "kind": "artifact",
         "family": card.family,
         "task": card.task,
         "labels": list(card.labels),
-        "shape": {"precision": card.precision, "engine": card.engine, "longest input": card.max_length},
-        "num_bytes": facts.num_bytes,
+        "shape": {
+            "format": card.format,
+            "precision": card.precision,
+            "engine": card.engine,
+            "longest input": card.max_length,
+            **({"batch x length": f"{card.shape[0]}x{card.shape[1]} only"} if card.shape else {}),
+            **({"largest batch": card.max_batch} if card.max_batch else {}),
+        },
+        "num_bytes": facts.num_bytes if facts is not None else artifact.file.stat().st_size,
         "bytes_by_type": types,
-        "operators": dict(facts.operators),
+        "operators": dict(facts.operators) if facts is not None else {},
         "lineage": list(card.lineage),
         "could_shrink": []
-        if card.precision != "float32"
+        if card.precision != "float32" or facts is None
         else ["`quantize` to int8 takes about a quarter of the bytes"],
     }
 
@@ -141,7 +148,7 @@ def _print(name: str, found: dict[str, Any]) -> None:
             share = sizes["num_parameters"] / max(1, found["num_parameters"])
             count, size = units.format(sizes["num_parameters"], "count"), units.format(sizes["num_bytes"], "B")
             rows.add_row(part, count, f"{100 * share:.1f}%", size)
-    else:
+    elif found["bytes_by_type"]:
         rows.add_column("type")
         rows.add_column("bytes", justify="right")
         for kind, num_bytes in sorted(found["bytes_by_type"].items(), key=lambda item: -item[1]):

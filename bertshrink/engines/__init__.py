@@ -15,6 +15,7 @@ Every session takes and gives numpy arrays by name:
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -49,12 +50,25 @@ ENGINES: dict[str, tuple[str, str, str]] = {
     # name: (module here, package it needs, how to install it)
     "torch": ("torch_engine", "torch", "pip install 'bertshrink[ml]'"),
     "onnxruntime": ("onnxruntime_engine", "onnxruntime", "pip install 'bertshrink[ml]'"),
+    "openvino": ("openvino_engine", "openvino", "pip install 'bertshrink[openvino]'"),
+    "executorch": ("executorch_engine", "executorch.runtime", "pip install 'bertshrink[executorch]'"),
 }
 
 
 def is_installed(name: str) -> bool:
     """Whether the package of engine `name` can be imported here (it is not imported)."""
-    return importlib.util.find_spec(ENGINES[name][1]) is not None
+    try:
+        return importlib.util.find_spec(ENGINES[name][1]) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
+
+
+def version(name: str) -> str | None:
+    """The version of engine `name` as it was installed; None where it is not."""
+    try:
+        return importlib.metadata.version(ENGINES[name][1].partition(".")[0]) if is_installed(name) else None
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def engine(name: str) -> Engine:

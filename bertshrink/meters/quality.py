@@ -210,7 +210,8 @@ class MaskExam(Exam):
             raise RequestError(
                 f"`{model.source}` cuts the dev texts into other tokens than the first model does, so that there are "
                 "no masked tokens to compare them by",
-                hint="compare masked language models of one vocabulary, or leave out `data`",
+                hint="compare masked language models of one vocabulary, cut the texts to what each of them takes with "
+                "`max_length`, or leave out `data`",
             )
         session, pad_id = model.session(), model.tokenizer.pad_token_id or 0
         found: list[Floats] = [np.empty((0, 2)) for _ in self.rows]

@@ -46,6 +46,8 @@ class Launch:
         vocab_size: token ids lie below this.
         inputs: the names of the arrays that the model takes.
         max_length: the longest input in tokens.
+        shape: the one (batch, length) that it takes; None: any.
+        max_batch: the most rows that it takes at once; None: any number.
 
     """
 
@@ -56,6 +58,8 @@ class Launch:
     vocab_size: int
     inputs: tuple[str, ...]
     max_length: int
+    shape: tuple[int, int] | None = None
+    max_batch: int | None = None
 
 
 def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
@@ -63,7 +67,17 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
     if isinstance(model, Artifact):
         card = model.card
         path = folder.resolve() / card.file
-        return Launch(card.engine, path, card.options, card.precision, card.vocab_size, card.inputs, card.max_length)
+        return Launch(
+            engine=card.engine,
+            path=path,
+            options=card.options,
+            precision=card.precision,
+            vocab_size=card.vocab_size,
+            inputs=card.inputs,
+            max_length=card.max_length,
+            shape=card.shape,
+            max_batch=card.max_batch,
+        )
     task = TASKS[model.task]
     pooling = [model.pooling.mode, model.pooling.normalize] if model.pooling else None
     session = model.session().describe()
@@ -99,13 +113,13 @@ def measure(
         process while in it) and `memory_over_engine` (the steady peak less the peak of importing the engine) in B.
 
     Raises:
-        RequestError: a case is longer than a model's longest input; nothing has run then.
+        RequestError: a model does not take a case; nothing has run then.
         MeasurementError: a worker died, hung, or gave no result that can be believed.
         MissingPart: an engine is not installed.
 
     """
     target = target or Host()
-    check_lengths(launches, settings)
+    check_cases(launches, settings)
     threads = settings.threads or environment.num_cores
     at_start = crowding(environment.num_cores)
     found: dict[str, list[Result]] = {name: [] for name in launches}
@@ -118,7 +132,7 @@ def measure(
     base = Conditions(target=target.name, threads=threads)
     common = {"environment": environment.id, "evidence": target.evidence}
     return {
-        name: _measurements(found[name], base.model_copy(update=_how(launch)), at_start, common)
+        name: _measurements(found[name], base.model_copy(update=_how(launch, found[name])), at_start, common)
         for name, launch in launches.items()
     }
 
@@ -128,11 +142,11 @@ def in_turn(names: Sequence[str], number: int) -> list[str]:
     return list(names) if number % 2 == 0 else list(reversed(names))
 
 
-def check_lengths(launches: Mapping[str, Launch], settings: RunningSettings) -> None:
+def check_cases(launches: Mapping[str, Launch], settings: RunningSettings) -> None:
     """Refuse cases that a model cannot take.
 
     Raises:
-        RequestError: a length is above a model's longest input.
+        RequestError: one is longer than a model's longest input, has more rows than it takes, or another shape.
 
     """
     for name, launch in launches.items():
@@ -140,6 +154,17 @@ def check_lengths(launches: Mapping[str, Launch], settings: RunningSettings) -> 
             raise RequestError(
                 f"length {max(settings.length)} is more than `{name}` takes: {launch.max_length} tokens at most",
                 hint=f"leave it out, or ask for `length: [{launch.max_length}]`",
+            )
+        if launch.max_batch is not None and max(settings.batch) > launch.max_batch:
+            raise RequestError(
+                f"batch {max(settings.batch)} is more than `{name}` takes: {launch.max_batch} rows at most",
+                hint=f"leave it out, or ask for `batch: [{launch.max_batch}]`",
+            )
+        if launch.shape is not None and (settings.batch, settings.length) != tuple((size,) for size in launch.shape):
+            batch, length = launch.shape
+            raise RequestError(
+                f"`{name}` takes {batch}x{length} (batch x length) only",
+                hint=f"ask for `batch: [{batch}]` and `length: [{length}]`",
             )
 
 
@@ -161,8 +186,12 @@ def job_of(launch: Launch, settings: RunningSettings, threads: int) -> Job:
     )
 
 
-def _how(launch: Launch) -> dict[str, str]:
-    return {"engine": launch.engine, "precision": launch.precision}
+def _how(launch: Launch, results: Sequence[Result]) -> dict[str, str]:
+    """Engine and precision: the file's, unless the engine says that it multiplies in another one."""
+    precision, told = launch.precision, str(results[0].engine.get("precision", "float32"))
+    if told not in ("float32", precision):
+        precision = told if precision == "float32" else f"{precision} with {told}"
+    return {"engine": launch.engine, "precision": precision}
 
 
 def _measurements(

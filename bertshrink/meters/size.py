@@ -7,6 +7,8 @@ model that runs, tied ones once. An artifact's are read off its graph, whatever 
     matmul       matrices that are multiplied with
     other        the rest: norms, biases, scales, constants
 
+Files of other formats (.ort, .pte) have bytes only: their insides are their engine's own matter.
+
 Each is followed through the operations that only dress it (Transpose, Cast, DequantizeLinear). A scale or zero point of
 a quantized weight has bytes, but is no parameter; two parameters of 4 bits share a byte.
 """
@@ -59,7 +61,7 @@ _NO_WEIGHTS = ("BOOL", "STRING", "INT32", "INT64", "UINT32", "UINT64")
 
 @dataclass(frozen=True)
 class SizeResult:
-    """Measurements `size` (B), `parameters` and, of an encoder, `flops_per_token` (count); the parts of the file."""
+    """Measurements `size` (B), where known `parameters` and, of an encoder, `flops_per_token` (count); the parts."""
 
     measurements: list[Measurement]
     components: list[Component]
@@ -92,6 +94,8 @@ def _measure_encoder(encoder: Encoder, folder: Path) -> SizeResult:
 
 
 def _measure_artifact(artifact: Artifact, folder: Path) -> SizeResult:
+    if artifact.card.format != "onnx":
+        return SizeResult([Measurement.single("size", "B", (folder / artifact.card.file).stat().st_size, "lower")], [])
     facts = read_onnx(folder / artifact.card.file)
     components = onnx_components(facts)
     return SizeResult(_counts(facts, sum(part.num_parameters for part in components)), components)

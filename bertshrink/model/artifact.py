@@ -1,6 +1,6 @@
 """Artifact: a file that an engine runs, in a folder with its tokenizer and a card that says what it is.
 
-model.onnx        the graph with its weights
+model.onnx        the graph with its weights; or model.ort, model.pte
 artifact.json     format, engine, task, labels, pooling, precision, inputs, outputs, lineage (the card)
 tokenizer files   as `save_pretrained` writes them
 """
@@ -10,15 +10,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from bertshrink.engines import ENGINES
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import ARTIFACT_CARD, read_json
 from bertshrink.model.files import verify
+from bertshrink.model.fitted import FittedSession
 from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
@@ -29,15 +32,35 @@ if TYPE_CHECKING:
 CARD_SCHEMA = "bertshrink.artifact/1"
 
 
+@dataclass(frozen=True)
+class Form:
+    """What is known of an artifact before it is made, as far as others must fit it.
+
+    Attributes:
+        format: `onnx`, `ort`, `pte`.
+        engine: a name in `engines.ENGINES`.
+        shape: the one (batch, length) that it takes; None: any.
+        max_batch: the most rows that it takes at once; None: any number.
+        max_length: the longest input in tokens; None: the encoder's.
+
+    """
+
+    format: str = "onnx"
+    engine: str = "onnxruntime"
+    shape: tuple[int, int] | None = None
+    max_batch: int | None = None
+    max_length: int | None = None
+
+
 class Card(BaseModel):
     """What artifact.json says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_id: str = Field(CARD_SCHEMA)
-    format: str = Field(description="`onnx`")
-    engine: str = Field(description="a name in `engines.ENGINES`")
-    options: dict[str, Any] = Field(default_factory=dict, description="of the engine, as its `load` takes them")
+    format: str = Field(description="`onnx`, `ort`, `pte`")
+    engine: str = Field(description="what runs it: a name in `engines.ENGINES`")
+    options: dict[str, Any] = Field(default_factory=dict, description="the engine's options")
     file: str
     task: str
     family: str
@@ -47,9 +70,18 @@ class Card(BaseModel):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     max_length: int
+    shape: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="(batch, length) where the file takes this one only"
+    )
+    max_batch: PositiveInt | None = Field(None, description="the most rows at once; none: any number")
     vocab_size: int
     details: dict[str, Any] = Field(default_factory=dict, description="what the technique counted and checked")
     lineage: tuple[str, ...] = Field((), description="the stages it came through, first to last")
+
+    @property
+    def form(self) -> Form:
+        """What others must fit."""
+        return Form(self.format, self.engine, self.shape, self.max_batch, self.max_length)
 
 
 class Artifact:
@@ -104,7 +136,7 @@ class Artifact:
         """Open an artifact folder that bertshrink wrote.
 
         Raises:
-            RequestError: no card there.
+            RequestError: no card there, or one for an engine that is not known.
             ModelRefused: a damaged card, or bytes that are not those bertshrink wrote.
 
         """
@@ -121,6 +153,9 @@ class Artifact:
         except ValidationError as error:
             what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
             raise ModelRefused(what, where=str(path), hint=hint) from None
+        if card.engine not in ENGINES:
+            what = f"the artifact is for the engine `{card.engine}`, which this version does not know"
+            raise RequestError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
         if Path(card.file).name != card.file or not (folder / card.file).is_file():
             what = f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`"
             raise ModelRefused(what, where=str(path), hint=hint)
@@ -160,11 +195,23 @@ class Artifact:
         limit = min(max_length or self.max_length, self.max_length)
         return tokenize(self.tokenizer, texts, pairs, limit)
 
-    def session(self) -> Session:
-        """The file opened by its engine."""
+    def session(self, file: Path | None = None, options: Mapping[str, Any] | None = None) -> Session:
+        """A file opened by the artifact's engine; it takes any batch, also where the file takes one shape only.
+
+        Args:
+            file: another file of the same shape; None: its own.
+            options: the engine's; None: the artifact's own.
+
+        """
         from bertshrink.engines import engine
 
-        return engine(self.card.engine).load(str(self.file), options=self.card.options)
+        card = self.card
+        session = engine(card.engine).load(str(file or self.file), options=dict(card.options | dict(options or {})))
+        batch, length = card.shape or (card.max_batch, None)
+        if batch is None:
+            return session
+        pad_id = self.tokenizer.pad_token_id or 0
+        return FittedSession(session, batch, length, pad_id, per_token=TASKS[self.task].per_token)
 
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""

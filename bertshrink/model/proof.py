@@ -52,7 +52,7 @@ def folder_key(folder: Path, task: str) -> str:
 
 def _matters(path: Path) -> bool:
     """Whether a file at the top, or in a sentence-transformers module's folder, can change what the model answers."""
-    kinds = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort")
+    kinds = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte")
     return path.suffix in kinds and path.name not in (MANIFEST, STAGE_CARD, "report.json")
 
 

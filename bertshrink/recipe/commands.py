@@ -80,7 +80,7 @@ COMMANDS: dict[str, Command] = {
             prefixed=("share",),
         ),
         Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
-        Command("export", "Write an encoder as an ONNX file, proven equal to it.", ("export",)),
+        Command("export", "Write an encoder as a file that an engine runs, proven equal to it.", ("export",)),
         Command("quantize", "Write an encoder or an exported artifact with int8 weights.", ("export", "quantize")),
     )
 }
@@ -151,7 +151,7 @@ def _needed(asked: Sequence[type[Technique]], model: str) -> list[type[Technique
         is_artifact = (sources.peek(model) / ARTIFACT_CARD).is_file()
     except BertshrinkError:
         is_artifact = False  # the plan will say what is wrong with the model
-    while is_artifact and len(techniques) > 1 and techniques[0].takes == "encoder":
+    while is_artifact and len(techniques) > 1 and "artifact" in techniques[1].takes:
         del techniques[0]
     return techniques
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bertshrink.errors import BertshrinkError, Faults, RequestError
+from bertshrink.engines import ENGINES, is_installed
+from bertshrink.errors import BertshrinkError, Faults, MissingPart, RequestError
 from bertshrink.model import source as sources
-from bertshrink.model.artifact import Artifact, Card
+from bertshrink.model.artifact import Artifact, Card, Form
 from bertshrink.model.corpus import is_corpus
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, own_limit, read_facts, read_start
 from bertshrink.model.labels import match_classes
 from bertshrink.model.reading import check_source
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
+from bertshrink.recipe.grid import fit_grid
 from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.techniques import TECHNIQUES
@@ -32,12 +34,14 @@ class PlannedStage:
         technique: its settings.
         place: where the recipe asks for it.
         promise: what it buys, as far as it is known; may be empty.
+        form: what an artifact that comes out takes; None: an encoder comes out.
     """
 
     name: str
     technique: Technique
     place: str
     promise: str = ""
+    form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def prove(recipe: Recipe) -> Plan:
     card: Card | None = None
     if recipe.model is not None:
         kind, facts, card = _model(recipe, recipe.model, recipe.place("model"), faults)
-    elif not recipe.stages or recipe.stages[0].technique.takes is not None:
+    elif not recipe.stages or recipe.stages[0].technique.takes:
         hint = "add `model:`, a folder or a hub name; or let `pretrain` make one"
         raise RequestError("the recipe names no model to start from", where=recipe.place("stages"), hint=hint)
     if recipe.task not in ("auto", *TASKS):
@@ -93,9 +97,9 @@ def prove(recipe: Recipe) -> Plan:
     _data(recipe, faults)
     num_leading = _num_leading(recipe)
     notes: list[str] = []
-    if num_leading and facts is not None and recipe.stages[0].technique.takes == "encoder":
+    if num_leading and facts is not None and "encoder" in recipe.stages[0].technique.takes:
         facts = _learns(recipe, facts, faults, notes)
-    stages = _stages(recipe, kind, facts, faults)
+    stages = _stages(recipe, kind, facts, card, faults)
     if kind is None and not faults:
         facts = recipe.stages[0].technique.makes()
     about = facts or card
@@ -107,15 +111,20 @@ def prove(recipe: Recipe) -> Plan:
         faults.append(
             RequestError(text, where=recipe.place("task"), hint="leave `task` out: an artifact knows its own")
         )
-    limits = {recipe.model or "the model": about.max_length} if about is not None else {}
+    if card is not None:
+        _require(card.engine, recipe.place("model"), faults)
+    forms = {recipe.model or "the model": _form(about)} if about is not None else {}
+    forms |= {stage.name: stage.form for stage in stages if stage.form is not None}
     for i, name in enumerate(recipe.compare):
         _, other, other_card = _model(recipe, name, recipe.place("compare", i), faults)
         beside = other or other_card
+        if other_card is not None:
+            _require(other_card.engine, recipe.place("compare", i), faults)
         if beside is not None:
-            limits[name] = beside.max_length
+            forms[name] = _form(beside)
         if beside is not None and about is not None and recipe.data is not None and recipe.measure.quality:
             _comparable(name, beside, about, recipe.place("compare", i), faults)
-    recipe = _lengths(recipe, limits, faults)
+    recipe = fit_grid(recipe, forms, faults)
     if faults:
         raise _together(faults)
     if facts is not None and task == "embedding" and not facts.is_sentence_transformer:
@@ -208,10 +217,23 @@ def _model(
         return "encoder", None, None
 
 
+def _form(about: Facts | Card) -> Form:
+    """What a model that was given takes."""
+    return about.form if isinstance(about, Card) else Form(max_length=about.max_length)
+
+
+def _require(engine: str, where: str, faults: list[BertshrinkError]) -> None:
+    """See to it that an engine is there before anything is made for it."""
+    if engine in ENGINES and not is_installed(engine):
+        what = f"the engine `{engine}` is needed here and is not installed"
+        faults.append(MissingPart(what, where=where, hint=ENGINES[engine][2]))
+
+
 def _stages(
-    recipe: Recipe, kind: Kind | None, facts: Facts | None, faults: list[BertshrinkError]
+    recipe: Recipe, kind: Kind | None, facts: Facts | None, card: Card | None, faults: list[BertshrinkError]
 ) -> list[PlannedStage]:
     planned = []
+    form = card.form if card is not None else None
     for number, stage in enumerate(recipe.stages, start=1):
         technique, where, promise = stage.technique, recipe.place(*stage.path), ""
         if recipe.model is None and number > 1 and technique.makes_teacher:
@@ -231,8 +253,11 @@ def _stages(
                     hint="put it first; `distill` without `layers` trains a small model on",
                 )
             )
-        if technique.takes != kind:
+        fits = kind in technique.takes if technique.takes else kind is None
+        if not fits:
             faults.append(_misfit(technique, kind, where))
+        for engine in sorted(technique.extras()):
+            _require(engine, where, faults)
         needs = technique.needs()
         if recipe.data is None and needs & {"train", "dev"}:
             faults.append(
@@ -242,16 +267,19 @@ def _stages(
                     hint="add `data:` (or `--data`): a file, a folder, a hub name or `builtin:pydoc`",
                 )
             )
-        if technique.takes is None and kind is None:
-            facts = technique.makes()
-        elif facts is not None and technique.takes == "encoder" == kind:
-            try:
+        try:
+            if fits and kind is None:
+                facts = technique.makes()
+            elif fits and kind == "encoder" and facts is not None:
                 before, facts = facts, technique.fit(facts)
                 promise = technique.promise(before, facts)
-            except RequestError as error:
-                faults.append(_placed(error, recipe, stage.path, where))
+            if fits and technique.gives == "artifact":
+                form = technique.form(form if kind == "artifact" else None)
+        except RequestError as error:
+            faults.append(_placed(error, recipe, stage.path, where))
         kind = technique.gives
-        planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, where, promise))
+        made = form if kind == "artifact" else None
+        planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, where, promise, made))
     return planned
 
 
@@ -286,34 +314,17 @@ def _comparable(
             faults.append(error)
 
 
-def _lengths(recipe: Recipe, limits: dict[str, int], faults: list[BertshrinkError]) -> Recipe:
-    """The recipe with input lengths that every model takes: those asked for must fit, the default ones are cut."""
-    latency = recipe.measure.latency
-    if latency is False or not limits:
-        return recipe
-    name, limit = min(limits.items(), key=lambda entry: entry[1])
-    longest = max(latency.length)
-    if longest <= limit:
-        return recipe
-    if "length" in latency.model_fields_set:
-        text = f"length {longest} is more than `{name}` takes: {limit} tokens at most"
-        where = recipe.place("measure", "latency", "length")
-        faults.append(RequestError(text, where=where, hint=f"ask for lengths up to {limit}"))
-        return recipe
-    fitting = tuple(dict.fromkeys(min(length, limit) for length in latency.length))
-    return recipe.with_measure(latency=latency.model_copy(update={"length": fitting}))
-
-
 def _misfit(technique: Technique, kind: Kind | None, where: str) -> RequestError:
-    if technique.takes is None:
+    if not technique.takes:
         hint = "leave `model` out and put it first; `finetune --task mlm` trains a model on"
         return RequestError(f"`{technique.name}` starts from nothing, and a model is there", where=where, hint=hint)
     assert kind is not None
-    makers = [name for name, other in TECHNIQUES.items() if other.takes == kind and other.gives == technique.takes]
-    hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {technique.takes}"
+    wanted = technique.takes[0]
+    makers = [name for name, other in TECHNIQUES.items() if kind in other.takes and other.gives == wanted]
+    hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {wanted}"
     article = {"encoder": "an encoder", "artifact": "an artifact"}
     return RequestError(
-        f"`{technique.name}` takes {article[technique.takes]}, and gets {article[kind]} here", where=where, hint=hint
+        f"`{technique.name}` takes {article[wanted]}, and gets {article[kind]} here", where=where, hint=hint
     )
 
 

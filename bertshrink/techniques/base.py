@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from bertshrink.errors import RequestError
 from bertshrink.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.artifact import Artifact, Form
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.facts import Facts
     from bertshrink.model.texts import Texts
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     Model = Encoder | Artifact
 
 Kind = Literal["encoder", "artifact"]
-"""What a technique gives, and takes unless it starts from nothing."""
+"""What a technique takes and gives."""
 Need = Literal["teacher", "train", "dev"]
 
 
@@ -94,7 +95,8 @@ class Technique(BaseModel, ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str]
-    takes: ClassVar[Kind | None]
+    takes: ClassVar[tuple[Kind, ...]]
+    """The kinds of model that can go in; none: it starts from nothing."""
     gives: ClassVar[Kind]
     trains: ClassVar[bool] = False
     """Whether it trains, which several processes can do together."""
@@ -129,6 +131,32 @@ class Technique(BaseModel, ABC):
 
         """
         return facts
+
+    def form(self, before: Form | None) -> Form:
+        """Prove that the settings fit an artifact like this, before anything is made; for techniques that give one.
+
+        Args:
+            before: the artifact that goes in; None: an encoder does.
+
+        Returns:
+            what comes out.
+
+        Raises:
+            RequestError: it cannot be made of such a file; `where` left empty, as in `fit`.
+
+        """
+        from bertshrink.model.artifact import Form
+
+        if before is not None and before.format != "onnx":
+            raise RequestError(
+                f"`{self.name}` reads ONNX files, and gets an .{before.format} file here",
+                hint="let it work on the ONNX file, and make other files of its result",
+            )
+        return before or Form()
+
+    def extras(self) -> frozenset[str]:
+        """The engines, names in `engines.ENGINES`, that it needs beyond what the extra `ml` brings."""
+        return frozenset()
 
     def promise(self, before: Facts, after: Facts) -> str:
         """What the stage buys, as a sentence that is told before it runs; empty: nothing that could be known."""

@@ -28,7 +28,7 @@ SETTINGS = {
 }
 """The least work; random weights quantize worse than trained ones; full width, which every task allows."""
 
-FROM_NOTHING = [name for name, technique in TECHNIQUES.items() if technique.takes is None]
+FROM_NOTHING = [name for name, technique in TECHNIQUES.items() if not technique.takes]
 FROM_A_MODEL = [name for name in TECHNIQUES if name not in FROM_NOTHING]
 
 
@@ -67,7 +67,7 @@ def bench_of(task, folder, teacher=None, raw=False):
 
 def given_to(technique, family, task, exported, folder):
     """A model of the kind that the technique takes: what makes a teacher takes one of another task."""
-    if technique.takes == "artifact":
+    if "encoder" not in technique.takes:
         encoder = tiny_encoder(family, task)
         found = exported.get((family, task))
         return found or TECHNIQUES["export"]()(encoder, bench_of(task, folder / "export", encoder))

@@ -53,7 +53,7 @@ class Distill(TrainingSettings, Technique):
 
     name: ClassVar[str] = "distill"
     paper: ClassVar[str] = "arXiv:1910.01108"
-    takes: ClassVar[Kind | None] = "encoder"
+    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
     gives: ClassVar[Kind] = "encoder"
     trains: ClassVar[bool] = True
 

@@ -1,32 +1,56 @@
-"""Export an encoder to an ONNX file that a runtime opens without Python.
+"""Export an encoder to a file that an engine runs without Python.
 
-The graph carries everything up to the task's output (for sentence encoders pooling and normalisation, too), takes any
-batch and length, stores each weight once, and is compared with PyTorch before it counts as made. See `graph` and
-`parity`.
+    onnx         a graph for ONNX Runtime or OpenVINO (see `graph`)
+    ort          the same graph, optimised, in ONNX Runtime's own format for small mobile builds (see `ort_file`)
+    executorch   a .pte program for ExecuTorch with XNNPACK (see `pte_file`)
+
+The file carries everything up to the task's output (for sentence encoders pooling and normalisation, too), takes any
+batch and length unless `fixed` says otherwise, stores each weight once, and is compared with PyTorch before it counts
+as made (see `parity`).
+
+An ONNX artifact, a quantized one for instance, can be given one shape and be written as .ort, too. The settings that
+say how a graph is made from an encoder are then refused, as is any other setting that would do nothing.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from bertshrink.errors import RequestError
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:
-    from bertshrink.model.encoder import Encoder
+    from bertshrink.model.artifact import Form
+    from bertshrink.model.facts import Facts
     from bertshrink.techniques.base import Model
+
+MAX_BATCH = 8
+"""Rows that a .pte file without a fixed shape takes at once. Its memory is planned for them at the longest input: about
+230 MB at 8x512 for 6 layers of width 384."""
+
+_OF_EXECUTORCH = ("int8", "int8_cosine", "max_batch")
+_OF_ENCODERS = ("opset", "tolerance", "engine")
 
 
 class Export(Technique):
-    """Write the model as an ONNX file, and prove that it gives PyTorch's numbers."""
+    """Write the model as a file that an engine runs, and prove that it gives PyTorch's numbers."""
 
     name: ClassVar[str] = "export"
     paper: ClassVar[str] = "https://onnx.ai/onnx/intro/concepts.html"
-    takes: ClassVar[Kind] = "encoder"
+    takes: ClassVar[tuple[Kind, ...]] = ("encoder", "artifact")
     gives: ClassVar[Kind] = "artifact"
 
-    to: Literal["onnx"] = Field("onnx", description="file format of the result")
+    to: Literal["onnx", "ort", "executorch"] = Field("onnx", description="file format of the result")
+    engine: Literal["onnxruntime", "openvino"] = Field(
+        "onnxruntime", description="what an ONNX file is meant for, compared with PyTorch by, judged and timed with"
+    )
+    fixed: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d{0,5}x[1-9]\d{0,5}$",
+        description="the one shape that the file takes, as BATCHxLENGTH, for engines that need static shapes",
+    )
     opset: int = Field(
         20, ge=17, le=20, description="version of the ONNX operators: 20 has Gelu, 17 is for older runtimes"
     )
@@ -38,13 +62,108 @@ class Export(Technique):
     tolerance: float = Field(
         1e-4, gt=0, le=0.1, description="largest accepted difference from PyTorch, as a share of the largest output"
     )
+    int8: bool = Field(
+        False,
+        description="ExecuTorch: weights in 8 bits, one scale for each output, activations turned to 8 bits as it runs",
+    )
+    int8_cosine: float = Field(
+        0.99, ge=-1, le=1, description="ExecuTorch: least cosine between the outputs in float and in 8 bits"
+    )
+    max_batch: int = Field(
+        MAX_BATCH, ge=1, le=1024, description="ExecuTorch: rows at once that memory is planned for, without `fixed`"
+    )
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """`fixed` as (batch, length)."""
+        if self.fixed is None:
+            return None
+        batch, _, length = self.fixed.partition("x")
+        return int(batch), int(length)
 
     def label(self) -> str:
         """The stage in a few words."""
-        return "export to ONNX"
+        words = ["export to", {"onnx": "ONNX", "ort": "ORT", "executorch": "ExecuTorch"}[self.to]]
+        words += ["int8"] if self.int8 else []
+        words += ["for OpenVINO"] if self.engine == "openvino" else []
+        words += [f"at {self.fixed}"] if self.fixed else []
+        return " ".join(words)
+
+    def extras(self) -> frozenset[str]:
+        """The engine that runs the file, where it is no part of `ml`."""
+        return frozenset({self.runs_on} - {"onnxruntime"})
+
+    @property
+    def runs_on(self) -> str:
+        """A name in `engines.ENGINES`."""
+        return {"onnx": self.engine, "ort": "onnxruntime", "executorch": "executorch"}[self.to]
+
+    def fit(self, facts: Facts) -> Facts:
+        """Prove that the model takes texts of the fixed length."""
+        if self.shape is not None and self.shape[1] > facts.max_length:
+            raise RequestError(
+                f"`fixed: {self.fixed}` is longer than the model's longest input",
+                hint=f"it takes {facts.max_length} tokens at most: `fixed: {self.shape[0]}x{facts.max_length}`",
+            )
+        return facts
+
+    def form(self, before: Form | None) -> Form:
+        """The file that comes out; refuses settings that would do nothing."""
+        from bertshrink.model.artifact import Form
+
+        if self.to != "onnx" and "engine" in self.model_fields_set and self.engine != self.runs_on:
+            raise RequestError(f"`engine: {self.engine}` runs ONNX files, and `to` is {self.to}", hint="leave it out")
+        for name in _OF_EXECUTORCH:
+            if name in self.model_fields_set and self.to != "executorch":
+                raise RequestError(f"`{name}` is for ExecuTorch, and `to` is {self.to}", hint="leave it out")
+        if self.fixed is not None and "max_batch" in self.model_fields_set:
+            raise RequestError("`max_batch` is for files of any shape, and `fixed` names one", hint="leave one out")
+        if before is not None:
+            return self._form_of_artifact(super().form(before))
+        suffix, shape = {"executorch": "pte"}.get(self.to, self.to), self.shape
+        max_batch = self.max_batch if self.to == "executorch" and shape is None else None
+        return Form(suffix, self.runs_on, shape, max_batch, shape[1] if shape is not None else None)
+
+    def _form_of_artifact(self, before: Form) -> Form:
+        from dataclasses import replace
+
+        for name in _OF_ENCODERS:
+            if name in self.model_fields_set:
+                raise RequestError(
+                    f"`{name}` says how a graph is made from an encoder, and the model is an artifact",
+                    hint="leave it out, or start from the encoder",
+                )
+        if self.to == "executorch" or (self.to == "onnx" and self.fixed is None):
+            raise RequestError(
+                f"`to: {self.to}` is made from an encoder, and the model is an artifact",
+                hint="of an ONNX artifact `to: ort` can be made, and `fixed` gives it one shape",
+            )
+        if self.fixed is not None and before.shape not in (None, self.shape):
+            raise RequestError(f"`fixed: {self.fixed}` cannot be: the artifact has another fixed shape already")
+        if self.shape is not None and before.max_length is not None and self.shape[1] > before.max_length:
+            raise RequestError(
+                f"`fixed: {self.fixed}` is longer than the artifact's longest input",
+                hint=f"it takes {before.max_length} tokens at most",
+            )
+        shape = self.shape or before.shape
+        length = shape[1] if shape is not None else before.max_length
+        runs_on = before.engine if self.to == "onnx" else "onnxruntime"
+        return replace(before, format=self.to, engine=runs_on, shape=shape, max_length=length)
 
     def __call__(self, model: Model, bench: Workbench) -> Model:
-        """Export; see `graph.export`."""
-        from bertshrink.techniques.export.graph import export
+        """Export; see `graph.export`, `pte_file.export` and `ort_file.convert`."""
+        from bertshrink.model.artifact import Artifact
+        from bertshrink.techniques.export import fixed, graph, ort_file
 
-        return export(cast("Encoder", model), self, bench)
+        if isinstance(model, Artifact):
+            self.form(model.card.form)
+            if self.shape is not None and model.card.shape is None:
+                model = fixed.fix(model, self.shape, bench)
+            return ort_file.convert(model, bench) if self.to == "ort" else model
+        self.form(None)
+        if self.to == "executorch":
+            from bertshrink.techniques.export import pte_file
+
+            return pte_file.export(model, self, bench)
+        made = graph.export(model, self, bench)
+        return ort_file.convert(made, bench) if self.to == "ort" else made

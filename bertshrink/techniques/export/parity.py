@@ -1,12 +1,15 @@
 """Does the file give PyTorch's numbers? Compared on real sentences with real padding, at five shapes.
 
-Shapes (batch x length): 1x1, 1x7, 5x31, 8x128, 2x512, cut at the model's maximum; rows of a batch have different
-lengths. Outputs with a length axis are compared at tokens only: what stands at padding is nobody's answer. The rule
-is
+Shapes (batch x length): 1x1, 1x7, 5x31, 8x128, 2x512, cut at the model's maximum, or the one that the file takes; rows
+of a batch have different lengths. Outputs with a length axis are compared at tokens only: what stands at padding is
+nobody's answer. The rule is
 
     max |file - PyTorch|  <=  tolerance * max |PyTorch|  +  1e-6
 
 so that it means the same for logits of 0.01 and of 30; the last term is rounding where every output is near zero.
+
+The engine that the file is for does the running, in float32 also where it would choose bfloat16 by itself: the question
+is whether the file holds the model.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
+from bertshrink.model.artifact import Artifact, Form
 from bertshrink.model.batches import Row, pad
 from bertshrink.model.task import TASKS
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
 
 SHAPES = ((1, 1), (1, 7), (5, 31), (8, 128), (2, 512))
+ANY = Form()
+"""An ONNX file of any shape, run by ONNX Runtime."""
 
 _ROUNDING = 1e-6
 """A few units in the last place of float32 sums of a few hundred terms of size one."""
@@ -39,13 +45,14 @@ _TEXT = (
 )
 
 
-def check_parity(encoder: Encoder, path: Path, tolerance: float) -> dict[str, float]:
+def check_parity(encoder: Encoder, path: Path, tolerance: float, form: Form = ANY) -> dict[str, float]:
     """Compare a file with the encoder that it came from.
 
     Args:
         encoder: the original, float32.
-        path: the .onnx file.
+        path: the file.
         tolerance: see this file's opening.
+        form: the engine that runs it, and the shapes that it takes.
 
     Returns:
         shape, as `5x31` -> largest difference as a share of the largest output.
@@ -55,10 +62,11 @@ def check_parity(encoder: Encoder, path: Path, tolerance: float) -> dict[str, fl
 
     """
     task = TASKS[encoder.task]
-    file, torch_session = engine("onnxruntime").load(str(path)), encoder.session()
+    file = engine(form.engine).load(str(path), options={"precision": "float32"})
+    torch_session = encoder.session()
     worst: dict[str, float] = {}
-    for batch, length in SHAPES:
-        feeds = padded_text(encoder, batch, min(length, encoder.max_length))
+    for batch, length in shapes_of(form, encoder.max_length):
+        feeds = padded_text(encoder, batch, length)
         mask = feeds["attention_mask"].astype(bool)
         ours, theirs = (
             np.concatenate([at_tokens(found[name], mask, task.per_token).ravel() for name in task.outputs])
@@ -68,8 +76,8 @@ def check_parity(encoder: Encoder, path: Path, tolerance: float) -> dict[str, fl
         shape = f"{batch}x{mask.shape[1]}"
         if not difference <= tolerance * scale + _ROUNDING:
             raise CheckFailed(
-                f"the ONNX file differs from PyTorch by {difference:.2e} at {shape}, where outputs reach {scale:.2e} "
-                f"and the tolerance is {tolerance:.0e} of that",
+                f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {shape}, where "
+                f"outputs reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
                 where=str(path),
                 hint="a looser `tolerance` accepts it; more often the graph was traced wrong",
             )
@@ -77,7 +85,15 @@ def check_parity(encoder: Encoder, path: Path, tolerance: float) -> dict[str, fl
     return worst
 
 
-def padded_text(encoder: Encoder, batch: int, length: int) -> Arrays:
+def shapes_of(form: Form, max_length: int) -> list[tuple[int, int]]:
+    """The shapes (batch, length) at which a file is compared, each that it takes once."""
+    if form.shape is not None:
+        return [form.shape]
+    most = form.max_batch or max(batch for batch, _ in SHAPES)
+    return list(dict.fromkeys((min(batch, most), min(length, max_length)) for batch, length in SHAPES))
+
+
+def padded_text(encoder: Encoder | Artifact, batch: int, length: int) -> Arrays:
     """A right-padded batch of real text: the first row is `length` tokens, the last about a quarter of that."""
     rows: list[Row] = []
     sentences = _TEXT.split(". ")

@@ -33,7 +33,7 @@ class Factorize(Technique):
 
     name: ClassVar[str] = "factorize"
     paper: ClassVar[str] = "arXiv:1909.11942"
-    takes: ClassVar[Kind | None] = "encoder"
+    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
     gives: ClassVar[Kind] = "encoder"
 
     rank: int | None = Field(None, ge=1, description="width of the embedding tables; default: 128, as ALBERT's")

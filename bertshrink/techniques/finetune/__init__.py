@@ -55,7 +55,7 @@ class Finetune(TrainingSettings, Technique):
 
     name: ClassVar[str] = "finetune"
     paper: ClassVar[str] = "arXiv:1810.04805"
-    takes: ClassVar[Kind | None] = "encoder"
+    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
     gives: ClassVar[Kind] = "encoder"
     trains: ClassVar[bool] = True
     makes_teacher: ClassVar[bool] = True

@@ -41,7 +41,7 @@ class Pretrain(TrainingSettings, Technique):
 
     name: ClassVar[str] = "pretrain"
     paper: ClassVar[str] = "arXiv:1810.04805"
-    takes: ClassVar[Kind | None] = None
+    takes: ClassVar[tuple[Kind, ...]] = ()
     gives: ClassVar[Kind] = "encoder"
     trains: ClassVar[bool] = True
     makes_teacher: ClassVar[bool] = True

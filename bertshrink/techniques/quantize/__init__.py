@@ -44,7 +44,7 @@ class Quantize(Technique):
 
     name: ClassVar[str] = "quantize"
     paper: ClassVar[str] = "arXiv:1910.06188"
-    takes: ClassVar[Kind] = "artifact"
+    takes: ClassVar[tuple[Kind, ...]] = ("artifact",)
     gives: ClassVar[Kind] = "artifact"
 
     scheme: Scheme = Field("dynamic-int8", description="number format of the dense layers, and of the tables with them")

@@ -29,7 +29,7 @@ class Share(Technique):
 
     name: ClassVar[str] = "share"
     paper: ClassVar[str] = "arXiv:1909.11942"
-    takes: ClassVar[Kind | None] = "encoder"
+    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
     gives: ClassVar[Kind] = "encoder"
 
     groups: int = Field(1, ge=1, description="groups of layers that share their weights; 1: all of them, as ALBERT's")

@@ -1,0 +1,130 @@
+"""One shape for a graph: batch and length become numbers, and the sums about them are done now.
+
+For engines that plan everything ahead and take no other shape. Only shapes are touched: no weight is folded, moved or
+converted, so a quantized graph keeps its form.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from bertshrink.engines import engine
+from bertshrink.errors import CheckFailed
+from bertshrink.model.artifact import Artifact
+from bertshrink.model.onnx_graph import array, initializers, read_model, tensor, write_model
+from bertshrink.techniques.export.parity import padded_text
+
+if TYPE_CHECKING:
+    from bertshrink.techniques.base import Workbench
+
+_SUMS = frozenset(("Add", "Sub", "Mul", "Cast", "Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Range"))
+_MAX_ELEMENTS = 4096
+"""Of what is computed now: sizes and position ids; the longest input of any family has 4,096 positions at most."""
+
+_TOLERANCE = 1e-5
+
+
+def fix(artifact: Artifact, shape: tuple[int, int], bench: Workbench) -> Artifact:
+    """Give an ONNX artifact one shape, in a new folder below `bench.work`.
+
+    Args:
+        artifact: of any shape.
+        shape: (batch, length); the length at most the artifact's longest input.
+        bench: for its folder and notes.
+
+    Raises:
+        ModelRefused: the file is damaged.
+        CheckFailed: the new file gives other numbers.
+
+    """
+    folder = bench.work / "fixed"
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    folder.mkdir(parents=True)
+    path = folder / artifact.card.file
+    write_model(fix_shape(read_model(artifact.file), *shape), path)
+    feeds = padded_text(artifact, *shape)
+    runtime = engine(artifact.card.engine)
+    old, new = (runtime.load(str(file), options=artifact.card.options).run(feeds) for file in (artifact.file, path))
+    for name in artifact.card.outputs:
+        before, after = old[name].astype(np.float64), new[name].astype(np.float64)
+        if not np.abs(before - after).max() <= _TOLERANCE * max(1.0, float(np.abs(before).max())):
+            raise CheckFailed(f"with a fixed shape `{name}` has other numbers", where=str(path))
+    card = artifact.card.model_copy(
+        update={"shape": shape, "max_length": shape[1], "lineage": (*artifact.card.lineage, "export")}
+    )
+    bench.note(f"the file takes {shape[0]}x{shape[1]} (batch x length) and nothing else")
+    return Artifact.create(folder, card, artifact.tokenizer)
+
+
+def fix_shape(model: onnx.ModelProto, batch: int, length: int) -> onnx.ModelProto:
+    """The same graph for one shape.
+
+    Args:
+        model: its inputs are (batch, length), by whatever names; it is not changed.
+        batch: rows.
+        length: tokens of each row.
+
+    """
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    inputs = {value.name for value in found.graph.input} - set(initializers(found))
+    sizes = {}
+    for value in found.graph.input:
+        if value.name in inputs:
+            for dim, size in zip(value.type.tensor_type.shape.dim, (batch, length), strict=True):
+                sizes[dim.dim_param] = size
+    for value in (*found.graph.input, *found.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    del found.graph.value_info[:]
+    fold_sizes(found)
+    return found
+
+
+def known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Value -> its shape, of inputs and of all that can be told from them."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    found = {}
+    for value in (*graph.input, *graph.value_info):
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+            found[value.name] = [dim.dim_value for dim in dims]
+    return found
+
+
+def fold_sizes(model: onnx.ModelProto) -> None:
+    """Replace what is computed from shapes alone by stored numbers, in place."""
+    shapes = known_shapes(model)
+    known = {name: array(stored) for name, stored in initializers(model).items() if _is_small(stored)}
+    computed: dict[str, np.ndarray] = {}
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
+            value = np.array(shapes[node.input[0]], dtype=np.int64)
+        elif node.op_type in _SUMS and len(node.output) == 1 and all(name in known for name in node.input):
+            (value,) = ReferenceEvaluator(node).run(None, {name: known[name] for name in node.input})
+        else:
+            kept.append(node)
+            continue
+        value = np.asarray(value)
+        if value.dtype != np.int64 or value.size > _MAX_ELEMENTS:
+            kept.append(node)
+            continue
+        known[node.output[0]] = computed[node.output[0]] = value
+    read = {name for node in kept for name in node.input} | {value.name for value in model.graph.output}
+    stored = [entry for entry in model.graph.initializer if entry.name in read]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(stored)
+    model.graph.initializer.extend(tensor(value, name) for name, value in computed.items() if name in read)
+
+
+def _is_small(stored: onnx.TensorProto) -> bool:
+    return bool(stored.data_type == onnx.TensorProto.INT64) and math.prod(stored.dims) <= _MAX_ELEMENTS
