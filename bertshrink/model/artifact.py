@@ -178,7 +178,8 @@ class Artifact:
 
     def with_engine(self, name: str, options: Mapping[str, Any]) -> Artifact:
         """The same files, opened by another engine."""
-        found = Artifact(self.folder, self.card.model_copy(update={"engine": name, "options": dict(options)}))
+        card = self.card.model_copy(update={"engine": name, "options": dict(options)})
+        found = Artifact(self.folder, card, self.source)
         found._tokenizer = self._tokenizer
         return found
 

@@ -31,7 +31,11 @@ MAX_BATCH = 8
 230 MB at 8x512 for 6 layers of width 384."""
 
 _OF_EXECUTORCH = ("int8", "int8_cosine", "max_batch")
-_OF_ENCODERS = ("opset", "tolerance", "engine")
+_OF_ENCODERS = ("opset", "tolerance", "engine", "attention", "precision")
+_HALVES: dict[str, Literal["float16", "bfloat16"] | None] = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
+_TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
+"""Rounding a weight to 11 or 8 bits changes it by up to 2^-12 or 2^-9 of itself; outputs of 6 to 24 layers by some ten
+times as much."""
 
 
 class Export(Technique):
@@ -59,8 +63,16 @@ class Export(Technique):
         description="`fused`: each layer's attention as one operator, known to ONNX Runtime and OpenVINO; `standard`: "
         "in ONNX's own operators, for every runtime",
     )
-    tolerance: float = Field(
-        1e-4, gt=0, le=0.1, description="largest accepted difference from PyTorch, as a share of the largest output"
+    precision: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32",
+        description="how weights are stored; they are multiplied in float32, or in what the engine makes of them",
+    )
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        le=0.1,
+        description="largest accepted difference from PyTorch, as a share of the largest output; default: 0.0001 in "
+        "fp32, 0.01 in fp16, 0.05 in bf16",
     )
     int8: bool = Field(
         False,
@@ -81,10 +93,21 @@ class Export(Technique):
         batch, _, length = self.fixed.partition("x")
         return int(batch), int(length)
 
+    @property
+    def largest_difference(self) -> float:
+        """`tolerance`, or what the precision allows."""
+        return _TOLERANCES[self.precision] if self.tolerance is None else self.tolerance
+
+    @property
+    def half(self) -> Literal["float16", "bfloat16"] | None:
+        """The type that weights are stored in; None: float32."""
+        return _HALVES[self.precision]
+
     def label(self) -> str:
         """The stage in a few words."""
         words = ["export to", {"onnx": "ONNX", "ort": "ORT", "executorch": "ExecuTorch"}[self.to]]
         words += ["int8"] if self.int8 else []
+        words += [f"in {self.precision}"] if self.half else []
         words += ["for OpenVINO"] if self.engine == "openvino" else []
         words += [f"at {self.fixed}"] if self.fixed else []
         return " ".join(words)
@@ -116,6 +139,11 @@ class Export(Technique):
         for name in _OF_EXECUTORCH:
             if name in self.model_fields_set and self.to != "executorch":
                 raise RequestError(f"`{name}` is for ExecuTorch, and `to` is {self.to}", hint="leave it out")
+        if self.half is not None and self.to != "onnx":
+            raise RequestError(
+                f"`precision: {self.precision}` stores the weights of ONNX files, and `to` is {self.to}",
+                hint="leave it out: other formats compute the weights in float32 when they are written",
+            )
         if self.fixed is not None and "max_batch" in self.model_fields_set:
             raise RequestError("`max_batch` is for files of any shape, and `fixed` names one", hint="leave one out")
         if before is not None:

@@ -26,7 +26,7 @@ from bertshrink import units
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:
-    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.artifact import Artifact, Form
     from bertshrink.techniques.base import Model
 
 Scheme = Literal["dynamic-int8", "static-int8", "block-int8", "block-int4", "float16", "bfloat16"]
@@ -117,6 +117,17 @@ class Quantize(Technique):
     def largest_size(self) -> float | None:
         """`max_size` in bytes."""
         return None if self.max_size is None else units.parse(self.max_size)[0]
+
+    def extras(self) -> frozenset[str]:
+        """The engine that runs the result, where it is no part of `ml`."""
+        return frozenset({self.engine or "onnxruntime"} - {"onnxruntime"})
+
+    def form(self, before: Form | None) -> Form:
+        """The same file for the engine that is named."""
+        from dataclasses import replace
+
+        found = super().form(before)
+        return replace(found, engine=self.engine or found.engine)
 
     @property
     def depends_on_machine(self) -> bool:

@@ -68,7 +68,7 @@ class Trials:
 
     def __init__(self, artifact: Artifact, source: onnx.ModelProto, settings: Quantize, bench: Workbench) -> None:
         engine = settings.engine or artifact.card.engine
-        self.before = artifact.with_engine(engine, {})
+        self.before = artifact if engine == artifact.card.engine else artifact.with_engine(engine, {})
         self.source = source
         self.settings = settings
         self.bench = bench
