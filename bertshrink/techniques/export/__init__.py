@@ -65,7 +65,7 @@ class Export(Technique):
     )
     precision: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32",
-        description="how weights are stored; they are multiplied in float32, or in what the engine makes of them",
+        description="how weights are stored; they are multiplied in float32, or in what the engine prefers",
     )
     tolerance: float | None = Field(
         None,

@@ -104,9 +104,7 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
     if fusions := describe_fusions(operators(model), as_run):
         bench.note(f"ONNX Runtime joins nodes when it loads the file, and runs {fusions}")
     if settings.half is not None:
-        bench.note(
-            f"weights are stored in {settings.half} and multiplied in float32: half the bytes, not twice the speed"
-        )
+        bench.note(f"weights are stored in {settings.half} and multiplied in float32: half the bytes, the same speed")
     if form.engine != "onnxruntime":
         note_precision(form.engine, folder / FILE, bench)
     card = make_card(encoder, details, form, settings.half or "float32")

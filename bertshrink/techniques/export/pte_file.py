@@ -72,8 +72,8 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
             details |= {"agreement": check_agreement(encoder, made, bench, settings.int8_cosine)}
         else:
             details |= {
-                "tolerance": settings.tolerance,
-                "parity": check_parity(encoder, made.file, settings.tolerance, form),
+                "tolerance": settings.largest_difference,
+                "parity": check_parity(encoder, made.file, settings.largest_difference, form),
             }
         task.advance()
     bench.note(_note(details, form, settings))
