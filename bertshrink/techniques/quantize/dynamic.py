@@ -40,7 +40,7 @@ def lookup(draft: Draft, node: onnx.NodeProto) -> None:
     ids, output = node.input[1], node.output[0]
     rows = draft.node("Gather", [table, ids], f"{output}.row_bytes", axis=0)
     steps = draft.node("Cast", [rows], f"{output}.steps", to=onnx.TensorProto.FLOAT)
-    scales = draft.node("Gather", [scale, ids], f"{output}.scale", axis=0)
+    scales = draft.node("Gather", [scale, ids], f"{output}.row_scale", axis=0)
     draft.node("Mul", [steps, scales], output)
 
 
