@@ -147,7 +147,7 @@ def quantize(module: Any, encoder: Encoder, form: Form) -> Any:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     class DenseLayers(XNNPACKQuantizer):  # type: ignore[misc]  # of a package without types
-        """XNNPACK's quantizer, which by itself turns plain numbers into float tensors, in RoBERTa's position ids too."""
+        """XNNPACK's quantizer, which else turns plain numbers into float tensors, in RoBERTa's position ids too."""
 
         def transform_for_annotation(self, model: Any) -> Any:
             """Nothing: only sums and products would need it, and dynamic quantization leaves those alone."""
