@@ -146,8 +146,15 @@ def quantize(module: Any, encoder: Encoder, form: Form) -> Any:
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    class DenseLayers(XNNPACKQuantizer):  # type: ignore[misc]  # of a package without types
+        """XNNPACK's quantizer, which else turns plain numbers into float tensors, in RoBERTa's position ids too."""
+
+        def transform_for_annotation(self, model: Any) -> Any:
+            """Nothing: only sums and products would need it, and dynamic quantization leaves those alone."""
+            return model
+
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    prepared = prepare_pt2e(module, XNNPACKQuantizer().set_global(config))
+    prepared = prepare_pt2e(module, DenseLayers().set_global(config))
     feeds = padded_text(encoder, *shapes_of(form, encoder.max_length)[-1])
     prepared(*(torch.from_numpy(feeds[name]) for name in input_names(encoder)))  # observers of weights want one pass
     return convert_pt2e(prepared)
