@@ -158,7 +158,7 @@ def test_every_family_and_task(family, task, tmp_path):
     assert np.linalg.norm(ours - theirs) < 0.4 * np.linalg.norm(theirs)
 
 
-@pytest.mark.parametrize(("scheme", "precision"), zip(SCHEMES, PRECISIONS, strict=True))
+@pytest.mark.parametrize(("scheme", "precision"), [*zip(SCHEMES, PRECISIONS, strict=True)])
 def test_every_scheme(scheme, precision, plain, tmp_path):
     bench = Workbench(None, None, tmp_path)
     made = Quantize(scheme=scheme, min_cosine=0.3)(plain, bench)
