@@ -20,7 +20,7 @@ from bertshrink.model.onnx_graph import (
     write_model,
 )
 from bertshrink.techniques.quantize.agreement import check_agreement
-from bertshrink.techniques.quantize.assign import precision, uniform
+from bertshrink.techniques.quantize.assign import HALF, precision, uniform
 from bertshrink.techniques.quantize.prepare import prepare
 from bertshrink.techniques.quantize.rewrite import rewrite
 
@@ -81,6 +81,8 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     bench.note(f"{found.accounting.sentence()}; {size}; {agreement_words(agreement)}")
     for sentence in prepared.sentences:
         bench.note(sentence)
+    if any(kind in HALF for kind in types.values()):
+        bench.note("ONNX Runtime's CPU turns half weights into float32 when it loads them: float32's speed and memory")
     update = {
         "precision": precision(source, types),
         "lineage": (*artifact.card.lineage, "quantize"),
