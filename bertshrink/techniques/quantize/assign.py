@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from bertshrink.model.onnx_half import HalfType
 from bertshrink.model.onnx_weights import Weight, weights
 
 if TYPE_CHECKING:
     from bertshrink.techniques.quantize import Quantize
 
 TYPES = ("float32", "float16", "bfloat16", "int8-dynamic", "int8-static", "int8-block", "int4-block")
+
+HALF: tuple[HalfType, ...] = ("float16", "bfloat16")
 
 SCHEMES: dict[str, str] = {
     "dynamic-int8": "int8-dynamic",

@@ -12,7 +12,7 @@ from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
 from bertshrink.model.onnx_graph import table_gathers, weight_matmuls
 from bertshrink.model.onnx_start import read_start
 from bertshrink.techniques.quantize.agreement import require
-from bertshrink.techniques.quantize.assign import uniform
+from bertshrink.techniques.quantize.assign import HALF, uniform
 from bertshrink.techniques.quantize.mend import mend
 from bertshrink.techniques.quantize.pick import pick
 from bertshrink.techniques.quantize.trials import Made, Trials
@@ -48,6 +48,8 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     )
     if fusions := describe_fusions(made.artifact.card.details["operators"], as_run):
         bench.note(f"ONNX Runtime joins nodes when it loads the file, and runs {fusions}")
+    if as_run and any(kind in HALF for kind in made.types.values()):
+        bench.note("ONNX Runtime's CPU turns half weights into float32 when it loads them: float32's speed and memory")
     details |= {"accounting": accounting.details(), "agreement": made.agreement, "operators_as_run": as_run}
     card = made.artifact.card
     card = card.model_copy(update={"details": card.details | details})

@@ -23,7 +23,7 @@ from bertshrink.model.onnx_half import store_half
 from bertshrink.model.onnx_weights import Weight
 from bertshrink.techniques.quantize import block_graph, dynamic, static
 from bertshrink.techniques.quantize.accounting import Accounting, account, check_complete
-from bertshrink.techniques.quantize.assign import TYPES
+from bertshrink.techniques.quantize.assign import HALF, TYPES
 from bertshrink.techniques.quantize.draft import Draft, Options
 
 DENSE: dict[str, Callable[[Draft, WeightMatMul], None]] = {
@@ -76,8 +76,8 @@ def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: Options 
     for node in model.graph.node:
         writers.get(node.output[0], partial(draft.nodes.append, node))()
     found = draft.result()
-    found = store_half(found, "float16", {name for name, kind in types.items() if kind == "float16"})
-    found = store_half(found, "bfloat16", {name for name, kind in types.items() if kind == "bfloat16"})
+    for half in HALF:
+        found = store_half(found, half, {name for name, kind in types.items() if kind == half})
     accounting = account(found)
     check_complete(found, accounting, draft.weights, types)
     return Rewritten(found, accounting)
