@@ -1,4 +1,4 @@
-"""Weights stored in half: half the bytes, numbers within the stated tolerance, and refused where it would do nothing."""
+"""Weights stored in half: half the bytes, numbers within tolerance, and refused where it would do nothing."""
 
 import numpy as np
 import pytest

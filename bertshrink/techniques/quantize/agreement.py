@@ -1,11 +1,10 @@
-"""How far the quantized file agrees with the float one: the cosine of their outputs on real text.
+"""How far the quantized file agrees with the float one on real text: the cosine of their outputs, as `model.agreement`
+has it, and the labels that stay.
 
-Sentence vectors: the mean of the texts' cosines. Masked-language logits: the mean over every token of every text. Any
-other logits (classes, tags, scores, starts and ends of answers): one cosine over all texts together, because a pair of
-logits near zero, which the model itself is unsure of, turns around at the slightest change (SST-2 teacher, 872
-sentences: 0.998 together, 0.962 as a mean over the texts, while 98 % keep their class). What agreement is worth in
-accuracy, the report says, where there are labels; here, for tasks whose answer is one of several labels, the share of
-texts (or tokens, or places where an answer starts and ends) whose largest logit is the same as before.
+One cosine over all texts together where logits are compared: as a mean over the texts the SST-2 teacher has 0.962 on
+872 sentences, together 0.998, while 98 % keep their class. What agreement is worth in accuracy, the report says, where
+there are labels; here, for tasks whose answer is one of several labels, the share of texts (or tokens, or places where
+an answer starts and ends) whose largest logit is the same as before.
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bertshrink.errors import CheckFailed
+from bertshrink.model.agreement import agreement
 from bertshrink.model.texts import Split
 
 if TYPE_CHECKING:
+    from bertshrink.engines import Arrays
     from bertshrink.model.artifact import Artifact
     from bertshrink.techniques.base import Workbench
 
@@ -69,35 +70,32 @@ class Likeness:
 
     def agreement(self, after: Artifact) -> dict[str, float | int]:
         """`cosine` and, for tasks with labels, `same_label`, as this file's opening defines them, and `num_texts`."""
-        pairs = self._pairs(after)
-        if self.task in ("embedding", "mlm"):
-            found = float(np.mean([cosine(theirs, ours) for theirs, ours in pairs]))
-        else:
-            found = cosine(*(np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1)))
-        labels = same_label(self.task, pairs)
-        return {"cosine": found, "num_texts": len(self.rows)} | ({} if labels is None else {"same_label": labels})
+        found = after.predict(self.rows)
+        labels = same_label(self.task, self._pairs(found))
+        return {"cosine": agreement(self.task, self.answers, found), "num_texts": len(self.rows)} | (
+            {} if labels is None else {"same_label": labels}
+        )
 
     def distance(self, after: Artifact) -> float:
         """The squared difference of all outputs, as a share of the square of the float ones; 0 or more."""
-        pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in self._pairs(after)]
+        pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in self._pairs(after.predict(self.rows))]
         square = sum(float((theirs**2).sum()) for theirs, _ in pairs)
         return sum(float(((ours - theirs) ** 2).sum()) for theirs, ours in pairs) / max(square, 1e-30)
 
-    def _pairs(self, after: Artifact) -> list[tuple[NDArray[np.generic], NDArray[np.generic]]]:
-        found = after.predict(self.rows)
+    def _pairs(self, found: Sequence[Arrays]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         return [(old[name], new[name]) for old, new in zip(self.answers, found, strict=True) for name in old]
 
 
-def require(agreement: dict[str, float | int], min_cosine: float, where: str) -> None:
+def require(found: dict[str, float | int], min_cosine: float, where: str) -> None:
     """Refuse outputs that are too far from the float ones.
 
     Raises:
         CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
 
     """
-    if not agreement["cosine"] >= min_cosine:
+    if not found["cosine"] >= min_cosine:
         raise CheckFailed(
-            f"the quantized model's outputs have a cosine of {agreement['cosine']:.4f} to the float ones, less than "
+            f"the quantized model's outputs have a cosine of {found['cosine']:.4f} to the float ones, less than "
             f"{min_cosine}",
             where=where,
             hint="keep tables in float with `embeddings: float32`, take more bits, let `max_drop` find what must stay "
@@ -120,12 +118,3 @@ def same_label(task: str, pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) ->
     else:
         return None
     return float(np.concatenate(same).mean())
-
-
-def cosine(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
-    """Mean cosine along the last axis of two arrays of one shape; of two zero vectors it is 1."""
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    product = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
-    equal = np.all(x == y, axis=-1)
-    found = np.where(equal, 1.0, (x * y).sum(axis=-1) / np.where(product == 0, 1.0, product))
-    return float(found.mean())
