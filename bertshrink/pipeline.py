@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,7 @@ import bertshrink
 from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.meters.judge import Judge
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.meters.timer import Timer
 from bertshrink.model import source as sources
 from bertshrink.model.encoder import quiet_libraries
 from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts, read_start
@@ -41,7 +40,6 @@ from bertshrink.techniques.base import Technique, Workbench
 from bertshrink.training import processes
 
 if TYPE_CHECKING:
-    from bertshrink.model.artifact import Artifact
     from bertshrink.model.texts import Texts
     from bertshrink.techniques.base import Model
 
@@ -229,7 +227,7 @@ class _Run:
             settings = technique.model_dump(mode="json")
             rest = [self._data_key(), self.plan.task, self.recipe.measure.quality, bertshrink.__version__]
             if technique.depends_on_machine:
-                rest += [environment().id, self._timing().model_dump(mode="json")]
+                rest += [environment().id, self.recipe.measure.model_dump(mode="json")["latency"]]
             keys.append(fingerprint(keys[-1], teacher, technique.name, settings, *rest))
         return keys
 
@@ -313,7 +311,7 @@ class _Run:
             texts=texts,
             task=self.plan.task,
             choose=self.judge.chooser(texts, self.reference.load() if self.reference is not None else None),
-            measure=self._measure,
+            measure=Timer(self.recipe.measure.latency or None, self.progress),
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=work,
             cache=self.store.folder.parent / ".cache",
@@ -321,17 +319,6 @@ class _Run:
             max_length=self.max_length,
             progress=self.progress,
         )
-
-    def _timing(self) -> RunningSettings:
-        """How models are timed, also where a stage asks although the report shall not."""
-        return self.recipe.measure.latency or RunningSettings()
-
-    def _measure(self, artifacts: Mapping[str, Artifact]) -> dict[str, list[Measurement]]:
-        """Time and memory of artifacts that lie in folders of their own, side by side."""
-        from bertshrink.meters.running import launch_of, measure
-
-        launches = {name: launch_of(artifact, artifact.folder) for name, artifact in artifacts.items()}
-        return measure(launches, self._timing(), self.progress, environment())
 
     def _reference_model(self) -> Model:
         """The model that all others are compared with."""

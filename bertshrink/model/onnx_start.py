@@ -44,7 +44,7 @@ def read_start(path: Path, max_length: int, where: str | None = None) -> onnx.Mo
     """
     where = where or str(path)
     model = read_model(path)
-    _refuse_quantized(model, where)
+    refuse_quantized(model, where)
     branch = next((node for node in model.graph.node if any(a.HasField("g") for a in node.attribute)), None)
     if branch is not None or model.functions:
         what = f"the graph branches (`{branch.op_type}`)" if branch is not None else "the graph calls functions"
@@ -68,8 +68,13 @@ def read_start(path: Path, max_length: int, where: str | None = None) -> onnx.Mo
     return model
 
 
-def _refuse_quantized(model: onnx.ModelProto, where: str) -> None:
-    """Refuse what is quantized already, wholly or in part: an operator of integers, or a table of them."""
+def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
+    """Refuse what is quantized already, wholly or in part.
+
+    Raises:
+        ModelRefused: naming an operator of integers, or the lookup of a table of them.
+
+    """
     integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type in _INTEGERS}
     for node in model.graph.node:
         if node.op_type in QUANTIZED_OPS or (node.op_type == "Gather" and node.input[0] in integers):

@@ -1,0 +1,36 @@
+"""What a stage that chooses by the clock is given: time and memory of artifacts, side by side, as `running` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bertshrink.meters.environment import environment
+from bertshrink.meters.settings import RunningSettings
+from bertshrink.progress import Progress
+
+if TYPE_CHECKING:
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.report.measurement import Measurement
+
+
+@dataclass(frozen=True)
+class Timer:
+    """Times artifacts that lie in folders of their own.
+
+    Attributes:
+        settings: shapes and rounds, those of the report; None (the report shows no times): the defaults.
+        progress: where long work says that it is alive.
+
+    """
+
+    settings: RunningSettings | None
+    progress: Progress
+
+    def __call__(self, artifacts: Mapping[str, Artifact]) -> dict[str, list[Measurement]]:
+        """The measurements of each artifact, by its name; see `running.measure` for what is raised."""
+        from bertshrink.meters.running import launch_of, measure
+
+        launches = {name: launch_of(artifact, artifact.folder) for name, artifact in artifacts.items()}
+        return measure(launches, self.settings or RunningSettings(), self.progress, environment())
