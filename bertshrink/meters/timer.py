@@ -1,4 +1,4 @@
-"""What a stage that chooses by the clock is given: time and memory of artifacts, side by side, as `running` has them."""
+"""What a stage that chooses by the clock is given: time and memory of artifacts, side by side (see `running`)."""
 
 from __future__ import annotations
 
