@@ -10,7 +10,7 @@ import torch
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
-PARTS = {"distill_profile", "textbrewer_loop"}
+PARTS = {"distill_profile", "nncf_int8", "textbrewer_loop"}
 """Scripts that others call."""
 
 
