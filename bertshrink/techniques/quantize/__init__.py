@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
@@ -46,15 +46,18 @@ class Quantize(Technique):
     takes: ClassVar[Kind] = "artifact"
     gives: ClassVar[Kind] = "artifact"
 
-    scheme: Scheme = Field("dynamic-int8", description="number format of the dense layers, and of the tables with them")
+    scheme: Scheme = Field(
+        "dynamic-int8",
+        description="number format: dynamic-int8, static-int8, block-int8, block-int4, float16 or bfloat16",
+    )
     embeddings: Literal["auto", "int8", "int4", "float32"] = Field(
-        "auto", description="number format of embedding tables where it shall be another; auto: the scheme's own"
+        "auto", description="number format of embedding tables: int8, int4, float32; auto: the scheme's own"
     )
     per_channel: bool = Field(
         True, description="int8: one scale for each output of a dense layer instead of one for all"
     )
-    block_size: Literal[16, 32, 64, 128] = Field(
-        32, description="block schemes: how many neighbours in a row share a scale"
+    block_size: int = Field(
+        32, ge=16, le=256, description="block schemes: how many neighbours in a row share a scale, a power of two"
     )
     rounding: Literal["auto", "gptq", "nearest"] = Field(
         "auto",
@@ -62,7 +65,8 @@ class Quantize(Technique):
         "are texts; nearest: to the nearest step",
     )
     calibration: Literal["min-max", "entropy", "percentile"] = Field(
-        "percentile", description="static-int8: how the range of an activation is chosen from its values"
+        "percentile",
+        description="static-int8: how the range of an activation is found: min-max, entropy, percentile (99.99 %)",
     )
     num_calibration: int = Field(128, gt=0, description="how many training texts are calibrated with")
     smooth: float | None = Field(
@@ -71,6 +75,13 @@ class Quantize(Technique):
     min_cosine: float = Field(
         0.98, ge=-1, le=1, description="least cosine between the outputs before and after, on real text"
     )
+
+    @field_validator("block_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"{value} is no power of two, which ONNX Runtime's operators ask for")
+        return value
 
     def label(self) -> str:
         """The stage in a few words."""
