@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from onnx import TensorProto
+from pydantic import ValidationError
 
 from bertshrink.errors import RequestError
-from bertshrink.model.onnx_graph import array, initializers
+from bertshrink.model.onnx_graph import array, initializers, read_model
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
@@ -80,6 +81,13 @@ def test_block_sizes(width, asked, expected):
     assert block_size_for(width, asked) == expected
 
 
+def test_block_sizes_that_are_refused():
+    with pytest.raises(ValidationError, match="48 is no power of two"):
+        Quantize(block_size=48)
+    with pytest.raises(ValidationError, match="greater than or equal to 16"):
+        Quantize(block_size=8)
+
+
 def test_a_tied_table_that_blocks_do_not_divide_is_refused():
     _, _, table = made(40)
     bias = np.zeros(20, dtype=np.float32)
@@ -129,8 +137,6 @@ def test_without_texts_nothing_is_rounded_against_them(bench_and_artifact, tmp_p
 
 def test_the_rounded_weight_is_the_one_stored(bench_and_artifact, tmp_path):
     _, artifact = bench_and_artifact
-    from bertshrink.model.onnx_graph import read_model
-
     source = read_model(artifact.file)
     name = "encoder.layer.0.output.dense.weight.T"
     rounded = round_nearest(array(initializers(source)[name]).T + 0.5, 4, 16)

@@ -64,7 +64,7 @@ class Card(BaseModel):
     file: str
     task: str
     family: str
-    precision: str = Field(description="`float32`, `int8`")
+    precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
     labels: tuple[str, ...] = ()
     pooling: tuple[str, bool] | None = Field(None, description="inside the graph: mode and whether it normalises")
     inputs: tuple[str, ...]

@@ -171,8 +171,8 @@ def bytes_by_type(model: onnx.ModelProto) -> dict[str, int]:
 
 def stored_bytes(stored: onnx.TensorProto) -> int:
     """Bytes of a stored tensor's numbers."""
-    kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
-    return int(math.prod(stored.dims)) * int(kind.itemsize)
+    number: int = math.prod(stored.dims)
+    return number * int(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type).itemsize)
 
 
 def operators(model: onnx.ModelProto) -> dict[str, int]:

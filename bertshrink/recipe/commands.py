@@ -81,7 +81,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
         Command("export", "Write an encoder as a file that an engine runs, proven equal to it.", ("export",)),
-        Command("quantize", "Write an encoder or an exported artifact with int8 weights.", ("export", "quantize")),
+        Command("quantize", "Write an encoder or an exported artifact in fewer bits.", ("export", "quantize")),
     )
 }
 

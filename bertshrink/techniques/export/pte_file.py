@@ -31,6 +31,7 @@ from bertshrink.errors import CheckFailed
 from bertshrink.model.agreement import agreement
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.files import output_errors
+from bertshrink.model.onnx_weights import MIN_TABLE_ROWS
 from bertshrink.model.texts import Split
 from bertshrink.techniques.export.graph import Wrapper, eager_attention, input_names, make_card
 from bertshrink.techniques.export.parity import check_parity, padded_text, shapes_of
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 FILE = "model.pte"
 NUM_TEXTS = 64
-MIN_TABLE_ROWS = 16
-"""Smaller tables (token types: 2 rows) stay in float32: nothing to save."""
 
 
 def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:

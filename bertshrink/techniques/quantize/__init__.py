@@ -47,15 +47,18 @@ class Quantize(Technique):
     takes: ClassVar[tuple[Kind, ...]] = ("artifact",)
     gives: ClassVar[Kind] = "artifact"
 
-    scheme: Scheme = Field("dynamic-int8", description="number format of the dense layers, and of the tables with them")
+    scheme: Scheme = Field(
+        "dynamic-int8",
+        description="number format: dynamic-int8, static-int8, block-int8, block-int4, float16 or bfloat16",
+    )
     embeddings: Literal["auto", "int8", "int4", "float32"] = Field(
-        "auto", description="number format of embedding tables where it shall be another; auto: the scheme's own"
+        "auto", description="number format of embedding tables: int8, int4, float32; auto: the scheme's own"
     )
     per_channel: bool = Field(
         True, description="int8: one scale for each output of a dense layer instead of one for all"
     )
-    block_size: Literal[16, 32, 64, 128] = Field(
-        32, description="block schemes: how many neighbours in a row share a scale"
+    block_size: int = Field(
+        32, ge=16, le=256, description="block schemes: how many neighbours in a row share a scale, a power of two"
     )
     rounding: Literal["auto", "gptq", "nearest"] = Field(
         "auto",
@@ -63,7 +66,8 @@ class Quantize(Technique):
         "are texts; nearest: to the nearest step",
     )
     calibration: Literal["min-max", "entropy", "percentile"] = Field(
-        "percentile", description="static-int8: how the range of an activation is chosen from its values"
+        "percentile",
+        description="static-int8: how the range of an activation is found: min-max, entropy, percentile (99.99 %)",
     )
     num_calibration: int = Field(128, gt=0, description="how many training texts are calibrated with")
     smooth: float | None = Field(
@@ -133,6 +137,13 @@ class Quantize(Technique):
     def depends_on_machine(self) -> bool:
         """What is fastest here need not be elsewhere."""
         return self.auto
+
+    @field_validator("block_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"{value} is no power of two, which ONNX Runtime's operators ask for")
+        return value
 
     def label(self) -> str:
         """The stage in a few words."""

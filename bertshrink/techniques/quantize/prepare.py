@@ -76,9 +76,9 @@ def prepare(
     dense = {name: weight for name, weight in weights(source).items() if weight.matmuls}
     static = [name for name in dense if types.get(name) == "int8-static"]
     rounded = {name: types[name] for name in dense if _is_rounded(dense[name], types.get(name, "float32"), settings)}
-    texts = calibration(artifact, bench, settings.num_calibration)
-    if not static and not (rounded and texts.is_real):
+    if not static and not (rounded and bench.texts is not None):
         return found
+    texts = calibration(artifact, bench, settings.num_calibration)
     found.facts = {"num_texts": len(texts.rows), "num_tokens": texts.num_tokens, "num_gptq": 0}
     found.sentences.append(f"calibrated with {texts.words}")
     if static and settings.smooth is not None:
