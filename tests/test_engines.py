@@ -83,6 +83,23 @@ def test_an_engine_that_is_not_installed_is_known_to_be_missing(monkeypatch):
     assert engines.version("onnxruntime")
 
 
+def test_onnx_runtime_leaves_no_files(tmp_path):
+    artifact = export(tiny_encoder(), tmp_path / "work")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = "import sys; from bertshrink.engines import engine; engine('onnxruntime').load(sys.argv[1]); print('done')"
+    env = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(artifact.file)],
+        env=env | {"HOME": str(home), "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(home / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "done\n", done.stderr
+    assert list(home.iterdir()) == [], "its telemetry is off"
+
+
 # OpenVINO -------------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,11 @@ def operators_as_run(path: Path) -> dict[str, int]:
     """
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        engine("onnxruntime").load(str(path), options={"optimized_path": str(optimized)})
+        apart = {
+            "session.optimized_model_external_initializers_file_name": "weights",
+            "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        }  # what is looked at are the nodes
+        engine("onnxruntime").load(str(path), options={"optimized_path": str(optimized), "config": apart})
         return operators(onnx.load_model(str(optimized), load_external_data=False))
 
 

@@ -25,6 +25,7 @@ import onnx
 
 from bertshrink.model.onnx_folding import computed, evaluate
 from bertshrink.model.onnx_graph import RANDOM_OPS, array, initializers, tensor
+from bertshrink.model.onnx_weights import assembled
 
 _Identity = tuple[int, tuple[int, ...], bytes]
 
@@ -65,7 +66,8 @@ class _Sweep:
         if first != name:
             self.alias[name] = first
         else:
-            self.stored[name] = tensor(array(stored), name)
+            in_form = stored.HasField("raw_data") and stored.name == name and not stored.HasField("doc_string")
+            self.stored[name] = stored if in_form else tensor(array(stored), name)  # a copy of a large one costs
 
     def take(self, original: onnx.NodeProto) -> None:
         """Bring one node into the new graph."""
@@ -117,28 +119,12 @@ class _Sweep:
 
     def result(self) -> onnx.ModelProto:
         """The new model, without what nothing reads."""
-        needed, kept = set(self.outputs), []
-        for node in reversed(self.nodes):
-            if any(name in needed for name in node.output):
-                needed.update(node.input)
-                kept.append(node)
-        old = self.model.graph
-        graph = onnx.GraphProto(
-            name=old.name,
-            node=reversed(kept),
-            initializer=[stored for name, stored in self.stored.items() if name in needed],
-            input=[value for value in old.input if value.name not in self.stored and value.name not in self.alias],
-            output=old.output,
-        )
-        return onnx.ModelProto(
-            ir_version=self.model.ir_version,
-            producer_name=self.model.producer_name,
-            producer_version=self.model.producer_version,
-            opset_import=self.model.opset_import,
-            metadata_props=self.model.metadata_props,
-            functions=self.model.functions,
-            graph=graph,
-        )
+        found = assembled(self.model, self.nodes, self.stored)
+        given = [v for v in found.graph.input if v.name not in self.stored and v.name not in self.alias]
+        found.graph.ClearField("value_info")
+        del found.graph.input[:]
+        found.graph.input.extend(given)
+        return found
 
 
 def _identity(stored: onnx.TensorProto) -> _Identity:

@@ -75,19 +75,20 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Check a model and write it; equal models give equal bytes.
+    """Write a model and check it; equal models give equal bytes, and an invalid one leaves no file.
 
     Raises:
         CheckFailed: it is not valid ONNX.
         OutputError: the disk is full or the place is not writable.
 
     """
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise CheckFailed(f"the graph is not valid ONNX: {str(error).splitlines()[0]}", where=path.name) from error
     with output_errors(path):
         path.write_bytes(model.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(str(path))  # the file, not the model in memory: that would be serialised once more
+    except onnx.checker.ValidationError as error:
+        path.unlink()
+        raise CheckFailed(f"the graph is not valid ONNX: {str(error).splitlines()[0]}", where=path.name) from error
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

@@ -10,6 +10,7 @@ A canonical graph is asked for (`onnx_canonical`): there every weight has one na
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -65,16 +66,39 @@ def weights(model: onnx.ModelProto) -> dict[str, Weight]:
 
 def without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model without nodes and stored tensors that no output depends on."""
+    return assembled(model, model.graph.node, initializers(model))
+
+
+def assembled(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], stored: Mapping[str, onnx.TensorProto]
+) -> onnx.ModelProto:
+    """A model of these nodes and tensors, as far as an output depends on them; what is left out is never copied.
+
+    Args:
+        model: for inputs, outputs and everything besides.
+        nodes: in the order in which they run.
+        stored: tensors by name.
+
+    """
     needed, kept = {value.name for value in model.graph.output}, []
-    for node in reversed(model.graph.node):
+    for node in reversed(nodes):
         if any(name in needed for name in node.output):
             needed.update(node.input)
             kept.append(node)
-    stored = [tensor for tensor in model.graph.initializer if tensor.name in needed]
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    found.graph.ClearField("node")
-    found.graph.ClearField("initializer")
-    found.graph.node.extend(reversed(kept))
-    found.graph.initializer.extend(stored)
-    return found
+    graph = onnx.GraphProto(
+        name=model.graph.name,
+        node=reversed(kept),
+        initializer=[tensor for name, tensor in stored.items() if name in needed],
+        input=model.graph.input,
+        output=model.graph.output,
+        value_info=model.graph.value_info,
+    )
+    return onnx.ModelProto(
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        opset_import=model.opset_import,
+        metadata_props=model.metadata_props,
+        functions=model.functions,
+        graph=graph,
+    )

@@ -35,7 +35,7 @@ from bertshrink.model.artifact import Artifact, Card, Form
 from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_child import MAX_FILE_BYTES
-from bertshrink.model.onnx_graph import operators, set_metadata, weight_matmuls, write_model
+from bertshrink.model.onnx_graph import operators, set_metadata, tensor, weight_matmuls, write_model
 from bertshrink.model.onnx_half import store_half
 from bertshrink.model.task import TASKS
 from bertshrink.techniques.export.attention import fuse_attention
@@ -83,6 +83,8 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         folder.mkdir(parents=True)
         write_model(model, folder / FILE)
         task.advance()
+        counts = operators(model)
+        del model  # the engines need the memory
         form = replace(settings.form(None), format="onnx")
         worst = check_parity(encoder, folder / FILE, settings.largest_difference, form)
         as_run = operators_as_run(folder / FILE) if form.engine == "onnxruntime" else {}
@@ -93,7 +95,7 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         "tolerance": settings.largest_difference,
         "parity": worst,
         "num_weight_matmuls": num_matmuls,
-        "operators": operators(model),
+        "operators": counts,
         "operators_as_run": as_run,
     }
     bench.note(
@@ -101,7 +103,7 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         f"difference is {max(worst.values()):.1e} of the largest output; "
         f"{num_matmuls} dense layers, each distinct weight stored once"
     )
-    if fusions := describe_fusions(operators(model), as_run):
+    if fusions := describe_fusions(counts, as_run):
         bench.note(f"ONNX Runtime joins nodes when it loads the file, and runs {fusions}")
     if settings.half is not None:
         bench.note(f"weights are stored in {settings.half} and multiplied in float32: half the bytes, the same speed")
@@ -192,12 +194,12 @@ def trace(encoder: Encoder, opset: int) -> onnx.ModelProto:
     arrays = (ids, mask, torch.zeros_like(ids))[: len(inputs)]
     axes = {name: {0: "batch", 1: "length"} for name in inputs}
     axes |= {name: {0: "batch", 1: "length"} if task.per_token else {0: "batch"} for name in task.outputs}
-    file = io.BytesIO()
+    file, wrapper = io.BytesIO(), Wrapper(encoder).eval()
     with eager_attention(encoder.model), torch.no_grad(), warnings.catch_warnings():
         for category, message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", category=category, message=message)
         torch.onnx.export(
-            Wrapper(encoder).eval(),
+            wrapper,
             arrays,
             cast(Any, file),  # the stub knows paths only; this exporter writes to a buffer, too
             dynamo=False,
@@ -206,8 +208,27 @@ def trace(encoder: Encoder, opset: int) -> onnx.ModelProto:
             output_names=list(task.outputs),
             dynamic_axes=axes,
             do_constant_folding=False,
+            export_params=False,
         )
-    return shorten_names(onnx.load_model_from_string(file.getvalue()))
+    model = onnx.load_model_from_string(file.getvalue())
+    store_weights(model, wrapper)
+    return shorten_names(model)
+
+
+def store_weights(model: onnx.ModelProto, wrapper: Wrapper) -> None:
+    """Store the weights in a graph that was traced without them, where they are inputs by name.
+
+    The tracer would copy them four times over on the way.
+    """
+    weights = dict(wrapper.named_parameters(remove_duplicate=False)) | dict(
+        wrapper.named_buffers(remove_duplicate=False)
+    )
+    given = [value for value in model.graph.input if value.name not in weights]
+    for value in model.graph.input:
+        if value.name in weights:
+            model.graph.initializer.append(tensor(weights[value.name].detach().cpu().numpy(), value.name))
+    del model.graph.input[:]
+    model.graph.input.extend(given)
 
 
 @contextmanager
@@ -228,8 +249,8 @@ def shorten_names(model: onnx.ModelProto) -> onnx.ModelProto:
         # The wrapper's own nodes keep their slash: `/Split` beside the model's `Split` must stay another name.
         return name.removeprefix("/model/").removeprefix("model.")
 
-    for tensor in model.graph.initializer:
-        tensor.name = short(tensor.name)
+    for stored in model.graph.initializer:
+        stored.name = short(stored.name)
     for node in model.graph.node:
         node.name = short(node.name)
         node.input[:] = [short(name) for name in node.input]

@@ -11,6 +11,8 @@ neither stays. The parity check, at other shapes, is the proof.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,6 +20,8 @@ import onnxruntime
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import array, initializers, tensor
 
+_MAX_STORED = 4096
+"""Elements; larger tensors are weights, and no shape is read from them."""
 _PROBES = ((2, 3), (3, 5), (5, 4))
 """(batch, length): all different, and different from each other in both."""
 
@@ -56,10 +60,25 @@ def constant_target(seen: list[tuple[list[int], list[int]]]) -> list[int] | None
     return found if found.count(-1) <= 1 else None
 
 
+def without_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which large weights are zeros, made when they are needed: shapes do not depend on them, memory does."""
+    graph = onnx.GraphProto(name="probe", input=model.graph.input, output=model.graph.output)
+    for stored in model.graph.initializer:
+        if math.prod(stored.dims) <= _MAX_STORED:
+            graph.initializer.append(stored)
+            continue
+        shape = tensor(np.array(stored.dims, dtype=np.int64), f"{stored.name}.dims")
+        kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
+        value = tensor(np.zeros(1, dtype=kind), "")
+        graph.initializer.append(shape)
+        graph.node.append(onnx.helper.make_node("ConstantOfShape", [shape.name], [stored.name], value=value))
+    graph.node.extend(model.graph.node)
+    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
+
+
 def probe(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[list[tuple[list[int], list[int]]]]:
     """Run the graph on every probe; for each reshape a list of (shape before, shape after)."""
-    wider = onnx.ModelProto()
-    wider.CopyFrom(model)
+    wider = without_numbers(model)
     shapes = []
     for at, value in enumerate(name for node in nodes for name in (node.input[0], node.output[0])):
         shapes.append(f"probe.{at}")

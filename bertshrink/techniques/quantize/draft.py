@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from bertshrink.model.onnx_graph import array, initializers, tensor
-from bertshrink.model.onnx_weights import weights, without_unread
+from bertshrink.model.onnx_weights import assembled, weights
 from bertshrink.techniques.quantize.blocks import Blocks
 from bertshrink.techniques.quantize.int8 import Int8
 
@@ -85,11 +85,7 @@ class Draft:
 
     def result(self) -> onnx.ModelProto:
         """The model with the new nodes and tensors, without what nothing reads any more."""
-        found = onnx.ModelProto()
-        found.CopyFrom(self.model)
-        found.graph.ClearField("node")
-        found.graph.node.extend(self.nodes)
-        found.graph.initializer.extend(self.added.values())
+        found = assembled(self.model, self.nodes, {**self.stored, **self.added})
         if any(node.domain == CONTRIB for node in self.nodes):
             found.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
-        return without_unread(found)
+        return found
