@@ -20,7 +20,7 @@ import onnx
 
 from bertshrink.errors import CheckFailed
 from bertshrink.model.onnx_graph import array, initializers, tensor
-from bertshrink.model.onnx_weights import weights
+from bertshrink.model.onnx_weights import assembled, weights
 
 HalfType = Literal["float16", "bfloat16"]
 
@@ -43,18 +43,15 @@ def store_half(model: onnx.ModelProto, dtype: HalfType, names: Collection[str] |
 
     """
     chosen = weights(model) if names is None else names
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    casts = []
-    for name, stored in initializers(found).items():
-        if name in chosen:
+    casts, kept = [], {}
+    for name, stored in initializers(model).items():
+        if name not in chosen:
+            kept[name] = stored
+        else:
             half = tensor(_narrow(array(stored), dtype, name), f"{name}.half")
-            stored.CopyFrom(half)
+            kept[half.name] = half
             casts.append(onnx.helper.make_node("Cast", [half.name], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
-    nodes = list(found.graph.node)
-    found.graph.ClearField("node")
-    found.graph.node.extend([*casts, *nodes])
-    return found
+    return assembled(model, [*casts, *model.graph.node], kept)
 
 
 def _narrow(weight: np.ndarray, dtype: HalfType, name: str) -> np.ndarray:

@@ -85,20 +85,19 @@ def assembled(
         if any(name in needed for name in node.output):
             needed.update(node.input)
             kept.append(node)
-    graph = onnx.GraphProto(
-        name=model.graph.name,
-        node=reversed(kept),
-        initializer=[tensor for name, tensor in stored.items() if name in needed],
-        input=model.graph.input,
-        output=model.graph.output,
-        value_info=model.graph.value_info,
-    )
-    return onnx.ModelProto(
+    found = onnx.ModelProto(
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,
         opset_import=model.opset_import,
         metadata_props=model.metadata_props,
         functions=model.functions,
-        graph=graph,
     )
+    graph = found.graph  # filled in its place: a graph that is handed over is copied once more
+    graph.name = model.graph.name
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(tensor for name, tensor in stored.items() if name in needed)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    return found

@@ -77,7 +77,8 @@ def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: Options 
         writers.get(node.output[0], partial(draft.nodes.append, node))()
     found = draft.result()
     for half in HALF:
-        found = store_half(found, half, {name for name, kind in types.items() if kind == half})
+        if names := {name for name, kind in types.items() if kind == half}:
+            found = store_half(found, half, names)
     accounting = account(found)
     check_complete(found, accounting, draft.weights, types)
     return Rewritten(found, accounting)
