@@ -19,7 +19,7 @@ from bertshrink.model.facts import read_facts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill, fake_quant, rounding
 from bertshrink.techniques.distill.fake_quant import FakeQuant, RoundedEmbedding, RoundedLinear
-from bertshrink.techniques.distill.rounding import int4_blocks, int8_rows, rounded, uint8_tensor
+from bertshrink.techniques.distill.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize.int8 import quantize_matrix
@@ -52,20 +52,29 @@ def test_int8_weights_are_those_that_quantize_writes():
         assert np.array_equal(found.T, quantize_matrix(weight.numpy().T, 0).dequantize()), "a dense layer"
 
 
-@pytest.mark.parametrize("width", [32, 40, 16, 7])
-def test_oracle_of_int4(width):
-    weight = np.random.default_rng(width).normal(0.1, 1, (4, width)).astype(np.float32)
+@pytest.mark.parametrize(("width", "block"), [(64, 32), (48, 16), (40, 32), (7, 16)])
+def test_oracle_of_int4(width, block):
+    weight = np.random.default_rng(width).normal(0.1, 1, (5, width)).astype(np.float32)
     weight[0] = 0
     weight[1] = np.abs(weight[1])
-    found = int4_blocks(torch.from_numpy(weight), 16).numpy()
+    weight[2, :2] = 9, -9  # as far on either side
+    found = by_block(torch.from_numpy(weight), 32, int4_rows).numpy()
     for row, expected in zip(weight, found, strict=True):
-        for start in range(0, width, 16):
-            block = row[start : start + 16]
-            low, high = min(0, block.min()), max(0, block.max())
-            step = np.float32(high - low) / np.float32(15)
-            zero = round(float(-low / step)) if step else 0
-            q = [min(15, max(0, round(float(value / step)) + zero)) if step else 0 for value in block]
-            assert expected[start : start + 16] == pytest.approx([(one - zero) * step for one in q], abs=1e-6)
+        for start in range(0, width, block):
+            values = row[start : start + block]
+            largest = max(values, key=lambda value: (abs(value), value < 0))
+            step = -largest / np.float32(8)
+            q = [min(7, max(-8, round(float(value / step)))) if step else 0 for value in values]
+            assert expected[start : start + block] == pytest.approx([one * step for one in q], abs=1e-6)
+
+
+def test_few_outputs_take_eight_bits_where_others_take_four():
+    torch.manual_seed(0)
+    narrow, wide = torch.randn(2, 64), torch.randn(32, 64)
+    rounding = fake_quant.Rounding("int4", 32, keeps=False)
+    assert torch.equal(rounding.weight(narrow), by_block(narrow, 32, int8_rows))
+    assert torch.equal(rounding.weight(wide), by_block(wide, 32, int4_rows))
+    assert torch.equal(rounding.rows(narrow), by_block(narrow, 32, int4_rows)), "rows of a table"
 
 
 def test_activations_are_those_of_dynamic_quantize_linear():
@@ -177,6 +186,21 @@ def test_what_is_kept_is_a_stock_float_checkpoint(tmp_path):
     assert Distill().promise(*2 * (read_facts(tmp_path / "out"),)) == ""
 
 
+def test_in_int4_what_is_kept_lies_on_its_grid(tmp_path):
+    teacher = tiny_encoder("bert", "mlm")
+    bench = workbench(teacher, tmp_path)
+    student = Distill(layers=2, epochs=1, fake_quant="int4", block_size=16)(teacher.copy(), bench)
+    rows = student.tokenize(sentences(3))
+    before, plain = weights_of(student), outputs(student, rows)
+    with FakeQuant(student, "int4", 16) as found:
+        np.testing.assert_allclose(outputs(student, rows), plain, rtol=1e-4, atol=1e-5)
+    query = before["bert.encoder.layer.0.attention.self.query.weight"]
+    assert max(len(block.unique()) for block in query.reshape(-1, 16)) <= 16
+    assert len(before["bert.encoder.layer.0.attention.self.query.bias"].unique()) == 32
+    assert found.dense == 2 * 6 + 2 and found.tables == 2, "the head's is a table's, too"
+    assert any("rounded to int4 in blocks of 16; the weights kept are the rounded ones" in note for note in bench.notes)
+
+
 def test_a_training_that_dies_leaves_stock_modules(tmp_path):
     teacher = tiny_encoder()
     student = teacher.copy()
@@ -213,6 +237,16 @@ def test_rounding_that_changes_nothing_changes_nothing(family, monkeypatch):
         assert found.keys() == plain.keys()
         for name, wanted in plain.items():
             torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_student_of_its_teachers_size_learns_calmly():
+    def rate(**settings):
+        return Distill(**settings).weights("classification").learning_rate
+
+    assert rate(fake_quant="int8") == pytest.approx(rate() / 5)
+    assert rate(fake_quant="int8", layers=2) == rate(layers=2)
+    assert rate(fake_quant="int8", learning_rate=3e-4) == 3e-4
+    assert rate(fake_quant="int8", trained="embeddings") == rate(trained="embeddings")
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])
@@ -316,12 +350,10 @@ def test_it_goes_with_whatever_else_is_set(more, tmp_path):
 def test_embeddings_alone_can_learn_to_be_rounded(tmp_path):
     teacher = tiny_encoder("albert")
     before = weights_of(teacher)
-    settings = Distill(epochs=1, trained="embeddings", fake_quant="int4", block_size=16)
-    bench = workbench(teacher, tmp_path)
-    student = settings(teacher.copy(), bench)
+    settings = Distill(epochs=1, trained="embeddings", fake_quant="int8")
+    student = settings(teacher.copy(), workbench(teacher, tmp_path))
     moved = {name for name, one in student.model.named_parameters() if not torch.equal(one, before[name])}
     assert moved and all("embedding" in name for name in moved)
-    assert any("rounded to int4 in blocks of 16;" in note for note in bench.notes)
 
 
 @pytest.mark.parametrize(

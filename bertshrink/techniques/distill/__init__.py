@@ -26,7 +26,13 @@ from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import shared_group
 from bertshrink.techniques.base import Kind, Need, Technique, Workbench
 from bertshrink.techniques.distill.maps import MAPS, candidates, uniform
-from bertshrink.techniques.distill.weights import DEFAULTS, EMBEDDINGS_LEARNING_RATE, SHALLOW_BATCH, Weights
+from bertshrink.techniques.distill.weights import (
+    DEFAULTS,
+    EMBEDDINGS_LEARNING_RATE,
+    ROUNDED_SLOWDOWN,
+    SHALLOW_BATCH,
+    Weights,
+)
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -94,9 +100,9 @@ class Distill(TrainingSettings, Technique):
     fake_quant: Literal["int8", "int4"] | None = Field(
         None,
         description="learn with weights (with int8 activations, too) rounded as `quantize` will round them: int8 for "
-        "`dynamic-int8`, int4 for `block-int4`; the weights that are kept are float",
+        "`dynamic-int8`, int4 for `block-int4`; what is kept is a stock float checkpoint",
     )
-    block_size: Literal[16, 32, 64, 128, 256] | None = Field(
+    block_size: Literal[16, 32, 64, 128] | None = Field(
         None, description="with `fake_quant: int4`: values of a row that share a scale; default: 32"
     )
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
@@ -222,6 +228,8 @@ class Distill(TrainingSettings, Technique):
         base = DEFAULTS[task]
         if self.is_recovery:
             base = replace(base, dropout=False)  # the student is near already: noise only takes it away
+            if self.fake_quant:
+                base = replace(base, learning_rate=base.learning_rate / ROUNDED_SLOWDOWN)
         if self.trained == "embeddings":
             base = replace(base, learning_rate=EMBEDDINGS_LEARNING_RATE)
         return replace(base, **{key: value for key, value in own.items() if value is not None})
@@ -354,7 +362,7 @@ class Distill(TrainingSettings, Technique):
         """What fake quantization is for; a smaller student's sizes the plan shows anyway."""
         if self.fake_quant is None:
             return ""
-        return f"weights that bear rounding to {self.fake_quant}; they stay float until `export` and `quantize`"
+        return f"weights that bear rounding to {self.fake_quant}; their file stays float until `export` and `quantize`"
 
     def __call__(self, model: Model, bench: Workbench) -> Encoder:
         """Reduce the model and teach it."""

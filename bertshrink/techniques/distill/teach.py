@@ -279,9 +279,11 @@ def _as_quantized(student: Encoder, settings: Distill, bench: Workbench) -> Iter
     if settings.fake_quant is None:
         yield
         return
-    with FakeQuant(student, settings.fake_quant, settings.block_size, is_sharded=processes.is_sharded()) as found:
+    rounded = FakeQuant(student, settings.fake_quant, settings.block_size, is_sharded=processes.is_sharded())
+    with rounded as found:
         bench.note(found.sentence())
         yield
+        rounded.settle()
 
 
 def _given(bench: Workbench) -> tuple[Encoder, Texts]:
