@@ -95,6 +95,14 @@ def test_two_processes_recover_embeddings_as_one(place):
     assert losses[-1]["hidden"] < losses[0]["hidden"]
 
 
+def test_two_processes_round_weights_as_one(place):
+    """In int8 they would not: each measures the range of its own share's activations."""
+    words = [*HALVED, "--fake-quant", "int4"]
+    one, _ = run(place, "rounded-one", sys.executable, "-m", "bertshrink", words=words)
+    both, _ = run(place, "rounded-two", *TORCHRUN, "29521", "-m", "bertshrink", words=words)
+    same_losses(one, both, "01-distill")
+
+
 @pytest.mark.parametrize(("name", "says"), [("FSDP", "FSDP is configured in its first"), ("DEEPSPEED", "DeepSpeed is")])
 def test_other_sharding_is_refused_by_name(monkeypatch, name, says):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")

@@ -10,7 +10,7 @@ in the batch. Rows without labels are learnt from by the teacher's answers alone
 
 A student may be thinner than its teacher, too (`thin`): hidden states are then compared through a learned projection
 (TinyBERT), relations need none (MiniLMv2). Without `layers` it keeps its depth and only learns: the recovery of a model
-that another stage made smaller.
+that another stage made smaller. With `fake_quant` it learns as it will compute after `quantize` (see there).
 
 Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses`. Left out: several teachers, data augmentation.
 """
@@ -26,7 +26,13 @@ from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import shared_group
 from bertshrink.techniques.base import Kind, Need, Technique, Workbench
 from bertshrink.techniques.distill.maps import MAPS, candidates, uniform
-from bertshrink.techniques.distill.weights import DEFAULTS, EMBEDDINGS_LEARNING_RATE, SHALLOW_BATCH, Weights
+from bertshrink.techniques.distill.weights import (
+    DEFAULTS,
+    EMBEDDINGS_LEARNING_RATE,
+    ROUNDED_SLOWDOWN,
+    SHALLOW_BATCH,
+    Weights,
+)
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -91,6 +97,14 @@ class Distill(TrainingSettings, Technique):
     )
     relation_heads: int | None = Field(None, ge=1, description="parts of the relations; default: the teacher's heads")
     logits_weight: float | None = Field(None, ge=0, description="weight of the squared error of the logits")
+    fake_quant: Literal["int8", "int4"] | None = Field(
+        None,
+        description="learn with weights (with int8 activations, too) rounded as `quantize` will round them: int8 for "
+        "`dynamic-int8`, int4 for `block-int4`; what is kept is a stock float checkpoint",
+    )
+    block_size: Literal[16, 32, 64, 128] | None = Field(
+        None, description="with `fake_quant: int4`: values of a row that share a scale; default: 32"
+    )
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
     whole_word: bool = Field(False, description="MLM: mask whole words")
     teacher_cache: bool = Field(
@@ -118,6 +132,8 @@ class Distill(TrainingSettings, Technique):
             self._check_shallow()
         if self.cache_top_k is not None and not self.teacher_cache:
             raise ValueError("`cache_top_k` is set, but no cache is kept: set `teacher_cache: true`")
+        if self.block_size is not None and self.fake_quant != "int4":
+            raise ValueError("`block_size` is set, but only int4 has blocks: set `fake_quant: int4`")
         return self
 
     def _check_shallow(self) -> None:
@@ -127,6 +143,8 @@ class Distill(TrainingSettings, Technique):
         for name in ("layers", "hidden_size", "heads", "intermediate_size", *outputs):
             if getattr(self, name):
                 raise ValueError(f"`{name}` needs all layers, and `depth` runs only the first ones: leave one out")
+        if self.fake_quant:
+            raise ValueError("`fake_quant` rounds the rows of a table, and with `depth` they are sums: leave one out")
 
     def needs(self) -> frozenset[Need]:
         """A teacher, texts to learn from and to be judged by; labels only where they are learnt from."""
@@ -144,6 +162,7 @@ class Distill(TrainingSettings, Technique):
         parts = [f"to {number} layer{'s' if number != 1 else ''}"] if number else []
         parts += [f"{self.hidden_size} wide"] if self.hidden_size else []
         parts += ["the embeddings"] if self.trained == "embeddings" else []
+        parts += [f"for {self.fake_quant}"] if self.fake_quant else []
         return " ".join(["distill", ", ".join(parts)]).strip()
 
     @property
@@ -209,6 +228,8 @@ class Distill(TrainingSettings, Technique):
         base = DEFAULTS[task]
         if self.is_recovery:
             base = replace(base, dropout=False)  # the student is near already: noise only takes it away
+            if self.fake_quant:
+                base = replace(base, learning_rate=base.learning_rate / ROUNDED_SLOWDOWN)
         if self.trained == "embeddings":
             base = replace(base, learning_rate=EMBEDDINGS_LEARNING_RATE)
         return replace(base, **{key: value for key, value in own.items() if value is not None})
@@ -336,6 +357,12 @@ class Distill(TrainingSettings, Technique):
                 f"{shape.hidden_size} numbers",
                 hint="leave `hidden_size` out; `heads` and `intermediate_size` are free",
             )
+
+    def promise(self, before: Facts, after: Facts) -> str:
+        """What fake quantization is for; a smaller student's sizes the plan shows anyway."""
+        if self.fake_quant is None:
+            return ""
+        return f"weights that bear rounding to {self.fake_quant}; their file stays float until `export` and `quantize`"
 
     def __call__(self, model: Model, bench: Workbench) -> Encoder:
         """Reduce the model and teach it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -19,6 +21,7 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.cache import CachedTeacher, note_of
 from bertshrink.techniques.distill.codes import Coded
+from bertshrink.techniques.distill.fake_quant import FakeQuant
 from bertshrink.techniques.distill.maps import align
 from bertshrink.techniques.distill.objective import Objective, wanted
 from bertshrink.techniques.distill.student import reduce_layers
@@ -165,24 +168,20 @@ def teach(
         for name, parameter in student.model.named_parameters():
             parameter.requires_grad_(component_of(student.anatomy, name) == "embeddings")
     torch.manual_seed(bench.seed)  # a projection starts at random, whatever was drawn before
-    outcome = train(
-        Job(
-            name=settings.name,
-            objective=_objective(student, answering, weights, aligned, settings, teacher),
-            rows=rows,
-            collate=Collator(task, student.tokenizer.pad_token_id or 0, len(student.labels), masker),
-            epochs=epochs,
-            learning_rate=weights.learning_rate,
-            dropout=weights.dropout,
-            judge=None if choose is None else lambda: choose(student),
-            companions=(live.module,),
-            tables=tables,
-        ),
-        settings,
-        work=bench.work,
-        seed=bench.seed,
-        progress=bench.progress,
+    job = Job(
+        name=settings.name,
+        objective=_objective(student, answering, weights, aligned, settings, teacher),
+        rows=rows,
+        collate=Collator(task, student.tokenizer.pad_token_id or 0, len(student.labels), masker),
+        epochs=epochs,
+        learning_rate=weights.learning_rate,
+        dropout=weights.dropout,
+        judge=None if choose is None else lambda: choose(student),
+        companions=(live.module,),
+        tables=tables,
     )
+    with _as_quantized(student, settings, bench):
+        outcome = train(job, settings, work=bench.work, seed=bench.seed, progress=bench.progress)
     student.model.requires_grad_(True)
     bench.record(outcome)
     bench.notes += note_of(answering) if isinstance(answering, CachedTeacher) else []
@@ -272,6 +271,19 @@ def _objective(
         heads=(student.shape.num_heads, settings.relation_heads or teacher.shape.num_heads),
         pooling=student.pooling,
     )
+
+
+@contextmanager
+def _as_quantized(student: Encoder, settings: Distill, bench: Workbench) -> Iterator[None]:
+    """While it is open, the student computes as the stage's `fake_quant` says."""
+    if settings.fake_quant is None:
+        yield
+        return
+    rounded = FakeQuant(student, settings.fake_quant, settings.block_size, is_sharded=processes.is_sharded())
+    with rounded as found:
+        bench.note(found.sentence())
+        yield
+        rounded.settle()
 
 
 def _given(bench: Workbench) -> tuple[Encoder, Texts]:

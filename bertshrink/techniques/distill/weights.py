@@ -41,6 +41,10 @@ DEFAULTS: dict[str, Weights] = {
 
 EMBEDDINGS_LEARNING_RATE = 1e-3
 """Where embeddings learn alone, the best of 4e-4, 1e-3 and 4e-3 with AdamW (benchmarks/LOG.md)."""
+ROUNDED_SLOWDOWN = 5.0
+"""What the learning rate is divided by where a student keeps its size and only learns to bear rounding: it has little
+to learn and much to forget. SST-2, 3,000 texts, int4 with zero points, no labels: the cosine of the rounded student's
+logits to its teacher's is 0.9966 before, 0.9911 after training with 1e-4, and 0.9973 with 2e-5."""
 SHALLOW_BATCH = 8
 """Rows a step where embeddings learn from the first layers alone: many small steps do more (benchmarks/LOG.md)."""
 ENOUGH_STEPS = 2000
