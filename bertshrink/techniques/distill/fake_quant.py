@@ -36,15 +36,12 @@ from torch.nn.functional import linear
 from bertshrink.errors import CheckFailed
 from bertshrink.model.anatomy import component_of
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.onnx_weights import MIN_INT4_OUTPUTS, MIN_TABLE_ROWS
 from bertshrink.techniques.distill.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 
 Bits = Literal["int8", "int4"]
 BLOCK_SIZE = 32
 """Values of a row that share a scale in int4 where nothing else is said; what `quantize` takes, too."""
-MIN_TABLE_ROWS = 16
-"""Smaller tables (token types: 2 rows) stay in float, as `quantize` leaves them."""
-MIN_INT4_OUTPUTS = 16
-"""Dense layers with fewer outputs (classifiers) take 8 bits, in blocks, where all others take 4, as in `quantize`."""
 
 
 class Rounding:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from bertshrink.model.onnx_half import HalfType
-from bertshrink.model.onnx_weights import Weight, weights
+from bertshrink.model.onnx_weights import MIN_INT4_OUTPUTS, Weight, weights
 
 if TYPE_CHECKING:
     from bertshrink.techniques.quantize import Quantize
@@ -38,10 +38,6 @@ SCHEMES: dict[str, str] = {
     "bfloat16": "bfloat16",
 }
 """A scheme's name -> the type that it gives."""
-
-MIN_INT4_OUTPUTS = 16
-"""Dense layers with fewer outputs (classifiers) take 8 bits where all others take 4: a few hundred bytes in which every
-error is an error of the answer."""
 
 _PRECISIONS = {"int8-dynamic": "int8", "int8-static": "int8", "int8-block": "int8", "int4-block": "int4"}
 
