@@ -6,7 +6,8 @@
 Models: `sst2`, the fine-tuned classifier that `--teacher` names, judged on the dev side of `--data`; `bert-base` and
 `albert-base`, classifiers of those shapes with random weights and the teacher's tokenizer, for bytes, time and memory.
 
-    torch            PyTorch, float32                      fp32, int8, int4     bertshrink's files, ONNX Runtime
+    torch            PyTorch, float32
+    fp32, int8, int8-static, int4                  bertshrink's files, ONNX Runtime
     optimum-fp32     optimum-onnx's export                 optimum-int8         its `--avx512_vnni --per_channel`
     naive-int8       PyTorch's dynamo export, quantized as ONNX Runtime's documentation says
     openvino-fp32    bertshrink's float32 file, OpenVINO   openvino-auto        what `quantize --auto` picks for it
@@ -51,6 +52,7 @@ SIZES: dict[str, dict[str, Any]] = {
 OURS = {
     "fp32": ("export",),
     "int8": ("quantize",),
+    "int8-static": ("quantize", "--scheme", "static-int8"),
     "int4": ("quantize", "--scheme", "block-int4"),
 }
 CHOSEN = ("quantize", "--auto", "--engine", "openvino")
