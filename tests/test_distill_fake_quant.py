@@ -22,6 +22,8 @@ from bertshrink.techniques.distill.fake_quant import FakeQuant, RoundedEmbedding
 from bertshrink.techniques.distill.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
+from bertshrink.techniques.quantize.block_graph import block_size_for
+from bertshrink.techniques.quantize.blocks import dequantize, quantize_blocks
 from bertshrink.techniques.quantize.int8 import quantize_matrix
 from tests.killing import killed_after
 from tests.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
@@ -66,6 +68,19 @@ def test_oracle_of_int4(width, block):
             step = -largest / np.float32(8)
             q = [min(7, max(-8, round(float(value / step)))) if step else 0 for value in values]
             assert expected[start : start + block] == pytest.approx([one * step for one in q], abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [64, 48, 40, 7])
+@pytest.mark.parametrize(("bits", "rule"), [(4, int4_rows), (8, int8_rows)])
+def test_blocks_are_those_that_quantize_writes_where_it_looks_for_no_better_ones(bits, rule, width):
+    torch.manual_seed(width)
+    weight = torch.randn(9, width)
+    weight[0], weight[1] = 0, weight[1].abs()
+    found = by_block(weight, 32, rule)
+    blocks = quantize_blocks(weight.numpy(), bits, block_size_for(width, 32), symmetric=True, search=False)
+    assert np.array_equal(found.numpy(), dequantize(blocks))
+    again = dequantize(quantize_blocks(found.numpy(), bits, block_size_for(width, 32), symmetric=True))
+    np.testing.assert_allclose(again, found.numpy(), rtol=1e-5, err_msg="looking, it finds the grid again")
 
 
 def test_few_outputs_take_eight_bits_where_others_take_four():
@@ -163,9 +178,9 @@ def test_a_student_answers_as_its_quantized_file_will(family, task, tmp_path):
         rest = [np.linalg.norm(a - b) / np.linalg.norm(b - c) for a, b, c in zip(mine, theirs, plain, strict=True)]
         # The same integers; where float32's order of sums tips a tie, a text differs by a step.
         assert np.median(rest) < 1e-3 and max(rest) < 1
-    details = quantized.card.details
-    assert found.tables == details["num_quantized_tables"] == 2
-    assert found.dense == details["num_quantized_matmuls"]  # two layers of two groups share nothing
+    counted = quantized.card.details["accounting"]
+    assert found.tables == counted["gathers"]["int8-rows"] == 2
+    assert found.dense == sum(number for kind, number in counted["matmuls"].items() if kind.startswith("int8"))
     assert sum(f"{found.dense} weights of dense layers and 2 embedding tables" in note for note in bench.notes) == 1
 
 
@@ -199,6 +214,21 @@ def test_in_int4_what_is_kept_lies_on_its_grid(tmp_path):
     assert len(before["bert.encoder.layer.0.attention.self.query.bias"].unique()) == 32
     assert found.dense == 2 * 6 + 2 and found.tables == 2, "the head's is a table's, too"
     assert any("rounded to int4 in blocks of 16; the weights kept are the rounded ones" in note for note in bench.notes)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_the_block_int4_file_answers_as_the_student_that_learnt(rounding, tmp_path):
+    teacher = tiny_encoder("electra", "mlm")
+    bench = workbench(teacher, tmp_path)
+    student = Distill(layers=2, epochs=2, learning_rate=1e-3, fake_quant="int4")(teacher.copy(), bench)
+    exported = Export()(student, bench_of(student, tmp_path))
+    settings = Quantize(scheme="block-int4", rounding=rounding, min_cosine=-1.0)
+    quantized = settings(exported, bench_of(student, tmp_path))
+    untaught = settings(Export()(teacher, bench_of(teacher, tmp_path / "t")), bench_of(teacher, tmp_path / "t"))
+    rows = student.tokenize(sentences(5))
+    lost = np.linalg.norm(outputs(untaught, rows) - outputs(teacher, rows))
+    # What is left: scales in half, and activations in bytes, block by block.
+    assert np.linalg.norm(outputs(quantized, rows) - outputs(student, rows)) < 0.2 * lost
 
 
 def test_a_training_that_dies_leaves_stock_modules(tmp_path):

@@ -102,7 +102,7 @@ class Distill(TrainingSettings, Technique):
         description="learn with weights (with int8 activations, too) rounded as `quantize` will round them: int8 for "
         "`dynamic-int8`, int4 for `block-int4`; what is kept is a stock float checkpoint",
     )
-    block_size: Literal[16, 32, 64, 128] | None = Field(
+    block_size: Literal[16, 32, 64, 128, 256] | None = Field(
         None, description="with `fake_quant: int4`: values of a row that share a scale; default: 32"
     )
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")

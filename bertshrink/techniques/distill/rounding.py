@@ -63,7 +63,7 @@ def int4_rows(weight_OI: Tensor) -> Tensor:
 
 def block_for(width: int, most: int) -> int:
     """The largest power of two up to `most` that divides a row; where none from 16 on does, no more than it needs."""
-    sizes = [size for size in (128, 64, 32, 16) if size <= most and width % size == 0]
+    sizes = [size for size in (256, 128, 64, 32, 16) if size <= most and width % size == 0]
     return sizes[0] if sizes else min(most, max(SMALLEST_BLOCK, 1 << (width - 1).bit_length()))
 
 
