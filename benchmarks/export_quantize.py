@@ -10,7 +10,7 @@ Models: `sst2`, the fine-tuned classifier that `--teacher` names, judged on the 
     fp32, int8, int8-static, int4                  bertshrink's files, ONNX Runtime
     optimum-fp32     optimum-onnx's export                 optimum-int8         its `--avx512_vnni --per_channel`
     naive-int8       PyTorch's dynamo export, quantized as ONNX Runtime's documentation says
-    openvino-fp32    bertshrink's float32 file, OpenVINO   openvino-auto        what `quantize --auto` picks for it
+    openvino-fp32    bertshrink's float32 file, OpenVINO   openvino-auto        what `quantize --auto` picks (sst2 only)
     nncf-int8        the same quantized by NNCF with 300 real texts, OpenVINO
 
 optimum-onnx and NNCF are run in environments of their own, whose Python is named (`pip install
@@ -270,8 +270,9 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     contenders.append(naive(model, cache))
     if args.nncf:
         contenders.append(Contender("openvino-fp32", "openvino", float_file))
-        chosen = ours("openvino-auto", CHOSEN, model, cache, data)
-        contenders += [chosen, nncf(args.nncf, float_file, rows_of(artifact, data, 300)[0], cache)]
+        if is_real:
+            contenders.append(ours("openvino-auto", CHOSEN, model, cache, data))
+        contenders.append(nncf(args.nncf, float_file, rows_of(artifact, data, 300)[0], cache))
     for contender in contenders:
         files = [contender.path, contender.path.with_suffix(".bin")]
         if contender.path.is_dir():

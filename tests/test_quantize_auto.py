@@ -91,6 +91,13 @@ def test_of_those_alike_in_time_the_smallest_is_chosen():
     assert choose([tried("static-int8", 110, 60), clearly], NO_LIMITS).candidate.scheme == "static-int8"
 
 
+def test_wide_intervals_do_not_make_a_slow_file_alike():
+    fastest = tried("float16", 200, 60, noise=0.4)
+    slow = tried("dynamic-int8", 100, 66, noise=-0.4)
+    assert all(interval.high >= 1 for interval in slow.speed_ups(fastest))
+    assert choose([fastest, slow], NO_LIMITS) is fastest
+
+
 def test_a_value_that_is_no_number_is_not_allowed():
     assert choose([tried("dynamic-int8", 100, 60, math.nan)], NO_LIMITS) is None
     assert choose([tried("dynamic-int8", 100, 60, 1.0, drop=math.nan)], Limits(0.9, max_drop=0.5)) is None

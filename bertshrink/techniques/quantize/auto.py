@@ -20,6 +20,9 @@ from bertshrink import units
 from bertshrink.model.hardware import BFLOAT16_FLAGS, INT8_FLAGS
 from bertshrink.report.measurement import Interval, Measurement, compare
 
+MAX_SLOWER = 1.05
+"""On a busy machine every interval reaches 1, and the smallest file would be taken however slow it is."""
+
 FLOAT = "float32"
 """The name of the float file among the candidates: what all others are compared with."""
 
@@ -165,8 +168,10 @@ def choose(all_tried: Sequence[Tried], limits: Limits) -> Tried | None:
 
 
 def _as_fast(one: Tried, fastest: Tried) -> bool:
-    """Whether no shape shows the fastest to be faster: each ratio's interval reaches 1."""
-    return all(interval.high >= 1 for interval in one.speed_ups(fastest))
+    """Whether no shape shows the fastest to be faster (each ratio's interval reaches 1), nor the mean over shapes."""
+    return one.latency_s <= MAX_SLOWER * fastest.latency_s and all(
+        interval.high >= 1 for interval in one.speed_ups(fastest)
+    )
 
 
 def rows(all_tried: Sequence[Tried], chosen: Tried | None, limits: Limits) -> list[dict[str, Any]]:
