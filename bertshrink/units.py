@@ -48,6 +48,32 @@ def parse(text: str) -> tuple[float, str]:
     raise ValueError(f"`{suffix}` is no unit; known are {', '.join(s for u in _SCALES.values() for s in u if s)}")
 
 
+def share(text: str) -> float:
+    """Read a share such as `98%` or `0.98`.
+
+    Raises:
+        ValueError: it is none, or not from 0 to 1.
+
+    """
+    value, unit = parse(text)
+    if unit not in ("fraction", "count") or not 0 <= value <= 1:
+        raise ValueError(f"`{text}` is no share such as `98%`")
+    return value
+
+
+def size(text: str) -> float:
+    """Read a size such as `70 MB`, in bytes.
+
+    Raises:
+        ValueError: it is none, or nothing.
+
+    """
+    value, unit = parse(text)
+    if unit != "B" or value <= 0:
+        raise ValueError(f"`{text}` is no size such as `70 MB`")
+    return value
+
+
 def _scaled(value: float, steps: list[tuple[float, str]], digits: int) -> str:
     """Write `value` with the largest step not above it and `digits` significant digits."""
     scale, suffix = next(((s, name) for s, name in steps if abs(value) >= s), steps[-1])

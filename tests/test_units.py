@@ -68,3 +68,14 @@ def test_what_is_not_finite_is_written_as_it_is(value, unit):
 def test_what_was_written_reads_back(value, unit):
     text = units.format(value, unit, digits=6)
     assert units.parse(text) == (pytest.approx(value, rel=1e-4, abs=1e-5), unit)
+
+
+def test_shares_and_sizes_that_limits_are_written_as():
+    assert (units.share("98%"), units.share("0.5%"), units.share("0.25")) == (0.98, pytest.approx(0.005), 0.25)
+    assert units.size("70 MB") == 70e6
+    for text in ("5 MB", "120%", "-1%"):
+        with pytest.raises(ValueError, match="no share"):
+            units.share(text)
+    for text in ("5%", "0 MB"):
+        with pytest.raises(ValueError, match="no size"):
+            units.size(text)

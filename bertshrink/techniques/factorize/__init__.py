@@ -47,17 +47,15 @@ class Factorize(Technique):
     @field_validator("energy")
     @classmethod
     def _is_share(cls, text: str | None) -> str | None:
-        if text is not None:
-            value, unit = units.parse(text)
-            if unit not in ("fraction", "count") or not 0 < value <= 1:
-                raise ValueError(f"`{text}` is no share such as `99%`")
+        if text is not None and units.share(text) == 0:
+            raise ValueError(f"`{text}` keeps nothing")
         return text
 
     @field_validator("max_size")
     @classmethod
     def _is_size(cls, text: str | None) -> str | None:
-        if text is not None and (units.parse(text)[1] != "B" or units.parse(text)[0] <= 0):
-            raise ValueError(f"`{text}` is no size such as `60 MB`")
+        if text is not None:
+            units.size(text)
         return text
 
     @model_validator(mode="after")
@@ -108,7 +106,7 @@ class Factorize(Technique):
         Raises:
             RequestError: even one number a token is too much.
         """
-        most = units.parse(str(self.max_size))[0]
+        most = units.size(str(self.max_size))
         family = target_family(facts.anatomy.family, facts.task)
         least, more = (BYTES * num_parameters(converted(facts, family, embedding_size=rank)) for rank in (1, 2))
         if least > most:

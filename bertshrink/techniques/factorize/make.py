@@ -136,5 +136,5 @@ def _rank(encoder: Encoder, settings: Factorize, explained_E: Tensor) -> int:
         return settings.said_rank
     if settings.max_size is not None:
         return settings.rank_within(facts_of(encoder))
-    wanted, _ = units.parse(str(settings.energy))
+    wanted = units.share(str(settings.energy))
     return min(len(explained_E), 1 + int((explained_E < wanted - 1e-9).sum()))

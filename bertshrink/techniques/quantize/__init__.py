@@ -94,16 +94,14 @@ class Quantize(Technique):
     @classmethod
     def _is_share(cls, text: str | None) -> str | None:
         if text is not None:
-            value, unit = units.parse(text)
-            if unit not in ("fraction", "count") or not 0 <= value < 1:
-                raise ValueError(f"`{text}` is no share such as `0.5%`")
+            units.share(text)
         return text
 
     @field_validator("max_size")
     @classmethod
     def _is_size(cls, text: str | None) -> str | None:
-        if text is not None and (units.parse(text)[1] != "B" or units.parse(text)[0] <= 0):
-            raise ValueError(f"`{text}` is no size such as `20 MB`")
+        if text is not None:
+            units.size(text)
         return text
 
     @model_validator(mode="after")
@@ -115,12 +113,12 @@ class Quantize(Technique):
     @property
     def largest_drop(self) -> float | None:
         """`max_drop` as a number."""
-        return None if self.max_drop is None else units.parse(self.max_drop)[0]
+        return None if self.max_drop is None else units.share(self.max_drop)
 
     @property
     def largest_size(self) -> float | None:
         """`max_size` in bytes."""
-        return None if self.max_size is None else units.parse(self.max_size)[0]
+        return None if self.max_size is None else units.size(self.max_size)
 
     def extras(self) -> frozenset[str]:
         """The engine that runs the result, where it is no part of `ml`."""
