@@ -48,7 +48,7 @@ class Factorize(Technique):
     @classmethod
     def _is_share(cls, text: str | None) -> str | None:
         if text is not None and units.share(text) == 0:
-            raise ValueError(f"`{text}` keeps nothing")
+            raise ValueError(f"`{text}` is no share to keep: nothing would be left")
         return text
 
     @field_validator("max_size")
