@@ -14,6 +14,7 @@ from bertshrink.techniques.export import Export
 from bertshrink.techniques.export import graph as graph_module
 from bertshrink.techniques.export.attention import fuse_attention
 from bertshrink.techniques.export.parity import padded_text
+from bertshrink.techniques.quantize import Quantize
 from tests.tiny import tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -91,3 +92,9 @@ def test_what_the_runtime_joins_is_told(tmp_path):
     assert as_run["BiasGelu"] == 2
     assert "BiasGelu" not in artifact.card.details["operators"]
     assert any("2 BiasGelu" in note for note in bench.notes)
+
+
+def test_quantizing_a_fused_file_names_each_domain_once(tmp_path):
+    fused = Export(attention="fused")(tiny_encoder(num_hidden_layers=1), Workbench(None, None, tmp_path / "fused"))
+    made = Quantize(scheme="block-int4", min_cosine=-1)(fused, Workbench(None, None, tmp_path / "small"))
+    assert [entry.domain for entry in read_model(made.file).opset_import] == ["", "com.microsoft"]

@@ -28,6 +28,9 @@ MULTIPLYING_OPS = (
 )
 """Operators that multiply with what may be a weight; ONNX's own Attention only ever has activations."""
 
+CONTRIB = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
+
 _EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
@@ -105,6 +108,12 @@ def array(tensor: onnx.TensorProto) -> NDArray[Any]:
 def tensor(value: NDArray[Any], name: str) -> onnx.TensorProto:
     """A numpy array as a stored tensor."""
     return onnx.numpy_helper.from_array(np.ascontiguousarray(value) if value.ndim else value, name)
+
+
+def import_contrib(model: onnx.ModelProto) -> None:
+    """Say, once, that a model uses ONNX Runtime's own operators."""
+    if all(entry.domain != CONTRIB for entry in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
 
 
 def weight_matmuls(model: onnx.ModelProto) -> list[WeightMatMul]:

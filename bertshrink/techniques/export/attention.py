@@ -21,9 +21,8 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import array, initializers
+from bertshrink.model.onnx_graph import CONTRIB, array, import_contrib, initializers
 
-DOMAIN = "com.microsoft"
 _MASK = "attention_mask"
 _TOKENS = "attention_mask.int32"
 _LOWEST = -1e4
@@ -52,7 +51,7 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
         nodes.append(joined.get(node.output[0], node))
     made.graph.ClearField("node")
     made.graph.node.extend(nodes)
-    made.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    import_contrib(made)
     return canonicalise(made), len(found)
 
 
@@ -98,7 +97,7 @@ class _Graph:
             [*(head[0] for head in heads if head), "", _TOKENS],
             [last.output[0]],
             f"{last.output[0]}/MultiHeadAttention",
-            domain=DOMAIN,
+            domain=CONTRIB,
             num_heads=heads[0][1] if heads[0] else 0,
             scale=scale,
         )

@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 
 from bertshrink.errors import RequestError
-from bertshrink.model.onnx_graph import WeightMatMul
+from bertshrink.model.onnx_graph import CONTRIB, WeightMatMul
 from bertshrink.techniques.quantize.blocks import Blocks, pack_gather, pack_matmul_nbits, quantize_blocks
-from bertshrink.techniques.quantize.draft import CONTRIB, Draft
+from bertshrink.techniques.quantize.draft import Draft
 
 SMALLEST_BLOCK = 16
 """Both operators take powers of two from here on."""

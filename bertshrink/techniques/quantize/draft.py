@@ -13,13 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bertshrink.model.onnx_graph import array, initializers, tensor
+from bertshrink.model.onnx_graph import CONTRIB, array, import_contrib, initializers, tensor
 from bertshrink.model.onnx_weights import assembled, weights
 from bertshrink.techniques.quantize.blocks import Blocks
 from bertshrink.techniques.quantize.int8 import Int8
-
-CONTRIB = "com.microsoft"
-"""The domain of ONNX Runtime's own operators."""
 
 
 @dataclass(frozen=True)
@@ -87,5 +84,5 @@ class Draft:
         """The model with the new nodes and tensors, without what nothing reads any more."""
         found = assembled(self.model, self.nodes, {**self.stored, **self.added})
         if any(node.domain == CONTRIB for node in self.nodes):
-            found.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
+            import_contrib(found)
         return found
