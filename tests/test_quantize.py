@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed, ModelRefused, RequestError
-from bertshrink.model.agreement import cosine
+from bertshrink.model.agreement import cosine, dev_texts
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.onnx_graph import array, initializers, operators, read_model, tensor, weight_matmuls, write_model
@@ -18,7 +18,7 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize import rewrite as rewrite_module
-from bertshrink.techniques.quantize.agreement import SENTENCES, Likeness, dev_texts, same_label
+from bertshrink.techniques.quantize.agreement import SENTENCES, Likeness, same_label
 from bertshrink.techniques.quantize.assign import SCHEMES
 from bertshrink.techniques.quantize.draft import Options
 from bertshrink.techniques.quantize.int8 import quantize_matrix
@@ -224,7 +224,7 @@ def test_agreement_is_measured_on_the_dev_texts(plain, tmp_path):
 
 
 def test_a_file_agrees_with_itself(plain, tmp_path):
-    found = Likeness(plain, dev_texts(Workbench(None, None, tmp_path)), None).agreement(plain)
+    found = Likeness(plain, dev_texts(None, SENTENCES), None).agreement(plain)
     assert found == {"cosine": pytest.approx(1.0), "num_texts": len(SENTENCES)}
 
 
@@ -258,7 +258,7 @@ def test_class_logits_are_compared_together(tmp_path, monkeypatch):
     turned = np.array([[3.0, -3.0], [-0.01, 0.01], [-2.0, 2.0]], dtype=np.float32)
     answers = iter((logits, turned))
     monkeypatch.setattr(Artifact, "predict", lambda self, rows: [{"logits": row} for row in next(answers)])
-    found = Likeness(plain, dev_texts(Workbench(None, None, tmp_path)), None).agreement(plain)
+    found = Likeness(plain, dev_texts(None, SENTENCES), None).agreement(plain)
     assert found["cosine"] == pytest.approx(float((logits * turned).sum() / (logits**2).sum()))
     assert found["same_label"] == pytest.approx(2 / 3)
 

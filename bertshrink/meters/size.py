@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from bertshrink.model.anatomy import count_components
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.facts import WEIGHTS
-from bertshrink.report.files import FileFacts, Node, Tensor, read_onnx, read_safetensors
+from bertshrink.report.files import DRESSINGS, FileFacts, Node, Tensor, read_onnx, read_safetensors
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.report.report import Component
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 FLOPS_LENGTH = 128
 """The sequence length at which operations per token are counted: attention's share grows with it."""
 
-_DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
 _LOOKS_UP = ("Gather", "GatherBlockQuantized")
 _MULTIPLIES = (
     "MatMulNBits",
@@ -158,7 +157,7 @@ def _origins(facts: FileFacts) -> dict[str, str]:
     """Value -> the stored tensor that it is, as it lies or dressed; nodes stand in the order they run."""
     origins = {tensor.name: tensor.name for tensor in facts.tensors}
     for node in facts.nodes:
-        if _type(node) in _DRESSINGS and node.inputs and node.inputs[0] in origins:
+        if _type(node) in DRESSINGS and node.inputs and node.inputs[0] in origins:
             origins[node.outputs[0]] = origins[node.inputs[0]]
     return origins
 

@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 
 from bertshrink.errors import ModelRefused
-from bertshrink.report.files import graphs, inner_graphs, with_inner
+from bertshrink.report.files import DRESSINGS, graphs, inner_graphs, with_inner
 
 MAX_CALLS = 32
 """Exporters write one function a module, some ten deep; ONNX Runtime's stack ends near 3,000."""
@@ -47,8 +47,7 @@ QUANTIZED_OPS = frozenset(
 )
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-_DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
-_ID_DRESSINGS = (*_DRESSINGS[:-1], "Flatten", "Clip", "Max", "Min", "Where", "Slice")
+_ID_DRESSINGS = (*DRESSINGS[:-1], "Flatten", "Clip", "Max", "Min", "Where", "Slice")
 _LOOKUPS = {"Gather": (0, 1), "GatherBlockQuantized": (0, 1), "EmbedLayerNormalization": (2, 0)}
 """Operator: which of its inputs are the table and the ids."""
 _DENSE = (
@@ -239,7 +238,7 @@ def check_encoder(model: onnx.ModelProto) -> int:
         if node.op_type == "Constant":
             weights[node.output[0]] = node.output[0]
             stored[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), ())
-        if node.op_type in _DRESSINGS and node.input and node.input[0] in weights:
+        if node.op_type in DRESSINGS and node.input and node.input[0] in weights:
             weights[node.output[0]] = weights[node.input[0]]
         if node.op_type in _ID_DRESSINGS and ids & set(node.input):
             ids.update(node.output)

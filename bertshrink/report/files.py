@@ -23,6 +23,9 @@ from bertshrink.errors import ModelRefused
 _MAX_HEADER_BYTES = 100_000_000
 """The cap that the safetensors format itself sets."""
 
+DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
+"""ONNX operators that give the numbers they are given, in another form."""
+
 _HINT = "download or save the model again"
 
 _BITS = {"BOOL": 8, "FLOAT": 32, "DOUBLE": 64, "STRING": 0}

@@ -114,7 +114,7 @@ class Technique(BaseModel, ABC):
 
     def makes(self) -> Facts:
         """The facts of what comes out of a technique that takes nothing."""
-        raise NotImplementedError(f"`{self.name}` does not start from nothing")
+        raise TypeError(f"`{self.name}` does not start from nothing")
 
     def needs_labels(self, task: str) -> bool:
         """Whether it learns from labels and from nothing else, for a task."""

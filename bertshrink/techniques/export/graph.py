@@ -103,8 +103,8 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         f"difference is {max(worst.values()):.1e} of the largest output; "
         f"{num_matmuls} dense layers, each distinct weight stored once"
     )
-    if fusions := describe_fusions(counts, as_run):
-        bench.note(f"ONNX Runtime joins nodes when it loads the file, and runs {fusions}")
+    if sentence := describe_fusions(counts, as_run):
+        bench.note(sentence)
     if settings.half is not None:
         bench.note(f"weights are stored in {settings.half} and multiplied in float32: half the bytes, the same speed")
     if form.engine != "onnxruntime":

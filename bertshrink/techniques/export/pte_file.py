@@ -28,11 +28,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bertshrink.errors import CheckFailed
-from bertshrink.model.agreement import agreement
+from bertshrink.model.agreement import agreement, dev_texts
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.files import output_errors
 from bertshrink.model.onnx_weights import MIN_TABLE_ROWS
-from bertshrink.model.texts import Split
 from bertshrink.techniques.export.graph import Wrapper, eager_attention, input_names, make_card
 from bertshrink.techniques.export.parity import check_parity, padded_text, shapes_of
 
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from bertshrink.techniques.export import Export
 
 FILE = "model.pte"
-NUM_TEXTS = 64
 
 
 def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
@@ -198,8 +196,7 @@ def check_agreement(encoder: Encoder, made: Artifact, bench: Workbench, min_cosi
     """
     from bertshrink.model.proof import PROOF_TEXTS
 
-    dev = bench.texts.dev if bench.texts is not None else Split(PROOF_TEXTS)
-    dev = dev.take(range(min(NUM_TEXTS, len(dev))))
+    dev = dev_texts(bench.texts, PROOF_TEXTS)
     rows = made.tokenize(dev.texts, dev.pairs, bench.max_length)
     found = agreement(encoder.task, encoder.predict(rows), made.predict(rows))
     if not found >= min_cosine:

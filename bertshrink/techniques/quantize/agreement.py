@@ -22,10 +22,6 @@ from bertshrink.model.texts import Split
 if TYPE_CHECKING:
     from bertshrink.engines import Arrays
     from bertshrink.model.artifact import Artifact
-    from bertshrink.techniques.base import Workbench
-
-NUM_TEXTS = 64
-"""Standard error of the mean cosine over 64 texts is about 0.0005 on a sentence encoder: enough for two digits."""
 
 SENTENCES = (
     "The committee will publish its report in the spring.",
@@ -45,12 +41,6 @@ SENTENCES = (
     "A quiet, patient story about grief, and one of the year's best.",
     "Why is the sky blue?",
 )
-
-
-def dev_texts(bench: Workbench) -> Split:
-    """The dev texts that are compared on, or the sentences of this file where there are none."""
-    dev = bench.texts.dev if bench.texts is not None else Split(SENTENCES)
-    return dev.take(range(min(NUM_TEXTS, len(dev))))
 
 
 class Likeness:

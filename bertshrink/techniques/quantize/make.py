@@ -46,8 +46,8 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
         f"{accounting.sentence()}; {made.size_bytes / artifact.file.stat().st_size:.3f}x the bytes of the float file; "
         f"{agreement_words(made.agreement)}"
     )
-    if fusions := describe_fusions(made.artifact.card.details["operators"], as_run):
-        bench.note(f"ONNX Runtime joins nodes when it loads the file, and runs {fusions}")
+    if sentence := describe_fusions(made.artifact.card.details["operators"], as_run):
+        bench.note(sentence)
     if as_run and any(kind in HALF for kind in made.types.values()):
         bench.note("ONNX Runtime's CPU turns half weights into float32 when it loads them: float32's speed and memory")
     details |= {"accounting": accounting.details(), "agreement": made.agreement, "operators_as_run": as_run}

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bertshrink.errors import RequestError
+from bertshrink.model.agreement import dev_texts
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.onnx_graph import bytes_by_type, operators, write_model
-from bertshrink.techniques.quantize.agreement import Likeness, dev_texts
+from bertshrink.techniques.quantize.agreement import SENTENCES, Likeness
 from bertshrink.techniques.quantize.assign import precision
 from bertshrink.techniques.quantize.prepare import Prepared, prepare
 from bertshrink.techniques.quantize.rewrite import Rewritten, rewrite
@@ -115,12 +116,16 @@ class Trials:
     @cached_property
     def likeness(self) -> Likeness:
         """The texts of the agreement check, and the float artifact's answers."""
-        return Likeness(self.before, dev_texts(self.bench), self.bench.max_length)
+        return Likeness(self.before, dev_texts(self.bench.texts, SENTENCES), self.bench.max_length)
 
     @cached_property
     def _sample(self) -> Likeness:
         """Texts to learn from, and the float artifact's answers."""
-        texts = self.bench.texts.train.first(NUM_ERROR_TEXTS) if self.bench.texts is not None else dev_texts(self.bench)
+        texts = (
+            self.bench.texts.train.first(NUM_ERROR_TEXTS)
+            if self.bench.texts is not None
+            else dev_texts(self.bench.texts, SENTENCES)
+        )
         return Likeness(self.before, texts, self.bench.max_length)
 
     def error(self, types: Mapping[str, str], prepared: Prepared) -> float:
