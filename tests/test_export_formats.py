@@ -13,7 +13,7 @@ from bertshrink.model.agreement import agreement, cosine
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.fitted import FittedSession
 from bertshrink.model.onnx_graph import read_model
-from bertshrink.model.proof import describe, prove
+from bertshrink.model.proof import describe, proof_answers, prove
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
@@ -54,7 +54,7 @@ def test_ort_gives_the_onnx_files_numbers_bit_for_bit(family, task, int8, tmp_pa
         feeds = padded_text(encoder, batch, length)
         for name, value in old.run(feeds).items():
             assert np.array_equal(value, new.run(feeds)[name])
-    prove(made, made.folder, "artifact", before)
+    prove(made, made.folder, "artifact", proof_answers(before))
 
 
 def test_an_encoder_becomes_ort_in_one_stage(tmp_path):
@@ -67,6 +67,17 @@ def test_an_encoder_becomes_ort_in_one_stage(tmp_path):
     assert describe(made)["format"] == "ort"
     (found,) = size.measure(made, made.folder).measurements
     assert (found.metric, found.value) == ("size", made.file.stat().st_size)
+
+
+@pytest.mark.parametrize("scheme", ["float16", "bfloat16"])
+def test_half_weights_are_float32_in_ort_and_that_is_said(scheme, tmp_path):
+    half = Quantize(scheme=scheme, min_cosine=0.9)(Export()(tiny_encoder(), bench(tmp_path)), bench(tmp_path))
+    told = bench(tmp_path)
+    made = Export(to="ort")(half, told)
+    assert (half.card.precision, made.card.precision) == (scheme, "float32")
+    assert made.file.stat().st_size > 1.3 * half.file.stat().st_size
+    assert any("are float32 in the .ort file" in note for note in told.notes)
+    assert ort_file.without_half("int8+float16+float32") == "int8+float32"
 
 
 def test_the_operators_that_a_small_build_needs_are_beside_it(tmp_path):
@@ -126,7 +137,7 @@ def test_a_fixed_shape_changes_no_number(task, tmp_path):
         for name in theirs:
             assert ours[name].shape == theirs[name].shape
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4)
-    prove(made, made.folder, "artifact", encoder)
+    prove(made, made.folder, "artifact", proof_answers(encoder))
     with pytest.raises(ValueError, match="17 tokens"):
         made.session().run(padded_text(encoder, 1, 17))
 

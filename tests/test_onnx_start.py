@@ -239,10 +239,27 @@ def test_what_cannot_be_told_is_asked_for(more, match, hint, tmp_path):
     assert caught.value.where
 
 
-def test_one_shape_only_and_a_tokenizer_of_another_model(tmp_path):
-    folder = onnx_folder(tmp_path / "m", encoder_model(shape=[1, 16]))
-    with pytest.raises(RequestError, match="the shape 1x16 only"):
+@pytest.mark.parametrize("shape", [[1, 16], [3, 8]])
+def test_a_file_of_one_shape_is_run_and_quantized_at_that_shape(tmp_path, shape):
+    folder = onnx_folder(tmp_path / "m", encoder_model(shape=shape))
+    artifact, plain = artifact_of(folder), artifact_of(onnx_folder(tmp_path / "any"))
+    assert (artifact.card.shape, artifact.max_length) == (tuple(shape), shape[1])
+    rows = artifact.tokenize(["one", "two words", "a text that is much longer than sixteen words " * 3] * 2)
+    for ours, theirs in zip(artifact.predict(rows), plain.predict(rows), strict=True):
+        np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=1e-5, atol=1e-6)
+    found = quantized(artifact, tmp_path / "q")
+    assert found.card.shape == tuple(shape)
+    assert operators(read_model(found.file))["MatMulInteger"] > 0
+
+
+@pytest.mark.parametrize(("shape", "told"), [([1, "length"], "1xany"), (["batch", 16], "anyx16")])
+def test_a_file_with_one_open_size_is_refused(tmp_path, shape, told):
+    folder = onnx_folder(tmp_path / "m", encoder_model(shape=shape))
+    with pytest.raises(RequestError, match=f"the shape {told}, where"):
         source.fetch(str(folder))
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
     folder = onnx_folder(tmp_path / "t")
     words = json.loads((folder / "tokenizer.json").read_text())
     words["model"]["vocab"]["another"] = 10_000

@@ -34,7 +34,7 @@ def tried(scheme, size, ms, cosine=0.999, drop=None, noise=0.001, **options):
         unit="s",
         samples=tuple((value / 1e3,) for value in rounds),
         better="lower",
-        conditions=Conditions(target="host", threads=2, batch=8, length=128, phase="steady"),
+        conditions=Conditions(target="cpu", threads=2, batch=8, length=128, phase="steady"),
     )
     return Tried(Candidate(scheme, options), size, cosine, drop, (measured,))
 

@@ -9,6 +9,7 @@ from bertshrink.model.onnx_weights import weights
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
+from bertshrink.techniques.export.fixed import fix_shape
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize.calibrate import Calibration
 from bertshrink.techniques.quantize.draft import Options
@@ -57,6 +58,17 @@ def test_padding_is_not_calibrated_with(tmp_path):
         least, most = min(found[name][0] for found in alone), max(found[name][1] for found in alone)
         assert together[name] == pytest.approx((least, most), abs=1e-4)
     assert list(tmp_path.iterdir()) == [], "the file that was run is gone"
+
+
+def test_a_graph_of_one_shape_is_calibrated_alike(tmp_path):
+    source, texts = graph("bert", "token-classification"), Calibration(rows(6), 0, tmp_path, True)
+    longest = max(len(row["input_ids"]) for row in texts.rows)
+    names = activations(source)
+    expected = ranges(source, names, texts, "min-max")
+    for shape in ((1, longest), (4, longest + 3)):  # four rows at a time: of six, two passes, the second one filled up
+        found = ranges(fix_shape(source, *shape), names, texts, "min-max")
+        for name in names:
+            assert found[name] == pytest.approx(expected[name], abs=1e-4)
 
 
 def test_gram_matrices_are_sums_over_tokens_and_over_readers(tmp_path, monkeypatch):

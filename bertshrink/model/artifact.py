@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bertshrink.engines import ENGINES
 from bertshrink.errors import ModelRefused, RequestError
-from bertshrink.model.batches import predict, tokenize
+from bertshrink.model.batches import predict, read_tokenizer, tokenize
 from bertshrink.model.facts import ARTIFACT_CARD, read_json
 from bertshrink.model.files import verify
 from bertshrink.model.fitted import FittedSession
+from bertshrink.model.memory import hand_back
 from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
@@ -124,11 +125,7 @@ class Artifact:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer beside the file, loaded once."""
         if self._tokenizer is None:
-            import transformers
-
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(self.folder), local_files_only=True, trust_remote_code=False
-            )
+            self._tokenizer = read_tokenizer(self.folder)
         return self._tokenizer
 
     @classmethod
@@ -162,15 +159,25 @@ class Artifact:
         return cls(folder, card, source)
 
     @classmethod
-    def create(cls, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> Artifact:
-        """Write card and tokenizer beside the engine's file, which must be in `folder` already."""
-        (folder / ARTIFACT_CARD).write_text(
-            json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
-        )
-        tokenizer.save_pretrained(folder)
+    def draft(cls, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> Artifact:
+        """The artifact of a file in `folder`, to be judged first: card and tokenizer are written when it is saved."""
         found = cls(folder, card)
         found._tokenizer = tokenizer
         return found
+
+    @classmethod
+    def create(cls, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> Artifact:
+        """Write card and tokenizer beside the engine's file, which must be in `folder` already."""
+        found = cls.draft(folder, card, tokenizer)
+        found.write_papers(folder)
+        return found
+
+    def write_papers(self, folder: Path) -> None:
+        """Write card and tokenizer into a folder."""
+        (folder / ARTIFACT_CARD).write_text(
+            json.dumps(self.card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        self.tokenizer.save_pretrained(folder)
 
     def copy(self) -> Artifact:
         """The same artifact: its files never change in place."""
@@ -188,6 +195,8 @@ class Artifact:
         for path in sorted(self.folder.iterdir()):
             if path.is_file() and path.name != "MANIFEST.json":
                 shutil.copyfile(path, folder / path.name)
+        if not (self.folder / ARTIFACT_CARD).is_file():
+            self.write_papers(folder)
 
     def tokenize(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int | None = None
@@ -217,4 +226,6 @@ class Artifact:
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""
         per_token = TASKS[self.task].per_token
-        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens, per_token=per_token)
+        found = predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens, per_token=per_token)
+        hand_back()
+        return found

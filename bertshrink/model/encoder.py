@@ -50,6 +50,7 @@ class Encoder:
         max_length: the longest input in tokens.
         pooling: for embedding models.
         sentence_folder: the folder whose sentence-transformers files are to be written beside the model.
+        stored: what the model can be read again from, as long as nobody changes it in memory; None: it is here only.
 
     """
 
@@ -60,6 +61,7 @@ class Encoder:
     max_length: int
     pooling: Pooling | None = None
     sentence_folder: Path | None = None
+    stored: Facts | None = None
 
     @property
     def anatomy(self) -> Anatomy:
@@ -124,13 +126,28 @@ class Encoder:
             model.eval(), tokenizer, facts.task, source or path, facts.max_length, facts.pooling, sentence_folder
         )
 
+    def release(self) -> None:
+        """Let the weights go where they are stored as well; whoever asks for the model then reads it again."""
+        if self.stored is not None and "model" in vars(self):
+            del self.model
+
+    if not TYPE_CHECKING:  # to a type checker any name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """The model, after it was let go: asked for only where there is no such attribute."""
+            stored = vars(self).get("stored")
+            if name != "model" or stored is None:
+                raise AttributeError(f"an encoder has no `{name}`")
+            self.model = Encoder.from_facts(stored, self.source).model
+            return self.model
+
     def copy(self) -> Encoder:
         """An encoder with weights of its own; tokenizer and folders are shared."""
-        return replace(self, model=copy.deepcopy(self.model))
+        return replace(self, model=copy.deepcopy(self.model), stored=None)
 
     def with_model(self, model: PreTrainedModel) -> Encoder:
         """The same encoder around another model."""
-        return replace(self, model=model.eval())
+        return replace(self, model=model.eval(), stored=None)
 
     def save(self, folder: Path) -> None:
         """Write a stock checkpoint (float32 safetensors, tokenizer, sentence-transformers files) into `folder`.

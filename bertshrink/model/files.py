@@ -78,7 +78,8 @@ def seal(folder: Path) -> dict[str, dict[str, object]]:
     os.umask(umask)
     entries: dict[str, dict[str, object]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        path.chmod(0o666 & ~umask)  # safetensors leaves 0600, which a server's user could not read
+        is_program = path.stat().st_mode & 0o100
+        path.chmod((0o777 if is_program else 0o666) & ~umask)  # safetensors leaves 0600, which a server could not read
         if path.name == MODEL_CARD:
             continue
         entries[path.relative_to(folder).as_posix()] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}

@@ -49,7 +49,7 @@ class FittedSession:
         for start in range(0, num_rows, self.batch):
             part = {name: array[start : start + self.batch] for name, array in feeds.items()}
             num_here = part["input_ids"].shape[0]
-            found = self.session.run({name: self._whole(name, array) for name, array in part.items()})
+            found = self.session.run(part if self.length is None else whole(part, self.batch, self.length, self.pad_id))
             parts.append({name: self._cut(array, num_here, num_tokens) for name, array in found.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -57,17 +57,19 @@ class FittedSession:
         """What the engine says, and the shape."""
         return self.session.describe() | {"batch": self.batch, "length": self.length}
 
-    def _whole(self, name: str, array_BL: Any) -> Any:
-        """The array at the size that the file takes; without a fixed length missing rows stay missing."""
-        import numpy as np
-
-        if self.length is None:
-            return array_BL
-        missing = (self.batch - array_BL.shape[0], self.length - array_BL.shape[1])
-        fill = self.pad_id if name == "input_ids" else 0
-        longer = np.pad(array_BL, ((0, 0), (0, missing[1])), constant_values=fill)
-        return np.concatenate([longer, np.repeat(longer[:1], missing[0], axis=0)])
-
     def _cut(self, array: Any, num_rows: int, num_tokens: int) -> Any:
         kept = array[:num_rows]
         return kept[:, :num_tokens] if self.per_token else kept
+
+
+def whole(feeds: Arrays, batch: int, length: int, pad_id: int) -> Arrays:
+    """Arrays (B, L) at the one size that a file takes, (batch, length): see this file's opening."""
+    import numpy as np
+
+    found: Arrays = {}
+    for name, array_BL in feeds.items():
+        missing = (batch - array_BL.shape[0], length - array_BL.shape[1])
+        fill = pad_id if name == "input_ids" else 0
+        longer = np.pad(array_BL, ((0, 0), (0, missing[1])), constant_values=fill)
+        found[name] = np.concatenate([longer, np.repeat(longer[:1], missing[0], axis=0)])
+    return found

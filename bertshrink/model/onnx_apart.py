@@ -81,7 +81,7 @@ def look_apart(source: Path, target: Path, command: tuple[str, ...] = COMMAND) -
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env=child_environment(),
             timeout=timeout_s,
             check=False,
         )
@@ -100,7 +100,8 @@ def look_apart(source: Path, target: Path, command: tuple[str, ...] = COMMAND) -
     return Look(**found)
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Environment variables of a process that is bertshrink again, on one thread."""
     root = str(Path(bertshrink.__file__).parent.parent)
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     return os.environ | dict.fromkeys(_THREADS, "1") | {"PYTHONPATH": path}

@@ -17,14 +17,16 @@ twice; engines fold it when they load.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from bertshrink.model.onnx_folding import computed, evaluate
 from bertshrink.model.onnx_graph import RANDOM_OPS, array, initializers, tensor
+from bertshrink.model.onnx_outside import digest, is_outside
 from bertshrink.model.onnx_weights import assembled
 
 _Identity = tuple[int, tuple[int, ...], bytes]
@@ -32,14 +34,20 @@ _Identity = tuple[int, tuple[int, ...], bytes]
 _PASSED_THROUGH = ("Identity", "Dropout")
 
 
-def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
+def canonicalise(
+    model: onnx.ModelProto, keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor
+) -> onnx.ModelProto:
     """The same function as a canonical graph (see this file's opening); a second pass changes nothing.
+
+    Args:
+        model: it is not changed.
+        keep: what makes a stored tensor of what is computed: (numbers, name).
 
     Returns:
         a new model; inputs and outputs keep their names.
 
     """
-    sweep = _Sweep(model)
+    sweep = _Sweep(model, keep)
     for node in model.graph.node:
         sweep.take(node)
     return sweep.result()
@@ -48,26 +56,34 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
 class _Sweep:
     """One pass over a graph: `alias` says by which name a value goes now."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, keep: Callable[[NDArray[Any], str], onnx.TensorProto]) -> None:
         self.model = model
+        self.keep_tensor = keep
         self.outputs = {value.name for value in model.graph.output}
-        self.readers = _readers(model)
+        identities = {name: _identity(stored) for name, stored in initializers(model).items()}
+        self.readers = _readers(model, identities)
         self.alias: dict[str, str] = {}
         self.stored: dict[str, onnx.TensorProto] = {}
         self.by_bytes: dict[_Identity, str] = {}
         self.seen: dict[tuple[object, ...], list[str]] = {}
         self.nodes: list[onnx.NodeProto] = []
         for name, stored in initializers(model).items():
-            self.store(name, stored)
+            self.store(name, stored, identities[name])
 
-    def store(self, name: str, stored: onnx.TensorProto) -> None:
+    def store(self, name: str, stored: onnx.TensorProto, identity: _Identity) -> None:
         """Keep a tensor, or let its name mean the equal one kept before."""
-        first = self.by_bytes.setdefault(_identity(stored), name)
+        first = self.by_bytes.setdefault(identity, name)
         if first != name:
             self.alias[name] = first
         else:
-            in_form = stored.HasField("raw_data") and stored.name == name and not stored.HasField("doc_string")
-            self.stored[name] = stored if in_form else tensor(array(stored), name)  # a copy of a large one costs
+            has_numbers = stored.HasField("raw_data") or is_outside(stored)
+            in_form = has_numbers and stored.name == name and not stored.HasField("doc_string")
+            self.stored[name] = stored if in_form else self.keep_tensor(array(stored), name)  # a copy costs
+
+    def store_value(self, name: str, value: NDArray[Any]) -> None:
+        """Keep what was computed."""
+        made = self.keep_tensor(value, name)
+        self.store(name, made, _identity(made))
 
     def take(self, original: onnx.NodeProto) -> None:
         """Bring one node into the new graph."""
@@ -77,7 +93,7 @@ class _Sweep:
         node.input[:] = [self.alias.get(name, name) for name in node.input]
         is_output = any(name in self.outputs for name in node.output)
         if node.op_type == "Constant" and not is_output:
-            self.store(node.output[0], onnx.numpy_helper.from_array(evaluate(node, {}), node.output[0]))
+            self.store_value(node.output[0], evaluate(node, {}))
         elif node.op_type in _PASSED_THROUGH and not is_output:
             self.alias[node.output[0]] = node.input[0]
         elif node.op_type == "Gemm" and _is_plain_gemm(node):
@@ -108,7 +124,7 @@ class _Sweep:
         if value is None:
             return False
         name = f"{node.input[0]}.T" if node.op_type == "Transpose" and value.ndim == 2 else node.output[0]
-        self.store(name, onnx.numpy_helper.from_array(value, name))
+        self.store_value(name, value)
         if name != node.output[0]:
             self.alias[node.output[0]] = self.alias.get(name, name)
         return True
@@ -129,12 +145,12 @@ class _Sweep:
 
 def _identity(stored: onnx.TensorProto) -> _Identity:
     """What two equal tensors have in common: type, shape and the digest of their bytes."""
-    return stored.data_type, tuple(stored.dims), hashlib.sha256(np.ascontiguousarray(array(stored)).data).digest()
+    return stored.data_type, tuple(stored.dims), digest(stored)
 
 
-def _readers(model: onnx.ModelProto) -> dict[str, set[str]]:
+def _readers(model: onnx.ModelProto, identities: Mapping[str, _Identity]) -> dict[str, set[str]]:
     """Operators that read each stored tensor, `Identity` looked through and equal tensors taken together."""
-    origin = {name: _identity(stored) for name, stored in initializers(model).items()}
+    origin = dict(identities)
     names = defaultdict(set)
     for name, identity in origin.items():
         names[identity].add(name)

@@ -3,7 +3,8 @@
     task         bertshrink's own metadata; else outputs that only one task has; else the class in config.json
     labels       metadata; else `id2label`; as many as the output is wide
     pooling      metadata; else, where the graph ends in token vectors, what 1_Pooling says, and it is appended
-    max_length   metadata; else positions in config.json, capped by what the tokenizer says
+    max_length   metadata; else positions in config.json, capped by what the tokenizer says and a fixed shape takes
+    shape        the inputs' own, where batch and length are both fixed
     family       metadata; else `model_type`; it need be none of bertshrink's own, an artifact is only run
 
 What none of them tells is an error that says what to add.
@@ -56,7 +57,9 @@ def make_card(origin: Origin, file: Path) -> Card:
     look = origin.look
     said = _said(origin) if "bertshrink_version" in look.metadata else _told(origin)
     task = TASKS[said["task"]]
-    _refuse_one_shape(origin)
+    shape = _one_shape(origin)
+    if shape is not None:
+        said["max_length"] = min(said["max_length"], shape[1])
     outputs, is_pooled = _outputs(origin, task.name)
     _check_outputs(origin, said, next(iter(outputs)), is_pooled)
     pooling, notes = said.pop("pooling"), []
@@ -82,6 +85,7 @@ def make_card(origin: Origin, file: Path) -> Card:
         pooling=pooling,
         inputs=tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs.values()),
         outputs=task.outputs,
+        shape=shape,
         vocab_size=look.vocab_size,
         details={"opset": look.opset, "producer": look.producer, "notes": notes},
         **said,
@@ -153,15 +157,27 @@ def _task_of(config: dict[str, Any], is_st: bool, where: str) -> str:
         raise RequestError(error.what, where=where, hint=f'{hint}, as ["BertForSequenceClassification"]') from None
 
 
-def _refuse_one_shape(origin: Origin) -> None:
-    sizes = origin.look.inputs[next(name for name, ours in origin.look.names.items() if ours == "input_ids")].shape
-    if len(sizes) != 2 or any(size is not None for size in sizes):
-        shape = "x".join("any" if size is None else str(size) for size in sizes)
-        raise RequestError(
-            f"the ONNX file takes token ids of the shape {shape} only, where batch and length must both be open",
-            where=origin.where,
-            hint=f"export it with dynamic axes; {_EXPORT}",
-        )
+def _one_shape(origin: Origin) -> tuple[int, int] | None:
+    """The one (batch, length) that the file takes; None: any.
+
+    Raises:
+        RequestError: only one of the two is open, or its inputs have different shapes.
+
+    """
+    shapes = {tuple(value.shape) for value in origin.look.inputs.values()}
+    sizes = next(iter(shapes))
+    if len(shapes) == 1 and len(sizes) == 2:
+        if sizes == (None, None):
+            return None
+        if sizes[0] is not None and sizes[1] is not None:
+            return sizes[0], sizes[1]
+    words = ["x".join("any" if size is None else str(size) for size in sizes) for sizes in shapes]
+    raise RequestError(
+        f"the ONNX file takes inputs of the shape {' and '.join(sorted(words))}, where batch and length must both be "
+        "open, or both fixed and the same for all",
+        where=origin.where,
+        hint=f"export it with dynamic axes; {_EXPORT}",
+    )
 
 
 def _outputs(origin: Origin, task: str) -> tuple[dict[str, str], bool]:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from bertshrink.errors import CheckFailed, ModelRefused
 from bertshrink.model.files import output_errors
+from bertshrink.model.onnx_outside import inside, is_outside, numbers_of, stream, without_numbers
+from bertshrink.report.onnx_message import skeleton
 
 RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 MULTIPLYING_OPS = (
@@ -30,8 +31,6 @@ MULTIPLYING_OPS = (
 
 CONTRIB = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
-
-_EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,25 @@ class WeightMatMul:
     is_transposed: bool
 
 
-def read_model(path: Path) -> onnx.ModelProto:
+def read_model(path: Path, *, numbers: bool = True) -> onnx.ModelProto:
     """Read a self-contained ONNX file that bertshrink made or took in; others are looked at apart first (`foreign`).
+
+    Args:
+        path: the file.
+        numbers: whether large tensors are read; otherwise they stay in the file, which must not change as long as the
+            model is used (`onnx_outside`).
 
     Raises:
         ModelRefused: no ONNX, damaged, or pointing at bytes outside the file.
 
     """
     hint = "export the model again"
+    left: set[int] = set()
     try:
-        model = onnx.load_model(str(path), load_external_data=False)
+        if numbers:
+            model = onnx.load_model(str(path), load_external_data=False)
+        else:
+            model, left = skeleton(path)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelRefused(f"`{path.name}` cannot be read: {error}", where=str(path), hint=hint) from None
     except Exception as error:  # protobuf's DecodeError has no public home that all its builds share
@@ -68,7 +76,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise ModelRefused(f"`{path.name}` is no ONNX file or is cut", where=str(path), hint=hint) from None
     if not model.graph.node or not model.graph.output:
         raise ModelRefused(f"`{path.name}` is no ONNX file or holds an empty graph", where=str(path), hint=hint)
-    if any(tensor.data_location == _EXTERNAL for tensor in model.graph.initializer):
+    if any(is_outside(stored) and at not in left for at, stored in enumerate(model.graph.initializer)):
         raise ModelRefused(
             f"`{path.name}` keeps weights outside the file, which bertshrink does not follow",
             where=str(path),
@@ -78,20 +86,19 @@ def read_model(path: Path) -> onnx.ModelProto:
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model and check it; equal models give equal bytes, and an invalid one leaves no file.
+    """Check a model and write it; equal models give equal bytes, and an invalid one leaves no file.
 
     Raises:
         CheckFailed: it is not valid ONNX.
         OutputError: the disk is full or the place is not writable.
 
     """
-    with output_errors(path):
-        path.write_bytes(model.SerializeToString(deterministic=True))
     try:
-        onnx.checker.check_model(str(path))  # the file, not the model in memory: that would be serialised once more
+        onnx.checker.check_model(without_numbers(model))
     except onnx.checker.ValidationError as error:
-        path.unlink()
         raise CheckFailed(f"the graph is not valid ONNX: {str(error).splitlines()[0]}", where=path.name) from error
+    with output_errors(path):
+        stream(model, path)
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -100,14 +107,13 @@ def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 def array(tensor: onnx.TensorProto) -> NDArray[Any]:
-    """A stored tensor as numpy."""
-    found: NDArray[Any] = onnx.numpy_helper.to_array(tensor)
-    return found
+    """A stored tensor as numpy, wherever its numbers lie."""
+    return numbers_of(tensor)
 
 
 def tensor(value: NDArray[Any], name: str) -> onnx.TensorProto:
     """A numpy array as a stored tensor."""
-    return onnx.numpy_helper.from_array(np.ascontiguousarray(value) if value.ndim else value, name)
+    return inside(value, name)
 
 
 def import_contrib(model: onnx.ModelProto) -> None:
@@ -188,6 +194,12 @@ def stored_bytes(stored: onnx.TensorProto) -> int:
 def operators(model: onnx.ModelProto) -> dict[str, int]:
     """Number of nodes by operator."""
     return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
+
+
+def fixed_shape(model: onnx.ModelProto) -> tuple[int, int] | None:
+    """The one (batch, length) that an encoder's graph takes; None: any."""
+    batch, length = (int(size.dim_value) for size in model.graph.input[0].type.tensor_type.shape.dim)
+    return (batch, length) if batch and length else None
 
 
 def set_metadata(model: onnx.ModelProto, entries: Iterable[tuple[str, str]]) -> None:

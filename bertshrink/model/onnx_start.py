@@ -14,6 +14,7 @@ overflow are no longer turned into zeros, they show; and rows without any token,
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ import onnx
 from bertshrink.errors import ModelRefused
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_checks import QUANTIZED_OPS
-from bertshrink.model.onnx_graph import array, initializers, read_model, unstored_weights, weight_matmuls
+from bertshrink.model.onnx_graph import array, fixed_shape, initializers, read_model, unstored_weights, weight_matmuls
+from bertshrink.model.onnx_outside import stream
 
 _INTEGERS = tuple(getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT4", "UINT4"))
 _MAX_LENGTH = 1024
@@ -33,7 +35,8 @@ def read_start(path: Path, max_length: int, where: str | None = None) -> onnx.Mo
     """Read an artifact's ONNX file as the graph that quantization starts from.
 
     Args:
-        path: of a file that bertshrink made, or took in (see `foreign`).
+        path: of a file that bertshrink made, or took in (see `foreign`). Large tensors stay in it, so it must not
+            change as long as the graph is used.
         max_length: its longest input in tokens.
         where: its name for messages.
 
@@ -43,7 +46,7 @@ def read_start(path: Path, max_length: int, where: str | None = None) -> onnx.Mo
 
     """
     where = where or str(path)
-    model = read_model(path)
+    model = read_model(path, numbers=False)
     refuse_quantized(model, where)
     branch = next((node for node in model.graph.node if any(a.HasField("g") for a in node.attribute)), None)
     if branch is not None or model.functions:
@@ -159,10 +162,12 @@ def _speak(model: onnx.ModelProto, softmaxes: list[str], max_length: int) -> boo
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    del wider
-    mask = np.zeros((1, max_length), dtype=np.int64)
-    mask[0, 0] = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "guards.onnx"
+        stream(wider, path)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    mask = np.zeros(((fixed_shape(model) or (1, 1))[0], max_length), dtype=np.int64)
+    mask[:, 0] = 1
     given = {"input_ids": np.ones_like(mask), "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
     feeds = {value.name: given[value.name] for value in model.graph.input}
     return any(float(value) != 0 for value in session.run(names, feeds))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bertshrink.errors import CheckFailed
-from bertshrink.model.facts import ARTIFACT_CARD, Facts, read_facts
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, read_facts
 from bertshrink.model.files import MANIFEST, sha256_file
 from bertshrink.model.store import STAGE_CARD, fingerprint
 from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.encoder import Encoder
 
@@ -33,15 +36,28 @@ PROOF_TEXTS = (
 )
 
 
-def load_model(folder: Path, facts: Facts | None = None, source: str | None = None) -> Model:
-    """An encoder or an artifact from its folder; `facts` keep the task that a recipe named."""
+def load_model(
+    folder: Path, facts: Facts | None = None, source: str | None = None, *, is_lasting: bool = False
+) -> Model:
+    """An encoder or an artifact from its folder.
+
+    Args:
+        folder: where it lies.
+        facts: what the folder says, where a recipe named the task.
+        source: its name for messages.
+        is_lasting: whether the folder stays as long as the model is used, and nobody changes the model in memory: an
+            encoder can then let its weights go (`Encoder.release`).
+
+    """
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.encoder import Encoder, quiet_libraries
 
     quiet_libraries()
     if (folder / ARTIFACT_CARD).is_file():
         return Artifact.load(folder, source)
-    return Encoder.from_facts(facts or read_facts(folder), source)
+    facts = facts or read_facts(folder)
+    found = Encoder.from_facts(facts, source)
+    return replace(found, stored=facts) if is_lasting else found
 
 
 def folder_key(folder: Path, task: str) -> str:
@@ -54,6 +70,13 @@ def _matters(path: Path) -> bool:
     """Whether a file at the top, or in a sentence-transformers module's folder, can change what the model answers."""
     kinds = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte")
     return path.suffix in kinds and path.name not in (MANIFEST, STAGE_CARD, "report.json")
+
+
+def weights_sha256(model: Model, folder: Path) -> str:
+    """The sha256 of the file that holds a model's weights: by it a gate knows what a report is about."""
+    from bertshrink.model.artifact import Artifact
+
+    return sha256_file(folder / (model.card.file if isinstance(model, Artifact) else WEIGHTS))
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -86,8 +109,22 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
-def prove(made: Model, folder: Path, kind: Literal["encoder", "artifact"], before: Model) -> Model:
+def proof_answers(model: Model) -> list[NDArray[Any]]:
+    """What a model answers to `PROOF_TEXTS`: every output of each."""
+    rows = model.tokenize(PROOF_TEXTS)
+    return [out[name] for out in model.predict(rows) for name in TASKS[model.task].outputs]
+
+
+def prove(
+    made: Model, folder: Path, kind: Literal["encoder", "artifact"], before: Sequence[NDArray[Any]] | None
+) -> Model:
     """Prove a stage's result: of the right kind and outputs, finite, and the same after loading it back.
+
+    Args:
+        made: what the stage gave.
+        folder: where it was saved.
+        kind: what the stage promised.
+        before: `proof_answers` of the model that it was made from; None: there is none to be like.
 
     Returns:
         the model as loaded from `folder`.
@@ -106,20 +143,19 @@ def prove(made: Model, folder: Path, kind: Literal["encoder", "artifact"], befor
         again: Model = Artifact(folder, made.card)  # type: ignore[union-attr]
     else:
         again = load_model(folder, read_facts(folder, made.task), made.source)
-    rows = made.tokenize(PROOF_TEXTS)
-    names = [name for _ in rows for name in TASKS[made.task].outputs]
-    first, second, old = (_outputs(model, rows) for model in (made, again, before))
+    first, second = proof_answers(made), proof_answers(again)
+    outputs = TASKS[made.task].outputs
+
+    def widths(answer: NDArray[Any]) -> tuple[int, ...]:
+        return answer.shape[1:] if TASKS[made.task].per_token else answer.shape  # a text may be cut shorter now
+
     hint = "nothing of the stage was kept; try other settings, and report it if it stays"
-    for name, mine, reloaded, previous in zip(names, first, second, old, strict=True):
+    for at, (mine, reloaded, previous) in enumerate(zip(first, second, before or first, strict=True)):
         if not np.isfinite(mine).all():
             raise CheckFailed("the stage's model gives values that are not finite", hint=hint)
-        if mine.shape != previous.shape:
-            what = f"the stage changed the shape of `{name}` from {previous.shape} to {mine.shape}"
-            raise CheckFailed(what, hint=hint)
+        if widths(mine) != widths(previous):
+            name, shapes = outputs[at % len(outputs)], f"from {widths(previous)} to {widths(mine)}"
+            raise CheckFailed(f"the stage changed the shape of `{name}` {shapes}", hint=hint)
         if np.abs(mine - reloaded).max() > PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
             raise CheckFailed("the stage's model gives other numbers after it was saved and loaded", hint=hint)
     return again
-
-
-def _outputs(model: Model, rows: Sequence[dict[str, list[int]]]) -> list[Any]:
-    return [out[name] for out in model.predict(rows) for name in TASKS[model.task].outputs]

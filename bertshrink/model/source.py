@@ -31,6 +31,9 @@ DEMO: dict[str, tuple[str, str, str]] = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
+_TOLD_BY_CARD = (".ort", ".pte")
+"""Kinds of files that hold neither a task nor a vocabulary."""
+
 _SMALL = ["*.json", "*.txt", "1_Pooling/*", "2_Normalize/*"]
 _WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
 
@@ -108,6 +111,12 @@ def _local(name: str, where: str | None) -> Path:
         return take_in(path)
     if path.is_file() and (path.parent / ARTIFACT_CARD).is_file():
         return path.parent
+    if path.is_file() and path.suffix in _TOLD_BY_CARD:
+        raise RequestError(
+            f"`{name}` does not say what it is a model of, and there is no {ARTIFACT_CARD} beside it",
+            where=where,
+            hint=f"give the .onnx file that it was made from, or use `bertshrink export --to {path.suffix[1:]}`",
+        )
     if path.is_file():
         raise RequestError(
             f"`{name}` is a file, not a model folder",

@@ -34,7 +34,7 @@ class Standing:
     loaded: Model | None = field(default=None, repr=False)
 
     def load(self) -> Model:
-        """The model, loaded once."""
+        """The model, loaded once; of an encoder, nobody may change what lies there, so its weights can be let go."""
         if self.loaded is None:
-            self.loaded = load_model(self.folder, self.facts, self.source)
+            self.loaded = load_model(self.folder, self.facts, self.source, is_lasting=True)
         return self.loaded

@@ -5,7 +5,7 @@
       01-distill/            the model, stage.json, MANIFEST.json: whole or not there
       .work/01-distill/      checkpoints of a stage that is not finished; removed when it is
       reference.json         the first model's figures
-      running.json           times and memory of all models, with the machine in its key
+      running-cpu.json       times and memory of all models on a target, with the machine in its key
       report.json ...        the report
 
 Each finished thing carries a fingerprint of everything that decides it: the model that went in, the technique's

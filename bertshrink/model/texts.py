@@ -218,9 +218,7 @@ class Texts:
         if "fingerprint" not in self._memo:
             digest = hashlib.sha256()
             for split in (self.train, self.dev, self.test or Split(())):
-                for column in (split.texts, split.pairs or (), split.words or (), split.labels or ()):
-                    digest.update(f"{len(column)}\x1e".encode())
-                    digest.update("\x1f".join(map(str, column)).encode())
+                _digest(split, digest)
             if self.corpus is not None:
                 digest.update(self.corpus.fingerprint.encode())
             self._memo["fingerprint"] = digest.hexdigest()[:16]
@@ -367,6 +365,20 @@ def guess_data_task(split: Split) -> str | None:
 
 _HASHES = 1000
 """Hashes are told apart in so many classes: the shares of `cut` are whole thousandths."""
+
+
+def fingerprint_of(split: Split, *more: object) -> str:
+    """The sha256 of one side's rows and of whatever else decides what is asked, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    _digest(split, digest)
+    digest.update("\x1f".join(map(str, more)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _digest(split: Split, digest: hashlib._Hash) -> None:
+    for column in (split.texts, split.pairs or (), split.words or (), split.labels or ()):
+        digest.update(f"{len(column)}\x1e".encode())
+        digest.update("\x1f".join(map(str, column)).encode())
 
 
 def _hash(text: str) -> str:

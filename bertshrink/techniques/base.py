@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from bertshrink import units
 from bertshrink.errors import RequestError
 from bertshrink.progress import Progress, Silent
 
@@ -30,6 +31,30 @@ if TYPE_CHECKING:
 Kind = Literal["encoder", "artifact"]
 """What a technique takes and gives."""
 Need = Literal["teacher", "train", "dev"]
+
+
+def is_share(text: str | None) -> str | None:
+    """A setting that is a share such as `98%`, or none.
+
+    Raises:
+        ValueError: it is something else.
+
+    """
+    if text is not None:
+        units.share(text)
+    return text
+
+
+def is_size(text: str | None) -> str | None:
+    """A setting that is a size such as `70 MB`, or none.
+
+    Raises:
+        ValueError: it is something else.
+
+    """
+    if text is not None:
+        units.size(text)
+    return text
 
 
 @dataclass

@@ -17,7 +17,7 @@ import io
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch.jit._trace import TracerWarning
 
 import bertshrink
@@ -37,6 +38,7 @@ from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_child import MAX_FILE_BYTES
 from bertshrink.model.onnx_graph import operators, set_metadata, tensor, weight_matmuls, write_model
 from bertshrink.model.onnx_half import store_half
+from bertshrink.model.onnx_outside import Lender
 from bertshrink.model.task import TASKS
 from bertshrink.techniques.export.attention import fuse_attention
 from bertshrink.techniques.export.fixed import fix_shape
@@ -67,27 +69,19 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
 
     """
     refuse_too_large(encoder)
+    folder, form = bench.work / "export", replace(settings.form(None), format="onnx")
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    folder.mkdir(parents=True)
     with bench.progress.task("export to ONNX", total=3, unit="steps") as task:
-        model = fix_reshapes(canonicalise(trace(encoder, settings.opset)))
-        num_matmuls = check_weights(model, encoder)
-        if settings.attention == "fused":
-            model = fuse_every_attention(model, encoder)
-        if settings.half is not None:
-            model = store_half(model, settings.half)
-        if settings.shape is not None:
-            model = fix_shape(model, *settings.shape)
-        task.advance()
-        set_metadata(model, metadata(encoder))
-        folder = bench.work / "export"
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        folder.mkdir(parents=True)
-        write_model(model, folder / FILE)
-        task.advance()
-        counts = operators(model)
-        del model  # the engines need the memory
-        form = replace(settings.form(None), format="onnx")
+        with Lender() as lender:
+            model = make_graph(encoder, settings, lender)
+            task.advance()
+            write_model(model, folder / FILE)
+            task.advance()
+        num_matmuls, counts = len(weight_matmuls(model)), operators(model)
+        card = make_card(encoder, {}, form, settings.half or "float32")
         worst = check_parity(encoder, folder / FILE, settings.largest_difference, form)
-        as_run = operators_as_run(folder / FILE) if form.engine == "onnxruntime" else {}
+        as_run = operators_as_run(folder / FILE, form.shape) if form.engine == "onnxruntime" else {}
         task.advance()
     details = {
         "opset": settings.opset,
@@ -109,8 +103,26 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         bench.note(f"weights are stored in {settings.half} and multiplied in float32: half the bytes, the same speed")
     if form.engine != "onnxruntime":
         note_precision(form.engine, folder / FILE, bench)
-    card = make_card(encoder, details, form, settings.half or "float32")
-    return Artifact.create(folder, card, encoder.tokenizer)
+    return Artifact.create(folder, card.model_copy(update={"details": details}), encoder.tokenizer)
+
+
+def make_graph(encoder: Encoder, settings: Export, lender: Lender) -> onnx.ModelProto:
+    """The graph to be written; its weights are the encoder's own, lent.
+
+    Raises:
+        CheckFailed: a dense layer has no stored weight.
+
+    """
+    model = fix_reshapes(canonicalise(trace(encoder, settings.opset, lender.tensor), lender.tensor))
+    check_weights(model, encoder)
+    if settings.attention == "fused":
+        model = fuse_every_attention(model, encoder)
+    if settings.half is not None:
+        model = store_half(model, settings.half)
+    if settings.shape is not None:
+        model = fix_shape(model, *settings.shape)
+    set_metadata(model, metadata(encoder))
+    return model
 
 
 def note_precision(name: str, path: Path, bench: Workbench) -> None:
@@ -184,8 +196,17 @@ class Wrapper(torch.nn.Module):
         return pool(out.last_hidden_state, attention_mask, self.pooling.mode, self.pooling.normalize)
 
 
-def trace(encoder: Encoder, opset: int) -> onnx.ModelProto:
-    """The graph as PyTorch's tracer writes it, dynamic in batch and length."""
+def trace(
+    encoder: Encoder, opset: int, keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor
+) -> onnx.ModelProto:
+    """The graph as PyTorch's tracer writes it, dynamic in batch and length.
+
+    Args:
+        encoder: what is traced.
+        opset: of the graph.
+        keep: what makes a stored tensor of a weight: (numbers, name).
+
+    """
     inputs, task = input_names(encoder), TASKS[encoder.task]
     length = min(6, encoder.max_length)
     ids = torch.ones(2, length, dtype=torch.int64)
@@ -211,11 +232,13 @@ def trace(encoder: Encoder, opset: int) -> onnx.ModelProto:
             export_params=False,
         )
     model = onnx.load_model_from_string(file.getvalue())
-    store_weights(model, wrapper)
+    store_weights(model, wrapper, keep)
     return shorten_names(model)
 
 
-def store_weights(model: onnx.ModelProto, wrapper: Wrapper) -> None:
+def store_weights(
+    model: onnx.ModelProto, wrapper: Wrapper, keep: Callable[[NDArray[Any], str], onnx.TensorProto]
+) -> None:
     """Store the weights in a graph that was traced without them, where they are inputs by name.
 
     The tracer would copy them four times over on the way.
@@ -226,7 +249,7 @@ def store_weights(model: onnx.ModelProto, wrapper: Wrapper) -> None:
     given = [value for value in model.graph.input if value.name not in weights]
     for value in model.graph.input:
         if value.name in weights:
-            model.graph.initializer.append(tensor(weights[value.name].detach().cpu().numpy(), value.name))
+            model.graph.initializer.append(keep(weights[value.name].detach().cpu().numpy(), value.name))
     del model.graph.input[:]
     model.graph.input.extend(given)
 
@@ -259,8 +282,8 @@ def shorten_names(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def check_weights(model: onnx.ModelProto, encoder: Encoder) -> int:
-    """Count the dense layers.
+def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
+    """Check that every dense layer multiplies with a stored weight.
 
     Raises:
         CheckFailed: one of an encoder layer multiplies with something that is not stored.
@@ -276,7 +299,6 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> int:
             where=encoder.source,
             hint="the installed torch or transformers writes another graph than those bertshrink was made with",
         )
-    return found
 
 
 def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.ModelProto:

@@ -10,23 +10,25 @@ of 20 fused DynamicQuantizeMatMul). Above "extended" only layouts of convolution
 fused operators (com.microsoft) are in every build for CPUs, whatever machine wrote the file; they are not for NNAPI or
 CoreML, which want "basic".
 
+Optimising computes what is stored alone, so weights stored in half become float32 again, with all their bytes. To leave
+the Cast to whoever loads the file would keep them half on disk and have every run convert them anew: nothing optimises
+an .ort file a second time. So it is said, and the card says float32.
+
 What the file gives must equal what ONNX Runtime gives of the .onnx file, bit for bit, on the machine that writes it.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from bertshrink.engines import engine
-from bertshrink.errors import CheckFailed, ModelRefused, RequestError
+from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.ort_format import Operators, required_operators, write
 from bertshrink.techniques.export.parity import padded_text, shapes_of
 
 if TYPE_CHECKING:
@@ -63,6 +65,13 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
         f"the .ort file gives the numbers of the ONNX file bit for bit; {CONFIG} names the {len(names)} operators that "
         "a build of ONNX Runtime needs for it"
     )
+    precision = without_half(artifact.card.precision)
+    if precision != artifact.card.precision:
+        grown = (folder / FILE).stat().st_size / artifact.file.stat().st_size
+        bench.note(
+            f"the weights that were stored in half are float32 in the .ort file, which takes {grown:.2f}x the bytes of "
+            "the ONNX file: ONNX Runtime computes their Cast when it optimises"
+        )
     details = artifact.card.details | {"optimization": LEVEL, "required_operators": sorted(names)}
     lineage = artifact.card.lineage
     card = artifact.card.model_copy(
@@ -71,6 +80,7 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
             "engine": "onnxruntime",
             "options": {},
             "file": FILE,
+            "precision": precision,
             "details": details,
             "lineage": lineage if lineage[-1:] == ("export",) else (*lineage, "export"),
         }
@@ -78,24 +88,10 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
     return Artifact.create(folder, card, artifact.tokenizer)
 
 
-def write(source: Path, to: Path) -> None:
-    """Have ONNX Runtime optimise an .onnx file and write it in its own format.
-
-    Raises:
-        ModelRefused: it cannot open the file.
-
-    """
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    settings.optimized_model_filepath = str(to)
-    settings.add_session_config_entry("session.save_model_format", "ORT")
-    try:
-        onnxruntime.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors are plain subclasses of Exception, one per code
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        raise ModelRefused(f"ONNX Runtime cannot open the file: {error}", where=str(source)) from None
+def without_half(precision: str) -> str:
+    """A card's precision once what was stored in half is float32: `int8+float16` -> `int8+float32`."""
+    parts = ["float32" if part in ("float16", "bfloat16") else part for part in precision.split("+")]
+    return "+".join(dict.fromkeys(parts))
 
 
 def check_equal(artifact: Artifact, path: Path) -> None:
@@ -119,23 +115,7 @@ def check_equal(artifact: Artifact, path: Path) -> None:
                 )
 
 
-def required_operators(path: Path) -> dict[str, dict[int, list[str]]]:
-    """Domain -> version of an operator's definition -> names, of all that an .ort file runs."""
-    handlers = logging.root.handlers[:]
-    from onnxruntime.tools.ort_format_model import OrtFormatModelProcessor
-
-    logging.root.handlers[:] = handlers  # its import gives the root logger one
-    found: dict[str, dict[int, set[str]]] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file to the garbage collector
-        OrtFormatModelProcessor(str(path), found, None).process()
-    return {
-        domain: {version: sorted(names) for version, names in sorted(by_version.items())}
-        for domain, by_version in sorted(found.items())
-    }
-
-
-def write_config(operators: dict[str, dict[int, list[str]]], path: Path) -> None:
+def write_config(operators: Operators, path: Path) -> None:
     """Write the operators as ONNX Runtime's `build.py --include_ops_by_config` reads them: `domain;version;A,B`."""
     lines = [
         f"{domain};{version};{','.join(names)}"

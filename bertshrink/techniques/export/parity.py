@@ -9,11 +9,13 @@ nobody's answer. The rule is
 so that it means the same for logits of 0.01 and of 30; the last term is rounding where every output is near zero.
 
 The engine that the file is for does the running, in float32 also where it would choose bfloat16 by itself: the question
-is whether the file holds the model.
+is whether the file holds the model. PyTorch answers first, at every shape, and its weights may then go: the two models
+are never in memory together. Its answers wait on disk, since a masked language model's take more than its weights.
 """
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
 from bertshrink.model.artifact import Artifact, Form
 from bertshrink.model.batches import Row, pad
+from bertshrink.model.memory import hand_back
 from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
@@ -61,28 +64,42 @@ def check_parity(encoder: Encoder, path: Path, tolerance: float, form: Form = AN
         CheckFailed: at some shape the difference is larger than the tolerance, or not finite.
 
     """
-    task = TASKS[encoder.task]
-    file = engine(form.engine).load(str(path), options={"precision": "float32"})
-    torch_session = encoder.session()
+    shapes = [padded_text(encoder, *shape) for shape in shapes_of(form, encoder.max_length)]
     worst: dict[str, float] = {}
-    for batch, length in shapes_of(form, encoder.max_length):
-        feeds = padded_text(encoder, batch, length)
-        mask = feeds["attention_mask"].astype(bool)
-        ours, theirs = (
-            np.concatenate([at_tokens(found[name], mask, task.per_token).ravel() for name in task.outputs])
-            for found in (file.run(feeds), torch_session.run(feeds))
-        )
-        scale, difference = float(np.abs(theirs).max()), float(np.abs(ours - theirs).max())
-        shape = f"{batch}x{mask.shape[1]}"
-        if not difference <= tolerance * scale + _ROUNDING:
-            raise CheckFailed(
-                f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {shape}, where "
-                f"outputs reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
-                where=str(path),
-                hint="a looser `tolerance` accepts it; more often the graph was traced wrong",
-            )
-        worst[shape] = difference / scale if scale else 0.0
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        kept = [Path(scratch) / f"{at}.npy" for at in range(len(shapes))]
+        theirs = encoder.session()
+        for feeds, answers in zip(shapes, kept, strict=True):
+            np.save(answers, at_tokens(theirs.run(feeds), feeds, encoder.task))
+        del theirs
+        encoder.release()
+        ours = engine(form.engine).load(str(path), options={"precision": "float32"})
+        for feeds, answers in zip(shapes, kept, strict=True):
+            shape = "x".join(str(size) for size in feeds["attention_mask"].shape)
+            found = at_tokens(ours.run(feeds), feeds, encoder.task)
+            worst[shape] = _share(found, np.load(answers), tolerance, path, shape)
+    del ours
+    hand_back()
     return worst
+
+
+def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: float, path: Path, shape: str) -> float:
+    """The largest difference as a share of the largest output of PyTorch.
+
+    Raises:
+        CheckFailed: it is larger than the tolerance, or not finite.
+
+    """
+    right = theirs.astype(np.float64)
+    scale, difference = float(np.abs(right).max()), float(np.abs(ours.astype(np.float64) - right).max())
+    if not difference <= tolerance * scale + _ROUNDING:
+        raise CheckFailed(
+            f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {shape}, where "
+            f"outputs reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
+            where=str(path),
+            hint="a looser `tolerance` accepts it; more often the graph was traced wrong",
+        )
+    return difference / scale if scale else 0.0
 
 
 def shapes_of(form: Form, max_length: int) -> list[tuple[int, int]]:
@@ -105,7 +122,8 @@ def padded_text(encoder: Encoder | Artifact, batch: int, length: int) -> Arrays:
     return pad(rows, encoder.tokenizer.pad_token_id or 0)
 
 
-def at_tokens(value: NDArray[np.generic], mask_BL: NDArray[np.bool_], per_token: bool) -> NDArray[np.float64]:
-    """The values that are somebody's answer: (B, L, ...) at tokens only, those of whole rows as they are."""
-    found = value[mask_BL] if per_token else value
-    return found.astype(np.float64)
+def at_tokens(found: Arrays, feeds: Arrays, task: str) -> NDArray[np.generic]:
+    """All outputs of a task in one row: of those with a length axis, (B, L, ...), the values at tokens."""
+    mask_BL = feeds["attention_mask"].astype(bool)
+    values = (found[name][mask_BL] if TASKS[task].per_token else found[name] for name in TASKS[task].outputs)
+    return np.concatenate([value.ravel() for value in values])

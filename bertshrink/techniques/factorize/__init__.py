@@ -18,7 +18,7 @@ from bertshrink import units
 from bertshrink.errors import RequestError
 from bertshrink.model.counting import BYTES, converted, num_parameters, target_family, what_it_buys
 from bertshrink.model.facts import Facts
-from bertshrink.techniques.base import Kind, Technique, Workbench
+from bertshrink.techniques.base import Kind, Technique, Workbench, is_size
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
@@ -46,17 +46,12 @@ class Factorize(Technique):
 
     @field_validator("energy")
     @classmethod
-    def _is_share(cls, text: str | None) -> str | None:
+    def _is_kept(cls, text: str | None) -> str | None:
         if text is not None and units.share(text) == 0:
             raise ValueError(f"`{text}` is no share to keep: nothing would be left")
         return text
 
-    @field_validator("max_size")
-    @classmethod
-    def _is_size(cls, text: str | None) -> str | None:
-        if text is not None:
-            units.size(text)
-        return text
+    _max_is_size = field_validator("max_size")(is_size)
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Factorize:

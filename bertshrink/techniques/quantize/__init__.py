@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from pydantic import Field, field_validator, model_validator
 
 from bertshrink import units
-from bertshrink.techniques.base import Kind, Technique, Workbench
+from bertshrink.techniques.base import Kind, Technique, Workbench, is_share, is_size
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact, Form
@@ -90,19 +90,8 @@ class Quantize(Technique):
     )
     target: Literal["cpu"] = Field("cpu", description="auto: where the schemes are timed")
 
-    @field_validator("max_drop")
-    @classmethod
-    def _is_share(cls, text: str | None) -> str | None:
-        if text is not None:
-            units.share(text)
-        return text
-
-    @field_validator("max_size")
-    @classmethod
-    def _is_size(cls, text: str | None) -> str | None:
-        if text is not None:
-            units.size(text)
-        return text
+    _drop_is_share = field_validator("max_drop")(is_share)
+    _max_is_size = field_validator("max_size")(is_size)
 
     @model_validator(mode="after")
     def _no_limit_without_choice(self) -> Quantize:

@@ -232,4 +232,4 @@ def bfloat16_wins(all_tried: Sequence[Tried]) -> str:
 
 
 def _shape(measured: Measurement) -> str:
-    return f"{measured.conditions.batch}x{measured.conditions.length}"
+    return measured.conditions.case or ""

@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from bertshrink.engines import engine
 from bertshrink.model.batches import Row, by_length, pad
 from bertshrink.model.files import output_errors
+from bertshrink.model.fitted import whole
+from bertshrink.model.memory import hand_back
+from bertshrink.model.onnx_graph import fixed_shape
+from bertshrink.model.onnx_outside import stream
 from bertshrink.model.onnx_weights import without_unread
 from bertshrink.model.texts import Split
 from bertshrink.techniques.quantize.agreement import SENTENCES
@@ -75,15 +79,21 @@ class Calibration:
         self.work.mkdir(parents=True, exist_ok=True)
         try:
             with output_errors(path):  # no check: outputs of unknown rank are ONNX Runtime's to accept
-                path.write_bytes(_watched(model, list(takers)).SerializeToString())
+                stream(_watched(model, list(takers)), path)
             session = engine("onnxruntime").load(str(path))
-            for batch in by_length([len(row["input_ids"]) for row in self.rows], _BATCH_TOKENS):
+            batch_rows, length = fixed_shape(model) or (None, None)
+            for batch in by_length([len(row["input_ids"]) for row in self.rows], _BATCH_TOKENS, batch_rows):
                 feeds = pad([self.rows[i] for i in batch], self.pad_id)
+                if batch_rows is not None and length is not None:
+                    feeds = whole(feeds, batch_rows, length, self.pad_id)
                 found = session.run(feeds)
+                mask_BL = feeds["attention_mask"][: len(batch)].astype(bool)
                 for name, take in takers.items():
-                    take(_at_tokens(found[name], feeds["attention_mask"].astype(bool)))
+                    take(_at_tokens(found[name][: len(batch)], mask_BL))
+            del session
         finally:
             path.unlink(missing_ok=True)
+            hand_back()
 
 
 def calibration(artifact: Artifact, bench: Workbench, num_texts: int) -> Calibration:

@@ -40,8 +40,9 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     else:
         made, details = as_asked(trials)
     require(made.agreement, settings.min_cosine, str(made.artifact.file))
-    accounting = made.rewritten.accounting
-    as_run = operators_as_run(made.artifact.file) if made.artifact.card.engine == "onnxruntime" else {}
+    accounting = made.accounting
+    runs_here = made.artifact.card.engine == "onnxruntime"
+    as_run = operators_as_run(made.artifact.file, made.artifact.card.shape) if runs_here else {}
     bench.note(
         f"{accounting.sentence()}; {made.size_bytes / artifact.file.stat().st_size:.3f}x the bytes of the float file; "
         f"{agreement_words(made.agreement)}"

@@ -30,7 +30,8 @@ _BITS = {
 }
 """Bits that a number takes in a type, scales of blocks of 32 among them: for the order of tries, not for a figure."""
 
-ATTEMPT, BEST = "attempt", "best-attempt"
+ATTEMPT, KEPT, BEST = "attempt", "quantize", "best-attempt"
+"""Folders: of the attempt at hand, of the last one that held the limit, and of the nearest one while none does."""
 
 
 def mend(trials: Trials) -> tuple[Made, dict[str, Any]]:
@@ -44,6 +45,7 @@ def mend(trials: Trials) -> tuple[Made, dict[str, Any]]:
     assert limit is not None
     types = uniform(trials.source, trials.settings.scheme, trials.settings)
     prepared = trials.prepare(types)
+    kept: list[Made] = []
     sizes = {name: weight.size_bytes for name, weight in weights(trials.source).items()}
     nearest: list[Attempt] = []
 
@@ -52,10 +54,11 @@ def mend(trials: Trials) -> tuple[Made, dict[str, Any]]:
         def judge(tried: Mapping[str, str]) -> Attempt:
             made = trials.make(tried, prepared, ATTEMPT)
             found = Attempt(tried, made.size_bytes, trials.drop(made))
-            if not nearest or found.drop < nearest[0].drop:
+            if repair.holds(found):  # the last one that does is what the search ends with
+                kept[:] = [trials.move(made, KEPT)]
+            elif not kept and (not nearest or found.drop < nearest[0].drop):
                 nearest[:] = [found]
-                shutil.rmtree(trials.bench.work / BEST, ignore_errors=True)
-                shutil.copytree(made.artifact.folder, trials.bench.work / BEST)
+                trials.move(made, BEST).artifact.write_papers(trials.bench.work / BEST)
             task.advance(1, drop=units.format(found.drop, "fraction"))
             return found
 
@@ -73,7 +76,8 @@ def mend(trials: Trials) -> tuple[Made, dict[str, Any]]:
             hint="it lies there; allow a larger `max_drop`, or train with quantization in mind: `distill` with "
             "`fake_quant`",
         )
-    made = trials.make(found.types, prepared, "quantize")
+    (made,) = kept
+    assert made.types is found.types, "the search ends with the last attempt that held"
     shutil.rmtree(trials.bench.work / BEST, ignore_errors=True)
     trials.bench.notes += prepared.sentences
     trials.bench.notes += told(repair.road, limit, trials.figure)

@@ -48,6 +48,8 @@ def pick(trials: Trials) -> tuple[Made, dict[str, Any]]:
     if sentence := bfloat16_wins(all_tried):
         bench.note(sentence)
     if chosen is None:
+        for one_made in made.values():
+            one_made.artifact.write_papers(one_made.artifact.folder)
         raise CheckFailed(
             "no scheme is within the limits: "
             + "; ".join(f"{one.candidate.name}: {limits.broken_by(one)}" for one in all_tried),

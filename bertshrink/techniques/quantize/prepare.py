@@ -5,8 +5,10 @@ activations to weights, if that is asked for (`migrate`).
 
 int4-block: each dense layer is rounded so that its outputs on training texts change least (`gptq`), where there are
 texts; otherwise, and in tables, each number goes to the nearest step. The int8 types are rounded so where `rounding:
-gptq` asks for it: they gain little (SST-2 teacher, cosine of logits 0.9981 -> 0.9984, where 4 bits go from 0.9969 to
-0.9978). All layers are looked at in the float model, not one after the other in the quantized one as the paper does.
+gptq` asks for it: what they lose, they lose where activations become bytes. SST-2 teacher, dynamic int8, five draws of
+128 to 1,024 texts: the logits' squared error is 0.0038 to the nearest step and 0.0029 to 0.0038 by GPTQ on dev texts,
+0.0080 and 0.0076 to 0.0087 on Wikipedia; the cosine on dev 0.9981, and 0.9981 to 0.9986 (4 bits: 0.9969, 0.9978). All
+layers are looked at in the float model, not one after the other in the quantized one as the paper does.
 """
 
 from __future__ import annotations

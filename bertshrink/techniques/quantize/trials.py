@@ -1,14 +1,14 @@
 """Assignments of one model, written and judged: what plain quantization, repair and choice have in common.
 
 Each is written into a folder of its own below the stage's working folder, as an artifact that its engine opens, and
-compared with the float artifact on the same texts.
+compared with the float artifact on the same texts. Card and tokenizer are written for what is kept alone.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ import onnx
 from bertshrink.errors import RequestError
 from bertshrink.model.agreement import dev_texts
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.memory import hand_back
 from bertshrink.model.onnx_graph import bytes_by_type, operators, write_model
+from bertshrink.techniques.quantize.accounting import Accounting
 from bertshrink.techniques.quantize.agreement import SENTENCES, Likeness
 from bertshrink.techniques.quantize.assign import precision
 from bertshrink.techniques.quantize.prepare import Prepared, prepare
-from bertshrink.techniques.quantize.rewrite import Rewritten, rewrite
+from bertshrink.techniques.quantize.rewrite import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,14 +42,14 @@ class Made:
     Attributes:
         artifact: what was written.
         types: weight name -> type.
-        rewritten: the graph and what was counted in it.
+        accounting: what was counted in its graph.
         agreement: with the float artifact: see `Likeness.agreement`.
 
     """
 
     artifact: Artifact
     types: Mapping[str, str]
-    rewritten: Rewritten
+    accounting: Accounting
     agreement: dict[str, float | int]
 
     @property
@@ -93,25 +95,35 @@ class Trials:
             CheckFailed: the graph is not what was asked for.
 
         """
+        likeness = self.likeness  # asked first: the float model is not opened while the new graph is in memory
         found = rewrite(prepared.model, types, prepared.options)
-        artifact = self.write(found.model, types, name, options or {})
-        return Made(artifact, types, found, self.likeness.agreement(artifact))
+        accounting, artifact = found.accounting, self.write(found.model, types, name, options or {})
+        del found
+        return Made(artifact, types, accounting, likeness.agreement(artifact))
 
     def write(
         self, model: onnx.ModelProto, types: Mapping[str, str], name: str, options: Mapping[str, Any]
     ) -> Artifact:
-        """A graph as an artifact of its own."""
+        """A graph as the draft of an artifact of its own."""
         folder = self.bench.work / name
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
         folder.mkdir(parents=True)
         write_model(model, folder / self.before.card.file)
+        hand_back()  # what the rewriting took: engines come next
         update = {
             "precision": precision(self.source, types),
             "lineage": (*self.before.card.lineage, "quantize"),
             "options": dict(options),
             "details": {"bytes_by_type": bytes_by_type(model), "operators": operators(model)},
         }
-        return Artifact.create(folder, self.before.card.model_copy(update=update), self.before.tokenizer)
+        return Artifact.draft(folder, self.before.card.model_copy(update=update), self.before.tokenizer)
+
+    def move(self, made: Made, name: str) -> Made:
+        """The same in a folder of another name, in the place of what lay there."""
+        folder = self.bench.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        made.artifact.folder.rename(folder)
+        return replace(made, artifact=Artifact.draft(folder, made.artifact.card, self.before.tokenizer))
 
     @cached_property
     def likeness(self) -> Likeness:
