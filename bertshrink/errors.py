@@ -10,6 +10,8 @@ Nothing below `cli` prints or exits; `cli` catches these in one place and prints
 Anything else that escapes is a bug: exit code 70.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -112,3 +114,10 @@ class Terminated(BertshrinkError):
     """SIGTERM asked for an end; what was done so far is kept."""
 
     exit_code = 143
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """A hint that names the nearest known word; all of them where none is near."""
+    options = list(known)
+    match = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    return f"did you mean `{match[0]}`?" if match else f"known: {', '.join(options)}" if options else None

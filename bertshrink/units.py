@@ -9,6 +9,8 @@ Inside the program a quantity is a float in its base unit; text appears only at 
     fraction  0 to 1            "98%"
     point     hundredths        "0.5 pt": a difference of two fractions
     count     a plain number    "22.7 M"
+    B/s       bytes a second    "21.5 GB/s"
+    op/s      operations a second; a multiply-add is two: "92.6 Gop/s"
 """
 
 import math
@@ -21,7 +23,10 @@ _SCALES: dict[str, dict[str, float]] = {
     "fraction": {"%": 0.01},
     "point": {"pt": 0.01},
     "count": {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12},
+    "B/s": {"B/s": 1, "kB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9, "TB/s": 1e12},
+    "op/s": {"op/s": 1, "kop/s": 1e3, "Mop/s": 1e6, "Gop/s": 1e9, "Top/s": 1e12},
 }
+_RATE_STEPS = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
 _QUANTITY = re.compile(r"\s*([+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*(\S*)\s*")
 
 
@@ -29,7 +34,8 @@ def parse(text: str) -> tuple[float, str]:
     """Read one quantity.
 
     Returns:
-        The value in its base unit, and the base unit's name ("B", "s", "x", "fraction", "point" or "count").
+        The value in its base unit, and the base unit's name ("B", "s", "x", "fraction", "point", "count", "B/s" or
+        "op/s").
 
     Raises:
         ValueError: no number, an unknown unit, or a value that is not finite.
@@ -89,7 +95,7 @@ def format(value: float, unit: str, digits: int = 3) -> str:
 
     Args:
         value: in the base unit.
-        unit: "B", "s", "x", "fraction", "point", "count"; any other text is appended as it is.
+        unit: a base unit of this file's opening; any other text is appended as it is.
         digits: significant digits.
 
     """
@@ -110,6 +116,8 @@ def format(value: float, unit: str, digits: int = 3) -> str:
             if value == int(value) and abs(value) < 1000:
                 return str(int(value))
             return _scaled(value, [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")], digits)
+        case "B/s" | "op/s":
+            return _scaled(value, [(scale, f" {prefix}{unit}") for scale, prefix in _RATE_STEPS], digits)
         case "":
             return f"{value:.{digits + 1}f}"
     return f"{_scaled(value, [(1, '')], digits)} {unit}"

@@ -15,7 +15,7 @@ from bertshrink.meters.environment import environment
 from bertshrink.meters.running import launch_of, measure
 from bertshrink.meters.settings import RunningSettings
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.proof import prove
+from bertshrink.model.proof import proof_answers, prove
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
@@ -113,7 +113,7 @@ def test_openvino_gives_pytorchs_numbers(family, task, tmp_path):
     assert max(again.card.details["parity"].values()) < 1e-5, "compared by OpenVINO, in float32"
     left_alone = engine("openvino").load(str(again.file), 1).describe()["precision"]
     assert_same(again, encoder, 1e-5 if left_alone == "float32" else 0.05)
-    prove(artifact, artifact.folder, "artifact", encoder)
+    prove(artifact, artifact.folder, "artifact", proof_answers(encoder))
 
 
 @needs_openvino
@@ -197,7 +197,7 @@ def test_executorch_gives_pytorchs_numbers(family, task, tmp_path):
     artifact = export(encoder, tmp_path, to="executorch", fixed="2x16")
     assert (artifact.card.format, artifact.card.engine, artifact.card.shape) == ("pte", "executorch", (2, 16))
     assert_same(Artifact.load(artifact.folder), encoder, 1e-5, num_rows=5)
-    prove(artifact, artifact.folder, "artifact", encoder)
+    prove(artifact, artifact.folder, "artifact", proof_answers(encoder))
 
 
 @needs_executorch

@@ -4,8 +4,8 @@ import subprocess
 import sys
 import time
 
-from bertshrink.meters import environment as module
 from bertshrink.meters.environment import environment, fingerprint
+from bertshrink.worker import machine as module
 
 
 def test_it_is_quick_and_the_same_twice():

@@ -16,20 +16,24 @@ import onnx
 import pytest
 from pydantic import ValidationError
 
+import bertshrink
 from bertshrink.errors import MeasurementError, MissingPart, RequestError
 from bertshrink.meters import METERS, resolve, validity
 from bertshrink.meters.environment import environment
+from bertshrink.meters.result import PHASES, check_result
 from bertshrink.meters.running import Launch, in_turn, job_of, launch_of, measure
 from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import PHASES, TARGETS, check_result
+from bertshrink.meters.targets import open_target
 from bertshrink.meters.targets.host import Host, worker_environment
-from bertshrink.meters.worker import feeds_of, root_mean_square, run
 from bertshrink.model.artifact import Artifact, Card
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Environment, Evidence
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
+from bertshrink.worker.feeds import feeds_of
+from bertshrink.worker.timing import measure as run
+from bertshrink.worker.timing import root_mean_square
 from tests.test_meters_size import tiny_onnx
 from tests.tiny import tiny_encoder
 
@@ -53,18 +57,21 @@ CARD = Card(
 
 
 def honest_result():
-    case = {"output_rms": 1.5, "warmup_ns": [100] * 10, "samples_ns": [100] * 5}
+    case = {"tokens": [8], "output_rms": 1.5, "warmup_ns": [100] * 10, "samples_ns": [100] * 5}
     return {
         "engine": {"engine": "onnxruntime"},
         "clocks_ns": {"import": 5, "load": 6, "first": 7},
         "memory_bytes": {phase: 1000 * (i + 1) for i, phase in enumerate(PHASES)},
+        "pss_bytes": {phase: 1000 for phase in PHASES},
         "memory_method": "VmHWM",
+        "strain": {"seconds": 1.0, "others": 0.0, "stolen": 0.0, "switches": 0, "throttled": None, "load": 0.5},
         "cases": [{"batch": batch, "length": 8, **case} for batch in (1, 2)],
     }
 
 
 def worker_that(code):
-    return Host((sys.executable, "-c", textwrap.dedent(code)))
+    paths = os.pathsep.join((str(Path(bertshrink.__file__).parent.parent), os.environ.get("PYTHONPATH", "")))
+    return Host((sys.executable, "-c", textwrap.dedent(code)), (("PYTHONPATH", paths),))
 
 
 # Real models in real processes ----------------------------------------------------------------------------------------
@@ -90,6 +97,7 @@ def test_a_model_folder_and_an_onnx_file_are_measured(launches):
             ("load_time", "load", None),
             ("first_inference", "first", 1),
             *(("memory", phase, None) for phase in PHASES),
+            *(("memory_shared", phase, None) for phase in PHASES),
             ("memory_over_engine", "steady", None),
         }
         for m in found[name]:
@@ -280,7 +288,7 @@ def test_outputs_that_are_not_finite_are_seen():
 FAKE_ENGINE = """
 import mmap, sys, time, types
 from bertshrink import engines
-from bertshrink.meters import worker
+from bertshrink.worker.__main__ import main
 
 MIB = 1 << 20
 def touched(num):
@@ -307,7 +315,7 @@ fake.load = lambda path, threads, options: Session()
 sys.modules[fake.__name__] = fake
 engines.ENGINES["fake"] = ("fake", "numpy", "")
 import numpy.random  # numpy itself brings it in with the first random number
-worker.main()
+main()
 """
 
 
@@ -326,7 +334,7 @@ def test_memory_of_a_known_pattern_within_a_mebibyte():
 
 def test_the_worker_travels_light():
     code = (
-        "import sys; import bertshrink.meters.worker;"
+        "import sys; import bertshrink.worker.__main__;"
         "assert not {'pydantic', 'torch', 'transformers', 'numpy', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -334,15 +342,15 @@ def test_the_worker_travels_light():
 
 def test_token_ids_are_ordinary_and_repeatable():
     job = replace(JOB, vocab_size=30_000, inputs=["input_ids", "attention_mask", "token_type_ids"])
-    feeds = feeds_of(job, 8, 128)
+    feeds = feeds_of(job, {"batch": 8, "length": 128})[0]
     assert all(array.shape == (8, 128) and array.dtype == np.int64 for array in feeds.values())
     assert 1000 <= feeds["input_ids"].min() <= feeds["input_ids"].max() < 30_000
     assert feeds["attention_mask"].all()
     assert not feeds["token_type_ids"].any()
-    assert np.array_equal(feeds["input_ids"], feeds_of(job, 8, 128)["input_ids"])
-    assert feeds_of(replace(job, vocab_size=30), 8, 128)["input_ids"].max() < 30
+    assert np.array_equal(feeds["input_ids"], feeds_of(job, {"batch": 8, "length": 128})[0]["input_ids"])
+    assert feeds_of(replace(job, vocab_size=30), {"batch": 8, "length": 128})[0]["input_ids"].max() < 30
     with pytest.raises(ValueError, match="position_ids"):
-        feeds_of(replace(job, inputs=["position_ids"]), 8, 128)
+        feeds_of(replace(job, inputs=["position_ids"]), {"batch": 8, "length": 128})
 
 
 def test_a_workers_environment_is_short_and_the_same(monkeypatch):
@@ -412,7 +420,7 @@ def test_the_tables_name_what_exists():
     assert METERS["running"].when == "together"
     assert resolve(METERS["running"].function) is measure
     assert resolve(METERS["running"].settings) is RunningSettings
-    assert resolve(TARGETS["host"]) is Host
+    assert isinstance(open_target("cpu").runner, Host)
     for meter in METERS.values():
         assert callable(resolve(meter.function))
 
@@ -421,7 +429,7 @@ def test_the_tables_name_what_exists():
 
 
 def doubts(samples, warmups=((1.0,) * 20,), levels=(1.0,)):
-    return " ".join(validity.warnings("1x8", samples, warmups, levels))
+    return " ".join(doubt.text for doubt in validity.of_case("1x8", samples, warmups, levels))
 
 
 def test_quiet_samples_raise_no_doubt():
@@ -460,6 +468,6 @@ def test_a_crowded_machine(monkeypatch):
     assert validity.crowding(2) == ()
     monkeypatch.setattr(os, "getloadavg", lambda: (3.2, 0.5, 0.5))
     monkeypatch.setattr(Path, "read_text", lambda self, **more: "3.20 0.50 0.50 4/90 1234")
-    assert "load average 3.2 on 2 cores" in validity.crowding(2)[0]
+    assert "load average 3.2 on 2 cores" in validity.crowding(2)[0].text
     monkeypatch.setattr(Path, "read_text", lambda self, **more: "3.20 0.50 0.50 1/90 1234")
     assert validity.crowding(2) == ()  # the load was this process's own, and is over

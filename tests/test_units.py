@@ -23,6 +23,8 @@ from bertshrink import units
         ("22.7 M", 22.7e6, "count"),
         ("  42 ", 42.0, "count"),
         ("1e3 B", 1000.0, "B"),
+        ("21.5 GB/s", 21.5e9, "B/s"),
+        ("92.6 Gop/s", 92.6e9, "op/s"),
     ],
 )
 def test_parse(text, value, unit):
@@ -51,6 +53,9 @@ def test_what_is_no_quantity_is_refused(text):
         (12, "count", "12"),
         (0.7321, "", "0.7321"),
         (3.0, "furlong", "3.00 furlong"),
+        (21.5e9, "B/s", "21.5 GB/s"),
+        (798e12, "op/s", "798 Top/s"),
+        (12.0, "op/s", "12.0 op/s"),
     ],
 )
 def test_format(value, unit, text):

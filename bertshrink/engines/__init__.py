@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,32 @@ class Session(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, precision, inputs and outputs: JSON values only."""
+
+
+@runtime_checkable
+class DeviceSession(Session, Protocol):
+    """A session whose model lies on a device with a clock and an allocator of its own."""
+
+    def device_ns(self, feeds: Arrays) -> int:
+        """Nanoseconds of one forward pass by the device's own clock, copies to and from it left out."""
+
+    def device_peaks(self) -> dict[str, int]:
+        """The most bytes of the device's memory since the last look, by how they were counted."""
+
+
+class MissingHere(Exception):
+    """This machine lacks what the engine needs besides its own package.
+
+    Args:
+        what: a sentence without a full stop.
+        hint: how to get it.
+
+    """
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
 
 
 class Engine(Protocol):

@@ -1,7 +1,8 @@
-"""ONNX Runtime as an engine: an .onnx or .ort file on the CPU provider.
+"""ONNX Runtime as an engine: an .onnx or .ort file on the CPU provider, or on CUDA's where it is installed.
 
 Spinning is off: threads that spin between runs steal time from whatever else is measured on the machine and make
-instruction counts meaningless.
+instruction counts meaningless. On a GPU, TF32 is off unless asked for (ONNX Runtime itself has it on), so that float32
+means the same as in PyTorch; what CUDA's provider has no kernel for runs on the CPU, with copies between.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
+from bertshrink.engines import MissingHere
+
+CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
 
 
 class OnnxSession:
@@ -28,19 +34,27 @@ class OnnxSession:
         return dict(zip(self.outputs, self.session.run(self.outputs, given), strict=True))
 
     def describe(self) -> dict[str, Any]:
-        """Engine, version, threads, providers, inputs and outputs."""
-        return {
+        """Engine, version, threads, providers with their options, device, inputs and outputs."""
+        providers = list(self.session.get_providers())
+        found = {
             "engine": "onnxruntime",
             "version": onnxruntime.__version__,
             "threads": self.threads,
-            "providers": list(self.session.get_providers()),
+            "providers": providers,
+            "device": "cuda" if CUDA in providers else "cpu",
             "inputs": self.inputs,
             "outputs": self.outputs,
         }
+        if CUDA in providers:
+            found["tf32"] = self.session.get_provider_options()[CUDA].get("use_tf32") != "0"
+        return found
 
 
 def prepare(path: str, options: dict[str, Any] | None = None) -> None:
-    """Nothing is left to import: this file has imported it all."""
+    """Nothing is left to import but CUDA's libraries, where a GPU is asked for: this file has imported the rest."""
+    if (options or {}).get("device") == "cuda":
+        _require_cuda()
+        onnxruntime.preload_dlls()
 
 
 def load(path: str, threads: int | None = None, options: dict[str, Any] | None = None) -> OnnxSession:
@@ -49,18 +63,41 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     Args:
         path: the .onnx or .ort file.
         threads: intra-op threads; None: one per core.
-        options: `config`: ONNX Runtime session config entries; `optimized_path`: where it shall write the graph as it
-            runs it.
+        options: `config`: ONNX Runtime session config entries; `profile`: how the path of the file begins that it
+            shall write what it runs into, once the session is gone; `device`: `cpu` (the default) or `cuda`; `tf32`:
+            whether a GPU may use it.
+
+    Raises:
+        MissingHere: a GPU is asked for, and CUDA's provider is not installed or does not start.
 
     """
+    options = options or {}
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     if threads is not None:
         settings.intra_op_num_threads = threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    for key, value in ((options or {}).get("config") or {}).items():
+    for key, value in (options.get("config") or {}).items():
         settings.add_session_config_entry(str(key), str(value))
-    if "optimized_path" in (options or {}):
-        settings.optimized_model_filepath = str((options or {})["optimized_path"])
-    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    if "profile" in options:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = str(options["profile"])
+    providers: list[Any] = [_CPU]
+    if options.get("device") == "cuda":
+        _require_cuda()
+        providers = [(CUDA, {"use_tf32": "1" if options.get("tf32") else "0"}), _CPU]
+    session = onnxruntime.InferenceSession(path, settings, providers=providers)
+    if len(providers) > 1 and CUDA not in session.get_providers():  # it falls back on the CPU without a word
+        raise MissingHere(
+            f"ONNX Runtime's {CUDA} does not start here",
+            "it needs a GPU and the CUDA and cuDNN libraries of its version: `pip install onnxruntime-gpu[cuda,cudnn]`",
+        )
     return OnnxSession(session, threads)
+
+
+def _require_cuda() -> None:
+    if CUDA not in onnxruntime.get_available_providers():
+        raise MissingHere(
+            f"the ONNX Runtime that is installed ({onnxruntime.__version__}) has no {CUDA}",
+            "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`",
+        )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bertshrink.errors import CheckFailed
 from bertshrink.model.labels import match_labels
 from bertshrink.model.task import TASKS
+from bertshrink.model.texts import fingerprint_of
 from bertshrink.report.measurement import Better, Conditions, Measurement
+from bertshrink.report.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
@@ -18,7 +21,20 @@ if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.texts import Split
 
-    Figure = tuple[str, str, float, Better]
+
+class Figure(NamedTuple):
+    """One figure of a model's answers; `right`: of a share of answers, which of them are right."""
+
+    metric: str
+    unit: str
+    value: float
+    better: Better
+    right: Sequence[bool] | None = None
+
+
+def share_of(metric: str, right: Sequence[bool]) -> Figure:
+    """The share of answers that are right, one answer a question, with the outcome of each."""
+    return Figure(metric, "fraction", sum(map(bool, right)) / max(1, len(right)), "higher", right)
 
 
 @dataclass
@@ -56,10 +72,23 @@ class Exam(ABC):
         answers = self.answer(model)
         if self.reference is None:
             self.reference = answers
+        conditions = self.conditions.model_copy(update={"questions": self.questions})
         return [
-            Measurement.single(name, unit, value, better, conditions=self.conditions)
-            for name, unit, value, better in self.judge(answers, self.reference)
+            Measurement.single(
+                one.metric,
+                one.unit,
+                one.value,
+                one.better,
+                conditions=conditions,
+                outcomes=Outcomes.of(one.right) if one.right is not None and len(one.right) else None,
+            )
+            for one in self.judge(answers, self.reference)
         ]
+
+    @cached_property
+    def questions(self) -> str:
+        """The fingerprint of what is asked: texts, right answers, and what decides which tokens are masked."""
+        return fingerprint_of(self.split, *([self.seed] if self.task == "mlm" else []))
 
     def headline(self, model: Encoder | Artifact) -> float | None:
         """The task's headline metric alone; None where nothing is labelled."""
@@ -78,7 +107,7 @@ class Exam(ABC):
 
     @abstractmethod
     def judge(self, answers: Any, reference: Any) -> list[Figure]:
-        """(metric, unit, value, better) of answers."""
+        """The figures of answers."""
 
     @property
     def truth(self) -> list[Any]:

@@ -63,12 +63,12 @@ class Judge:
                 return found
         return self._exam.sit(model)
 
-    def chooser(self, texts: Texts | None, reference: Model | None) -> Callable[[Model], float] | None:
+    def chooser(self, texts: Texts | None, reference: Callable[[], Model] | None) -> Callable[[Model], float] | None:
         """What early stopping asks of a model, higher is better; None where there is nothing to ask about.
 
         Args:
             texts: those that the model learns from.
-            reference: what the model is compared with where the metric is a likeness; None: there is none yet.
+            reference: gives what the model is compared with where the metric is a likeness; None: there is none yet.
         """
         if texts is None:
             return None

@@ -10,6 +10,9 @@
                           sts_spearman: of the cosines of scored pairs with their scores, where the data has them
     mlm                   masked_accuracy, pseudo_perplexity (against the masked tokens); agreement (same token)
 
+Where a text is one question with one answer (accuracy, exact_match, their agreement), the outcome of each is kept. Tags
+and masked tokens of one text hang together, so that counting them one by one would prove too much.
+
 All in float32 and over every text (embedding: at most `MAX_PAIRED`, since pairs grow with the square). Rows without a
 label count for likeness only. For the reference itself the figures of likeness are 1 by definition and stand there as
 the scale. The metrics themselves stand in `scores`.
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import RequestError
 from bertshrink.meters import scores
-from bertshrink.meters.exam import Exam
+from bertshrink.meters.exam import Exam, Figure, share_of
 from bertshrink.model.batches import by_length, predict
 from bertshrink.model.encoding import Encoded, answers_of, encode, tags_of
 from bertshrink.model.labels import match_classes
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bertshrink.meters.exam import Figure
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.batches import Row
     from bertshrink.model.encoder import Encoder
@@ -77,25 +79,24 @@ class ClassExam(Exam):
                 mine, right = answers[at, 0], np.asarray(truth)
                 pearson = float(np.corrcoef(mine, right)[0, 1]) if np.ptp(mine) and np.ptp(right) else 0.0
                 found = [
-                    ("spearman", "", scores.rank_correlation(mine, right), "higher"),
-                    ("pearson", "", pearson, "higher"),
+                    Figure("spearman", "", scores.rank_correlation(mine, right), "higher"),
+                    Figure("pearson", "", pearson, "higher"),
                 ]
             likeness = scores.rank_correlation(answers[:, 0], reference[:, 0])
-            return [*found, ("agreement", "", likeness, "higher")]
+            return [*found, Figure("agreement", "", likeness, "higher")]
         if self.task == "multi-label":
             chosen, theirs = answers > 0, reference > 0
             if at:
                 micro, macro = scores.label_f1(chosen[at], np.asarray(truth) > 0)
-                found = [("micro_f1", "fraction", micro, "higher"), ("macro_f1", "fraction", macro, "higher")]
-        else:
-            chosen, theirs = answers.argmax(axis=1), reference.argmax(axis=1)
-            if at:
-                right = np.asarray(truth)
-                found = [
-                    ("accuracy", "fraction", float((chosen[at] == right).mean()), "higher"),
-                    ("macro_f1", "fraction", float(f1_score(right, chosen[at], average="macro")), "higher"),
-                ]
-        return [*found, ("agreement", "fraction", float((chosen == theirs).mean()), "higher")]
+                named = (("micro_f1", micro), ("macro_f1", macro))
+                found = [Figure(name, "fraction", value, "higher") for name, value in named]
+            return [*found, Figure("agreement", "fraction", float((chosen == theirs).mean()), "higher")]
+        chosen, theirs = answers.argmax(axis=1), reference.argmax(axis=1)
+        if at:
+            right = np.asarray(truth)
+            macro = float(f1_score(right, chosen[at], average="macro"))
+            found = [share_of("accuracy", chosen[at] == right), Figure("macro_f1", "fraction", macro, "higher")]
+        return [*found, share_of("agreement", chosen == theirs)]
 
 
 class _WindowExam(Exam):
@@ -129,11 +130,11 @@ class TagExam(_WindowExam):
             right = [[self.labels[tag] for tag in row] for row in truth]
             precision, recall, f1 = scores.entity_scores([answers[i] for i in at], right)
             figures = (("f1", f1), ("precision", precision), ("recall", recall))
-            found = [(name, "fraction", value, "higher") for name, value in figures]
+            found = [Figure(name, "fraction", value, "higher") for name, value in figures]
         same = [
             a == b for mine, theirs in zip(answers, reference, strict=True) for a, b in zip(mine, theirs, strict=True)
         ]
-        return [*found, ("agreement", "fraction", sum(same) / max(1, len(same)), "higher")]
+        return [*found, Figure("agreement", "fraction", sum(same) / max(1, len(same)), "higher")]
 
 
 class AnswerExam(_WindowExam):
@@ -152,9 +153,8 @@ class AnswerExam(_WindowExam):
         found: list[Figure] = []
         if at:
             exact, f1 = scores.answer_scores([answers[i] for i in at], truth)
-            found = [("f1", "fraction", f1, "higher"), ("exact_match", "fraction", exact, "higher")]
-        same = [a == b for a, b in zip(answers, reference, strict=True)]
-        return [*found, ("agreement", "fraction", sum(same) / len(same), "higher")]
+            found = [Figure("f1", "fraction", f1, "higher"), share_of("exact_match", exact)]
+        return [*found, share_of("agreement", [a == b for a, b in zip(answers, reference, strict=True)])]
 
 
 class VectorExam(Exam):
@@ -178,12 +178,14 @@ class VectorExam(Exam):
             first, second = np.split(scores.unit_rows(answers), 2)
             cosines = (first * second).sum(axis=1)[[i for i, _ in known]]
             sts = scores.rank_correlation(cosines, np.asarray([value for _, value in known], dtype=float))
-            found = [("sts_spearman", "", sts, "higher")]
+            found = [Figure("sts_spearman", "", sts, "higher")]
             answers, reference = (vectors[:MAX_PAIRED] for vectors in (answers, reference))
         return [
             *found,
-            ("spearman", "", scores.pair_spearman(answers, reference), "higher"),
-            (f"recall@{NEIGHBOURS}", "fraction", scores.neighbour_recall(answers, reference, NEIGHBOURS), "higher"),
+            Figure("spearman", "", scores.pair_spearman(answers, reference), "higher"),
+            Figure(
+                f"recall@{NEIGHBOURS}", "fraction", scores.neighbour_recall(answers, reference, NEIGHBOURS), "higher"
+            ),
         ]
 
     def headline(self, model: Encoder | Artifact) -> float | None:
@@ -233,9 +235,9 @@ class MaskExam(Exam):
         chosen, theirs = answers[:, 0].astype(int), reference[:, 0].astype(int)
         truth = np.asarray(list(chain.from_iterable(self.hidden)))
         return [
-            ("masked_accuracy", "fraction", float((chosen == truth).mean()), "higher"),
-            ("pseudo_perplexity", "", scores.pseudo_perplexity(answers[:, 1]), "lower"),
-            ("agreement", "fraction", float((chosen == theirs).mean()), "higher"),
+            Figure("masked_accuracy", "fraction", float((chosen == truth).mean()), "higher"),
+            Figure("pseudo_perplexity", "", scores.pseudo_perplexity(answers[:, 1]), "lower"),
+            Figure("agreement", "fraction", float((chosen == theirs).mean()), "higher"),
         ]
 
     def _masked(self, model: Encoder | Artifact) -> list[list[int]]:
@@ -284,12 +286,13 @@ def prepare(
 
 
 def chooser(
-    teacher: Encoder | Artifact | None, texts: Texts, max_length: int | None, seed: int
+    reference: Callable[[], Encoder | Artifact] | None, texts: Texts, max_length: int | None, seed: int
 ) -> Callable[[Encoder | Artifact], float]:
     """The headline metric on the side that is kept for choosing, as a function of a model.
 
     Args:
-        teacher: what the models to come are compared with where the metric is a likeness; None: with the first of them.
+        reference: gives what the models to come are compared with where the metric is a likeness; None: they are with
+            the first of them.
         texts: the data.
         max_length: cap on tokens per text.
         seed: for masks.
@@ -298,6 +301,7 @@ def chooser(
 
     def choose(candidate: Encoder | Artifact) -> float:
         if not exams:
+            teacher = reference() if reference is not None else None
             exam = prepare(teacher or candidate, texts, max_length, seed, texts.choosing()[1])
             if teacher is not None:
                 exam.sit(teacher)

@@ -1,30 +1,34 @@
 """How fast a model answers and how much memory it takes, measured in fresh processes, all models side by side.
 
-In every round each model gets one process of its own (`meters.worker`), in the order A B C, then C B A, and so on: what
-the machine does meanwhile falls on all alike, and a slow drift cancels in the ratios round by round. Every sample is
-kept. While a worker runs this process sleeps. A file read in the first round is in the page cache in the later ones, so
-the median load time is that of a cached file.
+In every round each model gets one process of its own (`bertshrink.worker`), in the order A B C, then C B A, and so on:
+what the machine does meanwhile falls on all alike, and a slow drift cancels in the ratios round by round. Every sample
+is kept. While a worker runs this process sleeps. A file read in the first round is in the page cache in the later ones,
+so the median load time is that of a cached file, unless `cold` has it dropped first.
+
+With a budget of time, rounds go on while another one like the longest so far still fits; the first is always run.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import RequestError
+from bertshrink.meters.result import Result
 from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import PHASES, CaseResult, Result, Target
-from bertshrink.meters.targets.host import Host
-from bertshrink.meters.validity import crowding, warnings
-from bertshrink.meters.worker import Job
+from bertshrink.meters.validity import crowding, of_machine, of_rounds
+from bertshrink.meters.writing import Writing
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Progress
-from bertshrink.report.measurement import Conditions, Environment, Measurement
+from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement
+from bertshrink.worker.job import Job
 
 if TYPE_CHECKING:
+    from bertshrink.meters.targets import Runner
     from bertshrink.model.encoder import Encoder
 
 MIN_SAMPLES = 5
@@ -48,6 +52,7 @@ class Launch:
         max_length: the longest input in tokens.
         shape: the one (batch, length) that it takes; None: any.
         max_batch: the most rows that it takes at once; None: any number.
+        tokenizer: the folder of its tokenizer; needed for texts only.
 
     """
 
@@ -60,6 +65,13 @@ class Launch:
     max_length: int
     shape: tuple[int, int] | None = None
     max_batch: int | None = None
+    tokenizer: Path | None = None
+
+    def conditions(self, target: str, threads: int, batch: int, length: int) -> Conditions:
+        """What a figure of one (batch, length) is taken under."""
+        return Conditions(
+            target=target, engine=self.engine, precision=self.precision, threads=threads, batch=batch, length=length
+        )
 
 
 def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
@@ -77,6 +89,7 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
             max_length=card.max_length,
             shape=card.shape,
             max_batch=card.max_batch,
+            tokenizer=folder.resolve(),
         )
     task = TASKS[model.task]
     pooling = [model.pooling.mode, model.pooling.normalize] if model.pooling else None
@@ -89,6 +102,7 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
         vocab_size=model.shape.vocab_size,
         inputs=tuple(session["inputs"]),
         max_length=model.max_length,
+        tokenizer=folder.resolve(),
     )
 
 
@@ -97,7 +111,7 @@ def measure(
     settings: RunningSettings,
     progress: Progress,
     environment: Environment,
-    target: Target | None = None,
+    runner: Runner | None = None,
 ) -> dict[str, list[Measurement]]:
     """Measure latency and memory of all models, interleaved.
 
@@ -106,11 +120,13 @@ def measure(
         settings: what to run.
         progress: advanced by one per process.
         environment: of the machine that runs them.
-        target: where they run; None: this machine.
+        runner: where they run; None: this machine.
 
     Returns:
         For every model: `latency` per case, `load_time` and `first_inference` in s; `memory` per phase (the peak of the
-        process while in it) and `memory_over_engine` (the steady peak less the peak of importing the engine) in B.
+        process while in it), `memory_shared` (its proportional set size at the end) and `memory_over_engine` (the
+        steady peak less the peak of importing the engine) in B. Of texts also `throughput` in tokens without padding
+        per s, `text_rate` in texts per s, and `latency_whole`, with the tokenizing within the clock.
 
     Raises:
         RequestError: a model does not take a case; nothing has run then.
@@ -118,23 +134,46 @@ def measure(
         MissingPart: an engine is not installed.
 
     """
-    target = target or Host()
-    check_cases(launches, settings)
+    if runner is None:
+        from bertshrink.meters.targets.host import Host
+
+        runner = Host()
     threads = settings.threads or environment.num_cores
-    at_start = crowding(environment.num_cores)
-    found: dict[str, list[Result]] = {name: [] for name in launches}
-    with progress.task("latency and memory", total=settings.rounds * len(launches), unit="processes") as task:
+    jobs = jobs_of(launches, settings, threads)
+    # Another machine's load is not to be seen from here; what went on there is in the workers' results.
+    at_start = crowding(environment.num_cores) if runner.evidence == Evidence.MEASURED_HOST else ()
+    found = _rounds(jobs, settings, progress, runner)
+    base = Conditions(target=runner.name, threads=threads)
+    common = {"environment": environment.id, "evidence": runner.evidence}
+    done = len(next(iter(found.values()), []))
+    measurements = {}
+    for name, results in found.items():
+        doubts = [
+            *of_machine([result.strain for result in results], threads, environment.num_cores),
+            *of_rounds(done, settings.rounds, settings.budget),
+            *at_start,
+        ]
+        writing = Writing(results, base.model_copy(update=_how(launches[name], results)), doubts, common)
+        measurements[name] = writing.all(jobs[name])
+    return measurements
+
+
+def _rounds(
+    jobs: Mapping[str, Job], settings: RunningSettings, progress: Progress, runner: Runner
+) -> dict[str, list[Result]]:
+    """The results of each model, one per round."""
+    found: dict[str, list[Result]] = {name: [] for name in jobs}
+    began, longest_s = time.monotonic(), 0.0
+    with progress.task("latency and memory", total=settings.rounds * len(jobs), unit="processes") as task:
         for number in range(settings.rounds):
-            for name in in_turn(list(launches), number):
-                job = job_of(launches[name], settings, threads)
-                found[name].append(target.run(job, settings.timeout))
+            start = time.monotonic()
+            if settings.budget and number and start - began + longest_s > settings.budget:
+                break
+            for name in in_turn(list(jobs), number):
+                found[name].append(runner.run(jobs[name], settings.timeout))
                 task.advance(1, model=name)
-    base = Conditions(target=target.name, threads=threads)
-    common = {"environment": environment.id, "evidence": target.evidence}
-    return {
-        name: _measurements(found[name], base.model_copy(update=_how(launch, found[name])), at_start, common)
-        for name, launch in launches.items()
-    }
+            longest_s = max(longest_s, time.monotonic() - start)
+    return found
 
 
 def in_turn(names: Sequence[str], number: int) -> list[str]:
@@ -168,8 +207,38 @@ def check_cases(launches: Mapping[str, Launch], settings: RunningSettings) -> No
             )
 
 
+def jobs_of(launches: Mapping[str, Launch], settings: RunningSettings, threads: int) -> dict[str, Job]:
+    """The job of each model's processes.
+
+    Raises:
+        RequestError: a model does not take a case, or there are no texts.
+
+    """
+    if settings.texts is None:
+        check_cases(launches, settings)
+        return {name: job_of(launch, settings, threads) for name, launch in launches.items()}
+    from bertshrink.meters.workload import read_workload, text_cases
+    from bertshrink.model.batches import read_tokenizer
+
+    texts = read_workload(settings.texts)
+    jobs = {}
+    for name, launch in launches.items():
+        assert launch.tokenizer is not None
+        tokenizer = read_tokenizer(launch.tokenizer)
+        cases = text_cases(texts, tokenizer, settings, launch.max_length, launch.shape)
+        own = launch.tokenizer / "tokenizer.json"
+        jobs[name] = replace(
+            job_of(launch, settings, threads),
+            cases=cases,
+            pad_id=tokenizer.pad_token_id or 0,
+            tokenizer=str(own) if own.is_file() else None,
+            max_length=launch.max_length,
+        )
+    return jobs
+
+
 def job_of(launch: Launch, settings: RunningSettings, threads: int) -> Job:
-    """The job of one process."""
+    """The job of one process, on random tokens."""
     return Job(
         engine=launch.engine,
         path=str(launch.path),
@@ -183,6 +252,7 @@ def job_of(launch: Launch, settings: RunningSettings, threads: int) -> Job:
         min_samples=MIN_SAMPLES,
         warmup_seconds=settings.warmup,
         warmup_iterations=WARMUP_ITERATIONS,
+        cold=settings.cold,
     )
 
 
@@ -192,55 +262,3 @@ def _how(launch: Launch, results: Sequence[Result]) -> dict[str, str]:
     if told not in ("float32", precision):
         precision = told if precision == "float32" else f"{precision} with {told}"
     return {"engine": launch.engine, "precision": precision}
-
-
-def _measurements(
-    results: list[Result], base: Conditions, at_start: tuple[str, ...], common: dict[str, Any]
-) -> list[Measurement]:
-    """Everything measured of one model: `results` holds one process per round."""
-
-    def figure(metric: str, unit: str, values: list[list[float]], notes: tuple[str, ...], **more: Any) -> Measurement:
-        return Measurement(
-            metric=metric,
-            unit=unit,
-            better="lower",
-            samples=tuple(tuple(row) for row in values),
-            conditions=base.model_copy(update=more),
-            warnings=notes,
-            **common,
-        )
-
-    found = []
-    for cases in zip(*(result.cases for result in results), strict=True):
-        shape = {"batch": cases[0].batch, "length": cases[0].length}
-        samples = [[ns * 1e-9 for ns in case.samples_ns] for case in cases]
-        found.append(figure("latency", "s", samples, _doubts(cases) + at_start, phase="steady", **shape))
-    first = {"batch": results[0].cases[0].batch, "length": results[0].cases[0].length}
-    load_s = [[result.clocks_ns["load"] * 1e-9] for result in results]
-    first_s = [[result.clocks_ns["first"] * 1e-9] for result in results]
-    found.append(figure("load_time", "s", load_s, at_start, phase="load"))
-    found.append(figure("first_inference", "s", first_s, at_start, phase="first", **first))
-    notes = _memory_notes(results)
-    for phase in PHASES:
-        peaks = [[float(result.memory_bytes[phase])] for result in results]
-        found.append(figure("memory", "B", peaks, notes, phase=phase))
-    over = [[float(memory_over_engine(result))] for result in results]
-    found.append(figure("memory_over_engine", "B", over, notes, phase="steady"))
-    return found
-
-
-def memory_over_engine(result: Result) -> int:
-    """What the model costs: the steady peak less what the same process had needed to import the engine."""
-    return result.memory_bytes["steady"] - result.memory_bytes["import"]
-
-
-def _doubts(cases: Sequence[CaseResult]) -> tuple[str, ...]:
-    name = f"{cases[0].batch}x{cases[0].length}"
-    levels = [case.output_rms for case in cases if case.output_rms is not None]
-    return warnings(name, [case.samples_ns for case in cases], [case.warmup_ns for case in cases], levels)
-
-
-def _memory_notes(results: list[Result]) -> tuple[str, ...]:
-    if all(result.memory_method == "VmHWM" for result in results):
-        return ()
-    return ("memory peaks are those since the process began: this system cannot set them back between phases",)

@@ -77,14 +77,15 @@ def word_f1(answer: str, right: str) -> float:
     return 2 * shared / (len(mine) + len(theirs))
 
 
-def answer_scores(answers: Sequence[str], truth: Sequence[Sequence[tuple[str, int]]]) -> tuple[float, float]:
-    """(exact match, F1), means over the questions; a question without a right answer wants none."""
-    exact = f1 = 0.0
+def answer_scores(answers: Sequence[str], truth: Sequence[Sequence[tuple[str, int]]]) -> tuple[list[bool], float]:
+    """(which answers match exactly, the mean F1 over the questions); one without a right answer wants none."""
+    exact: list[bool] = []
+    f1 = 0.0
     for answer, right in zip(answers, truth, strict=True):
         texts = [text for text, _ in right if plain(text)] or [""]
-        exact += max(float(plain(answer) == plain(text)) for text in texts)
+        exact.append(any(plain(answer) == plain(text) for text in texts))
         f1 += max(word_f1(answer, text) for text in texts)
-    return exact / max(1, len(answers)), f1 / max(1, len(answers))
+    return exact, f1 / max(1, len(answers))
 
 
 def label_f1(chosen_NC: NDArray[np.bool_], truth_NC: NDArray[np.bool_]) -> tuple[float, float]:

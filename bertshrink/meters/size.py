@@ -43,6 +43,9 @@ _MULTIPLIES = (
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
 )
+_ATTENDS = ("Attention", "MultiHeadAttention")
+"""Whole attentions as one operation: scores and mixing."""
+
 _SCALE_INPUTS = {
     # operation: which of its inputs are scales and zero points
     ":DequantizeLinear": (1, 2),
@@ -134,6 +137,26 @@ def onnx_components(facts: FileFacts) -> list[Component]:
         for name in ("embeddings", "matmul", "other")
         if (tensors := [tensor for tensor in facts.tensors if part_of(tensor) == name])
     ]
+
+
+def products(facts: FileFacts) -> tuple[list[tuple[int, int]], int]:
+    """What a graph multiplies: (inputs, outputs) of each stored matrix, once for every operation that uses it, smaller
+    side first; and how many operations multiply two computed matrices (scores and mixing of attention).
+    """
+    origins = _origins(facts)
+    shapes = {tensor.name: tensor.shape for tensor in facts.tensors}
+    stored, num_computed = [], 0
+    for node in facts.nodes:
+        kind = _type(node)
+        if kind == "MatMulNBits":
+            stored.append((node.integers["N"], node.integers["K"]))
+        elif kind in _MULTIPLIES:
+            names = [origins[name] for name in node.inputs[:4] if len(shapes.get(origins.get(name, ""), ())) == 2]
+            stored += [(shapes[name][0], shapes[name][1]) for name in names[:1]]
+            num_computed += not names
+        elif kind in _ATTENDS:
+            num_computed += 2
+    return [(min(sides), max(sides)) for sides in stored], num_computed
 
 
 def _is_weight(tensor: Tensor, scales: set[str]) -> bool:

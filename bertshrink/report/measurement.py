@@ -1,10 +1,8 @@
 """A measurement and how it was obtained.
 
 Every sample is kept, grouped by the process (round) that took it; median, interval and percentiles are derived, never
-stored. What varies between processes is what counts, so intervals are taken over rounds, not over samples (pyperf's
-argument), and two models are compared by the ratio of their medians round by round (`compare`). Intervals are
-Student's: with the five or ten rounds that a run affords, a percentile bootstrap covers 84 to 90 % where it says 95
-%.
+stored. Two models are compared by the ratio of their medians round by round (`compare`, `judge`); intervals and
+verdicts are those of `report.statistics`.
 
 A percentile is given only when enough samples stand behind it: the smallest n for which the nearest-rank estimate has a
 99 % upper confidence bound inside the sample, 1 - p^n >= 0.99 in MLPerf's early-stopping form (p50 7, p90 44, p99 459
@@ -19,9 +17,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bertshrink.errors import MeasurementError
-
-STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.179, 2.145, 2.120, 2.101, 2.086)
-"""Quantiles of Student's t for a 95 % interval: degrees of freedom 1 to 10, then 12, 14, 16, 18, 20."""
+from bertshrink.report.outcomes import Outcomes
+from bertshrink.report.statistics import MARGIN, Verdict, mean_interval, median_interval, verdict
 
 PERCENTILE_NEEDS = {50: 11, 90: 64, 95: 130, 99: 662}
 """Samples that a percentile needs: MLPerf loadgen's early-stopping rule at 99 % confidence."""
@@ -44,21 +41,30 @@ class _Frozen(BaseModel):
 class Conditions(_Frozen):
     """Under what a measurement was taken; what does not apply is None."""
 
-    target: str = "host"
+    target: str = "cpu"
     engine: str | None = None
     precision: str | None = None
     threads: int | None = None
     batch: int | None = None
     length: int | None = None
     phase: str | None = Field(None, description="load, first, steady: the part of a process's life")
+    workload: str | None = Field(None, description="the file of texts that was run; None: random tokens")
+    padding: str | None = Field(None, description="of such texts: `longest` of each batch, or a number of tokens")
     dataset: str | None = None
     split: str | None = None
     num_examples: int | None = None
+    questions: str | None = Field(None, description="fingerprint of the texts that judge, with their right answers")
+
+    @property
+    def case(self) -> str | None:
+        """What was run, as people write it: `8x128`, or `reviews.txt x8`; None where nothing was."""
+        if self.batch is None:
+            return None
+        return f"{self.workload} x{self.batch}" if self.workload else f"{self.batch}x{self.length}"
 
     def label(self) -> str:
         """The conditions in a few words: `onnxruntime 8x128 steady`."""
-        shape = f"{self.batch}x{self.length}" if self.batch is not None else None
-        return " ".join(part for part in (self.engine, shape, self.phase) if part)
+        return " ".join(part for part in (self.engine, self.case, self.phase) if part)
 
 
 class Environment(_Frozen):
@@ -85,6 +91,7 @@ class Interval(_Frozen):
 
 
 Better = Literal["lower", "higher", "neither"]
+Validity = Literal["valid", "semivalid", "invalid"]
 
 
 class Measurement(_Frozen):
@@ -92,6 +99,9 @@ class Measurement(_Frozen):
 
     `samples` holds a tuple per process, each with every value that process took, in the base unit `unit`
     ("B", "s", "count", "fraction", "" ... as in `units.py`).
+
+    What was modelled is never one value: its samples are one pair, the lower and the upper bound (`is_range`). It has
+    no median, no interval and no ratio.
     """
 
     metric: str
@@ -102,6 +112,8 @@ class Measurement(_Frozen):
     evidence: Evidence = Evidence.MEASURED_HOST
     environment: str | None = None
     warnings: tuple[str, ...] = ()
+    validity: Validity = Field("valid", description="what the figure is worth after all that is said in `warnings`")
+    outcomes: Outcomes | None = Field(None, description="of a share of right answers: which ones are right")
 
     @model_validator(mode="after")
     def _finite(self) -> "Measurement":
@@ -109,7 +121,12 @@ class Measurement(_Frozen):
 
         Raises:
             MeasurementError: a sample is NaN or infinite.
+            ValueError: something modelled is not given as a range.
         """
+        if self.is_range and not (len(self.samples) == 1 and len(self.samples[0]) == 2):
+            raise ValueError("what is modelled is one pair of bounds")
+        if self.is_range and self.samples[0][0] > self.samples[0][1]:
+            raise ValueError("the lower bound is above the upper one")
         if not all(map(math.isfinite, self.all)):
             raise MeasurementError(
                 f"`{self.metric}` gave a value that is not finite",
@@ -134,8 +151,13 @@ class Measurement(_Frozen):
         return [value for values in self.samples for value in values]
 
     @property
+    def is_range(self) -> bool:
+        """Whether the samples are the two bounds of what was modelled."""
+        return self.evidence == Evidence.MODELLED_RANGE
+
+    @property
     def value(self) -> float:
-        """The median of the rounds' medians."""
+        """The median of the rounds' medians; of a range the middle, which orders and scales and is never shown."""
         return statistics.median(self.rounds)
 
     @property
@@ -144,9 +166,11 @@ class Measurement(_Frozen):
         return len(self.samples) == 1 and len(self.samples[0]) == 1
 
     def interval(self) -> Interval:
-        """The value with its 95 % interval over rounds; no wider than a point when there is one round."""
-        half = _half_width(self.rounds)
-        return Interval(value=self.value, low=self.value - half, high=self.value + half)
+        """The value with its 95 % interval over rounds, no wider than a point when there is one round; or the range."""
+        if self.is_range:
+            return Interval(value=self.value, low=self.samples[0][0], high=self.samples[0][1])
+        low, high = median_interval(tuple(self.rounds))
+        return Interval(value=self.value, low=low, high=high)
 
     def percentile(self, p: int) -> float | None:
         """The nearest-rank percentile of all samples; None when there are too few (`PERCENTILE_NEEDS`)."""
@@ -159,29 +183,54 @@ class Measurement(_Frozen):
 def compare(base: Measurement, other: Measurement) -> Interval | None:
     """Other / base: the geometric mean of the ratios round by round, with its 95 % interval over rounds.
 
+    Args:
+        base: of the one.
+        other: of the other.
+
     Returns:
         None when there is no answer: different metrics, units, conditions or machines, an empty side, or a base of
         zero.
+
     """
+    logs = _log_ratios(base, other)
+    if logs is None:
+        return None
+    low, high = mean_interval(logs)
+    return Interval(value=math.exp(statistics.fmean(logs)), low=math.exp(low), high=math.exp(high))
+
+
+def judge(base: Measurement, other: Measurement, margin: float = MARGIN) -> Verdict | None:
+    """Whether the other takes less or more than the base; see `statistics.verdict`. None where `compare` is None."""
+    logs = _log_ratios(base, other)
+    return None if logs is None else verdict(logs, margin)
+
+
+def across(base: Measurement, other: Measurement) -> Interval | None:
+    """Other / base where they were taken on different machines: the ratio of the values, and the bounds that their
+    intervals allow. Nothing was interleaved, so nothing cancels. None where they are of different things, or modelled.
+    """
+    if base.is_range or other.is_range:
+        return None
+    things = [(m.metric, m.unit, _setting(m)[2:]) for m in (base, other)]
+    if things[0] != things[1] or not base.rounds or not other.rounds:
+        return None
+    one, two = base.interval(), other.interval()
+    if min(one.low, two.low) <= 0:
+        return None
+    return Interval(value=two.value / one.value, low=two.low / one.high, high=two.high / one.low)
+
+
+def _log_ratios(base: Measurement, other: Measurement) -> tuple[float, ...] | None:
     same = base.metric == other.metric and base.unit == other.unit and base.environment == other.environment
+    same = same and not (base.is_range or other.is_range)
     pairs = list(zip(base.rounds, other.rounds, strict=False))
     if not same or _setting(base) != _setting(other) or not pairs or any(a <= 0 or b <= 0 for a, b in pairs):
         return None
-    logs = [math.log(b / a) for a, b in pairs]
-    middle, half = statistics.fmean(logs), _half_width(logs)
-    return Interval(value=math.exp(middle), low=math.exp(middle - half), high=math.exp(middle + half))
+    return tuple(math.log(b / a) for a, b in pairs)
 
 
 def _setting(m: Measurement) -> tuple[object, ...]:
     """What must be alike for two measurements to be compared."""
     c = m.conditions
-    return (c.target, c.threads, c.batch, c.length, c.phase, c.dataset, c.split, c.num_examples)
-
-
-def _half_width(values: list[float]) -> float:
-    """Half of Student's 95 % interval of the mean; 0 for fewer than two values."""
-    if len(values) < 2:
-        return 0.0
-    freedom = len(values) - 1
-    at = freedom - 1 if freedom <= 10 else min(9 + (freedom - 10) // 2, len(STUDENT_975) - 1)
-    return STUDENT_975[at] * statistics.stdev(values) / math.sqrt(len(values))
+    shape = (c.batch, c.length, c.workload, c.padding)
+    return (c.target, c.threads, *shape, c.phase, c.dataset, c.split, c.num_examples)

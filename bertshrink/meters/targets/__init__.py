@@ -1,63 +1,112 @@
 """Where a model is run: the table of targets, and what every one of them gives back.
 
-A target takes the worker's job, has it run somewhere, and returns a result that has been checked: a worker that died,
-hung, lied or gave NaN is a `MeasurementError`, never a figure.
+There are two kinds. A *runner* has the worker do jobs somewhere, one process each, and gives back its result; the
+rounds (`meters.running`) are the same for all of them. Any other target has a way of its own to find something out
+(count instructions, model a range) and gives measurements.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeFloat, PositiveInt, ValidationError
+from bertshrink.errors import RequestError, near
+from bertshrink.meters.result import Result
+from bertshrink.report.measurement import Environment, Evidence, Measurement
 
-from bertshrink.engines import ENGINES
-from bertshrink.errors import MeasurementError, MissingPart
-from bertshrink.meters.worker import Job
-from bertshrink.report.measurement import Evidence
-
-Phase = Literal["import", "load", "first", "steady"]
-PHASES: tuple[Phase, ...] = ("import", "load", "first", "steady")
-"""The parts of a worker's life, in order (see `meters.worker`)."""
-
-TARGETS: dict[str, str] = {"host": "bertshrink.meters.targets.host:Host"}
-"""Target -> `module:name` of its class."""
-
-_LONGEST_REFUSAL_BYTES = 1_000
+if TYPE_CHECKING:
+    from bertshrink.meters.running import Launch
+    from bertshrink.meters.settings import RunningSettings
+    from bertshrink.progress import Progress
+    from bertshrink.worker.job import Job
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+@dataclass(frozen=True)
+class Found:
+    """What one target found out.
 
+    Attributes:
+        measurements: by model.
+        environment: the machine they are of.
+        notes: for the report, a sentence each.
+        details: by model, what its figures mean, a sentence each.
 
-class CaseResult(_Strict):
-    """One case of a job as a worker timed it."""
+    """
 
-    batch: PositiveInt
-    length: PositiveInt
-    output_rms: Annotated[FiniteFloat, NonNegativeFloat] | None
-    warmup_ns: tuple[PositiveInt, ...]
-    samples_ns: tuple[PositiveInt, ...]
+    measurements: dict[str, list[Measurement]]
+    environment: Environment
+    notes: tuple[str, ...] = ()
+    details: dict[str, list[str]] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """In JSON values."""
+        return {
+            "measurements": {
+                name: [m.model_dump(mode="json") for m in entries] for name, entries in self.measurements.items()
+            },
+            "environment": self.environment.model_dump(mode="json"),
+            "notes": list(self.notes),
+            "details": self.details,
+        }
 
-class Result(_Strict):
-    """What one worker process found."""
-
-    engine: dict[str, Any]
-    clocks_ns: dict[Literal["import", "load", "first"], PositiveInt]
-    memory_bytes: dict[Phase, PositiveInt]
-    memory_method: Literal["VmHWM", "ru_maxrss"]
-    cases: tuple[CaseResult, ...]
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Found:
+        """Of `to_json`."""
+        measurements = {
+            name: [Measurement.model_validate(entry) for entry in entries]
+            for name, entries in data["measurements"].items()
+        }
+        return cls(measurements, Environment.model_validate(data["environment"]), tuple(data["notes"]), data["details"])
 
 
 class Target(Protocol):
-    """A place where a model is run."""
+    """A place, or a way, to find out how a model runs."""
 
-    name: ClassVar[str]
-    evidence: ClassVar[Evidence]
+    @property
+    def name(self) -> str:
+        """As it was asked for: `cpu`, `arm64:a76`, `ssh://pi@board`."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """What its figures are worth."""
+
+    def check(self, launches: Mapping[str, Launch]) -> None:
+        """Find whatever is wrong before anything is measured.
+
+        Raises:
+            MissingPart: something that it needs is not there.
+            RequestError: a model that it cannot run.
+
+        """
+
+    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+        """Find out all there is to find of all models.
+
+        Raises:
+            MeasurementError: nothing that can be believed.
+            MissingPart: something that it needs is not there, or went away.
+
+        """
+
+
+class Runner(Protocol):
+    """A machine on which a worker does jobs."""
+
+    @property
+    def name(self) -> str:
+        """As a target's."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """As a target's."""
+
+    def environment(self) -> Environment:
+        """The machine, as it names itself."""
 
     def run(self, job: Job, timeout_s: float) -> Result:
-        """Have the worker do the job in a process of its own and wait for it.
+        """Have the worker do a job `time` in a process of its own and wait for it.
 
         Raises:
             MeasurementError: no result that can be believed.
@@ -65,60 +114,62 @@ class Target(Protocol):
 
         """
 
+    def answer(self, job: Job, timeout_s: float) -> bytes:
+        """What the worker writes for a job of any kind.
 
-def check_result(text: bytes, job: Job, wall_ns: int) -> Result:
-    """Read what a worker wrote, and refuse what cannot be true.
+        Raises:
+            MeasurementError: the worker died or hung.
 
-    Args:
-        text: its output.
-        job: what it was told to do.
-        wall_ns: how long its process lived: it cannot have measured for longer.
+        """
 
-    Raises:
-        MeasurementError: no result, another job's result, outputs that are not finite, or impossible times.
-        MissingPart: the worker had no engine.
+
+@dataclass(frozen=True)
+class Kind:
+    """One row of the table.
+
+    Attributes:
+        opens: `module:function` that makes a target of its address.
+        what: in a few words, for lists.
+        is_here: it runs on this machine, so that the same software here means the same figures again.
 
     """
-    _refuse_missing(text, job)
-    try:
-        result = Result.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise MeasurementError(
-            _about(job, f"is no result{f' at `{place}`' if place else ''}: {first['msg']}")
-        ) from None
-    asked = [(case["batch"], case["length"]) for case in job.cases]
-    if [(case.batch, case.length) for case in result.cases] != asked:
-        raise MeasurementError(_about(job, "is of other cases than were asked for"))
-    if set(result.memory_bytes) != set(PHASES) or set(result.clocks_ns) != set(PHASES[:-1]):
-        raise MeasurementError(_about(job, "leaves out a phase"))
-    for case in result.cases:
-        if case.output_rms is None:
-            raise MeasurementError(
-                f"the model gives values that are not finite at batch {case.batch}, length {case.length}",
-                where=job.path,
-            )
-        if len(case.samples_ns) < job.min_samples or len(case.warmup_ns) < job.warmup_iterations:
-            raise MeasurementError(_about(job, "has fewer samples than were asked for"))
-    told_ns = sum(result.clocks_ns.values()) + sum(sum(c.warmup_ns) + sum(c.samples_ns) for c in result.cases)
-    if told_ns > wall_ns:
-        raise MeasurementError(_about(job, f"tells of {told_ns / 1e9:.1f} s; its process lived {wall_ns / 1e9:.1f} s"))
-    return result
+
+    opens: str
+    what: str
+    is_here: bool = True
 
 
-def _refuse_missing(text: bytes, job: Job) -> None:
-    """A worker without its engine says `{"missing": package}` instead of giving a result."""
-    try:
-        answer = json.loads(text) if len(text) < _LONGEST_REFUSAL_BYTES else None
-    except (ValueError, RecursionError):
-        return
-    if isinstance(answer, dict) and "missing" in answer:
-        raise MissingPart(
-            f"the engine `{job.engine}` cannot run: the package `{answer['missing']}` is not installed",
-            hint=ENGINES[job.engine][2],
-        )
+TARGETS: dict[str, Kind] = {
+    "cpu": Kind("bertshrink.meters.targets.host:open_target", "this machine's processors"),
+    "gpu": Kind("bertshrink.meters.targets.gpu:open_target", "this machine's first NVIDIA GPU, by CUDA"),
+    "arm64": Kind(
+        "bertshrink.meters.targets.arm64.target:open_target", "instructions on an emulated ARM core: arm64:a76"
+    ),
+    "adb": Kind("bertshrink.meters.targets.adb:open_target", "a phone: adb://SERIAL?runner=PATH", is_here=False),
+    "profile": Kind(
+        "bertshrink.meters.targets.profile:open_target", "a device that is modelled: profile:pi5", is_here=False
+    ),
+    "ssh": Kind(
+        "bertshrink.meters.targets.ssh:open_target", "a machine reached by ssh: ssh://user@host", is_here=False
+    ),
+}
+"""By what stands before the colon of an address."""
 
 
-def _about(job: Job, what: str) -> str:
-    return f"what the worker gave for `{job.path}` {what}"
+def kind_of(text: str) -> str:
+    """What stands before the colon of an address."""
+    return text.partition(":")[0]
+
+
+def open_target(text: str) -> Target:
+    """The target of that name: `cpu`, `arm64:a76`, `ssh://user@host`.
+
+    Raises:
+        RequestError: there is none, or its address is wrong.
+
+    """
+    kind = kind_of(text)
+    if kind not in TARGETS:
+        raise RequestError(f"there is no target `{text}`", where="--target", hint=near(kind, TARGETS))
+    module, _, function = TARGETS[kind].opens.partition(":")
+    return cast(Target, getattr(importlib.import_module(module), function)(text))

@@ -1,0 +1,48 @@
+"""The worker as one file: `bertshrink.worker` and `bertshrink.engines` in a zip that Python runs (PEP 441).
+
+The same bytes run in a fresh process here, under an emulator, on another machine, in whatever Python stands there; they
+are the same for the same sources, so a machine that has them already needs no second copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import bertshrink
+
+NAME = "bertshrink-worker.pyz"
+_ROOMS = ("worker", "engines")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest date a zip can hold: one date for all, so that equal sources give equal bytes."""
+
+_START = """import sys
+if sys.version_info < (3, 10):
+    sys.exit("the worker needs Python 3.10 or newer, and this is " + sys.version.split()[0])
+sys.dont_write_bytecode = True
+from bertshrink.worker.__main__ import main
+main()
+"""
+
+
+@cache
+def parcel() -> bytes:
+    """The file's bytes."""
+    package = Path(bertshrink.__file__).parent
+    files = {"__main__.py": _START, "bertshrink/__init__.py": (package / "__init__.py").read_text(encoding="utf-8")}
+    for room in _ROOMS:
+        for path in sorted((package / room).glob("*.py")):
+            files[f"bertshrink/{room}/{path.name}"] = path.read_text(encoding="utf-8")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text)
+    return buffer.getvalue()
+
+
+def digest() -> str:
+    """12 hexadecimal digits of its sha256."""
+    return hashlib.sha256(parcel()).hexdigest()[:12]

@@ -1,0 +1,145 @@
+"""`bertshrink targets setup arm64`: prepares the emulated ARM system, whole or not at all.
+
+    1  qemu-user and a C compiler: where they are missing, root installs Debian's packages; anybody else is told how
+    2  Debian's packages and the wheels are fetched and unpacked (48 MB over the network, 117 MB on disk)
+    3  the system runs once, emulated and counted; what it imports is compiled to bytecode then, which saves three
+       seconds of every later run
+    4  it is sealed and appears at its place
+
+No step but the first changes anything outside bertshrink's cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from bertshrink.errors import BertshrinkError, MissingPart, RequestError
+from bertshrink.meters.targets.arm64 import parts
+from bertshrink.meters.targets.arm64.count import Emulated, command, furnish, read_marks, variables
+from bertshrink.meters.targets.arm64.cpus import CPUS
+from bertshrink.meters.targets.arm64.fetch import BY_HAND, check_tools, fetch_debian, fetch_wheels, leave_out, run
+from bertshrink.meters.targets.arm64.plugin import INSTALL, find_compiler, find_qemu, plugin
+from bertshrink.meters.targets.arm64.root import ABOUT, Root, check_root, find_root, place
+from bertshrink.meters.targets.process import run_in
+from bertshrink.model.files import new_folder
+from bertshrink.progress import Progress, Task
+from bertshrink.worker.keeper import tail
+
+PROVED_ON = "a76"
+_TIMEOUT_S = 300
+_PROOF = """import json, sys
+import numpy, onnxruntime
+json.dump([numpy.__version__, onnxruntime.__version__], sys.stdout)
+"""
+
+
+def prepare(progress: Progress, mirror: str = parts.MIRROR, *, force: bool = False) -> Root:
+    """Prepare the emulated ARM system, or find that it is prepared.
+
+    Args:
+        progress: told of each step.
+        mirror: address of a Debian archive.
+        force: prepare it anew even when it is there and whole.
+
+    Raises:
+        MissingPart: something that is needed is not here and cannot be had.
+        OutputError: the disk is full or the place is not writable.
+        RequestError: a folder that is no prepared system lies at the place.
+
+    """
+    with progress.task("prepare arm64", total=4, unit="steps") as task:
+        _have_programs(task)
+        task.advance(1)
+        target = place()
+        if not force and target.is_dir():
+            root = find_root()
+            check_root(root)
+            task.log(f"it is prepared already: {target}")
+            task.advance(3)
+            return root
+        if target.exists() and not (target / ABOUT).is_file():
+            raise RequestError(
+                "this folder is no emulated ARM system, so it is not replaced",
+                where=str(target),
+                hint="move it away, or name another",
+            )
+        check_tools()
+        with new_folder(target, replace=True) as folder:
+            _fill(folder, mirror, task)
+            task.log("running it once, emulated")
+            _prove(folder)
+            task.advance(1)
+        task.log(f"it lies in {target}")
+        task.advance(1)
+    return find_root()
+
+
+def _have_programs(task: Task) -> None:
+    """Install the emulator and a compiler where they are missing and this user may."""
+    missing = []
+    for find, package in ((find_qemu, INSTALL["qemu-aarch64"]), (find_compiler, INSTALL["cc"])):
+        try:
+            find()
+        except MissingPart:
+            if os.geteuid() != 0 or shutil.which("apt-get") is None:
+                raise
+            missing += package.split()
+    if missing:
+        words = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+        task.log(f"running `{' '.join(words)}`")
+        what = f"apt-get cannot install {' '.join(missing)}"
+        try:
+            run(words, Path("/"), what, "`apt-get update` may be due")
+        except MissingPart:
+            run(["apt-get", "update"], Path("/"), what, "is the network there?")
+            run(words, Path("/"), what, "install it by hand")
+    plugin(find_qemu())
+
+
+def _fill(folder: Path, mirror: str, task: Task) -> None:
+    """Fetch all parts into a folder."""
+    with tempfile.TemporaryDirectory(prefix="bertshrink-arm64-") as name:
+        scratch = Path(name)
+        for part in ("debian", "wheels"):
+            (scratch / part).mkdir()
+        task.log(f"fetching {len(parts.PACKAGES)} packages of Debian ({parts.SUITE}, arm64)")
+        debian = fetch_debian(scratch / "debian", folder, mirror)
+        task.log(f"fetching {', '.join(f'{w.name} {w.version}' for w in parts.WHEELS)} for aarch64")
+        wheels = fetch_wheels(scratch / "wheels", folder / "site")
+    leave_out(folder)
+    about = {"debian": debian, "wheels": wheels}
+    (folder / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    task.advance(1)
+
+
+def _prove(folder: Path) -> None:
+    """Have the system import what it is for, counted.
+
+    Raises:
+        MissingPart: it does not run here.
+
+    """
+    qemu = find_qemu()
+    with tempfile.TemporaryDirectory(prefix="bertshrink-") as name:
+        scratch = Path(name)
+        emulated = Emulated(qemu, CPUS[PROVED_ON].model, folder, plugin(qemu))
+        guest = furnish(scratch, emulated)
+        (guest / "proof.py").write_text(_PROOF, encoding="utf-8")
+        (scratch / "job").touch()
+        words = command(emulated, "/proof.py", writes_bytecode=True)
+        code = run_in(scratch, words, variables(str(guest)), _TIMEOUT_S)
+        try:
+            found = json.loads((scratch / "result").read_bytes()) if code == 0 else None
+            read_marks(scratch, 0)
+        except (ValueError, BertshrinkError):
+            found = None
+        if found != [w.version for w in parts.WHEELS]:
+            raise MissingPart(
+                f"the prepared ARM system does not run under QEMU {qemu.version}",
+                where=qemu.path,
+                hint=f"bertshrink was tried with QEMU 7.2; {BY_HAND}; its last words:\n{tail(scratch / 'log')}",
+            )

@@ -1,0 +1,127 @@
+"""The target `gpu`: the same worker in the same fresh processes, with the model on the first visible NVIDIA GPU.
+
+PyTorch runs there by CUDA in any precision, eager, compiled or as CUDA graphs; ONNX Runtime by its CUDA provider.
+Whether there is a GPU that an engine can use is asked in a process of its own: this one imports no engine.
+
+A latency is the host's clock around a whole answer, copies to the GPU and back included; `device_latency` is the GPU's
+own clock around the forward pass alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from bertshrink.errors import MissingPart, RequestError
+from bertshrink.meters.environment import environment
+from bertshrink.meters.result import Devices, Result, read_result
+from bertshrink.meters.running import Launch
+from bertshrink.meters.settings import RunningSettings
+from bertshrink.meters.targets import Found, Target
+from bertshrink.meters.targets.host import Host
+from bertshrink.meters.targets.timed import Timed
+from bertshrink.progress import Progress
+from bertshrink.report.measurement import Environment, Evidence
+from bertshrink.worker import nvidia
+from bertshrink.worker.job import Job
+from bertshrink.worker.machine import machine
+
+ENGINES_ON_GPU = ("torch", "onnxruntime")
+_ORDER = (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),)
+"""So that CUDA counts GPUs as `nvidia-smi` does, and both speak of the same one."""
+
+_CHECK_TIMEOUT_S = 120.0
+"""Importing PyTorch and waking a GPU takes seconds, from a cold disk tens of seconds."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Runs the worker here, with the model on a GPU.
+
+    Attributes:
+        host: starts the worker.
+
+    """
+
+    host: Host = field(default_factory=lambda: Host(variables=_ORDER))
+    name: ClassVar[str] = "gpu"
+    evidence: ClassVar[Evidence] = Evidence.MEASURED_HOST
+
+    def environment(self) -> Environment:
+        """This machine with the GPU that is measured and its driver."""
+        found, gpu = machine(), nvidia.about()
+        if gpu is None:
+            return environment(found)
+        packages = found["packages"] | {"nvidia-driver": gpu["driver"]}
+        return environment(found | {"gpu": gpu["name"], "packages": packages})
+
+    def run(self, job: Job, timeout_s: float) -> Result:
+        """Run one job on the GPU; raises as `Host.run`."""
+        return self.host.run(on_gpu(job), timeout_s)
+
+    def answer(self, job: Job, timeout_s: float) -> bytes:
+        """What the worker writes for a job of any kind, on the GPU; raises as `Host.answer`."""
+        return self.host.answer(on_gpu(job), timeout_s)
+
+    def devices(self, engine: str) -> Devices:
+        """The GPUs that an engine can use here.
+
+        Raises:
+            MissingPart: the engine is not installed.
+            MeasurementError: the process that was to look died.
+
+        """
+        job = Job(engine, engine, {}, threads=1, cases=[], vocab_size=1, inputs=[], do="devices")
+        return read_result(self.host.answer(job, _CHECK_TIMEOUT_S), Devices, job)
+
+
+def on_gpu(job: Job) -> Job:
+    """The same job, its engine told to use the GPU."""
+    return replace(job, options={**job.options, "device": "cuda"})
+
+
+@dataclass(frozen=True)
+class GpuTarget:
+    """Times models on a GPU.
+
+    Attributes:
+        runner: has the worker do jobs there.
+
+    """
+
+    runner: Gpu
+    name: ClassVar[str] = Gpu.name
+    evidence: ClassVar[Evidence] = Gpu.evidence
+
+    def check(self, launches: Mapping[str, Launch]) -> None:
+        """See that every model's engine has a GPU to use.
+
+        Raises:
+            RequestError: a model's engine does not run on a GPU.
+            MissingPart: there is no GPU, or the engine cannot use it.
+
+        """
+        for name, launch in launches.items():
+            if launch.engine not in ENGINES_ON_GPU:
+                raise RequestError(
+                    f"`{name}` runs by {launch.engine}, which has no GPU here",
+                    where="--target gpu",
+                    hint=f"on a GPU run {' and '.join(ENGINES_ON_GPU)}",
+                )
+        if not launches and nvidia.about() is None and self.runner.environment().gpu is None:
+            hint = "look at `nvidia-smi`, or measure on `--target cpu`"
+            raise MissingPart("no NVIDIA GPU shows on this machine", where="--target gpu", hint=hint)
+        for engine in dict.fromkeys(launch.engine for launch in launches.values()):
+            found = self.runner.devices(engine)
+            if not found.gpus:
+                raise MissingPart(found.lacks or f"{engine} sees no GPU", where="--target gpu", hint=found.hint)
+
+    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+        """Time all models side by side; see `running.measure` for what is raised."""
+        return Timed(self.runner).measure(launches, settings, progress)
+
+
+def open_target(text: str) -> Target:
+    """The target `gpu`."""
+    return GpuTarget(Gpu())

@@ -1,0 +1,276 @@
+"""Another machine, over the user's own OpenSSH: a Raspberry Pi, a Jetson, a phone with Termux, a server.
+
+The machine needs an ssh server, Python 3.10 or newer, numpy and the engine; nothing of bertshrink is installed there.
+The worker and the files of the models go over once, into a private folder, checked by sha256; every round is one
+process there, in a short environment of its own, with nothing else of ours running on either side; the results come
+back as JSON of bounded length. When the connection ends, for whatever reason, the worker and the folder go
+(`worker.keeper`).
+
+    link.py      the connection and what goes over it
+    address.py   ssh://user@host:port?python=...&folder=...
+    refusals.py  what went wrong, in words
+
+What its figures are worth: `measured-device`, since the user names the machine that is meant. An aarch64 machine that
+is a server or a virtual machine (its firmware speaks DMI, which boards and phones have not; or it is QEMU's board) is a
+stand-in for the boards with the same kernels: `measured-arm64`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bertshrink.errors import MeasurementError, MissingPart
+from bertshrink.meters.environment import environment
+from bertshrink.meters.parcel import NAME, parcel
+from bertshrink.meters.result import Looked, Result, check_result, read_result
+from bertshrink.meters.running import Launch
+from bertshrink.meters.settings import RunningSettings
+from bertshrink.meters.targets import Found, Target
+from bertshrink.meters.targets.host import fixed_variables
+from bertshrink.meters.targets.process import refuse
+from bertshrink.meters.targets.ssh.address import Address
+from bertshrink.meters.targets.ssh.link import Ended, Link
+from bertshrink.meters.targets.ssh.refusals import PACKAGES, not_importable, not_installed
+from bertshrink.meters.targets.timed import Timed
+from bertshrink.progress import Progress, Silent
+from bertshrink.report.measurement import Environment, Evidence
+from bertshrink.worker.job import Job
+
+_LOOK = Job(engine="", path="this machine", options={}, threads=1, cases=[], vocab_size=0, inputs=[], do="look")
+_LOOK_S = 120
+"""A small board needs seconds to start Python, and a minute to import PyTorch for the first time."""
+
+_OF_A_CHECKPOINT = (".json", ".safetensors")
+"""What PyTorch needs of a model's folder."""
+
+_PROBE = """
+import importlib.util, json, sys
+sys.path.insert(0, {name!r})
+missing = [name for name in {packages!r} if importlib.util.find_spec(name) is None]
+if not missing:
+    from bertshrink import engines
+    engines.engine({engine!r})
+json.dump(missing, sys.stdout)
+"""
+
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass
+class Ssh:
+    """Runs the worker on a machine that is reached by ssh.
+
+    Attributes:
+        address: of the machine.
+        link: the connection.
+        name: the address's.
+        evidence: what figures of this machine are worth.
+
+    """
+
+    address: Address
+    link: Link
+    name: str = ""
+    evidence: Evidence = Evidence.MEASURED_DEVICE
+    _sent: dict[Path, str] = field(default_factory=dict)
+    _environment: Environment | None = None
+
+    @classmethod
+    def connect(cls, address: Address) -> Ssh:
+        """Connect and send the worker.
+
+        Raises:
+            MissingPart: no way there, or no Python that serves.
+            OutputError: nothing can be written there.
+
+        """
+        link = Link(address)
+        try:
+            link.put(NAME, parcel())
+        except BaseException:
+            link.close()
+            raise
+        return cls(address, link, address.name, evidence_of(link.about))
+
+    def __enter__(self) -> Ssh:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.link.close()
+
+    def environment(self) -> Environment:
+        """The machine, as it names itself.
+
+        Raises:
+            MeasurementError: not in words that can be understood.
+
+        """
+        if self._environment is None:
+            found = read_result(self.answer(_LOOK, _LOOK_S), Looked, _LOOK)
+            try:
+                self._environment = environment(found.machine)
+            except ValidationError as error:
+                what = f"what `{self.address}` says of itself is of another form: {error.errors()[0]['msg']}"
+                raise MeasurementError(what, where=self.name) from None
+        return self._environment
+
+    def require(self, engines: Iterable[str]) -> None:
+        """See to it that engines can be imported there.
+
+        Raises:
+            MissingPart: one is not installed, or was built for another machine.
+
+        """
+        for engine in dict.fromkeys(engines):
+            code = _PROBE.format(name=NAME, packages=PACKAGES[engine], engine=engine)
+            ended = self.link.run([None, "-c", code], "", fixed_variables(1), _LOOK_S)
+            if ended.code != 0:
+                raise not_importable(self.address, self.link.about, engine, ended.code, ended.log)
+            if missing := _names(ended):
+                raise not_installed(self.address, self.link.about, engine, missing)
+
+    def send(self, paths: Iterable[Path], progress: Progress) -> None:
+        """Send the files of models that were not sent yet.
+
+        Raises:
+            OutputError: there is no room for them.
+            MissingPart: the connection broke.
+
+        """
+        files = {path: _files(path) for path in dict.fromkeys(paths) if path not in self._sent}
+        if not files:
+            return
+        total = sum(file.stat().st_size for found in files.values() for file in found)
+        with progress.task(f"sending to {self.address}", total=total / 1e6, unit="MB") as task:
+            for path, found in files.items():
+                place = f"model-{len(self._sent)}"
+                for file in found:
+                    name = file.relative_to(path.parent).as_posix()
+                    self._sent[file] = self.link.put(f"{place}/{name}", file, lambda num: task.advance(num / 1e6))
+                self._sent[path] = f"{self.link.about['folder']}/{place}/{path.name}"
+
+    def run(self, job: Job, timeout_s: float) -> Result:
+        """Run one job there in a fresh process and wait for it, asleep.
+
+        Raises:
+            MeasurementError: the worker died, hung, or gave no result that can be believed.
+            MissingPart: the engine is not installed there, or the connection broke.
+            OutputError: there is no room for the model.
+
+        """
+        start_ns = time.perf_counter_ns()
+        text = self.answer(job, timeout_s)
+        try:
+            return check_result(text, job, time.perf_counter_ns() - start_ns)
+        except MissingPart:
+            missing = [str(json.loads(text)["missing"]).partition(".")[0]]
+            raise not_installed(self.address, self.link.about, job.engine, missing) from None
+
+    def answer(self, job: Job, timeout_s: float) -> bytes:
+        """What the worker writes for a job of any kind.
+
+        Raises:
+            MeasurementError: the worker died or hung.
+            MissingPart: the connection broke.
+
+        """
+        ended = self.link.run(
+            [None, NAME], json.dumps(asdict(self._there(job))), fixed_variables(job.threads), timeout_s
+        )
+        refuse(ended.code, job, ended.log, ended.num_bytes, timeout_s)
+        return ended.result
+
+    def _there(self, job: Job) -> Job:
+        """The job with its paths as they are over there."""
+        if job.do == "look":
+            return job
+        tokenizer = [Path(job.tokenizer)] if job.tokenizer else []
+        self.send([Path(job.path), *tokenizer], Silent())
+        return replace(
+            job,
+            path=self._sent[Path(job.path)],
+            files=[self._sent[file] for file in map(Path, job.files) if file in self._sent],
+            tokenizer=self._sent[tokenizer[0]] if tokenizer else None,
+        )
+
+
+def _names(ended: Ended) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(ended.result)]
+    except (ValueError, TypeError, RecursionError):
+        raise MeasurementError(f"what the worker says of its packages is no list: {ended.result[:100]!r}") from None
+
+
+def _files(path: Path) -> list[Path]:
+    """What an engine needs of a model: its file, or those of its folder that a checkpoint consists of."""
+    if not path.is_dir():
+        return [path]
+    return [file for file in sorted(path.iterdir()) if file.is_file() and file.suffix in _OF_A_CHECKPOINT]
+
+
+def evidence_of(about: Mapping[str, Any]) -> Evidence:
+    """What figures of a machine are worth, from what it says of itself (this file's opening)."""
+    is_arm = about.get("machine") in ("aarch64", "arm64")
+    stands_in = about.get("firmware") or "dummy-virt" in str(about.get("board"))
+    return Evidence.MEASURED_ARM64 if is_arm and stands_in else Evidence.MEASURED_DEVICE
+
+
+@dataclass(frozen=True)
+class OverSsh:
+    """Times models on a machine that is reached by ssh.
+
+    Attributes:
+        address: of the machine.
+        evidence: of most machines; each figure says what it is worth.
+
+    """
+
+    address: Address
+    evidence: Evidence = Evidence.MEASURED_DEVICE
+
+    @property
+    def name(self) -> str:
+        """The address's."""
+        return self.address.name
+
+    def check(self, launches: Mapping[str, Launch]) -> None:
+        """Connect, and see whether the engines are there.
+
+        Raises:
+            MissingPart: no way there, no Python that serves, or no engine.
+            OutputError: nothing can be written there.
+
+        """
+        with Ssh.connect(self.address) as machine:
+            machine.require(launch.engine for launch in launches.values())
+
+    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+        """Send the models and time them there side by side.
+
+        Raises:
+            MissingPart: as `check`; or the connection broke.
+            MeasurementError: nothing that can be believed.
+            OutputError: the models do not fit.
+
+        """
+        with Ssh.connect(self.address) as machine:
+            machine.require(launch.engine for launch in launches.values())
+            machine.send((launch.path for launch in launches.values()), progress)
+            return Timed(machine).measure(launches, settings, progress)
+
+
+def open_target(text: str) -> Target:
+    """The target `ssh://user@host`.
+
+    Raises:
+        RequestError: the address is none.
+
+    """
+    return OverSsh(Address.read(text))

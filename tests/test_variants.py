@@ -1,0 +1,112 @@
+"""Ways to run a model as a user writes them."""
+
+from pathlib import Path
+
+import pytest
+
+from bertshrink.engines import ENGINES
+from bertshrink.engines.torch_options import TorchOptions
+from bertshrink.errors import RequestError
+from bertshrink.meters.running import Launch
+from bertshrink.meters.variants import WORDS, read_variant, spread, variants_of
+
+
+def launch(engine, path, options=None):
+    return Launch(engine, Path(path), options or {}, "float32", 20, ("input_ids",), 64)
+
+
+FOLDER = launch("torch", "/m", {"auto_class": "AutoModel", "outputs": ["logits"]})
+ONNX = launch("onnxruntime", "/m.onnx", {"config": {"a": "b"}})
+PTE = launch("executorch", "/m.pte")
+
+
+def test_every_engine_has_its_words():
+    assert set(WORDS) == set(ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "options"),
+    [
+        ("torch", "torch", {}),
+        ("torch:bf16", "torch:bf16", {"dtype": "bfloat16"}),
+        ("torch:compiled, bf16", "torch:bf16,compiled", {"dtype": "bfloat16", "compile": "default"}),
+        ("torch:fp16,graphs", "torch:fp16,graphs", {"dtype": "float16", "cuda_graphs": True}),
+        ("torch:reduce-overhead", "torch:reduce-overhead", {"compile": "reduce-overhead"}),
+        ("openvino:bf16", "openvino:bf16", {"precision": "bfloat16"}),
+        (" onnxruntime ", "onnxruntime", {}),
+    ],
+)
+def test_what_is_asked_for(text, label, options):
+    found = read_variant(text)
+    assert (found.label, found.options) == (label, options)
+    assert read_variant(found.label) == found
+
+
+@pytest.mark.parametrize("words", [word for word in WORDS["torch"]])
+def test_pytorch_takes_every_word(words):
+    TorchOptions.read(read_variant(f"torch:{words}").options | {"device": "cuda"})
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "hint"),
+    [
+        ("troch", "no engine `troch`", "did you mean `torch`"),
+        ("torch:bf61", "no word `bf61`", "did you mean `bf16`"),
+        ("torch:complied,bf16", "no word `complied`", "did you mean `compiled`"),
+        ("torch:", "a word is missing", "torch:bf16,compiled"),
+        ("torch:bf16,", "a word is missing", "torch:bf16,compiled"),
+        ("torch:bf16,fp32", "`bf16` and `fp32` exclude each other", "leave one"),
+        ("torch:bf16,bf16", "a word stands twice", "leave one"),
+        ("torch:eager,compiled", "exclude each other", "leave one"),
+        ("torch:graphs,reduce-overhead", "both record CUDA graphs", "leave one"),
+        ("executorch:bf16", "no word `bf16`", "takes no words"),
+    ],
+)
+def test_what_cannot_be_meant(text, what, hint):
+    with pytest.raises(RequestError, match=what) as caught:
+        read_variant(text)
+    assert caught.value.where == "--engine"
+    assert hint in caught.value.hint
+
+
+def test_a_model_runs_by_the_engines_that_open_it():
+    asked = [read_variant(text) for text in ("torch:bf16", "onnxruntime", "openvino", "executorch")]
+    folder, onnx = variants_of(FOLDER, asked), variants_of(ONNX, asked)
+    assert list(folder) == ["torch:bf16"]
+    assert folder["torch:bf16"].options == {**FOLDER.options, "dtype": "bfloat16"}
+    assert list(onnx) == ["onnxruntime", "openvino"]
+    assert onnx["onnxruntime"].options == ONNX.options, "its own engine keeps the card's options"
+    assert (onnx["openvino"].engine, onnx["openvino"].options) == ("openvino", {})
+    assert onnx["openvino"].path == ONNX.path
+    assert list(variants_of(PTE, asked)) == ["executorch"]
+    assert list(variants_of(launch("onnxruntime", "/m.ort"), asked)) == ["onnxruntime"]
+
+
+def test_models_times_ways():
+    models = {"teacher": FOLDER, "small": ONNX}
+    assert spread(models, []) == models
+    found = spread(models, ["torch", "torch:bf16,compiled", "onnxruntime"])
+    assert list(found) == ["teacher (torch)", "teacher (torch:bf16,compiled)", "small (onnxruntime)"]
+    assert list(spread({"small": ONNX}, ["openvino"])) == ["small"], "one way needs no name"
+    assert list(spread({"teacher": FOLDER}, ["torch:graphs"], on_gpu=True)) == ["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("models", "asked", "what", "hint"),
+    [
+        ({"small": ONNX}, ["torch"], "none of torch runs `small`", "onnxruntime, openvino"),
+        ({"teacher": FOLDER}, ["openvino", "onnxruntime"], "none of openvino, onnxruntime runs", "torch"),
+        ({"teacher": FOLDER}, ["torch", "openvino"], "`openvino` runs none of the models", ".onnx"),
+        ({"teacher": FOLDER}, ["torch:bf16", "torch: bf16"], "asked for twice", "leave one"),
+        ({"teacher": FOLDER}, ["torch:graphs"], "only a GPU has", "--target gpu"),
+    ],
+)
+def test_what_no_model_can_run(models, asked, what, hint):
+    with pytest.raises(RequestError, match=what) as caught:
+        spread(models, asked)
+    assert hint in caught.value.hint
+
+
+def test_exact_int8_is_a_setting_of_the_session():
+    found = read_variant("onnxruntime:exact-int8").options
+    assert found == {"config": {"session.x64quantprecision": "1"}}
