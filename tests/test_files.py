@@ -154,11 +154,14 @@ def test_modes_follow_the_umask(tmp_path, umask):
         with new_folder(tmp_path / "out") as scratch:
             (scratch / "a").write_text("x")
             (scratch / "a").chmod(0o600)  # as safetensors leaves it
+            (scratch / "program").write_text("x")
+            (scratch / "program").chmod(0o700)
     finally:
         os.umask(before)
     for name in ("a", MANIFEST):
         assert (tmp_path / "out" / name).stat().st_mode & 0o777 == 0o666 & ~umask, name
-    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~umask
+    for path in (tmp_path / "out", tmp_path / "out" / "program"):
+        assert path.stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -155,15 +155,18 @@ def read_onnx(path: Path) -> FileFacts:
         ModelRefused: the file is damaged, holds no graph, or keeps weights outside its own folder.
 
     """
-    import onnx
     from google.protobuf.message import DecodeError
 
+    from bertshrink.report.onnx_message import skeleton
+
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model, inside = skeleton(path)
     except (DecodeError, ValueError, RecursionError):
         raise ModelRefused("the ONNX file is truncated or damaged", where=str(path), hint=_HINT) from None
     if not model.ir_version or not model.graph.node:
         raise ModelRefused("the file holds no ONNX graph", where=str(path), hint=_HINT)
+    for at in inside:
+        model.graph.initializer[at].ClearField("data_location")  # no other file: its numbers lie in this one
     protos = [proto for graph in graphs(model.graph) for proto in _stored(graph)]
     nodes = [node for graph in graphs(model.graph) for node in graph.node]
     bodies = [node for function in model.functions for top in function.node for node in with_inner(top)]

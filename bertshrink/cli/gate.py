@@ -1,0 +1,278 @@
+"""`bertshrink gate`: the artifacts of a checkout against the limits that its team has committed.
+
+Judges, writes what CI wants to read, and ends with the verdict's exit code. With `--update` it writes the next baseline
+instead, with `--init` a first configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bertshrink.errors import BaselineError, BertshrinkError, Faults, RequestError
+
+if TYPE_CHECKING:
+    from bertshrink.report.gate.config import Config, Gated
+    from bertshrink.report.gate.history import Baseline
+    from bertshrink.report.gate.verdict import Examined, Judgement
+
+Place = Path | None
+
+
+def gate(
+    artifact: Annotated[
+        Place, typer.Argument(help="instead of the artifact that the limits name", metavar="[PATH]")
+    ] = None,
+    report: Annotated[
+        Place, typer.Option("--report", help="a run's report.json: quality, memory, instructions")
+    ] = None,
+    base_artifact: Annotated[
+        Place, typer.Option("--base-artifact", help="time the artifact against this one, in turn, on this machine")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="the branch that this change is for [default: what CI or git says]")
+    ] = None,
+    config: Annotated[
+        Place, typer.Option("--config", help="where the limits stand [default: bertshrink.toml, pyproject.toml]")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="judge nothing: write the baseline anew")] = False,
+    accept: Annotated[
+        str | None, typer.Option("--accept", metavar="WHY", help="with --update: take what grew too much on purpose")
+    ] = None,
+    init: Annotated[bool, typer.Option("--init", help="write first limits from today's figures")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="what is inconclusive fails")] = False,
+    files_only: Annotated[bool, typer.Option("--files-only", help="leave out what a file alone does not show")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as one JSON document")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print them as Markdown")] = False,
+    junit: Annotated[Place, typer.Option("--junit", help="write them as JUnit XML")] = None,
+    comment_file: Annotated[Place, typer.Option("--comment-file", help="write a pull request's comment")] = None,
+    openmetrics: Annotated[Place, typer.Option("--openmetrics", help="write every figure as OpenMetrics text")] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="no progress")] = False,
+) -> int:
+    """Judge artifacts by committed limits and a committed baseline: size, operators, quality, memory, time."""
+    try:
+        if init:
+            return _init(artifact, report)
+        found = _config(config, artifact)
+        if accept is not None and not update:
+            raise RequestError(
+                "`--accept` says why a new baseline is written", where="--accept", hint="give `--update` too"
+            )
+        examined = [_examine(one, found.folder, report, files_only and not update) for one in found.gated]
+        if update:
+            return _update(found, examined, base, accept)
+        examined = _raced(examined, found, base_artifact, quiet)
+        judgement = _judge(found, examined, base, files_only=files_only, strict=strict)
+    except BertshrinkError as error:
+        _annotate_error(error)
+        raise
+    _write(judgement, examined, junit, comment_file, openmetrics)
+    _tell_github(judgement)
+    _print(judgement, as_json, markdown)
+    return judgement.exit_code
+
+
+def _config(path: Place, artifact: Place) -> Config:
+    from bertshrink.report.gate.config import find_config, read_config
+
+    if path is None:
+        found = find_config(Path.cwd())
+        if found is None:
+            raise RequestError(
+                "there are no limits: no [gate] in `bertshrink.toml`, no [tool.bertshrink.gate] in `pyproject.toml`",
+                hint="write first ones from today's figures: `bertshrink gate --init ARTIFACT`",
+            )
+        path = found[0]
+    config = read_config(_short(path), artifact.resolve() if artifact is not None else None)
+    if artifact is not None and len(config.gated) > 1:
+        raise RequestError(
+            "the limits are about several artifacts, and one is given", where=str(artifact), hint="leave it out"
+        )
+    return config
+
+
+def _short(path: Path) -> Path:
+    """A path as seen from here, where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
+
+
+def _examine(gated: Gated, folder: Path, report: Place, files_only: bool) -> Examined:
+    from bertshrink.report.gate.verdict import examine
+
+    if files_only:
+        return examine(gated, folder, None)
+    own = folder / gated.report if gated.report is not None else None
+    return examine(gated, folder, report or (_short(own) if own is not None else None))
+
+
+def _raced(examined: list[Examined], config: Config, base_artifact: Place, quiet: bool) -> list[Examined]:
+    """The artifacts with their times against the base artifact, where one is given."""
+    if base_artifact is None:
+        return examined
+    if len(examined) > 1:
+        raise RequestError(
+            "one base artifact, and several that could be timed against it",
+            where="--base-artifact",
+            hint="keep each artifact's limits in a file of its own, and name it with `--config`",
+        )
+    if not any(rule.key.gauge.source == "time" for rule in examined[0].gated.rules):
+        raise RequestError(
+            "no rule is about time, so that nothing is to be timed",
+            where="--base-artifact",
+            hint='write one: "cpu p50 ratio" = "<= 1.10"',
+        )
+    from bertshrink.cli.show import make_progress
+    from bertshrink.cli.work import require_ml
+    from bertshrink.report.gate.race import race
+
+    require_ml()
+    own = config.folder / examined[0].gated.path
+    return [replace(examined[0], ratios=race(base_artifact, own, config.latency, make_progress(quiet)))]
+
+
+def _judge(
+    config: Config, examined: list[Examined], base: str | None, *, files_only: bool = False, strict: bool = False
+) -> Judgement:
+    from bertshrink.report.gate.config import limits_of
+    from bertshrink.report.gate.history import file_then
+    from bertshrink.report.gate.verdict import judge_all
+
+    baseline, path = _baseline(config, base), Path(config.origin).resolve()
+    then = file_then(config.folder, baseline, Path(path.name))
+    if then is not None and limits_of(then, path.name) != limits_of(path.read_text(encoding="utf-8"), path.name):
+        edited = f"the limits in `{config.origin}` are edited in this change"
+        baseline = replace(baseline, notes=(*baseline.notes, edited))
+    return judge_all(examined, baseline, config, files_only=files_only, strict=strict)
+
+
+def _baseline(config: Config, base: str | None) -> Baseline:
+    from bertshrink.report.gate.history import read_baseline
+
+    return read_baseline(config.folder, config.lock, base or config.base)
+
+
+def _update(config: Config, examined: list[Examined], base: str | None, accept: str | None) -> int:
+    """Write the lock and print what it changes."""
+    from bertshrink.model.files import write_text
+    from bertshrink.report.gate.history import Baseline
+    from bertshrink.report.gate.update import difference, next_lock
+    from bertshrink.report.gate.verdict import judge_all
+
+    try:
+        baseline = _baseline(config, base)
+    except BaselineError as error:
+        if accept is not None:
+            raise
+        typer.echo(f"the old baseline is left aside: {error.what}", err=True)
+        baseline = Baseline(None, str(config.lock), None)
+    judgement = judge_all(examined, baseline, replace(config, gated=_unanchored(config.gated)))
+    new = next_lock(examined, baseline.now, judgement, accept)
+    path = config.folder / config.lock
+    if new == baseline.now and path.is_file():
+        typer.echo(f"{config.lock}: nothing changes")
+        return 0
+    write_text(path, new.to_json())
+    for step in difference(baseline.now, new):
+        typer.echo(str(step))
+    typer.echo(f"wrote {_short(path)}: commit it, and let the difference be reviewed")
+    return 0
+
+
+def _unanchored(gated: tuple[Gated, ...]) -> tuple[Gated, ...]:
+    return tuple(replace(one, rules=tuple(rule for rule in one.rules if rule.since is None)) for one in gated)
+
+
+def _init(artifact: Place, report: Place) -> int:
+    """Write `bertshrink.toml` and the lock from what is there today."""
+    from bertshrink.model.files import write_text
+    from bertshrink.report.gate.config import Gated, find_config, read_config
+    from bertshrink.report.gate.update import first_config
+    from bertshrink.report.gate.verdict import examine
+
+    here = Path.cwd()
+    if artifact is None:
+        raise RequestError(
+            "nothing says what is to be judged", where="--init", hint="name it: `bertshrink gate --init ARTIFACT`"
+        )
+    known = find_config(here)
+    target = here / "bertshrink.toml"
+    if known is not None or target.exists():
+        place = known[0] if known is not None else target
+        raise RequestError("there are limits already", where=str(_short(place)), hint="edit them, or remove them first")
+    artifact, report = (_short(path.resolve()) if path is not None else None for path in (artifact, report))
+    assert artifact is not None
+    first = examine(Gated(artifact.as_posix(), artifact, None, (), "--init"), here, report)
+    write_text(target, first_config(artifact, report, first.readings))
+    config = read_config(_short(target))
+    typer.echo(target.read_text(encoding="utf-8"), nl=False)
+    typer.echo("wrote bertshrink.toml")
+    return _update(config, [_examine(one, config.folder, report, False) for one in config.gated], None, None)
+
+
+def _write(
+    judgement: Judgement, examined: list[Examined], junit: Place, comment_file: Place, openmetrics: Place
+) -> None:
+    from bertshrink.model.files import write_text
+    from bertshrink.report.gate.show import junit as junit_xml
+    from bertshrink.report.gate.show import machine, markdown
+
+    if junit is not None:
+        write_text(junit, junit_xml.render(judgement))
+    if comment_file is not None:
+        write_text(comment_file, markdown.render(judgement, markdown.COMMENT_BYTES))
+    if openmetrics is not None:
+        write_text(openmetrics, machine.to_openmetrics(examined))
+
+
+def _print(judgement: Judgement, as_json: bool, markdown: bool) -> None:
+    from bertshrink.report.gate.show import machine, terminal
+    from bertshrink.report.gate.show import markdown as markdown_text
+
+    if as_json:
+        typer.echo(machine.to_json(judgement), nl=False)
+    elif markdown:
+        typer.echo(markdown_text.render(judgement), nl=False)
+    else:
+        from rich.console import Console
+
+        Console(soft_wrap=False).print(terminal.render(judgement))
+
+
+def _is_github() -> bool:
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def _tell_github(judgement: Judgement) -> None:
+    """Annotations on stderr, which a runner reads too, so that stdout stays the result; the step's summary."""
+    from bertshrink.report.gate.show import github, markdown
+
+    if _is_github():
+        root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
+        for line in github.commands(judgement, root):
+            typer.echo(line, err=True)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        from bertshrink.model.files import output_errors
+
+        path = Path(summary)
+        with output_errors(path):
+            taken = path.stat().st_size if path.is_file() else 0
+            with path.open("a", encoding="utf-8") as file:
+                file.write(markdown.render(judgement, max(0, github.SUMMARY_BYTES - taken)))
+
+
+def _annotate_error(error: BertshrinkError) -> None:
+    """A gate that could not judge, as annotations: whoever looks at the pull request must see it."""
+    if not _is_github():
+        return
+    from bertshrink.report.gate.show import github
+
+    root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
+    for fault in error.faults if isinstance(error, Faults) else (error,):
+        print(github.error(fault.what, fault.where, fault.hint, root), file=sys.stderr)  # noqa: T201

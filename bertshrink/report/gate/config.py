@@ -1,0 +1,281 @@
+"""What a team has committed to: limits with their places, from TOML or from a recipe.
+
+    [tool.bertshrink.gate]                     # pyproject.toml; in bertshrink.toml it is [gate]
+    artifact = "dist/model"                    # a folder that bertshrink wrote, or a file
+    report = "runs/model/report.json"          # quality, memory, instructions; `--report` says otherwise
+    size = "<= 25 MB"
+    size_growth = "<= 0.5%"
+    accuracy_drop = { limit = "<= 0.5 pt", severity = "warn" }
+
+    [tool.bertshrink.gate.anchor]              # stops slow drift: judged against the lock of a tag
+    ref = "v1.0.0"
+    size_growth = "<= 3%"
+
+    [tool.bertshrink.gate.artifacts.tagger]    # several artifacts; the rules above hold for each of them
+    path = "dist/tagger"
+    size = "<= 12 MB"
+
+A key that is not known is an error with the nearest name: a limit that is misspelt limits nothing.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertshrink.errors import Faults, RequestError
+from bertshrink.meters.settings import RunningSettings
+from bertshrink.recipe.reader import Source, fill, read_yaml
+from bertshrink.report.gate.limits import Rule, Severity
+from bertshrink.report.gate.metrics import GAUGES
+from bertshrink.report.gate.places import places_of
+from bertshrink.report.gate.rules import HINT, entries, severity_of
+
+LOCK = "bertshrink.lock.json"
+TABLES: dict[str, tuple[str, ...]] = {"bertshrink.toml": ("gate",), "pyproject.toml": ("tool", "bertshrink", "gate")}
+"""The files that are looked for, and the table of each that is meant."""
+
+_TEXTS = {
+    "artifact": "the model that is judged: a folder or a file",
+    "report": "a report of it, for what its file does not show",
+    "baseline": f"the lock file; `{LOCK}` if left out",
+    "base": "the git branch or commit that a change is compared with",
+    "severity": "of rules that say nothing else: fail or warn",
+}
+_OF_ARTIFACT = {"path": _TEXTS["artifact"], "report": _TEXTS["report"], "severity": _TEXTS["severity"]}
+_TABLES = ("artifacts", "anchor", "latency")
+
+MIN_ROUNDS = 5
+"""Of timing: fewer leave an interval that proves nothing. With three, Student's factor is 4.3."""
+
+
+@dataclass(frozen=True)
+class Gated:
+    """One artifact with the rules that it must hold.
+
+    Attributes:
+        name: what it is called in the lock.
+        path: as written, relative to the configuration's folder.
+        report: likewise; None: there is none.
+        rules: in the order written.
+        place: where it is named.
+    """
+
+    name: str
+    path: Path
+    report: Path | None
+    rules: tuple[Rule, ...]
+    place: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration; paths are relative to `folder`."""
+
+    folder: Path
+    origin: str
+    gated: tuple[Gated, ...]
+    rules: tuple[Rule, ...] = ()
+    lock: Path = Path(LOCK)
+    base: str | None = None
+    latency: RunningSettings = field(default_factory=lambda: RunningSettings(batch=(1,), length=(64,), rounds=10))
+
+
+def find_config(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
+    """The nearest file, from `folder` upwards, that has a table of limits, and the table's path.
+
+    Raises:
+        RequestError: two files of one folder have one, or one is no TOML.
+    """
+    for parent in (folder, *folder.parents):
+        found = [
+            (parent / name, table)
+            for name, table in TABLES.items()
+            if (parent / name).is_file() and _at(_toml(parent / name)[1], table) is not None
+        ]
+        if len(found) > 1:
+            raise RequestError(
+                "limits stand in two files", where=f"{found[0][0]}, {found[1][0]}", hint="keep them in one of the two"
+            )
+        if found:
+            return found[0]
+        if (parent / ".git").exists():
+            return None
+    return None
+
+
+def limits_of(text: str, name: str) -> Any:
+    """The table of limits in a file's text, as plain values, for comparison; None where there is none."""
+    try:
+        if Path(name).suffix in (".yaml", ".yml"):
+            return read_yaml(text, name).values.get("gates")
+        return _at(tomllib.loads(text), TABLES.get(name, TABLES["bertshrink.toml"]))
+    except (RequestError, tomllib.TOMLDecodeError):
+        return None
+
+
+def read_config(path: Path, artifact: Path | None = None) -> Config:
+    """Read the limits of one file: TOML, or a recipe's `gates:`.
+
+    Args:
+        path: the file.
+        artifact: replaces the one that the file names.
+
+    Raises:
+        RequestError: no such file, no table of limits, or something wrong with it: all faults at once.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        source = read_yaml(_text(path), str(path))
+        table: tuple[str, ...] = ("gates",)
+    else:
+        text, values = _toml(path)
+        table = TABLES.get(path.name, TABLES["bertshrink.toml"])
+        source = Source(str(path), values, places_of(text, str(path)))
+    found = _at(source.values, table)
+    if found is None:
+        raise RequestError(
+            f"`{path}` has no limits", where=str(path), hint="write some: `bertshrink gate --init ARTIFACT`"
+        )
+    faults: list[RequestError] = []
+    config = _read(found, source, table, path, artifact, faults)
+    if faults or config is None:
+        raise faults[0] if len(faults) == 1 else Faults(faults)
+    return config
+
+
+def _read(
+    values: Any, source: Source, at: tuple[str, ...], path: Path, artifact: Path | None, faults: list[RequestError]
+) -> Config | None:
+    if not isinstance(values, dict):
+        faults.append(RequestError(f"`{'.'.join(at)}` is no table of limits", where=source.place(at), hint=HINT))
+        return None
+    texts = {key: _string(values[key], key, source, (*at, key), faults) for key in _TEXTS if key in values}
+    severity = severity_of(texts.get("severity"), source, (*at, "severity"), faults)
+    known = (*_TEXTS, *_TABLES)
+    rules = entries({k: v for k, v in values.items() if k not in known}, source, at, severity, faults, known)
+    rules += _anchored(values.get("anchor"), source, (*at, "anchor"), severity, faults)
+    latency = None
+    if "latency" in values:
+        latency = fill(RunningSettings, values["latency"], source, (*at, "latency"), "latency", faults)
+        if latency is not None and latency.rounds < MIN_ROUNDS:
+            where, hint = source.place((*at, "latency", "rounds")), f"ask for {MIN_ROUNDS} at least, better 10"
+            faults.append(RequestError(f"{latency.rounds} rounds prove nothing", where=where, hint=hint))
+    several = values.get("artifacts")
+    gated = [] if several is None else _several(several, source, (*at, "artifacts"), rules, texts, severity, faults)
+    name = texts.get("artifact") or (artifact.as_posix() if artifact is not None and not gated else None)
+    if name is not None and gated:
+        faults.append(
+            RequestError(
+                "`artifact` and `artifacts` both say what is judged",
+                where=source.place((*at, "artifact")),
+                hint="keep one of the two",
+            )
+        )
+    elif name is not None:
+        report = texts.get("report")
+        place = source.place((*at, "artifact"))
+        gated = [Gated(name, artifact or Path(name), Path(report) if report else None, tuple(rules), place)]
+    elif not gated and not faults:
+        faults.append(
+            RequestError(
+                "nothing says what is judged", where=source.place(at), hint='name it: `artifact = "dist/model"`'
+            )
+        )
+    if not faults and not any(one.rules for one in gated):
+        faults.append(RequestError("there are no limits", where=source.place(at), hint=HINT))
+    more = {"latency": latency} if latency is not None else {}
+    folder = path.resolve().parent
+    lock = Path(texts.get("baseline") or LOCK)
+    return Config(folder, str(path), tuple(gated), tuple(rules), lock, texts.get("base"), **more)
+
+
+def _several(
+    values: Any,
+    source: Source,
+    at: tuple[str, ...],
+    common: list[Rule],
+    texts: Mapping[str, str | None],
+    severity: Severity,
+    faults: list[RequestError],
+) -> list[Gated]:
+    if not isinstance(values, dict) or not values:
+        faults.append(RequestError("`artifacts` names none", where=source.place(at), hint="see docs/ci.md"))
+        return []
+    found = []
+    for name, body in values.items():
+        here = (*at, name)
+        if not isinstance(body, dict) or "path" not in body:
+            faults.append(
+                RequestError(f"the artifact `{name}` has no `path`", where=source.place(here), hint="say where it lies")
+            )
+            continue
+        own = {key: _string(body[key], key, source, (*here, key), faults) for key in _OF_ARTIFACT if key in body}
+        its = severity_of(own.get("severity"), source, (*here, "severity"), faults) if "severity" in own else severity
+        rest = {key: value for key, value in body.items() if key not in _OF_ARTIFACT}
+        rules = entries(rest, source, here, its, faults, tuple(_OF_ARTIFACT))
+        taken = {(rule.key, rule.since) for rule in rules}
+        rules = [rule for rule in common if (rule.key, rule.since) not in taken] + rules
+        report = own.get("report") or texts.get("report")
+        path = Path(own.get("path") or name)
+        found.append(Gated(name, path, Path(report) if report else None, tuple(rules), source.place(here)))
+    return found
+
+
+def _anchored(
+    values: Any, source: Source, at: tuple[str, ...], severity: Severity, faults: list[RequestError]
+) -> list[Rule]:
+    """The rules that are judged against the lock of an older commit."""
+    if values is None:
+        return []
+    ref = values.get("ref") if isinstance(values, dict) else None
+    if not isinstance(ref, str) or not ref:
+        faults.append(
+            RequestError("`anchor` has no `ref`", where=source.place(at), hint='name a tag: `ref = "v1.0.0"`')
+        )
+        return []
+    found = entries({k: v for k, v in values.items() if k != "ref"}, source, at, severity, faults, ("ref",), ref)
+    for rule in found:
+        if not rule.key.is_relative:
+            hint = f"write `{rule.key}_growth` or `{rule.key}_drop`"
+            faults.append(RequestError(f"`{rule.key}` is no change since anything", where=rule.place, hint=hint))
+    return found
+
+
+def _string(value: Any, name: str, source: Source, at: tuple[str, ...], faults: list[RequestError]) -> str | None:
+    if isinstance(value, str) and value.strip():
+        return value
+    hint = f"`{name}` is {(_TEXTS | _OF_ARTIFACT)[name]}"
+    faults.append(RequestError(f"`{name}` is `{value}`, which is no text", where=source.place(at), hint=hint))
+    return None
+
+
+def _at(values: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
+def _toml(path: Path) -> tuple[str, dict[str, Any]]:
+    text = _text(path)
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, place = str(error).partition(" (at line ")
+        line, _, column = place.rstrip(")").partition(", column ")
+        where = f"{path}:{line}:{column}" if line.isdigit() and column.isdigit() else str(path)
+        raise RequestError(f"this is no TOML: {what}", where=where, hint="mend it at that line") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "name the file that holds the limits with `--config`"
+        raise RequestError(f"`{path}` cannot be read: {reason}", where=str(path), hint=hint) from None
+
+
+assert not set(GAUGES) & {*_TEXTS, *_OF_ARTIFACT, *_TABLES}

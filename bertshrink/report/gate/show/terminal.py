@@ -1,0 +1,58 @@
+"""A judgement on a terminal: a table of rules, then what is open or broken, with its cause and its remedy."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bertshrink.report.gate.judge import Verdict
+from bertshrink.report.gate.show.words import advice, growth_line, headline, status
+from bertshrink.report.gate.verdict import Judged, Judgement
+from bertshrink.report.render.figures import plain
+
+_STYLES = {"pass": "green", "FAIL": "bold red", "warn": "yellow", "open": "yellow"}
+
+
+def render(judgement: Judgement) -> RenderableType:
+    """Draw a judgement.
+
+    Returns:
+        Something that a Rich console prints.
+    """
+    parts: list[RenderableType] = []
+    for judged in judgement.judged:
+        parts += [Text(plain(judged.name), style="bold"), _table(judgement, judged), *_told(judgement, judged), Text()]
+    parts += [Text(plain(note), overflow="fold") for note in judgement.notes]
+    parts.append(Text(f"baseline: {plain(judgement.baseline)}"))
+    parts.append(Text(headline(judgement), style="bold"))
+    return Group(*parts)
+
+
+def _table(judgement: Judgement, judged: Judged) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in judged.findings:
+        state = status(judgement, finding)
+        since = f" since {finding.rule.since}" if finding.rule.since else ""
+        name = plain(f"{finding.name}{since}")
+        table.add_row(
+            Text(state, style=_STYLES[state]), Text(name), Text(finding.rule.limit.text), Text(plain(finding.text))
+        )
+    return table
+
+
+def _told(judgement: Judgement, judged: Judged) -> list[RenderableType]:
+    """Below the table: of every rule that does not hold, where it stands and what to do; then what grew."""
+    parts: list[RenderableType] = []
+    for finding in judged.findings:
+        if finding.verdict is not Verdict.PASS:
+            parts += [Text(), Text(f"{status(judgement, finding)}: {plain(finding.name)}")]
+            parts += [Padding(Text(plain(line), overflow="fold"), (0, 0, 0, 2)) for line in advice(judgement, finding)]
+    if judged.grown:
+        parts += [Text(), Text("what grew")]
+        parts += [Padding(Text(plain(growth_line(one)), overflow="fold"), (0, 0, 0, 2)) for one in judged.grown]
+    return parts

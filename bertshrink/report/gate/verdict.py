@@ -1,0 +1,267 @@
+"""All rules of all artifacts -> one verdict with its exit code, and what grew where a rule about files broke.
+
+0   every rule that fails the gate holds, or is inconclusive without `--strict`
+1   a limit is broken
+4   a rule has no usable baseline
+3   a rule has no usable figure
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bertshrink.errors import BaselineError, CheckFailed, MeasurementError
+from bertshrink.report.gate.blame import Growth, growth
+from bertshrink.report.gate.config import Config, Gated
+from bertshrink.report.gate.facts import Artifact, look_at
+from bertshrink.report.gate.history import Baseline, read_anchor
+from bertshrink.report.gate.judge import Cause, Finding, Verdict, judge, judge_new, judge_ratio, unjudged
+from bertshrink.report.gate.limits import Rule
+from bertshrink.report.gate.lock import Entry, Lock
+from bertshrink.report.gate.metrics import HOST, OPERATOR, Key, read_key
+from bertshrink.report.gate.reading import Reading, model_of, of_report
+from bertshrink.report.measurement import Interval
+from bertshrink.report.report import Report
+
+Ratios = Mapping[tuple[int, int], Interval]
+"""(batch, length) -> the time of the artifact over that of the base artifact."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One artifact with everything that is known of it.
+
+    Attributes:
+        gated: its rules.
+        artifact: its file.
+        readings: its figures, from the file and from a report.
+        report: the path of the report, for messages; None: there is none.
+        is_reported: whether the report has figures of this very file.
+        ratios: its times against the base artifact's; None: not measured.
+    """
+
+    gated: Gated
+    artifact: Artifact
+    readings: dict[str, Reading]
+    report: str | None = None
+    is_reported: bool = False
+    ratios: Ratios | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One artifact's findings, in the order of its rules, and what grew where one about its file broke."""
+
+    name: str
+    path: str
+    findings: tuple[Finding, ...]
+    grown: tuple[Growth, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a gate came to.
+
+    Attributes:
+        judged: artifact by artifact.
+        baseline: where the baseline was read.
+        notes: what one should know, one sentence each.
+        strict: inconclusive findings fail.
+        skipped: rules that were left out: on request, or because they warn of times that nobody took.
+        has_lock: the baseline is a lock, which can be written anew.
+    """
+
+    judged: tuple[Judged, ...]
+    baseline: str
+    notes: tuple[str, ...] = ()
+    strict: bool = False
+    skipped: int = 0
+    has_lock: bool = True
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Those of all artifacts."""
+        return [finding for one in self.judged for finding in one.findings]
+
+    def fails(self, finding: Finding) -> bool:
+        """Whether this finding fails the gate."""
+        is_open = self.strict and finding.verdict is Verdict.INCONCLUSIVE and finding.rule.severity == "fail"
+        return finding.is_failure or is_open
+
+    def count(self, verdict: Verdict) -> int:
+        """How many findings have this verdict."""
+        return sum(finding.verdict is verdict for finding in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1, 3 or 4."""
+        failed = [finding for finding in self.findings if self.fails(finding)]
+        causes = {finding.cause or "limit" for finding in failed}
+        if "limit" in causes:
+            return CheckFailed.exit_code
+        if "baseline" in causes:
+            return BaselineError.exit_code
+        return MeasurementError.exit_code if failed else 0
+
+
+def examine(gated: Gated, folder: Path, report_path: Path | None) -> Examined:
+    """Look at one artifact's file and at what a report says of it.
+
+    Raises:
+        RequestError: no such artifact or report.
+        ModelRefused: the artifact is damaged.
+        BaselineError: the report is.
+    """
+    artifact = look_at(folder / gated.path, gated.place)
+    readings = artifact.readings()
+    if any(rule.key.metric == "compressed_size" for rule in gated.rules):
+        readings["compressed_size"] = artifact.compressed()
+    if report_path is None:
+        return Examined(gated, artifact, readings)
+    report = Report.read(report_path)
+    snapshot = model_of(report, artifact.sha256, artifact.num_bytes)
+    found = of_report(report, snapshot) if snapshot is not None else {}
+    return Examined(gated, artifact, found | readings, str(report_path), snapshot is not None)
+
+
+def judge_all(
+    examined: list[Examined], baseline: Baseline, config: Config, *, files_only: bool = False, strict: bool = False
+) -> Judgement:
+    """Hold every artifact against its rules.
+
+    Args:
+        examined: the artifacts.
+        baseline: what they are compared with.
+        config: for the anchors.
+        files_only: leave out the rules that a file alone does not answer.
+        strict: inconclusive findings fail.
+
+    Raises:
+        BaselineError: an anchor has no lock that can be read.
+    """
+
+    def is_asked(one: Examined, rule: Rule) -> bool:
+        is_time, is_file = (rule.key.gauge.source == source for source in ("time", "files"))
+        # A warning about time, where nobody asked for the race that it takes, would stand under every change.
+        return is_file if files_only else not is_time or one.ratios is not None or rule.severity == "fail"
+
+    refs = dict.fromkeys(rule.since for one in examined for rule in one.gated.rules if rule.since is not None)
+    anchors = {ref: read_anchor(config.folder, config.lock, ref) for ref in refs}
+    judged, skipped = [], 0
+    for one in examined:
+        wanted = [rule for rule in one.gated.rules if is_asked(one, rule)]
+        skipped += len(one.gated.rules) - len(wanted)
+        findings = [
+            finding
+            for rule in wanted
+            for finding in _findings(one, rule, anchors[rule.since] if rule.since else baseline.lock, baseline.now)
+        ]
+        grown = _grown(one, findings, baseline.lock)
+        judged.append(Judged(one.gated.name, str(one.gated.path), tuple(findings), grown))
+    return Judgement(tuple(judged), baseline.origin, baseline.notes, strict, skipped)
+
+
+def _findings(one: Examined, rule: Rule, lock: Lock | None, now: Lock | None) -> list[Finding]:
+    """What a rule came to: one finding for each figure that it is about, one at least."""
+    key, name = rule.key, one.gated.name
+    if key.gauge.source == "time":
+        return _ratios(rule, one.ratios)
+    entry = lock.artifacts.get(name) if lock is not None else None
+    if rule.needs_baseline and entry is None:
+        return [unjudged(str(key), rule, *_no_entry(one, lock))]
+    if key.metric == "new_operators":
+        return [_new_operators(rule, one.artifact, entry)]
+    known = list(one.readings) + (list(entry.metrics) if entry is not None and rule.needs_baseline else [])
+    names = [key.metric] if key.metric.startswith(OPERATOR) else [n for n in dict.fromkeys(known) if _is_meant(n, key)]
+    found = []
+    for figure in names or [str(replace(key, change=""))]:
+        reading = _reading(one, figure)
+        title = str(replace(read_key(figure), change=key.change))
+        if reading is None:
+            found.append(unjudged(title, rule, *_no_figure(one, key)))
+            continue
+        before = entry.reading(figure) if entry is not None else None
+        own = now.artifacts.get(name) if now is not None else None
+        found.append(judge(title, rule, reading, before, own.accepted.get(figure) if own is not None else None))
+    return found
+
+
+def _is_meant(name: str, key: Key) -> bool:
+    """Whether a figure of this name is what the rule's key is about."""
+    if name.startswith(OPERATOR):
+        return name == key.metric
+    found = read_key(name)
+    same_target = key.target in (None, found.target) or (key.target == HOST and found.target is None)
+    return found.metric == key.metric and same_target and key.shape in (None, found.shape)
+
+
+def _reading(one: Examined, name: str) -> Reading | None:
+    if name.startswith(OPERATOR) and one.artifact.operators:
+        return one.readings.get(name, Reading(value=0, unit="count"))
+    return one.readings.get(name)
+
+
+def _no_entry(one: Examined, lock: Lock | None) -> tuple[str, Cause, str]:
+    """(text, cause, hint) where the baseline does not know the artifact."""
+    update = "write it with `bertshrink gate --update`, and commit it"
+    if lock is None:
+        return "there is no baseline", "baseline", update
+    same = [name for name, entry in lock.artifacts.items() if entry.sha256 == one.artifact.sha256]
+    if same:
+        return (
+            f"the baseline has no `{one.gated.name}`; `{same[0]}` has the same bytes",
+            "baseline",
+            "where it was renamed, rename it in the baseline too: `bertshrink gate --update`",
+        )
+    return f"the baseline has no `{one.gated.name}`", "baseline", update
+
+
+def _no_figure(one: Examined, key: Key) -> tuple[str, Cause, str]:
+    """(text, cause, hint) where the artifact has no such figure."""
+    if key.gauge.source == "files":
+        return "files of this format do not show it", "measurement", "leave the rule out, or judge an .onnx file"
+    if one.report is None:
+        hint = "give one with `--report run/report.json`, or judge what files show alone with `--files-only`"
+        return "a file does not show it, and there is no report", "measurement", hint
+    if not one.is_reported:
+        return (
+            f"`{one.report}` says nothing of this file",
+            "measurement",
+            f"measure {one.gated.path} itself: `bertshrink bench {one.gated.path} --data TEXTS`",
+        )
+    return f"`{one.report}` does not have it", "measurement", "let the recipe measure it, or leave the rule out"
+
+
+def _new_operators(rule: Rule, artifact: Artifact, entry: Entry | None) -> Finding:
+    assert entry is not None
+    if not artifact.operators or not entry.operators:
+        cause: Cause = "baseline" if artifact.operators else "measurement"
+        hint = "only .onnx files show their operations: leave the rule out, or judge one"
+        return unjudged(str(rule.key), rule, "the operations are not known", cause, hint)
+    new = sorted(set(artifact.operators) - set(entry.operators))
+    return judge_new(str(rule.key), rule, new, len(entry.operators))
+
+
+def _ratios(rule: Rule, ratios: Ratios | None) -> list[Finding]:
+    if ratios is None:
+        hint = "give `--base-artifact PATH`: both are timed in turn, on this machine"
+        return [unjudged(str(rule.key), rule, "not measured", "measurement", hint)]
+    shapes = [shape for shape in ratios if rule.key.shape in (None, shape)]
+    if not shapes:
+        hint = "ask for it in `latency`: `batch` and `length`"
+        return [unjudged(str(rule.key), rule, "no such shape was measured", "measurement", hint)]
+    return [judge_ratio(str(replace(rule.key, shape=shape)), rule, ratios[shape]) for shape in shapes]
+
+
+def _grown(one: Examined, findings: list[Finding], lock: Lock | None) -> tuple[Growth, ...]:
+    """What grew, where a rule about the file is past its limit and the baseline knows the file."""
+    broken = any(
+        finding.verdict is not Verdict.PASS and finding.cause == "limit" and finding.rule.key.gauge.source != "quality"
+        for finding in findings
+    )
+    entry = lock.artifacts.get(one.gated.name) if lock is not None else None
+    if not broken or entry is None or not (entry.tensors or entry.operators):
+        return ()
+    return tuple(growth(entry.tensors, one.artifact.tensors, entry.operators, one.artifact.operators))
