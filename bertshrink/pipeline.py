@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import bertshrink
 from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
+from bertshrink.meters.everywhere import across_machines, add_to, check_phones, measure_everywhere, open_targets
 from bertshrink.meters.judge import Judge
 from bertshrink.meters.timer import Timer
 from bertshrink.model import source as sources
@@ -28,18 +29,18 @@ from bertshrink.model.encoder import quiet_libraries
 from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts, read_start
 from bertshrink.model.files import write_text
 from bertshrink.model.labels import check_texts
-from bertshrink.model.proof import describe, folder_key, load_model, prove
+from bertshrink.model.proof import describe, folder_key, load_model, proof_answers, prove, weights_sha256
 from bertshrink.model.standing import Standing
 from bertshrink.model.store import Store, Target, fingerprint
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan, PlannedStage
-from bertshrink.report.measurement import Measurement
 from bertshrink.report.report import Report, Snapshot
 from bertshrink.techniques.base import Technique, Workbench
 from bertshrink.training import processes
 
 if TYPE_CHECKING:
+    from bertshrink.meters import targets as meters
     from bertshrink.model.texts import Texts
     from bertshrink.techniques.base import Model
 
@@ -116,6 +117,8 @@ class _Run:
         except RequestError as error:
             error.where = error.where or self.recipe.place("data")
             raise
+        for place in self.targets:
+            place.check({})
         self.keys = self._keys()
         if target is not None:
             target.check(self.keys[-1], self.store.folder)
@@ -183,6 +186,12 @@ class _Run:
     def _as_read(self, texts: Texts | None) -> Texts | None:
         """What models are compared on: a sentence encoder, fine-tuned on pairs maybe, reads the two texts apart."""
         return texts.as_read(self.plan.task) if texts is not None else None
+
+    @cached_property
+    def targets(self) -> list[meters.Target]:
+        """Where the models are timed."""
+        latency = self.recipe.measure.latency
+        return open_targets(latency) if latency else []
 
     @property
     def max_length(self) -> int | None:
@@ -272,15 +281,17 @@ class _Run:
         self.progress.log(": ".join(filter(None, (stage.name, technique.label(), stage.promise))))
         began = time.monotonic()
         model = before.load() if technique.takes else None
+        was = proof_answers(model) if model is not None and not technique.makes_teacher else None
         bench = self._bench(technique, self.store.work(stage.name, key))
-        made = technique(model.copy() if model is not None else None, bench)
+        if model is not None and technique.gives == "encoder":  # which may be made of the one that was given
+            model = model.copy()
+        made = technique(model, bench)
+        del model
         stored: dict[str, Model] = {}
 
         def fill(folder: Path) -> dict[str, Any]:
             made.save(folder)
-            stored["model"] = prove(
-                made, folder, technique.gives, made if model is None or technique.makes_teacher else model
-            )
+            stored["model"] = prove(made, folder, technique.gives, was)
             is_reference = len(self.standing) == self.plan.num_leading
             if is_reference:
                 self.reference = Standing(stage.name, folder, key, loaded=stored["model"])
@@ -310,7 +321,7 @@ class _Run:
         return Workbench(
             texts=texts,
             task=self.plan.task,
-            choose=self.judge.chooser(texts, self.reference.load() if self.reference is not None else None),
+            choose=self.judge.chooser(texts, self.reference.load if self.reference is not None else None),
             measure=Timer(self.recipe.measure.latency or None, self.progress),
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=work,
@@ -364,7 +375,7 @@ class _Run:
             label=label,
             role=role,
             kind="artifact" if (folder / ARTIFACT_CARD).is_file() else "encoder",
-            facts=describe(model),
+            facts=describe(model) | {"sha256": weights_sha256(model, folder)},
             components=found.components,
             measurements=[*found.measurements, *quality],
         )
@@ -374,24 +385,12 @@ class _Run:
         settings = self.recipe.measure.latency
         if settings is False:
             return
-        machine, shown = environment(), self.standing[self.plan.num_leading :]  # the reference and what came of it
-        key = fingerprint(
-            [(s.name, s.key) for s in shown], settings.model_dump(mode="json"), machine.model_dump(mode="json")
-        )
-        stored = self.store.read_entry("running.json", key)
-        if stored is None:
-            from bertshrink.meters.running import launch_of, measure
-
-            launches = {s.name: launch_of(s.load(), s.folder) for s in shown}
-            for standing in shown:
-                standing.loaded = None  # the workers shall have the memory
-            found = measure(launches, settings, self.progress, machine)
-            stored = {name: [m.model_dump(mode="json") for m in entries] for name, entries in found.items()}
-            self.store.write_entry("running.json", key, stored)
-        self.report.environments[machine.id] = machine
-        by_name = {snapshot.name: snapshot for snapshot in self.report.snapshots}
-        for name, entries in stored.items():
-            by_name[name].measurements += [Measurement.model_validate(entry) for entry in entries]
+        shown = self.standing[self.plan.num_leading :]  # the reference and what came of it
+        everywhere = measure_everywhere(self.targets, shown, settings, self.progress, self.store)
+        self.report.notes += across_machines(everywhere) if settings.across_machines else []
+        add_to(self.report, everywhere)
+        if settings.mobile:
+            check_phones(self.report, shown, self.progress, self.store)
 
     def _save_report(self) -> None:
         write_text(self.store.folder / REPORT, self.report.to_json())

@@ -19,7 +19,7 @@ from bertshrink.report.render.figures import DASH, Scale, parted, times
 from bertshrink.report.render.headline import headline
 from bertshrink.report.render.metrics import METRICS, decides, title_of
 from bertshrink.report.render.table import Cell, build
-from bertshrink.report.report import Report, Snapshot
+from bertshrink.report.report import Report, Sheet, Snapshot
 from tests.made_up import EVIL, exact, make, quality, timed
 from tests.tiny import tiny_encoder, tiny_pairs, tiny_texts
 
@@ -126,7 +126,7 @@ def test_a_ratio_is_the_one_of_compare_with_its_interval(report):
 def test_no_measured_ratio_without_an_interval(report):
     table = build(single_round(report))
     for column, cell in ((c, r.cells[i]) for r in table.rows for i, c in enumerate(table.columns)):
-        if column.group in ("latency", "time"):
+        if column.group in ("latency", "time", "memory"):
             assert cell.against == "" and cell.ratio is None and "±" not in cell.value
     assert row(table, "03-quantize").cells[place(table, "size")].against == "0.20x", "a counted figure stays comparable"
     assert not any("fast" in fact.title for fact in headline(table))
@@ -174,11 +174,20 @@ def test_two_engines_of_one_model_get_a_column_each(report):
 def test_footnotes_name_evidence_engine_threads_and_effort(report):
     table = build(report)
     assert "40 samples per process" in table.footnotes[table.columns[place(table, "latency")].note - 1]
-    quality, running, evidence = table.shared
-    assert quality == "Accuracy, Spearman, Agreement: 872 texts of sst2 dev, exact for these texts"
+    assert table.shared == ("Accuracy, Spearman, Agreement: 872 texts of sst2 dev, exact for these texts",)
+    (cpu,) = table.standings
+    (running,) = cpu.how
     for words in ("Latency, Memory: torch (minilm-l6-sst2", "onnxruntime (export", "2 threads", "over 10 processes"):
         assert words in running
-    assert "measured-host" in evidence and not any("measured-host" in line for line in (*table.footnotes, quality))
+    assert cpu.evidence == (("measured-host", "counted or timed on the machine that made this report"),)
+    assert not any("measured-host" in line for line in (*table.footnotes, *table.shared, running))
+
+
+def test_without_a_target_the_evidence_stands_with_the_figures(report):
+    for snapshot in report.snapshots:
+        snapshot.measurements = [m for m in snapshot.measurements if m.metric in ("size", "accuracy")]
+    table = build(report)
+    assert table.standings == () and table.shared[-1].startswith("All figures: measured-host, counted or timed")
 
 
 def test_shapes_share_a_footnote_though_their_samples_differ(report):
@@ -197,23 +206,32 @@ def test_engines_are_told_apart_where_metrics_ran_in_different_ones(report):
     memory = report.snapshots[1].measurements[-1]
     other = memory.conditions.model_copy(update={"engine": "onnxruntime"})
     report.snapshots[1].measurements[-1] = memory.model_copy(update={"conditions": other})
-    lines = build(report).shared
+    lines = build(report).standings[0].how
     assert any(line.startswith("Latency: torch (minilm-l6-sst2") for line in lines)
     assert any(line.startswith("Memory: onnxruntime (minilm-l6-sst2") for line in lines)
 
 
 def test_evidence_is_told_by_metric_where_it_differs(report):
     report.snapshots[1].measurements[0] = (
-        report.snapshots[1].measurements[0].model_copy(update={"evidence": Evidence.MODELLED_RANGE})
+        report.snapshots[1].measurements[0].model_copy(update={"evidence": Evidence.MEASURED_ARM64})
     )
     lines = build(report).shared
-    assert any(line.startswith("Size: measured-host and modelled-range") for line in lines)
+    assert any(line.startswith("Size: measured-arm64 and measured-host") for line in lines)
     assert not any(line.startswith("All figures") for line in lines)
 
 
 def test_a_warning_of_several_figures_is_said_once(report):
-    advice = [a for a in build(report).advice if a.is_warning]
-    assert [(a.subject, a.text) for a in advice] == [("quantize to int8", "rounds differ by 9 %: close other programs")]
+    table = build(report)
+    assert not any(a.is_warning for a in table.advice)
+    assert [(a.subject, a.text) for a in reasons(report)] == [
+        ("quantize to int8", "rounds differ by 9 %: close other programs")
+    ]
+
+
+def reasons(report):
+    """What speaks against the figures of the only target."""
+    (standing,) = build(report).standings
+    return standing.reasons
 
 
 def warned(report, texts):
@@ -237,7 +255,7 @@ def test_doubts_of_one_kind_become_one_line_with_the_worst_case(report):
             ("8x128: something new, by far",),
         ),
     }
-    advice = [(a.subject, a.text) for a in build(warned(report, texts)).advice if a.is_warning]
+    advice = [(a.subject, a.text) for a in reasons(warned(report, texts))]
     assert advice == [
         (
             "",
@@ -256,9 +274,9 @@ def test_doubts_of_one_kind_become_one_line_with_the_worst_case(report):
 def test_what_concerns_every_model_that_ran_needs_no_names(report):
     busy = "the machine was busy at the start: load average 3.7 on 2 cores"
     names = ("teacher", "01-distill", "02-export", "03-quantize")
-    advice = [a for a in build(warned(report, {name: ((busy,),) for name in names})).advice if a.is_warning]
+    advice = reasons(warned(report, {name: ((busy,),) for name in names}))
     assert [(a.subject, a.text) for a in advice] == [("", busy)]
-    advice = [a for a in build(warned(report, {name: ((busy,),) for name in names[:2]})).advice if a.is_warning]
+    advice = reasons(warned(report, {name: ((busy,),) for name in names[:2]}))
     assert [a.subject for a in advice] == ["minilm-l6-sst2, distill to 3 layers"]
 
 
@@ -285,11 +303,11 @@ def test_the_headline_takes_the_smallest_speed_up(report):
     assert fact.figure == f"{min(ratios):.2f}x" and fact.interval.startswith("[") and len(fact.others) == 2
 
 
-def test_an_interval_around_one_is_called_no_difference(report):
+def test_the_same_figures_are_called_equal(report):
     teacher, last = report.snapshots[1], report.snapshots[-1]
     last.measurements = [m for m in teacher.measurements if m.metric == "latency"]
     fact = next(fact for fact in headline(build(report)) if "fast" in fact.title)
-    assert "no difference shown" in fact.detail
+    assert (fact.figure, fact.verdict) == ("1.00x", "equal within 5 %")
 
 
 @pytest.mark.parametrize(
@@ -428,7 +446,7 @@ def test_the_page_loads_nothing():
 def test_drawings_leave_colour_to_the_page_and_share_no_identifier():
     text = page()
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawings) == 10, "size, components, three latencies, three qualities, trade-off, training"
+    assert len(drawings) == 11, "size, components, three qualities and latencies, front, memory by phase, training"
     assert not re.search(r"#0101\d\d", text)
     used = {name for drawing in drawings for name in re.findall(r"var\((--[\w-]+)\)", drawing)}
     assert all(f"{name}: " in text for name in used)
@@ -506,7 +524,7 @@ def test_a_terminal_shows_what_decides_the_pages_everything(report):
         assert words in text
     for words in ("FLOPs per token", "Load", "Novelty"):
         assert words not in text and words in markdown.render(report) and words in html.render(report)
-    assert len(text.splitlines()) <= 45
+    assert len(text.splitlines()) <= 48
 
 
 def test_ratios_of_a_column_stand_under_each_other(report):
@@ -543,3 +561,13 @@ def test_rendering_imports_no_engine_and_matplotlib_only_for_pictures():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_further_tables_stand_in_every_form(report):
+    rows = (("XNNPACK", "yes | no"),)
+    report.snapshots[0].sheets = [Sheet(title="on a phone", heading=("provider", "worth <trying>"), rows=rows)]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal.render(report))
+    assert "XNNPACK" in console.export_text()
+    assert "worth &lt;trying&gt;" in html.render(report)
+    assert "XNNPACK | yes \\| no" in markdown.render(report)

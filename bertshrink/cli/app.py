@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 import types
 from pathlib import Path
@@ -15,8 +17,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 
 import bertshrink
+from bertshrink.cli.bench import bench
+from bertshrink.cli.gate import gate
+from bertshrink.cli.options import Data, Force, Json, Output, Quick, Quiet, Runs, Seed, Task
+from bertshrink.cli.targets import targets_app
 from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
-from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
@@ -40,27 +45,17 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="What a recipe may hold.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(targets_app, name="targets")
 
-Data = Annotated[
-    str | None,
-    typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc; sides apart as train=A,dev=B"),
-]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="where the finished model shall lie")]
-Force = Annotated[bool, typer.Option("--force", help="replace what is at `-o`")]
-Runs = Annotated[Path, typer.Option("--runs", envvar="BERTSHRINK_RUNS", help="the folder of run folders")]
-Json = Annotated[bool, typer.Option("--json", help="print the report as one JSON document")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress, no log")]
-Quick = Annotated[bool, typer.Option("--no-latency", help="leave out latency and memory")]
 Explain = Annotated[
     bool, typer.Option("--explain", help="make nothing: show what it buys and what other settings give")
 ]
-Task = Annotated[str | None, typer.Option("--task", help=f"auto, {', '.join(TASKS)}")]
-Seed = Annotated[int | None, typer.Option("--seed", help="decides everything random")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut texts after so many tokens")]
 
 
 def run(argv: list[str]) -> int:
     """Run one command line; returns the exit code."""
+    before = _end_in_order()
     try:
         code = app(argv or ["--help"], standalone_mode=False, prog_name="bertshrink")
         if code == STOPPED:  # Typer has already caught the interrupt
@@ -94,7 +89,26 @@ def run(argv: list[str]) -> int:
             return OutputError.exit_code
         return _bug(argv)
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         leave()
+
+
+def _end_in_order() -> Any:
+    """Let SIGTERM end the program as an error does, so that no process or folder of its own is left behind.
+
+    Returns:
+        What stood there before; None where nothing was changed.
+
+    """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        return signal.signal(signal.SIGTERM, _terminated)
+    return None
+
+
+def _terminated(number: int, frame: types.FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise Terminated("stopped by SIGTERM", hint="the same command goes on")
 
 
 def _tell(error: BertshrinkError) -> None:
@@ -156,37 +170,11 @@ def _run(
     overrides = {key: value for key, value in (("data", data), ("model", model)) if value is not None}
     asked = read_recipe(find_recipe(recipe), overrides)
     return carry_out(
-        asked, output=output, force=force, runs=runs, as_json=as_json, quiet=quiet, with_latency=not no_latency
+        asked, output=output, force=force, runs=runs, form=_form(as_json), quiet=quiet, with_latency=not no_latency
     )
 
 
-@app.command("bench")
-def _bench(
-    models: Annotated[list[str], typer.Argument(help="models to compare with the first: folders or hub names")],
-    batch: Annotated[str, typer.Option("--batch", help="batch sizes, as 1,8")] = "1,8",
-    length: Annotated[str, typer.Option("--length", help="input lengths in tokens, as 32,128")] = "32,128",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="fresh processes per model")] = 5,
-    seconds: Annotated[float, typer.Option("--seconds", help="sampling time per case and process")] = 0.5,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="default: every usable core")] = None,
-    data: Data = None,
-    task: Task = None,
-    runs: Runs = Path("runs"),
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> int:
-    """Measure models side by side, and how well they agree on texts."""
-    from bertshrink.cli.work import carry_out, numbers
-    from bertshrink.recipe.commands import recipe_of_bench
-
-    grid = {
-        "batch": numbers(batch, "--batch"),
-        "length": numbers(length, "--length"),
-        "rounds": rounds,
-        "seconds": seconds,
-        "threads": threads,
-    }
-    asked = recipe_of_bench(models, {"data": data, "task": task, "measure": {"latency": grid}})
-    return carry_out(asked, output=None, force=False, runs=runs, as_json=as_json, quiet=quiet, with_latency=True)
+app.command("bench")(bench)
 
 
 @app.command("inspect")
@@ -209,6 +197,9 @@ def _doctor(as_json: Json = False) -> None:
     examine(as_json)
 
 
+app.command("gate")(gate)
+
+
 @recipe_app.command("schema")
 def _schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
@@ -223,6 +214,10 @@ def _list() -> None:
     from bertshrink.cli.work import print_recipes
 
     print_recipes()
+
+
+def _form(as_json: bool) -> Literal["json", "terminal"]:
+    return "json" if as_json else "terminal"
 
 
 def _add(command: Command) -> None:
@@ -262,7 +257,7 @@ def _add(command: Command) -> None:
             output=given["output"],
             force=given["force"],
             runs=given["runs"],
-            as_json=given["as_json"],
+            form=_form(given["as_json"]),
             quiet=given["quiet"],
             with_latency=not given["no_latency"],
         )

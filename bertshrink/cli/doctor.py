@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 from typing import Any
 
+from bertshrink.cli import targets
 from bertshrink.cli.work import print_json
 from bertshrink.engines import ENGINES, version
 from bertshrink.meters.environment import environment
@@ -69,9 +70,13 @@ def examine(as_json: bool) -> None:
     for engine, its_version in found["engines"].items():
         engines.add_row(engine, its_version or "missing", RUNS[engine])
     console.print(engines)
+    console.print()
+    console.print(targets.table(found["targets"]))
     missing = {part["install"]: part["for"] for part in found["parts"] if not part["installed"]}
     for install, what in missing.items():
         console.print(f"for {what}: {install}", highlight=False, markup=False, soft_wrap=True)
+    for line in targets.missing(found["targets"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _find() -> dict[str, Any]:
@@ -107,6 +112,7 @@ def _find() -> dict[str, Any]:
             for package in packages
         ],
         "engines": {name: version(name) for name in ENGINES},
+        "targets": targets.look(),
     }
 
 

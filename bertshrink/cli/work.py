@@ -6,18 +6,23 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from bertshrink.errors import MissingPart, RequestError
+from bertshrink.errors import MissingPart, RequestError, near
 from bertshrink.recipe.plan import prove
-from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
+from bertshrink.report.statistics import MARGIN
 from bertshrink.training.processes import is_main
 
 if TYPE_CHECKING:
+    from bertshrink.model.store import Target
+    from bertshrink.report.gate.verdict import Judgement
     from bertshrink.report.report import Report
+
+Form = Literal["terminal", "json", "bench", "markdown"]
+"""What is printed: tables for people, the report, the figures of a bench, Markdown."""
 
 REPORT_HTML = "report.html"
 REPORT_MARKDOWN = "report.md"
@@ -29,7 +34,7 @@ def carry_out(
     output: Path | None,
     force: bool,
     runs: Path,
-    as_json: bool,
+    form: Form,
     quiet: bool,
     with_latency: bool,
 ) -> int:
@@ -51,37 +56,70 @@ def carry_out(
     finished = run(plan, make_progress(quiet or not is_main()), runs, command, target)
     if not is_main():
         return 0
-    page = _draw(finished.report, finished.folder)
-    if target is not None and finished.model is not None:
+    margin = recipe.measure.latency.margin if recipe.measure.latency else MARGIN
+    page = _draw(finished.report, finished.folder, margin)
+    judgement = None
+    if recipe.gates and finished.model is not None:
+        from bertshrink.report.gate.of_run import judge_run
+
+        judgement = judge_run(recipe.gates, finished.report, finished.model)
+    is_held = judgement is None or judgement.exit_code == 0
+    if target is not None and finished.model is not None and is_held:
         from bertshrink.report.render import markdown
 
-        extra = {"report.json": finished.report.to_json(), "README.md": markdown.render(finished.report)}
+        extra = {"report.json": finished.report.to_json(), "README.md": markdown.render(finished.report, margin)}
         target.publish(finished.model, finished.key, extra)
-    if as_json:
-        typer.echo(finished.report.to_json(), nl=False)
-        return 0
+    if form != "terminal":
+        typer.echo(_written(finished.report, form, margin), nl=False)
+        return _tell_gates(judgement, target) if judgement is not None else 0
     from rich.console import Console
 
     from bertshrink.report.render import terminal
 
     console = Console(soft_wrap=False)
-    console.print(terminal.render(finished.report))
+    console.print(terminal.render(finished.report, margin=margin))
     console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
-    if output is not None:
+    if output is not None and is_held:
         console.print(f"model:  {output}", soft_wrap=True, highlight=False, markup=False)
     elif finished.model is not None:
         console.print(f"model:  {finished.model}", soft_wrap=True, highlight=False, markup=False)
-    return 0
+    return _tell_gates(judgement, target) if judgement is not None else 0
 
 
-def _draw(report: Report, folder: Path) -> Path:
+def _tell_gates(judgement: Judgement, target: Target | None) -> int:
+    """Print what the recipe's gates came to, on stderr, and give their exit code."""
+    from rich.console import Console
+
+    from bertshrink.report.gate.show import terminal
+
+    console = Console(stderr=True, soft_wrap=False)
+    console.print(terminal.render(judgement))
+    if judgement.exit_code and target is not None:
+        console.print(f"nothing is written at {target.folder}", soft_wrap=True, highlight=False, markup=False)
+    return judgement.exit_code
+
+
+def _written(report: Report, form: Form, margin: float) -> str:
+    """The report as one document for other programs."""
+    if form == "json":
+        return report.to_json()
+    if form == "bench":
+        from bertshrink.report import bench
+
+        return bench.to_json(report, margin)
+    from bertshrink.report.render import markdown
+
+    return markdown.render(report, margin)
+
+
+def _draw(report: Report, folder: Path, margin: float) -> Path:
     """Write the report's page and its Markdown beside its JSON; returns the page."""
     from bertshrink.model.files import write_text
     from bertshrink.report.render import html, markdown
 
     page = folder / REPORT_HTML
-    write_text(folder / REPORT_MARKDOWN, markdown.render(report))
-    write_text(page, html.render(report))
+    write_text(folder / REPORT_MARKDOWN, markdown.render(report, margin))
+    write_text(page, html.render(report, margin))
     return page
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import BertshrinkError, RequestError
+from bertshrink.meters.settings import RunningSettings
 from bertshrink.model import source as sources
 from bertshrink.model.facts import ARTIFACT_CARD
 from bertshrink.techniques import TECHNIQUES
@@ -122,7 +123,7 @@ def recipe_of_command(name: str, model: str | None, settings: Mapping[str, Any],
 def recipe_of_bench(models: Sequence[str], common: Mapping[str, Any]) -> Recipe:
     """The recipe of `bench`: the first model, and the others beside it."""
     flags: dict[tuple[str | int, ...], str] = {("compare",): "`MODELS`"}
-    flags |= {("measure", "latency", key): flag_of(key) for key in ("batch", "length", "rounds", "seconds", "threads")}
+    flags |= {("measure", "latency", key): flag_of(key) for key in RunningSettings.model_fields}
     return _build("bench", models[0], {"compare": list(models[1:])}, common, flags)
 
 

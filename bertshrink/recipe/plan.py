@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bertshrink.engines import ENGINES, is_installed
-from bertshrink.errors import BertshrinkError, Faults, MissingPart, RequestError
+from bertshrink.errors import BertshrinkError, Faults, MissingPart, RequestError, near
+from bertshrink.meters.targets import open_target
+from bertshrink.meters.variants import read_variant
 from bertshrink.model import source as sources
 from bertshrink.model.artifact import Artifact, Card, Form
 from bertshrink.model.corpus import is_corpus
@@ -19,7 +21,6 @@ from bertshrink.model.reading import check_source
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
 from bertshrink.recipe.grid import fit_grid
-from bertshrink.recipe.reader import near
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Kind, Technique
@@ -95,6 +96,7 @@ def prove(recipe: Recipe) -> Plan:
             RequestError(f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=near(recipe.task, TASKS))
         )
     _data(recipe, faults)
+    _timing(recipe, faults)
     num_leading = _num_leading(recipe)
     notes: list[str] = []
     if num_leading and facts is not None and "encoder" in recipe.stages[0].technique.takes:
@@ -132,6 +134,25 @@ def prove(recipe: Recipe) -> Plan:
     if card is not None:
         notes += card.details.get("notes", [])
     return Plan(recipe, kind, task, facts, card, tuple(stages), num_leading, tuple(notes))
+
+
+def _timing(recipe: Recipe, faults: list[BertshrinkError]) -> None:
+    """That there are such targets, and texts to time with."""
+    latency = recipe.measure.latency
+    if latency is False:
+        return
+    for key, names, read in (("target", latency.target, open_target), ("engine", latency.engine, read_variant)):
+        for at, name in enumerate(names):
+            try:
+                read(name)
+            except RequestError as error:
+                error.where = recipe.place("measure", "latency", key, at)
+                faults.append(error)
+    if latency.texts is not None:
+        try:
+            check_source(latency.texts, recipe.place("measure", "latency", "texts"))
+        except RequestError as error:
+            faults.append(error)
 
 
 def _num_leading(recipe: Recipe) -> int:

@@ -6,7 +6,6 @@ values, and each of its complaints is turned into an error that says what, where
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from bertshrink.errors import RequestError
+from bertshrink.errors import RequestError, near
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -100,13 +99,6 @@ def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
         if isinstance(node, kind):
             return kind(node)
     return node
-
-
-def near(word: str, known: Iterable[str]) -> str | None:
-    """A hint that names the nearest known word; all of them where none is near."""
-    options = list(known)
-    match = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    return f"did you mean `{match[0]}`?" if match else f"known: {', '.join(options)}" if options else None
 
 
 def fill(model: type[M], values: Any, source: Source, path: Path, title: str, faults: list[RequestError]) -> M | None:

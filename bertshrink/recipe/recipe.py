@@ -11,6 +11,8 @@
       - quantize
     measure:
       latency: {batch: [1, 8], length: [32, 128]}
+    gates:                           # what the last model must hold against the first; see `report.gate`
+      size: "<= 20 MB"
 
 What is wrong in itself is found here; whether it fits the model and the data is the plan's matter.
 """
@@ -24,11 +26,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bertshrink.errors import Faults, RequestError
+from bertshrink.errors import Faults, RequestError, near
 from bertshrink.meters.settings import RunningSettings
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
-from bertshrink.recipe.reader import Source, fill, near, read_yaml
+from bertshrink.recipe.reader import Source, fill, read_yaml
+from bertshrink.report.gate.limits import Rule
+from bertshrink.report.gate.rules import read_rules
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
 
@@ -59,6 +63,9 @@ class _Body(BaseModel):
     compare: list[str] = Field(default_factory=list, description="other models, measured beside")
     stages: list[Any] = Field(default_factory=list, description="techniques, in the order they are applied")
     measure: dict[str, Any] = Field(default_factory=dict, description="what is measured")
+    gates: dict[str, Any] = Field(
+        default_factory=dict, description="limits that the last model must hold, against the first one"
+    )
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Recipe:
     compare: tuple[str, ...]
     stages: tuple[Stage, ...]
     measure: MeasureSettings
+    gates: tuple[Rule, ...]
     source: Source
     text: str
 
@@ -158,6 +166,10 @@ def build(source: Source, text: str, default_name: str) -> Recipe:
     measure = None
     if isinstance(wanted, dict):
         measure = fill(MeasureSettings, wanted, source, ("measure",), "measure", faults)
+    gates = read_rules(values.get("gates", {}), source, ("gates",), faults)
+    if gates and not stages and not faults:
+        what, where = "`gates` judge the last stage's model, and there is none", source.place(("gates",))
+        faults.append(RequestError(what, where=where, hint="add a stage, or judge a file with `bertshrink gate`"))
     if faults or body is None or measure is None:
         raise faults[0] if len(faults) == 1 else Faults(faults)
     return Recipe(
@@ -169,6 +181,7 @@ def build(source: Source, text: str, default_name: str) -> Recipe:
         tuple(body.compare),
         tuple(stages),
         measure,
+        tuple(gates),
         source,
         text,
     )

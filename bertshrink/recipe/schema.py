@@ -29,6 +29,10 @@ def schema() -> dict[str, Any]:
     properties = found["properties"]
     properties["stages"]["items"] = {"anyOf": entries}
     properties["measure"] = define("measure", MeasureSettings) | {"description": "what is measured"}
+    limit = {"type": "string", "pattern": r"^\s*[<>]=\s*[+]?[0-9]"}
+    entry = {"limit": limit, "severity": {"enum": ["fail", "warn"]}}
+    table = {"type": "object", "properties": entry, "required": ["limit"], "additionalProperties": False}
+    properties["gates"] |= {"additionalProperties": {"anyOf": [limit, table]}}
     texts = [{"type": "string"}, define("data", DataSettings)]
     properties["data"] = {"anyOf": texts, "description": properties["data"]["description"]}
     return {

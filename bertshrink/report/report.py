@@ -29,6 +29,14 @@ class Component(_Record):
     num_bytes: int
 
 
+class Sheet(_Record):
+    """A small table of words about one model, shown as it is."""
+
+    title: str
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 class Snapshot(_Record):
     """One model at one moment of the run."""
 
@@ -50,6 +58,7 @@ class Snapshot(_Record):
     history: list[dict[str, float]] = Field(
         default_factory=list, description="training log: step, loss, its parts, ..."
     )
+    sheets: list[Sheet] = Field(default_factory=list, description="further tables, such as the checks for phones")
     seconds: float | None = None
     paper: str | None = None
 

@@ -2,8 +2,9 @@
 
     Report -> table.build -> Table -> terminal.render   a Rich renderable; `cli` prints it
                                    -> markdown.render   text for a README, a pull request, a step summary
-                                   -> html.render       one self-contained page, with the pictures of plots.py
+                                   -> html.render       one self-contained page, with the pictures of `plots`
 
-The three never compute: what a cell says, which ratio stands in it and what its footnote tells is decided once, in
-`table`, with `footnotes` on how figures were obtained and `advice` on what to think of them.
+The three never compute: what a cell says, which ratio and which verdict stand in it and what its footnote tells is
+decided once, in `table`, with `verdicts` for who is faster, `footnotes` on how figures were obtained, `targets` on what
+the figures of each place are worth and cannot claim, and `advice` on what else to think of them.
 """

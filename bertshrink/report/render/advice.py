@@ -8,13 +8,15 @@ HTML's stages hold every warning as it was.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.render.figures import plain
+from bertshrink.report.render.metrics import is_counted
 from bertshrink.report.report import Report, Snapshot
 
-_CASE = re.compile(r"(\d+x\d+): (.+)")
+_CASE = re.compile(r"(\d+x\d+|\S.* x\d+): (.+)")
 _COUNTED = re.compile(r"(\d+ of \d+ \w+) are ([^,;]+)(.*)")
 """A doubt that begins with a count: `2 of 15 samples are outliers; all are kept`."""
 _NUMBER = re.compile(r"(?<![\w.])[+-]?(\d+(?:\.\d+)?)(?: of (\d+))?")
@@ -45,14 +47,17 @@ class _Doubt:
         return float(found[1]) / (float(found[2] or 1) or 1) if found else 0.0
 
 
-def advice(report: Report, snapshots: list[Snapshot]) -> tuple[Advice, ...]:
-    """Notes of the run and its stages, then the doubts; what several models share is said once."""
-    notes: dict[str, dict[str, None]] = {plain(note): {} for note in report.notes}
+Found = Sequence[tuple[Snapshot, Measurement]]
+"""Measurements with the models they are of."""
+
+
+def notes(report: Report, snapshots: list[Snapshot]) -> tuple[Advice, ...]:
+    """Notes of the run and its stages; what several models share is said once."""
+    about: dict[str, dict[str, None]] = {plain(note): {} for note in report.notes}
     for snapshot in snapshots:
         for note in snapshot.notes:
-            notes.setdefault(plain(note), {})[plain(snapshot.label)] = None
-    told = [Advice(", ".join(subjects), text, is_warning=False) for text, subjects in notes.items()]
-    return (*told, *_warnings(snapshots))
+            about.setdefault(plain(note), {})[plain(snapshot.label)] = None
+    return tuple(Advice(", ".join(subjects), text, is_warning=False) for text, subjects in about.items())
 
 
 def warnings_of(snapshot: Snapshot) -> list[str]:
@@ -60,26 +65,36 @@ def warnings_of(snapshot: Snapshot) -> list[str]:
     return list(dict.fromkeys(plain(text) for m in snapshot.measurements for text in m.warnings))
 
 
-def _warnings(snapshots: list[Snapshot]) -> list[Advice]:
-    """Doubts that concern whole models, then those of single cases, one line for each kind."""
+def doubts(found: Found) -> tuple[Advice, ...]:
+    """What speaks against figures: what concerns whole models, then what concerns single cases, one line a kind."""
     loose: dict[str, dict[str, None]] = {}
     cased: dict[str, list[_Doubt]] = {}
-    for snapshot, m in _measured(snapshots):
+    for snapshot, m in found:
         for text in map(plain, m.warnings):
-            found = _CASE.fullmatch(text)
-            if found is None:
+            case = _CASE.fullmatch(text)
+            if case is None:
                 loose.setdefault(text, {})[plain(snapshot.label)] = None
                 continue
-            kind, detail = _parted(found[2])
-            cased.setdefault(kind, []).append(_Doubt(m.metric, f"{plain(snapshot.label)} {found[1]}", detail))
-    running = {plain(snapshot.label) for snapshot, m in _measured(snapshots) if not m.is_exact}
-    lines = [("" if len(about) > 1 and about.keys() >= running else ", ".join(about), t) for t, about in loose.items()]
-    lines += [("", _summary(kind, doubts, snapshots)) for kind, doubts in cased.items()]
-    return [Advice(subject, text, is_warning=True) for subject, text in lines]
+            kind, detail = _parted(case[2])
+            cased.setdefault(kind, []).append(_Doubt(m.metric, f"{plain(snapshot.label)} {case[1]}", detail))
+    running = {plain(snapshot.label) for snapshot, m in found if not is_counted(m)}
+    lines = [("" if len(a) > 1 and a.keys() >= running else ", ".join(a), t) for t, a in _joined(loose).items()]
+    lines += [("", _summary(kind, cases, found)) for kind, cases in cased.items()]
+    return tuple(Advice(subject, text, is_warning=True) for subject, text in lines)
 
 
-def _measured(snapshots: list[Snapshot]) -> list[tuple[Snapshot, Measurement]]:
-    return [(snapshot, m) for snapshot in snapshots for m in snapshot.measurements]
+def _joined(loose: dict[str, dict[str, None]]) -> dict[str, dict[str, None]]:
+    """Doubts that differ by their first number only become one: `other processes kept 1.4 to 1.6 cores busy`."""
+    alike: dict[str, list[str]] = {}
+    for text in loose:
+        alike.setdefault(_NUMBER.sub("\n", text, count=1), []).append(text)
+    joined = {}
+    for form, texts in alike.items():
+        found = [match[0] for text in texts if (match := _NUMBER.search(text))]
+        numbers = sorted(found, key=lambda number: float(number.partition(" ")[0])) if len(texts) > 1 else []
+        text = form.replace("\n", f"{numbers[0]} to {numbers[-1]}") if numbers else texts[0]
+        joined[text] = {subject: None for text in texts for subject in loose[text]}
+    return joined
 
 
 def _parted(doubt: str) -> tuple[str, str]:
@@ -91,10 +106,10 @@ def _parted(doubt: str) -> tuple[str, str]:
     return kind, detail
 
 
-def _summary(kind: str, doubts: list[_Doubt], snapshots: list[Snapshot]) -> str:
+def _summary(kind: str, doubts: list[_Doubt], found: Found) -> str:
     """`outliers in 10 of 16 cases: up to 2 of 15 samples; all are kept (minilm 8x48)`."""
     metrics = {doubt.metric for doubt in doubts}
-    total = sum(m.metric in metrics for _, m in _measured(snapshots))
+    total = sum(m.metric in metrics for _, m in found)
     text = f"{kind} in {len(doubts)} of {total} case{'s' if total != 1 else ''}"
     worst = max(doubts, key=lambda doubt: doubt.severity)
     if not worst.detail:

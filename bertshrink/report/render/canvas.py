@@ -11,9 +11,10 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
-WIDTH = 400
+WIDTH = 360
 
 INK, MUTED, GRID, PAGE = "#010100", "#010101", "#010102", "#010103"
 SERIES = ("#010110", "#010111", "#010112", "#010113", "#010114", "#010115", "#010116", "#010117")
@@ -53,13 +54,15 @@ _STYLE = {
 }
 
 
-def draw(name: str, height: float, paint: Callable[[Any], None]) -> str:
+def draw(name: str, height: float, paint: Callable[[Any], None], title: str, words: str) -> str:
     """Draw one picture.
 
     Args:
         name: letters, digits and dashes; unique on the page.
         height: in units of which `WIDTH` make the width.
         paint: gets the matplotlib Figure.
+        title: what it shows, in a few words, for who cannot see it.
+        words: how to read it and what it shows, in full.
 
     Returns:
         An `<svg>` element without size, date, link or colour of its own; the same for the same input.
@@ -75,16 +78,17 @@ def draw(name: str, height: float, paint: Callable[[Any], None]) -> str:
         figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
         paint(figure)
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})
-    return _at_home(out.getvalue(), name, height)
+    labels = f'aria-labelledby="{name}-title" aria-describedby="{name}-words"'
+    told = f'<title id="{name}-title">{escape(title)}</title>\n<desc id="{name}-words">{escape(words)}</desc>'
+    inside = _at_home(out.getvalue(), name)
+    return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" {labels}>\n{told}\n{inside}'
 
 
-def _at_home(svg: str, name: str, height: float) -> str:
-    """Strip what only a file of its own needs, and hand colours and font to the page."""
+def _at_home(svg: str, name: str) -> str:
+    """The inside of an SVG file with its end, without what only a file needs, colours and font handed to the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r"<svg[^>]*>", f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-labelledby="{name}">', svg, count=1
-    )
+    svg = svg[svg.index(">") + 1 :]
     svg = re.sub(r'(<[^>]*?\bid=")', rf"\1{name}-", svg)
     svg = re.sub(r'(<[^>]*?\bxlink:href="#)', rf"\1{name}-", svg).replace("xlink:href", "href")
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)

@@ -47,6 +47,15 @@ def parted(text: str) -> tuple[str, str]:
     return ratio, f"[{interval}" if bracket else ""
 
 
+_RATES = ("B/s", "FLOP/s", "op/s")
+"""Units that take a prefix: `12.1 GB/s`."""
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+_TOO_LONG = 1e4
+"""Figures with five digits before the point are hard to read."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """The unit that a column is written in: how many base units one of it is, and its suffix with the space."""
@@ -57,16 +66,27 @@ class Scale:
 
     @classmethod
     def of(cls, measured: list[Measurement]) -> "Scale":
-        """The scale of the largest value, so that a column's figures can be compared at a glance."""
-        unit, largest = measured[0].unit, max((m.value for m in measured), key=abs)
+        """One scale, so that a column's figures can be compared at a glance: the largest value's, or the smallest's
+        where that would begin with `0.0`.
+        """
+        unit, values = measured[0].unit, sorted(abs(m.value) for m in measured)
         if unit == "fraction":
             return cls(unit, 0.01, "%")
+        if unit in _RATES:
+            size, prefix = next((step for step in _PREFIXES if values[-1] >= step[0]), _PREFIXES[-1])
+            return cls(unit, size, f" {prefix}{unit}")
         if unit not in ("B", "s", "count"):
             return cls(unit, 1.0, f" {plain(unit)}" if unit else "")
-        number, space, name = units.format(largest, unit).partition(" ")
-        return cls(
-            unit, units.parse(f"1 {name}")[0] if float(number) else 1.0, f"{space}{name}" if float(number) else ""
-        )
+        large, small = cls._of_value(values[-1], unit), cls._of_value(values[0], unit)
+        is_far = values[0] < 0.1 * large.size and values[-1] < _TOO_LONG * small.size
+        return small if values[0] and is_far else large
+
+    @classmethod
+    def _of_value(cls, value: float, unit: str) -> "Scale":
+        number, space, name = units.format(value, unit).partition(" ")
+        if not float(number):
+            return cls(unit)
+        return cls(unit, units.parse(f"1 {name}")[0], f"{space}{name}")
 
     def write(self, value: float) -> str:
         """The value in this unit, without the suffix."""
@@ -78,8 +98,12 @@ class Scale:
         return f"{shown:.0f}" if self.size == 1 and shown == round(shown) else digits(shown, 3)
 
     def figure(self, m: Measurement) -> str:
-        """The median with half the width of its 95 % interval over rounds: `45.2 ± 0.83 ms`."""
+        """The median with half the width of its 95 % interval over rounds: `45.2 ± 0.83 ms`; of a range its
+        bounds: `12.0 to 31.0 ms`.
+        """
         interval = m.interval()
+        if m.is_range:
+            return f"{self.write(interval.low)} to {self.write(interval.high)}{self.suffix}"
         half = (interval.high - interval.low) / 2
         spread = f" ± {digits(half / self.size, 2)}" if half else ""
         return f"{self.write(m.value)}{spread}{self.suffix}"

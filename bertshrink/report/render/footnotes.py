@@ -2,8 +2,8 @@
 
 A footnote tells what the metric means, and of a timed one how many samples each process took, over all of its shapes.
 What decides whether figures can be believed and compared (evidence, texts, engines, threads, processes, machines) is
-mostly the same for all that was measured in one go, so it stands in lines of its own, headed by the metrics
-it is about.
+mostly the same for all that was measured in one go, so it stands in lines of its own, headed by the metrics it is
+about; those of figures that belong to a place where models ran stand with it (`targets`).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from bertshrink.report.measurement import Environment, Measurement
 from bertshrink.report.render.figures import plain
 from bertshrink.report.render.machine import EVIDENCE
-from bertshrink.report.render.metrics import METRICS, title_of
+from bertshrink.report.render.metrics import METRICS, is_counted, title_of
 from bertshrink.report.report import Snapshot
 
 Found = list[tuple[Snapshot, Measurement]]
@@ -21,7 +21,7 @@ Found = list[tuple[Snapshot, Measurement]]
 def footnote(metric: str, found: Found) -> str:
     """What the metric means, and how many samples a process took where it was not counted once."""
     meaning = METRICS[metric].meaning if metric in METRICS else metric.replace("_", " ")
-    counts = [len(values) for _, m in found if not m.is_exact for values in m.samples if values]
+    counts = [len(values) for _, m in found if not is_counted(m) for values in m.samples if values]
     samples = f"; {_range(counts, 'sample', 'samples')} per process" if counts else ""
     return plain(meaning + samples)
 
@@ -34,7 +34,7 @@ def shared(found: Mapping[str, Found], environments: Mapping[str, Environment]) 
         environments: the report's machines; with a single one, none is named.
 
     Returns:
-        A line for each way that figures were obtained, then the evidence if all have the same.
+        A line for each way that figures were obtained, with its evidence where that differs.
     """
     evidence = {m.evidence for pairs in found.values() for _, m in pairs}
     everyone = [pair for pairs in found.values() for pair in pairs]
@@ -45,10 +45,13 @@ def shared(found: Mapping[str, Found], environments: Mapping[str, Environment]) 
         parts += [_texts(pairs), _engines(everyone if has_one_way else pairs) if _has_engine(pairs) else ""]
         parts += [_threads(pairs), _processes(pairs), _machines(pairs) if len(environments) > 1 else ""]
         lines.setdefault(plain("; ".join(part for part in parts if part)), []).append(title_of(metric))
-    told = [f"{', '.join(titles)}: {how}" for how, titles in lines.items() if how]
-    if len(evidence) == 1:
-        told += [f"All figures: {kind}, {EVIDENCE[kind]}" for kind in evidence]
-    return tuple(told)
+    return tuple(f"{', '.join(titles)}: {how}" for how, titles in lines.items() if how)
+
+
+def evidence_of_all(found: Mapping[str, Found]) -> tuple[str, ...]:
+    """How all figures were obtained, where that is one way."""
+    kinds = {m.evidence for pairs in found.values() for _, m in pairs}
+    return tuple(f"All figures: {kind}, {EVIDENCE[kind]}" for kind in kinds) if len(kinds) == 1 else ()
 
 
 def _evidence(pairs: Found) -> str:
@@ -106,8 +109,10 @@ def _threads(pairs: Found) -> str:
 
 def _processes(pairs: Found) -> str:
     """`median ± half the 95 % interval over 10 processes`; nothing for figures that were counted once."""
-    rounds = [len(m.rounds) for _, m in pairs if not m.is_exact]
-    return f"median ± half the 95 % interval over {_range(rounds, 'process', 'processes')}" if rounds else ""
+    rounds = [len(m.rounds) for _, m in pairs if not is_counted(m)]
+    if not rounds or max(rounds) == 1:
+        return "one process" if rounds else ""
+    return f"median ± half the 95 % interval over {_range(rounds, 'process', 'processes')}"
 
 
 def _machines(pairs: Found) -> str:

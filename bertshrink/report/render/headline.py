@@ -4,18 +4,22 @@ Of several latencies the smallest speed-up is the one in large figures, so that 
 stand beside it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from bertshrink.report.render.figures import parted, times
 from bertshrink.report.render.table import Cell, Column, Row, Table
+
+_MAX_OTHERS = 3
+"""Cases that stand one by one beside the least speed-up; more are summed up."""
 
 
 @dataclass(frozen=True)
 class Fact:
     """One figure of the headline.
 
-    Its title, the figure, its interval (empty: exact), from what to what, and the same of its siblings: other shapes,
-    other qualities.
+    Its title, the figure, its interval (empty: exact), from what to what, the same of its siblings (other shapes, other
+    qualities), and of a speed the verdict.
     """
 
     title: str
@@ -23,6 +27,7 @@ class Fact:
     interval: str
     detail: str
     others: tuple[str, ...] = ()
+    verdict: str = ""
 
 
 def headline(table: Table) -> tuple[Fact, ...]:
@@ -40,6 +45,7 @@ def headline(table: Table) -> tuple[Fact, ...]:
 def told(fact: Fact, has_others: bool = True) -> str:
     """What a figure is, in words: `size of the reference: 90.9 MB to 17.8 MB`; with its siblings, unless not wanted."""
     text = f"{fact.title}: {fact.detail}" if fact.detail else fact.title
+    text = f"{text}: {fact.verdict}" if fact.verdict else text
     return "; ".join([text, *(fact.others if has_others else ())])
 
 
@@ -53,18 +59,38 @@ def _ratio_fact(table: Table, metric: str, title: str, base: Row, result: Row) -
 
 
 def _speed_fact(table: Table, base: Row, result: Row) -> Fact | None:
-    found = [(i, ratio) for i in table.of_group("latency") if (ratio := result.cells[i].ratio) is not None]
+    places = table.of_group("latency")
+    places = [i for i in places if table.columns[i].metric == "latency"] or places
+    found = [(i, ratio) for i in places if (ratio := result.cells[i].ratio) is not None]
     if not found:
         return None
     place, least = min(found, key=lambda pair: pair[1].value)
     figure, interval = parted(times(least))
     detail = f"{base.cells[place].value} to {result.cells[place].value}"
-    if table.columns[place].subtitle:
-        detail += f" at {table.columns[place].subtitle}"
-    if least.low <= 1 <= least.high:
-        detail += "; the interval holds 1: no difference shown"
-    others = tuple(f"{times(ratio)} at {table.columns[i].subtitle}" for i, ratio in found if i != place)
-    return Fact("as fast as the reference", figure, interval, detail, others)
+    if table.columns[place].where:
+        detail += f" at {table.columns[place].where}"
+    others = _other_speeds(table, result, place, [i for i, _ in found])
+    return Fact("as fast as the reference", figure, interval, detail, others, result.cells[place].verdict)
+
+
+def _other_speeds(table: Table, result: Row, shown: int, places: list[int]) -> tuple[str, ...]:
+    """The other cases of the target that is shown, one by one if they are few; what they span, and other targets."""
+    by_target: dict[str, list[int]] = {}
+    for place in places:
+        if place != shown:
+            by_target.setdefault(table.columns[place].target, []).append(place)
+    lines = []
+    for target, own in by_target.items():
+        cells = [result.cells[place] for place in own]
+        if target == table.columns[shown].target and len(own) <= _MAX_OTHERS:
+            lines += [f"{cell.told} at {table.columns[i].subtitle}" for i, cell in zip(own, cells, strict=True)]
+            continue
+        ratios = sorted((cell.ratio for cell in cells if cell.ratio is not None), key=lambda ratio: ratio.value)
+        low, high = (parted(times(ratio))[0] for ratio in (ratios[0], ratios[-1]))
+        words = ", ".join(f"{n} {word}" for word, n in Counter(cell.verdict for cell in cells).items())
+        where = "other cases" if target == table.columns[shown].target else f"{target}"
+        lines.append(f"{where}: {low} to {high} ({words})" if len(cells) > 1 else f"{where}: {low} {cells[0].verdict}")
+    return tuple(lines)
 
 
 def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:

@@ -1,25 +1,30 @@
 """A report as one HTML file: opens without network, needs no script, light and dark, on a desk and on a phone.
 
-This file gathers what the page says; how it looks is `template.html.j2`. Everything from the report passes the
-template's escaping; only the drawings enter as they are, and matplotlib escaped the text in them.
+This file gathers what the page says; how it looks is `template.html.j2` with `style.css.j2`. Everything from the
+report passes the template's escaping; only the drawings enter as they are, and matplotlib and `canvas` escaped the text
+in them.
 """
 
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from bertshrink import units
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.render.advice import warnings_of
-from bertshrink.report.render.figures import DASH, Scale, parted, plain
+from bertshrink.report.render.figures import Scale, parted, plain
 from bertshrink.report.render.headline import headline
 from bertshrink.report.render.machine import data_lines, evidence_lines, flat, machine_lines
-from bertshrink.report.render.metrics import Group
+from bertshrink.report.render.metrics import Group, is_counted
+from bertshrink.report.render.percentiles import cases
 from bertshrink.report.render.plots import plots
-from bertshrink.report.render.table import Table, build
+from bertshrink.report.render.table import Table, build, sheets
+from bertshrink.report.render.targets import PERCENTILES
 from bertshrink.report.report import Component, Report, Snapshot
+from bertshrink.report.statistics import MARGIN
 
 _TEMPLATE = "template.html.j2"
 _PAPER = re.compile(r"(?:arXiv:)?(\d{4}\.\d{4,5}(?:v\d+)?)", re.IGNORECASE)
@@ -27,8 +32,12 @@ _GROUP_TITLES: dict[Group, str] = {
     "size": "Size",
     "quality": "Quality",
     "latency": "Latency",
-    "time": "Time",
+    "throughput": "Throughput",
+    "modelled": "Modelled, not measured",
+    "work": "Work",
+    "time": "Starting",
     "memory": "Memory",
+    "roofline": "Against the machine",
     "other": "Other",
 }
 
@@ -48,11 +57,12 @@ class _Detail:
     warnings: list[str]
 
 
-def render(report: Report) -> str:
+def render(report: Report, margin: float = MARGIN) -> str:
     """Draw the report.
 
     Args:
         report: any report.
+        margin: what counts as the same speed, as a share of the reference's.
 
     Returns:
         The page, the same bytes for the same report.
@@ -60,7 +70,7 @@ def render(report: Report) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    table = build(report)
+    table = build(report, margin=margin)
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -75,8 +85,16 @@ def render(report: Report) -> str:
         table=table,
         facts=headline(table),
         parted=parted,
-        chapters=[(title, places, _groups(table, places)) for title, places in table.chapters],
-        plots=[(plot, Markup(plot.svg)) for plot in plots(table)],
+        chapters=[(chapter, _groups(table, chapter.places)) for chapter in table.chapters],
+        cases=cases(table),
+        percentiles=PERCENTILES,
+        sheets=sheets(table),
+        galleries=[
+            (head, [(plot, Markup(plot.svg)) for plot in group])
+            for head, group in groupby(plots(table), key=lambda plot: plot.group)
+        ],
+        kind_of=_kind,
+        is_run=any(row.snapshot.role == "stage" for row in table.rows),
         details=[_detail(row.snapshot) for row in table.rows],
         measured=[*machine_lines(report), *data_lines(report)],
         evidence=evidence_lines(report),
@@ -87,6 +105,11 @@ def _groups(table: Table, places: list[int]) -> list[tuple[str, int]]:
     """The heads above the columns at these places: a title and how many columns stand under it."""
     counts = Counter(table.columns[place].group for place in places)
     return [(_GROUP_TITLES[group], count) for group, count in counts.items()]
+
+
+def _kind(verdict: str) -> str:
+    """The class of a verdict's word, for its colour: its first word, unless the figures are invalid."""
+    return "doubtful" if verdict.endswith("(invalid)") else verdict.partition(" ")[0]
 
 
 def _detail(snapshot: Snapshot) -> _Detail:
@@ -128,10 +151,10 @@ def _components(components: list[Component]) -> list[tuple[str, str, str, str]]:
 
 
 def _measurement(m: Measurement) -> tuple[str, ...]:
-    """Metric, conditions, figure, 90th percentile, rounds x samples, evidence: one line of the full list."""
+    """Metric, conditions, figure, rounds and samples, validity, evidence: one line of the full list."""
     conditions: dict[str, Any] = m.conditions.model_dump(exclude_none=True)
     words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in conditions.items())
-    scale, p90 = Scale.of([m]), None if m.is_exact else m.percentile(90)
-    tail = f"{scale.write(p90)}{scale.suffix}" if p90 is not None else DASH
-    samples = "exact" if m.is_exact else f"{len(m.rounds)} rounds, {len(m.all)} samples"
-    return plain(m.metric), plain(words), scale.figure(m), tail, samples, str(m.evidence)
+    samples = f"{len(m.rounds)} rounds, {len(m.all)} samples"
+    if is_counted(m):
+        samples = "modelled" if m.is_range else "exact"
+    return plain(m.metric), plain(words), Scale.of([m]).figure(m), samples, m.validity, str(m.evidence)

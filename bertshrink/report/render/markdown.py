@@ -1,85 +1,122 @@
 """A report as Markdown: for a README, a pull request, the summary page of a CI step.
 
-One table, its footnotes, the advice, how it was measured, and the recipe. Text from the report is escaped, so that a
+What the figures are worth, one table (one for each target where there are several), its footnotes, the advice, how it
+was measured, and the recipe. Text from the report is escaped, so that a
 name with a pipe or a tag in it stays text; whatever is long or verbatim stands in a fence longer than any run of
 backticks in it.
 """
 
 import re
 
+from bertshrink.report.render.advice import Advice
 from bertshrink.report.render.figures import plain
 from bertshrink.report.render.headline import headline, told
 from bertshrink.report.render.machine import data_lines, machine_lines
-from bertshrink.report.render.table import Cell, Column, Row, Table, build
-from bertshrink.report.report import Report
+from bertshrink.report.render.table import Cell, Chapter, Column, Row, Table, build, sheets
+from bertshrink.report.render.targets import Standing
+from bertshrink.report.report import Report, Sheet
+from bertshrink.report.statistics import MARGIN
 
 
-def render(report: Report) -> str:
+def render(report: Report, margin: float = MARGIN) -> str:
     """Write the report.
 
     Args:
         report: any report.
+        margin: what counts as the same speed, as a share of the reference's.
 
     Returns:
         Markdown with GitHub's tables, ending in a newline.
     """
-    table = build(report)
-    parts = [f"# {_safe(plain(report.name))}", f"{_safe(plain(report.model))}, {_safe(plain(report.task))}"]
+    table = build(report, margin=margin)
+    parts = [f"# {safe(plain(report.name))}", f"{safe(plain(report.model))}, {safe(plain(report.task))}"]
     facts = headline(table)
     if facts:
-        lines = [f"- **{_safe(f'{f.figure} {f.interval}'.strip())}** {_safe(told(f))}" for f in facts]
+        lines = [f"- **{safe(f'{f.figure} {f.interval}'.strip())}** {safe(told(f))}" for f in facts]
         parts.append("\n".join(lines))
+    parts += [_standing(standing) for standing in table.standings]
     if table.columns:
-        parts.append(_table(table))
-        parts.append("\n".join(f"{number}. {_safe(note)}" for number, note in enumerate(table.footnotes, 1)))
+        parts += _tables(table)
+        parts.append("\n".join(f"{number}. {safe(note)}" for number, note in enumerate(table.footnotes, 1)))
     if table.shared:
-        parts.append("\n".join(f"- {_safe(line)}" for line in table.shared))
+        parts.append("\n".join(f"- {safe(line)}" for line in table.shared))
+    parts += [f"**{safe(row.label)}** {safe(sheet.title)}\n\n{_sheet(sheet)}" for row, sheet in sheets(table)]
     if table.advice:
-        parts.append("## Notes\n\n" + "\n".join(_advice(a.subject, a.text, a.is_warning) for a in table.advice))
+        parts.append("## Notes\n\n" + "\n".join(_note(a) for a in table.advice))
     parts.append("## How it was measured\n\n" + _measured(report))
     if report.recipe:
         parts.append("## Recipe\n\n" + _fence(report.recipe, "yaml"))
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
-    head = ["Model", *(_heading(column) for column in table.columns)]
-    rule = ["---", *("---:" for _ in table.columns)]
-    rows = [[_label(row), *(_cell(cell) for cell in row.cells)] for row in table.rows]
+def _standing(standing: Standing) -> str:
+    """What the figures of a target are worth: a line, its reasons and limits."""
+    kinds = "; ".join(f"{kind} ({safe(meaning)})" for kind, meaning in standing.evidence)
+    models = ", ".join(f"{safe(name)} {validity}" for name, validity in standing.models)
+    head = f"**{safe(standing.target)}**: **{standing.badge}**{f' ({models})' if models else ''}, {kinds}"
+    reasons = [f"- Warning: {_advice(a.subject, a.text)}" for a in standing.reasons]
+    limits = [f"- Not claimed: {safe('; '.join(standing.limits))}"] if standing.limits else []
+    return "\n".join([head, "", *reasons, *limits, *(f"- {safe(line)}" for line in standing.how)]).rstrip()
+
+
+def _tables(table: Table) -> list[str]:
+    """One table, or of several targets one for each."""
+    if len(table.standings) < 2:
+        return [_table(table, list(range(len(table.columns))))]
+    return [f"{safe(_title(chapter))}\n\n{_table(table, chapter.places)}" for chapter in table.chapters]
+
+
+def _title(chapter: Chapter) -> str:
+    return f"{chapter.title} ({chapter.evidence})" if chapter.evidence else chapter.title
+
+
+def _table(table: Table, places: list[int]) -> str:
+    head = ["Model", *(_heading(table.columns[place]) for place in places)]
+    rule = ["---", *("---:" for _ in places)]
+    rows = [[_label(row), *(_cell(row.cells[place]) for place in places)] for row in table.rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *rows])
+
+
+def _sheet(sheet: Sheet) -> str:
+    cells = [sheet.heading, ["---"] * len(sheet.heading), *sheet.rows]
+    return "\n".join(f"| {' | '.join(safe(plain(cell)) for cell in row)} |" for row in cells)
 
 
 def _heading(column: Column) -> str:
     against = f"<br>{column.against_title}" if column.against_title else ""
-    return f"{_safe(column.heading)} <sup>{column.note}</sup>{against}"
+    return f"{safe(column.heading)} <sup>{column.note}</sup>{against}"
 
 
 def _label(row: Row) -> str:
     if row.is_baseline:
-        return f"↳ *{_safe(row.label)}* (baseline)"
+        return f"↳ *{safe(row.label)}* (baseline)"
     mark = " (reference)" if row.is_reference else " (before the reference)" if row.leads else ""
-    return f"**{_safe(row.label)}**{mark}"
+    return f"**{safe(row.label)}**{mark}"
 
 
 def _cell(cell: Cell) -> str:
-    return _safe(cell.value) + (f"<br>{_safe(cell.against)}" if cell.against else "")
+    against = f"<br>{safe(cell.against)}" if cell.against else ""
+    return safe(cell.value) + against + (f" **{safe(cell.verdict)}**" if cell.verdict else "")
 
 
-def _advice(subject: str, text: str, is_warning: bool) -> str:
-    about = f"**{_safe(subject)}**: " if subject else ""
-    return f"- {'Warning: ' if is_warning else ''}{about}{_safe(text)}"
+def _note(advice: Advice) -> str:
+    return f"- {'Warning: ' if advice.is_warning else ''}{_advice(advice.subject, advice.text)}"
+
+
+def _advice(subject: str, text: str) -> str:
+    return f"**{safe(subject)}**: {safe(text)}" if subject else safe(text)
 
 
 def _measured(report: Report) -> str:
     lines = [*machine_lines(report), *data_lines(report), ("bertshrink", report.version), ("Created", report.created)]
     return (
-        "\n".join(f"- {_safe(name)}: {_safe(plain(text))}" for name, text in lines)
+        "\n".join(f"- {safe(name)}: {safe(plain(text))}" for name, text in lines)
         + "\n\n"
         + _fence(report.command, "sh")
     )
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text that Markdown shows as it is."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text)

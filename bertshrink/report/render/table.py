@@ -15,33 +15,47 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import Conditions, Interval, Measurement, compare
-from bertshrink.report.render.advice import Advice, advice
+from bertshrink.report.render import verdicts
+from bertshrink.report.render.advice import Advice, doubts, notes
 from bertshrink.report.render.figures import DASH, Scale, plain, share, times
-from bertshrink.report.render.footnotes import Found, footnote, shared
+from bertshrink.report.render.footnotes import Found, evidence_of_all, footnote, shared
 from bertshrink.report.render.metrics import (
+    DRAWN_ONLY,
     GROUPS,
     METRICS,
     Group,
     Key,
     decides,
     group_of,
+    is_compared,
+    is_counted,
+    is_early,
+    is_of_target,
     is_score,
     is_time,
     title_of,
 )
-from bertshrink.report.report import Report, Snapshot
-
-_COSTS: tuple[Group, ...] = ("latency", "time", "memory")
+from bertshrink.report.render.targets import Standing, standings
+from bertshrink.report.report import Report, Sheet, Snapshot
+from bertshrink.report.statistics import MARGIN
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: as text, against the reference, and the measurement behind it (None: not measured)."""
+    """One figure: as text, against the reference, the verdict of a speed in a word, and the measurement behind it
+    (None: not measured).
+    """
 
     value: str = DASH
     against: str = ""
     measurement: Measurement | None = None
     ratio: Interval | None = None
+    verdict: str = ""
+
+    @property
+    def told(self) -> str:
+        """What the figure is against the reference, in one line: `2.90x [2.81, 2.99] faster`."""
+        return " ".join(part for part in (self.against, self.verdict) if part)
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,8 @@ class Column:
     """A metric under its conditions.
 
     `against_title` says what the second line of its cells is, empty where there is none; `note` is the number of its
-    footnote, from 1; `scale` is the unit that all its cells are written in.
+    footnote, from 1; `scale` is the unit that all its cells are written in; `target` is where the models ran, empty
+    where that is this machine's processor alone.
     """
 
     metric: str
@@ -60,11 +75,19 @@ class Column:
     against_title: str
     note: int
     scale: Scale
+    is_cost: bool
+    target: str
 
     @property
     def heading(self) -> str:
-        """Title and subtitle in one line."""
-        return f"{self.title} {self.subtitle}".strip()
+        """Title, subtitle and target in one line."""
+        words = f"{self.title} {self.subtitle}".strip()
+        return ", ".join(part for part in (words, self.target) if part)
+
+    @property
+    def where(self) -> str:
+        """Subtitle and target: what tells this column from the metric's others."""
+        return ", ".join(part for part in (self.subtitle, self.target) if part)
 
 
 @dataclass(frozen=True)
@@ -88,11 +111,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Chapter:
+    """A part of the columns that is shown as one table: its title, the evidence of its figures (empty: of the models
+    themselves), and where its columns stand.
+    """
+
+    title: str
+    evidence: str
+    places: list[int]
+
+
+@dataclass(frozen=True)
 class Table:
     """Everything that the renderers draw of a report's figures.
 
     `footnotes` has one line per metric, in the order of the columns' numbers; `shared` is what several metrics have in
-    common, each line headed by their titles.
+    common, each line headed by their titles; `standings` says the same and more of the figures that belong to a target.
     """
 
     columns: tuple[Column, ...]
@@ -100,6 +134,8 @@ class Table:
     footnotes: tuple[str, ...]
     shared: tuple[str, ...]
     advice: tuple[Advice, ...]
+    standings: tuple[Standing, ...] = ()
+    margin: float = MARGIN
 
     @property
     def reference(self) -> Row | None:
@@ -114,25 +150,39 @@ class Table:
         return shown[-1] if shown else None
 
     @property
-    def chapters(self) -> list[tuple[str, list[int]]]:
-        """The columns in two parts, each with its title; a part without columns is left out."""
-        parts = (("What it is", self.of_group("size", "quality", "other")), ("What it costs", self.of_group(*_COSTS)))
-        return [(title, places) for title, places in parts if places]
+    def chapters(self) -> list[Chapter]:
+        """The columns in parts, each with its title: what the models are, then what they cost, target by target."""
+        own = [place for place, column in enumerate(self.columns) if not column.is_cost]
+        parts = [Chapter("What it is", "", own)]
+        for standing in self.standings:
+            costs = [
+                i for i, c in enumerate(self.columns) if c.is_cost and plain(c.conditions.target) == standing.target
+            ]
+            on = f" on {standing.target}" if any(self.columns[place].target for place in costs) else ""
+            evidence = ", ".join(kind for kind, _ in standing.evidence)
+            parts.append(Chapter(f"What it costs{on}", evidence, costs))
+        return [part for part in parts if part.places]
 
     def of_group(self, *groups: Group) -> list[int]:
         """The places of the columns that belong to these groups."""
         return [place for place, column in enumerate(self.columns) if column.group in groups]
 
 
-def build(report: Report, only_deciding: bool = False) -> Table:
+def sheets(table: Table) -> list[tuple[Row, Sheet]]:
+    """Further tables of words, each with the row of its model."""
+    return [(row, sheet) for row in table.rows for sheet in row.snapshot.sheets]
+
+
+def build(report: Report, only_deciding: bool = False, margin: float = MARGIN) -> Table:
     """Make the table of a report.
 
     Args:
         report: any report, also one without a reference or without measurements.
         only_deciding: leave out the columns that one does not pick a model by, such as the time to load.
+        margin: what counts as the same speed, as a share of the reference's.
 
     Returns:
-        The table: rows and columns in the order to show, numbered footnotes, advice.
+        The table: rows and columns in the order to show, numbered footnotes, advice, the targets' standing.
     """
     snapshots = _ordered(report.snapshots)
     keys = _keys(snapshots, only_deciding)
@@ -147,14 +197,34 @@ def build(report: Report, only_deciding: bool = False) -> Table:
         metrics.setdefault(key[0], []).extend(measured)
         scale = Scale.of([m for _, m in measured])
         pairs = zip(snapshots, bases, strict=True)
-        cells.append([_cell(found[s.name].get(key), against.get(key), scale) for s, against in pairs])
+        cells.append([_cell(found[s.name].get(key), against.get(key), scale, margin) for s, against in pairs])
         has_ratio = any(cell.against for cell in cells[-1])
         columns.append(_column(key, keys, measured[0][1], has_ratio, list(metrics).index(key[0]) + 1, scale))
     rows = tuple(
         Row(s, plain(s.label), tuple(column[i] for column in cells), s.name in leading) for i, s in enumerate(snapshots)
     )
-    notes = tuple(footnote(metric, pairs) for metric, pairs in metrics.items())
-    return Table(tuple(columns), rows, notes, shared(metrics, report.environments), advice(report, snapshots))
+    where = standings(snapshots, report.environments, only_deciding)
+    return Table(
+        tuple(columns),
+        rows,
+        footnotes=tuple(footnote(metric, pairs) for metric, pairs in metrics.items()),
+        shared=_shared(report, metrics, bool(where)),
+        advice=(*notes(report, snapshots), *doubts(_of_models(snapshots))),
+        standings=where,
+        margin=margin,
+    )
+
+
+def _shared(report: Report, metrics: dict[str, Found], has_targets: bool) -> tuple[str, ...]:
+    """What the metrics of the models themselves have in common; without a target also how all was obtained."""
+    own = {metric: [(s, m) for s, m in pairs if not is_of_target(m)] for metric, pairs in metrics.items()}
+    own = {metric: pairs for metric, pairs in own.items() if pairs}
+    return (*shared(own, report.environments), *(() if has_targets else evidence_of_all(own)))
+
+
+def _of_models(snapshots: list[Snapshot]) -> Found:
+    """The figures that belong to no target."""
+    return [(s, m) for s in snapshots for m in s.measurements if not is_of_target(m)]
 
 
 def _leading(snapshots: list[Snapshot]) -> set[str]:
@@ -184,8 +254,8 @@ def _bare(m: Measurement) -> Key:
 
 
 def _is_shown(m: Measurement) -> bool:
-    """Memory before the model answers steadily stays out of the table: the steady peak is what is paid."""
-    return bool(m.rounds) and not (m.metric == "memory" and m.conditions.phase not in (None, "steady"))
+    """The steady peak of memory is what is paid; what only makes a picture stays in the picture."""
+    return bool(m.rounds) and not is_early(m) and m.metric not in DRAWN_ONLY
 
 
 def _crowded(snapshots: list[Snapshot]) -> set[Key]:
@@ -205,11 +275,13 @@ def _keys(snapshots: list[Snapshot], only_deciding: bool) -> list[Key]:
         seen.setdefault((m.metric, m.conditions) if key in crowded else key, m)
     names = list(METRICS)
 
-    def order(key: Key) -> tuple[int, int, int]:
+    targets = list(dict.fromkeys(conditions.target for _, conditions in seen))
+
+    def order(key: Key) -> tuple[int, int, int, int]:
         metric, conditions = key
         known = names.index(metric) if metric in names else len(names)
-        work = (conditions.batch or 0) * (conditions.length or 0)
-        return GROUPS.index(group_of(seen[key])), known, work
+        work = (conditions.batch or 0) * (conditions.length or 0 if conditions.workload is None else 1)
+        return GROUPS.index(group_of(seen[key])), known, targets.index(conditions.target), work
 
     return sorted(seen, key=order)
 
@@ -227,29 +299,40 @@ def _by_key(snapshot: Snapshot, keys: list[Key]) -> dict[Key, Measurement]:
 
 def _column(key: Key, keys: list[Key], sample: Measurement, has_ratio: bool, note: int, scale: Scale) -> Column:
     metric, conditions = key
-    against = ("speed-up" if is_time(sample) else "of reference") if has_ratio else ""
-    return Column(metric, conditions, group_of(sample), title_of(metric), _subtitle(key, keys), against, note, scale)
+    is_cost = is_of_target(sample)
+    targets = {other.target for _, other in keys}
+    return Column(
+        metric,
+        conditions,
+        group_of(sample),
+        title_of(metric),
+        _subtitle(key, keys),
+        ("speed-up" if is_time(sample) else "of reference") if has_ratio else "",
+        note,
+        scale,
+        is_cost,
+        plain(conditions.target) if is_cost and targets != {"cpu"} else "",
+    )
 
 
 def _subtitle(key: Key, keys: list[Key]) -> str:
     """The shape, and whatever else tells this column from the metric's other columns."""
     metric, conditions = key
     others = [other for name, other in keys if name == metric]
-    parts = [f"{conditions.batch}x{conditions.length}"] if conditions.batch is not None else []
+    parts = [conditions.case] if conditions.case is not None else []
     for field, form in _TELLING.items():
         value = getattr(conditions, field)
-        varies = len({getattr(other, field) for other in others}) > 1
-        if value is not None and (varies or (field == "target" and value != "host")):
+        if value is not None and len({getattr(other, field) for other in others}) > 1:
             parts.append(form.format(value))
     return plain(", ".join(parts))
 
 
 _TELLING = {
-    "target": "{}",
     "engine": "{}",
     "precision": "{}",
     "threads": "{} threads",
     "phase": "{}",
+    "padding": "padded to {}",
     "dataset": "{}",
     "split": "{}",
     "num_examples": "{} texts",
@@ -257,18 +340,19 @@ _TELLING = {
 """The conditions that can part two columns of one metric, and how each is written."""
 
 
-def _cell(m: Measurement | None, base: Measurement | None, scale: Scale) -> Cell:
+def _cell(m: Measurement | None, base: Measurement | None, scale: Scale, margin: float) -> Cell:
     if m is None:
         return Cell()
-    if base is None:
+    if base is None or not is_compared(m):
         return Cell(scale.figure(m), "", m)
     ratio = _ratio(base, m)
-    return Cell(scale.figure(m), _against(base, m, ratio), m, ratio)
+    against = _against(base, m, ratio)
+    return Cell(scale.figure(m), against, m, ratio, verdicts.spoken(base, m, margin) if against else "")
 
 
 def _ratio(base: Measurement, m: Measurement) -> Interval | None:
     """Speed-up of a time, share of anything else; None when there is no interval to give with it."""
-    if base.is_exact and m.is_exact:
+    if is_counted(base) and is_counted(m):
         # What was counted is the same on every machine.
         base, m = (one.model_copy(update={"environment": None}) for one in (base, m))
     elif min(len(base.rounds), len(m.rounds)) < 2:
@@ -277,7 +361,7 @@ def _ratio(base: Measurement, m: Measurement) -> Interval | None:
 
 
 def _against(base: Measurement, m: Measurement, ratio: Interval | None) -> str:
-    is_exact = base.is_exact and m.is_exact
+    is_exact = is_counted(base) and is_counted(m)
     if ratio is not None:
         return share(ratio, is_exact) if is_score(m) else times(ratio, is_exact)
     if not (is_score(m) and is_exact):

@@ -1,9 +1,10 @@
 """A report on a terminal: tables no wider than the window, no colour needed, no figure cut.
 
 Only what one picks a model by is shown: size, parameters, quality, latency, memory; the rest is in the HTML and the
-Markdown. What the model is (size, quality) comes before what it costs (latency, memory). A cell has the figure and
-what it is against the reference, beside it, under it, or with the interval on a third line: each table takes the layout
-that needs the fewest lines, further tables for columns that do not fit included.
+Markdown. What the model is (size, quality) comes before what it costs (latency, memory), target by target. A cell has
+the figure and what it is against the reference with its verdict, beside it, under it, or on lines of their own: each
+table takes the layout that needs the fewest lines, further tables for columns that do not fit included. What the
+figures of each target are worth stands last, where the eye is when the command has ended.
 """
 
 from collections.abc import Iterable
@@ -17,41 +18,45 @@ from rich.text import Text
 from bertshrink.report.render.advice import Advice
 from bertshrink.report.render.figures import parted, plain
 from bertshrink.report.render.headline import headline, told
-from bertshrink.report.render.table import Cell, Column, Row, Table, build
-from bertshrink.report.report import Report
+from bertshrink.report.render.table import Cell, Column, Row, Table, build, sheets
+from bertshrink.report.render.targets import Standing
+from bertshrink.report.report import Report, Sheet
+from bertshrink.report.statistics import MARGIN
 
 _MIN_NAME = 14
 """Columns of text that a model's name gets at least; a longer name wraps."""
 _MAX_NAME = 32
 _GAP = 2
 """Blanks between two columns, and between a figure and its ratio beside it."""
-_LAYOUTS = (1, 2, 3)
-"""Lines that a cell may take."""
+_LAYOUTS = (1, 2, 3, 4)
+"""Lines that a cell may take: figure, ratio, interval, verdict."""
 
 
-def render(report: Report, width: int | None = None) -> RenderableType:
+def render(report: Report, width: int | None = None, margin: float = MARGIN) -> RenderableType:
     """Draw the report.
 
     Args:
         report: any report.
         width: characters per line to fill at most; None: what the console has.
+        margin: what counts as the same speed, as a share of the reference's.
 
     Returns:
         Something that a Rich console prints.
     """
-    return _Screen(report, width)
+    return _Screen(report, width, margin)
 
 
 class _Screen:
     """A report that is laid out when it is printed, since only then the width is known."""
 
-    def __init__(self, report: Report, width: int | None) -> None:
+    def __init__(self, report: Report, width: int | None, margin: float) -> None:
         self._report = report
         self._width = width
+        self._margin = margin
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(self._width or options.max_width, options.max_width)
-        yield Group(*_parts(self._report, build(self._report, only_deciding=True), width))
+        yield Group(*_parts(self._report, build(self._report, only_deciding=True, margin=self._margin), width))
 
 
 def _parts(report: Report, table: Table, width: int) -> Iterable[RenderableType]:
@@ -60,17 +65,54 @@ def _parts(report: Report, table: Table, width: int) -> Iterable[RenderableType]
     for fact in headline(table):
         figure = f"{fact.figure} {fact.interval}".strip()
         yield Padding(Text.assemble((figure, "bold"), f" {told(fact, has_others=False)}"), (0, 0, 0, 2))
-    for grid in _packed(table, width):
-        yield Text()
-        yield _grid(table, grid)
+    for chapter in table.chapters:
+        if table.columns[chapter.places[0]].target:
+            yield Text()
+            yield Text(f"{chapter.title}: {chapter.evidence}", style="bold")
+        for grid in _packed(table, chapter.places, width):
+            yield Text()
+            yield _grid(table, grid)
     if table.footnotes:
         yield Text()
         yield Text("  ".join(f"[{number}] {note}" for number, note in enumerate(table.footnotes, 1)), overflow="fold")
     for line in table.shared:
         yield Text(line, overflow="fold")
+    for row, sheet in sheets(table):
+        yield Text()
+        yield Text(f"{row.label} {sheet.title}", style="bold", overflow="fold")
+        yield _sheet(sheet)
     if table.advice:
         yield Text()
         yield _listed([("!" if advice.is_warning else "-", _told(advice)) for advice in table.advice])
+    for standing in table.standings:
+        yield Text()
+        yield from _standing(standing)
+
+
+def _sheet(sheet: Sheet) -> Grid:
+    """A table of words, as wide as it needs to be."""
+    grid = Grid(box=None, padding=(0, _GAP, 0, 0), header_style="")
+    for title in sheet.heading:
+        grid.add_column(plain(title), overflow="fold")
+    for row in sheet.rows:
+        grid.add_row(*map(plain, row))
+    return grid
+
+
+_STYLES = {"valid": "bold green", "semivalid": "bold yellow", "invalid": "bold red"}
+
+
+def _standing(standing: Standing) -> Iterable[RenderableType]:
+    """What the figures of a target are worth, and why."""
+    kinds = "; ".join(f"{kind}, {meaning}" for kind, meaning in standing.evidence)
+    verdict = (standing.badge, _STYLES[standing.validity])
+    yield Text.assemble((standing.target, "bold"), ": ", verdict, f", {standing.meaning}; {kinds}", overflow="fold")
+    models = [("-", ", ".join(f"{name} {validity}" for name, validity in standing.models))] if standing.models else []
+    reasons = [("!", _told(advice)) for advice in standing.reasons]
+    limits = [("!", f"not claimed: {limit}") for limit in standing.limits]
+    lines = [*models, *reasons, *limits, *(("-", line) for line in standing.how)]
+    if lines:
+        yield _listed(lines)
 
 
 def _told(advice: Advice) -> str:
@@ -86,19 +128,16 @@ class _Grid:
     name_width: int
 
 
-def _packed(table: Table, width: int) -> list[_Grid]:
-    """The tables: each chapter in the way that takes the fewest lines, and of those the one that cuts names least."""
+def _packed(table: Table, places: list[int], width: int) -> list[_Grid]:
+    """The tables of a chapter in the way that takes the fewest lines, and of those the one that cuts names least."""
     longest = max((len(_name(row)) for row in table.rows), default=0)
     widths = range(max(_MIN_NAME, min(_MAX_NAME, longest)), _MIN_NAME - 1, -1)
-    found: list[_Grid] = []
-    for _, places in table.chapters:
-        ways = [
-            [_Grid(part, layout, name) for part in _filled(table, places, width - name, layout)]
-            for name in widths
-            for layout in _LAYOUTS
-        ]
-        found += min(ways, key=lambda way: sum(_height(table, grid) for grid in way))
-    return found
+    ways = [
+        [_Grid(part, layout, name) for part in _filled(table, places, width - name, layout)]
+        for name in widths
+        for layout in _LAYOUTS
+    ]
+    return min(ways, key=lambda way: sum(_height(table, grid) for grid in way))
 
 
 def _height(table: Table, grid: _Grid) -> int:
@@ -127,7 +166,13 @@ def _head(column: Column) -> list[str]:
 
 def _lines(cell: Cell, layout: int) -> list[str]:
     """The cell on at most this many lines; on one, its ratio is not yet moved to where the other rows have theirs."""
-    lines = [cell.value, *(parted(cell.against) if layout == 3 else [cell.against])]
+    if layout <= 2:
+        lines = [cell.value, cell.told]
+    elif layout == 3:
+        ratio, interval = parted(cell.against)
+        lines = [cell.value, f"{ratio} {cell.verdict}".strip(), interval]
+    else:
+        lines = [cell.value, *parted(cell.against), cell.verdict]
     lines = [line for line in lines if line]
     return lines if layout > 1 else [(" " * _GAP).join(lines)]
 
@@ -137,12 +182,20 @@ def _column(table: Table, place: int, layout: int) -> tuple[str, list[str]]:
     cells = [row.cells[place] for row in table.rows]
     texts = [_lines(cell, layout) for cell in cells]
     if layout == 1 and any(cell.against for cell in cells):
-        values, ratios = max(len(cell.value) for cell in cells), max(len(cell.against) for cell in cells)
-        texts = [[f"{cell.value:>{values}}{'':{_GAP}}{cell.against:>{ratios}}"] for cell in cells]
+        parts = [(cell.value, cell.against, cell.verdict) for cell in cells]
+        widths = [max(len(text) for text in column) for column in zip(*parts, strict=True)]
+        texts = [[_beside(part, widths)] for part in parts]
     head = _head(table.columns[place])
     width = max(len(line) for lines in [head, *texts] for line in lines)
     aligned = ["\n".join(f"{line:>{width}}" for line in lines) for lines in [head, *texts]]
     return aligned[0], aligned[1:]
+
+
+def _beside(parts: tuple[str, str, str], widths: list[int]) -> str:
+    """Figure, ratio and verdict on one line, each under its likes of the other rows; a part that no row has is none."""
+    figure, ratio, verdict = parts
+    words = f"{'':{_GAP}}{verdict:<{widths[2]}}" if widths[2] else ""
+    return f"{figure:>{widths[0]}}{'':{_GAP}}{ratio:>{widths[1]}}{words}"
 
 
 def _filled(table: Table, places: list[int], room: int, layout: int) -> list[list[int]]:

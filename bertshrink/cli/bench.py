@@ -1,0 +1,104 @@
+"""`bertshrink bench`: models side by side, measured so that people can believe it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bertshrink.cli.options import Data, Json, Quiet, Runs, Task
+from bertshrink.errors import RequestError
+
+if TYPE_CHECKING:
+    from bertshrink.cli.work import Form
+
+ROUNDS = 10
+BUDGET_S = 140.0
+"""With the models' loading before, three models at four shapes are done within three minutes."""
+
+QUICK = {"rounds": 2, "seconds": 0.15, "warmup": 0.15, "budget": 10.0}
+"""Enough for an order of magnitude. Two rounds have no verdict."""
+
+
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="models to compare with the first: folders, .onnx, .ort, .pte, hub names"),
+    ],
+    batch: Annotated[str, typer.Option("--batch", help="batch sizes, as 1,8")] = "1,8",
+    length: Annotated[
+        str | None, typer.Option("--length", help="input lengths in tokens, as 32,128 [default: 32,128]")
+    ] = None,
+    texts: Annotated[
+        str | None, typer.Option("--texts", help="a file of real texts to run instead, with the lengths that they have")
+    ] = None,
+    padding: Annotated[
+        str | None, typer.Option("--padding", help="of texts: `longest` of each batch, or a number of tokens")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="where to run; may be given again: `bertshrink targets list` shows all"),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", help="a way to run the models, as torch:bf16,compiled; may be given again"),
+    ] = None,
+    roofline: Annotated[
+        bool, typer.Option("--roofline/--no-roofline", help="measure what the machine can do, too")
+    ] = True,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="fresh processes per model [10]")] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="sampling time per case and process [0.5]")] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", help="seconds for all rounds of a target: fewer may fit [140]"),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="what counts as the same speed, as a share [0.05]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="default: every usable core")] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="load from the disk, not from the page cache")] = False,
+    mobile: Annotated[bool, typer.Option("--mobile", help="check whether files for ONNX Runtime suit a phone")] = False,
+    across_machines: Annotated[
+        bool, typer.Option("--across-machines", help="also say how times on different targets compare")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="within half a minute, and says what it cannot claim")] = False,
+    data: Data = None,
+    task: Task = None,
+    runs: Runs = Path("runs"),
+    as_json: Json = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print the report as Markdown")] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Measure models side by side, and how well they agree on texts."""
+    from bertshrink.cli.work import carry_out, numbers
+    from bertshrink.recipe.commands import recipe_of_bench
+
+    if texts is not None and length is not None:
+        raise RequestError("texts have lengths of their own", where="--length", hint="leave out one of the two")
+    if texts is None and padding is not None:
+        raise RequestError("random tokens need no padding", where="--padding", hint="give texts with `--texts`")
+    if as_json and as_markdown:
+        raise RequestError("one form at a time", where="--markdown", hint="leave out `--json` or `--markdown`")
+    defaults: dict[str, Any] = QUICK if quick else {"rounds": ROUNDS, "budget": BUDGET_S}
+    given = {
+        "batch": numbers(batch, "--batch"),
+        "length": numbers(length, "--length") if length is not None else None,
+        "texts": texts,
+        "padding": int(padding) if padding is not None and padding.isdecimal() else padding,
+        "target": target or None,
+        "engine": engine or None,
+        "roofline": (roofline and not quick and texts is None) or None,
+        "rounds": rounds,
+        "seconds": seconds,
+        "budget": budget,
+        "margin": margin,
+        "threads": threads,
+        "cold": cold or None,
+        "mobile": mobile or None,
+        "across_machines": across_machines or None,
+    }
+    running = defaults | {key: value for key, value in given.items() if value is not None}
+    asked = recipe_of_bench(models, {"data": data, "task": task, "measure": {"latency": running}})
+    form: Form = "bench" if as_json else "markdown" if as_markdown else "terminal"
+    return carry_out(asked, output=None, force=False, runs=runs, form=form, quiet=quiet, with_latency=True)

@@ -1,0 +1,147 @@
+"""`bertshrink targets`: where models can be run, what of it is missing, and how to get it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bertshrink.cli.options import Json, Quiet, Task
+from bertshrink.errors import RequestError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from bertshrink.meters.running import Launch
+
+targets_app = typer.Typer(help="Where models can be run.", no_args_is_help=True, rich_markup_mode=None)
+
+
+EXAMPLES = {"arm64": "arm64:a76", "profile": "profile:pi5"}
+"""Kinds that need a name and run here: one of each can be looked at."""
+
+
+@targets_app.command("list")
+def list_targets(as_json: Json = False) -> None:
+    """Show the targets, and what is missing for each."""
+    from bertshrink.cli.work import print_json
+
+    found = look()
+    if as_json:
+        print_json(found)
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(table(found))
+    for line in missing(found):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@targets_app.command("setup")
+def set_up(
+    kind: Annotated[str, typer.Argument(help="what to prepare: arm64")],
+    mirror: Annotated[str | None, typer.Option("--mirror", help="another archive of Debian's packages")] = None,
+    force: Annotated[bool, typer.Option("--force", help="prepare it anew even when it is there")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare a target that needs it: arm64 gets Python and ONNX Runtime for ARM, about 48 MB from Debian and PyPI."""
+    from bertshrink.cli.show import make_progress
+    from bertshrink.errors import near
+    from bertshrink.meters.targets import kind_of
+    from bertshrink.meters.targets.arm64.parts import MIRROR
+    from bertshrink.meters.targets.arm64.setup import prepare
+
+    if kind_of(kind) != "arm64":
+        raise RequestError(f"`{kind}` is nothing to prepare", hint=near(kind, ["arm64"]))
+    root = prepare(make_progress(quiet), mirror or MIRROR, force=force)
+    typer.echo(root.folder)
+
+
+@targets_app.command("calibrate")
+def calibrate_device(
+    target: Annotated[str, typer.Argument(help="the device, as ssh://pi@board")],
+    profile: Annotated[str, typer.Option("--profile", help="the device file whose assumed rates are replaced, as pi5")],
+    model: Annotated[
+        str | None, typer.Argument(help="the model to measure with; left out: one is made here, for ONNX Runtime")
+    ] = None,
+    task: Task = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a device's clock, IPC and bandwidth, and write a device file of your own with them."""
+    from bertshrink.cli.show import make_progress
+    from bertshrink.meters.targets.profile.calibrate import MADE, calibrate, made_model
+    from bertshrink.meters.targets.profile.device import read_device, write_device
+    from bertshrink.meters.targets.ssh import Ssh
+    from bertshrink.meters.targets.ssh.address import Address
+
+    if not target.startswith("ssh://"):
+        raise RequestError(f"`{target}` is no device that can be measured", hint="write it as ssh://user@host")
+    device, address = read_device(profile), Address.read(target)
+    progress = make_progress(quiet)
+    with tempfile.TemporaryDirectory(prefix="bertshrink-") as scratch:
+        name, launch = (MADE, made_model(Path(scratch))) if model is None else (model, _launch(model, task or "auto"))
+        with Ssh.connect(address) as machine:
+            found = calibrate(machine, device, launch, name, progress)
+    path = write_device(profile, found)
+    low, high = found.ipc.value
+    slow, fast = found.bandwidth_gbs.value
+    typer.echo(f"{found.name}: {found.ghz.value:.2f} GHz, IPC {low:.2f} to {high:.2f}, {slow:.1f} to {fast:.1f} GB/s")
+    typer.echo(f"device: {path}")
+
+
+def _launch(name: str, task: str) -> Launch:
+    """A model as the worker runs it."""
+    from bertshrink.cli.work import require_ml
+
+    require_ml()
+    from bertshrink.meters.running import launch_of
+    from bertshrink.model import source as sources
+    from bertshrink.model.facts import ARTIFACT_CARD, read_facts
+    from bertshrink.model.proof import load_model
+
+    folder = sources.fetch(name)
+    facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, task)
+    return launch_of(load_model(folder, facts, name), folder)
+
+
+def look() -> list[dict[str, Any]]:
+    """Every kind of target: whether it is ready, and if not, what is missing and how to get it.
+
+    What runs elsewhere is looked at when it is asked for: `ready` is None.
+    """
+    from bertshrink.errors import MissingPart
+    from bertshrink.meters.targets import TARGETS, open_target
+
+    found = []
+    for name, kind in TARGETS.items():
+        row: dict[str, Any] = {"target": name, "what": kind.what, "ready": None, "missing": None}
+        if kind.is_here or name in EXAMPLES:
+            try:
+                open_target(EXAMPLES.get(name, name)).check({})
+                row["ready"] = True
+            except MissingPart as error:
+                row |= {"ready": False, "missing": {"what": error.what, "where": error.where, "hint": error.hint}}
+        found.append(row)
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> Table:
+    """The targets as a table."""
+    from rich.table import Table
+
+    states = {True: "ready", False: "missing", None: "when asked for"}
+    drawn = Table(box=None, pad_edge=False)
+    for column in ("target", "state", "what it is"):
+        drawn.add_column(column)
+    for row in found:
+        drawn.add_row(row["target"], states[row["ready"]], row["what"])
+    return drawn
+
+
+def missing(found: list[dict[str, Any]]) -> list[str]:
+    """A line for each target that is not ready."""
+    lacks = {row["target"]: row["missing"] for row in found if row["missing"]}
+    return [f"for {name}: {lack['what']}; {lack['hint']}" for name, lack in lacks.items()]
