@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format clean
+.PHONY: help quickstart test gate lint format clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,10 @@ quickstart: $(VENV)/.ready-to-run ## halve, export, quantize and measure a real 
 
 test: lint ## every check and every test
 	$(PYTEST) $(TEST_ARGS)
+
+gate: $(VENV)/.ready-to-run ## judge what bertshrink makes by its own limits and baseline (pyproject.toml, bertshrink.lock.json)
+	OMP_NUM_THREADS=2 $(BIN)/bertshrink run .ci/gate.yaml --quiet > /dev/null
+	$(BIN)/bertshrink gate --strict
 
 lint: $(VENV)/.ready-to-develop ## style, types and who imports whom
 	$(BIN)/ruff check
@@ -44,7 +48,7 @@ format: $(VENV)/.ready-to-develop ## mend what ruff can mend
 	$(BIN)/ruff format
 
 clean: ## remove .venv, builds and caches; results in runs/ stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find bertshrink tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.ready-to-run: $(VENV)/.made pyproject.toml constraints.txt

@@ -29,6 +29,8 @@ PAPER = [
     "bertshrink.recipe.plan",
     "bertshrink.recipe.schema",
     "bertshrink.report.files",
+    "bertshrink.report.gate.race",
+    "bertshrink.report.gate.update",
     "bertshrink.report.report",
     "bertshrink.techniques",
     *(f"bertshrink.techniques.{name}" for name in TECHNIQUES),

@@ -47,6 +47,18 @@ def test_utilisation_of_a_gpu_is_a_missing_target_without_one(load, monkeypatch,
     assert "no CUDA GPU" in capsys.readouterr().err
 
 
+def test_a_gpu_is_a_missing_target_without_one(load, capsys, tmp_path, monkeypatch):
+    from bertshrink.meters.result import Devices
+    from bertshrink.meters.targets.gpu import Gpu
+
+    monkeypatch.setattr(Gpu, "devices", lambda self, engine: Devices(version="2", cuda=None, gpus=()))
+    with pytest.raises(SystemExit) as ended:
+        load("gpu", "--out", str(tmp_path / "out"))
+    assert ended.value.code == 6
+    assert "no CUDA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_flops_are_those_that_torch_counts(load):
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import BertConfig, BertForMaskedLM

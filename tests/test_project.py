@@ -86,7 +86,7 @@ def test_readme_has_an_example_of_every_command():
     shown = {parse(line) for line in commands()}
     group = typer.main.get_command(app)
     names = {n for n, c in group.commands.items() if not hasattr(c, "commands")}
-    names |= {f"recipe {n}" for n in group.commands["recipe"].commands}
+    names |= {f"{app} {n}" for app in ("recipe", "targets") for n in group.commands[app].commands}
     assert names <= shown
 
 
@@ -166,7 +166,9 @@ def test_wheel_brings_recipes_template_and_licence(tmp_path):
     with zipfile.ZipFile(path) as file:
         names = set(file.namelist())
     assert {f"bertshrink/_recipes/{recipe.name}" for recipe in RECIPES} <= names
-    assert {"bertshrink/py.typed", "bertshrink/report/render/template.html.j2"} <= names
+    assert "bertshrink/meters/targets/arm64/plugin.c" in names
+    page = {f"bertshrink/report/render/{name}" for name in ("template.html.j2", "style.css.j2")}
+    assert {"bertshrink/py.typed", *page} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 

@@ -10,6 +10,8 @@ from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.meters.quality import prepare
 from bertshrink.meters.scores import likelihood, neighbour_recall, pair_spearman, pseudo_perplexity
 from bertshrink.model.texts import Split, Texts
+from bertshrink.report.measurement import Measurement
+from tests.gating import accuracy, bits, outcomes
 from tests.tiny import sentences, tiny_encoder
 
 
@@ -182,3 +184,31 @@ def test_outputs_that_are_not_finite_are_refused():
         encoder.model.classifier.bias.fill_(float("nan"))
     with pytest.raises(CheckFailed, match="not finite"):
         exam.sit(encoder)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "agreement"])
+def test_the_outcome_of_each_text_is_kept(metric):
+    encoder = tiny_encoder("bert", "classification")
+    other = tiny_encoder("bert", "classification", seed=1)
+    texts = sentences(21, seed=5)
+    labels = (*(("negative", "positive")[i % 2] for i in range(20)), None)
+    split = Split(tuple(texts), labels=labels)
+    exam = prepare(encoder, Texts("t", split, split), None, 0)
+    exam.sit(encoder)
+    found = {m.metric: m for m in exam.sit(other)}
+    answers, theirs = (exam.answer(model).argmax(axis=1) for model in (other, encoder))
+    right = [a == i % 2 for i, a in enumerate(answers[:20])] if metric == "accuracy" else list(answers == theirs)
+    kept = found[metric].outcomes
+    assert bits(kept.bits)[: kept.num].tolist() == [bool(one) for one in right]
+    assert kept.num_right / kept.num == pytest.approx(found[metric].value)
+    assert found["macro_f1"].outcomes is None
+    changed = prepare(encoder, Texts("t", split, Split(tuple(texts), labels=("negative",) * 21)), None, 0)
+    assert len({m.conditions.questions for m in found.values()}) == 1
+    assert changed.questions != exam.questions, "other right answers are other questions"
+
+
+def test_a_report_keeps_outcomes():
+    measured = accuracy(outcomes(range(7)))
+    again = Measurement.model_validate_json(measured.model_dump_json())
+    assert again == measured
+    assert again.outcomes.num_right == 872 - 7

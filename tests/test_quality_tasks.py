@@ -289,7 +289,8 @@ def test_real_models_are_judged_on_all_of_a_long_text(task):
         assert [len(row) for row in answers] == [len(row) for row in long.words]
         assert (found["precision"], found["recall"], found["f1"]) == entity_scores(answers, long.labels)
     else:
-        assert (found["exact_match"], found["f1"]) == answer_scores(answers, long.labels)
+        exact, f1 = answer_scores(answers, long.labels)
+        assert (found["exact_match"], found["f1"]) == (np.mean(exact), f1)
         assert all(answer in context for answer, context in zip(answers, long.pairs, strict=True))
 
 
@@ -331,5 +332,5 @@ def test_nothing_to_choose_by_is_said():
 def test_vectors_are_chosen_by_likeness_to_the_teacher():
     texts = Texts("salad", Split(tuple(sentences(40))), Split(tuple(sentences(20, 1))))
     teacher, student = tiny_encoder(task="embedding"), tiny_encoder(task="embedding", seed=5)
-    choose = chooser(teacher, texts, None, 0)
+    choose = chooser(lambda: teacher, texts, None, 0)
     assert choose(student) < choose(teacher) == pytest.approx(1)

@@ -185,7 +185,17 @@ def test_the_files_name_names_the_run(tmp_path, stem, name):
 
 def test_the_schema_knows_every_key_of_every_technique():
     found = schema()
-    assert set(found["properties"]) == {"name", "model", "task", "data", "seed", "compare", "stages", "measure"}
+    assert set(found["properties"]) == {
+        "name",
+        "model",
+        "task",
+        "data",
+        "seed",
+        "compare",
+        "gates",
+        "stages",
+        "measure",
+    }
     assert "required" not in found, "a recipe that makes its model names none"
     for name, technique in TECHNIQUES.items():
         properties = found["$defs"][name]["properties"]

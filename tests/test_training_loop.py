@@ -263,7 +263,7 @@ def test_curves_for_tensorboard_stay_when_the_checkpoints_are_gone(tmp_path, mon
 
 def test_a_real_student_stops_early_and_resumes(tmp_path):
     teacher, texts = tiny_encoder(), tiny_texts("classification", 80, 8)
-    bench = Workbench(texts, teacher, tmp_path, choose=chooser(teacher, texts, None, 0))
+    bench = Workbench(texts, teacher, tmp_path, choose=chooser(lambda: teacher, texts, None, 0))
     Distill(layers=2, epochs=4, batch_size=8, patience=2, judge_steps=3)(teacher.copy(), bench)
     judged = [entry for entry in bench.history if "judged" in entry]
     assert judged and any("judged best" in note for note in bench.notes)
