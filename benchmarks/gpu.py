@@ -150,7 +150,7 @@ def run(args: argparse.Namespace, runner: Gpu | Host, launches: Mapping[str, Lau
     rows: list[dict[str, Any]] = []
     for number in range(args.rounds):
         for way in in_turn(list(launches), number):
-            found[way].append(runner.run(job_of(launches[way], batches, args.length, args.seconds), TIMEOUT_S))
+            found[way] += runner.run([job_of(launches[way], batches, args.length, args.seconds)], TIMEOUT_S)
             rows = [row for name, results in found.items() if results for row in rows_of(name, results)]
             write(args.out, about, rows, None)
             print(f"round {number + 1}: {way}", file=sys.stderr, flush=True)

@@ -53,8 +53,11 @@ class Fake:
     def environment(self):
         return MACHINE
 
-    def run(self, job, timeout_s):
-        self.ran.append(job)
+    def run(self, jobs, timeout_s):
+        self.ran += jobs
+        return [self._result(job) for job in jobs]
+
+    def _result(self, job):
         times = {"warmup_ns": [10**6] * 20, "samples_ns": [10**6 + at for at in range(20)]}
         cases = []
         for case in job.cases:

@@ -141,7 +141,7 @@ def test_a_model_of_any_task_runs_in_a_worker(task, kind, tmp_path, one_thread):
 def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(MeasurementError, match="exit status 1") as caught:
-        Host().run(replace(JOB, path=str(tmp_path / "m.onnx")), 60)
+        Host().run([replace(JOB, path=str(tmp_path / "m.onnx"))], 60)
     assert "m.onnx" in caught.value.hint
 
 
@@ -161,12 +161,12 @@ def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path)
 )
 def test_a_worker_that_fails(code, message):
     with pytest.raises(MeasurementError, match=message):
-        worker_that(code).run(JOB, 60)
+        worker_that(code).run([JOB], 60)
 
 
 def test_the_last_words_are_told_without_terminal_codes():
     with pytest.raises(MeasurementError) as caught:
-        worker_that("import sys; sys.exit('x' * 5000 + '\\x1b[31m out of luck')").run(JOB, 60)
+        worker_that("import sys; sys.exit('x' * 5000 + '\\x1b[31m out of luck')").run([JOB], 60)
     assert caught.value.hint.endswith("[31m out of luck")
     assert "\x1b" not in caught.value.hint
     assert len(caught.value.hint) < 3000
@@ -184,7 +184,7 @@ def test_100_mb_of_output_stay_out_of_memory(tmp_path):
     from tests.test_meters_running import JOB, worker_that
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        worker_that({code!r}).run(JOB, 60)
+        worker_that({code!r}).run([JOB], 60)
     except MeasurementError as error:
         assert 'more than a result can have' in str(error)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -204,7 +204,7 @@ def test_a_worker_that_hangs_is_ended_with_all_its_children(tmp_path):
     """
     start = time.monotonic()
     with pytest.raises(MeasurementError, match="no result within 2 s"):
-        worker_that(code).run(JOB, 2)
+        worker_that(code).run([JOB], 2)
     assert time.monotonic() - start < 20
     stat = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
     deadline = time.monotonic() + 5
@@ -216,13 +216,13 @@ def test_a_worker_that_hangs_is_ended_with_all_its_children(tmp_path):
 def test_the_parent_sleeps_while_the_worker_works():
     start = time.process_time()
     with pytest.raises(MeasurementError):
-        worker_that("import time; time.sleep(1)").run(JOB, 60)
+        worker_that("import time; time.sleep(1)").run([JOB], 60)
     assert time.process_time() - start < 0.1
 
 
 def test_an_engine_that_is_not_there_says_how_to_get_it():
     with pytest.raises(MissingPart, match="`onnxruntime`") as caught:
-        worker_that("""print('{"missing": "onnxruntime"}')""").run(JOB, 60)
+        worker_that("""print('{"missing": "onnxruntime"}')""").run([JOB], 60)
     assert "bertshrink[ml]" in caught.value.hint
 
 
@@ -321,8 +321,8 @@ main()
 
 def test_memory_of_a_known_pattern_within_a_mebibyte():
     host = worker_that(FAKE_ENGINE)
-    result = host.run(replace(JOB, engine="fake"), 60)
-    again = host.run(replace(JOB, engine="fake"), 60)
+    result = host.run([replace(JOB, engine="fake")], 60)[0]
+    again = host.run([replace(JOB, engine="fake")], 60)[0]
     assert result.memory_method == "VmHWM"
     peaks = {phase: result.memory_bytes[phase] / 2**20 for phase in PHASES}
     resident = peaks["import"] - 100
@@ -373,11 +373,14 @@ class Recorder:
     evidence: ClassVar[Evidence] = Evidence.MEASURED_DEVICE
     ran: list[str] = field(default_factory=list)
 
-    def run(self, job, timeout_s):
-        self.ran.append(Path(job.path).name)
-        slow = 2 if self.ran[-1] == "b" else 1
+    def run(self, jobs, timeout_s):
+        self.ran.append("".join(Path(job.path).name for job in jobs))
+        return [self._result(job, at) for at, job in enumerate(jobs)]
+
+    def _result(self, job, at):
+        slow = 2 if Path(job.path).name == "b" else 1
         result = honest_result()
-        result["cases"][0]["samples_ns"] = [slow * 10**6 + len(self.ran)] * 5
+        result["cases"][0]["samples_ns"] = [slow * 10**6 + 10 * len(self.ran) + at] * 5
         return check_result(json.dumps(result).encode(), job, 10**9)
 
 
@@ -386,16 +389,36 @@ def test_models_take_turns_and_the_turns_are_turned():
     models = {name: replace(LAUNCH, path=Path(name)) for name in ("a", "b", "c")}
     settings = QUICK.model_copy(update={"rounds": 3})
     found = measure(models, settings, Silent(), MACHINE, target)
-    assert "".join(target.ran) == "abccbaabc"
+    assert target.ran == ["a", "b", "c", "abc", "cba", "abc"]
     assert [in_turn("ab", number) for number in range(3)] == [["a", "b"], ["b", "a"], ["a", "b"]]
     first = found["b"][0]
-    assert [samples[0] for samples in first.samples] == pytest.approx([2.000002e-3, 2.000005e-3, 2.000008e-3])
+    assert [samples[0] for samples in first.samples] == pytest.approx([2.000041e-3, 2.000051e-3, 2.000061e-3])
     assert all(len(samples) == 5 for samples in first.samples)
     assert first.conditions.target == "recorder"
     assert first.evidence == Evidence.MEASURED_DEVICE
     assert first.environment == "m"
     over = next(m for m in found["a"] if m.metric == "memory_over_engine")
     assert over.samples == ((3000.0,),) * 3
+
+
+def test_models_that_do_not_fit_into_memory_together_run_one_after_the_other():
+    target = Recorder()
+    models = {name: replace(LAUNCH, path=Path(name)) for name in ("a", "b")}
+    needed = 2 * honest_result()["memory_bytes"]["steady"]
+    settings = QUICK.model_copy(update={"rounds": 2})
+    measure(models, settings, Silent(), MACHINE.model_copy(update={"memory_bytes": needed}), target)
+    assert target.ran == ["a", "b", "a", "b", "b", "a"]
+
+
+def test_shared_memory_is_told_of_a_process_alone():
+    target = Recorder()
+    models = {name: replace(LAUNCH, path=Path(name)) for name in ("a", "b")}
+    found = measure(models, QUICK.model_copy(update={"rounds": 2}), Silent(), MACHINE, target)
+    assert all(len(m.samples) == 1 for m in found["a"] if m.metric == "memory_shared")
+    target.ran.clear()
+    found = measure({"a": models["a"]}, QUICK.model_copy(update={"rounds": 2}), Silent(), MACHINE, target)
+    assert target.ran == ["a", "a"]
+    assert all(len(m.samples) == 2 for m in found["a"] if m.metric == "memory_shared")
 
 
 def test_a_length_that_a_model_cannot_take_is_refused_before_anything_runs():

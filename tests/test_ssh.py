@@ -99,7 +99,7 @@ def test_a_model_goes_over_once(board, launches):
         there.link.put = lambda name, *more: sent.append(name) or put(name, *more)
         job = replace(JOB, path=str(launches["first"].path))
         for _ in range(3):
-            there.run(job, 60)
+            there.run([job], 60)
         assert sent == ["model-0/model.onnx"]
         copy = Path(there.link.about["folder"]) / sent[0]
         assert copy.read_bytes() == launches["first"].path.read_bytes()
@@ -140,7 +140,7 @@ def test_an_alias_of_the_users_configuration_and_a_shell_that_talks(board, tmp_p
 def test_a_workers_environment_there_is_short(board):
     code = "import json, os, sys; json.dump(dict(os.environ), sys.stdout)"
     with machine(board) as there:
-        found = json.loads(there.link.run([None, "-c", code], "", fixed_variables(3), 60).result)
+        found = json.loads(there.link.run([None, "-c", code], [""], fixed_variables(3), 60)[0].result)
     assert found.pop("LC_CTYPE", None) in (None, "C.UTF-8")  # Python's own
     assert set(found) - {"PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"} == set(fixed_variables(3))
     assert found["OMP_NUM_THREADS"] == "3"
@@ -149,7 +149,7 @@ def test_a_workers_environment_there_is_short(board):
 def test_this_side_sleeps_while_the_worker_works(board):
     with machine(board) as there:
         start = time.process_time()
-        there.link.run([None, "-c", "import time; time.sleep(1)"], "", {}, 60)
+        there.link.run([None, "-c", "import time; time.sleep(1)"], [""], {}, 60)
         assert time.process_time() - start < 0.1
 
 
@@ -256,22 +256,22 @@ def test_a_worker_that_hangs_dies_or_writes_too_much(board):
     with machine(board) as there:
         start = time.monotonic()
         code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
-        assert there.link.run([None, "-c", f"{code}; time.sleep(60)"], "", {}, 1).code is None
+        assert there.link.run([None, "-c", f"{code}; time.sleep(60)"], [""], {}, 1)[0].code is None
         assert time.monotonic() - start < 20
         assert board.is_idle()
-        ended = there.link.run([None, "-c", "import sys; sys.exit('a \\x1b[31m word')"], "", {}, 60)
+        (ended,) = there.link.run([None, "-c", "import sys; sys.exit('a \\x1b[31m word')"], [""], {}, 60)
         assert (ended.code, ended.log) == (1, "a [31m word")
-        assert there.link.run([None, "-c", "import os; os.kill(os.getpid(), 11)"], "", {}, 60).code == -11
-        ended = there.link.run([None, "-c", "for _ in range(100): print('x' * 999_999)"], "", {}, 60)
+        assert there.link.run([None, "-c", "import os; os.kill(os.getpid(), 11)"], [""], {}, 60)[0].code == -11
+        (ended,) = there.link.run([None, "-c", "for _ in range(100): print('x' * 999_999)"], [""], {}, 60)
         assert (ended.num_bytes, ended.result) == (100_000_000, b"")
-        ended = there.link.run([None, "-c", "print('x' * 3_000_000)"], "", {}, 60)
+        (ended,) = there.link.run([None, "-c", "print('x' * 3_000_000)"], [""], {}, 60)
         assert (ended.num_bytes, len(ended.result)) == (3_000_001, 3_000_001)
 
 
 def test_a_worker_that_cannot_read_the_model_is_told_with_its_path_here(board, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with machine(board) as there, pytest.raises(MeasurementError, match="exit status 1") as caught:
-        there.run(replace(JOB, path=str(tmp_path / "m.onnx")), 60)
+        there.run([replace(JOB, path=str(tmp_path / "m.onnx"))], 60)
     assert str(tmp_path / "m.onnx") in caught.value.what
     assert "INVALID_PROTOBUF" in caught.value.hint
 

@@ -275,7 +275,7 @@ def run_once(launch: Launch, batch: int, length: int, host: Host) -> Result:
     """Load a file and run a few texts on one thread; what the worker found."""
     settings = RunningSettings(batch=(batch,), length=(length,), seconds=0.01, warmup=0)
     job = replace(job_of(launch, settings, 1), min_samples=1, warmup_iterations=1)
-    return host.run(job, _TIMEOUT_S)
+    return host.run([job], _TIMEOUT_S)[0]
 
 
 def _named(operators: Mapping[str, Mapping[str, list[str]]], types: Mapping[str, str]) -> dict[str, str]:

@@ -77,6 +77,7 @@ class CaseResult(_Strict):
     output_rms: Annotated[FiniteFloat, NonNegativeFloat] | None
     warmup_ns: tuple[PositiveInt, ...]
     samples_ns: tuple[PositiveInt, ...]
+    resumed_ns: tuple[PositiveInt, ...] = ()
     whole_ns: tuple[PositiveInt, ...] | None = None
     whole_missing: str | None = None
     device_ns: tuple[PositiveInt, ...] | None = None
@@ -215,7 +216,8 @@ def check_result(text: bytes, job: Job, wall_ns: int) -> Result:
         if len(case.samples_ns) < job.min_samples or len(case.warmup_ns) < job.warmup_iterations:
             raise MeasurementError(_about(job, "has fewer samples than were asked for"))
     told_ns = sum(result.clocks_ns.values()) + sum(
-        sum(c.warmup_ns) + sum(c.samples_ns) + sum(c.whole_ns or ()) + sum(c.device_ns or ()) for c in result.cases
+        sum(map(sum, (c.warmup_ns, c.samples_ns, c.resumed_ns, c.whole_ns or (), c.device_ns or ())))
+        for c in result.cases
     )
     if told_ns > wall_ns:
         raise MeasurementError(_about(job, f"tells of {told_ns / 1e9:.1f} s; its process lived {wall_ns / 1e9:.1f} s"))
@@ -229,20 +231,31 @@ def _answers(case: CaseResult, asked: dict[str, Any]) -> bool:
     return case.name is None and (case.batch, case.length) == (asked["batch"], asked["length"])
 
 
+def missing_package(text: bytes) -> str | None:
+    """The package without which a worker could not do its job (see `worker.__main__`)."""
+    answer = _refusal(text)
+    return str(answer["missing"]).partition(".")[0] if "missing" in answer else None
+
+
 def _refuse_missing(text: bytes, job: Job) -> None:
-    """A worker that cannot do its job says so instead of giving a result (see `worker.__main__`)."""
-    try:
-        answer = json.loads(text) if len(text) < _LONGEST_REFUSAL_BYTES else None
-    except (ValueError, RecursionError):
-        return
-    if isinstance(answer, dict) and "missing" in answer:
+    answer = _refusal(text)
+    if "missing" in answer:
         raise MissingPart(
             f"the engine `{job.engine}` cannot run: the package `{answer['missing']}` is not installed",
             hint=ENGINES[job.engine][2],
         )
-    if isinstance(answer, dict) and "lacks" in answer and set(answer) <= {"lacks", "hint"}:
+    if "lacks" in answer and set(answer) <= {"lacks", "hint"}:
         what, hint = str(answer["lacks"]), answer.get("hint")
         raise MissingPart(f"`{job.engine}` cannot run: {what}", hint=str(hint) if hint else None)
+
+
+def _refusal(text: bytes) -> dict[str, Any]:
+    """What a worker that cannot do its job says instead of giving a result; empty when it can."""
+    try:
+        answer = json.loads(text) if len(text) < _LONGEST_REFUSAL_BYTES else None
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _about(job: Job, what: str) -> str:

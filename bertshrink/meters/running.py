@@ -1,9 +1,11 @@
 """How fast a model answers and how much memory it takes, measured in fresh processes, all models side by side.
 
-In every round each model gets one process of its own (`bertshrink.worker`), in the order A B C, then C B A, and so on:
-what the machine does meanwhile falls on all alike, and a slow drift cancels in the ratios round by round. Every sample
-is kept. While a worker runs this process sleeps. A file read in the first round is in the page cache in the later ones,
-so the median load time is that of a cached file, unless `cold` has it dropped first.
+In every round each model gets one process of its own (`bertshrink.worker`). All of a round live at once and take turns
+of some 50 ms (`worker.relay`), in the order A B C, then C B A, and so on: what the machine does meanwhile falls on all
+alike, so that it cancels in the ratios round by round. Every sample is kept. While the workers run this process sleeps.
+Before the rounds each model is run once alone: for the memory that it would share, and to see that all fit into memory
+together; where they do not, the processes of a round run one after the other. A file is in the page cache in all
+rounds, so the load time is that of a cached file, unless `cold` has it dropped first.
 
 With a budget of time, rounds go on while another one like the longest so far still fits; the first is always run.
 """
@@ -35,6 +37,9 @@ MIN_SAMPLES = 5
 """Per case and process, even of a model so slow that the time is up before: a median wants a few."""
 
 WARMUP_ITERATIONS = 10
+_MOST_OF_MEMORY = 0.7
+"""Of a machine's memory, which the models of a round may take together."""
+
 _SEED = 0
 
 
@@ -142,7 +147,8 @@ def measure(
     jobs = jobs_of(launches, settings, threads)
     # Another machine's load is not to be seen from here; what went on there is in the workers' results.
     at_start = crowding(environment.num_cores) if runner.evidence == Evidence.MEASURED_HOST else ()
-    found = _rounds(jobs, settings, progress, runner)
+    alone = _alone(jobs, settings, progress, runner)
+    found = _rounds(jobs, settings, progress, runner, _fit(alone, environment))
     base = Conditions(target=runner.name, threads=threads)
     common = {"environment": environment.id, "evidence": runner.evidence}
     done = len(next(iter(found.values()), []))
@@ -153,13 +159,14 @@ def measure(
             *of_rounds(done, settings.rounds, settings.budget),
             *at_start,
         ]
-        writing = Writing(results, base.model_copy(update=_how(launches[name], results)), doubts, common)
+        how = base.model_copy(update=_how(launches[name], results))
+        writing = Writing(results, how, doubts, common, alone.get(name))
         measurements[name] = writing.all(jobs[name])
     return measurements
 
 
 def _rounds(
-    jobs: Mapping[str, Job], settings: RunningSettings, progress: Progress, runner: Runner
+    jobs: Mapping[str, Job], settings: RunningSettings, progress: Progress, runner: Runner, are_together: bool
 ) -> dict[str, list[Result]]:
     """The results of each model, one per round."""
     found: dict[str, list[Result]] = {name: [] for name in jobs}
@@ -169,11 +176,33 @@ def _rounds(
             start = time.monotonic()
             if settings.budget and number and start - began + longest_s > settings.budget:
                 break
-            for name in in_turn(list(jobs), number):
-                found[name].append(runner.run(jobs[name], settings.timeout))
-                task.advance(1, model=name)
+            names = in_turn(list(jobs), number)
+            for group in [names] if are_together else [[name] for name in names]:
+                results = runner.run([jobs[name] for name in group], settings.timeout * len(group))
+                for name, result in zip(group, results, strict=True):
+                    found[name].append(result)
+                task.advance(len(group), model=", ".join(group))
             longest_s = max(longest_s, time.monotonic() - start)
     return found
+
+
+def _alone(jobs: Mapping[str, Job], settings: RunningSettings, progress: Progress, runner: Runner) -> dict[str, Result]:
+    """Each model run once with nothing of ours beside it, for its memory; one model is alone in every round."""
+    if len(jobs) == 1:
+        return {}
+    found = {}
+    with progress.task("memory of each alone", total=len(jobs), unit="processes") as task:
+        for name, job in jobs.items():
+            once = replace(job, seconds=0.0, min_samples=1, warmup_seconds=0.0, warmup_iterations=1)
+            (found[name],) = runner.run([once], settings.timeout)
+            task.advance(1, model=name)
+    return found
+
+
+def _fit(alone: Mapping[str, Result], environment: Environment) -> bool:
+    """Whether all models can be in memory at once; a machine that does not tell its memory is trusted."""
+    needed = sum(result.memory_bytes["steady"] for result in alone.values())
+    return not environment.memory_bytes or needed <= _MOST_OF_MEMORY * environment.memory_bytes
 
 
 def in_turn(names: Sequence[str], number: int) -> list[str]:

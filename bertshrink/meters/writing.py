@@ -29,13 +29,21 @@ class Writing:
         base: the conditions that all have in common.
         doubts: what speaks against all of them.
         common: further fields of every measurement.
+        alone: a process with no others of ours beside it, where `results` had them: the memory that it shares is told
+            of this one.
 
     """
 
     def __init__(
-        self, results: Sequence[Result], base: Conditions, doubts: Sequence[Doubt], common: dict[str, Any]
+        self,
+        results: Sequence[Result],
+        base: Conditions,
+        doubts: Sequence[Doubt],
+        common: dict[str, Any],
+        alone: Result | None = None,
     ) -> None:
         self.results = results
+        self.undivided = results if alone is None else (alone,)
         self.base = base
         self.doubts = tuple(doubts)
         self.common = common
@@ -78,8 +86,8 @@ class Writing:
             peaks = [[float(result.memory_bytes[phase])] for result in results]
             yield self._figure("memory", "B", peaks, doubts, phase=phase)
         for phase in PHASES:
-            shares = [[float(size)] for result in results if (size := result.pss_bytes.get(phase)) is not None]
-            if len(shares) == len(results):
+            shares = [[float(size)] for result in self.undivided if (size := result.pss_bytes.get(phase)) is not None]
+            if len(shares) == len(self.undivided):
                 yield self._figure("memory_shared", "B", shares, (), phase=phase)
         over = [[float(memory_over_engine(result))] for result in results]
         yield self._figure("memory_over_engine", "B", over, doubts, phase="steady")

@@ -1,15 +1,16 @@
 """Whoever looks after workers: starts one, sleeps until it ends, and leaves nothing of it. Standard library alone.
 
-Here `run_in` is what starts a worker. On another machine this very file is the program that a connection starts
-(`serve`): it makes a private folder, takes files into it, runs workers there one at a time, and gives their results
-back. It lives exactly as long as the connection: when its stdin ends, for whatever reason (the user's Ctrl-C, a cable
-pulled out, the end of the work), the worker is killed and the folder is gone.
+Here `run_together` is what starts workers. On another machine this very file is the program that a connection starts
+(`serve`): it makes a private folder, takes files into it, runs workers there, and gives their results back. It lives
+exactly as long as the connection: when its stdin ends, for whatever reason (the user's Ctrl-C, a cable pulled out, the
+end of the work), the workers are killed and the folder is gone.
 
 A message is a line of JSON, followed by as many bytes as its `num_bytes` says. An order and its answer:
 
     {"do": "put", "name", "num_bytes", "sha256"}   {"ready": true} before the bytes, then {"done": true}
-    {"do": "run", "command", "job", "passed_on", "fixed", "timeout"}
-                                                   {"code", "log", "num_bytes", "written"} and the result
+    {"do": "run", "command", "jobs", "passed_on", "fixed", "timeout"}
+                                                   {"ended": [{"code", "log", "num_bytes", "written"}, ...]}, and the
+                                                   results one after the other
 Whatever cannot be done is answered by {"error", "errno"}.
 """
 
@@ -35,6 +36,9 @@ from typing import Any, BinaryIO
 
 GREETING = b"bertshrink keeper "
 """What the first line of `serve` begins with: a shell that prints something before is passed over."""
+
+RELAY = "BERTSHRINK_RELAY"
+"""The environment variable that tells a worker its place among those that take turns (`relay.VARIABLE`)."""
 
 _CHUNK_BYTES = 1 << 20
 _TAIL_BYTES = 2_000
@@ -65,12 +69,34 @@ def run_in(
         ConnectionError: the lifeline broke.
 
     """
-    process = _start(folder, command, environment)
+    return run_together([folder], command, environment, timeout_s, lifeline)[0]
+
+
+def run_together(
+    folders: Sequence[Path],
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    timeout_s: float,
+    lifeline: int | None = None,
+) -> list[int | None]:
+    """Run a command in each folder as `run_in` does, all at once, as workers that take turns (see `worker.relay`)."""
+    pipes = [os.pipe() for _ in folders] if len(folders) > 1 else []
+    processes: list[subprocess.Popen[bytes]] = []
     try:
-        is_over = _is_over(process, timeout_s, lifeline)
+        try:
+            for place, folder in enumerate(folders):
+                mine = (pipes[place][0], pipes[(place + 1) % len(pipes)][1]) if pipes else ()
+                given = {RELAY: ",".join(map(str, (*mine, place, len(folders))))} if mine else {}
+                processes.append(_start(folder, command, {**environment, **given}, mine))
+        finally:
+            for pipe in pipes:
+                for end in pipe:
+                    os.close(end)
+        are_over = _wait(processes, timeout_s, lifeline)
     finally:  # also on Ctrl-C, which reaches the parent alone
-        _end(process)
-    return process.returncode if is_over else None
+        for process in processes:
+            _end(process)
+    return [p.returncode if is_over else None for p, is_over in zip(processes, are_over, strict=True)]
 
 
 def run_side_by_side(
@@ -83,8 +109,7 @@ def run_side_by_side(
         try:
             for folder in folders[start : start + at_once]:
                 processes.append(_start(folder, command, environment))
-            end = time.monotonic() + timeout_s
-            are_over = [_is_over(process, max(0.0, end - time.monotonic()), None) for process in processes]
+            are_over = _wait(processes, timeout_s, None)
         finally:
             for process in processes:
                 _end(process)
@@ -92,7 +117,9 @@ def run_side_by_side(
     return codes
 
 
-def _start(folder: Path, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    folder: Path, command: Sequence[str], environment: Mapping[str, str], kept: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     with (
         (folder / "job").open("rb") as job_file,
         (folder / "result").open("wb") as result_file,
@@ -105,6 +132,7 @@ def _start(folder: Path, command: Sequence[str], environment: Mapping[str, str])
             stderr=log_file,
             cwd=folder,
             env=dict(environment),
+            pass_fds=kept,
             start_new_session=True,
         )
 
@@ -117,26 +145,32 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _is_over(process: subprocess.Popen[bytes], timeout_s: float, lifeline: int | None) -> bool:
-    """Sleep until the process ends or the time is up; off Linux, where no call waits for both, look at times."""
-    handle = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float, lifeline: int | None) -> list[bool]:
+    """Sleep until all processes have ended or the time is up; whether each has.
+
+    Off Linux, where no call waits for processes and something else, they are looked at now and then.
+    """
+    are_over = [False] * len(processes)
+    handles = {os.pidfd_open(p.pid): at for at, p in enumerate(processes)} if hasattr(os, "pidfd_open") else {}
     poll = select.poll()
-    for fd in (handle, lifeline):
-        if fd is not None:
-            poll.register(fd, select.POLLIN)
+    for fd in (*handles, *((lifeline,) if lifeline is not None else ())):
+        poll.register(fd, select.POLLIN)
     end = time.monotonic() + timeout_s
     try:
         while True:
             left = max(0.0, end - time.monotonic())
-            found = {fd for fd, _ in poll.poll(1000 * (left if handle is not None else min(left, _GLANCE_S)))}
+            found = {fd for fd, _ in poll.poll(1000 * (left if handles else min(left, _GLANCE_S)))}
             if lifeline in found:
                 raise ConnectionError("the other side is gone")
-            if handle in found or (handle is None and process.poll() is not None):
-                return True
-            if time.monotonic() >= end:
-                return False
+            for fd in found:
+                are_over[handles[fd]] = True
+                poll.unregister(fd)
+            if not handles:
+                are_over = [process.poll() is not None for process in processes]
+            if all(are_over) or time.monotonic() >= end:
+                return are_over
     finally:
-        if handle is not None:
+        for handle in handles:
             os.close(handle)
 
 
@@ -243,17 +277,24 @@ def _put(order: dict[str, Any], folder: Path, orders: BinaryIO, answers: BinaryI
 
 
 def _run(order: dict[str, Any], folder: Path, answers: BinaryIO, most_bytes: int, lifeline: int) -> None:
-    """Run one worker; its result comes along unless it is longer than any can be."""
-    (folder / "job").write_text(order["job"], encoding="utf-8")
+    """Run workers that take turns; their results come along unless one is longer than any can be."""
+    rooms = [folder / f"run-{at}" for at in range(len(order["jobs"]))]
+    for room, job in zip(rooms, order["jobs"], strict=True):
+        room.mkdir(exist_ok=True)
+        (room / "job").write_text(job, encoding="utf-8")
     environment = {name: os.environ[name] for name in order["passed_on"] if name in os.environ} | order["fixed"]
     command = [sys.executable if word is None else word for word in order["command"]]
-    code = run_in(folder, command, environment, order["timeout"], lifeline)
-    written = (folder / "result").stat().st_size
-    num_bytes = written if written <= most_bytes else 0
-    _say(answers, {"code": code, "log": tail(folder / "log"), "num_bytes": num_bytes, "written": written})
-    with (folder / "result").open("rb") as file:
-        while num_bytes and (chunk := file.read(_CHUNK_BYTES)):
-            answers.write(chunk)
+    codes = run_together(rooms, command, environment, order["timeout"], lifeline)
+    ended = []
+    for room, code in zip(rooms, codes, strict=True):
+        written = (room / "result").stat().st_size
+        num_bytes = written if written <= most_bytes else 0
+        ended.append({"code": code, "log": tail(room / "log"), "num_bytes": num_bytes, "written": written})
+    _say(answers, {"ended": ended})
+    for room, one in zip(rooms, ended, strict=True):
+        with (room / "result").open("rb") as file:
+            while one["num_bytes"] and (chunk := file.read(_CHUNK_BYTES)):
+                answers.write(chunk)
     answers.flush()
 
 

@@ -1,6 +1,6 @@
 """What the machine went through while something was measured: two looks at the kernel's counters and their difference.
 
-    others      processor seconds that other processes took (all processes' less this one's)
+    others      processor seconds that other processes took (all processes' less this one's and its fellow workers')
     stolen      processor seconds that the hypervisor gave to other machines
     switches    times that this process was put aside although it wanted to go on
     throttled   times that a processor was slowed down for heat or current
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Strain:
 
     Args:
         on_gpu: whether a GPU is measured, which is then looked at too.
+        fellows: the processor seconds that workers have used that take turns with this one.
 
     Attributes:
         began: the counters at the beginning.
@@ -40,13 +42,14 @@ class Strain:
 
     """
 
-    def __init__(self, on_gpu: bool = False) -> None:
+    def __init__(self, on_gpu: bool = False, fellows: Callable[[], float] = lambda: 0.0) -> None:
         self.gpu = nvidia.state() if on_gpu else None
-        self.began = _counters()
+        self._fellows = fellows
+        self.began = self._counters()
 
     def end(self) -> dict[str, Any]:
         """What happened since."""
-        ended = _counters()
+        ended = self._counters()
         moved = {
             name: ended[name] - before if before is not None and ended[name] is not None else None
             for name, before in self.began.items()
@@ -61,18 +64,22 @@ class Strain:
             moved["gpu"] = now | {"held_back": sorted({*self.gpu["held_back"], *now["held_back"]})}
         return moved
 
+    def _counters(self) -> dict[str, Any]:
+        busy, stolen = _processor_seconds()
+        return {
+            "seconds": time.perf_counter(),
+            "busy": busy,
+            "own": processor_seconds() + self._fellows(),
+            "stolen": stolen,
+            "switches": _switches(),
+            "throttled": _throttled(),
+        }
 
-def _counters() -> dict[str, Any]:
-    busy, stolen = _processor_seconds()
+
+def processor_seconds() -> float:
+    """That this process and the children that it waited for have used so far."""
     own = os.times()
-    return {
-        "seconds": time.perf_counter(),
-        "busy": busy,
-        "own": own.user + own.system + own.children_user + own.children_system,
-        "stolen": stolen,
-        "switches": _switches(),
-        "throttled": _throttled(),
-    }
+    return own.user + own.system + own.children_user + own.children_system
 
 
 def _processor_seconds() -> tuple[float | None, float | None]:

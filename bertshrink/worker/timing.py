@@ -10,6 +10,10 @@ Between `first` and `steady` every case runs once for its outputs to be checked:
 mean square goes into the result. A case of several batches is sampled in whole passes: every batch counts alike.
 Where its texts are given and `tokenizers` is installed, a second series has the tokenizing within the clock.
 
+Beside other workers (`relay`) all of this is done in turns: up to `first` one worker after the other, then each case by
+all, the samples in short turns. A turn begins with an inference that is told apart, since the others have had the
+caches meanwhile.
+
 A sample is taken by the clock of the host, from arrays of the host to arrays of the host. Where a device has a clock of
 its own (`engines.DeviceSession`), another series of forward passes is taken by that one, and the device's memory is
 told apart from the host's.
@@ -28,6 +32,7 @@ from bertshrink import engines
 from bertshrink.worker import nvidia
 from bertshrink.worker.feeds import Tokenizer, feeds_of, num_tokens
 from bertshrink.worker.memory import peak_bytes, pss_bytes, reset_peak
+from bertshrink.worker.relay import MIN_SAMPLES, TURN_NS, Relay
 from bertshrink.worker.strain import Strain
 
 if TYPE_CHECKING:
@@ -43,10 +48,13 @@ def measure(job: Job) -> dict[str, Any]:
 
     Raises:
         ModuleNotFoundError: the engine is not installed here.
+        SystemExit: a worker that took turns with this one is gone.
 
     """
+    relay = Relay.of(os.environ)
+    relay.begin()
     can_reset = reset_peak()
-    phases = _Phases()
+    phases = _Phases(relay.is_alone)
     engine = engines.engine(job.engine)
     engine.prepare(job.path, job.options)
     phases.clock("import")
@@ -68,17 +76,22 @@ def measure(job: Job) -> dict[str, Any]:
     phases.device("first", session)
 
     levels = [root_mean_square(session.run(batches[0])) for batches in feeds]
+    relay.finish_stage()
     reset_peak()
     on_gpu = session.describe().get("device") == "cuda"
-    strain = Strain(on_gpu)
+    strain = Strain(on_gpu, relay.others_seconds)
     cases = [
-        _shape(case, batches) | {"output_rms": level, "tokens": num_tokens(case)} | _time_case(session, batches, job)
+        _shape(case, batches)
+        | {"output_rms": level, "tokens": num_tokens(case)}
+        | _time_case(session, batches, job, relay)
         for case, batches, level in zip(job.cases, feeds, levels, strict=True)
     ]
     moved = strain.end()
     phases.memory("steady")
     phases.device("steady", session, nvidia.driver_bytes() if on_gpu else None)
-    texts = [_with_tokenizing(session, case, job) if case.get("texts") else {} for case in job.cases]
+    texts = [_with_tokenizing(session, case, job, relay) if case.get("texts") else {} for case in job.cases]
+    relay.finish_stage()
+    relay.end()
     return {
         "engine": session.describe(),
         "clocks_ns": phases.clocks_ns,
@@ -92,9 +105,12 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 class _Phases:
-    """The clocks and the memory of each phase."""
+    """The clocks and the memory of each phase. What is shared with other processes is told by a worker alone: others
+    that have the same libraries open would take a part of it.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, is_alone: bool) -> None:
+        self.is_alone = is_alone
         self.clocks_ns: dict[str, int] = {}
         self.memory_bytes: dict[str, int] = {}
         self.pss_bytes: dict[str, int | None] = {}
@@ -110,7 +126,7 @@ class _Phases:
 
     def memory(self, phase: str) -> None:
         self.memory_bytes[phase] = peak_bytes()
-        self.pss_bytes[phase] = pss_bytes()
+        self.pss_bytes[phase] = pss_bytes() if self.is_alone else None
 
     def device(self, phase: str, session: Session, by_driver: int | None = None) -> None:
         """The device's memory, by each who counts it: the session's allocator, and the driver."""
@@ -153,21 +169,22 @@ def _shape(case: dict[str, Any], batches: Sequence[Arrays]) -> dict[str, Any]:
     return {"batch": max(s[0] for s in shapes), "length": max(s[1] for s in shapes)} | named
 
 
-def _time_case(session: Session, batches: Sequence[Arrays], job: Job) -> dict[str, list[int]]:
+def _time_case(session: Session, batches: Sequence[Arrays], job: Job, relay: Relay) -> dict[str, list[int]]:
     calls = [lambda feeds=feeds: session.run(feeds) for feeds in batches]
-    found = {
-        "warmup_ns": timed(calls, job.warmup_iterations, job.warmup_seconds),
-        "samples_ns": timed(calls, job.min_samples, job.seconds),
-    }
+    warmup = timed(calls, job.warmup_iterations, job.warmup_seconds)
+    relay.finish_stage()
+    samples, resumed = timed_in_turns(calls, job.min_samples, job.seconds, relay)
+    found = {"warmup_ns": warmup, "samples_ns": samples, "resumed_ns": resumed}
     if isinstance(session, engines.DeviceSession):
         told: list[int] = []
         on_device = [lambda feeds=feeds: told.append(session.device_ns(feeds)) for feeds in batches]
         timed(on_device, job.min_samples, job.seconds)
         found["device_ns"] = told
+    relay.finish_stage()
     return found
 
 
-def _with_tokenizing(session: Session, case: dict[str, Any], job: Job) -> dict[str, Any]:
+def _with_tokenizing(session: Session, case: dict[str, Any], job: Job, relay: Relay) -> dict[str, Any]:
     """Samples from the text to the answer; or why there are none."""
     try:
         tokenizer = Tokenizer(job)
@@ -179,19 +196,38 @@ def _with_tokenizing(session: Session, case: dict[str, Any], job: Job) -> dict[s
 
     calls = [lambda texts=texts: whole(texts) for texts in case["texts"]]
     timed(calls, len(calls), 0)
-    return {"whole_ns": timed(calls, job.min_samples, job.seconds)}
+    samples, _ = timed_in_turns(calls, job.min_samples, job.seconds, relay)
+    return {"whole_ns": samples}
 
 
 def timed(calls: Sequence[Callable[[], object]], at_least: int, seconds: float) -> list[int]:
     """Nanoseconds of each call, all calls in turn, until there are `at_least` and `seconds` have gone by."""
+    return timed_in_turns(calls, at_least, seconds, Relay(None))[0]
+
+
+def timed_in_turns(
+    calls: Sequence[Callable[[], object]], at_least: int, seconds: float, relay: Relay
+) -> tuple[list[int], list[int]]:
+    """As `timed`, in turns with other workers; the second list is of the calls that each turn began with."""
     clock = time.perf_counter_ns
     samples: list[int] = []
-    end = clock() + int(seconds * 1e9)
+    resumed: list[int] = []
+    left_ns = int(seconds * 1e9)
     while True:
-        for call in calls:
+        if not relay.is_alone:
             start = clock()
-            call()
+            calls[len(samples) % len(calls)]()
+            resumed.append(clock() - start)
+        before, began = len(samples), clock()
+        while True:
+            start = clock()
+            calls[len(samples) % len(calls)]()
             stop = clock()
             samples.append(stop - start)
-        if stop >= end and len(samples) >= at_least:
-            return samples
+            used_ns = stop - began
+            if used_ns >= left_ns and len(samples) >= at_least and len(samples) % len(calls) == 0:
+                return samples, resumed
+            if not relay.is_alone and used_ns >= TURN_NS and len(samples) - before >= MIN_SAMPLES:
+                break
+        left_ns -= used_ns
+        relay.hand_over()

@@ -8,7 +8,7 @@ rounds (`meters.running`) are the same for all of them. Any other target has a w
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -105,12 +105,12 @@ class Runner(Protocol):
     def environment(self) -> Environment:
         """The machine, as it names itself."""
 
-    def run(self, job: Job, timeout_s: float) -> Result:
-        """Have the worker do a job `time` in a process of its own and wait for it.
+    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
+        """Have workers do jobs `time`, each in a process of its own, in turns, and wait for them.
 
         Raises:
             MeasurementError: no result that can be believed.
-            MissingPart: the engine is not installed there.
+            MissingPart: an engine is not installed there.
 
         """
 

@@ -9,7 +9,7 @@ own clock around the forward pass alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -56,9 +56,9 @@ class Gpu:
         packages = found["packages"] | {"nvidia-driver": gpu["driver"]}
         return environment(found | {"gpu": gpu["name"], "packages": packages})
 
-    def run(self, job: Job, timeout_s: float) -> Result:
-        """Run one job on the GPU; raises as `Host.run`."""
-        return self.host.run(on_gpu(job), timeout_s)
+    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
+        """Run jobs on the GPU; as `Host.run`."""
+        return self.host.run([on_gpu(job) for job in jobs], timeout_s)
 
     def answer(self, job: Job, timeout_s: float) -> bytes:
         """What the worker writes for a job of any kind, on the GPU; raises as `Host.answer`."""

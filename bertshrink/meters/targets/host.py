@@ -10,15 +10,16 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from bertshrink.meters.environment import environment
 from bertshrink.meters.parcel import NAME, parcel
-from bertshrink.meters.result import Result, check_result
+from bertshrink.meters.result import Result
 from bertshrink.meters.targets import Target
-from bertshrink.meters.targets.process import refuse_failure, run_in
+from bertshrink.meters.targets.process import Ended, results_of, run_together
 from bertshrink.meters.targets.timed import Timed
 from bertshrink.report.measurement import Environment, Evidence
 from bertshrink.worker.job import Job
@@ -56,17 +57,17 @@ class Host:
         """This machine."""
         return environment()
 
-    def run(self, job: Job, timeout_s: float) -> Result:
-        """Run one job in a fresh process and wait for it, asleep.
+    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
+        """Run jobs in fresh processes that take turns, and wait for them, asleep.
 
         Raises:
-            MeasurementError: the worker died, hung, or gave no result that can be believed.
-            MissingPart: the job's engine is not installed.
+            MeasurementError: a worker died, hung, or gave no result that can be believed.
+            MissingPart: a job's engine is not installed.
 
         """
         start_ns = time.perf_counter_ns()
-        text = self.answer(job, timeout_s)
-        return check_result(text, job, time.perf_counter_ns() - start_ns)
+        ended = self._ended(jobs, timeout_s)
+        return results_of(ended, jobs, timeout_s, time.perf_counter_ns() - start_ns)
 
     def answer(self, job: Job, timeout_s: float) -> bytes:
         """What the worker writes for a job of any kind.
@@ -75,15 +76,20 @@ class Host:
             MeasurementError: the worker died or hung.
 
         """
+        return self._ended([job], timeout_s)[0].answer(job, timeout_s)
+
+    def _ended(self, jobs: Sequence[Job], timeout_s: float) -> list[Ended]:
         with tempfile.TemporaryDirectory(prefix="bertshrink-") as scratch:
-            folder = Path(scratch)
-            (folder / "job").write_text(json.dumps(asdict(job)), encoding="utf-8")
+            rooms = [Path(scratch) / str(at) for at in range(len(jobs))]
+            for room, job in zip(rooms, jobs, strict=True):
+                room.mkdir()
+                (room / "job").write_text(json.dumps(asdict(job)), encoding="utf-8")
             if self.command is None:
-                (folder / NAME).write_bytes(parcel())
-            command = self.command or (sys.executable, "-P", NAME)
-            code = run_in(folder, command, worker_environment(job.threads) | dict(self.variables), timeout_s)
-            refuse_failure(code, job, folder, timeout_s)
-            return (folder / "result").read_bytes()
+                (Path(scratch) / NAME).write_bytes(parcel())
+            command = self.command or (sys.executable, "-P", str(Path(scratch) / NAME))
+            variables = worker_environment(jobs[0].threads) | dict(self.variables)
+            codes = run_together(rooms, command, variables, timeout_s)
+            return [Ended.of(code, room) for code, room in zip(codes, rooms, strict=True)]
 
 
 def worker_environment(threads: int) -> dict[str, str]:

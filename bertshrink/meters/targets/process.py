@@ -1,20 +1,78 @@
-"""A worker's process, run by a parent that sleeps until it ends (`worker.keeper`), and what to say when it failed.
+"""Workers' processes, run by a parent that sleeps until they end (`worker.keeper`), and what to say when one failed.
 
-A parent that polls takes the very cores it measures (a spinning one made a two-core run 1.9x slower), so `run_in`
-blocks in the kernel on the worker's end. The worker writes to files, of which no more is read than a result can have.
+A parent that polls takes the very cores it measures (a spinning one made a two-core run 1.9x slower), so it blocks in
+the kernel on the workers' end. The worker writes to files, of which no more is read than a result can have.
 """
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bertshrink.errors import MeasurementError
-from bertshrink.meters.result import MAX_RESULT_BYTES
+from bertshrink.meters.result import MAX_RESULT_BYTES, Result, check_result
 from bertshrink.worker.job import Job
-from bertshrink.worker.keeper import run_in, run_side_by_side, tail
+from bertshrink.worker.keeper import run_in, run_side_by_side, run_together, tail
+from bertshrink.worker.relay import LEFT_ALONE
 
-__all__ = ["refuse", "refuse_failure", "run_in", "run_side_by_side"]
+__all__ = ["Ended", "refuse", "refuse_failure", "results_of", "run_in", "run_side_by_side", "run_together"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker ended.
+
+    Attributes:
+        code: its exit status; None: its time was up.
+        log: the end of what it said on stderr.
+        num_bytes: the length of its result.
+        result: the result, empty where it was longer than any can be.
+
+    """
+
+    code: int | None
+    log: str
+    num_bytes: int
+    result: bytes
+
+    @classmethod
+    def of(cls, code: int | None, folder: Path) -> Ended:
+        """Of a worker that ran in a folder here."""
+        path = folder / "result"
+        num_bytes = path.stat().st_size
+        return cls(code, tail(folder / "log"), num_bytes, path.read_bytes() if num_bytes <= MAX_RESULT_BYTES else b"")
+
+    def answer(self, job: Job, timeout_s: float) -> bytes:
+        """What it wrote.
+
+        Raises:
+            MeasurementError: it died or hung, or wrote too much.
+
+        """
+        refuse(self.code, job, self.log, self.num_bytes, timeout_s)
+        return self.result
+
+
+def results_of(ended: Sequence[Ended], jobs: Sequence[Job], timeout_s: float, wall_ns: int) -> list[Result]:
+    """What workers found that took turns. One that gave up because another was gone is asked last what went wrong.
+
+    Args:
+        ended: how each ended.
+        jobs: what each was told to do.
+        timeout_s: the time that they had.
+        wall_ns: how long they lived.
+
+    Raises:
+        MeasurementError: one died, hung, or gave no result that can be believed.
+        MissingPart: one had no engine.
+
+    """
+    found: dict[int, Result] = {}
+    for at in sorted(range(len(jobs)), key=lambda at: ended[at].code == LEFT_ALONE):
+        found[at] = check_result(ended[at].answer(jobs[at], timeout_s), jobs[at], wall_ns)
+    return [found[at] for at in range(len(jobs))]
 
 
 def refuse_failure(code: int | None, job: Job, folder: Path, timeout_s: float) -> None:

@@ -118,7 +118,7 @@ def _refuse_other_cores(machine: Ssh, device: Device, isa: Sequence[str]) -> Non
 
 
 def _rates(machine: Ssh, device: Device, counts: Counts, found: list[Measurement], model: str) -> Rates:
-    ended = machine.link.run([None, "-c", _COPY], "", fixed_variables(1), _COPY_S)
+    (ended,) = machine.link.run([None, "-c", _COPY], [""], fixed_variables(1), _COPY_S)
     try:
         told = json.loads(ended.result)
         copy, clocks = float(told["copy"]), [float(clock) for clock in told["hertz"]]

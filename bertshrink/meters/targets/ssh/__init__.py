@@ -19,24 +19,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bertshrink.errors import MeasurementError, MissingPart
+from bertshrink.errors import MeasurementError
 from bertshrink.meters.environment import environment
 from bertshrink.meters.parcel import NAME, parcel
-from bertshrink.meters.result import Looked, Result, check_result, read_result
+from bertshrink.meters.result import Looked, Result, missing_package, read_result
 from bertshrink.meters.running import Launch
 from bertshrink.meters.settings import RunningSettings
 from bertshrink.meters.targets import Found, Target
 from bertshrink.meters.targets.host import fixed_variables
-from bertshrink.meters.targets.process import refuse
+from bertshrink.meters.targets.process import Ended, results_of
 from bertshrink.meters.targets.ssh.address import Address
-from bertshrink.meters.targets.ssh.link import Ended, Link
+from bertshrink.meters.targets.ssh.link import Link
 from bertshrink.meters.targets.ssh.refusals import PACKAGES, not_importable, not_installed
 from bertshrink.meters.targets.timed import Timed
 from bertshrink.progress import Progress, Silent
@@ -129,8 +129,8 @@ class Ssh:
 
         """
         for engine in dict.fromkeys(engines):
-            code = _PROBE.format(name=NAME, packages=PACKAGES[engine], engine=engine)
-            ended = self.link.run([None, "-c", code], "", fixed_variables(1), _LOOK_S)
+            code = _PROBE.format(name=f"{self.link.about['folder']}/{NAME}", packages=PACKAGES[engine], engine=engine)
+            (ended,) = self.link.run([None, "-c", code], [""], fixed_variables(1), _LOOK_S)
             if ended.code != 0:
                 raise not_importable(self.address, self.link.about, engine, ended.code, ended.log)
             if missing := _names(ended):
@@ -156,22 +156,21 @@ class Ssh:
                     self._sent[file] = self.link.put(f"{place}/{name}", file, lambda num: task.advance(num / 1e6))
                 self._sent[path] = f"{self.link.about['folder']}/{place}/{path.name}"
 
-    def run(self, job: Job, timeout_s: float) -> Result:
-        """Run one job there in a fresh process and wait for it, asleep.
+    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
+        """Run jobs there in fresh processes that take turns, and wait for them, asleep.
 
         Raises:
-            MeasurementError: the worker died, hung, or gave no result that can be believed.
-            MissingPart: the engine is not installed there, or the connection broke.
-            OutputError: there is no room for the model.
+            MeasurementError: a worker died, hung, or gave no result that can be believed.
+            MissingPart: an engine is not installed there, or the connection broke.
+            OutputError: there is no room for a model.
 
         """
         start_ns = time.perf_counter_ns()
-        text = self.answer(job, timeout_s)
-        try:
-            return check_result(text, job, time.perf_counter_ns() - start_ns)
-        except MissingPart:
-            missing = [str(json.loads(text)["missing"]).partition(".")[0]]
-            raise not_installed(self.address, self.link.about, job.engine, missing) from None
+        ended = self._ended(jobs, timeout_s)
+        for job, one in zip(jobs, ended, strict=True):
+            if missing := missing_package(one.result):
+                raise not_installed(self.address, self.link.about, job.engine, [missing])
+        return results_of(ended, jobs, timeout_s, time.perf_counter_ns() - start_ns)
 
     def answer(self, job: Job, timeout_s: float) -> bytes:
         """What the worker writes for a job of any kind.
@@ -181,11 +180,12 @@ class Ssh:
             MissingPart: the connection broke.
 
         """
-        ended = self.link.run(
-            [None, NAME], json.dumps(asdict(self._there(job))), fixed_variables(job.threads), timeout_s
-        )
-        refuse(ended.code, job, ended.log, ended.num_bytes, timeout_s)
-        return ended.result
+        return self._ended([job], timeout_s)[0].answer(job, timeout_s)
+
+    def _ended(self, jobs: Sequence[Job], timeout_s: float) -> list[Ended]:
+        texts = [json.dumps(asdict(self._there(job))) for job in jobs]
+        command = [None, f"{self.link.about['folder']}/{NAME}"]
+        return self.link.run(command, texts, fixed_variables(jobs[0].threads), timeout_s)
 
     def _there(self, job: Job) -> Job:
         """The job with its paths as they are over there."""

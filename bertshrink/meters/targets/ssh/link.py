@@ -20,13 +20,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import MeasurementError, MissingPart
 from bertshrink.meters.result import MAX_RESULT_BYTES
 from bertshrink.meters.targets.host import PASSED_ON
+from bertshrink.meters.targets.process import Ended
 from bertshrink.meters.targets.ssh.address import Address
 from bertshrink.meters.targets.ssh.refusals import OLD, broken, not_written, refused
 from bertshrink.model.files import sha256_file
@@ -44,24 +44,6 @@ _GOODBYE_S = 10
 _CHUNK_BYTES = 1 << 20
 _LONGEST_GREETING_BYTES = 1 << 16
 _LONGEST_ANSWER_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended over there.
-
-    Attributes:
-        code: its exit status; None: its time was up.
-        log: the end of what it said on stderr.
-        num_bytes: the length of its result.
-        result: the result, empty where it was longer than any can be.
-
-    """
-
-    code: int | None
-    log: str
-    num_bytes: int
-    result: bytes
 
 
 class Link:
@@ -149,12 +131,14 @@ class Link:
             raise not_written(self.address, name, num_bytes, answer)
         return f"{self.about['folder']}/{name}"
 
-    def run(self, command: Sequence[str | None], job: str, fixed: Mapping[str, str], timeout_s: float) -> Ended:
-        """Run a program there and wait for it, asleep.
+    def run(
+        self, command: Sequence[str | None], jobs: Sequence[str], fixed: Mapping[str, str], timeout_s: float
+    ) -> list[Ended]:
+        """Run a program there, once for each job, in turns, and wait for it, asleep.
 
         Args:
             command: its words; None stands for the Python there.
-            job: its stdin.
+            jobs: the stdin of each.
             fixed: environment variables besides the few that are passed on there.
             timeout_s: it is killed after so many seconds.
 
@@ -163,16 +147,23 @@ class Link:
             MeasurementError: the machine no longer answers, or not with an answer.
 
         """
-        order = {"do": "run", "command": list(command), "job": job, "passed_on": PASSED_ON}
+        order = {"do": "run", "command": list(command), "jobs": list(jobs), "passed_on": PASSED_ON}
         answer = self._order(order | {"fixed": dict(fixed), "timeout": timeout_s}, timeout_s + ANSWER_S)
         try:
-            code, log = answer["code"], str(answer["log"])
-            num_bytes, written = int(answer["num_bytes"]), int(answer["written"])
+            told = [
+                (one["code"], str(one["log"]), int(one["num_bytes"]), int(one["written"])) for one in answer["ended"]
+            ]
         except (KeyError, TypeError, ValueError):
             raise self._nonsense(str(answer.get("error", answer))) from None
-        if not 0 <= num_bytes <= MAX_RESULT_BYTES or not isinstance(code, int | None):
+        if len(told) != len(jobs) or any(
+            not 0 <= num_bytes <= MAX_RESULT_BYTES or not isinstance(code, int | None) for code, _, num_bytes, _ in told
+        ):
             raise self._nonsense(str(answer))
-        return Ended(code, keeper.printable(log), written, self._take(num_bytes, time.monotonic() + _STORE_S))
+        end = time.monotonic() + _STORE_S
+        return [
+            Ended(code, keeper.printable(log), written, self._take(num_bytes, end))
+            for code, log, num_bytes, written in told
+        ]
 
     def _order(self, order: dict[str, Any], within_s: float = ANSWER_S) -> dict[str, Any]:
         self._give(json.dumps(order).encode() + b"\n")
