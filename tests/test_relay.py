@@ -15,8 +15,9 @@ import pytest
 import bertshrink
 from bertshrink.errors import MeasurementError, MissingPart
 from bertshrink.meters.targets.host import Host
-from bertshrink.worker import keeper, relay, strain
+from bertshrink.worker import keeper, processors, relay, strain
 from bertshrink.worker.job import Job
+from bertshrink.worker.processors import processors_of
 from bertshrink.worker.relay import LEFT_ALONE, Relay
 from bertshrink.worker.strain import processor_seconds
 from bertshrink.worker.timing import timed_in_turns
@@ -47,7 +48,7 @@ class Session:
             print(begin, time.perf_counter(), file=self.log, flush=True)
         return {"out": np.ones(3)}
     def describe(self):
-        return {"engine": "fake"}
+        return {"engine": "fake", "processors": sorted(getattr(os, "sched_getaffinity", lambda pid: [])(0))}
 
 class Fake:
     @staticmethod
@@ -200,3 +201,43 @@ def test_samples_are_whole_passes_and_every_call_counts_alike():
     samples, resumed = timed_in_turns([lambda n=n: call(n) for n in calls], 5, 0.0, Relay(None))
     assert (len(samples), resumed) == (6, [])
     assert set(calls.values()) == {2}
+
+
+def test_every_round_is_on_other_processors():
+    assert [processors_of([0, 2, 5], 1, number) for number in range(4)] == [{0}, {2}, {5}, {0}]
+    assert [processors_of([0, 1, 2, 3, 4], 2, number) for number in range(3)] == [{0, 1}, {2, 3}, {4, 0}]
+    assert processors_of([0, 1], 2, 0) == set()
+    assert processors_of([0], 4, 0) == set()
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        ({}, [{0}, {1}, {2}, {3}]),
+        ({f"cpu{n}/topology/thread_siblings_list": f"{n % 2},{n % 2 + 2}" for n in range(4)}, [{0}, {1}, {0}, {1}]),
+        ({f"cpu{n}/cpu_capacity": "446" if n < 2 else "1024" for n in range(4)}, [{2}, {3}, {2}, {3}]),
+    ],
+)
+def test_one_of_each_core_and_the_strongest_cores_only(files, chosen, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    found = []
+    monkeypatch.setattr(processors, "_SYSTEM", tmp_path)
+    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(processors.os, "sched_setaffinity", lambda pid, own: found.append(own), raising=False)
+    for number in range(4):
+        processors.bind(1, number)
+    assert found == chosen
+
+
+def test_workers_of_a_round_share_their_processors():
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is nothing to choose from")
+    job = replace(SHORT, seconds=0.0, options={"ms": 1})
+    rounds = [fake_host().run([replace(job, number=number)] * 2, 60) for number in (0, 1)]
+    own = [{tuple(result.engine["processors"]) for result in results} for results in rounds]
+    assert [len(found) for found in own] == [1, 1]
+    assert own[0] != own[1]
+    (alone,) = fake_host().run([job], 60)
+    assert set(alone.engine["processors"]) == os.sched_getaffinity(0)

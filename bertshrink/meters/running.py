@@ -178,7 +178,8 @@ def _rounds(
                 break
             names = in_turn(list(jobs), number)
             for group in [names] if are_together else [[name] for name in names]:
-                results = runner.run([jobs[name] for name in group], settings.timeout * len(group))
+                own = [replace(jobs[name], number=number) for name in group]
+                results = runner.run(own, settings.timeout * len(group))
                 for name, result in zip(group, results, strict=True):
                     found[name].append(result)
                 task.advance(len(group), model=", ".join(group))

@@ -10,9 +10,9 @@ Between `first` and `steady` every case runs once for its outputs to be checked:
 mean square goes into the result. A case of several batches is sampled in whole passes: every batch counts alike.
 Where its texts are given and `tokenizers` is installed, a second series has the tokenizing within the clock.
 
-Beside other workers (`relay`) all of this is done in turns: up to `first` one worker after the other, then each case by
-all, the samples in short turns. A turn begins with an inference that is told apart, since the others have had the
-caches meanwhile.
+Beside other workers (`relay`) all of this is done in turns, on the same processors (`processors`): up to `first` one
+worker after the other, then each case by all, the samples in short turns. A turn begins with an inference that is told
+apart, since the others have had the caches meanwhile.
 
 A sample is taken by the clock of the host, from arrays of the host to arrays of the host. Where a device has a clock of
 its own (`engines.DeviceSession`), another series of forward passes is taken by that one, and the device's memory is
@@ -32,6 +32,7 @@ from bertshrink import engines
 from bertshrink.worker import nvidia
 from bertshrink.worker.feeds import Tokenizer, feeds_of, num_tokens
 from bertshrink.worker.memory import peak_bytes, pss_bytes, reset_peak
+from bertshrink.worker.processors import bind
 from bertshrink.worker.relay import MIN_SAMPLES, TURN_NS, Relay
 from bertshrink.worker.strain import Strain
 
@@ -53,6 +54,8 @@ def measure(job: Job) -> dict[str, Any]:
     """
     relay = Relay.of(os.environ)
     relay.begin()
+    if not relay.is_alone:
+        bind(job.threads, job.number)
     can_reset = reset_peak()
     phases = _Phases(relay.is_alone)
     engine = engines.engine(job.engine)

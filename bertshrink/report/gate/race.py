@@ -1,7 +1,7 @@
 """Two artifacts timed in turn in this very job: the only way in which a time says something in CI.
 
 This is the one part of a gate that runs a model: what it imports is imported when it is asked, and needs the engine of
-the artifacts. Rounds alternate, each in a fresh process (`meters.running`), so that what the machine does meanwhile
+the artifacts. Both take turns of 50 ms in fresh processes (`meters.running`), so that what the machine does meanwhile
 falls on both; the ratio is taken round by round, with its interval over rounds.
 """
 
