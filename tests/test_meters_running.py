@@ -387,33 +387,40 @@ class Recorder:
 def test_models_take_turns_and_the_turns_are_turned():
     target = Recorder()
     models = {name: replace(LAUNCH, path=Path(name)) for name in ("a", "b", "c")}
-    settings = QUICK.model_copy(update={"rounds": 3})
+    settings = QUICK.model_copy(update={"rounds": 4})
     found = measure(models, settings, Silent(), MACHINE, target)
-    assert target.ran == ["a", "b", "c", "abc", "cba", "abc"]
+    assert target.ran == ["a", "b", "c", "abc", "cba", "abc", "cba"]
     assert [in_turn("ab", number) for number in range(3)] == [["a", "b"], ["b", "a"], ["a", "b"]]
     first = found["b"][0]
-    assert [samples[0] for samples in first.samples] == pytest.approx([2.000041e-3, 2.000051e-3, 2.000061e-3])
+    assert [samples[0] for samples in first.samples] == pytest.approx([2.000041e-3 + n * 1e-8 for n in range(4)])
     assert all(len(samples) == 5 for samples in first.samples)
     assert first.conditions.target == "recorder"
     assert first.evidence == Evidence.MEASURED_DEVICE
     assert first.environment == "m"
     over = next(m for m in found["a"] if m.metric == "memory_over_engine")
-    assert over.samples == ((3000.0,),) * 3
+    assert over.samples == ((3000.0,),) * 4
+
+
+def test_too_few_rounds_to_compare_are_one_after_the_other():
+    target = Recorder()
+    models = {name: replace(LAUNCH, path=Path(name)) for name in ("a", "b")}
+    measure(models, QUICK.model_copy(update={"rounds": 2}), Silent(), MACHINE, target)
+    assert target.ran == ["a", "b", "b", "a"]
 
 
 def test_models_that_do_not_fit_into_memory_together_run_one_after_the_other():
     target = Recorder()
     models = {name: replace(LAUNCH, path=Path(name)) for name in ("a", "b")}
     needed = 2 * honest_result()["memory_bytes"]["steady"]
-    settings = QUICK.model_copy(update={"rounds": 2})
+    settings = QUICK.model_copy(update={"rounds": 4})
     measure(models, settings, Silent(), MACHINE.model_copy(update={"memory_bytes": needed}), target)
-    assert target.ran == ["a", "b", "a", "b", "b", "a"]
+    assert target.ran == [*"ab", *"abba" * 2]
 
 
 def test_shared_memory_is_told_of_a_process_alone():
     target = Recorder()
     models = {name: replace(LAUNCH, path=Path(name)) for name in ("a", "b")}
-    found = measure(models, QUICK.model_copy(update={"rounds": 2}), Silent(), MACHINE, target)
+    found = measure(models, QUICK.model_copy(update={"rounds": 4}), Silent(), MACHINE, target)
     assert all(len(m.samples) == 1 for m in found["a"] if m.metric == "memory_shared")
     target.ran.clear()
     found = measure({"a": models["a"]}, QUICK.model_copy(update={"rounds": 2}), Silent(), MACHINE, target)

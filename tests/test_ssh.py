@@ -79,12 +79,12 @@ def program(path, text):
 def test_models_are_timed_there_with_numpy_and_the_engine_alone(board, launches):
     target = open_target(board.address())
     target.check(launches)
-    found = target.measure(launches, QUICK.model_copy(update={"rounds": 2}), Silent())
+    found = target.measure(launches, QUICK.model_copy(update={"rounds": 4}), Silent())
     assert set(found.measurements) == set(launches)
     assert set(found.environment.packages) == {"numpy", "onnxruntime"}
     for measurements in found.measurements.values():
         latency = next(m for m in measurements if m.metric == "latency")
-        assert len(latency.samples) == 2
+        assert len(latency.samples) == 4
         assert 1e-6 < latency.value < 1
         assert latency.evidence == Evidence.MEASURED_DEVICE
         assert latency.conditions.target == target.name == board.address(folder=None)

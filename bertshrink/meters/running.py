@@ -4,7 +4,8 @@ In every round each model gets one process of its own (`bertshrink.worker`). All
 of some 50 ms (`worker.relay`), in the order A B C, then C B A, and so on: what the machine does meanwhile falls on all
 alike, so that it cancels in the ratios round by round. Every sample is kept. While the workers run this process sleeps.
 Before the rounds each model is run once alone: for the memory that it would share, and to see that all fit into memory
-together; where they do not, the processes of a round run one after the other. A file is in the page cache in all
+together. Where they do not, or where too few rounds are asked for to compare anything, the processes of a round run one
+after the other. A file is in the page cache in all
 rounds, so the load time is that of a cached file, unless `cold` has it dropped first.
 
 With a budget of time, rounds go on while another one like the longest so far still fits; the first is always run.
@@ -27,6 +28,7 @@ from bertshrink.model.artifact import Artifact
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement
+from bertshrink.report.statistics import MIN_VERDICT
 from bertshrink.worker.job import Job
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ def measure(
     # Another machine's load is not to be seen from here; what went on there is in the workers' results.
     at_start = crowding(environment.num_cores) if runner.evidence == Evidence.MEASURED_HOST else ()
     alone = _alone(jobs, settings, progress, runner)
-    found = _rounds(jobs, settings, progress, runner, _fit(alone, environment))
+    found = _rounds(jobs, settings, progress, runner, bool(alone) and _fit(alone, environment))
     base = Conditions(target=runner.name, threads=threads)
     common = {"environment": environment.id, "evidence": runner.evidence}
     done = len(next(iter(found.values()), []))
@@ -188,8 +190,8 @@ def _rounds(
 
 
 def _alone(jobs: Mapping[str, Job], settings: RunningSettings, progress: Progress, runner: Runner) -> dict[str, Result]:
-    """Each model run once with nothing of ours beside it, for its memory; one model is alone in every round."""
-    if len(jobs) == 1:
+    """Each model run once with nothing of ours beside it, for its memory; empty where none has others beside it."""
+    if len(jobs) == 1 or settings.rounds < MIN_VERDICT:
         return {}
     found = {}
     with progress.task("memory of each alone", total=len(jobs), unit="processes") as task:
