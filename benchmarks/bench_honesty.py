@@ -6,7 +6,7 @@ its own loop costs.
     same      the same file twice; never `faster` or `slower` in 99 of 100 runs, `equivalent` in 80 of 100 when idle
     slowed    the second one 10 % slower, by repeating a part of its work; `slower` in 90 of 100
     spinner   the same, while another process keeps a core busy; the figures are not `valid`
-    overhead  samples of the worker against a bare loop around the same session, interleaved; at most 1 %
+    overhead  samples of the worker against a bare loop around a session of ONNX Runtime, in turns; at most 1 %
 
 A run is what `bench` does, with fewer and shorter rounds than its defaults (`--rounds`, `--seconds`): the defaults can
 only be better. Each prints as it goes; all is written as JSON beside this file (`--output`), and is the last line.
@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
-import textwrap
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,59 +35,73 @@ from bertshrink.model.artifact import Artifact
 from bertshrink.model.source import fetch
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import compare, judge
+from bertshrink.report.statistics import mean_interval
+from bertshrink.worker.relay import MIN_SAMPLES, TURN_NS
 
-# The worker itself, with one addition: a session that is asked to be slow spins for a share of its own time.
-SLOWED = """
-import sys
+# The worker itself, with two additions: a session that is asked to be slow spins for a share of its own time, and one
+# that is asked to be bare is ONNX Runtime's own, in a loop that only counts.
+CHANGED = """
+import time
+import onnxruntime
 from bertshrink import engines
-from bertshrink.worker import __main__ as worker
+from bertshrink.worker import __main__ as worker, relay, timing
 
 original = engines.engine
+clock = time.perf_counter_ns
+
+def slow(run, share):
+    def slowed(feeds):
+        start = clock()
+        found = run(feeds)
+        end = clock()
+        end += int((end - start) * share)
+        while clock() < end:
+            pass
+        return found
+    return slowed
+
+def bare(path, threads):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run
+
+    def in_turns(calls, at_least, seconds, place):
+        (feeds,) = calls[0].__defaults__
+        samples, resumed, left = [], [], int(seconds * 1e9)
+        while True:
+            start = clock()
+            run(None, feeds)
+            resumed.append(clock() - start)
+            count, start = 0, clock()
+            while clock() - start < relay.TURN_NS or count < relay.MIN_SAMPLES:
+                run(None, feeds)
+                count += 1
+            took = clock() - start
+            samples += [took // count] * count
+            left -= took
+            if left <= 0 and len(samples) >= at_least:
+                return samples, resumed
+            place.hand_over()
+    timing.timed_in_turns = in_turns
+
 def engine(name):
     module = original(name)
-    class Slowed:
+    class Changed:
         prepare = staticmethod(lambda path, options=None: module.prepare(path, None))
         @staticmethod
         def load(path, threads=None, options=None):
-            import time
-            share = (options or {}).pop("slowed_by", 0.0)
-            session = module.load(path, threads, options)
-            run = session.run
-            def slowed(feeds):
-                start = time.perf_counter_ns()
-                found = run(feeds)
-                end = time.perf_counter_ns()
-                end += int((end - start) * share)
-                while time.perf_counter_ns() < end:
-                    pass
-                return found
+            asked = dict(options or {})
+            share, is_bare = asked.pop("slowed_by", 0.0), asked.pop("bare", False)
+            session = module.load(path, threads, asked)
             if share:
-                session.run = slowed
+                session.run = slow(session.run, share)
+            if is_bare:
+                bare(path, threads)
             return session
-    return Slowed
+    return Changed
 engines.engine = engine
 worker.main()
-"""
-BARE = """
-import json, sys, time
-import numpy as np
-import onnxruntime
-path, vocab, batch, length, threads, warmup, seconds, names = sys.argv[1:]
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = int(threads)
-options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-ids = np.random.default_rng(0).integers(1000, int(vocab), size=(int(batch), int(length)), dtype=np.int64)
-known = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-feeds = {name: known[name] for name in names.split(",")}
-end = time.perf_counter() + float(warmup)
-while time.perf_counter() < end:
-    session.run(None, feeds)
-count, start = 0, time.perf_counter()
-while time.perf_counter() - start < float(seconds):
-    session.run(None, feeds)
-    count += 1
-print((time.perf_counter() - start) / count)
 """
 SPINNER = "while True: pass"
 
@@ -97,7 +112,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--spinner-runs", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--seconds", type=float, default=0.25)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
@@ -128,7 +143,7 @@ def main() -> None:
 
 def host() -> Host:
     root = str(Path(bertshrink.__file__).parent.parent)
-    return Host((sys.executable, "-c", textwrap.dedent(SLOWED)), (("PYTHONPATH", root),))
+    return Host((sys.executable, "-c", CHANGED), (("PYTHONPATH", root),))
 
 
 def settings_of(args: argparse.Namespace, **more: object) -> RunningSettings:
@@ -175,30 +190,27 @@ def with_spinner(launch: Launch, args: argparse.Namespace) -> dict[str, object]:
 
 
 def overhead(launch: Launch, args: argparse.Namespace) -> dict[str, object]:
-    """The mean sample of the worker against the mean of a bare loop, in processes that take turns."""
-    settings, ratios = settings_of(args, rounds=1, seconds=1.0), []
-    words = [
-        str(launch.path),
-        launch.vocab_size,
-        args.batch,
-        args.length,
-        args.threads,
-        0.5,
-        1.0,
-        ",".join(launch.inputs),
-    ]
-    for number in range(20):
-        figures = {}
-        for kind in ("bare", "ours") if number % 2 else ("ours", "bare"):
-            if kind == "bare":
-                command = [sys.executable, "-c", BARE, *map(str, words)]
-                run = subprocess.run(command, capture_output=True, text=True, check=True, env={"OMP_NUM_THREADS": "1"})
-                figures[kind] = float(run.stdout)
-            else:
-                found = measure({"m": launch}, settings.model_copy(update={"warmup": 0.5}), Silent(), environment())
-                figures[kind] = statistics.fmean(next(m for m in found["m"] if m.metric == "latency").all)
-        ratios.append(figures["ours"] / figures["bare"])
-    return {"ratio_median": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)], "pairs": len(ratios)}
+    """The worker's samples against a bare loop, both as means of turns, round by round."""
+    bare = replace(launch, options={**launch.options, "bare": True})
+    found = measure({"bare": bare, "ours": launch}, settings_of(args, rounds=40), Silent(), environment(), host())
+    times = {name: next(m for m in entries if m.metric == "latency").samples for name, entries in found.items()}
+    logs = tuple(
+        math.log(statistics.median(turns(ours)) / statistics.median(turns(theirs)))
+        for ours, theirs in zip(times["ours"], times["bare"], strict=True)
+    )
+    low, high = mean_interval(logs)
+    return {"ratio": math.exp(statistics.fmean(logs)), "interval": [math.exp(low), math.exp(high)], "rounds": len(logs)}
+
+
+def turns(samples: Sequence[float]) -> list[float]:
+    """The mean of each turn: as long as the worker lets one be."""
+    found, own = [], []
+    for sample in samples:
+        own.append(sample)
+        if sum(own) * 1e9 >= TURN_NS and len(own) >= MIN_SAMPLES:
+            found.append(statistics.fmean(own))
+            own = []
+    return found or [statistics.fmean(samples)]
 
 
 if __name__ == "__main__":

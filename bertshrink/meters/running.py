@@ -8,7 +8,8 @@ together. Where they do not, or where too few rounds are asked for to compare an
 after the other. A file is in the page cache in all
 rounds, so the load time is that of a cached file, unless `cold` has it dropped first.
 
-With a budget of time, rounds go on while another one like the longest so far still fits; the first is always run.
+With a budget of time, rounds go on while another one like the longest so far still fits; the first is always run. What
+went before the rounds counts.
 """
 
 from __future__ import annotations
@@ -149,8 +150,9 @@ def measure(
     jobs = jobs_of(launches, settings, threads)
     # Another machine's load is not to be seen from here; what went on there is in the workers' results.
     at_start = crowding(environment.num_cores) if runner.evidence == Evidence.MEASURED_HOST else ()
+    began = time.monotonic()
     alone = _alone(jobs, settings, progress, runner)
-    found = _rounds(jobs, settings, progress, runner, bool(alone) and _fit(alone, environment))
+    found = _rounds(jobs, settings, progress, runner, began, bool(alone) and _fit(alone, environment))
     base = Conditions(target=runner.name, threads=threads)
     common = {"environment": environment.id, "evidence": runner.evidence}
     done = len(next(iter(found.values()), []))
@@ -168,11 +170,16 @@ def measure(
 
 
 def _rounds(
-    jobs: Mapping[str, Job], settings: RunningSettings, progress: Progress, runner: Runner, are_together: bool
+    jobs: Mapping[str, Job],
+    settings: RunningSettings,
+    progress: Progress,
+    runner: Runner,
+    began: float,
+    are_together: bool,
 ) -> dict[str, list[Result]]:
     """The results of each model, one per round."""
     found: dict[str, list[Result]] = {name: [] for name in jobs}
-    began, longest_s = time.monotonic(), 0.0
+    longest_s = 0.0
     with progress.task("latency and memory", total=settings.rounds * len(jobs), unit="processes") as task:
         for number in range(settings.rounds):
             start = time.monotonic()
