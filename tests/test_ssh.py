@@ -119,13 +119,13 @@ def test_of_a_checkpoint_folder_goes_what_pytorch_needs(board, tmp_path):
             assert (Path(moved.path) / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
-def test_files_and_tokenizer_are_named_as_they_are_there(board, launches, tmp_path):
+def test_model_and_tokenizer_are_named_as_they_are_there(board, launches, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     path = str(launches["first"].path)
-    job = replace(JOB, path=path, files=[path, "/elsewhere"], tokenizer=str(tmp_path / "tokenizer.json"))
+    job = replace(JOB, path=path, tokenizer=str(tmp_path / "tokenizer.json"))
     with machine(board) as there:
         moved = there._there(job)
-        assert moved.files == [moved.path]
+        assert Path(moved.path).read_bytes() == launches["first"].path.read_bytes()
         assert Path(moved.tokenizer).read_text() == "{}"
         assert Path(moved.path).is_relative_to(board.temporary)
 

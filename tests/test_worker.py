@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from bertshrink.errors import MeasurementError
-from bertshrink.meters.parcel import NAME, digest, parcel
+from bertshrink.meters.parcel import NAME, parcel
 from bertshrink.meters.result import Counted, Looked, Result, check_result, read_result
 from bertshrink.meters.running import Launch, job_of
 from bertshrink.meters.settings import RunningSettings
@@ -53,7 +53,6 @@ def alone(tmp_path_factory):
 def test_the_parcel_is_the_same_for_the_same_sources_and_holds_two_rooms_only():
     first = parcel.__wrapped__()
     assert first == parcel.__wrapped__() == parcel()
-    assert len(digest()) == 12
     assert len(first) < 200_000
     names = zipfile.ZipFile(io.BytesIO(first)).namelist()
     assert {name.rpartition("/")[0] for name in names} == {"", "bertshrink", "bertshrink/worker", "bertshrink/engines"}

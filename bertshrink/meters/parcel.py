@@ -6,7 +6,6 @@ are the same for the same sources, so a machine that has them already needs no s
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from functools import cache
@@ -41,8 +40,3 @@ def parcel() -> bytes:
         for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), text)
     return buffer.getvalue()
-
-
-def digest() -> str:
-    """12 hexadecimal digits of its sha256."""
-    return hashlib.sha256(parcel()).hexdigest()[:12]

@@ -33,7 +33,6 @@ class Job:
         tokenizer: the `tokenizer.json` for texts; None: nothing is tokenized here.
         max_length: texts are cut to so many tokens.
         cold: files of the model are dropped from the page cache before it is loaded.
-        files: those files; empty: `path`.
         number: of the round, from 0: it decides on which processors workers run that take turns.
         products: of `rates`: what to multiply (see `worker.rates`).
         streams: of `rates`: how many bytes to read and copy, one entry a measurement.
@@ -58,7 +57,6 @@ class Job:
     tokenizer: str | None = None
     max_length: int | None = None
     cold: bool = False
-    files: list[str] = field(default_factory=list)
     number: int = 0
     products: list[dict[str, Any]] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)

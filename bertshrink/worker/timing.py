@@ -65,7 +65,7 @@ def measure(job: Job) -> dict[str, Any]:
     phases.memory("import")  # after the feeds: numpy's random numbers take 7 MiB that are not the model's
 
     if job.cold:
-        forget_files(job.files or [job.path])
+        forget_files([job.path])
     phases.begin()
     session = engine.load(job.path, job.threads, job.options)
     phases.clock("load")

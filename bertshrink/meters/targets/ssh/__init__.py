@@ -153,7 +153,7 @@ class Ssh:
                 place = f"model-{len(self._sent)}"
                 for file in found:
                     name = file.relative_to(path.parent).as_posix()
-                    self._sent[file] = self.link.put(f"{place}/{name}", file, lambda num: task.advance(num / 1e6))
+                    self.link.put(f"{place}/{name}", file, lambda num: task.advance(num / 1e6))
                 self._sent[path] = f"{self.link.about['folder']}/{place}/{path.name}"
 
     def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
@@ -196,7 +196,6 @@ class Ssh:
         return replace(
             job,
             path=self._sent[Path(job.path)],
-            files=[self._sent[file] for file in map(Path, job.files) if file in self._sent],
             tokenizer=self._sent[tokenizer[0]] if tokenizer else None,
         )
 
