@@ -17,7 +17,7 @@ ROUNDS = 10
 BUDGET_S = 140.0
 """With the models' loading before, three models at four shapes are done within three minutes."""
 
-QUICK = {"rounds": 2, "seconds": 0.15, "warmup": 0.15, "budget": 10.0}
+QUICK = {"rounds": 2, "seconds": 0.1, "min_samples": 3, "warmup": 0.0, "min_warmup": 2, "budget": 10.0}
 """Enough for an order of magnitude. Two rounds have no verdict."""
 
 

@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from bertshrink.meters.targets import Runner
     from bertshrink.model.encoder import Encoder
 
-MIN_SAMPLES = 5
-"""Per case and process, even of a model so slow that the time is up before: a median wants a few."""
-
-WARMUP_ITERATIONS = 10
 _MOST_OF_MEMORY = 0.7
 """Of a machine's memory, which the models of a round may take together."""
 
@@ -288,9 +284,9 @@ def job_of(launch: Launch, settings: RunningSettings, threads: int) -> Job:
         inputs=list(launch.inputs),
         seed=_SEED,
         seconds=settings.seconds,
-        min_samples=MIN_SAMPLES,
+        min_samples=settings.min_samples,
         warmup_seconds=settings.warmup,
-        warmup_iterations=WARMUP_ITERATIONS,
+        warmup_iterations=settings.min_warmup,
         cold=settings.cold,
     )
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 
 Padding = Literal["longest"] | PositiveInt
+MIN_SAMPLES = 5
+"""Per case and process, even of a model so slow that the time is up before: a median wants a few."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -39,9 +41,9 @@ class RunningSettings(BaseModel):
     mobile: bool = Field(False, description="also check whether each file for ONNX Runtime suits a phone")
     rounds: int = Field(5, ge=1, description="processes per model; intervals are taken over them")
     seconds: float = Field(0.5, gt=0, le=3600, description="sampling time in seconds, per case and process")
-    warmup: float = Field(
-        0.5, ge=0, le=3600, description="warm-up in seconds, per case and process; at least 10 iterations"
-    )
+    warmup: float = Field(0.5, ge=0, le=3600, description="warm-up in seconds, per case and process")
+    min_samples: PositiveInt = Field(MIN_SAMPLES, description="samples per case and process, however long they take")
+    min_warmup: PositiveInt = Field(10, description="iterations of warm-up, however long they take")
     budget: float | None = Field(
         None,
         gt=0,

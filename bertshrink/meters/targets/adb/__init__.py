@@ -21,7 +21,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from bertshrink.errors import BertshrinkError, MeasurementError, MissingPart, RequestError, near
 from bertshrink.meters.environment import fingerprint
-from bertshrink.meters.running import MIN_SAMPLES, Launch, check_cases, in_turn, job_of
+from bertshrink.meters.running import Launch, check_cases, in_turn, job_of
+from bertshrink.meters.settings import MIN_SAMPLES, RunningSettings
 from bertshrink.meters.targets import Found, Target
 from bertshrink.meters.targets.adb.phone import Phone
 from bertshrink.meters.targets.adb.tools import (
@@ -39,7 +40,6 @@ from bertshrink.report.measurement import Environment, Evidence, Measurement
 from bertshrink.worker.feeds import random_feed
 
 if TYPE_CHECKING:
-    from bertshrink.meters.settings import RunningSettings
     from bertshrink.progress import Progress
 
 _FIRST_TIMES = 10
