@@ -21,8 +21,8 @@ from typing import Any
 from unittest import mock
 
 KINDS = (
+    ("attention", ("scaled_dot_product", "flash_attention", "bmm")),  # no other product comes in batches
     ("products of matrices", ("mm", "linear", "matmul", "conv")),
-    ("attention", ("scaled_dot_product", "flash_attention")),
     ("optimizer", ("adam", "foreach", "_norm")),
     ("embeddings", ("embedding", "index")),
     ("casts and copies", ("copy", "_to_copy", "fill", "zero", "clone", "contiguous")),
@@ -133,7 +133,7 @@ def profile(args: argparse.Namespace, num_layers: int, ours: Callable[..., dict[
 
     from bertshrink.model.encoder import Encoder
     from bertshrink.techniques.distill import objective, teacher
-    from bertshrink.training import batching
+    from bertshrink.training import batching, tables
 
     num_steps = args.steps + args.warmup
     if args.warmup < 1 or args.steps < 2 * PROFILED_STEPS:
@@ -157,7 +157,8 @@ def profile(args: argparse.Namespace, num_layers: int, ours: Callable[..., dict[
             (objective.Objective, "forward", "losses"),
             (accelerate.Accelerator, "backward", "student backward"),
             (accelerate.Accelerator, "clip_grad_norm_", "gradient norm"),
-            (torch.optim.AdamW, "step", "optimizer"),
+            (tables, "clip", "gradient norm"),
+            (tables.TablesAdamW, "step", "optimizer"),
             (batching.Collator, "__call__", "making batches"),
         ):
             stack.enter_context(watch.around(owner, method, name))

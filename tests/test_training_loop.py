@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn import functional
 
 from bertshrink.errors import CheckFailed, MissingPart, RequestError, Terminated
 from bertshrink.meters.quality import chooser
@@ -19,6 +18,7 @@ from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.finetune import Finetune
+from bertshrink.training import cpu
 from bertshrink.training.batching import Collator, Rows
 from bertshrink.training.checkpoints import CHECKPOINTS
 from bertshrink.training.loop import Job, train
@@ -66,18 +66,18 @@ def go(job, folder, **more):
 @pytest.mark.parametrize(("kept", "attention"), [({}, 0.0), ({"attention_dropout": True}, 0.1)])
 def test_attention_drops_out_where_that_is_fast_or_asked_for(family, kept, attention, tmp_path, monkeypatch):
     seen, hidden = set(), set()
-    attend, drop = functional.scaled_dot_product_attention, functional.dropout
+    attend, drop = cpu.attend, cpu.QuickDropout.forward
 
-    def attending(*given, dropout_p=0.0, **more):
-        seen.add(dropout_p)
-        return attend(*given, dropout_p=dropout_p, **more)
+    def attending(*given, dropout=0.0, **more):
+        seen.add(dropout)
+        return attend(*given, dropout=dropout, **more)
 
-    def dropping(given, p=0.5, *more):
-        hidden.add(p)
-        return drop(given, p, *more)
+    def dropping(module, given):
+        hidden.add(module.p)
+        return drop(module, given)
 
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", attending)
-    monkeypatch.setattr(functional, "dropout", dropping)
+    monkeypatch.setattr(cpu, "attend", attending)
+    monkeypatch.setattr(cpu.QuickDropout, "forward", dropping)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     names = {"distilbert": ("attention_dropout", "dropout")}
     fields = names.get(family, ("attention_probs_dropout_prob", "hidden_dropout_prob"))

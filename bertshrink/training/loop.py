@@ -30,6 +30,7 @@ from bertshrink.progress import Progress
 from bertshrink.training import processes
 from bertshrink.training.batching import Collator, LengthBuckets, Rows
 from bertshrink.training.checkpoints import CHECKPOINTS, disk_errors, is_whole, newest_checkpoint, step_of
+from bertshrink.training.cpu import suited
 from bertshrink.training.packing import Packed
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.signals import Stops
@@ -131,7 +132,7 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
     if processes.is_main():
         newest_checkpoint(folder)  # deletes what does not count, before anyone looks
     processes.from_main(None)
-    with Stops() as stops:
+    with Stops() as stops, suited(student, job.companions, compiled=settings.compile):
         _attempts(job, settings, folder, seed, progress, stops, outcome)
     if stops.number is not None:  # it came after the last step
         raise stops.error(None)

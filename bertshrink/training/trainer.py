@@ -23,7 +23,7 @@ from transformers.integrations import TensorBoardCallback
 
 from bertshrink.model.files import seal
 from bertshrink.progress import Task
-from bertshrink.training import processes, sharding
+from bertshrink.training import processes, sharding, tables
 from bertshrink.training.batching import LengthBuckets
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.signals import Stops
@@ -130,8 +130,17 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
             return torch.autocast(self.args.device.type, torch.bfloat16)
         return nullcontext()
 
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: Any = None) -> tuple[Any, dict[str, Any]]:
+        """AdamW as Trainer sets it up; it takes gradients that are kept by rows as well."""
+        _, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        return tables.TablesAdamW, options
+
     def _clip_grad_norm(self, model: Any) -> Any:
-        norm = super()._clip_grad_norm(model)
+        if tables.has_rows(model.parameters()):
+            norm = tables.clip(model.parameters(), self.args.max_grad_norm)
+        else:
+            norm = super()._clip_grad_norm(model)
         norm = sharding.in_one_piece(torch.as_tensor(norm))
         self.watch.saw(norm)
         return norm
