@@ -67,8 +67,9 @@ def test_embeddings_alone_learn_where_that_is_asked(family, tmp_path):
     assert all(parameter.requires_grad for parameter in student.model.parameters())
 
 
-@pytest.mark.parametrize("task", ["classification", "embedding", "mlm"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "task"), [*((family, "classification") for family in FAMILIES), ("bert", "embedding"), ("albert", "mlm")]
+)
 def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
     teacher = tiny_encoder(family, task)
     student = shaken(teacher)
