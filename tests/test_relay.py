@@ -84,10 +84,10 @@ def test_one_works_at_a_time_and_turns_are_short(tmp_path):
         assert begin >= end
     names = [name for _, _, name in spans]
     changes = sum(one != other for one, other in pairwise(names))
-    assert changes >= 8  # 0.3 s each in turns of 50 ms, beside the phases before
+    assert changes >= 6  # 0.3 s each in turns of 50 ms, fewer where a busy machine stretches them
     for result in results:
         (case,) = result.cases
-        assert 5 <= len(case.resumed_ns) <= 7
+        assert 3 <= len(case.resumed_ns) <= 7
         assert sum(case.samples_ns) >= 0.3e9
         assert set(result.pss_bytes.values()) == {None}
 
