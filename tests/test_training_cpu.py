@@ -14,6 +14,7 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.training import cpu
 from bertshrink.training.tables import TablesAdamW, clip, has_rows
+from bertshrink.training.whitened import WhitenedRows
 from tests.tiny import outputs, sentences, tiny_encoder, tiny_texts
 
 B, A, L, D = 3, 4, 7, 8
@@ -215,6 +216,23 @@ def test_steps_with_gradients_by_rows_are_adamws(fused):
             quick.load_state_dict(state)
 
 
+def test_steps_by_rows_of_tables_that_learn_by_rows_are_the_same():
+    plain, mine = pair(sparse=False), pair(sparse=True)
+    slow, quick = (WhitenedRows([m["table"].weight], [m["dense"].weight], [], 1e-2, 0.1) for m in (plain, mine))
+    start = mine["table"].weight.detach().clone()
+    for step in range(30):
+        backward(plain, step)
+        backward(mine, step)
+        assert mine["table"].weight.grad.is_sparse
+        slow.step()
+        quick.step()
+        torch.testing.assert_close(mine.state_dict(), plain.state_dict())
+        assert mine["table"].weight.grad is None
+        slow.zero_grad()
+        quick.zero_grad()
+    assert not torch.allclose(mine["table"].weight, start)
+
+
 def test_a_norm_that_is_no_number_is_told_and_changes_nothing():
     model = pair(sparse=True)
     backward(model, 0)
@@ -224,7 +242,16 @@ def test_a_norm_that_is_no_number_is_told_and_changes_nothing():
     assert torch.equal(model["dense"].weight.grad, before)
 
 
-@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"gradient_checkpointing": True}, {"fake_quant": "int8"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"accumulate": 2},
+        {"gradient_checkpointing": True},
+        {"fake_quant": "int8"},
+        {"trained": "embeddings"},
+    ],
+)
 def test_a_student_learns_the_same_whichever_way_gradients_are_kept(settings, tmp_path, monkeypatch):
     def learnt(name):
         teacher = tiny_encoder()

@@ -24,6 +24,7 @@ class TablesAdamW(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.step_apart()
         used: list[tuple[Tensor, Tensor]] = []
         for table in (one for group in self.param_groups for one in group["params"]):
             if table.grad is not None and table.grad.is_sparse:
@@ -39,12 +40,26 @@ class TablesAdamW(torch.optim.AdamW):
             table.grad = None
         return loss
 
+    def step_apart(self) -> None:
+        """Step what learns by another rule; its gradients are gone afterwards."""
+
     def _zeros(self, table: Tensor) -> Tensor:
         """A table of zeros as large as this one, kept between steps; no part of the state."""
         rooms: dict[int, Tensor] = self.__dict__.setdefault("rooms", {})
         if id(table) not in rooms:
             rooms[id(table)] = torch.zeros_like(table)
         return rooms[id(table)]
+
+
+def rows_of(gradient_VK: Tensor) -> tuple[Tensor, Tensor]:
+    """(N) the rows of a table that have a gradient, however it is kept, and (N, K) what theirs are."""
+    if gradient_VK.is_sparse:
+        given = gradient_VK.coalesce()
+        rows, values = given.indices()[0], given.values()
+        touched = values.any(dim=1)
+        return rows[touched], values[touched]
+    rows = gradient_VK.any(dim=1).nonzero()[:, 0]
+    return rows, gradient_VK[rows]
 
 
 def has_rows(parameters: Iterable[nn.Parameter]) -> bool:

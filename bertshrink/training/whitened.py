@@ -8,11 +8,13 @@ Here the gradients of a table's rows are whitened together: multiplied with `C^(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from bertshrink.training.tables import TablesAdamW, rows_of
 
 TABLE_STEP = 10.0
 """A table's learning rate, in those of the rest."""
@@ -22,7 +24,7 @@ _DECAY = 0.98
 _FLOOR = 1e-6
 
 
-class WhitenedRows(torch.optim.AdamW):
+class WhitenedRows(TablesAdamW):
     """Whitened row-wise Adagrad for `tables`, AdamW for all else.
 
     Args:
@@ -48,28 +50,20 @@ class WhitenedRows(torch.optim.AdamW):
         ]
         super().__init__(groups, learning_rate, weight_decay=weight_decay)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step of all parameters that have gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step_apart(self) -> None:
+        """Step the tables."""
         for group in self.param_groups:
             for table in group["params"] if group["is_table"] else ():
                 if table.grad is not None:
                     self._step_rows(table, group["lr"])
                     table.grad = None  # what is left is AdamW's
-        super().step()
-        return loss
 
     def _step_rows(self, table: nn.Parameter, learning_rate: float) -> None:
         gradient_VK = table.grad
         assert gradient_VK is not None
-        rows_N = gradient_VK.any(dim=1).nonzero()[:, 0]
+        rows_N, given_NK = rows_of(gradient_VK)
         if not len(rows_N):
             return
-        given_NK = gradient_VK[rows_N]
         moment_KK = given_NK.T @ given_NK / len(rows_N)
         state = self.state[table]
         if not state:
