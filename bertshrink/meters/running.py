@@ -5,8 +5,8 @@ of some 50 ms (`worker.relay`), in the order A B C, then C B A, and so on: what 
 alike, so that it cancels in the ratios round by round. Every sample is kept. While the workers run this process sleeps.
 Before the rounds each model is run once alone: for the memory that it would share, and to see that all fit into memory
 together. Where they do not, or where too few rounds are asked for to compare anything, the processes of a round run one
-after the other. A file is in the page cache in all
-rounds, so the load time is that of a cached file, unless `cold` has it dropped first.
+after the other. A file is in the page cache in all rounds, so the load time is that of a cached file, unless `cold` has
+it dropped first.
 
 With a budget of time, rounds go on while another one like the longest so far still fits; the first is always run. What
 went before the rounds counts.

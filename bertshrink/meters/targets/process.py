@@ -17,7 +17,7 @@ from bertshrink.worker.job import Job
 from bertshrink.worker.keeper import run_in, run_side_by_side, run_together, tail
 from bertshrink.worker.relay import LEFT_ALONE
 
-__all__ = ["Ended", "refuse", "refuse_failure", "results_of", "run_in", "run_side_by_side", "run_together"]
+__all__ = ["Ended", "results_of", "run_in", "run_side_by_side", "run_together"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Ended:
             MeasurementError: it died or hung, or wrote too much.
 
         """
-        refuse(self.code, job, self.log, self.num_bytes, timeout_s)
+        _refuse(self.code, job, self.log, self.num_bytes, timeout_s)
         return self.result
 
 
@@ -75,18 +75,8 @@ def results_of(ended: Sequence[Ended], jobs: Sequence[Job], timeout_s: float, wa
     return [found[at] for at in range(len(jobs))]
 
 
-def refuse_failure(code: int | None, job: Job, folder: Path, timeout_s: float) -> None:
-    """Refuse a process that was ended, died, or wrote too much.
-
-    Raises:
-        MeasurementError: with the end of its log.
-
-    """
-    refuse(code, job, tail(folder / "log"), (folder / "result").stat().st_size, timeout_s)
-
-
-def refuse(code: int | None, job: Job, words: str, num_bytes: int, timeout_s: float) -> None:
-    """As `refuse_failure`, from the end of the log and the length of the result, wherever they lie."""
+def _refuse(code: int | None, job: Job, words: str, num_bytes: int, timeout_s: float) -> None:
+    """Refuse a worker that was ended, died, or wrote too much, by the end of its log and the length of its result."""
     what = f"the worker that measured `{job.path}`"
     hint = f"its last words:\n{words}" if words else "it said nothing"
     if code is None:

@@ -35,7 +35,7 @@ from bertshrink.meters.parcel import NAME, parcel
 from bertshrink.meters.result import Counted, Output, read_result
 from bertshrink.meters.targets.arm64.plugin import Qemu
 from bertshrink.meters.targets.host import Host
-from bertshrink.meters.targets.process import refuse_failure, run_side_by_side
+from bertshrink.meters.targets.process import Ended, run_side_by_side
 from bertshrink.worker.feeds import random_feed
 from bertshrink.worker.job import Job
 from bertshrink.worker.machine import usable_cores
@@ -155,8 +155,7 @@ def _run(emulated: Emulated, jobs: Sequence[Job], timeout_s: float) -> list[tupl
         codes = run_side_by_side(folders, command(emulated, f"/{NAME}"), variables(), timeout_s, at_once)
         found = []
         for folder, job, code in zip(folders, jobs, codes, strict=True):
-            refuse_failure(code, job, folder, timeout_s)
-            counted = read_result((folder / "result").read_bytes(), Counted, job)
+            counted = read_result(Ended.of(code, folder).answer(job, timeout_s), Counted, job)
             found.append((read_marks(folder, 1 + job.iterations), counted))
         return found
 
