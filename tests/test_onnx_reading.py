@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 
 from bertshrink.cli.app import run
 from bertshrink.errors import ModelRefused, RequestError
-from bertshrink.model import foreign, onnx_child, source
+from bertshrink.model import apart_child, foreign, source
+from bertshrink.model.apart import COMMAND, look_apart
 from bertshrink.model.files import seal
-from bertshrink.model.onnx_apart import COMMAND, look_apart
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_checks import MAX_NODES, check_structure
 from bertshrink.model.onnx_folding import computed
@@ -41,13 +41,13 @@ def look_here(path, tmp_path):
     """The same look, in this process: what the child would say, without its start."""
     target = tmp_path / "looked.onnx"
     with pytest.raises(ModelRefused) as caught:
-        onnx_child.look(path, target)
+        apart_child.look(path, target)
     return caught.value.what
 
 
 @pytest.fixture(autouse=True)
 def no_limits_here(monkeypatch, capsys):
-    monkeypatch.setattr(onnx_child, "limit", lambda num_bytes: None)
+    monkeypatch.setattr(apart_child, "limit", lambda num_bytes: None)
 
 
 def write(folder, model):
@@ -84,7 +84,7 @@ def test_functions_are_unfolded(tmp_path):
     nodes[4] = helper.make_node("Bend", ["dense"], ["bent"], domain="own")
     bend = helper.make_function("own", "Bend", ["a"], ["b"], [helper.make_node("Tanh", ["a"], ["b"])], OPSETS)
     path = write(tmp_path, encoder_model(nodes, weights, functions=[bend], opsets=OWN))
-    onnx_child.look(path, tmp_path / "copy.onnx")
+    apart_child.look(path, tmp_path / "copy.onnx")
     found = read_model(tmp_path / "copy.onnx")
     assert not found.functions
     assert "Tanh" in {node.op_type for node in found.graph.node}
@@ -139,7 +139,7 @@ def test_flipped_bits_are_refused_or_the_model_still_runs(tmp_path):
         whole[place] ^= 1 << int(rng.integers(8))
         path = write(tmp_path, bytes(whole))
         try:
-            onnx_child.look(path, tmp_path / "looked.onnx")
+            apart_child.look(path, tmp_path / "looked.onnx")
             kept += 1
         except ModelRefused as error:
             assert error.what
@@ -352,8 +352,8 @@ def test_a_chain_that_onnx_runtime_dies_of(tmp_path):
     """Without the check of its depth, the file reaches ONNX Runtime, which overruns its stack: in the child."""
     write(tmp_path, chain(3000))
     code = (
-        "import sys; from bertshrink.model import onnx_checks, onnx_child; from pathlib import Path;"
-        "onnx_checks.MAX_CALLS = 10**6; onnx_child.step('running it in ONNX Runtime');"
+        "import sys; from bertshrink.model import onnx_checks, apart_child; from pathlib import Path;"
+        "onnx_checks.MAX_CALLS = 10**6; apart_child.step('running it in ONNX Runtime');"
         "import onnxruntime; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
     )
     with pytest.raises(ModelRefused, match=r"was ended by SIG.* while running it in ONNX Runtime"):
@@ -362,7 +362,7 @@ def test_a_chain_that_onnx_runtime_dies_of(tmp_path):
 
 
 def test_the_child_imports_no_other_engine():
-    code = "import bertshrink.model.onnx_child, bertshrink.model.onnx_checks, sys;"
+    code = "import bertshrink.model.apart_child, bertshrink.model.onnx_checks, sys;"
     code += "print([m for m in ('torch', 'transformers', 'onnxruntime', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -395,7 +395,7 @@ def test_weights_behind_links(tmp_path):
     os.link(tmp_path / "w.bin", folder / "weights.bin")
     assert "a hard link" in look_here(path, tmp_path)
     (tmp_path / "w.bin").unlink()
-    onnx_child.look(path, tmp_path / "fine.onnx")
+    apart_child.look(path, tmp_path / "fine.onnx")
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_one_file_read_a_thousand_times_is_too_much(tmp_path):
     model, data = outside(encoder_model())
     path = write(tmp_path, model)
     (tmp_path / "weights.bin").write_bytes(data)
-    onnx_child.look(path, tmp_path / "fine.onnx")
+    apart_child.look(path, tmp_path / "fine.onnx")
     for i in range(3):
         twin = model.graph.initializer.add()
         twin.CopyFrom(next(value for value in model.graph.initializer if value.name == "weight"))

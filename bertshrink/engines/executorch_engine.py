@@ -1,7 +1,9 @@
 """ExecuTorch as an engine: a .pte program in its Python runtime, the same C++ code that runs on a phone.
 
 A program knows its arguments by place. bertshrink's programs carry their names as two more methods that give a string
-each (`input_names`, `output_names`: names with commas between), so that a file is enough to run it.
+each (`input_names`, `output_names`: names with commas between), so that a file is enough to run it. In one of another
+exporter the inputs are taken for token ids, mask and token types, as every encoder of transformers has them, and the
+outputs are named by who opens it, else `0`, `1` and so on.
 
 The sizes in a program's metadata are those that its memory was planned for: the only ones where shapes are fixed, the
 largest ones where they are not. The runtime checks the product of a tensor's sizes only, so the session checks each.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,18 +27,23 @@ with warnings.catch_warnings():
     from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""In the order of transformers' own arguments."""
+
 _FORWARD = "forward"
 
 
 class ExecuTorchSession:
     """A loaded program behind the engines' protocol."""
 
-    def __init__(self, program: Any, threads: int | None) -> None:
+    def __init__(self, program: Any, threads: int | None, outputs: Sequence[str] | None = None) -> None:
         self.method = program.load_method(_FORWARD)
         self.threads = threads
-        self.inputs = _names(program, "input_names")
-        self.outputs = _names(program, "output_names")
         about = self.method.metadata
+        self.inputs = _names(program, "input_names") or list(INPUTS[: about.num_inputs()])
+        self.outputs = (
+            _names(program, "output_names") or list(outputs or ()) or [str(at) for at in range(about.num_outputs())]
+        )
         self.planned = [tuple(about.input_tensor_meta(at).sizes()) for at in range(about.num_inputs())]
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
@@ -64,6 +72,9 @@ class ExecuTorchSession:
 
 
 def _names(program: Any, method: str) -> list[str]:
+    """What a program says, or nothing."""
+    if method not in program.method_names:
+        return []
     (found,) = program.load_method(method).execute([])
     return str(found).split(",")
 
@@ -78,17 +89,19 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     Args:
         path: the .pte file.
         threads: threads of the whole process; None leaves ExecuTorch's choice.
-        options: none are known.
+        options: `outputs`: their names, where the program does not say them.
 
     Raises:
-        ValueError: the file is no program that bertshrink wrote.
+        ValueError: the program is no encoder's.
 
     """
     if threads is not None:
         portable_lib._unsafe_reset_threadpool(threads)
         torch.set_num_threads(threads)
     program = Runtime.get().load_program(path)
-    missing = {_FORWARD, "input_names", "output_names"} - program.method_names
-    if missing:
-        raise ValueError(f"the program has no method `{min(missing)}`")
-    return ExecuTorchSession(program, threads)
+    if _FORWARD not in program.method_names:
+        raise ValueError(f"the program has no method `{_FORWARD}`")
+    found = ExecuTorchSession(program, threads, (options or {}).get("outputs"))
+    if len(found.planned) != len(found.inputs):
+        raise ValueError(f"the program takes {len(found.planned)} inputs, an encoder at most {len(INPUTS)}")
+    return found

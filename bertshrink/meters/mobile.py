@@ -38,7 +38,7 @@ from bertshrink.meters.result import Phase, Result
 from bertshrink.meters.running import Launch, job_of
 from bertshrink.meters.settings import RunningSettings
 from bertshrink.meters.targets.host import Host
-from bertshrink.model.onnx_apart import child_environment
+from bertshrink.model.apart import child_environment
 
 CAP_BYTES = 128 * 2**20
 """What an app can take on a small phone without being ended soon."""

@@ -1,12 +1,13 @@
-"""An ONNX file of whatever origin becomes an artifact: looked at apart, given a card, in a private folder.
+"""A file for an engine, of whatever origin, becomes an artifact: looked at apart, given a card, in a private folder.
 
 What may be named                                      Where its tokenizer and configuration are looked for
-    a bare `.onnx` file                                beside it; of `onnx/FILE.onnx` also one folder up (the hub's way)
-    a folder with `model.onnx` (optimum's way)         in the folder
+    a bare `.onnx`, `.ort` or `.pte` file              beside it; of `onnx/FILE.onnx` also one folder up (the hub's way)
+    a folder with `model.onnx` (optimum's way),        in the folder
+        `model.ort` or `model.pte`
     an artifact folder without a manifest              in the folder; its own card stands
 
-The given folder is not touched and not read again: its small files are copied (see `plain_files`), the graph is what
-the child wrote (see `onnx_apart`). The card says what the file says of itself, where bertshrink exported it; else what
+The given folder is not touched and not read again: its small files are copied (see `plain_files`), the file is what
+the child wrote (see `apart`). The card says what the file says of itself, where bertshrink exported it; else what
 its outputs and its config.json say. What neither tells is asked for. The private folder (0700, in the system's place
 for temporary files) goes when the process ends.
 """
@@ -24,14 +25,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bertshrink.errors import BertshrinkError, ModelRefused, RequestError
+from bertshrink.model.apart import look_apart
 from bertshrink.model.artifact import Card
 from bertshrink.model.facts import ARTIFACT_CARD, read_json, read_object, refuse_remote_code
 from bertshrink.model.files import output_errors
-from bertshrink.model.onnx_apart import look_apart
-from bertshrink.model.onnx_card import Origin, make_card
+from bertshrink.model.foreign_card import Origin, make_card
 from bertshrink.model.plain_files import copy_plain
 
-FILE = "model.onnx"
+_FILES = ("model.onnx", "onnx/model.onnx", "model.ort", "model.pte")
 
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -48,17 +49,19 @@ _ABOUT = ("modules.json", "sentence_bert_config.json")
 _taken: dict[tuple[object, ...], Path | BertshrinkError] = {}
 
 
-def onnx_file_of(folder: Path) -> Path | None:
-    """The ONNX file that a folder without a card of its own stands for; None where there is none."""
-    return next((path for path in (folder / FILE, folder / "onnx" / FILE) if path.exists() or path.is_symlink()), None)
+def file_of(folder: Path) -> Path | None:
+    """The file for an engine that a folder stands for; None where there is none."""
+    paths = (folder / name for name in _FILES)
+    return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 
 def take_in(path: Path) -> Path:
-    """A private artifact folder made of an ONNX file; the same one for the same files as long as the process lives.
+    """A private artifact folder made of a file; the same one for the same files as long as the process lives.
 
     Raises:
         ModelRefused: the file, or one beside it, is not what it must be.
         RequestError: something is missing that the file does not say itself.
+        MissingPart: what reads or runs its format is not installed.
         OutputError: there is no room for the copy.
 
     """
@@ -106,17 +109,21 @@ def _home(path: Path) -> Path:
 def _take_in(path: Path, home: Path) -> Path:
     place = Path(tempfile.mkdtemp(dir=_shelf()))
     folder, papers = place / "artifact", place / "papers"
+    file = folder / f"model{path.suffix}"
     try:
         with output_errors(folder):
             folder.mkdir()
             papers.mkdir()
-        look = look_apart(path.absolute(), folder / FILE)
+        look = look_apart(path.absolute(), file)
         _copy_papers(home, papers)
         origin = Origin(look, papers, str(path))
         refuse_remote_code(papers, origin.config)
-        _refuse_no_tokenizer(papers, home, look.vocab_size)
+        vocab_size = _vocab_size(origin, home)
         own = papers / ARTIFACT_CARD
-        card = _own_card(own, path) if home == path.parent and own.is_file() else make_card(origin, folder / FILE)
+        if home == path.parent and own.is_file():
+            card = _own_card(own, path, file)
+        else:
+            card = make_card(origin, file, vocab_size)
         for name in _BESIDE:
             if (papers / name).is_file():
                 (papers / name).rename(folder / name)
@@ -138,22 +145,38 @@ def _copy_papers(home: Path, papers: Path) -> None:
                 copy_plain(home / name, papers / name)
 
 
-def _refuse_no_tokenizer(papers: Path, home: Path, vocab_size: int) -> None:
+def _vocab_size(origin: Origin, home: Path) -> int:
+    """How many token ids the model knows.
+
+    Raises:
+        RequestError: there is no tokenizer, it is that of another model, or nothing tells.
+
+    """
+    papers, rows = origin.papers, origin.look.vocab_size
     if not any(all((papers / name).is_file() for name in names) for names in _TOKENIZERS):
         raise RequestError(
-            "the ONNX file has no tokenizer beside it",
+            "the model file has no tokenizer beside it",
             where=str(home),
             hint="put the model's `tokenizer.json`, `tokenizer_config.json` and `config.json` there, as "
             "`AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR)` writes them",
         )
     largest = _largest_id(papers)
-    if largest is not None and largest >= vocab_size:
+    if rows is None:
+        told = origin.config.get("vocab_size")
+        rows = told if isinstance(told, int) and told > 0 else None if largest is None else largest + 1
+    if rows is None:
         raise RequestError(
-            f"the tokenizer knows ids up to {largest}, the model's table has {vocab_size} rows: it is that of another "
-            "model",
+            "how many token ids the model knows cannot be told",
+            where=str(home),
+            hint="put the model's config.json, which has its `vocab_size`, beside the file",
+        )
+    if largest is not None and largest >= rows:
+        raise RequestError(
+            f"the tokenizer knows ids up to {largest}, the model's table has {rows} rows: it is that of another model",
             where=str(home),
             hint="put the model's own tokenizer beside the file",
         )
+    return rows
 
 
 def _largest_id(papers: Path) -> int | None:
@@ -170,13 +193,13 @@ def _largest_id(papers: Path) -> int | None:
     return None
 
 
-def _own_card(path: Path, file: Path) -> Card:
-    """The card of an artifact folder whose manifest is gone."""
+def _own_card(path: Path, given: Path, file: Path) -> Card:
+    """The card of an artifact folder whose manifest is gone, for the copy of its file."""
     try:
         card = Card.model_validate(read_json(path))
     except ValidationError as error:
         what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
         raise ModelRefused(what, where=str(path), hint="export the model again") from None
-    if card.file != file.name:
-        raise ModelRefused(f"`{ARTIFACT_CARD}` is that of `{card.file}`, not of `{file.name}`", where=str(path))
-    return card.model_copy(update={"file": FILE})
+    if card.file != given.name:
+        raise ModelRefused(f"`{ARTIFACT_CARD}` is that of `{card.file}`, not of `{given.name}`", where=str(path))
+    return card.model_copy(update={"file": file.name})

@@ -1,4 +1,4 @@
-"""What an ONNX file must be before anything runs it: whole, bounded, self-contained, and an encoder of text.
+"""What an ONNX graph must be before anything runs it: whole, bounded, self-contained, and an encoder of text.
 
 Bounded, because a graph of a few kilobytes can ask for anything: a chain of 3,000 functions ends ONNX Runtime with a
 segmentation fault, functions that call each other twice unfold into 2^n nodes, and a stored shape of three numbers can
@@ -11,7 +11,7 @@ stand for a terabyte. An encoder's graph needs none of it.
     an encoder     inputs of token ids and a mask, a stored table that the ids look rows up in, stored dense weights
 
 Seen by none of this: a weight whose bits changed into another plausible number. Only a manifest tells that. Everything
-here runs in the child process (see `onnx_child`); onnx and numpy only.
+here runs in the child process (see `apart_child`); onnx and numpy only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """From a model's name to a folder on this machine.
 
     a path                       used as it is; the network is never asked
-    an ONNX file, or its folder  becomes an artifact in a private folder (see `foreign`), unless bertshrink sealed it
+    a file for an engine (.onnx, .ort, .pte), or its folder
+                                 becomes an artifact in a private folder (see `foreign`), unless bertshrink sealed it
     a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
     a hub name                   from the hub's cache, else from the hub, safetensors and tokenizer files only
 
@@ -31,8 +32,8 @@ DEMO: dict[str, tuple[str, str, str]] = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
-_TOLD_BY_CARD = (".ort", ".pte")
-"""Kinds of files that hold neither a task nor a vocabulary."""
+FILES = (".onnx", ".ort", ".pte")
+"""Kinds of files that an engine runs; each stands for a model."""
 
 _SMALL = ["*.json", "*.txt", "1_Pooling/*", "2_Normalize/*"]
 _WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
@@ -40,7 +41,7 @@ _WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
 
 def is_path(name: str) -> bool:
     """Whether a model's name means a place on this machine rather than a hub name."""
-    return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or _is_onnx(name)
+    return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(FILES)
 
 
 def local_path(name: str) -> Path:
@@ -101,47 +102,35 @@ def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
 
 def _local(name: str, where: str | None) -> Path:
     path = local_path(name)
-    if path.is_dir() and not _is_onnx(name):
+    if path.is_dir() and not name.endswith(FILES):
         return _local_folder(path)
     if path.is_file() and is_sealed(path.parent, (ARTIFACT_CARD, path.name)):
         return path.parent
-    if _is_onnx(name) and (path.exists() or path.is_symlink()):
+    if name.endswith(FILES) and (path.exists() or path.is_symlink()):
         from bertshrink.model.foreign import take_in
 
         return take_in(path)
-    if path.is_file() and (path.parent / ARTIFACT_CARD).is_file():
-        return path.parent
-    if path.is_file() and path.suffix in _TOLD_BY_CARD:
-        raise RequestError(
-            f"`{name}` does not say what it is a model of, and there is no {ARTIFACT_CARD} beside it",
-            where=where,
-            hint=f"give the .onnx file that it was made from, or use `bertshrink export --to {path.suffix[1:]}`",
-        )
     if path.is_file():
         raise RequestError(
             f"`{name}` is a file, not a model folder",
             where=where,
-            hint=f"give a folder with a config.json, an .onnx file, or an exported artifact with its {ARTIFACT_CARD}",
+            hint=f"give a folder with a config.json, a file ({', '.join(FILES)}), or an exported artifact",
         )
     raise RequestError(f"there is no model folder `{name}`", where=where, hint="check the path")
 
 
 def _local_folder(path: Path) -> Path:
-    """A folder as it is, or the artifact that its ONNX file becomes."""
+    """A folder as it is, or the artifact that its file for an engine becomes."""
     if (path / ARTIFACT_CARD).is_file():
         card = read_object(path / ARTIFACT_CARD)
-        if card.get("format") != "onnx" or is_sealed(path, (ARTIFACT_CARD, str(card.get("file")))):
+        if is_sealed(path, (ARTIFACT_CARD, str(card.get("file")))):
             return path
     elif (path / WEIGHTS).exists():
         return path
-    from bertshrink.model.foreign import onnx_file_of, take_in
+    from bertshrink.model.foreign import file_of, take_in
 
-    file = onnx_file_of(path)
+    file = file_of(path)
     return path if file is None else take_in(file)
-
-
-def _is_onnx(name: str) -> bool:
-    return name.endswith(".onnx")
 
 
 def _demo_folder(name: str) -> Path | None:

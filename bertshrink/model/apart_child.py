@@ -1,13 +1,16 @@
-"""The first look at an ONNX file, in a process of its own: `python -m bertshrink.model.onnx_child SOURCE TARGET`.
+"""The first look at a model file, in a process of its own: `python -m bertshrink.model.apart_child SOURCE TARGET`.
 
-Files from elsewhere meet three libraries written in C++ (protobuf, onnx, ONNX Runtime), each of which can be made to
-crash or to take all memory. So the look happens here, within limits of memory and time that grow with the file, and
+Files from elsewhere meet libraries written in C++ (protobuf, onnx, ONNX Runtime, ExecuTorch), each of which can be made
+to crash or to take all memory. So the look happens here, within limits of memory and time that grow with the file, and
 what comes out is either a word of refusal or the file, whole and proven, at TARGET:
 
     read      as one message; weights that lie in a file beside it ("external data") are taken in
     check     see `onnx_checks`; functions are unfolded
     run       opened by ONNX Runtime (where it is installed) and run once: outputs finite
     write     one self-contained file; byte for byte the given one where nothing had to change
+
+An .ort file is a graph that ONNX Runtime has optimised: what holds for weights and for encoders is checked of it, too,
+and nothing of it is changed. Of a .pte program the inside is ExecuTorch's own matter: it is run (see `pte_look`).
 
 On stdout: one line of JSON with the step it is at, each time one begins; the last line is the result. Limits are no
 sandbox: they keep a bad file from taking the machine along, not a malicious one from doing what its user may do.
@@ -23,7 +26,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bertshrink.errors import BertshrinkError, ModelRefused
+from bertshrink.errors import BertshrinkError, MissingPart, ModelRefused
 from bertshrink.model.files import output_errors
 from bertshrink.model.plain_files import open_plain
 
@@ -59,13 +62,14 @@ def time_limit_s(num_bytes: int) -> int:
 
 
 def look(source: Path, target: Path) -> dict[str, Any]:
-    """Read, check and run a file, and write it to `target`; see this file's opening.
+    """Read, check and run a file, and write it to `target`, whose ending says its format; see this file's opening.
 
     Returns:
-        the fields of `onnx_apart.Look`.
+        the fields of `apart.Look`.
 
     Raises:
         ModelRefused: the file is not what it must be.
+        MissingPart: what reads or runs its format is not installed.
         OutputError: there is no room for it at `target`.
 
     """
@@ -73,10 +77,46 @@ def look(source: Path, target: Path) -> dict[str, Any]:
     with open_plain(source, may_have_other_names=True) as file:
         num_bytes = os.fstat(file.fileno()).st_size
         if num_bytes > MAX_FILE_BYTES:
-            what = "the file is larger than 2 GB, the most that one ONNX file holds"
+            what = "the file is larger than 2 GB, the most that is read as one file"
             raise ModelRefused(what, hint="keep its weights in a file beside it, or make the model smaller")
         limit(num_bytes)
         data = file.read()
+    if target.suffix == ".pte":
+        from bertshrink.model import pte_look
+
+        with output_errors(target):
+            target.write_bytes(data)
+        step("running it in ExecuTorch")
+        return pte_look.look(target)
+    from bertshrink.model import onnx_checks as checks
+
+    model, has_changed = from_ort(data) if target.suffix == ".ort" else from_onnx(data, source)
+    vocab_size = checks.check_encoder(model)
+    with output_errors(target):
+        target.write_bytes(model.SerializeToString(deterministic=True) if has_changed else data)
+    del data
+    if target.suffix != ".ort":
+        checks.check_shapes(model, target)
+    shapes = run(target, model, vocab_size)
+    return {
+        "inputs": {value.name: declared(value) for value in real_inputs(model)},
+        "names": {name: ours for ours, names in checks.INPUT_NAMES.items() for name in names},
+        "outputs": {value.name: declared(value) | shapes.get(value.name, {}) for value in model.graph.output},
+        "vocab_size": vocab_size,
+        "precision": checks.precision_of(model),
+        "opset": next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "metadata": {entry.key: entry.value for entry in model.metadata_props},
+    }
+
+
+def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
+    """The model of an .onnx file, self-contained and without functions, and whether that changed it.
+
+    Raises:
+        ModelRefused: the file is not what it must be.
+
+    """
     refuse_other_kinds(data)
     import onnx
     from onnx import inliner
@@ -94,26 +134,30 @@ def look(source: Path, target: Path) -> dict[str, Any]:
         raise checks.refuse(f"the file {what}") from None
     step("checking it")
     checks.check_structure(model)
-    has_changed = take_in_weights(model, source, num_bytes)
+    has_changed = take_in_weights(model, source, len(data))
     checks.check_tensors(model)
-    if model.functions:
-        model, has_changed = inliner.inline_local_functions(model), True
-    vocab_size = checks.check_encoder(model)
-    with output_errors(target):
-        target.write_bytes(model.SerializeToString(deterministic=True) if has_changed else data)
-    del data
-    checks.check_shapes(model, target)
-    shapes = run(target, model, vocab_size)
-    return {
-        "inputs": {value.name: declared(value) for value in real_inputs(model)},
-        "names": {name: ours for ours, names in checks.INPUT_NAMES.items() for name in names},
-        "outputs": {value.name: declared(value) | shapes.get(value.name, {}) for value in model.graph.output},
-        "vocab_size": vocab_size,
-        "precision": checks.precision_of(model),
-        "opset": next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
-        "producer": f"{model.producer_name} {model.producer_version}".strip(),
-        "metadata": {entry.key: entry.value for entry in model.metadata_props},
-    }
+    return (inliner.inline_local_functions(model), True) if model.functions else (model, has_changed)
+
+
+def from_ort(data: bytes) -> tuple[onnx.ModelProto, bool]:
+    """The graph of an .ort file, and that it stays as it is: ONNX Runtime alone can write one.
+
+    Raises:
+        ModelRefused: the file is not what it must be.
+        MissingPart: ONNX Runtime, which reads it, is not installed.
+
+    """
+    from bertshrink.engines import ENGINES, is_installed
+
+    if not is_installed("onnxruntime"):
+        raise MissingPart("an .ort file needs ONNX Runtime, which is not installed", hint=ENGINES["onnxruntime"][2])
+    from bertshrink.model import onnx_checks as checks
+    from bertshrink.model import ort_format
+
+    step("checking it")
+    model = ort_format.graph_of(data)
+    checks.check_tensors(model)
+    return model, False
 
 
 def step(name: str) -> None:

@@ -1,29 +1,34 @@
-"""The card of an ONNX file that came without one: from what it says of itself, its outputs, and its config.json.
+"""The card of a model file that came without one: from what it says of itself, its outputs, and its config.json.
 
     task         bertshrink's own metadata; else outputs that only one task has; else the class in config.json
     labels       metadata; else `id2label`; as many as the output is wide
     pooling      metadata; else, where the graph ends in token vectors, what 1_Pooling says, and it is appended
     max_length   metadata; else positions in config.json, capped by what the tokenizer says and a fixed shape takes
     shape        the inputs' own, where batch and length are both fixed
+    max_batch    what a program says
     family       metadata; else `model_type`; it need be none of bertshrink's own, an artifact is only run
 
-What none of them tells is an error that says what to add.
+What none of them tells is an error that says what to add. An .onnx file is given the inputs and outputs that engines
+promise; .ort and .pte files cannot be changed, so they must have them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.model.apart import Look
 from bertshrink.model.artifact import Card
 from bertshrink.model.facts import capped_length, position_limit, read_object, read_pooling
-from bertshrink.model.onnx_apart import Look
 from bertshrink.model.task import TASKS, guess_task, read_labels
 
 _TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
+_ENGINES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
+_TO = {".ort": "ort", ".pte": "executorch"}
 _EXPORT = "or export the model with `bertshrink export MODEL -o DIR`"
 
 
@@ -42,15 +47,17 @@ class Origin:
         return read_object(path) if path.is_file() else {}
 
 
-def make_card(origin: Origin, file: Path) -> Card:
-    """A card for a file that has none; the file is given the task's inputs and outputs where it has others.
+def make_card(origin: Origin, file: Path, vocab_size: int) -> Card:
+    """A card for a file that has none; an .onnx file is given the task's inputs and outputs where it has others.
 
     Args:
         origin: what is known of it.
         file: the private copy of it.
+        vocab_size: token ids lie below this.
 
     Raises:
-        RequestError: something is missing that neither the file nor config.json says, or they contradict each other.
+        RequestError: something is missing that neither the file nor config.json says, or they contradict each other,
+            or the file would have to be changed and cannot be.
         ModelRefused: what the file says of itself is damaged.
 
     """
@@ -58,38 +65,65 @@ def make_card(origin: Origin, file: Path) -> Card:
     said = _said(origin) if "bertshrink_version" in look.metadata else _told(origin)
     task = TASKS[said["task"]]
     shape = _one_shape(origin)
-    if shape is not None:
-        said["max_length"] = min(said["max_length"], shape[1])
+    max_batch, longest = look.most or (None, shape[1] if shape else None)
+    if longest is not None:
+        said["max_length"] = min(said["max_length"], longest)
     outputs, is_pooled = _outputs(origin, task.name)
     _check_outputs(origin, said, next(iter(outputs)), is_pooled)
     pooling, notes = said.pop("pooling"), []
+    inputs = {name: look.names[name] for name in look.inputs}
+    is_ready = is_pooled and all(name == ours and look.inputs[name].type == "int64" for name, ours in inputs.items())
+    if file.suffix != ".onnx":
+        _refuse_unready(origin, file.suffix, task.outputs, is_ready)
+    elif list(look.outputs) != list(task.outputs):
+        is_ready = False
     if not is_pooled:
         mode, normalize = pooling or _pooling(origin)
         pooling = (mode, normalize)
         notes.append(
-            f"the ONNX file gives token vectors: {'a normalised' if normalize else 'a'} {mode} of them was appended"
+            f"the file gives token vectors: {'a normalised' if normalize else 'a'} {mode} of them was appended"
         )
-    inputs = {name: look.names[name] for name in look.inputs}
-    is_ready = all(name == ours and look.inputs[name].type == "int64" for name, ours in inputs.items())
-    if not is_pooled or not is_ready or list(look.outputs) != list(task.outputs):
+    if not is_ready:
         from bertshrink.model.onnx_graph import read_model, write_model
         from bertshrink.model.onnx_interface import with_interface
 
         model = with_interface(read_model(file), inputs, outputs, None if is_pooled else pooling)
         write_model(model, file)
     return Card(
-        format="onnx",
-        engine="onnxruntime",
+        format=file.suffix[1:],
+        engine=_ENGINES[file.suffix],
+        options={"outputs": list(outputs.values())} if file.suffix == ".pte" else {},
         file=file.name,
         precision=look.precision,
         pooling=pooling,
         inputs=tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs.values()),
         outputs=task.outputs,
         shape=shape,
-        vocab_size=look.vocab_size,
+        max_batch=max_batch,
+        vocab_size=vocab_size,
         details={"opset": look.opset, "producer": look.producer, "notes": notes},
         **said,
     )
+
+
+def _refuse_unready(origin: Origin, suffix: str, wanted: tuple[str, ...], is_ready: bool) -> None:
+    """Refuse a file that would have to be changed, in a format that cannot be. A program's outputs are named by us."""
+    look = origin.look
+    if is_ready and (suffix == ".pte" or set(wanted) <= set(look.outputs)):
+        return
+    inputs = ", ".join(f"{value.type} `{name}`" for name, value in look.inputs.items())
+    needed = ", ".join(f"int64 `{look.names[name]}`" for name in look.inputs)
+    raise RequestError(
+        f"the file takes {inputs} and gives {_shown(look.outputs)}, where {needed} and {_shown(wanted)} are needed, "
+        f"and a{'n' if suffix == '.ort' else ''} {suffix} file cannot be changed",
+        where=origin.where,
+        hint="give the .onnx file that it was made from, or make one with "
+        f"`bertshrink export MODEL --to {_TO[suffix]} -o DIR`",
+    )
+
+
+def _shown(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _said(origin: Origin) -> dict[str, Any]:
@@ -125,7 +159,7 @@ def _told(origin: Origin) -> dict[str, Any]:
         task = "embedding"
     elif not config:
         raise RequestError(
-            "for what task the ONNX file was made cannot be told",
+            "for what task the file was made cannot be told",
             where=where,
             hint=f"put the model's config.json, which names its class and labels, beside it; {_EXPORT}",
         )
@@ -141,7 +175,7 @@ def _told(origin: Origin) -> dict[str, Any]:
     limit = capped_length(origin.papers, limit)
     if not 0 < limit < unknown:
         raise RequestError(
-            "the longest input of the ONNX file cannot be told",
+            "the longest input of the file cannot be told",
             where=where,
             hint="put the model's config.json beside it, or set `model_max_length` in tokenizer_config.json",
         )
@@ -173,7 +207,7 @@ def _one_shape(origin: Origin) -> tuple[int, int] | None:
             return sizes[0], sizes[1]
     words = ["x".join("any" if size is None else str(size) for size in sizes) for sizes in shapes]
     raise RequestError(
-        f"the ONNX file takes inputs of the shape {' and '.join(sorted(words))}, where batch and length must both be "
+        f"the file takes inputs of the shape {' and '.join(sorted(words))}, where batch and length must both be "
         "open, or both fixed and the same for all",
         where=origin.where,
         hint=f"export it with dynamic axes; {_EXPORT}",
@@ -189,11 +223,10 @@ def _outputs(origin: Origin, task: str) -> tuple[dict[str, str], bool]:
         vectors = [name for name in (*_TOKEN_VECTORS, *found) if name in found and len(found[name].shape) in (0, 3)]
         if vectors:
             return {vectors[0]: wanted[0]}, False
-    if len(wanted) == len(found) == 1:
-        return {next(iter(found)): wanted[0]}, True
+    if len(wanted) == len(found) and (len(found) == 1 or all(name.isdecimal() for name in found)):
+        return dict(zip(found, wanted, strict=True)), True
     raise RequestError(
-        f"the ONNX file gives {', '.join(f'`{name}`' for name in found)}, where a model for `{task}` gives "
-        f"{', '.join(f'`{name}`' for name in wanted)}",
+        f"the file gives {_shown(found)}, where a model for `{task}` gives {_shown(wanted)}",
         where=origin.where,
         hint="name its outputs so when it is exported (`output_names`), or mend `architectures` in config.json",
     )
@@ -208,7 +241,7 @@ def _check_outputs(origin: Origin, said: dict[str, Any], name: str, is_pooled: b
         sizes = "x".join("any" if size is None else str(size) for size in shape)
         asked = f"{rank} axes" + (f", the last of {wanted}" if wanted else "")
         raise RequestError(
-            f"the ONNX file's output `{name}` has the shape {sizes}; a model for `{task.name}` gives {asked}",
+            f"the file's output `{name}` has the shape {sizes}; a model for `{task.name}` gives {asked}",
             where=origin.where,
             hint="its config.json (`architectures`, `id2label`) may be that of another model",
         )

@@ -1,4 +1,4 @@
-"""Have an ONNX file looked at in a process of its own (see `onnx_child`), and outlive whatever it does there.
+"""Have a model file looked at in a process of its own (see `apart_child`), and outlive whatever it does there.
 
 The child may be ended by any signal (ONNX Runtime's stack running over, the kernel taking its memory back) or by its
 own limits: each is a refusal here, with the step that the child was at. It costs its start: Python, onnx and ONNX
@@ -20,9 +20,9 @@ from typing import Any
 import bertshrink
 from bertshrink import errors
 from bertshrink.errors import BertshrinkError, ModelRefused
-from bertshrink.model.onnx_child import MAX_FILE_BYTES, time_limit_s
+from bertshrink.model.apart_child import MAX_FILE_BYTES, time_limit_s
 
-COMMAND = (sys.executable, "-P", "-m", "bertshrink.model.onnx_child")
+COMMAND = (sys.executable, "-P", "-m", "bertshrink.model.apart_child")
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -37,40 +37,43 @@ class Value:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of an ONNX file.
+    """What was seen of a model file.
 
     Attributes:
         inputs: by name.
         names: the graph's input -> bertshrink's name of it.
         outputs: by name; shapes as they came out for one text of 5 tokens, where it could be run.
-        vocab_size: rows of the table that token ids look up.
-        precision: what its weights are stored in.
+        vocab_size: rows of the table that token ids look up; None: the file does not say.
+        precision: what its weights are stored in, or `unknown`.
         opset: version of ONNX's operators.
         producer: what wrote it.
         metadata: what it says of itself.
+        most: the most rows and tokens that it takes; None: any number, or those of its one shape.
 
     """
 
     inputs: dict[str, Value]
     names: dict[str, str]
     outputs: dict[str, Value]
-    vocab_size: int
+    vocab_size: int | None
     precision: str
     opset: int
     producer: str
     metadata: dict[str, str]
+    most: tuple[int, int] | None = None
 
 
 def look_apart(source: Path, target: Path, command: tuple[str, ...] = COMMAND) -> Look:
-    """Read, check and run an ONNX file in a child process, which writes it to `target` as one self-contained file.
+    """Read, check and run a model file in a child process, which writes it to `target` as one self-contained file.
 
     Args:
-        source: the file; weights in files beside it are taken in.
-        target: where nothing is yet.
+        source: the file; an .onnx file's weights in files beside it are taken in.
+        target: where nothing is yet; its ending says the format: .onnx, .ort or .pte.
         command: what is started with both paths; a test's own.
 
     Raises:
         ModelRefused: the file is not what it must be, or the child died of it.
+        MissingPart: what reads or runs it is not installed.
         OutputError: there is no room for it at `target`.
 
     """
