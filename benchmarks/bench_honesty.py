@@ -192,7 +192,9 @@ def with_spinner(launch: Launch, args: argparse.Namespace) -> dict[str, object]:
 def overhead(launch: Launch, args: argparse.Namespace) -> dict[str, object]:
     """The worker's samples against a bare loop, both as means of turns, round by round."""
     bare = replace(launch, options={**launch.options, "bare": True})
-    found = measure({"bare": bare, "ours": launch}, settings_of(args, rounds=40), Silent(), environment(), host())
+    found = measure(
+        {"bare": bare, "ours": launch}, settings_of(args, rounds=max(40, args.rounds)), Silent(), environment(), host()
+    )
     times = {name: next(m for m in entries if m.metric == "latency").samples for name, entries in found.items()}
     logs = tuple(
         math.log(statistics.median(turns(ours)) / statistics.median(turns(theirs)))
