@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,26 @@ def test_openvino_is_timed_like_any_engine(tmp_path):
     found = timed(export(tiny_encoder(), tmp_path, engine="openvino"))
     assert [m.conditions.engine for m in found] == ["openvino", "openvino"]
     assert {m.conditions.precision for m in found} <= {"float32", "bfloat16"}
+
+
+@needs_openvino
+def test_signals_are_handled_where_openvino_was(tmp_path):
+    """In whichever order its models go: it would leave the handlers a stack that is freed."""
+    artifact = export(tiny_encoder(num_hidden_layers=1), tmp_path)
+    code = f"""
+    import os, signal
+    from bertshrink.engines import engine
+    signal.signal(signal.SIGTERM, lambda number, frame: print("heard", flush=True))
+    openvino = engine("openvino")
+    openvino.prepare({str(artifact.file)!r})
+    one, other = (openvino.load({str(artifact.file)!r}, 1) for _ in range(2))
+    os.kill(os.getpid(), signal.SIGTERM)
+    del one
+    del other
+    os.kill(os.getpid(), signal.SIGTERM)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\nheard\n"), done.stderr
 
 
 @needs_openvino

@@ -8,18 +8,51 @@ runs float32, and `describe` says so.
 The package brings a telemetry client that writes two files into ~/intel and calls a statistics server as soon as
 `openvino` is imported. Here it is imported without: for the time of the import the client cannot be found, and OpenVINO
 then falls back on a stub of its own that does nothing.
+
+Opening a model also gives the thread another stack for signal handlers, and letting the model go frees it. Of two that
+go in the order in which they came the second one puts the first one's back, freed, and the next signal that Python
+handles (a Ctrl-C) ends the process by a segmentation fault. So the thread keeps the stack that it had.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _TELEMETRY = "openvino_telemetry"
+
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of sigaltstack(2) on Linux."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("num_bytes", ctypes.c_size_t))
+
+    @classmethod
+    def now(cls) -> SignalStack:
+        """What this thread's signal handlers run on."""
+        found = cls()
+        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+        return found
+
+
+@contextmanager
+def _same_signal_stack() -> Iterator[None]:
+    """This thread's signal handlers run on the same stack afterwards as before."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    before = SignalStack.now()
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(before), None)
 
 
 def _import_silently() -> Any:
@@ -90,7 +123,8 @@ def _output_name(value: Any) -> str:
 
 def prepare(path: str, options: dict[str, Any] | None = None) -> None:
     """Load the CPU plugin and the ONNX reader, which `openvino` leaves for later."""
-    openvino.Core().get_versions("CPU")
+    with _same_signal_stack():
+        openvino.Core().get_versions("CPU")
     openvino.frontend.FrontEndManager().load_by_framework("onnx")
 
 
@@ -117,4 +151,5 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
             raise ValueError(f"precision is `{precision}`, and OpenVINO has {', '.join(_ASKED)}")
         config["INFERENCE_PRECISION_HINT"] = _ASKED[precision]
     config |= options.get("config") or {}
-    return OpenVinoSession(openvino.Core().compile_model(path, "CPU", config))
+    with _same_signal_stack():
+        return OpenVinoSession(openvino.Core().compile_model(path, "CPU", config))
