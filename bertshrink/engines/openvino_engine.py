@@ -29,17 +29,10 @@ from numpy.typing import NDArray
 _TELEMETRY = "openvino_telemetry"
 
 
-class SignalStack(ctypes.Structure):
+class _SignalStack(ctypes.Structure):
     """`stack_t` of sigaltstack(2) on Linux."""
 
     _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("num_bytes", ctypes.c_size_t))
-
-    @classmethod
-    def now(cls) -> SignalStack:
-        """What this thread's signal handlers run on."""
-        found = cls()
-        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
-        return found
 
 
 @contextmanager
@@ -48,11 +41,12 @@ def _same_signal_stack() -> Iterator[None]:
     if not sys.platform.startswith("linux"):
         yield
         return
-    before = SignalStack.now()
+    change, before = ctypes.CDLL(None).sigaltstack, _SignalStack()
+    change(None, ctypes.byref(before))
     try:
         yield
     finally:
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(before), None)
+        change(ctypes.byref(before), None)
 
 
 def _import_silently() -> Any:

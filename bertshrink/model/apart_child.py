@@ -33,6 +33,8 @@ from bertshrink.model.plain_files import open_plain
 if TYPE_CHECKING:
     import onnx
 
+    from bertshrink.engines import Arrays
+
 MAX_FILE_BYTES = 2**31 - 1
 """Protobuf's cap on one message; bertshrink writes a model and its weights as one."""
 
@@ -90,7 +92,7 @@ def look(source: Path, target: Path) -> dict[str, Any]:
         return pte_look.look(target)
     from bertshrink.model import onnx_checks as checks
 
-    model, has_changed = from_ort(data) if target.suffix == ".ort" else from_onnx(data, source)
+    model, has_changed = (from_ort(data), False) if target.suffix == ".ort" else from_onnx(data, source)
     vocab_size = checks.check_encoder(model)
     with output_errors(target):
         target.write_bytes(model.SerializeToString(deterministic=True) if has_changed else data)
@@ -139,8 +141,8 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
     return (inliner.inline_local_functions(model), True) if model.functions else (model, has_changed)
 
 
-def from_ort(data: bytes) -> tuple[onnx.ModelProto, bool]:
-    """The graph of an .ort file, and that it stays as it is: ONNX Runtime alone can write one.
+def from_ort(data: bytes) -> onnx.ModelProto:
+    """The graph of an .ort file, to be looked at only: ONNX Runtime alone can write one.
 
     Raises:
         ModelRefused: the file is not what it must be.
@@ -157,7 +159,7 @@ def from_ort(data: bytes) -> tuple[onnx.ModelProto, bool]:
     step("checking it")
     model = ort_format.graph_of(data)
     checks.check_tensors(model)
-    return model, False
+    return model
 
 
 def step(name: str) -> None:
@@ -306,10 +308,22 @@ def run(path: Path, model: onnx.ModelProto, vocab_size: int) -> dict[str, dict[s
         found = engine("onnxruntime").load(str(path), threads=1).run(feeds)
     except Exception as error:  # ONNX Runtime's errors share no base of their own
         raise ModelRefused(f"ONNX Runtime cannot run the file: {str(error).splitlines()[0][:300]}") from None
-    for name, value in found.items():
+    check_finite(found)
+    return {name: {"shape": list(value.shape)} for name, value in found.items()}
+
+
+def check_finite(outputs: Arrays) -> None:
+    """Refuse a file that gives numbers which are none.
+
+    Raises:
+        ModelRefused: it does.
+
+    """
+    import numpy as np
+
+    for name, value in outputs.items():
         if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
             raise ModelRefused(f"the file's output `{name}` is not finite: its weights are damaged")
-    return {name: {"shape": list(value.shape)} for name, value in found.items()}
 
 
 def limit(num_bytes: int) -> None:

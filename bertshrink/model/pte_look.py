@@ -6,6 +6,7 @@ is run at these, and at one text of 5 tokens: if it takes that too, batch and le
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from bertshrink.engines import ENGINES, engine, is_installed
 from bertshrink.errors import MissingPart, ModelRefused
+from bertshrink.model.apart_child import check_finite
 
 _SMALL = (1, 5)
 _HINT = "make one with `bertshrink export MODEL --to executorch -o DIR`"
@@ -50,10 +52,8 @@ def look(path: Path) -> dict[str, Any]:
         raise ModelRefused(f"the program plans for {sizes[0]}x{sizes[1]} tokens at once", hint=_HINT)
     found, is_open = _run(session, names, sizes), False
     if sizes != _SMALL and all(small <= most for small, most in zip(_SMALL, sizes, strict=True)):
-        try:
+        with contextlib.suppress(ModelRefused):
             found, is_open = _run(session, names, _SMALL), True
-        except ModelRefused:
-            is_open = False
     shape = [None, None] if is_open else list(sizes)
     return {
         "inputs": {name: {"type": "int64", "shape": shape} for name in names},
@@ -75,7 +75,5 @@ def _run(session: Any, names: list[str], sizes: tuple[int, ...]) -> dict[str, An
     except (RuntimeError, ValueError) as error:
         what = f"ExecuTorch cannot run the file: {(str(error).splitlines() or [''])[0][:300]}"
         raise ModelRefused(what, hint=_HINT) from None
-    for name, value in found.items():
-        if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
-            raise ModelRefused(f"the file's output `{name}` is not finite: its weights are damaged")
+    check_finite(found)
     return found
