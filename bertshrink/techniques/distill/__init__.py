@@ -12,7 +12,9 @@ A student may be thinner than its teacher, too (`thin`): hidden states are then 
 (TinyBERT), relations need none (MiniLMv2). Without `layers` it keeps its depth and only learns: the recovery of a model
 that another stage made smaller. With `fake_quant` it learns as it will compute after `quantize` (see there).
 
-Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses`. Left out: several teachers, data augmentation.
+Of small data it reads made texts, too (`augment`).
+
+Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses` and `augment`. Left out: several teachers.
 """
 
 from __future__ import annotations
@@ -107,6 +109,9 @@ class Distill(TrainingSettings, Technique):
     )
     mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
     whole_word: bool = Field(False, description="MLM: mask whole words")
+    augment: int = Field(
+        0, ge=0, description="rows made of each training text or pair, for the teacher to answer: for small data"
+    )
     teacher_cache: bool = Field(
         False, description="keep the teacher's answers on disk: later epochs and other students read them"
     )
@@ -319,6 +324,8 @@ class Distill(TrainingSettings, Technique):
                 "every loss weight is 0: there is nothing to learn from",
                 hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",
             )
+        if self.augment:
+            self._check_made(task)
         if self.teacher_cache:
             if task == "mlm":
                 raise RequestError(
@@ -330,6 +337,16 @@ class Distill(TrainingSettings, Technique):
                     "`teacher_cache` keeps outputs and hidden states, not queries, keys and values",
                     hint="leave `teacher_cache` out, or set `attention_weight` and `relation_weight` to 0",
                 )
+
+    def _check_made(self, task: str) -> None:
+        if task in ("mlm", "question-answering"):
+            reason = "masks alter its texts anyway" if task == "mlm" else "an answer stands in a context that is whole"
+            raise RequestError(f"`augment` is set, but the task is {task}: {reason}", hint="leave it out")
+        if self.needs_labels(task):
+            raise RequestError(
+                "`augment` makes rows without labels, and all that is learnt from is labels",
+                hint="leave `soft_weight` at its default, or leave `augment` out",
+            )
 
     def _check_width(self, thinner: Shape, facts: Facts) -> None:
         """A thinner student must be one that stock classes can hold."""

@@ -19,6 +19,7 @@ from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.distill.augment import augmented
 from bertshrink.techniques.distill.cache import CachedTeacher, note_of
 from bertshrink.techniques.distill.codes import Coded
 from bertshrink.techniques.distill.fake_quant import FakeQuant
@@ -245,10 +246,16 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
     _, texts = _given(bench)
     limit = _limit(model, bench)
     if texts.corpus is not None:
+        if settings.augment:
+            raise RequestError("`augment` is for texts that are read whole, not for running text", hint="leave it out")
         root = (bench.cache or bench.work) / "tokens"
         store = TokenStore.of(texts.corpus, model.tokenizer, root, bench.progress)
         return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed)
     side = texts.train if settings.patience is None else texts.choosing()[0]
+    if settings.augment:
+        made = augmented(side, settings.augment, bench.seed)
+        bench.note(f"{len(made)} rows without labels were made of the {len(side)} of the training side")
+        side = side.with_unlabelled(made)
     encoded = encode(model.task, model.tokenizer, side if labelled else _bare(side), limit, model.labels, texts.name)
     return Rows(encoded.rows, encoded.labels)
 
