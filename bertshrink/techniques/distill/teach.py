@@ -253,6 +253,7 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
         return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed)
     side = texts.train if settings.patience is None else texts.choosing()[0]
     if settings.augment:
+        bench.progress.log(f"making rows of the {len(side)} training texts")
         made = augmented(side, settings.augment, bench.seed)
         bench.note(f"{len(made)} rows without labels were made of the {len(side)} of the training side")
         side = side.with_unlabelled(made)
