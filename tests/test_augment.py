@@ -143,6 +143,11 @@ def test_texts_that_share_no_word_have_no_near_ones():
     ]
 
 
+def test_an_empty_second_text_makes_no_empty_first_one():
+    made = augmented(Split(sentences(4), ("", "one two three four five", " ", "")), 12, seed=0)
+    assert len(made) > 4 and all(text.strip() for text in (*made.texts, *made.pairs))
+
+
 def test_single_texts_and_tagged_words():
     texts = sentences(30)
     made = augmented(Split(texts, labels=("x",) * 30), 4, seed=0)

@@ -49,7 +49,7 @@ def augmented(split: Split, per_row: int, seed: int) -> Split:
         seed: decides everything, together with the texts.
 
     Returns:
-        Rows of which none stands twice, and none in `split`; the words of tagged texts with them.
+        Rows of which none stands twice, none in `split`, and none is empty; the words of tagged texts with them.
     """
     maker = _Maker(split, seed)
     turns = (
@@ -64,7 +64,7 @@ def augmented(split: Split, per_row: int, seed: int) -> Split:
     rows = list(zip(split.texts, split.pairs, strict=True))
     known = set(rows)
     pairs = dict.fromkeys(maker.pair(rows[row], copy, rng) for row, copy, rng in turns)
-    made = [pair for pair in pairs if pair not in known]
+    made = [pair for pair in pairs if pair not in known and all(map(str.strip, pair))]
     return Split(tuple(first for first, _ in made), tuple(second for _, second in made))
 
 
