@@ -246,8 +246,6 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
     _, texts = _given(bench)
     limit = _limit(model, bench)
     if texts.corpus is not None:
-        if settings.augment:
-            raise RequestError("`augment` is for texts that are read whole, not for running text", hint="leave it out")
         root = (bench.cache or bench.work) / "tokens"
         store = TokenStore.of(texts.corpus, model.tokenizer, root, bench.progress)
         return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed)
