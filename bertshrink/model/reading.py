@@ -5,9 +5,8 @@
     a folder      with train.*, dev.* (valid*, eval*), test.*, or folders of those names, or with one file of data
     a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`; with an owner, three parts
 
-TSV is read as GLUE writes it, with quoting off. Which columns hold text and labels is told by their names
-(`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the recipe says. A row without a label (an empty cell, null) is unlabelled; a
-column named `score` holds numbers that are no classes. How words with tags and questions are read stands in `formats`.
+TSV is read as GLUE writes it, with quoting off. What the columns of a table are is the matter of `roles`; how words
+with tags and questions are read stands in `formats`.
 A test side without labels beside a labelled training side (GLUE writes -1 for each) judges nothing and is left out.
 """
 
@@ -20,27 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import MissingPart, RequestError
-from bertshrink.model.formats import answered, read_conll, read_squad, to_iob2
+from bertshrink.model.formats import read_conll, read_squad
+from bertshrink.model.roles import split_of
 from bertshrink.model.source import hub_is_reachable, local_path
-from bertshrink.model.texts import LABEL_COLUMNS, DataSettings, Split
+from bertshrink.model.tables import Table
+from bertshrink.model.texts import DataSettings, Split
 
-TEXT_COLUMNS = (
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("premise", "hypothesis"),
-    ("question", "context"),
-    ("question", "sentence"),
-    ("#1 String", "#2 String"),
-    ("text",),
-    ("sentence",),
-    ("utt",),
-    ("utterance",),
-    ("content",),
-    ("query",),
-    ("review",),
-)
-WORD_COLUMNS = ("tokens", "words")
-TAG_COLUMNS = ("ner_tags", "tags", "pos_tags", "labels")
 READERS = {
     ".tsv": "csv",
     ".csv": "csv",
@@ -201,7 +185,7 @@ def _rows(rows: Sequence[Any], settings: DataSettings, where: str) -> Split:
         raise RequestError(
             f"the rows of `{where}` are neither objects nor [text, label]", where=where, hint="mend the file"
         )
-    return _split(datasets.Dataset.from_list(list(rows)), settings, where)
+    return split_of(Table.of_dataset(datasets.Dataset.from_list(list(rows)), where), settings)
 
 
 def _read_files(files: list[Path], settings: DataSettings) -> Split:
@@ -245,7 +229,7 @@ def _read_table(files: list[Path], settings: DataSettings) -> Split:
             where=str(path),
             hint="mend the file, or give one of the kind that its name says",
         ) from error
-    return _split(rows, settings, str(path))
+    return split_of(Table.of_dataset(rows, str(path)), settings)
 
 
 def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
@@ -263,7 +247,7 @@ def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
             reason = reason or str(error).splitlines()[0]
             continue
         sides = {side: next((found[n] for n in names if n in found), None) for side, names in _SIDES.items()}
-        splits = {side: _split(rows, settings, name) for side, rows in sides.items() if rows is not None}
+        splits = {s: split_of(Table.of_dataset(rows, name), settings) for s, rows in sides.items() if rows is not None}
         return splits
     raise MissingPart(
         f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
@@ -274,84 +258,3 @@ def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
 def _is_hidden(split: Split) -> bool:
     """Whether a side has no label, or every one is kept back: GLUE writes -1 for each."""
     return all(label in (-1, -1.0, None) for label in split.labels or ())
-
-
-def _split(rows: Any, settings: DataSettings, where: str) -> Split:
-    """Pick the columns of one side and drop rows without text."""
-    columns = list(rows.column_names)
-    for asked in (settings.text, settings.pair, settings.label):
-        if asked is not None and asked not in columns:
-            raise RequestError(f"there is no column `{asked}`", where=where, hint=f"columns: {', '.join(columns)}")
-    word = settings.text or next((c for c in WORD_COLUMNS if c in columns), None)
-    if word is not None and len(rows) and isinstance(rows[0][word], list):
-        return _tagged(rows, word, settings, where)
-    text, pair = _text_columns(columns, settings, where)
-    if (text, pair) == ("question", "context") and "answers" in columns:
-        answers = [
-            tuple(zip(map(str, given["text"]), map(int, given["answer_start"]), strict=True))
-            for given in rows["answers"]
-        ]
-        return answered([str(q).strip() for q in rows[text]], list(rows[pair]), answers, where)
-    label = settings.label or next((c for c in LABEL_COLUMNS if c in columns), None)
-    texts = ["" if value is None else str(value).strip() for value in rows[text]]
-    pairs = ["" if value is None else str(value) for value in rows[pair]] if pair else None
-    labels = [_label(value, label) for value in rows[label]] if label else []
-    return Split(
-        tuple(texts),
-        tuple(pairs) if pairs is not None else None,
-        labels=tuple(labels) if any(value is not None for value in labels) else None,
-        label_names=_names(rows, label),
-    ).take([i for i, value in enumerate(texts) if value])
-
-
-def _label(value: Any, column: str) -> Any:
-    """A cell of the label column as `Split` has it; an empty one is no label."""
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, str) and not value.strip():
-        return None
-    if column == "score" and value is not None:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return value  # words in a column of scores: they may be classes
-    return value
-
-
-def _tagged(rows: Any, word: str, settings: DataSettings, where: str) -> Split:
-    """Rows of words and tags; numbered tags by their names where the data knows them."""
-    label = settings.label or next((c for c in TAG_COLUMNS if c in rows.column_names), None)
-    words = [tuple(map(str, row)) for row in rows[word]]
-    names = _names(rows, label)
-    tags: list[tuple[str, ...]] | None = None
-    if label is not None:
-        tags = [to_iob2(names[t] if names else str(t) for t in row) for row in rows[label]]
-        for number, (row, own) in enumerate(zip(words, tags, strict=True), start=1):
-            if len(row) != len(own):
-                raise RequestError(
-                    f"row {number} has {len(row)} words and {len(own)} tags", where=where, hint="mend the data"
-                )
-    keep = [i for i, row in enumerate(words) if row]
-    whole = Split(tuple(" ".join(row) for row in words), words=tuple(words), labels=tuple(tags) if tags else None)
-    return whole.take(keep)
-
-
-def _names(rows: Any, label: str | None) -> tuple[str, ...]:
-    """What the data calls its numbered labels (a hub data set's ClassLabel, also of a list)."""
-    feature = rows.features.get(label) if label else None
-    return tuple(getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None) or ())
-
-
-def _text_columns(columns: list[str], settings: DataSettings, where: str) -> tuple[str, str | None]:
-    if settings.text is not None:
-        return settings.text, settings.pair
-    for names in TEXT_COLUMNS:
-        if all(name in columns for name in names):
-            return names[0], settings.pair or (names[1] if len(names) > 1 else None)
-    if len(columns) == 1:
-        return columns[0], None
-    raise RequestError(
-        f"which column holds the text cannot be told from `{'`, `'.join(map(str, columns[:8]))}`",
-        where=where,
-        hint="name it with `text:` (and `pair:`, `label:`) under `data:` in a recipe",
-    )
