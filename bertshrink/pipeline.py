@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 REPORT = "report.json"
+NOT_TIMED = "time and memory were not measured: `--measure` of a command, `measure:` of a recipe ask for it"
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ class _Run:
             settings = technique.model_dump(mode="json")
             rest = [self._data_key(), self.plan.task, self.recipe.measure.quality, bertshrink.__version__]
             if technique.depends_on_machine:
-                rest += [environment().id, self.recipe.measure.model_dump(mode="json")["latency"]]
+                rest += [environment().id, self.plan.clock.model_dump(mode="json")]
             keys.append(fingerprint(keys[-1], teacher, technique.name, settings, *rest))
         return keys
 
@@ -322,7 +323,7 @@ class _Run:
             texts=texts,
             task=self.plan.task,
             choose=self.judge.chooser(texts, self.reference.load if self.reference is not None else None),
-            measure=Timer(self.recipe.measure.latency or None, self.progress),
+            measure=Timer(self.plan.clock, self.progress),
             teacher=self._teacher() if "teacher" in technique.needs() else None,
             work=work,
             cache=self.store.folder.parent / ".cache",
@@ -384,6 +385,7 @@ class _Run:
         """Time and memory of every model that lies on disk, once, side by side."""
         settings = self.recipe.measure.latency
         if settings is False:
+            self.report.notes.append(NOT_TIMED)
             return
         shown = self.standing[self.plan.num_leading :]  # the reference and what came of it
         everywhere = measure_everywhere(self.targets, shown, settings, self.progress, self.store)

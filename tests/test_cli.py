@@ -16,6 +16,8 @@ from bertshrink.cli import app, work
 from bertshrink.cli.app import run
 from bertshrink.errors import Faults, MissingPart, RequestError
 from bertshrink.model.files import new_folder
+from bertshrink.pipeline import NOT_TIMED
+from bertshrink.recipe.commands import COMMANDS
 from tests.tiny import sentences, tiny_encoder
 
 THREE_PARTS = re.compile(r"(error: .+\n  --> .+\nhint: .+\n)+")
@@ -297,11 +299,13 @@ def stock_accuracy(folder, data):
 
 
 def test_distill_from_end_to_end(here, capsys):
-    command = ["distill", "./m", "--data", "./d", "--layers", "2", "--epochs", "1", "--no-latency", "-o", "out"]
+    command = ["distill", "./m", "--data", "./d", "--layers", "2", "--epochs", "1", "-o", "out"]
     assert run([*command, "--json"]) == 0
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert "01-distill: distill to 2 layers" in err
+    assert NOT_TIMED in report["notes"]
+    assert "latency" not in {m["metric"] for s in report["snapshots"] for m in s["measurements"]}
     stage = next(s for s in report["snapshots"] if s["role"] == "stage")
     assert [s["role"] for s in report["snapshots"]] == ["reference", "stage", "baseline"]
     accuracy = next(m for m in stage["measurements"] if m["metric"] == "accuracy")["samples"][0][0]
@@ -331,6 +335,21 @@ def test_distill_from_end_to_end(here, capsys):
     assert run(["inspect", "out", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["shape"]["layers"], found["task"], found["labels"]) == (2, "classification", ["negative", "positive"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "timed"), [([], False), (["--no-latency"], False), (["--measure"], True)], ids=["", "no", "yes"]
+)
+def test_a_command_times_only_when_asked(here, monkeypatch, flags, timed):
+    asked = []
+    monkeypatch.setattr(work, "carry_out", lambda recipe, **how: asked.append(how["with_latency"]) or 0)
+    for command in COMMANDS.values():
+        model = ["./m"] if command.techniques[0].takes else []
+        assert run([command.name, *model, *flags]) == 0
+    assert asked == [timed] * len(COMMANDS)
+    asked.clear()
+    assert run(["bench", "./m"]) == run(["run", "quickstart"]) == 0
+    assert asked == [True, True]
 
 
 def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkeypatch):

@@ -112,6 +112,18 @@ def test_all_models_are_timed_at_the_one_fixed_shape(plan, tmp_path):
     assert plan(FIXED + "compare: [./c]\nmeasure: {latency: false}")
 
 
+def test_a_choice_by_the_clock_is_timed_at_shapes_that_its_model_takes(plan):
+    auto = "model: ./m\nstages: [export, {quantize: {auto: true}}]\n"
+    asked = plan(auto + "measure: {latency: {rounds: 3}}")
+    untimed = plan(auto + "measure: {latency: false}")
+    assert untimed.recipe.measure.latency is False
+    assert (untimed.clock.length, untimed.clock.rounds) == ((32, 64), 5)
+    assert (asked.clock.length, asked.clock.rounds) == ((32, 64), 3)
+    later = "model: ./m\nstages: [export, {quantize: {auto: true}}, {export: {fixed: 1x16}}]\n"
+    assert grid(plan(later)) == ((1,), (16,))
+    assert plan(later).clock == untimed.clock, "what is chosen does not hang on what comes after"
+
+
 def test_batches_are_cut_to_what_memory_is_planned_for(plan):
     text = "model: ./m\nstages: [{export: {to: executorch, max_batch: 2}}]\n"
     assert grid(plan(text)) == ((1, 2), (32, 64))

@@ -19,7 +19,7 @@ import typer
 import bertshrink
 from bertshrink.cli.bench import bench
 from bertshrink.cli.gate import gate
-from bertshrink.cli.options import Data, Force, Json, Output, Quick, Quiet, Runs, Seed, Task
+from bertshrink.cli.options import Data, Force, Json, Measure, NoLatency, Output, Quiet, Runs, Seed, Task
 from bertshrink.cli.targets import targets_app
 from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
@@ -161,7 +161,7 @@ def _run(
     runs: Runs = Path("runs"),
     as_json: Json = False,
     quiet: Quiet = False,
-    no_latency: Quick = False,
+    no_latency: NoLatency = False,
 ) -> int:
     """Carry out a recipe: every stage, measured and compared."""
     from bertshrink.cli.work import carry_out, find_recipe
@@ -259,7 +259,7 @@ def _add(command: Command) -> None:
             runs=given["runs"],
             form=_form(given["as_json"]),
             quiet=given["quiet"],
-            with_latency=not given["no_latency"],
+            with_latency=given["measure"],
         )
 
     starts_from_nothing = not command.techniques[0].takes
@@ -275,7 +275,7 @@ def _add(command: Command) -> None:
         *([("explain", Explain, False)] if any(t.explain is not Technique.explain for t in command.techniques) else []),
         ("force", Force, False),
         ("runs", Runs, Path("runs")),
-        ("no_latency", Quick, False),
+        ("measure", Measure, False),
         ("as_json", Json, False),
         ("quiet", Quiet, False),
     ):

@@ -20,12 +20,12 @@ class Timer:
     """Times artifacts that lie in folders of their own.
 
     Attributes:
-        settings: shapes and rounds, those of the report; None (the report shows no times): the defaults.
+        settings: shapes that the artifacts take, and rounds.
         progress: where long work says that it is alive.
 
     """
 
-    settings: RunningSettings | None
+    settings: RunningSettings
     progress: Progress
 
     def __call__(self, artifacts: Mapping[str, Artifact]) -> dict[str, list[Measurement]]:
@@ -33,4 +33,4 @@ class Timer:
         from bertshrink.meters.running import launch_of, measure
 
         launches = {name: launch_of(artifact, artifact.folder) for name, artifact in artifacts.items()}
-        return measure(launches, self.settings or RunningSettings(), self.progress, environment())
+        return measure(launches, self.settings, self.progress, environment())

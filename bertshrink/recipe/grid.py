@@ -31,6 +31,16 @@ def fit_grid(recipe: Recipe, forms: Mapping[str, Form], faults: list[BertshrinkE
     return recipe if wanted is None else recipe.with_measure(latency=latency.model_copy(update=wanted))
 
 
+def fit_clock(recipe: Recipe, forms: Mapping[str, Form]) -> RunningSettings:
+    """The recipe's timing, or the default one where the report shall show no times, with shapes that these models take.
+
+    For a stage that chooses by the clock: what it makes does not depend on whether the report shows times.
+    """
+    latency = recipe.measure.latency or RunningSettings()
+    fitted = fit_grid(recipe.with_measure(latency=latency), forms, []).measure.latency
+    return fitted or latency
+
+
 def _one_shape(
     recipe: Recipe, latency: RunningSettings, fixed: Mapping[str, tuple[int, int]], faults: list[BertshrinkError]
 ) -> dict[str, tuple[int, ...]] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from bertshrink.engines import ENGINES, is_installed
 from bertshrink.errors import BertshrinkError, Faults, MissingPart, RequestError, near
+from bertshrink.meters.settings import RunningSettings
 from bertshrink.meters.targets import open_target
 from bertshrink.meters.variants import read_variant
 from bertshrink.model import source as sources
@@ -20,7 +21,7 @@ from bertshrink.model.labels import match_classes
 from bertshrink.model.reading import check_source
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
-from bertshrink.recipe.grid import fit_grid
+from bertshrink.recipe.grid import fit_clock, fit_grid
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Kind, Technique
@@ -54,6 +55,7 @@ class Plan:
         kind: of the first model; None: the first stage starts from nothing.
         task: a name in `TASKS`.
         num_leading: how many of the first stages make the model that all others are compared with.
+        clock: what stages that choose by the clock time with.
         facts: of that model, where it is an encoder.
         card: of the first model, where it is an artifact.
         stages: in order.
@@ -66,6 +68,7 @@ class Plan:
     facts: Facts | None
     card: Card | None
     stages: tuple[PlannedStage, ...]
+    clock: RunningSettings
     num_leading: int = 0
     notes: tuple[str, ...] = ()
 
@@ -116,6 +119,8 @@ def prove(recipe: Recipe) -> Plan:
     if card is not None:
         _require(card.engine, recipe.place("model"), faults)
     forms = {recipe.model or "the model": _form(about)} if about is not None else {}
+    timed = {stage.name: stage.form for stage in stages if stage.form and stage.technique.depends_on_machine}
+    clock = fit_clock(recipe, forms | timed)
     forms |= {stage.name: stage.form for stage in stages if stage.form is not None}
     for i, name in enumerate(recipe.compare):
         _, other, other_card = _model(recipe, name, recipe.place("compare", i), faults)
@@ -133,7 +138,7 @@ def prove(recipe: Recipe) -> Plan:
         notes.append("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens")
     if card is not None:
         notes += card.details.get("notes", [])
-    return Plan(recipe, kind, task, facts, card, tuple(stages), num_leading, tuple(notes))
+    return Plan(recipe, kind, task, facts, card, tuple(stages), clock, num_leading, tuple(notes))
 
 
 def _timing(recipe: Recipe, faults: list[BertshrinkError]) -> None:
