@@ -107,7 +107,7 @@ STAGE = "model: m\nstages:\n  - distill: "
         ("", "r.yaml", "not a mapping", "a recipe is a YAML mapping"),
         ("- model", "r.yaml", "not a mapping", "a recipe is a YAML mapping"),
         ("a: \x00", "r.yaml", "this is no YAML", "a recipe is a YAML mapping"),
-        ("model: !!python/object/apply:os.system [x]", "r.yaml:1:1", "should be a valid string", "a folder"),
+        ("model: !!python/object/apply:os.system [x]", "r.yaml:1:8", "the tag `!!python/object", "plain value"),
     ],
 )
 def test_one_fault(read, text, where, what, hint):

@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,10 @@ from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.files import verify
 from bertshrink.model.task import TASKS, guess_task, read_labels
 from bertshrink.report.files import read_header
+from bertshrink.untrusted import Reader
+
+_PAPERS = Reader(ModelRefused, "the file cannot be read", "download or save the model again", may_have_nul=True)
+"""Configurations and tokenizers; a vocabulary's tokens may hold anything."""
 
 WEIGHTS = "model.safetensors"
 ARTIFACT_CARD = "artifact.json"
@@ -72,14 +75,10 @@ def read_json(path: Path) -> Any:
     """Read one JSON file of a model folder.
 
     Raises:
-        ModelRefused: it is no JSON.
+        ModelRefused: it is no plain file, no JSON, or beyond the bounds of `untrusted`.
 
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        hint = "download or save the model again"
-        raise ModelRefused(f"`{path.name}` cannot be read: {error}", where=str(path), hint=hint) from None
+    return replace(_PAPERS, fault=f"`{path.name}` cannot be read").read_json(path)
 
 
 def read_object(path: Path) -> dict[str, Any]:

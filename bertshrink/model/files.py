@@ -14,20 +14,31 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from bertshrink.errors import ModelRefused, OutputError, RequestError
+from bertshrink.untrusted import Reader, open_regular
 
 MANIFEST = "MANIFEST.json"
 MODEL_CARD = "README.md"
 _CHUNK = 1 << 20
+READ_BY_LOADERS = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte", ".jinja", ".bin")
+"""The endings of files that transformers and engines look for in a model's folder."""
+_SEAL = Reader(
+    ModelRefused, "the manifest is unreadable", "restore it from where it came, or delete the folder and make it again"
+)
 
 
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        return _sha256(file)
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -97,34 +108,65 @@ def verify(folder: Path) -> bool:
         False when it has none (bertshrink did not write it).
 
     Raises:
-        ModelRefused: the manifest is unreadable, or a file of it is missing or has other bytes.
+        ModelRefused: the manifest is unreadable, a file of it is missing, is no plain file or has other bytes, or a
+            file was added that those who load the folder would read.
 
     """
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
+    if not os.path.lexists(folder / MANIFEST):
         return False
-    hint = "restore it from where it came, or delete the folder and make it again"
-    try:
-        entries = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        expected = {name: (entry["sha256"], entry["bytes"]) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ModelRefused("the manifest is unreadable", where=str(manifest), hint=hint) from None
+    expected = _entries(folder)
     for name, (digest, num_bytes) in expected.items():
         path = folder / name
-        if not path.is_file():
-            raise ModelRefused(f"`{name}` is missing, though the manifest lists it", where=str(folder), hint=hint)
-        if path.stat().st_size != num_bytes or sha256_file(path) != digest:
-            raise ModelRefused(f"`{name}` has changed since bertshrink wrote it", where=str(path), hint=hint)
+        if not os.path.lexists(path):
+            what = f"`{name}` is missing, though the manifest lists it"
+            raise ModelRefused(what, where=str(folder), hint=_SEAL.hint)
+        try:
+            with open_regular(path) as file:
+                is_same = os.fstat(file.fileno()).st_size == num_bytes and _sha256(file) == digest
+        except OSError as error:
+            what = f"`{name}` has changed since bertshrink wrote it: {error.strerror}"
+            raise ModelRefused(what, where=str(path), hint=_SEAL.hint) from None
+        if not is_same:
+            what = f"`{name}` has changed since bertshrink wrote it"
+            raise ModelRefused(what, where=str(path), hint=_SEAL.hint)
+    for path in (*folder.glob("*"), *folder.glob("*_*/*"), *folder.glob("onnx/*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in expected and path.suffix in READ_BY_LOADERS and name not in (MANIFEST, "report.json"):
+            what = f"`{name}` has been added since bertshrink wrote the folder, and could change what the model answers"
+            raise ModelRefused(what, where=str(path), hint="take it away, or make the folder again")
     return True
 
 
 def is_sealed(folder: Path, names: Iterable[str]) -> bool:
     """Whether a folder has a manifest that lists these files, which `verify` then answers for."""
     try:
-        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all(name in entries for name in names)
-    except (OSError, ValueError, KeyError, TypeError):
+        entries = _entries(folder)
+    except ModelRefused:
         return False
+    return all(name in entries for name in names)
+
+
+def _entries(folder: Path) -> dict[str, tuple[str, int]]:
+    """Name -> sha256 and bytes, as a folder's manifest has them.
+
+    Raises:
+        ModelRefused: it is unreadable, or lists what no folder can hold.
+
+    """
+    path = folder / MANIFEST
+    found = _SEAL.read_json(path)
+    listed = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(listed, dict):
+        raise ModelRefused(_SEAL.fault, where=str(path), hint=_SEAL.hint)
+    entries: dict[str, tuple[str, int]] = {}
+    for name, entry in listed.items():
+        digest, num_bytes = (entry.get("sha256"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
+        parts = name.split("/")
+        is_inside = not {"", ".", ".."} & set(parts) and "\\" not in name and all(len(part) < 256 for part in parts)
+        if not (is_inside and isinstance(digest, str) and isinstance(num_bytes, int)):
+            raise ModelRefused(f"{_SEAL.fault}: its entry `{name[:100]}` is none", where=str(path), hint=_SEAL.hint)
+        entries[name] = digest, num_bytes
+    return entries
 
 
 def refuse_taken(target: Path, *, replace: bool) -> None:

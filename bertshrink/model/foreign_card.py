@@ -14,7 +14,6 @@ promise; .ort and .pte files cannot be changed, so they must have them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,12 @@ from bertshrink.model.apart import Look
 from bertshrink.model.artifact import Card
 from bertshrink.model.facts import capped_length, position_limit, read_object, read_pooling
 from bertshrink.model.task import TASKS, guess_task, read_labels
+from bertshrink.untrusted import Reader
 
 _TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
 _ENGINES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
 _TO = {".ort": "ort", ".pte": "executorch"}
+_SAID = Reader(ModelRefused, "what the file says of itself (its metadata) is damaged", "export the model again")
 _EXPORT = "or export the model with `bertshrink export MODEL -o DIR`"
 
 
@@ -130,18 +131,16 @@ def _said(origin: Origin) -> dict[str, Any]:
     """What a file that bertshrink exported says of itself."""
     data = origin.look.metadata
     try:
-        pooling = json.loads(data["pooling"])
+        pooling = _SAID.json(data["pooling"], origin.where)
         found = {
             "task": TASKS[data["task"]].name,
             "family": data["family"],
-            "labels": tuple(str(label) for label in json.loads(data["labels"])),
+            "labels": tuple(str(label) for label in _SAID.json(data["labels"], origin.where)),
             "pooling": (str(pooling["mode"]), bool(pooling["normalize"])) if pooling else None,
             "max_length": int(data["max_length"]),
         }
-    except (KeyError, ValueError, TypeError, RecursionError):
-        raise ModelRefused(
-            "what the file says of itself (its metadata) is damaged", where=origin.where, hint="export the model again"
-        ) from None
+    except (KeyError, ValueError, TypeError):
+        raise ModelRefused(_SAID.fault, where=origin.where, hint=_SAID.hint) from None
     return found
 
 

@@ -27,9 +27,11 @@ from typing import Any
 
 from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.files import MANIFEST, new_folder, output_errors, refuse_taken, sweep, verify, write_text
+from bertshrink.untrusted import Reader
 
 STAGE_CARD = "stage.json"
 STAGE_SCHEMA = "bertshrink.stage/1"
+_KEPT = Reader(ModelRefused, "a file of the run folder is damaged", "remove it, and it is made anew")
 
 
 def fingerprint(*parts: Any) -> str:
@@ -99,8 +101,8 @@ class Store:
         if not (folder / STAGE_CARD).is_file() or not (folder / MANIFEST).is_file():
             return None
         try:
-            card = json.loads((folder / STAGE_CARD).read_text(encoding="utf-8"))
-        except (ValueError, OSError):
+            card = _KEPT.read_json(folder / STAGE_CARD)
+        except ModelRefused:
             verify(folder)
             return None
         if not isinstance(card, dict) or card.get("schema") != STAGE_SCHEMA or card.get("fingerprint") != key:
@@ -129,9 +131,9 @@ class Store:
     def read_entry(self, name: str, key: str) -> Any:
         """A small result stored under `key`; None when there is none."""
         try:
-            entry = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            entry = _KEPT.read_json(self.folder / name)
             return entry["value"] if entry["fingerprint"] == key else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ModelRefused, KeyError, TypeError):
             return None
 
     def write_entry(self, name: str, key: str, value: Any) -> None:
@@ -215,7 +217,7 @@ class Target:
 def _read_card(folder: Path) -> dict[str, Any] | None:
     """A folder's stage.json; None when there is none that can be read."""
     try:
-        card = json.loads((folder / STAGE_CARD).read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+        card = _KEPT.read_json(folder / STAGE_CARD)
+    except ModelRefused:
         return None
     return card if isinstance(card, dict) and card.get("schema") == STAGE_SCHEMA else None

@@ -30,7 +30,7 @@ from bertshrink.errors import Faults, RequestError, near
 from bertshrink.meters.settings import RunningSettings
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
-from bertshrink.recipe.reader import Source, fill, read_yaml
+from bertshrink.recipe.reader import RECIPE, Source, fill, read_yaml
 from bertshrink.report.gate.limits import Rule
 from bertshrink.report.gate.rules import read_rules
 from bertshrink.techniques import TECHNIQUES
@@ -111,12 +111,7 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
     Raises:
         RequestError: no such file, or it is no recipe; all faults at once.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        hint = "check that it is a text file that you may read"
-        raise RequestError(f"the recipe `{path}` cannot be read: {reason}", where=str(path), hint=hint) from None
+    text = RECIPE.read_text(path)
     source = read_yaml(text, str(path))
     for key, value in (overrides or {}).items():
         kept = source.values.get(key)

@@ -8,8 +8,8 @@ A file that does not hold what its header says is refused here, before anything 
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
 import struct
 from collections import Counter
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import ModelRefused
+from bertshrink.untrusted import Reader, open_regular
 
 _MAX_HEADER_BYTES = 100_000_000
 """The cap that the safetensors format itself sets."""
@@ -27,6 +28,7 @@ DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze",
 """ONNX operators that give the numbers they are given, in another form."""
 
 _HINT = "download or save the model again"
+_HEADER = Reader(ModelRefused, "the header of the safetensors file is unreadable", _HINT, most_depth=4)
 
 _BITS = {"BOOL": 8, "FLOAT": 32, "DOUBLE": 64, "STRING": 0}
 """The types whose name does not hold their width."""
@@ -90,18 +92,11 @@ def read_safetensors(path: Path) -> FileFacts:
         ModelRefused: the file is damaged.
 
     """
-    tensors = tuple(_safetensors_tensor(name, entry, path) for name, entry in read_header(path).items())
+    tensors = tuple(
+        Tensor(name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
+        for name, entry in read_header(path).items()
+    )
     return FileFacts("safetensors", path.stat().st_size, tensors)
-
-
-def _safetensors_tensor(name: str, entry: Mapping[str, Any], path: Path) -> Tensor:
-    dtype, shape = entry.get("dtype"), entry.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise ModelRefused(f"the tensor `{name}` has no shape", where=str(path), hint=_HINT)
-    start, end = entry["data_offsets"]
-    if bytes_of(str(dtype), shape) != end - start:
-        raise ModelRefused(f"the tensor `{name}` has other bytes than its shape asks for", where=str(path), hint=_HINT)
-    return Tensor(name, str(dtype), tuple(shape), end - start)
 
 
 def bytes_of(dtype: str, shape: Sequence[int]) -> int:
@@ -118,20 +113,23 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         ModelRefused: truncated, overlong, overlapping or unreadable.
 
     """
-    num_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else num_bytes
-        if length + 8 > num_bytes or length > _MAX_HEADER_BYTES:
-            raise ModelRefused("the safetensors file is truncated: its header is cut", where=str(path), hint=_HINT)
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            spans = sorted((int(t["data_offsets"][0]), int(t["data_offsets"][1])) for t in header.values())
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-            raise ModelRefused(
-                "the header of the safetensors file is unreadable", where=str(path), hint=_HINT
-            ) from None
+    try:
+        with open_regular(path) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else num_bytes
+            if length + 8 > num_bytes or length > _MAX_HEADER_BYTES:
+                raise ModelRefused("the safetensors file is truncated: its header is cut", where=str(path), hint=_HINT)
+            text = file.read(length)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ModelRefused(f"`{path.name}` cannot be read: {reason}", where=str(path), hint=_HINT) from None
+    header = _HEADER.json(text, str(path))
+    about = header.pop("__metadata__", None) if isinstance(header, dict) else None
+    if not isinstance(header, dict) or not header or not isinstance(about, dict | None):
+        what = f"{_HEADER.fault}: it lists no tensors"
+        raise ModelRefused(what, where=str(path), hint=_HINT)
+    spans = sorted(_span(name, entry, path) for name, entry in header.items())
     end = 0
     for start, stop in spans:
         if start != end or stop < start:
@@ -145,7 +143,34 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
             where=str(path),
             hint=_HINT,
         )
-    return dict(header)
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        if bytes_of(entry["dtype"], entry["shape"]) != stop - start:
+            what = f"the tensor `{name[:100]}` has other bytes than its shape asks for"
+            raise ModelRefused(what, where=str(path), hint=_HINT)
+    return header
+
+
+def _span(name: str, entry: Any, path: Path) -> tuple[int, int]:
+    """Where a tensor begins and ends, its entry checked.
+
+    Raises:
+        ModelRefused: it has no type, shape or span.
+
+    """
+    about: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype, shape, span = about.get("dtype"), about.get("shape"), about.get("data_offsets")
+    if not isinstance(dtype, str) or not isinstance(shape, list) or not all(_is_size(size) for size in shape):
+        what = f"{_HEADER.fault}: the tensor `{name[:100]}` has no type or no shape"
+        raise ModelRefused(what, where=str(path), hint=_HINT)
+    if not isinstance(span, list) or len(span) != 2 or not all(_is_size(place) for place in span):
+        what = f"{_HEADER.fault}: the tensor `{name[:100]}` has no place"
+        raise ModelRefused(what, where=str(path), hint=_HINT)
+    return span[0], span[1]
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def read_onnx(path: Path) -> FileFacts:

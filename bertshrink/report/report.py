@@ -5,6 +5,7 @@ History of the form:
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bertshrink.errors import BaselineError, MeasurementError, RequestError
 from bertshrink.report.measurement import Conditions, Environment, Measurement
+from bertshrink.untrusted import Reader
 
 SCHEMA = "bertshrink.report/1"
 _HINT = "make it anew: the `command` that a report holds does it"
+_READER = Reader(BaselineError, "this is no report", _HINT)
 
 
 class _Record(BaseModel):
@@ -127,12 +130,11 @@ class Report(_Record):
             BaselineError: it is no report, is damaged, or has another version of the form.
 
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-        except FileNotFoundError:
-            raise RequestError(f"there is no report at `{path}`", hint="run a recipe first: `bertshrink run`") from None
-        except (ValueError, OSError, RecursionError) as error:
-            raise BaselineError(f"this is no report: {error}", where=str(path), hint=_HINT) from None
+        if not os.path.lexists(path):
+            raise RequestError(
+                f"there is no report at `{path}`", where=str(path), hint="run a recipe first: `bertshrink run`"
+            )
+        data = _READER.read_json(path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else None
             text = f"the report has the form `{found}`, this version reads `{SCHEMA}`"
@@ -146,7 +148,3 @@ class Report(_Record):
             raise BaselineError(text, where=str(path), hint=_HINT) from None
         except MeasurementError as error:
             raise BaselineError(f"the report is damaged: {error.what}", where=str(path), hint=_HINT) from None
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"`{text}` is no number")

@@ -20,7 +20,6 @@ A key that is not known is an error with the nearest name: a limit that is missp
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +32,15 @@ from bertshrink.report.gate.limits import Rule, Severity
 from bertshrink.report.gate.metrics import GAUGES
 from bertshrink.report.gate.places import places_of
 from bertshrink.report.gate.rules import HINT, entries, severity_of
+from bertshrink.untrusted import Reader
 
 LOCK = "bertshrink.lock.json"
 TABLES: dict[str, tuple[str, ...]] = {"bertshrink.toml": ("gate",), "pyproject.toml": ("tool", "bertshrink", "gate")}
 """The files that are looked for, and the table of each that is meant."""
 
+_LIMITS = Reader(
+    RequestError, "the limits cannot be read", "mend the file, or name another with `--config`", most_bytes=1_000_000
+)
 _TEXTS = {
     "artifact": "the model that is judged: a folder or a file",
     "report": "a report of it, for what its file does not show",
@@ -112,8 +115,9 @@ def limits_of(text: str, name: str) -> Any:
     try:
         if Path(name).suffix in (".yaml", ".yml"):
             return read_yaml(text, name).values.get("gates")
-        return _at(tomllib.loads(text), TABLES.get(name, TABLES["bertshrink.toml"]))
-    except (RequestError, tomllib.TOMLDecodeError):
+        table = TABLES.get(name, TABLES["bertshrink.toml"])
+        return _at(_LIMITS.toml(text, name, table), table)
+    except RequestError:
         return None
 
 
@@ -128,7 +132,7 @@ def read_config(path: Path, artifact: Path | None = None) -> Config:
         RequestError: no such file, no table of limits, or something wrong with it: all faults at once.
     """
     if path.suffix in (".yaml", ".yml"):
-        source = read_yaml(_text(path), str(path))
+        source = read_yaml(_LIMITS.read_text(path), str(path))
         table: tuple[str, ...] = ("gates",)
     else:
         text, values = _toml(path)
@@ -259,23 +263,8 @@ def _at(values: Any, path: tuple[str, ...]) -> Any:
 
 
 def _toml(path: Path) -> tuple[str, dict[str, Any]]:
-    text = _text(path)
-    try:
-        return text, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, _, place = str(error).partition(" (at line ")
-        line, _, column = place.rstrip(")").partition(", column ")
-        where = f"{path}:{line}:{column}" if line.isdigit() and column.isdigit() else str(path)
-        raise RequestError(f"this is no TOML: {what}", where=where, hint="mend it at that line") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        hint = "name the file that holds the limits with `--config`"
-        raise RequestError(f"`{path}` cannot be read: {reason}", where=str(path), hint=hint) from None
+    text = _LIMITS.read_text(path)
+    return text, _LIMITS.toml(text, str(path), TABLES.get(path.name, TABLES["bertshrink.toml"]))
 
 
 assert not set(GAUGES) & {*_TEXTS, *_OF_ARTIFACT, *_TABLES}

@@ -9,7 +9,6 @@ them takes seconds, so that is done only where a rule asks for it.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.meters.size import onnx_components
-from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
 from bertshrink.model.files import sha256_file, verify
 from bertshrink.report.files import FileFacts, read_onnx, read_safetensors
 from bertshrink.report.gate.metrics import OPERATOR
@@ -117,10 +116,7 @@ def _file_of(path: Path, place: str) -> Path:
     verify(path)
     card = path / ARTIFACT_CARD
     if card.is_file():
-        try:
-            name = json.loads(card.read_text(encoding="utf-8"))["file"]
-        except (OSError, ValueError, KeyError, TypeError):
-            name = None
+        name = read_object(card).get("file")
         if not isinstance(name, str) or Path(name).name != name or not (path / name).is_file():
             hint = "restore the folder from where it came, or export the model again"
             raise ModelRefused(f"`{ARTIFACT_CARD}` names no file of its folder", where=str(card), hint=hint)

@@ -11,6 +11,7 @@ History of the form:
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from bertshrink.errors import BaselineError
 from bertshrink.report.gate.facts import Artifact
 from bertshrink.report.gate.metrics import OPERATOR
 from bertshrink.report.gate.reading import Reading
+from bertshrink.untrusted import Reader
 
 SCHEMA = "bertshrink.lock/1"
 _HINT = "restore it from git, or write it anew with `bertshrink gate --update` and review the difference"
+_READER = Reader(BaselineError, "the lock is damaged", _HINT)
 
 
 class _Record(BaseModel):
@@ -112,12 +115,9 @@ def parse(text: str, where: str) -> Lock:
     Raises:
         BaselineError: it is no lock, is damaged, or has another version of the form.
     """
-    try:
-        data = json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        conflict = "\n<<<<<<< " in f"\n{text}"
-        what = "the lock holds a merge conflict" if conflict else f"the lock is damaged: {error}"
-        raise BaselineError(what, where=where, hint=_HINT) from None
+    if "\n<<<<<<< " in f"\n{text}":
+        raise BaselineError("the lock holds a merge conflict", where=where, hint=_HINT)
+    data = _READER.json(text, where)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         found = data.get("schema") if isinstance(data, dict) else None
         what = f"the lock has the form `{found}`, this version reads `{SCHEMA}`"
@@ -137,22 +137,4 @@ def read_lock(path: Path) -> Lock | None:
     Raises:
         BaselineError: it cannot be read.
     """
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BaselineError(f"the lock cannot be read: {error}", where=str(path), hint=_HINT) from None
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"`{text}` is no number")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys each stand once."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` stands there twice")
-    return found
+    return parse(_READER.read_text(path), str(path)) if os.path.lexists(path) else None

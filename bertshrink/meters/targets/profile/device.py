@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -24,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 from bertshrink.errors import RequestError, near
 from bertshrink.model.files import output_errors, write_text
 from bertshrink.report.measurement import Environment
+from bertshrink.untrusted import Reader
 
 T = TypeVar("T")
 Isa = Literal["a53", "a72", "a76", "armv8.6"]
@@ -112,13 +112,15 @@ def read_device(name: str) -> Device:
     known = devices()
     if name not in known:
         raise RequestError(f"there is no device `{name}`", where="--target", hint=near(name, known))
+    path = known[name]
+    hint = "mend it, or make it anew: `bertshrink targets calibrate`"
+    reader = Reader(RequestError, f"the file of the device `{name}` is wrong", hint, most_bytes=1_000_000)
     try:
-        return Device.model_validate(tomllib.loads(known[name].read_text(encoding="utf-8")))
-    except (ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        what = (
-            f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}" if isinstance(error, ValidationError) else error
-        )
-        raise RequestError(f"the file of the device `{name}` is wrong: {what}", where=str(known[name])) from None
+        return Device.model_validate(reader.toml(reader.read_text(path), str(path)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"{reader.fault}: `{place}`: {first['msg']}", where=str(path), hint=reader.hint) from None
 
 
 def write_device(name: str, device: Device) -> Path:
