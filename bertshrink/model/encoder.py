@@ -20,6 +20,7 @@ from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import Facts, Pooling, check_weights, read_facts
+from bertshrink.model.stored_names import check_names, is_spare
 from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Encoder:
     @classmethod
     def from_facts(cls, facts: Facts, source: str | None = None) -> Encoder:
         """Load the folder that `facts` describe; errors as in `load`."""
-        check_weights(facts.folder)
+        header = check_weights(facts.folder)
         import torch
         import transformers
 
@@ -102,6 +103,7 @@ class Encoder:
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = _load_tokenizer(facts.folder, safe)
+        check_names(facts, header, _without_numbers(auto, path, safe))
         try:
             model, info = auto.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **safe
@@ -110,7 +112,7 @@ class Encoder:
             raise ModelRefused(
                 f"the weights cannot be loaded: {_reason(error)}", where=path, hint="save the model again"
             ) from error
-        _refuse_missing(info, facts)
+        _refuse_unfilled(info, facts)
         _plain_pooler(model, info)
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -210,16 +212,37 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
 
 
-def _refuse_missing(info: dict[str, Any], facts: Facts) -> None:
-    """Refuse a checkpoint whose weights do not fill the model: transformers would fill the gap with random numbers."""
-    missing = sorted(str(key) for key in info.get("missing_keys", ()) if "pooler" not in str(key))
-    mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing or mismatched:
-        names = ", ".join(f"`{name}`" for name in (missing + mismatched)[:3])
-        raise RequestError(
-            f"the checkpoint lacks {len(missing + mismatched)} weights that the task `{facts.task}` needs: {names}",
+def _without_numbers(auto: Any, path: str, safe: dict[str, Any]) -> Any:
+    """The stock class as config.json asks for it: names and shapes only.
+
+    Raises:
+        ModelRefused: no network can be built of it.
+
+    """
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, **safe)
+        with torch.device("meta"):
+            return auto.from_config(config)
+    except Exception as error:  # a strange configuration makes transformers raise anything
+        raise ModelRefused(
+            f"config.json describes no model that transformers can build: {_reason(error)}",
+            where=str(Path(path) / "config.json"),
+            hint="mend the value, or save the model again",
+        ) from error
+
+
+def _refuse_unfilled(info: dict[str, Any], facts: Facts) -> None:
+    """Refuse a model with numbers of its own making: `check_names` has seen that it need not have any."""
+    made_up = [*map(str, info.get("missing_keys", ())), *map(str, info.get("mismatched_keys", ()))]
+    names = [name for name in made_up if not is_spare(name, facts)]
+    if names:
+        raise ModelRefused(
+            f"transformers did not read {len(names)} weights that the checkpoint holds: `{names[0]}`",
             where=str(facts.folder),
-            hint="it was saved for another task: name that one with `task:` or `--task`, or fine-tune it first",
+            hint="save the model again with the installed transformers",
         )
 
 

@@ -19,6 +19,7 @@ from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.files import verify
 from bertshrink.model.task import TASKS, guess_task, read_labels
+from bertshrink.model.whole import refuse_beside, refuse_values
 from bertshrink.report.files import read_header
 from bertshrink.untrusted import Reader
 
@@ -105,6 +106,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
     """
     where = str(folder)
     path = folder / "config.json"
+    refuse_beside(folder)
     if not path.is_file():
         raise RequestError(
             f"`{folder}` is no model folder: it has no config.json",
@@ -114,6 +116,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
     config = read_object(path)
     refuse_remote_code(folder, config)
     _refuse_other_weights(path, config)
+    refuse_values(config, str(path))
     anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
     shape = Shape.read(anatomy, config)
     modules = folder / "modules.json"
