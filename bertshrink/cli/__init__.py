@@ -14,6 +14,16 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit with its code (see `errors` and docs/architecture.md for the codes)."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins reads every package's metadata
+    _fill_gaps()
     from bertshrink.cli.app import run
 
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _fill_gaps() -> None:
+    """Where stdin, stdout or stderr is closed, the next file that is opened would get its number and its output."""
+    for handle in range(3):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -20,6 +20,7 @@ import bertshrink
 from bertshrink.cli.bench import bench
 from bertshrink.cli.gate import gate
 from bertshrink.cli.options import Data, Force, Json, Measure, NoLatency, Output, Quiet, Runs, Seed, Task
+from bertshrink.cli.streams import Streams
 from bertshrink.cli.targets import targets_app
 from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
@@ -31,6 +32,7 @@ from bertshrink.training.settings import TrainingSettings
 BUG = 70
 STOPPED = 128 + 2
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_PLACE = (errno.EACCES, errno.EPERM, errno.EIO)
 
 # Newer Typers carry their own copy of click, older ones import it: its errors are reached through Typer's own.
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
@@ -55,6 +57,17 @@ MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut 
 
 def run(argv: list[str]) -> int:
     """Run one command line; returns the exit code."""
+    with Streams() as streams:
+        code = _run_told(argv)
+        try:
+            return streams.code(code)
+        except OutputError as error:
+            _tell(error)
+            return code or error.exit_code
+
+
+def _run_told(argv: list[str]) -> int:
+    """Run one command line, with every failure told on stderr."""
     before = _end_in_order()
     try:
         code = app(argv or ["--help"], standalone_mode=False, prog_name="bertshrink")
@@ -80,18 +93,28 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return STOPPED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            _print_error("a name is longer than the system takes", _shortened(error.filename), "give a shorter one")
+            return RequestError.exit_code
         if isinstance(error, OSError) and error.errno in _DISK:
             _print_error(f"cannot write: {error.strerror}", error.filename, "free some space, or choose another place")
+            return OutputError.exit_code
+        if isinstance(error, OSError) and error.errno in _PLACE:
+            _print_error(
+                f"cannot read or write: {error.strerror}", error.filename, "mend that, or choose another place"
+            )
             return OutputError.exit_code
         return _bug(argv)
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
         leave()
+
+
+def _shortened(name: object) -> str | None:
+    text = os.fsdecode(name) if isinstance(name, (str, bytes)) else ""
+    return f"{text[:40]}..." if len(text) > 40 else text or None
 
 
 def _end_in_order() -> Any:

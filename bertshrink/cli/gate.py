@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bertshrink.cli.options import expanded
+from bertshrink.cli.streams import result_stands
 from bertshrink.errors import BaselineError, BertshrinkError, Faults, RequestError
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def gate(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="no progress")] = False,
 ) -> int:
     """Judge artifacts by committed limits and a committed baseline: size, operators, quality, memory, time."""
+    result_stands()
+    artifact, report, base_artifact, config = map(_expanded, (artifact, report, base_artifact, config))
+    junit, comment_file, openmetrics = map(_expanded, (junit, comment_file, openmetrics))
     try:
         if init:
             return _init(artifact, report)
@@ -94,6 +99,10 @@ def _config(path: Place, artifact: Place) -> Config:
             "the limits are about several artifacts, and one is given", where=str(artifact), hint="leave it out"
         )
     return config
+
+
+def _expanded(path: Place) -> Place:
+    return expanded(path) if path is not None else None
 
 
 def _short(path: Path) -> Path:

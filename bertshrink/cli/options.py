@@ -7,15 +7,42 @@ from typing import Annotated
 
 import typer
 
+from bertshrink.model.files import check_name
 from bertshrink.model.task import TASKS
+
+
+def place(text: str) -> Path:
+    """A path as a flag gives it. `--output=~/x` reaches the program with its `~`: shells expand it only at a start.
+
+    Raises:
+        RequestError: the system takes no name of that length.
+
+    """
+    given = expanded(text)
+    check_name(given)
+    return given
+
+
+def expanded(text: str | Path) -> Path:
+    """A path with the home folder in place of its `~`, where there is such a user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
 
 Data = Annotated[
     str | None,
     typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc; sides apart as train=A,dev=B"),
 ]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="where the finished model shall lie")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", parser=place, metavar="PATH", help="where the finished model shall lie")
+]
 Force = Annotated[bool, typer.Option("--force", help="replace what is at `-o`")]
-Runs = Annotated[Path, typer.Option("--runs", envvar="BERTSHRINK_RUNS", help="the folder of run folders")]
+Runs = Annotated[
+    Path,
+    typer.Option("--runs", parser=place, metavar="PATH", envvar="BERTSHRINK_RUNS", help="the folder of run folders"),
+]
 Json = Annotated[bool, typer.Option("--json", help="print the report as one JSON document")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress, no log")]
 NoLatency = Annotated[bool, typer.Option("--no-latency", help="leave out latency and memory")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bertshrink.cli.options import Json, Quiet, Task
+from bertshrink.cli.streams import result_stands
 from bertshrink.errors import RequestError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def set_up(
     if kind_of(kind) != "arm64":
         raise RequestError(f"`{kind}` is nothing to prepare", hint=near(kind, ["arm64"]))
     root = prepare(make_progress(quiet), mirror or MIRROR, force=force)
+    result_stands()
     typer.echo(root.folder)
 
 
@@ -86,6 +88,7 @@ def calibrate_device(
         with Ssh.connect(address) as machine:
             found = calibrate(machine, device, launch, name, progress)
     path = write_device(profile, found)
+    result_stands()
     low, high = found.ipc.value
     slow, fast = found.bandwidth_gbs.value
     typer.echo(f"{found.name}: {found.ghz.value:.2f} GHz, IPC {low:.2f} to {high:.2f}, {slow:.1f} to {fast:.1f} GB/s")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from bertshrink.cli.options import expanded
+from bertshrink.cli.streams import result_stands
 from bertshrink.errors import MissingPart, RequestError, near
 from bertshrink.recipe.plan import prove
 from bertshrink.recipe.recipe import Recipe
@@ -56,6 +58,7 @@ def carry_out(
     finished = run(plan, make_progress(quiet or not is_main()), runs, command, target)
     if not is_main():
         return 0
+    result_stands()
     margin = recipe.measure.latency.margin if recipe.measure.latency else MARGIN
     page = _draw(finished.report, finished.folder, margin)
     judgement = None
@@ -154,7 +157,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         RequestError: neither is there.
     """
-    path = Path(name)
+    path = expanded(name)
     if path.is_file():
         return path
     shipped = shipped_recipes()

@@ -7,6 +7,7 @@ file), and renamed into place; the parent folder is synced last. Nothing that st
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,8 @@ from bertshrink.untrusted import Reader, open_regular
 MANIFEST = "MANIFEST.json"
 MODEL_CARD = "README.md"
 _CHUNK = 1 << 20
+_LONGEST_PID = 1 << 22
+"""Linux numbers no process higher (PID_MAX_LIMIT)."""
 READ_BY_LOADERS = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte", ".jinja", ".bin")
 """The endings of files that transformers and engines look for in a model's folder."""
 _SEAL = Reader(
@@ -78,6 +81,24 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot write `{path}`: {reason}", hint="free some space, or choose another place"
         ) from error
+
+
+def check_name(path: Path) -> None:
+    """Prove that the system takes a file or folder of this name, and the hidden one that stands in for it meanwhile.
+
+    Raises:
+        RequestError: it is too long, or no name at all.
+
+    """
+    for one in (path, path.with_name(f".{path.name}.tmp-{_LONGEST_PID}") if path.name else path):
+        try:
+            os.lstat(one)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                continue
+            told = f"{path.name[:40]}..." if len(path.name) > 40 else path.name
+            reason = "is too long" if isinstance(error, OSError) else f"is none: {error}"
+            raise RequestError(f"the name `{told}` {reason}", hint="give a shorter one") from None
 
 
 def seal(folder: Path) -> dict[str, dict[str, object]]:

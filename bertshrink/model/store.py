@@ -26,7 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import ModelRefused, OutputError, RequestError
-from bertshrink.model.files import MANIFEST, new_folder, output_errors, refuse_taken, sweep, verify, write_text
+from bertshrink.model.files import (
+    MANIFEST,
+    check_name,
+    new_folder,
+    output_errors,
+    refuse_taken,
+    sweep,
+    verify,
+    write_text,
+)
 from bertshrink.untrusted import Reader
 
 STAGE_CARD = "stage.json"
@@ -172,6 +181,7 @@ class Target:
             OutputError: that folder is not writable.
         """
         place = self.folder.absolute()
+        check_name(place)
         if not place.parent.is_dir():
             text = f"there is no folder `{self.folder.parent}` for `{self.folder.name}`"
             raise RequestError(text, where="-o", hint="make it first, or name another place")
