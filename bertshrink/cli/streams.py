@@ -96,9 +96,9 @@ class Streams:
             if hasattr(stream, "reconfigure") and not str(stream.encoding).lower().startswith("utf"):
                 stream.reconfigure(errors="replace")  # `≥` on a terminal that has no such letter is no failure
         if self.stdout is not None:
-            sys.stdout = self.stdout  # type: ignore[assignment]
+            sys.stdout = self.stdout
         if sys.stderr is not None:
-            sys.stderr = _Stream(sys.stderr, is_result=False)  # type: ignore[assignment]
+            sys.stderr = _Stream(sys.stderr, is_result=False)
         return self
 
     def __exit__(self, *_: object) -> None:
