@@ -5,24 +5,26 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from bertshrink.cli.app import run
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model import apart_child, foreign, source
-from bertshrink.model.apart import COMMAND, look_apart
+from bertshrink.model.apart import COMMAND, facts_apart, look_again, look_apart
 from bertshrink.model.files import seal
 from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_checks import MAX_NODES, check_structure
+from bertshrink.model.onnx_checks import check_structure
 from bertshrink.model.onnx_folding import computed
 from bertshrink.model.onnx_graph import array, initializers, read_model, tensor
 from bertshrink.model.plain_files import open_plain
+from bertshrink.report.files import MAX_ENDS, MAX_NODES, MAX_STORED
 from tests.onnx_files import OPSETS, ROWS, encoder_model, encoder_parts, onnx_folder, outside
 
 OWN = (*OPSETS, helper.make_opsetid("own", 1))
@@ -354,7 +356,7 @@ def test_a_chain_that_onnx_runtime_dies_of(tmp_path):
     code = (
         "import sys; from bertshrink.model import onnx_checks, apart_child; from pathlib import Path;"
         "onnx_checks.MAX_CALLS = 10**6; apart_child.step('running it in ONNX Runtime');"
-        "import onnxruntime; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+        "import onnxruntime; onnxruntime.InferenceSession(sys.argv[2], providers=['CPUExecutionProvider'])"
     )
     with pytest.raises(ModelRefused, match=r"was ended by SIG.* while running it in ONNX Runtime"):
         look_apart(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
@@ -612,10 +614,70 @@ def test_an_artifact_folder_without_its_manifest_is_looked_at(tmp_path):
     seal(ours)
     assert source.fetch(str(ours)) == ours
     (ours / "MANIFEST.json").write_text('{"files": {}}')
+    with pytest.raises(ModelRefused, match="has been added"):
+        source.fetch(str(ours))
+    (ours / "MANIFEST.json").unlink()
     assert source.fetch(str(ours)) != ours
     (ours / "model.onnx").write_bytes(b"")
     with pytest.raises(ModelRefused, match="empty"):
         source.fetch(str(ours))
+
+
+def resealed(tmp_path, model):
+    """A folder of ours whose file somebody has replaced, seal and all."""
+    made = foreign.take_in(onnx_folder(tmp_path / "m") / "model.onnx")
+    ours = tmp_path / "ours"
+    shutil.copytree(made, ours)
+    (ours / "model.onnx").write_bytes(model.SerializeToString())
+    seal(ours)
+    return ours
+
+
+def test_a_sealed_file_that_never_ends_is_run_apart(tmp_path, monkeypatch):
+    body = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in ("go_in", "state_in")],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state_in", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_in_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state_in_out", TensorProto.FLOAT, None),
+        ],
+    )
+    model = encoder_model()
+    model.graph.node[-1].output[0] = "first"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(10**18), "forever"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))
+    model.graph.node.append(helper.make_node("Loop", ["forever", "go", "first"], ["logits"], body=body))
+    ours = resealed(tmp_path, model)
+    assert source.peek(str(ours)) == ours, "nothing is run for a plan"
+    code = "import sys; from bertshrink.model import apart_child as c; c._BASE_S = 4; c.main(*sys.argv[1:])"
+    monkeypatch.setattr(source, "look_again", lambda file: look_again(file, (sys.executable, "-c", code)))
+    with pytest.raises(ModelRefused, match="was ended by SIGXCPU while running it in ONNX Runtime"):
+        source.fetch(str(ours))
+
+
+@pytest.mark.parametrize("kind", ["nodes", "stored", "ends", "no output"])
+def test_a_graph_that_is_out_of_all_proportion(tmp_path, kind):
+    model = encoder_model()
+    if kind == "nodes":
+        model.graph.node.extend([helper.make_node("Identity", ["rows"], [f"x{i}"]) for i in range(MAX_NODES)])
+    elif kind == "stored":
+        one = numpy_helper.from_array(np.zeros(1, dtype=np.float32))
+        model.graph.initializer.extend([one] * MAX_STORED)
+    elif kind == "ends":
+        model.graph.node.append(helper.make_node("Concat", ["rows"] * MAX_ENDS, ["much"], axis=0))
+    else:
+        model.graph.node.append(helper.make_node("Constant", [], [], value_float=1.0))
+        model.graph.node.append(helper.make_node("Constant", [], [], value=numpy_helper.from_array(np.zeros(1))))
+    write(tmp_path, model)
+    if kind != "no output":
+        with pytest.raises(ModelRefused, match="far more than an encoder needs"):
+            facts_apart(tmp_path / "model.onnx")
+    assert ("more than an encoder needs" in refused(tmp_path)) == (kind != "no output")
 
 
 def test_a_missing_tokenizer_is_asked_for(tmp_path):

@@ -24,7 +24,7 @@ def inspect_model(name: str, task: str, as_json: bool) -> None:
     Raises:
         BertshrinkError: no such model, an unknown family, a refused file.
     """
-    folder = sources.fetch(name)
+    folder = sources.fetch(name, to_run=False)
     found = _artifact(folder) if (folder / ARTIFACT_CARD).is_file() else _encoder(folder, task)
     if as_json:
         print_json(found)
@@ -91,12 +91,12 @@ def _advice(facts: Facts, parts: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _artifact(folder: Path) -> dict[str, Any]:
+    from bertshrink.model.apart import facts_apart
     from bertshrink.model.artifact import Artifact
-    from bertshrink.report.files import read_onnx
 
     artifact = Artifact.load(folder)
     card = artifact.card
-    facts: FileFacts | None = read_onnx(artifact.file) if card.format == "onnx" else None
+    facts: FileFacts | None = facts_apart(artifact.file) if card.format == "onnx" else None
     types: dict[str, int] = {}
     for tensor in facts.tensors if facts is not None else ():
         types[tensor.dtype] = types.get(tensor.dtype, 0) + tensor.num_bytes

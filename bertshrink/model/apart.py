@@ -2,8 +2,8 @@
 
 The child may be ended by any signal (ONNX Runtime's stack running over, the kernel taking its memory back) or by its
 own limits: each is a refusal here, with the step that the child was at. It costs its start: Python, onnx and ONNX
-Runtime, under a second, and about a second more for each 100 MB of weights. Files that bertshrink wrote and sealed
-need none of it.
+Runtime, about a second, and another for each 100 MB of weights. Files that bertshrink sealed are looked at as well
+where a user names them (`look_again`): a seal says that nothing has changed, not who made it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 
 import bertshrink
 from bertshrink import errors
-from bertshrink.errors import BertshrinkError, ModelRefused
+from bertshrink.errors import BertshrinkError, ModelRefused, Terminated
 from bertshrink.model.apart_child import MAX_FILE_BYTES, time_limit_s
+from bertshrink.report.files import FileFacts, Node, Tensor
 
 COMMAND = (sys.executable, "-P", "-m", "bertshrink.model.apart_child")
 
@@ -77,10 +78,54 @@ def look_apart(source: Path, target: Path, command: tuple[str, ...] = COMMAND) -
         OutputError: there is no room for it at `target`.
 
     """
-    timeout_s = 2 * time_limit_s(MAX_FILE_BYTES)  # for a child that waits; one that works has its own limit
+    found = _in_child(source, "look", command, target)
+    for side in ("inputs", "outputs"):
+        found[side] = {name: Value(v["type"], tuple(v["shape"])) for name, v in found[side].items()}
+    return Look(**found)
+
+
+def look_again(source: Path, command: tuple[str, ...] = COMMAND) -> None:
+    """Read, check and run a sealed file in a child process, where it lies.
+
+    Args:
+        source: the file.
+        command: as in `look_apart`.
+
+    Raises:
+        ModelRefused: the file is not what it must be, or the child died of it.
+        MissingPart: what reads or runs it is not installed.
+
+    """
+    _in_child(source, "again", command)
+
+
+def facts_apart(source: Path) -> FileFacts:
+    """What an ONNX file's header says (see `report.files.read_onnx`), read in a child process.
+
+    Raises:
+        ModelRefused: the file is damaged, or the child died of it.
+
+    """
+    found = _in_child(source, "facts")
+    found["tensors"] = tuple(Tensor(**{**one, "shape": tuple(one["shape"])}) for one in found["tensors"])
+    found["nodes"] = tuple(
+        Node(one["op"], tuple(one["inputs"]), tuple(one["outputs"]), one["integers"]) for one in found["nodes"]
+    )
+    return FileFacts(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
+
+
+def _in_child(source: Path, how: str, command: tuple[str, ...] = COMMAND, *more: Path) -> dict[str, Any]:
+    """What the child found; `how` is one of `apart_child.LOOKS`.
+
+    Raises:
+        BertshrinkError: what the child said, or that it died.
+
+    """
+    num_bytes = source.stat().st_size if source.is_file() else 0
+    timeout_s = 30 + 3 * time_limit_s(min(num_bytes, MAX_FILE_BYTES))  # one that works has a limit of its own
     try:
         done = subprocess.run(
-            [*command, str(source), str(target)],
+            [*command, how, str(source), *map(str, more)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -90,17 +135,32 @@ def look_apart(source: Path, target: Path, command: tuple[str, ...] = COMMAND) -
         )
     except subprocess.TimeoutExpired as expired:
         raise _died(source, f"was not done after {timeout_s} s", expired.stdout or b"") from None
+    except ValueError:  # a NUL in the path
+        raise ModelRefused("the file's name holds the character NUL", where=repr(source), hint="rename it") from None
     said = _lines(done.stdout)
     last = said[-1] if said else {}
     if "refused" in last:
         kind, what, where, hint = last["refused"]
         raise _error(kind, what, where or str(source), hint)
+    stop_as(done.returncode)
     if done.returncode or "found" not in last:
         raise _died(source, _end_of(done.returncode), done.stdout)
-    found = last["found"]
-    for side in ("inputs", "outputs"):
-        found[side] = {name: Value(v["type"], tuple(v["shape"])) for name, v in found[side].items()}
-    return Look(**found)
+    found: dict[str, Any] = last["found"]
+    return found
+
+
+def stop_as(code: int) -> None:
+    """End as a child did that somebody ended, who then meant this process as well.
+
+    Raises:
+        KeyboardInterrupt: by Ctrl-C.
+        Terminated: by SIGTERM.
+
+    """
+    if code == -signal.SIGINT:
+        raise KeyboardInterrupt
+    if code == -signal.SIGTERM:
+        raise Terminated("stopped by SIGTERM", hint="the same command goes on")
 
 
 def child_environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The first look at a model file, in a process of its own: `python -m bertshrink.model.apart_child SOURCE TARGET`.
+"""The first look at a model file in a process of its own: `python -m bertshrink.model.apart_child HOW SOURCE [TARGET]`.
 
 Files from elsewhere meet libraries written in C++ (protobuf, onnx, ONNX Runtime, ExecuTorch), each of which can be made
 to crash or to take all memory. So the look happens here, within limits of memory and time that grow with the file, and
@@ -8,6 +8,9 @@ what comes out is either a word of refusal or the file, whole and proven, at TAR
     check     see `onnx_checks`; functions are unfolded
     run       opened by ONNX Runtime (where it is installed) and run once: outputs finite
     write     one self-contained file; byte for byte the given one where nothing had to change
+
+That is `look`. `again` reads, checks and runs a file that bertshrink sealed where it lies: a seal says that nothing has
+changed, not who made it. `facts` gives what `report.files.read_onnx` reads of it, and runs nothing.
 
 An .ort file is a graph that ONNX Runtime has optimised: what holds for weights and for encoders is checked of it, too,
 and nothing of it is changed. Of a .pte program the inside is ExecuTorch's own matter: it is run (see `pte_look`).
@@ -23,6 +26,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -41,7 +45,8 @@ MAX_FILE_BYTES = 2**31 - 1
 _BASE_BYTES, _BYTES_PER_BYTE = 3 * 2**30, 10
 """Libraries and their threads' stacks take about 0.2 GiB of address space; protobuf, the checker and ONNX Runtime each
 hold the weights once or twice, all together some six times."""
-_BASE_S, _S_PER_GB = 60, 300
+_BASE_S, _S_PER_GB = 20, 300
+"""Of the processor: starting takes two, a graph of 24 layers one more, the weights some five for each gigabyte."""
 _LENGTH = 5
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive, as `torch.save` writes it"),
@@ -110,6 +115,50 @@ def look(source: Path, target: Path) -> dict[str, Any]:
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
     }
+
+
+def look_again(source: Path) -> dict[str, Any]:
+    """Read, check and run a sealed file where it lies.
+
+    Returns:
+        nothing: it is what its card says.
+
+    Raises:
+        ModelRefused: the file is not what it must be.
+        MissingPart: what reads or runs its format is not installed.
+
+    """
+    step("reading it")
+    with open_plain(source, may_have_other_names=True) as file:
+        limit(os.fstat(file.fileno()).st_size)
+        data = file.read()
+    if source.suffix == ".pte":
+        from bertshrink.model import pte_look
+
+        step("running it in ExecuTorch")
+        pte_look.look(source)
+        return {}
+    model = from_ort(data) if source.suffix == ".ort" else from_onnx(data, source)[0]
+    del data
+    run(source, model, 2)
+    return {}
+
+
+def facts(source: Path) -> dict[str, Any]:
+    """What an ONNX file's header says, as `report.files.read_onnx` reads it.
+
+    Raises:
+        ModelRefused: the file is damaged.
+
+    """
+    import dataclasses
+
+    from bertshrink.report.files import read_onnx
+
+    step("reading it")
+    with open_plain(source, may_have_other_names=True) as file:
+        limit(os.fstat(file.fileno()).st_size)
+    return dataclasses.asdict(read_onnx(source))
 
 
 def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
@@ -342,11 +391,15 @@ def limit(num_bytes: int) -> None:
             resource.setrlimit(kind, (now, at_most))
 
 
-def main(source: Path, target: Path) -> None:
+LOOKS: dict[str, Callable[..., dict[str, Any]]] = {"look": look, "again": look_again, "facts": facts}
+"""The first word of the command -> what it does with the paths that follow."""
+
+
+def main(how: str, *paths: str) -> None:
     """Look, and say on stdout what was found or refused."""
     limit(0)
     try:
-        result: dict[str, Any] = {"found": look(source, target)}
+        result: dict[str, Any] = {"found": LOOKS[how](*map(Path, paths))}
     except MemoryError:
         result = {"refused": ["ModelRefused", "the file needs far more memory than its size explains", None, None]}
     except BertshrinkError as error:
@@ -355,4 +408,4 @@ def main(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*sys.argv[1:])

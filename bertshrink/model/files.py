@@ -159,11 +159,15 @@ def verify(folder: Path) -> bool:
 
 
 def is_sealed(folder: Path, names: Iterable[str]) -> bool:
-    """Whether a folder has a manifest that lists these files, which `verify` then answers for."""
-    try:
-        entries = _entries(folder)
-    except ModelRefused:
+    """Whether a folder has a manifest that lists these files, which `verify` then answers for.
+
+    Raises:
+        ModelRefused: the manifest is unreadable.
+
+    """
+    if not os.path.lexists(folder / MANIFEST):
         return False
+    entries = _entries(folder)
     return all(name in entries for name in names)
 
 

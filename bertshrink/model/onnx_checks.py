@@ -24,12 +24,10 @@ import numpy as np
 import onnx
 
 from bertshrink.errors import ModelRefused
-from bertshrink.report.files import DRESSINGS, graphs, inner_graphs, with_inner
+from bertshrink.report.files import DRESSINGS, MAX_NODES, check_size, graphs, inner_graphs, with_inner
 
 MAX_CALLS = 32
 """Exporters write one function a module, some ten deep; ONNX Runtime's stack ends near 3,000."""
-MAX_NODES = 100_000
-"""An encoder of 24 layers has about 3,000 nodes."""
 MAX_NESTING = 4
 
 INPUT_NAMES = {
@@ -75,6 +73,7 @@ def check_structure(model: onnx.ModelProto) -> None:
     """
     if not model.graph.node or not model.graph.output or not model.opset_import:
         raise refuse("the file is no ONNX file or holds an empty graph")
+    check_size(model)
     depth = max(_depth(graph) for graph in all_graphs(model))
     if depth > MAX_NESTING:
         raise refuse(f"the graph's branches and loops are {depth} deep, which no encoder needs")
@@ -235,6 +234,8 @@ def check_encoder(model: onnx.ModelProto) -> int:
     weights, ids = {name: name for name in stored}, set(INPUT_NAMES["input_ids"])
     tables, num_dense = [], 0
     for node in model.graph.node:
+        if not node.output:
+            continue
         if node.op_type == "Constant":
             weights[node.output[0]] = node.output[0]
             stored[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), ())

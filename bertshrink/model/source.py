@@ -17,8 +17,9 @@ from functools import cache
 from pathlib import Path
 
 from bertshrink.errors import MissingPart, ModelRefused, RequestError
+from bertshrink.model.apart import look_again
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
-from bertshrink.model.files import is_sealed, sha256_file
+from bertshrink.model.files import is_sealed, sha256_file, verify
 
 REACH_TIMEOUT_S = 4.0
 """A connection to the hub takes well under a second where there is one."""
@@ -72,13 +73,20 @@ def peek(name: str, where: str | None = None) -> Path:
     return _locate(name, where, _SMALL)
 
 
-def fetch(name: str, where: str | None = None) -> Path:
+def fetch(name: str, where: str | None = None, *, to_run: bool = True) -> Path:
     """A folder with the whole model; errors as in `peek`.
 
+    Args:
+        name: a folder, a file or a hub name.
+        where: its place, for messages.
+        to_run: whether it will be run: a file for an engine is then first run apart, a sealed one too.
+
     Raises:
-        ModelRefused: the demo package's weights are not the pinned ones.
+        ModelRefused: the demo package's weights are not the pinned ones, or a file is not what it must be.
     """
     folder = _locate(name, where, _WEIGHTS)
+    if to_run and is_sealed(folder, (ARTIFACT_CARD,)):
+        _look_again(folder / str(read_object(folder / ARTIFACT_CARD).get("file")))
     if name in DEMO and not is_path(name):
         package, _, digest = DEMO[name]
         weights = folder / WEIGHTS
@@ -102,6 +110,9 @@ def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
 
 def _local(name: str, where: str | None) -> Path:
     path = local_path(name)
+    for folder in (path, path.parent):
+        if name.endswith(FILES) or folder is path:
+            verify(folder)
     if path.is_dir() and not name.endswith(FILES):
         return _local_folder(path)
     if path.is_file() and is_sealed(path.parent, (ARTIFACT_CARD, path.name)):
@@ -131,6 +142,16 @@ def _local_folder(path: Path) -> Path:
 
     file = file_of(path)
     return path if file is None else take_in(file)
+
+
+def _look_again(file: Path) -> None:
+    """See `apart.look_again`; once for the same bytes as long as the process lives."""
+    if is_sealed(file.parent, (file.name,)):
+        about = file.stat()
+        key = (file.absolute(), about.st_ino, about.st_mtime_ns, about.st_size)
+        if key not in _looked_at:
+            look_again(file)
+            _looked_at.add(key)
 
 
 def _demo_folder(name: str) -> Path | None:
@@ -165,6 +186,9 @@ def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
     except Exception as error:  # the hub client's network and cache errors share no base
         reason = "the hub cannot be reached and the model is not in its cache" if not reachable else str(error)
         raise MissingPart(f"`{name}` cannot be had: {reason.splitlines()[0]}", where=where, hint=hint) from error
+
+
+_looked_at: set[tuple[Path, int, int, int]] = set()
 
 
 @cache

@@ -24,6 +24,10 @@ from bertshrink.untrusted import Reader, open_regular
 _MAX_HEADER_BYTES = 100_000_000
 """The cap that the safetensors format itself sets."""
 
+MAX_NODES, MAX_STORED, MAX_ENDS = 50_000, 50_000, 500_000
+"""Of an ONNX file: operations, stored tensors, and names that operations take and give. An encoder of 24 layers has
+some 3,000, 1,000 and 9,000; what reads a graph takes a while for each."""
+
 DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear")
 """ONNX operators that give the numbers they are given, in another form."""
 
@@ -190,6 +194,7 @@ def read_onnx(path: Path) -> FileFacts:
         raise ModelRefused("the ONNX file is truncated or damaged", where=str(path), hint=_HINT) from None
     if not model.ir_version or not model.graph.node:
         raise ModelRefused("the file holds no ONNX graph", where=str(path), hint=_HINT)
+    check_size(model, str(path))
     for at in inside:
         model.graph.initializer[at].ClearField("data_location")  # no other file: its numbers lie in this one
     protos = [proto for graph in graphs(model.graph) for proto in _stored(graph)]
@@ -205,6 +210,28 @@ def read_onnx(path: Path) -> FileFacts:
         outputs=tuple(value.name for value in model.graph.output),
         opset={entry.domain: entry.version for entry in model.opset_import},
     )
+
+
+def check_size(model: Any, where: str | None = None) -> None:
+    """Refuse a graph that is far larger than any encoder's.
+
+    Raises:
+        ModelRefused: it is.
+
+    """
+    tops = [*(node for graph in graphs(model.graph) for node in graph.node)]
+    nodes = tops + [node for function in model.functions for top in function.node for node in with_inner(top)]
+    found = {
+        "operations": (len(nodes), MAX_NODES),
+        "stored tensors": (sum(len(graph.initializer) for graph in graphs(model.graph)), MAX_STORED),
+        "inputs and outputs of operations": (sum(len(node.input) + len(node.output) for node in nodes), MAX_ENDS),
+    }
+    for name, (number, most) in found.items():
+        if number > most:
+            what = f"the graph has {number} {name}, far more than an encoder needs (at most {most} are read)"
+            raise ModelRefused(
+                what, where=where, hint="export the model again; if it comes from elsewhere, distrust it"
+            )
 
 
 def _op(node: Any) -> str:
@@ -246,7 +273,7 @@ def _stored(graph: Any) -> Iterator[tuple[str, Any]]:
     for proto in graph.initializer:
         yield proto.name, proto
     for node in graph.node:
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and node.output:
             for attribute in node.attribute:
                 if attribute.name == "value":
                     yield node.output[0], attribute.t

@@ -3,8 +3,9 @@
     a folder       the file that its artifact.json names; else its one model.onnx, model.safetensors
     a file         itself; .onnx and .safetensors are read, any other has bytes only
 
-A folder that bertshrink wrote is checked against its manifest first. 100 MB take a fraction of a second; compressing
-them takes seconds, so that is done only where a rule asks for it.
+An ONNX file is read in a child process (see `model.apart`). A folder that bertshrink wrote is checked against its
+manifest first, also where the file itself is named. 100 MB take a fraction of a second; compressing them takes seconds,
+so that is done only where a rule asks for it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from pathlib import Path
 
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.meters.size import onnx_components
+from bertshrink.model.apart import facts_apart
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
-from bertshrink.model.files import sha256_file, verify
-from bertshrink.report.files import FileFacts, read_onnx, read_safetensors
+from bertshrink.model.files import is_sealed, sha256_file, verify
+from bertshrink.report.files import FileFacts, read_safetensors
 from bertshrink.report.gate.metrics import OPERATOR
 from bertshrink.report.gate.reading import Reading
 
 _FILES = ("model.onnx", WEIGHTS, "model.ort", "model.pte")
-_READERS = {".onnx": read_onnx, ".safetensors": read_safetensors}
+_READERS = {".onnx": facts_apart, ".safetensors": read_safetensors}
 _LEVEL = 6
 """zlib's own default, which zip archives have."""
 _CHUNK = 1 << 20
@@ -108,6 +110,8 @@ def look_at(path: Path, place: str) -> Artifact:
 
 def _file_of(path: Path, place: str) -> Path:
     if path.is_file():
+        if is_sealed(path.parent, (path.name,)):
+            verify(path.parent)
         return path
     if not path.is_dir():
         raise RequestError(
