@@ -20,7 +20,8 @@ from typing import Any
 import bertshrink
 from bertshrink import errors
 from bertshrink.errors import BertshrinkError, ModelRefused, Terminated
-from bertshrink.model.apart_child import MAX_FILE_BYTES, time_limit_s
+from bertshrink.model.apart_child import time_limit_s
+from bertshrink.model.plain_files import MAX_FILE_BYTES
 from bertshrink.report.files import FileFacts, Node, Tensor
 
 COMMAND = (sys.executable, "-P", "-m", "bertshrink.model.apart_child")

@@ -28,19 +28,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import BertshrinkError, MissingPart, ModelRefused
 from bertshrink.model.files import output_errors
-from bertshrink.model.plain_files import open_plain
+from bertshrink.model.plain_files import MAX_FILE_BYTES, open_plain
 
 if TYPE_CHECKING:
     import onnx
 
     from bertshrink.engines import Arrays
-
-MAX_FILE_BYTES = 2**31 - 1
-"""Protobuf's cap on one message; bertshrink writes a model and its weights as one."""
 
 _BASE_BYTES, _BYTES_PER_BYTE = 3 * 2**30, 10
 """Libraries and their threads' stacks take about 0.2 GiB of address space; protobuf, the checker and ONNX Runtime each
@@ -173,6 +170,7 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
     from onnx import inliner
 
     from bertshrink.model import onnx_checks as checks
+    from bertshrink.model.onnx_beside import take_in_weights
 
     model = onnx.ModelProto()
     try:
@@ -185,7 +183,7 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
         raise checks.refuse(f"the file {what}") from None
     step("checking it")
     checks.check_structure(model)
-    has_changed = take_in_weights(model, source, len(data))
+    has_changed = take_in_weights(model, source, len(data), limit)
     checks.check_tensors(model)
     return (inliner.inline_local_functions(model), True) if model.functions else (model, has_changed)
 
@@ -230,87 +228,6 @@ def refuse_other_kinds(data: bytes) -> None:
     for magic, kind, *at in _MAGIC:
         if data.startswith(magic, *at):
             raise ModelRefused(f"the file is no ONNX file but {kind}", hint=hint)
-
-
-def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int) -> bool:
-    """Put the bytes of weights that lie in files beside the model into it.
-
-    Args:
-        model: as it was read.
-        source: its file.
-        num_bytes: how large that is.
-
-    Returns:
-        whether there were any.
-
-    Raises:
-        ModelRefused: a file is missing or no plain file of this folder, or holds fewer bytes than it is asked for.
-
-    """
-    from bertshrink.model.onnx_checks import all_tensors
-
-    outside = [tensor for tensor in all_tensors(model) if tensor.data_location == tensor.EXTERNAL]
-    with contextlib.ExitStack() as stack:
-        files: dict[str, BinaryIO] = {}
-        spans = []
-        for tensor in outside:
-            entries = {entry.key: entry.value for entry in tensor.external_data}
-            name = entries.get("location", "")
-            if name not in files:
-                files[name] = stack.enter_context(open_plain(beside(source, name)))
-            spans.append((files[name], *span(tensor, entries, os.fstat(files[name].fileno()).st_size)))
-        total = num_bytes + sum(length for _, _, length in spans)
-        if total > MAX_FILE_BYTES:
-            raise ModelRefused("the model and its weights are more than 2 GB, the most that one ONNX file holds")
-        if outside:
-            limit(total)
-        for tensor, (file, offset, length) in zip(outside, spans, strict=True):
-            file.seek(offset)
-            tensor.raw_data = file.read(length)
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-    return bool(outside)
-
-
-def beside(source: Path, name: str) -> Path:
-    """The file that a model's `location` means.
-
-    Raises:
-        ModelRefused: it is no name of a file in the model's own folder.
-
-    """
-    if not name or Path(name).name != name or name in (".", "..") or "\\" in name or "\0" in name:
-        raise ModelRefused(
-            f"the file's weights lie in `{name}`, which is no file beside it",
-            hint="put the weights beside the model, or save it in one file",
-        )
-    return source.parent / name
-
-
-def span(tensor: onnx.TensorProto, entries: dict[str, str], file_bytes: int) -> tuple[int, int]:
-    """Offset and length of a tensor in its file.
-
-    Raises:
-        ModelRefused: they are no numbers, lie beyond the file, or are not what the shape asks for.
-
-    """
-    from onnx import TensorProto
-
-    from bertshrink.report.files import bytes_of
-
-    hint = "download both files of the model again"
-    try:
-        asked = bytes_of(TensorProto.DataType.Name(tensor.data_type), tensor.dims)
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", asked))
-    except ValueError:
-        raise ModelRefused(f"where the weight `{tensor.name}` lies is unreadable", hint=hint) from None
-    if min(offset, length, asked, *tensor.dims, 0) < 0 or offset + length > file_bytes or length != asked:
-        raise ModelRefused(
-            f"the weight `{tensor.name}` asks for {asked} bytes, given as {length} from byte {offset} of a file of "
-            f"{file_bytes}",
-            hint=hint,
-        )
-    return offset, length
 
 
 def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -23,6 +23,9 @@ from typing import BinaryIO
 
 from bertshrink.errors import ModelRefused
 
+MAX_FILE_BYTES = 2**31 - 1
+"""Protobuf's cap on one message; bertshrink writes a model and its weights as one."""
+
 _CHUNK = 1 << 20
 _HINT = "put the file itself into the model's folder"
 _SHA256_DIGITS, _SHA1_DIGITS = 64, 40

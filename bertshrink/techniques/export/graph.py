@@ -32,13 +32,13 @@ import bertshrink
 from bertshrink.engines import engine
 from bertshrink.engines.torch_engine import pool
 from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.model.apart_child import MAX_FILE_BYTES
 from bertshrink.model.artifact import Artifact, Card, Form
 from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import operators, set_metadata, tensor, weight_matmuls, write_model
 from bertshrink.model.onnx_half import store_half
 from bertshrink.model.onnx_outside import Lender
+from bertshrink.model.plain_files import MAX_FILE_BYTES
 from bertshrink.model.task import TASKS
 from bertshrink.techniques.export.attention import fuse_attention
 from bertshrink.techniques.export.fixed import fix_shape
