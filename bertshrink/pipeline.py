@@ -1,10 +1,11 @@
 """The one loop: a plan in, a report out.
 
-    reference = the recipe's model
-    for each stage:  finished before with this fingerprint? take it; else make it, prove it, measure it, store it
-    once, at the end: time and memory of all models, interleaved
+    make       reference = the recipe's model
+               for each stage:  finished before with this fingerprint? take it; else make it, prove it, store it
+    measure    once, where asked: time and memory of all models, interleaved
 
-The report is written after every stage. Models are loaded only when something has to be made or measured: a run whose
+Size and quality are part of making. What is made can be given to the user before minutes are spent on measuring it. The
+report is written after every stage. Models are loaded only when something has to be made or measured: a run whose
 stages are all finished loads none.
 """
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,12 +49,13 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 REPORT = "report.json"
+NOT_YET = "time and memory had not been measured yet when this was written"
 NOT_TIMED = "time and memory were not measured: `--measure` of a command, `measure:` of a recipe ask for it"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run leaves.
+    """What a run leaves, so far.
 
     Attributes:
         report: everything found.
@@ -67,7 +71,15 @@ class Finished:
 
 
 def run(plan: Plan, progress: Progress, runs: Path, command: str, target: Target | None = None) -> Finished:
-    """Carry a plan out.
+    """Carry a plan out from beginning to end; arguments and errors as of `opened`."""
+    with opened(plan, progress, runs, command, target) as work:
+        work.make()
+        return work.measure()
+
+
+@contextmanager
+def opened(plan: Plan, progress: Progress, runs: Path, command: str, target: Target | None = None) -> Iterator[Run]:
+    """Prove a plan against its texts and weights, and hold its run folder while it is carried out.
 
     Args:
         plan: proven.
@@ -81,16 +93,17 @@ def run(plan: Plan, progress: Progress, runs: Path, command: str, target: Target
     """
     processes.check_launcher()
     store = Store(runs / plan.recipe.name)
-    work = _Run(plan, progress, store, command)
+    work = Run(plan, progress, store, command)
     work.prepare(target if processes.is_main() else None)
     if not processes.is_main():
-        return work.follow()
+        yield work
+        return
     with store.locked():
-        return work.go()
+        yield work
 
 
-class _Run:
-    """One run's state, so that the steps read as steps."""
+class Run:
+    """One run's state, so that the steps read as steps: `make`, then `measure`."""
 
     def __init__(self, plan: Plan, progress: Progress, store: Store, command: str) -> None:
         self.plan = plan
@@ -144,25 +157,37 @@ class _Run:
             if not (other / ARTIFACT_CARD).is_file():
                 check_weights(other)
 
-    def go(self) -> Finished:
-        """All of it, in order."""
+    def make(self) -> Finished:
+        """Every stage in order; of several processes each but the first one does its share of the trainings."""
         quiet_libraries()
+        if not processes.is_main():
+            return self._follow()
         write_text(self.store.folder / "recipe.yaml", self.recipe.text)
         if not self.plan.num_leading:
             self._reference()
         for stage, key in zip(self.plan.stages, self.keys[1:], strict=True):
             self._stage(stage, key)
             self._save_report()
+        if self.recipe.measure.latency is False:
+            self.report.notes.append(NOT_TIMED)
+        return self._finished()
+
+    def measure(self) -> Finished:
+        """The models to compare with, and time and memory of all of them, where asked for."""
+        if not processes.is_main():
+            return self._finished()
         for name in self.recipe.compare:
             self._compared(name)
         self._running()
         self._save_report()
-        last = self.store.stage(self.plan.stages[-1].name) if self.plan.stages else None
+        return self._finished()
+
+    def _finished(self) -> Finished:
+        last = self.store.stage(self.plan.stages[-1].name) if self.plan.stages and processes.is_main() else None
         return Finished(self.report, self.store.folder, last, self.keys[-1])
 
-    def follow(self) -> Finished:
+    def _follow(self) -> Finished:
         """What every process but the first one does: its share of each training, and nothing else."""
-        quiet_libraries()
         for stage, key in zip(self.plan.stages, self.keys[1:], strict=True):
             technique = stage.technique
             if processes.from_main(False) and technique.trains:
@@ -171,7 +196,7 @@ class _Run:
                 technique(model, self._bench(technique, self.store.work_folder(stage.name, key)))
             processes.from_main(None)  # until it is stored
             self._stand(Standing(stage.name, self.store.stage(stage.name), key))
-        return Finished(self.report, self.store.folder, None, self.keys[-1])
+        return self._finished()
 
     @cached_property
     def texts(self) -> Texts | None:
@@ -385,7 +410,6 @@ class _Run:
         """Time and memory of every model that lies on disk, once, side by side."""
         settings = self.recipe.measure.latency
         if settings is False:
-            self.report.notes.append(NOT_TIMED)
             return
         shown = self.standing[self.plan.num_leading :]  # the reference and what came of it
         everywhere = measure_everywhere(self.targets, shown, settings, self.progress, self.store)

@@ -355,7 +355,7 @@ def test_a_command_times_only_when_asked(here, monkeypatch, flags, timed):
 def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkeypatch):
     """Masked language models compared as sentence encoders; the texts are pairs, of which each side is one."""
     from bertshrink.meters.quality import VectorExam
-    from bertshrink.pipeline import _Run
+    from bertshrink.pipeline import Run
 
     for name, seed in (("a", 1), ("b", 2)):
         (here / name).mkdir()
@@ -365,7 +365,7 @@ def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkey
     sat = []
     original = VectorExam.answer
     monkeypatch.setattr(VectorExam, "answer", lambda exam, model: sat.append(model.source) or original(exam, model))
-    monkeypatch.setattr(_Run, "_running", lambda run: None)
+    monkeypatch.setattr(Run, "_running", lambda run: None)
     command = ["bench", "./a", "./b", "--data", "pairs.tsv", "--task", "embedding", "--length", "8", "--json"]
     assert run(command) == 0, capsys.readouterr().err
     report = json.loads(capsys.readouterr().out)

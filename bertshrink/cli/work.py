@@ -40,38 +40,37 @@ def carry_out(
     quiet: bool,
     with_latency: bool,
 ) -> int:
-    """Prove a recipe, run it, print its report and publish its model; returns the exit code.
+    """Prove a recipe, run it, publish its model, measure, and print its report; returns the exit code.
 
     Raises:
-        BertshrinkError: whatever went wrong; nothing is written at `output` then.
+        BertshrinkError: whatever went wrong; nothing is written at `output` then, unless only measuring went wrong.
     """
     plan = prove(recipe if with_latency else recipe.with_measure(latency=False))
     if output is not None and not plan.stages:
         raise RequestError("the recipe has no stages, so there is no model to write", where="-o", hint="leave it out")
     require_ml()
+    from bertshrink.cli.handing import Handed
     from bertshrink.cli.show import make_progress
     from bertshrink.model.store import Target
-    from bertshrink.pipeline import run
+    from bertshrink.pipeline import opened
 
     target = Target(output, force) if output is not None else None
     command = shlex.join(["bertshrink", *sys.argv[1:]])
-    finished = run(plan, make_progress(quiet or not is_main()), runs, command, target)
-    if not is_main():
-        return 0
-    result_stands()
     margin = recipe.measure.latency.margin if recipe.measure.latency else MARGIN
+    with opened(plan, make_progress(quiet or not is_main()), runs, command, target) as work:
+        made = work.make()
+        if not is_main():
+            return 0
+        handed = Handed(plan.recipe, target, margin)
+        handed.over(made)
+        if made.model is not None and plan.recipe.measure.latency:
+            work.progress.log(f"the model is finished: {handed.place(made)}; measuring")
+        with handed.named_if_stopped(made):
+            finished = work.measure()
+        handed.complete(finished)
+    result_stands()
     page = _draw(finished.report, finished.folder, margin)
-    judgement = None
-    if recipe.gates and finished.model is not None:
-        from bertshrink.report.gate.of_run import judge_run
-
-        judgement = judge_run(recipe.gates, finished.report, finished.model)
-    is_held = judgement is None or judgement.exit_code == 0
-    if target is not None and finished.model is not None and is_held:
-        from bertshrink.report.render import markdown
-
-        extra = {"report.json": finished.report.to_json(), "README.md": markdown.render(finished.report, margin)}
-        target.publish(finished.model, finished.key, extra)
+    judgement, is_held = handed.judgement, handed.is_held
     if form != "terminal":
         typer.echo(_written(finished.report, form, margin), nl=False)
         return _tell_gates(judgement, target) if judgement is not None else 0

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -114,10 +114,9 @@ def seal(folder: Path) -> dict[str, dict[str, object]]:
         path.chmod((0o777 if is_program else 0o666) & ~umask)  # safetensors leaves 0600, which a server could not read
         if path.name == MODEL_CARD:
             continue
-        entries[path.relative_to(folder).as_posix()] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        entries[path.relative_to(folder).as_posix()] = _entry_of(path)
         fsync(path)
-    text = json.dumps({"schema": "bertshrink.manifest/1", "files": entries}, indent=1, sort_keys=True) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    (folder / MANIFEST).write_text(_manifest(entries), encoding="utf-8")
     fsync(folder / MANIFEST)
     return entries
 
@@ -192,6 +191,41 @@ def _entries(folder: Path) -> dict[str, tuple[str, int]]:
             raise ModelRefused(f"{_SEAL.fault}: its entry `{name[:100]}` is none", where=str(path), hint=_SEAL.hint)
         entries[name] = digest, num_bytes
     return entries
+
+
+def amend(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write small files anew in a sealed folder, of which the manifest tells the truth at every moment.
+
+    They leave the manifest first and enter it last: whenever this is stopped, what the manifest lists is as it says.
+
+    Args:
+        folder: sealed.
+        texts: name -> text.
+
+    Raises:
+        OutputError: the disk is full or the place is not writable.
+    """
+    manifest = folder / MANIFEST
+    listed = _entries(folder).items()
+    kept = {name: _entry(digest, num_bytes) for name, (digest, num_bytes) in listed if name not in texts}
+    write_text(manifest, _manifest(kept))
+    for name, text in texts.items():
+        write_text(folder / name, text)
+        if name != MODEL_CARD:
+            kept[name] = _entry_of(folder / name)
+    write_text(manifest, _manifest(kept))
+
+
+def _manifest(entries: Mapping[str, Mapping[str, object]]) -> str:
+    return json.dumps({"schema": "bertshrink.manifest/1", "files": entries}, indent=1, sort_keys=True) + "\n"
+
+
+def _entry_of(path: Path) -> dict[str, object]:
+    return _entry(sha256_file(path), path.stat().st_size)
+
+
+def _entry(digest: str, num_bytes: int) -> dict[str, object]:
+    return {"sha256": digest, "bytes": num_bytes}
 
 
 def refuse_taken(target: Path, *, replace: bool) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.files import (
     MANIFEST,
+    amend,
     check_name,
     new_folder,
     output_errors,
@@ -203,7 +204,7 @@ class Target:
         except ModelRefused:
             return False
 
-    def publish(self, source: Path, key: str, extra: dict[str, str]) -> None:
+    def publish(self, source: Path, key: str, extra: dict[str, str]) -> bool:
         """Copy a finished stage's folder here, whole or not at all; nothing is done when it lies here already.
 
         Args:
@@ -211,17 +212,37 @@ class Target:
             key: its fingerprint.
             extra: more files, name -> text (the report).
 
+        Returns:
+            Whether it was copied now.
+
         Raises:
             RequestError: as `check`.
             OutputError: it cannot be written.
         """
         if self.holds(key):
-            return
+            return False
         self.check(key)
         with new_folder(self.folder, replace=True) as scratch:
             shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
             for name, text in extra.items():
                 (scratch / name).write_text(text, encoding="utf-8")
+        return True
+
+    def complete(self, key: str, extra: dict[str, str]) -> None:
+        """Write some files anew beside the model that was published here.
+
+        Args:
+            key: the model's fingerprint.
+            extra: as of `publish`.
+
+        Raises:
+            RequestError: it does not lie here any more.
+            OutputError: it cannot be written.
+        """
+        if not self.holds(key):
+            text = f"what lies at `{self.folder}` is not the model that was written there any more"
+            raise RequestError(text, where="-o", hint="its report was not completed; the same command writes it again")
+        amend(self.folder, extra)
 
 
 def _read_card(folder: Path) -> dict[str, Any] | None:

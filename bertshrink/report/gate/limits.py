@@ -78,6 +78,11 @@ class Rule:
         """Whether a lock is needed."""
         return self.key.is_relative
 
+    @property
+    def needs_running(self) -> bool:
+        """Whether a model has to run against a clock, a meter of memory or a counter before it can be judged."""
+        return self.key.gauge.source in ("time", "memory", "instructions")
+
     def __str__(self) -> str:
         since = f" since {self.since}" if self.since else ""
         return f"{self.key}{since} {self.limit.text}"
