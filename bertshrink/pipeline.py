@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import bertshrink
 from bertshrink.errors import RequestError
-from bertshrink.meters.environment import environment
-from bertshrink.meters.everywhere import across_machines, add_to, check_phones, measure_everywhere, open_targets
+from bertshrink.meters.everywhere import measure_into, open_targets
 from bertshrink.meters.judge import Judge
 from bertshrink.meters.timer import Timer
 from bertshrink.model import source as sources
@@ -37,6 +36,7 @@ from bertshrink.model.standing import Standing
 from bertshrink.model.store import Store, Target, fingerprint
 from bertshrink.model.task import TASKS
 from bertshrink.progress import Progress
+from bertshrink.recipe.keys import keys_of
 from bertshrink.recipe.plan import Plan, PlannedStage
 from bertshrink.report.report import Report, Snapshot
 from bertshrink.techniques.base import Technique, Workbench
@@ -112,7 +112,8 @@ class Run:
         self.store = store
         self.standing: list[Standing] = []
         self.reference: Standing | None = None
-        self.keys: list[str] = []
+        self.keys: tuple[str, ...] = ()
+        self.reference_key = ""
         self.report = Report(
             name=self.recipe.name,
             version=bertshrink.__version__,
@@ -133,7 +134,9 @@ class Run:
             raise
         for place in self.targets:
             place.check({})
-        self.keys = self._keys()
+        first = folder_key(self._folder, self.plan.task) if self.recipe.model is not None else fingerprint(None)
+        keys = keys_of(self.plan, first, self.texts.fingerprint if self.texts else None)
+        self.keys, self.reference_key = keys.stages, keys.reference
         if target is not None:
             target.check(self.keys[-1], self.store.folder)
         leading = self.plan.num_leading
@@ -253,19 +256,6 @@ class Run:
         assert self.recipe.model is not None
         return sources.fetch(self.recipe.model, self.recipe.place("model"))
 
-    def _keys(self) -> list[str]:
-        """The fingerprints of the first model and of each stage's result: known before anything is made."""
-        keys = [folder_key(self._folder, self.plan.task) if self.recipe.model is not None else fingerprint(None)]
-        for stage in self.plan.stages:
-            technique = stage.technique
-            teacher = keys[self.plan.num_leading] if "teacher" in technique.needs() else None
-            settings = technique.model_dump(mode="json")
-            rest = [self._data_key(), self.plan.task, self.recipe.measure.quality, bertshrink.__version__]
-            if technique.depends_on_machine:
-                rest += [environment().id, self.plan.clock.model_dump(mode="json")]
-            keys.append(fingerprint(keys[-1], teacher, technique.name, settings, *rest))
-        return keys
-
     def _reference(self) -> None:
         reference = self.standing[0]
         stored = self._stored_reference()
@@ -274,19 +264,13 @@ class Run:
             label = Path(name).name or name
             snapshot = self._snapshot(reference.load(), reference.folder, REFERENCE, label, "reference")
             snapshot.path = str(sources.local_path(name)) if sources.is_path(name) else None
-            self.store.write_entry("reference.json", self._reference_key(), snapshot.model_dump(mode="json"))
+            self.store.write_entry("reference.json", self.reference_key, snapshot.model_dump(mode="json"))
         else:
             snapshot = Snapshot.model_validate(stored)
         self.report.snapshots.append(snapshot)
 
-    def _reference_key(self) -> str:
-        return fingerprint(self.keys[0], self._data_key(), self.recipe.measure.quality, bertshrink.__version__)
-
     def _stored_reference(self) -> Any:
-        return self.store.read_entry("reference.json", self._reference_key())
-
-    def _data_key(self) -> str:
-        return fingerprint(self.texts.fingerprint if self.texts else None, self.max_length, self.recipe.seed)
+        return self.store.read_entry("reference.json", self.reference_key)
 
     def _stage(self, stage: PlannedStage, key: str) -> None:
         """Take the stage as finished, or make, prove, measure and store it."""
@@ -412,11 +396,7 @@ class Run:
         if settings is False:
             return
         shown = self.standing[self.plan.num_leading :]  # the reference and what came of it
-        everywhere = measure_everywhere(self.targets, shown, settings, self.progress, self.store)
-        self.report.notes += across_machines(everywhere) if settings.across_machines else []
-        add_to(self.report, everywhere)
-        if settings.mobile:
-            check_phones(self.report, shown, self.progress, self.store)
+        measure_into(self.report, self.targets, shown, settings, self.progress, self.store)
 
     def _save_report(self) -> None:
         write_text(self.store.folder / REPORT, self.report.to_json())

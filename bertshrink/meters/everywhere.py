@@ -33,6 +33,25 @@ def open_targets(settings: RunningSettings) -> list[Target]:
     return [open_target(text) for text in dict.fromkeys(settings.target)]
 
 
+def measure_into(
+    report: Report,
+    targets: Sequence[Target],
+    models: Sequence[Standing],
+    settings: RunningSettings,
+    progress: Progress,
+    store: Store,
+) -> None:
+    """Measure all models on all targets, and check them for phones where asked, into a report that has their rows.
+
+    The other arguments and errors are as of `measure_everywhere`.
+    """
+    everywhere = measure_everywhere(targets, models, settings, progress, store)
+    report.notes += across_machines(everywhere) if settings.across_machines else []
+    add_to(report, everywhere)
+    if settings.mobile:
+        check_phones(report, models, progress, store)
+
+
 def measure_everywhere(
     targets: Sequence[Target],
     models: Sequence[Standing],
