@@ -15,7 +15,7 @@ import datetime
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,10 +95,7 @@ def opened(plan: Plan, progress: Progress, runs: Path, command: str, target: Tar
     store = Store(runs / plan.recipe.name)
     work = Run(plan, progress, store, command)
     work.prepare(target if processes.is_main() else None)
-    if not processes.is_main():
-        yield work
-        return
-    with store.locked():
+    with store.locked() if processes.is_main() else nullcontext():
         yield work
 
 
@@ -134,8 +131,8 @@ class Run:
             raise
         for place in self.targets:
             place.check({})
-        first = folder_key(self._folder, self.plan.task) if self.recipe.model is not None else fingerprint(None)
-        keys = keys_of(self.plan, first, self.texts.fingerprint if self.texts else None)
+        given = folder_key(self._folder, self.plan.task) if self.recipe.model is not None else fingerprint(None)
+        keys = keys_of(self.plan, given, self.texts.fingerprint if self.texts else None)
         self.keys, self.reference_key = keys.stages, keys.reference
         if target is not None:
             target.check(self.keys[-1], self.store.folder)
@@ -177,12 +174,11 @@ class Run:
 
     def measure(self) -> Finished:
         """The models to compare with, and time and memory of all of them, where asked for."""
-        if not processes.is_main():
-            return self._finished()
-        for name in self.recipe.compare:
-            self._compared(name)
-        self._running()
-        self._save_report()
+        if processes.is_main():
+            for name in self.recipe.compare:
+                self._compared(name)
+            self._running()
+            self._save_report()
         return self._finished()
 
     def _finished(self) -> Finished:
