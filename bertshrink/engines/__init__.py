@@ -9,7 +9,9 @@ Every session takes and gives numpy arrays by name:
          token-classification                      logits (B, L, C)
          question-answering                        start_logits, end_logits (B, L)
          mlm                                       logits (B, L, V)
-         embedding                                 sentence_embedding (B, H), pooled and normalised as the model says
+         embedding                                 sentence_embedding (B, H), pooled and normalised as the model says;
+                                                   a file may give last_hidden_state (B, L, H), too
+The option `outputs` names those that are asked for; without it a session gives all that the model has.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,14 +35,17 @@ _FORWARD = "forward"
 class ExecuTorchSession:
     """A loaded program behind the engines' protocol."""
 
-    def __init__(self, program: Any, threads: int | None, outputs: Sequence[str] | None = None) -> None:
+    def __init__(self, program: Any, threads: int | None, options: dict[str, Any]) -> None:
         self.method = program.load_method(_FORWARD)
         self.threads = threads
         about = self.method.metadata
         self.inputs = _names(program, "input_names") or list(INPUTS[: about.num_inputs()])
-        self.outputs = (
-            _names(program, "output_names") or list(outputs or ()) or [str(at) for at in range(about.num_outputs())]
+        self.names = (
+            _names(program, "output_names")
+            or list(options.get("output_names", ()))
+            or [str(at) for at in range(about.num_outputs())]
         )
+        self.outputs = list(options.get("outputs") or self.names)
         self.planned = [tuple(about.input_tensor_meta(at).sizes()) for at in range(about.num_inputs())]
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
@@ -57,7 +59,8 @@ class ExecuTorchSession:
             if any(size > most for size, most in zip(feeds[name].shape, planned, strict=True)):
                 raise ValueError(f"`{name}` is {feeds[name].shape}, and the program takes {planned} at most")
         found = self.method.execute([torch.from_numpy(feeds[name]) for name in self.inputs])
-        return {name: value.numpy() for name, value in zip(self.outputs, found, strict=True)}
+        by_name = dict(zip(self.names, found, strict=True))
+        return {name: by_name[name].numpy() for name in self.outputs}
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, inputs with the sizes they are planned for, and outputs."""
@@ -89,7 +92,8 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     Args:
         path: the .pte file.
         threads: threads of the whole process; None leaves ExecuTorch's choice.
-        options: `outputs`: their names, where the program does not say them.
+        options: `output_names`: all outputs' names, where the program does not say them; `outputs`: the names of those
+            that are given (all).
 
     Raises:
         ValueError: the program is no encoder's.
@@ -101,7 +105,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     program = Runtime.get().load_program(path)
     if _FORWARD not in program.method_names:
         raise ValueError(f"the program has no method `{_FORWARD}`")
-    found = ExecuTorchSession(program, threads, (options or {}).get("outputs"))
+    found = ExecuTorchSession(program, threads, options or {})
     if len(found.planned) != len(found.inputs):
         raise ValueError(f"the program takes {len(found.planned)} inputs, an encoder at most {len(INPUTS)}")
     return found

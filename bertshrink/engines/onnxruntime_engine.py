@@ -7,6 +7,7 @@ means the same as in PyTorch; what CUDA's provider has no kernel for runs on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ _CPU = "CPUExecutionProvider"
 class OnnxSession:
     """An ONNX Runtime session behind the engines' protocol."""
 
-    def __init__(self, session: Any, threads: int | None) -> None:
+    def __init__(self, session: Any, threads: int | None, outputs: Sequence[str] | None = None) -> None:
         self.session = session
         self.threads = threads
         self.inputs = [i.name for i in session.get_inputs()]
-        self.outputs = [o.name for o in session.get_outputs()]
+        self.outputs = list(outputs or (o.name for o in session.get_outputs()))
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """One forward pass; inputs that the graph does not have are dropped."""
@@ -65,7 +66,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
         threads: intra-op threads; None: one per core.
         options: `config`: ONNX Runtime session config entries; `profile`: how the path of the file begins that it
             shall write what it runs into, once the session is gone; `device`: `cpu` (the default) or `cuda`; `tf32`:
-            whether a GPU may use it.
+            whether a GPU may use it; `outputs`: the names of those that are fetched (all).
 
     Raises:
         MissingHere: a GPU is asked for, and CUDA's provider is not installed or does not start.
@@ -92,7 +93,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
             f"ONNX Runtime's {CUDA} does not start here",
             "it needs a GPU and the CUDA and cuDNN libraries of its version: `pip install onnxruntime-gpu[cuda,cudnn]`",
         )
-    return OnnxSession(session, threads)
+    return OnnxSession(session, threads, options.get("outputs"))
 
 
 def _require_cuda() -> None:

@@ -129,7 +129,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
         path: the .onnx file.
         threads: threads of the one stream; None: OpenVINO's choice.
         options: `precision`: `float32`, `bfloat16` or None, OpenVINO's own choice for the machine. `config`: further
-            properties of the CPU plugin.
+            properties of the CPU plugin. `outputs`: the names of those that are computed (all).
 
     Raises:
         ValueError: `precision` is another word.
@@ -146,4 +146,9 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
         config["INFERENCE_PRECISION_HINT"] = _ASKED[precision]
     config |= options.get("config") or {}
     with _same_signal_stack():
-        return OpenVinoSession(openvino.Core().compile_model(path, "CPU", config))
+        core = openvino.Core()
+        model = core.read_model(path)
+        for result in model.get_results() if "outputs" in options else []:
+            if not result.input_value(0).get_names() & set(options["outputs"]):
+                model.remove_result(result)
+        return OpenVinoSession(core.compile_model(model, "CPU", config))

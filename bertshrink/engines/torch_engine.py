@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bertshrink.engines import Session
     from bertshrink.engines.torch_compile import Forward
 
+SENTENCE = "sentence_embedding"
+"""The one output that is no model's own."""
+
 
 def pool(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str, normalize: bool) -> torch.Tensor:
     """Token vectors (B, L, H) to sentence vectors (B, H); `mode` is mean, cls or max."""
@@ -39,7 +42,7 @@ class TorchSession:
     Args:
         model: a transformers model in eval mode.
         outputs: names of the model's outputs, or `sentence_embedding`.
-        pooling: (mode, normalize) where the output is `sentence_embedding`.
+        pooling: (mode, normalize) of `sentence_embedding`.
 
     """
 
@@ -56,9 +59,12 @@ class TorchSession:
     def plain(self, given: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """The forward pass as it is written: tensors on the model's device in and out."""
         out = self.model(**given)
-        if self.pooling is not None:
-            return [pool(out.last_hidden_state, given["attention_mask"], *self.pooling)]
-        return [out[name] for name in self.outputs]
+        return [
+            pool(out.last_hidden_state, given["attention_mask"], *self.pooling)
+            if name == SENTENCE and self.pooling is not None
+            else out[name]
+            for name in self.outputs
+        ]
 
     def given(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, torch.Tensor]:
         """The arrays that the model takes, on its device."""

@@ -86,7 +86,7 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
         return Launch(
             engine=card.engine,
             path=path,
-            options=card.options,
+            options=model.options,
             precision=card.precision,
             vocab_size=card.vocab_size,
             inputs=card.inputs,

@@ -1,8 +1,8 @@
-"""Artifact: a file that an engine runs, in a folder with its tokenizer and a card that says what it is.
+"""Artifact: a file that an engine runs, in a folder that others load, with a card that says what it is.
 
-model.onnx        the graph with its weights; or model.ort, model.pte
-artifact.json     format, engine, task, labels, pooling, precision, inputs, outputs, lineage (the card)
-tokenizer files   as `save_pretrained` writes them
+onnx/model.onnx   the graph with its weights; the other formats' places: see `layout`
+artifact.json     file, format, engine, task, labels, pooling, precision, inputs, outputs, lineage (the card)
+the rest          configuration, tokenizer, a sentence encoder's modules: see `papers`
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bertshrink.engines import ENGINES
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.batches import predict, read_tokenizer, tokenize
-from bertshrink.model.facts import ARTIFACT_CARD, read_json
+from bertshrink.model.facts import ARTIFACT_CARD, Pooling, read_json, read_object
 from bertshrink.model.files import verify
 from bertshrink.model.fitted import FittedSession
+from bertshrink.model.layout import named_file
 from bertshrink.model.memory import hand_back
+from bertshrink.model.papers import copy_papers, fit_tokenizer, write_modules
 from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
@@ -62,12 +64,14 @@ class Card(BaseModel):
     format: str = Field(description="`onnx`, `ort`, `pte`")
     engine: str = Field(description="what runs it: a name in `engines.ENGINES`")
     options: dict[str, Any] = Field(default_factory=dict, description="the engine's options")
-    file: str
+    file: str = Field(description="where it lies in the folder")
     task: str
     family: str
     precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
     labels: tuple[str, ...] = ()
-    pooling: tuple[str, bool] | None = Field(None, description="inside the graph: mode and whether it normalises")
+    pooling: tuple[Literal["mean", "cls", "max"], bool] | None = Field(
+        None, description="inside the graph: mode and whether it normalises"
+    )
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     max_length: int
@@ -85,6 +89,17 @@ class Card(BaseModel):
         return Form(self.format, self.engine, self.shape, self.max_batch, self.max_length)
 
 
+class Like(Protocol):
+    """A model that an artifact is made of: an encoder, or another artifact."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+
+    def write_papers(self, folder: Path) -> None:
+        """Write what lies beside its file into a folder: see `papers`."""
+
+
 class Artifact:
     """An artifact folder.
 
@@ -100,6 +115,7 @@ class Artifact:
         self.card = card
         self.source = source or str(folder)
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._like: Like | None = None
 
     @property
     def task(self) -> str:
@@ -120,6 +136,11 @@ class Artifact:
     def file(self) -> Path:
         """The file that the engine opens."""
         return self.folder / self.card.file
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The engine's: the card's own, and that what the task asks for is all that is fetched."""
+        return self.card.options | {"outputs": list(TASKS[self.task].outputs)}
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -153,31 +174,50 @@ class Artifact:
         if card.engine not in ENGINES:
             what = f"the artifact is for the engine `{card.engine}`, which this version does not know"
             raise RequestError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
-        if Path(card.file).name != card.file or not (folder / card.file).is_file():
+        if named_file(folder, card.file) is None:
             what = f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`"
             raise ModelRefused(what, where=str(path), hint=hint)
         return cls(folder, card, source)
 
     @classmethod
-    def draft(cls, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> Artifact:
-        """The artifact of a file in `folder`, to be judged first: card and tokenizer are written when it is saved."""
+    def draft(cls, folder: Path, card: Card, like: Like) -> Artifact:
+        """The artifact of a file in `folder`, to be judged first: card and papers are written when it is saved."""
         found = cls(folder, card)
-        found._tokenizer = tokenizer
+        found._tokenizer, found._like = like.tokenizer, like
         return found
 
     @classmethod
-    def create(cls, folder: Path, card: Card, tokenizer: PreTrainedTokenizerBase) -> Artifact:
-        """Write card and tokenizer beside the engine's file, which must be in `folder` already."""
-        found = cls.draft(folder, card, tokenizer)
+    def create(cls, folder: Path, card: Card, like: Like) -> Artifact:
+        """Write card and papers beside the engine's file, which must be in `folder` already.
+
+        Args:
+            folder: where the file lies, at its place in the layout.
+            card: of it.
+            like: the model that it was made of, whose papers are taken.
+
+        """
+        found = cls.draft(folder, card, like)
         found.write_papers(folder)
+        found.write_card(folder)
+        found._like = None
         return found
 
+    def write_card(self, folder: Path) -> None:
+        """Write the card into a folder."""
+        text = json.dumps(self.card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        (folder / ARTIFACT_CARD).write_text(text, encoding="utf-8")
+
     def write_papers(self, folder: Path) -> None:
-        """Write card and tokenizer into a folder."""
-        (folder / ARTIFACT_CARD).write_text(
-            json.dumps(self.card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8"
-        )
-        self.tokenizer.save_pretrained(folder)
+        """Write what lies beside the file into a folder, with the length that this file takes."""
+        if self._like is not None:
+            self._like.write_papers(folder)
+        elif self.folder != folder:
+            copy_papers(self.folder, folder, self.card.file)
+        card, config = self.card, folder / "config.json"
+        if card.pooling is not None and config.is_file():
+            width = read_object(config).get("hidden_size") or read_object(config).get("dim")
+            write_modules(folder, Pooling(*card.pooling), width, card.max_length)
+        fit_tokenizer(folder, card.max_length, card.shape[1] if card.shape else None)
 
     def copy(self) -> Artifact:
         """The same artifact: its files never change in place."""
@@ -187,16 +227,16 @@ class Artifact:
         """The same files, opened by another engine."""
         card = self.card.model_copy(update={"engine": name, "options": dict(options)})
         found = Artifact(self.folder, card, self.source)
-        found._tokenizer = self._tokenizer
+        found._tokenizer, found._like = self._tokenizer, self._like
         return found
 
     def save(self, folder: Path) -> None:
         """Copy the artifact's files into `folder`."""
-        for path in sorted(self.folder.iterdir()):
-            if path.is_file() and path.name != "MANIFEST.json":
-                shutil.copyfile(path, folder / path.name)
-        if not (self.folder / ARTIFACT_CARD).is_file():
-            self.write_papers(folder)
+        place = folder / self.card.file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.file, place)
+        self.write_papers(folder)
+        self.write_card(folder)
 
     def tokenize(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int | None = None
@@ -216,7 +256,8 @@ class Artifact:
         from bertshrink.engines import engine
 
         card = self.card
-        session = engine(card.engine).load(str(file or self.file), options=dict(card.options | dict(options or {})))
+        asked = self.options | dict(options or {})
+        session = engine(card.engine).load(str(file or self.file), options=asked)
         batch, length = card.shape or (card.max_batch, None)
         if batch is None:
             return session

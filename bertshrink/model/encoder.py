@@ -20,6 +20,7 @@ from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import Facts, Pooling, check_weights, read_facts
+from bertshrink.model.papers import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
 from bertshrink.model.stored_names import check_names, is_spare
 from bertshrink.model.task import TASKS
 
@@ -36,7 +37,6 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-_SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 
 
 @dataclass
@@ -164,14 +164,22 @@ class Encoder:
         except SafetensorError as error:  # how that library tells of a full disk
             hint = "free some space, or choose another place"
             raise OutputError(f"cannot write `{folder}`: {_reason(error)}", hint=hint) from error
-        self.tokenizer.save_pretrained(folder)
+        self.write_papers(folder)
+
+    def write_papers(self, folder: Path) -> None:
+        """Write what lies beside the weights into `folder`: configuration, tokenizer, a sentence encoder's modules."""
+        self.model.config.save_pretrained(folder)
+        write_tokenizer(self.tokenizer, folder)
         if self.sentence_folder is not None:
-            for name in _SENTENCE_FILES:
+            for name in SENTENCE_FILES:
                 if (self.sentence_folder / name).is_file():
                     shutil.copyfile(self.sentence_folder / name, folder / name)
             for sub in sorted(self.sentence_folder.glob("[0-9]*_*")):
                 if sub.is_dir():
                     shutil.copytree(sub, folder / sub.name, dirs_exist_ok=True)
+        if self.pooling is not None:
+            write_modules(folder, self.pooling, self.shape.hidden_size, self.max_length)
+        fit_tokenizer(folder, self.max_length)
 
     def tokenize(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int | None = None
@@ -180,12 +188,12 @@ class Encoder:
         limit = min(max_length or self.max_length, self.max_length)
         return tokenize(self.tokenizer, texts, pairs, limit)
 
-    def session(self) -> Session:
-        """The model in memory as an engine's session."""
+    def session(self, outputs: Sequence[str] | None = None) -> Session:
+        """The model in memory as an engine's session; it gives the task's outputs where none are named."""
         from bertshrink.engines.torch_engine import TorchSession
 
         pooling = (self.pooling.mode, self.pooling.normalize) if self.pooling else None
-        return TorchSession(self.model, TASKS[self.task].outputs, pooling)
+        return TorchSession(self.model, outputs or TASKS[self.task].outputs, pooling)
 
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order, run in batches of like length."""

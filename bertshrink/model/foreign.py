@@ -3,7 +3,7 @@
 What may be named                                      Where its tokenizer and configuration are looked for
     a bare `.onnx`, `.ort` or `.pte` file              beside it; of `onnx/FILE.onnx` also one folder up (the hub's way)
     a folder with `model.onnx` (optimum's way),        in the folder
-        `model.ort` or `model.pte`
+        `model_quantized.onnx`, `model.ort` or `model.pte`, or these in `onnx/` and `executorch/`
     an artifact folder without a manifest              in the folder; its own card stands
 
 The given folder is not touched and not read again: its small files are copied (see `plain_files`), the file is what
@@ -15,7 +15,6 @@ for temporary files) goes when the process ends.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shutil
 import tempfile
@@ -26,13 +25,13 @@ from pydantic import ValidationError
 
 from bertshrink.errors import BertshrinkError, ModelRefused, RequestError
 from bertshrink.model.apart import look_apart
-from bertshrink.model.artifact import Card
+from bertshrink.model.artifact import Artifact, Card
 from bertshrink.model.facts import ARTIFACT_CARD, read_json, read_object, refuse_remote_code
 from bertshrink.model.files import output_errors
 from bertshrink.model.foreign_card import Origin, make_card
+from bertshrink.model.layout import FOREIGN, PLACES, root_of
+from bertshrink.model.papers import SENTENCE_FILES
 from bertshrink.model.plain_files import copy_plain
-
-_FILES = ("model.onnx", "onnx/model.onnx", "model.ort", "model.pte")
 
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -45,13 +44,13 @@ _BESIDE = (
     *{name for files in _TOKENIZERS for name in files},
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"),
 )
-_ABOUT = ("modules.json", "sentence_bert_config.json")
+_ABOUT = SENTENCE_FILES
 _taken: dict[tuple[object, ...], Path | BertshrinkError] = {}
 
 
 def file_of(folder: Path) -> Path | None:
     """The file for an engine that a folder stands for; None where there is none."""
-    paths = (folder / name for name in _FILES)
+    paths = (folder / name for name in FOREIGN)
     return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 
@@ -103,16 +102,16 @@ def _home(path: Path) -> Path:
     """Where the tokenizer of a file lies."""
     folder = path.parent
     has_tokenizer = any((folder / name).exists() for names in _TOKENIZERS for name in names)
-    return folder.absolute().parent if folder.absolute().name == "onnx" and not has_tokenizer else folder
+    return folder if has_tokenizer else root_of(path)
 
 
 def _take_in(path: Path, home: Path) -> Path:
     place = Path(tempfile.mkdtemp(dir=_shelf()))
     folder, papers = place / "artifact", place / "papers"
-    file = folder / f"model{path.suffix}"
+    file = folder / PLACES[path.suffix[1:]]
     try:
         with output_errors(folder):
-            folder.mkdir()
+            file.parent.mkdir(parents=True)
             papers.mkdir()
         look = look_apart(path.absolute(), file)
         _copy_papers(home, papers)
@@ -120,15 +119,10 @@ def _take_in(path: Path, home: Path) -> Path:
         refuse_remote_code(papers, origin.config)
         vocab_size = _vocab_size(origin, home)
         own = papers / ARTIFACT_CARD
-        if home == path.parent and own.is_file():
-            card = _own_card(own, path, file)
-        else:
-            card = make_card(origin, file, vocab_size)
-        for name in _BESIDE:
-            if (papers / name).is_file():
-                (papers / name).rename(folder / name)
-        text = json.dumps(card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
-        (folder / ARTIFACT_CARD).write_text(text, encoding="utf-8")
+        card = _own_card(own, path, home) if own.is_file() else make_card(origin, file, vocab_size)
+        card = card.model_copy(update={"file": file.relative_to(folder).as_posix()})
+        shutil.copytree(papers, folder, dirs_exist_ok=True)
+        Artifact(folder, card).write_card(folder)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
@@ -193,13 +187,14 @@ def _largest_id(papers: Path) -> int | None:
     return None
 
 
-def _own_card(path: Path, given: Path, file: Path) -> Card:
-    """The card of an artifact folder whose manifest is gone, for the copy of its file."""
+def _own_card(path: Path, given: Path, home: Path) -> Card:
+    """The card of an artifact folder whose manifest is gone."""
     try:
         card = Card.model_validate(read_json(path))
     except ValidationError as error:
         what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
         raise ModelRefused(what, where=str(path), hint="export the model again") from None
-    if card.file != given.name:
-        raise ModelRefused(f"`{ARTIFACT_CARD}` is that of `{card.file}`, not of `{given.name}`", where=str(path))
-    return card.model_copy(update={"file": file.name})
+    name = given.absolute().relative_to(home.absolute()).as_posix()
+    if card.file != name:
+        raise ModelRefused(f"`{ARTIFACT_CARD}` is that of `{card.file}`, not of `{name}`", where=str(path))
+    return card

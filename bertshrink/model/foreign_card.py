@@ -70,13 +70,14 @@ def make_card(origin: Origin, file: Path, vocab_size: int) -> Card:
     if longest is not None:
         said["max_length"] = min(said["max_length"], longest)
     outputs, is_pooled = _outputs(origin, task.name)
-    _check_outputs(origin, said, next(iter(outputs)), is_pooled)
+    checked = next(name for name, ours in outputs.items() if (ours in task.outputs) is is_pooled)
+    _check_outputs(origin, said, checked, is_pooled)
     pooling, notes = said.pop("pooling"), []
     inputs = {name: look.names[name] for name in look.inputs}
     is_ready = is_pooled and all(name == ours and look.inputs[name].type == "int64" for name, ours in inputs.items())
     if file.suffix != ".onnx":
         _refuse_unready(origin, file.suffix, task.outputs, is_ready)
-    elif list(look.outputs) != list(task.outputs):
+    elif list(look.outputs) != list(outputs.values()):
         is_ready = False
     if not is_pooled:
         mode, normalize = pooling or _pooling(origin)
@@ -93,12 +94,12 @@ def make_card(origin: Origin, file: Path, vocab_size: int) -> Card:
     return Card(
         format=file.suffix[1:],
         engine=_ENGINES[file.suffix],
-        options={"outputs": list(outputs.values())} if file.suffix == ".pte" else {},
+        options={"output_names": list(outputs.values())} if file.suffix == ".pte" else {},
         file=file.name,
         precision=look.precision,
         pooling=pooling,
         inputs=tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs.values()),
-        outputs=task.outputs,
+        outputs=tuple(outputs.values()) if is_pooled else (*outputs.values(), *task.outputs),
         shape=shape,
         max_batch=max_batch,
         vocab_size=vocab_size,
@@ -214,14 +215,14 @@ def _one_shape(origin: Origin) -> tuple[int, int] | None:
 
 
 def _outputs(origin: Origin, task: str) -> tuple[dict[str, str], bool]:
-    """The file's outputs -> the task's, and whether they are those already (else: token vectors, to be pooled)."""
-    wanted, found = TASKS[task].outputs, origin.look.outputs
+    """The file's outputs -> ours, and whether the task's are among them (else: token vectors, to be pooled)."""
+    wanted, beside, found = TASKS[task].outputs, TASKS[task].beside, origin.look.outputs
+    vectors = [name for name in (*_TOKEN_VECTORS, *found) if name in found and len(found[name].shape) in (0, 3)]
     if set(wanted) <= set(found):
-        return {name: name for name in wanted}, True
-    if task == "embedding":
-        vectors = [name for name in (*_TOKEN_VECTORS, *found) if name in found and len(found[name].shape) in (0, 3)]
-        if vectors:
-            return {vectors[0]: wanted[0]}, False
+        named = [name for name in vectors if name in _TOKEN_VECTORS][: len(beside)]
+        return dict(zip(named, beside, strict=False)) | {name: name for name in wanted}, True
+    if beside and vectors:
+        return {vectors[0]: beside[0]}, False
     if len(wanted) == len(found) and (len(found) == 1 or all(name.isdecimal() for name in found)):
         return dict(zip(found, wanted, strict=True)), True
     raise RequestError(

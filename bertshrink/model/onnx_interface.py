@@ -1,8 +1,8 @@
 """Give an ONNX encoder of any exporter the inputs and outputs that `engines` describes.
 
     inputs     int64 under bertshrink's names; a Cast in front where the graph wants another type
-    outputs    the task's, under its names; others (`pooler_output`, hidden states) are dropped
-    pooling    appended where a sentence encoder's graph ends in token vectors:
+    outputs    the task's, under its names, and a sentence encoder's token vectors; others (`pooler_output`) are dropped
+    pooling    appended where a sentence encoder's graph ends in token vectors, as `sentence_embedding`:
                    mean   sum(mask * h) / max(sum(mask), 1e-9)          h of token vectors (B, L, H)
                    cls    h[:, 0]
                    max    max over tokens of h, padding at the lowest float
@@ -24,6 +24,7 @@ from bertshrink.model.onnx_graph import tensor
 from bertshrink.report.files import graphs
 
 MASK = "attention_mask"
+SENTENCE = "sentence_embedding"
 
 _OWN = "bertshrink."
 _AXES_AS_INPUT = {"ReduceSum": 13, "ReduceMax": 18}
@@ -41,8 +42,8 @@ def with_interface(
     Args:
         model: it is not changed.
         inputs: the graph's input -> its new name.
-        outputs: the graph's output -> its new name; those not named are dropped.
-        pooling: (mode, normalize) to append to the only output, token vectors (B, L, H).
+        outputs: the graph's output -> its new name, in their new order; those not named are dropped.
+        pooling: (mode, normalize) to append to the only output, token vectors (B, L, H); they are given as well.
 
     Returns:
         a new model.
@@ -66,25 +67,20 @@ def with_interface(
     for inner in graphs(graph):
         for node in inner.node[len(front) if inner is graph else 0 :]:
             node.input[:] = [inner_names.get(name, name) for name in node.input]
-    for value in model.graph.output:
-        if value.name in outputs:
-            _add_output(found, value, outputs[value.name], pooling)
+    given = {value.name: value for value in model.graph.output}
+    for old, name in outputs.items():
+        kind, sizes = given[old].type.tensor_type.elem_type, _sizes(given[old])
+        if name != old:
+            graph.node.append(helper.make_node("Identity", [old], [name], f"{_OWN}{name}"))
+        graph.output.append(helper.make_tensor_value_info(name, kind, sizes or None))
+        if pooling is not None:
+            parts = _Pooling(old, SENTENCE, _opset(model))
+            parts.append(*pooling)
+            graph.node.extend(parts.nodes)
+            graph.initializer.extend(parts.stored.values())
+            sizes = [sizes[0] if sizes else "batch", sizes[-1] if len(sizes) == 3 else "hidden"]
+            graph.output.append(helper.make_tensor_value_info(SENTENCE, TensorProto.FLOAT, sizes))
     return found
-
-
-def _add_output(
-    model: onnx.ModelProto, value: onnx.ValueInfoProto, name: str, pooling: tuple[str, bool] | None
-) -> None:
-    graph, kind, sizes = model.graph, value.type.tensor_type.elem_type, _sizes(value)
-    if pooling is not None:
-        parts = _Pooling(value.name, name, _opset(model))
-        parts.append(*pooling)
-        graph.node.extend(parts.nodes)
-        graph.initializer.extend(parts.stored.values())
-        sizes, kind = [sizes[0] if sizes else "batch", sizes[-1] if len(sizes) == 3 else "hidden"], TensorProto.FLOAT
-    elif name != value.name:
-        graph.node.append(helper.make_node("Identity", [value.name], [name], f"{_OWN}{name}"))
-    graph.output.append(helper.make_tensor_value_info(name, kind, sizes or None))
 
 
 class _Pooling:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bertshrink.errors import CheckFailed
-from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, read_facts
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, read_facts, read_object
 from bertshrink.model.files import MANIFEST, sha256_file
 from bertshrink.model.store import STAGE_CARD, fingerprint
 from bertshrink.model.task import TASKS
@@ -62,7 +62,10 @@ def load_model(
 
 def folder_key(folder: Path, task: str) -> str:
     """What decides a model that was given: the content of its files and the task it is used for."""
-    names = sorted(p for p in (*folder.glob("*"), *folder.glob("[0-9]*_*/*")) if p.is_file() and _matters(p))
+    paths = {*folder.glob("*"), *folder.glob("[0-9]*_*/*")}
+    if (folder / ARTIFACT_CARD).is_file():
+        paths |= {folder / str(read_object(folder / ARTIFACT_CARD).get("file"))}
+    names = sorted(p for p in paths if p.is_file() and _matters(p))
     return fingerprint(task, [(p.relative_to(folder).as_posix(), sha256_file(p)) for p in names])
 
 

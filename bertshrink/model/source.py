@@ -20,6 +20,7 @@ from bertshrink.errors import MissingPart, ModelRefused, RequestError
 from bertshrink.model.apart import look_again
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
 from bertshrink.model.files import is_sealed, sha256_file, verify
+from bertshrink.model.layout import root_of, sealed_root
 
 REACH_TIMEOUT_S = 4.0
 """A connection to the hub takes well under a second where there is one."""
@@ -110,13 +111,13 @@ def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
 
 def _local(name: str, where: str | None) -> Path:
     path = local_path(name)
-    for folder in (path, path.parent):
+    for folder in (path, path.parent, root_of(path)):
         if name.endswith(FILES) or folder is path:
             verify(folder)
     if path.is_dir() and not name.endswith(FILES):
         return _local_folder(path)
-    if path.is_file() and is_sealed(path.parent, (ARTIFACT_CARD, path.name)):
-        return path.parent
+    if path.is_file() and (folder := sealed_root(path)) is not None and is_sealed(folder, (ARTIFACT_CARD,)):
+        return folder
     if name.endswith(FILES) and (path.exists() or path.is_symlink()):
         from bertshrink.model.foreign import take_in
 
@@ -146,7 +147,7 @@ def _local_folder(path: Path) -> Path:
 
 def _look_again(file: Path) -> None:
     """See `apart.look_again`; once for the same bytes as long as the process lives."""
-    if is_sealed(file.parent, (file.name,)):
+    if sealed_root(file) is not None:
         about = file.stat()
         key = (file.absolute(), about.st_ino, about.st_mtime_ns, about.st_size)
         if key not in _looked_at:

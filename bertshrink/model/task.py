@@ -33,6 +33,8 @@ class Task:
         auto_class: the transformers class that loads it.
         suffixes: endings of `architectures` in config.json that mean this task.
         outputs: the names of the arrays that its sessions give (see `engines`).
+        beside: those that a file for an engine gives besides, before them, each with a length axis: other libraries
+            pool token vectors themselves.
         headline: the metric that stands for quality where only one fits; higher is better.
         per_token: whether the outputs have a length axis after the batch axis.
         has_labels: whether its outputs are numbered by label names.
@@ -48,6 +50,7 @@ class Task:
     per_token: bool = False
     has_labels: bool = False
     problem: str | None = None
+    beside: tuple[str, ...] = ()
 
 
 TASKS: dict[str, Task] = {
@@ -96,7 +99,14 @@ TASKS: dict[str, Task] = {
             headline="f1",
             per_token=True,
         ),
-        Task("embedding", "AutoModel", ("Model",), ("sentence_embedding",), headline="spearman"),
+        Task(
+            "embedding",
+            "AutoModel",
+            ("Model",),
+            ("sentence_embedding",),
+            headline="spearman",
+            beside=("last_hidden_state",),
+        ),
         Task(
             "mlm",
             "AutoModelForMaskedLM",

@@ -1,6 +1,6 @@
 """What an artifact's file shows without an engine: bytes, parameters, operations, and its tensors by name.
 
-    a folder       the file that its artifact.json names; else its one model.onnx, model.safetensors
+    a folder       the file that its artifact.json names; else its one model.safetensors, model.onnx, onnx/model.onnx...
     a file         itself; .onnx and .safetensors are read, any other has bytes only
 
 An ONNX file is read in a child process (see `model.apart`). A folder that bertshrink wrote is checked against its
@@ -20,12 +20,13 @@ from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.meters.size import onnx_components
 from bertshrink.model.apart import facts_apart
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
-from bertshrink.model.files import is_sealed, sha256_file, verify
+from bertshrink.model.files import sha256_file, verify
+from bertshrink.model.layout import FOREIGN, named_file, sealed_root
 from bertshrink.report.files import FileFacts, read_safetensors
 from bertshrink.report.gate.metrics import OPERATOR
 from bertshrink.report.gate.reading import Reading
 
-_FILES = ("model.onnx", WEIGHTS, "model.ort", "model.pte")
+_FILES = (WEIGHTS, *FOREIGN)
 _READERS = {".onnx": facts_apart, ".safetensors": read_safetensors}
 _LEVEL = 6
 """zlib's own default, which zip archives have."""
@@ -110,8 +111,8 @@ def look_at(path: Path, place: str) -> Artifact:
 
 def _file_of(path: Path, place: str) -> Path:
     if path.is_file():
-        if is_sealed(path.parent, (path.name,)):
-            verify(path.parent)
+        if (folder := sealed_root(path)) is not None:
+            verify(folder)
         return path
     if not path.is_dir():
         raise RequestError(
@@ -120,14 +121,18 @@ def _file_of(path: Path, place: str) -> Path:
     verify(path)
     card = path / ARTIFACT_CARD
     if card.is_file():
-        name = read_object(card).get("file")
-        if not isinstance(name, str) or Path(name).name != name or not (path / name).is_file():
+        file = named_file(path, read_object(card).get("file"))
+        if file is None:
             hint = "restore the folder from where it came, or export the model again"
             raise ModelRefused(f"`{ARTIFACT_CARD}` names no file of its folder", where=str(card), hint=hint)
-        return path / name
+        return file
     found = [path / name for name in _FILES if (path / name).is_file()]
     if len(found) != 1:
-        text = "no model file" if not found else f"several model files: {', '.join(one.name for one in found)}"
+        text = (
+            "no model file"
+            if not found
+            else "several model files: " + ", ".join(one.relative_to(path).as_posix() for one in found)
+        )
         raise RequestError(f"`{path}` holds {text}", where=place, hint="name the file itself")
     return found[0]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from bertshrink.errors import RequestError
+from bertshrink.model.task import TASKS
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ MAX_BATCH = 8
 230 MB at 8x512 for 6 layers of width 384."""
 
 _OF_EXECUTORCH = ("int8", "int8_cosine", "max_batch")
-_OF_ENCODERS = ("opset", "tolerance", "engine", "attention", "precision")
+_OF_ENCODERS = ("opset", "tolerance", "engine", "attention", "precision", "outputs")
 _HALVES: dict[str, Literal["float16", "bfloat16"] | None] = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
 _TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
 """Rounding a weight to 11 or 8 bits changes it by up to 2^-12 or 2^-9 of itself; outputs of 6 to 24 layers by some ten
@@ -66,6 +67,11 @@ class Export(Technique):
     precision: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32",
         description="how weights are stored; they are multiplied in float32, or in what the engine prefers",
+    )
+    outputs: Literal["both", "sentence_embedding"] = Field(
+        "both",
+        description="of a sentence encoder: `both`: token vectors (`last_hidden_state`), too, which other libraries "
+        "pool themselves",
     )
     tolerance: float | None = Field(
         None,
@@ -103,6 +109,11 @@ class Export(Technique):
         """The type that weights are stored in; None: float32."""
         return _HALVES[self.precision]
 
+    def outputs_of(self, task: str) -> tuple[str, ...]:
+        """What the file gives, in this order."""
+        row = TASKS[task]
+        return (*row.beside, *row.outputs) if self.outputs == "both" else row.outputs
+
     def label(self) -> str:
         """The stage in a few words."""
         words = ["export to", {"onnx": "ONNX", "ort": "ORT", "executorch": "ExecuTorch"}[self.to]]
@@ -122,7 +133,11 @@ class Export(Technique):
         return {"onnx": self.engine, "ort": "onnxruntime", "executorch": "executorch"}[self.to]
 
     def fit(self, facts: Facts) -> Facts:
-        """Prove that the model takes texts of the fixed length."""
+        """Prove that the model takes texts of the fixed length, and has the outputs that are chosen among."""
+        if "outputs" in self.model_fields_set and not TASKS[facts.task].beside:
+            raise RequestError(
+                f"`outputs` is for sentence encoders, and the model is one for `{facts.task}`", hint="leave it out"
+            )
         if self.shape is not None and self.shape[1] > facts.max_length:
             raise RequestError(
                 f"`fixed: {self.fixed}` is longer than the model's longest input",

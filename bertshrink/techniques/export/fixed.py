@@ -40,8 +40,8 @@ def fix(artifact: Artifact, shape: tuple[int, int], bench: Workbench) -> Artifac
     """
     folder = bench.work / "fixed"
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-    folder.mkdir(parents=True)
     path = folder / artifact.card.file
+    path.parent.mkdir(parents=True)
     write_model(fix_shape(read_model(artifact.file), *shape), path)
     feeds = padded_text(artifact, *shape)
     runtime = engine(artifact.card.engine)
@@ -54,7 +54,7 @@ def fix(artifact: Artifact, shape: tuple[int, int], bench: Workbench) -> Artifac
         update={"shape": shape, "max_length": shape[1], "lineage": (*artifact.card.lineage, "export")}
     )
     bench.note(f"the file takes {shape[0]}x{shape[1]} (batch x length) and nothing else")
-    return Artifact.create(folder, card, artifact.tokenizer)
+    return Artifact.create(folder, card, artifact)
 
 
 def fix_shape(model: onnx.ModelProto, batch: int, length: int) -> onnx.ModelProto:

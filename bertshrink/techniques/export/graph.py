@@ -17,7 +17,7 @@ import io
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +30,10 @@ from torch.jit._trace import TracerWarning
 
 import bertshrink
 from bertshrink.engines import engine
-from bertshrink.engines.torch_engine import pool
+from bertshrink.engines.torch_engine import SENTENCE, pool
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.artifact import Artifact, Card, Form
+from bertshrink.model.layout import PLACES
 from bertshrink.model.onnx_as_run import describe_fusions, operators_as_run
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import operators, set_metadata, tensor, weight_matmuls, write_model
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from bertshrink.techniques.base import Workbench
     from bertshrink.techniques.export import Export
 
-FILE = "model.onnx"
+FILE = PLACES["onnx"]
 
 _EXPECTED_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
     (DeprecationWarning, "You are using the legacy TorchScript-based ONNX export"),
@@ -71,7 +72,8 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
     refuse_too_large(encoder)
     folder, form = bench.work / "export", replace(settings.form(None), format="onnx")
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-    folder.mkdir(parents=True)
+    (folder / FILE).parent.mkdir(parents=True)
+    outputs = settings.outputs_of(encoder.task)
     with bench.progress.task("export to ONNX", total=3, unit="steps") as task:
         with Lender() as lender:
             model = make_graph(encoder, settings, lender)
@@ -79,8 +81,8 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
             write_model(model, folder / FILE)
             task.advance()
         num_matmuls, counts = len(weight_matmuls(model)), operators(model)
-        card = make_card(encoder, {}, form, settings.half or "float32")
-        worst = check_parity(encoder, folder / FILE, settings.largest_difference, form)
+        card = make_card(encoder, {}, form, outputs, settings.half or "float32")
+        worst = check_parity(encoder, folder / FILE, settings.largest_difference, form, outputs)
         as_run = operators_as_run(folder / FILE, form.shape) if form.engine == "onnxruntime" else {}
         task.advance()
     details = {
@@ -103,7 +105,7 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
         bench.note(f"weights are stored in {settings.half} and multiplied in float32: half the bytes, the same speed")
     if form.engine != "onnxruntime":
         note_precision(form.engine, folder / FILE, bench)
-    return Artifact.create(folder, card.model_copy(update={"details": details}), encoder.tokenizer)
+    return Artifact.create(folder, card.model_copy(update={"details": details}), encoder)
 
 
 def make_graph(encoder: Encoder, settings: Export, lender: Lender) -> onnx.ModelProto:
@@ -113,7 +115,8 @@ def make_graph(encoder: Encoder, settings: Export, lender: Lender) -> onnx.Model
         CheckFailed: a dense layer has no stored weight.
 
     """
-    model = fix_reshapes(canonicalise(trace(encoder, settings.opset, lender.tensor), lender.tensor))
+    traced = trace(encoder, settings.opset, settings.outputs_of(encoder.task), lender.tensor)
+    model = fix_reshapes(canonicalise(traced, lender.tensor))
     check_weights(model, encoder)
     if settings.attention == "fused":
         model = fuse_every_attention(model, encoder)
@@ -171,14 +174,15 @@ class Wrapper(torch.nn.Module):
 
     Args:
         encoder: what is exported.
+        outputs: the names of what it gives, in this order.
 
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, outputs: Sequence[str]) -> None:
         super().__init__()
         self.model = encoder.model
         self.pooling = encoder.pooling if encoder.task == "embedding" else None
-        self.outputs = TASKS[encoder.task].outputs
+        self.outputs = outputs
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
@@ -190,20 +194,25 @@ class Wrapper(torch.nn.Module):
             token_type_ids = torch.zeros_like(input_ids)
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         out = self.model(input_ids=input_ids, attention_mask=bias_B11L, **types)
-        if self.pooling is None:
-            found = tuple(out[name] for name in self.outputs)
-            return found if len(found) > 1 else found[0]
-        return pool(out.last_hidden_state, attention_mask, self.pooling.mode, self.pooling.normalize)
+        if self.pooling is not None:
+            hidden_BLH = out.last_hidden_state
+            out[SENTENCE] = pool(hidden_BLH, attention_mask, self.pooling.mode, self.pooling.normalize)
+        found = tuple(out[name] for name in self.outputs)
+        return found if len(found) > 1 else found[0]
 
 
 def trace(
-    encoder: Encoder, opset: int, keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor
+    encoder: Encoder,
+    opset: int,
+    outputs: Sequence[str],
+    keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor,
 ) -> onnx.ModelProto:
     """The graph as PyTorch's tracer writes it, dynamic in batch and length.
 
     Args:
         encoder: what is traced.
         opset: of the graph.
+        outputs: the names of what it gives.
         keep: what makes a stored tensor of a weight: (numbers, name).
 
     """
@@ -214,8 +223,9 @@ def trace(
     mask[1, length - length // 2 :] = 0
     arrays = (ids, mask, torch.zeros_like(ids))[: len(inputs)]
     axes = {name: {0: "batch", 1: "length"} for name in inputs}
-    axes |= {name: {0: "batch", 1: "length"} if task.per_token else {0: "batch"} for name in task.outputs}
-    file, wrapper = io.BytesIO(), Wrapper(encoder).eval()
+    for name in outputs:
+        axes[name] = {0: "batch", 1: "length"} if task.per_token or name in task.beside else {0: "batch"}
+    file, wrapper = io.BytesIO(), Wrapper(encoder, outputs).eval()
     with eager_attention(encoder.model), torch.no_grad(), warnings.catch_warnings():
         for category, message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", category=category, message=message)
@@ -226,7 +236,7 @@ def trace(
             dynamo=False,
             opset_version=opset,
             input_names=inputs,
-            output_names=list(task.outputs),
+            output_names=list(outputs),
             dynamic_axes=axes,
             do_constant_folding=False,
             export_params=False,
@@ -331,20 +341,22 @@ def metadata(encoder: Encoder) -> list[tuple[str, str]]:
     ]
 
 
-def make_card(encoder: Encoder, details: dict[str, Any], form: Form, precision: str = "float32") -> Card:
-    """The card of an exported file `model.FORMAT`."""
+def make_card(
+    encoder: Encoder, details: dict[str, Any], form: Form, outputs: Sequence[str], precision: str = "float32"
+) -> Card:
+    """The card of an exported file, at its format's place in the layout."""
     pooling = (encoder.pooling.mode, encoder.pooling.normalize) if encoder.pooling else None
     return Card(
         format=form.format,
         engine=form.engine,
-        file=f"model.{form.format}",
+        file=PLACES[form.format],
         task=encoder.task,
         family=encoder.anatomy.family,
         precision=precision,
         labels=encoder.labels,
         pooling=pooling,
         inputs=tuple(input_names(encoder)),
-        outputs=TASKS[encoder.task].outputs,
+        outputs=tuple(outputs),
         max_length=form.max_length or encoder.max_length,
         shape=form.shape,
         max_batch=form.max_batch,

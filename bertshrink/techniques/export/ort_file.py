@@ -28,14 +28,15 @@ import numpy as np
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.layout import PLACES
 from bertshrink.model.ort_format import Operators, required_operators, write
 from bertshrink.techniques.export.parity import padded_text, shapes_of
 
 if TYPE_CHECKING:
     from bertshrink.techniques.base import Workbench
 
-FILE = "model.ort"
-CONFIG = "required_operators.config"
+FILE = PLACES["ort"]
+CONFIG = "onnx/required_operators.config"
 LEVEL = "extended"
 
 
@@ -53,7 +54,7 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
     with bench.progress.task("write as .ort", total=2, unit="steps") as task:
         folder = bench.work / "ort"
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        folder.mkdir(parents=True)
+        (folder / FILE).parent.mkdir(parents=True)
         write(artifact.file, folder / FILE)
         task.advance()
         check_equal(artifact, folder / FILE)
@@ -85,7 +86,7 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
             "lineage": lineage if lineage[-1:] == ("export",) else (*lineage, "export"),
         }
     )
-    return Artifact.create(folder, card, artifact.tokenizer)
+    return Artifact.create(folder, card, artifact)
 
 
 def without_half(precision: str) -> str:
@@ -122,4 +123,4 @@ def write_config(operators: Operators, path: Path) -> None:
         for domain, by_version in operators.items()
         for version, names in by_version.items()
     ]
-    path.write_text("\n".join([f"# what {FILE} needs", *lines]) + "\n", encoding="utf-8")
+    path.write_text("\n".join([f"# what {Path(FILE).name} needs", *lines]) + "\n", encoding="utf-8")

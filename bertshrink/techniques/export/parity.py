@@ -6,7 +6,8 @@ nobody's answer. The rule is
 
     max |file - PyTorch|  <=  tolerance * max |PyTorch|  +  1e-6
 
-so that it means the same for logits of 0.01 and of 30; the last term is rounding where every output is near zero.
+for each output by itself, so that it means the same for logits of 0.01 and of 30; the last term is rounding where every
+value is near zero.
 
 The engine that the file is for does the running, in float32 also where it would choose bfloat16 by itself: the question
 is whether the file holds the model. PyTorch answers first, at every shape, and its weights may then go: the two models
@@ -16,6 +17,7 @@ are never in memory together. Its answers wait on disk, since a masked language 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,9 @@ _TEXT = (
 )
 
 
-def check_parity(encoder: Encoder, path: Path, tolerance: float, form: Form = ANY) -> dict[str, float]:
+def check_parity(
+    encoder: Encoder, path: Path, tolerance: float, form: Form = ANY, outputs: Sequence[str] | None = None
+) -> dict[str, float]:
     """Compare a file with the encoder that it came from.
 
     Args:
@@ -56,35 +60,40 @@ def check_parity(encoder: Encoder, path: Path, tolerance: float, form: Form = AN
         path: the file.
         tolerance: see this file's opening.
         form: the engine that runs it, and the shapes that it takes.
+        outputs: the names of what it gives, all of which are compared; None: the task's.
 
     Returns:
-        shape, as `5x31` -> largest difference as a share of the largest output.
+        shape, as `5x31` -> largest difference as a share of the largest value of the same output.
 
     Raises:
         CheckFailed: at some shape the difference is larger than the tolerance, or not finite.
 
     """
     shapes = [padded_text(encoder, *shape) for shape in shapes_of(form, encoder.max_length)]
+    names = outputs or TASKS[encoder.task].outputs
     worst: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        kept = [Path(scratch) / f"{at}.npy" for at in range(len(shapes))]
-        theirs = encoder.session()
+        kept = [Path(scratch) / f"{at}.npz" for at in range(len(shapes))]
+        theirs = encoder.session(names)
         for feeds, answers in zip(shapes, kept, strict=True):
-            np.save(answers, at_tokens(theirs.run(feeds), feeds, encoder.task))
+            np.savez(answers, **at_tokens(theirs.run(feeds), feeds, encoder.task))
         del theirs
         encoder.release()
-        ours = engine(form.engine).load(str(path), options={"precision": "float32"})
+        ours = engine(form.engine).load(str(path), options={"precision": "float32", "outputs": list(names)})
         for feeds, answers in zip(shapes, kept, strict=True):
             shape = "x".join(str(size) for size in feeds["attention_mask"].shape)
             found = at_tokens(ours.run(feeds), feeds, encoder.task)
-            worst[shape] = _share(found, np.load(answers), tolerance, path, shape)
+            with np.load(answers) as right:
+                worst[shape] = max(
+                    _share(found[name], right[name], tolerance, path, f"`{name}` {shape}") for name in names
+                )
     del ours
     hand_back()
     return worst
 
 
-def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: float, path: Path, shape: str) -> float:
-    """The largest difference as a share of the largest output of PyTorch.
+def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: float, path: Path, at: str) -> float:
+    """The largest difference of an output as a share of the largest value that PyTorch gives.
 
     Raises:
         CheckFailed: it is larger than the tolerance, or not finite.
@@ -94,8 +103,8 @@ def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: fl
     scale, difference = float(np.abs(right).max()), float(np.abs(ours.astype(np.float64) - right).max())
     if not difference <= tolerance * scale + _ROUNDING:
         raise CheckFailed(
-            f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {shape}, where "
-            f"outputs reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
+            f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {at}, where "
+            f"values reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
             where=str(path),
             hint="a looser `tolerance` accepts it; more often the graph was traced wrong",
         )
@@ -122,8 +131,7 @@ def padded_text(encoder: Encoder | Artifact, batch: int, length: int) -> Arrays:
     return pad(rows, encoder.tokenizer.pad_token_id or 0)
 
 
-def at_tokens(found: Arrays, feeds: Arrays, task: str) -> NDArray[np.generic]:
-    """All outputs of a task in one row: of those with a length axis, (B, L, ...), the values at tokens."""
-    mask_BL = feeds["attention_mask"].astype(bool)
-    values = (found[name][mask_BL] if TASKS[task].per_token else found[name] for name in TASKS[task].outputs)
-    return np.concatenate([value.ravel() for value in values])
+def at_tokens(found: Arrays, feeds: Arrays, task: str) -> Arrays:
+    """Outputs; of those with a length axis, (B, L, ...), the values at tokens."""
+    mask_BL, row = feeds["attention_mask"].astype(bool), TASKS[task]
+    return {name: value[mask_BL] if row.per_token or name in row.beside else value for name, value in found.items()}

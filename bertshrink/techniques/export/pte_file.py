@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from bertshrink.errors import CheckFailed
 from bertshrink.model.agreement import agreement, dev_texts
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.files import output_errors
+from bertshrink.model.layout import PLACES
 from bertshrink.model.onnx_weights import MIN_TABLE_ROWS
 from bertshrink.techniques.export.graph import Wrapper, eager_attention, input_names, make_card
 from bertshrink.techniques.export.parity import check_parity, padded_text, shapes_of
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from bertshrink.techniques.base import Workbench
     from bertshrink.techniques.export import Export
 
-FILE = "model.pte"
+FILE = PLACES["pte"]
 
 
 def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
@@ -56,28 +57,29 @@ def export(encoder: Encoder, settings: Export, bench: Workbench) -> Artifact:
     form = settings.form(None)
     folder = bench.work / "export"
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-    folder.mkdir(parents=True)
+    (folder / FILE).parent.mkdir(parents=True)
     with bench.progress.task("export to ExecuTorch", total=3, unit="steps") as task, quiet():
-        program = trace(encoder, form, int8=settings.int8)
+        outputs = settings.outputs_of(encoder.task)
+        program = trace(encoder, form, outputs, int8=settings.int8)
         task.advance()
-        delegated, planned_bytes = write(program, encoder, folder / FILE)
+        delegated, planned_bytes = write(program, encoder, outputs, folder / FILE)
         task.advance()
         details: dict[str, Any] = {"delegated": delegated, "planned_bytes": planned_bytes}
-        card = make_card(encoder, details, form, "int8" if settings.int8 else "float32")
-        made = Artifact.create(folder, card, encoder.tokenizer)
+        card = make_card(encoder, details, form, outputs, "int8" if settings.int8 else "float32")
+        made = Artifact.create(folder, card, encoder)
         if settings.int8:
             details |= {"agreement": check_agreement(encoder, made, bench, settings.int8_cosine)}
         else:
             details |= {
                 "tolerance": settings.largest_difference,
-                "parity": check_parity(encoder, made.file, settings.largest_difference, form),
+                "parity": check_parity(encoder, made.file, settings.largest_difference, form, outputs),
             }
         task.advance()
     bench.note(_note(details, form, settings))
-    return Artifact.create(folder, card.model_copy(update={"details": details}), encoder.tokenizer)
+    return Artifact.create(folder, card.model_copy(update={"details": details}), encoder)
 
 
-def trace(encoder: Encoder, form: Form, *, int8: bool) -> Any:
+def trace(encoder: Encoder, form: Form, outputs: Sequence[str], *, int8: bool) -> Any:
     """The model as `torch.export` sees it, for one shape or within bounds, quantized or not."""
     names = input_names(encoder)
     largest = form.shape or (form.max_batch or 1, encoder.max_length)
@@ -89,7 +91,7 @@ def trace(encoder: Encoder, form: Form, *, int8: bool) -> Any:
     dims = {at: torch.export.Dim(name, min=1, max=largest[at]) for at, name in free.items()}
     shapes = tuple(dict(dims) for _ in names) if dims else None
     with eager_attention(encoder.model), torch.no_grad():
-        model: Any = Wrapper(encoder).eval()
+        model: Any = Wrapper(encoder, outputs).eval()
         if int8:
             with tables_in_bytes(model):
                 traced = torch.export.export(model, given, dynamic_shapes=shapes, strict=False)
@@ -157,7 +159,7 @@ def quantize(module: Any, encoder: Encoder, form: Form) -> Any:
     return convert_pt2e(prepared)
 
 
-def write(program: Any, encoder: Encoder, path: Path) -> tuple[dict[str, int], int]:
+def write(program: Any, encoder: Encoder, outputs: Sequence[str], path: Path) -> tuple[dict[str, int], int]:
     """Lower an exported program to XNNPACK and write it, with the names of its inputs and outputs inside.
 
     Returns:
@@ -171,7 +173,7 @@ def write(program: Any, encoder: Encoder, path: Path) -> tuple[dict[str, int], i
 
     names = {
         "input_names": ",".join(input_names(encoder)),
-        "output_names": ",".join(Wrapper(encoder).outputs),
+        "output_names": ",".join(outputs),
     }
     dynamic = XnnpackPartitioner(config_precisions=ConfigPrecisionType.DYNAMIC_QUANT, per_op_mode=True)
     edge = to_edge_transform_and_lower(program, partitioner=[dynamic, XnnpackPartitioner()], constant_methods=names)

@@ -54,7 +54,7 @@ def quantize(artifact: Artifact, settings: Quantize, bench: Workbench) -> Artifa
     details |= {"accounting": accounting.details(), "agreement": made.agreement, "operators_as_run": as_run}
     card = made.artifact.card
     card = card.model_copy(update={"details": card.details | details})
-    return Artifact.create(made.artifact.folder, card, artifact.tokenizer)
+    return Artifact.create(made.artifact.folder, card, artifact)
 
 
 def as_asked(trials: Trials) -> tuple[Made, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Assignments of one model, written and judged: what plain quantization, repair and choice have in common.
 
 Each is written into a folder of its own below the stage's working folder, as an artifact that its engine opens, and
-compared with the float artifact on the same texts. Card and tokenizer are written for what is kept alone.
+compared with the float artifact on the same texts. Card and papers are written for what is kept alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import onnx
 from bertshrink.errors import RequestError
 from bertshrink.model.agreement import dev_texts
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.layout import QUANTIZED
 from bertshrink.model.memory import hand_back
 from bertshrink.model.onnx_graph import bytes_by_type, operators, write_model
 from bertshrink.techniques.quantize.accounting import Accounting
@@ -107,23 +108,24 @@ class Trials:
         """A graph as the draft of an artifact of its own."""
         folder = self.bench.work / name
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
-        folder.mkdir(parents=True)
-        write_model(model, folder / self.before.card.file)
+        (folder / QUANTIZED).parent.mkdir(parents=True)
+        write_model(model, folder / QUANTIZED)
         hand_back()  # what the rewriting took: engines come next
         update = {
+            "file": QUANTIZED,
             "precision": precision(self.source, types),
             "lineage": (*self.before.card.lineage, "quantize"),
             "options": dict(options),
             "details": {"bytes_by_type": bytes_by_type(model), "operators": operators(model)},
         }
-        return Artifact.draft(folder, self.before.card.model_copy(update=update), self.before.tokenizer)
+        return Artifact.draft(folder, self.before.card.model_copy(update=update), self.before)
 
     def move(self, made: Made, name: str) -> Made:
         """The same in a folder of another name, in the place of what lay there."""
         folder = self.bench.work / name
         shutil.rmtree(folder, ignore_errors=True)
         made.artifact.folder.rename(folder)
-        return replace(made, artifact=Artifact.draft(folder, made.artifact.card, self.before.tokenizer))
+        return replace(made, artifact=Artifact.draft(folder, made.artifact.card, self.before))
 
     @cached_property
     def likeness(self) -> Likeness:
