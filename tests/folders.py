@@ -31,7 +31,7 @@ def artifact_folder(folder, **more):
         "schema_id": "bertshrink.artifact/1",
         "format": "onnx",
         "engine": "onnxruntime",
-        "file": "model.onnx",
+        "file": "onnx/model.onnx",
         "task": "classification",
         "family": "bert",
         "precision": "float32",
@@ -42,6 +42,7 @@ def artifact_folder(folder, **more):
         "vocab_size": 100,
     }
     (folder / "artifact.json").write_text(json.dumps(card | more))
-    (folder / "model.onnx").write_bytes(b"")
+    (folder / "onnx").mkdir(exist_ok=True)
+    (folder / "onnx" / "model.onnx").write_bytes(b"")
     seal(folder)
     return folder

@@ -14,6 +14,7 @@ from bertshrink.model.batches import pad
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import tensor
 from bertshrink.model.onnx_weights import weights
+from bertshrink.techniques.export import Export
 from bertshrink.techniques.export.graph import trace
 from bertshrink.techniques.export.reshapes import fix_reshapes
 from bertshrink.techniques.quantize.calibrate import Calibration
@@ -26,7 +27,7 @@ from tests.tiny import sentences, tiny_encoder
 def graph(family="bert", task="embedding", **more):
     """The canonical float32 graph of a tiny encoder, two layers unless said otherwise."""
     encoder = tiny_encoder(family, task, **({"num_hidden_layers": 2} | more))
-    return fix_reshapes(canonicalise(trace(encoder, 20)))
+    return fix_reshapes(canonicalise(trace(encoder, 20, Export().outputs_of(task))))
 
 
 def rows(num=6, family="bert"):

@@ -218,7 +218,7 @@ def test_sentence_transformers_files_travel_along(tmp_path):
     ]
     (first / "modules.json").write_text(json.dumps(modules))
     (first / "sentence_bert_config.json").write_text('{"max_seq_length": 24}')
-    (first / "1_Pooling").mkdir()
+    (first / "1_Pooling").mkdir(exist_ok=True)
     (first / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
     loaded = Encoder.load(first)
     second.mkdir()

@@ -136,7 +136,7 @@ def test_openvino_says_what_it_multiplies_in(tmp_path):
 def test_openvinos_options_come_from_the_card(tmp_path):
     artifact = export(tiny_encoder(), tmp_path, engine="openvino")
     odd = Artifact(artifact.folder, artifact.card.model_copy(update={"options": {"precision": "float16"}}))
-    assert launch_of(odd, odd.folder).options == {"precision": "float16"}
+    assert launch_of(odd, odd.folder).options == {"precision": "float16", "outputs": ["logits"]}
     assert odd.session(options={"precision": "float32"}).describe()["precision"] == "float32"
 
 

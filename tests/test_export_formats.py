@@ -85,7 +85,7 @@ def test_the_operators_that_a_small_build_needs_are_beside_it(tmp_path):
     new = tmp_path / "copy"
     new.mkdir()
     made.save(new)
-    lines = (new / "required_operators.config").read_text().splitlines()
+    lines = (new / "onnx/required_operators.config").read_text().splitlines()
     assert lines[0] == "# what model.ort needs"
     assert not any(str(tmp_path) in line for line in lines)
     by_domain = {tuple(line.split(";")[:2]): line.split(";")[2].split(",") for line in lines[1:]}

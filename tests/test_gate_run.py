@@ -53,7 +53,7 @@ def test_a_recipes_gates_are_judged_against_its_reference(here, capsys):
     assert json.loads(printed.out)["name"] == "r", "stdout is the report alone"
     assert "every rule holds" in printed.err
     assert "answers lost" in printed.err
-    assert (here / "out" / "model.onnx").is_file()
+    assert (here / "out" / "onnx" / "model_quantized.onnx").is_file()
 
 
 def test_a_broken_gate_publishes_nothing(here, capsys):
@@ -80,7 +80,7 @@ def test_a_misspelt_gate_is_told_before_anything_runs(here, capsys):
 def test_the_report_of_a_run_is_of_the_artifact_that_it_made(here, capsys):
     """From a real run to a real gate: hashes, outcomes and questions fit together."""
     report = Report.read(here / "runs/r/report.json")
-    assert report.snapshots[-1].facts["sha256"] == sha256_file(here / "runs/r/02-quantize/model.onnx")
+    assert report.snapshots[-1].facts["sha256"] == sha256_file(here / "runs/r/02-quantize/onnx/model_quantized.onnx")
     assert report.snapshots[0].facts["sha256"] == sha256_file(here / "m/model.safetensors")
     text = '[gate]\nartifact = "runs/r/02-quantize"\nreport = "runs/r/report.json"\n'
     text += 'accuracy_drop = "<= 0 pt"\nsize_growth = "<= 0%"\n'

@@ -151,14 +151,11 @@ def test_flipped_bits_are_refused_or_the_model_still_runs(tmp_path):
 
 def test_a_flipped_bit_in_a_sealed_artifact_is_always_refused(tmp_path):
     folder = foreign.take_in(onnx_folder(tmp_path / "m") / "model.onnx")
-    ours = tmp_path / "ours"
-    ours.mkdir()
-    for path in folder.iterdir():
-        (ours / path.name).write_bytes(path.read_bytes())
+    ours = shutil.copytree(folder, tmp_path / "ours")
     seal(ours)
-    data = bytearray((ours / "model.onnx").read_bytes())
+    data = bytearray((ours / "onnx/model.onnx").read_bytes())
     data[len(data) // 2] ^= 1
-    (ours / "model.onnx").write_bytes(data)
+    (ours / "onnx/model.onnx").write_bytes(data)
     assert run(["inspect", str(ours)]) == 5
 
 
@@ -466,7 +463,7 @@ def test_a_hub_caches_own_links_are_followed(tmp_path):
     folder = source.fetch(str(snapshot))
     assert not any(path.is_symlink() for path in folder.iterdir())
     assert foreign._shelf().stat().st_mode & 0o777 == 0o700
-    weight = initializers(read_model(folder / "model.onnx"))["weight"]
+    weight = initializers(read_model(folder / "onnx/model.onnx"))["weight"]
     assert weight.raw_data == data
 
 
@@ -606,10 +603,7 @@ def test_a_folder_named_like_a_file(tmp_path, capsys, monkeypatch):
 
 def test_an_artifact_folder_without_its_manifest_is_looked_at(tmp_path):
     made = foreign.take_in(onnx_folder(tmp_path / "m") / "model.onnx")
-    ours = tmp_path / "ours"
-    ours.mkdir()
-    for path in made.iterdir():
-        (ours / path.name).write_bytes(path.read_bytes())
+    ours = shutil.copytree(made, tmp_path / "ours")
     assert source.fetch(str(ours)) not in (ours, made)
     seal(ours)
     assert source.fetch(str(ours)) == ours
@@ -618,7 +612,7 @@ def test_an_artifact_folder_without_its_manifest_is_looked_at(tmp_path):
         source.fetch(str(ours))
     (ours / "MANIFEST.json").unlink()
     assert source.fetch(str(ours)) != ours
-    (ours / "model.onnx").write_bytes(b"")
+    (ours / "onnx/model.onnx").write_bytes(b"")
     with pytest.raises(ModelRefused, match="empty"):
         source.fetch(str(ours))
 

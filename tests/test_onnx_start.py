@@ -152,11 +152,11 @@ def test_token_vectors_are_pooled_as_the_folder_says(mode, normalize, tmp_path):
     kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     modules = [{"type": kind, "path": f"{i}_{kind}" if i else ""} for i, kind in enumerate(kinds)]
     (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode": mode}))
     artifact = artifact_of(folder)
     assert artifact.card.pooling == (mode, normalize)
-    assert artifact.card.outputs == ("sentence_embedding",)
+    assert artifact.card.outputs == ("last_hidden_state", "sentence_embedding")
     assert "was appended" in artifact.card.details["notes"][0]
     assert artifact.card.details["notes"][0] in prove(recipe_of_command("quantize", str(folder), {}, {})).notes
     assert largest_difference(artifact, encoder, encoder.tokenize(sentences(5))) < 1e-5
@@ -174,13 +174,15 @@ def test_oracle_of_appended_pooling(mode, opset, tmp_path):
     table = np.float32([[-1, 2, 0.5, -3], [2, -0.1, 0.3, 1]])
     graph = helper.make_graph(nodes, "g", [mask], [hidden], [tensor(table, "table")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    found = with_interface(model, {"input_mask": "attention_mask"}, {"hidden": "sentence_embedding"}, (mode, True))
+    found = with_interface(model, {"input_mask": "attention_mask"}, {"hidden": "last_hidden_state"}, (mode, True))
     onnx.checker.check_model(found)
     onnx.save(found, tmp_path / "m.onnx")
     feeds = np.array([[1, 1, 1], [1, 0, 0]])
-    (ours,) = engine("onnxruntime").load(str(tmp_path / "m.onnx")).run({"attention_mask": feeds}).values()
+    ours = engine("onnxruntime").load(str(tmp_path / "m.onnx")).run({"attention_mask": feeds})
+    assert list(ours) == ["last_hidden_state", "sentence_embedding"]
     expected = pool(torch.from_numpy(table[feeds] ** 2), torch.from_numpy(feeds), mode, True)
-    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(ours["sentence_embedding"], expected.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(ours["last_hidden_state"], table[feeds] ** 2)
 
 
 def test_names_types_and_further_outputs_of_others(tmp_path):

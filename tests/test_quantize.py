@@ -242,7 +242,7 @@ def test_labels_that_stay_the_same():
 def test_too_little_agreement_fails(plain, tmp_path):
     with pytest.raises(CheckFailed, match="a cosine of"):
         quantize(plain, tmp_path, min_cosine=1.0)
-    assert (tmp_path / "quantize/model.onnx").is_file()  # what failed can be looked at
+    assert (tmp_path / "quantize/onnx/model_quantized.onnx").is_file()  # what failed can be looked at
 
 
 def test_cosine_of_tokens_is_averaged():
@@ -297,9 +297,10 @@ def test_tables_alone_are_quantized_already(tmp_path):
 
 
 def with_file(artifact, folder, data):
-    folder.mkdir()
-    (folder / "model.onnx").write_bytes(data)
-    return Artifact.create(folder, artifact.card, artifact.tokenizer)
+    file = folder / artifact.card.file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(data)
+    return Artifact.create(folder, artifact.card, artifact)
 
 
 def test_what_is_no_encoder_is_refused(plain, tmp_path):

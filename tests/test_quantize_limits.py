@@ -75,7 +75,7 @@ def test_when_nothing_holds_the_nearest_is_left_and_named(exported, tmp_path):
     with pytest.raises(CheckFailed, match=r"no assignment .* a drop of 1.00%: the nearest one loses 50.00%") as failed:
         Quantize(max_drop="1%", min_cosine=0)(exported, Workbench(None, None, tmp_path, choose=never))
     assert failed.value.where == str(tmp_path / "best-attempt")
-    assert (tmp_path / "best-attempt" / "model.onnx").is_file()
+    assert (tmp_path / "best-attempt" / "onnx" / "model_quantized.onnx").is_file()
     assert not (tmp_path / "quantize").exists()
 
 

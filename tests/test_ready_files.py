@@ -40,7 +40,7 @@ def bare(made, folder):
     shutil.copytree(made.folder, folder)
     (folder / ARTIFACT_CARD).unlink()
     (folder / MANIFEST).unlink(missing_ok=True)
-    return folder / made.file.name
+    return folder / made.card.file
 
 
 def look_here(path, target):
@@ -169,10 +169,10 @@ def test_a_file_that_the_card_beside_it_is_not_of_is_refused(tmp_path):
     ours = tmp_path / "ours"
     shutil.copytree(made.folder, ours)
     (ours / MANIFEST).unlink(missing_ok=True)
-    assert Artifact.load(source.fetch(str(ours / "model.ort"))).card == made.card
-    shutil.copyfile(ours / "model.ort", ours / "other.ort")
-    with pytest.raises(ModelRefused, match=r"is that of `model.ort`, not of `other.ort`"):
-        source.fetch(str(ours / "other.ort"))
+    assert Artifact.load(source.fetch(str(ours / "onnx/model.ort"))).card == made.card
+    shutil.copyfile(ours / "onnx/model.ort", ours / "onnx/other.ort")
+    with pytest.raises(ModelRefused, match=r"is that of `onnx/model.ort`, not of `onnx/other.ort`"):
+        source.fetch(str(ours / "onnx/other.ort"))
 
 
 # .pte -----------------------------------------------------------------------------------------------------------------

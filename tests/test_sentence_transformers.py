@@ -26,7 +26,7 @@ def sentence_folder(folder, family="bert", mode="mean", normalize=True):
     (folder / "modules.json").write_text(json.dumps(MODULES if normalize else MODULES[:2]))
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 48, "do_lower_case": false}')
     pooling = folder / "1_Pooling"
-    pooling.mkdir()
+    pooling.mkdir(exist_ok=True)
     keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
     config = {"word_embedding_dimension": 32} | {key: name == mode for name, key in keys.items()}
     (pooling / "config.json").write_text(json.dumps(config))

@@ -241,7 +241,7 @@ def test_an_exported_file_keeps_one_copy_of_each_shared_weight_and_quantizes_all
     shared = Share(groups=num_groups, steps=1)(encoder, bench_of(encoder, tmp_path))
     bench = bench_of(shared, tmp_path)
     artifact = Export()(shared, bench)
-    graph = onnx.load(artifact.folder / "model.onnx").graph
+    graph = onnx.load(artifact.file).graph
     held = sum(
         int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) == 2 and t.data_type == onnx.TensorProto.FLOAT
     )
@@ -249,7 +249,7 @@ def test_an_exported_file_keeps_one_copy_of_each_shared_weight_and_quantizes_all
     assert held <= matrices
     assert sum(tensor.dims[:] in ([32, 96], [96, 32]) for tensor in graph.initializer) == 2 * num_groups
     small = Quantize(min_cosine=0.5)(artifact, bench)
-    graph = onnx.load(small.folder / "model.onnx").graph
+    graph = onnx.load(small.file).graph
     wide = [
         t
         for t in graph.initializer

@@ -40,7 +40,7 @@ def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
     artifact = artifact_folder(tmp_path / "a")
     for name in ("m", "./m", str(folder)):
         assert source.fetch(name).resolve() == source.peek(name).resolve() == folder
-    assert source.peek("a/model.onnx").resolve() == artifact, "an empty file is no model to run"
+    assert source.peek("a/onnx/model.onnx").resolve() == artifact, "an empty file is no model to run"
     (tmp_path / "org").mkdir()
     model_folder(tmp_path / "org" / "name")
     assert source.fetch("org/name").resolve() == tmp_path / "org" / "name", "a folder here wins over a hub name"
