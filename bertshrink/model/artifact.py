@@ -215,8 +215,9 @@ class Artifact:
             copy_papers(self.folder, folder, self.card.file)
         card, config = self.card, folder / "config.json"
         if card.pooling is not None and config.is_file():
-            width = read_object(config).get("hidden_size") or read_object(config).get("dim")
-            write_modules(folder, Pooling(*card.pooling), width, card.max_length)
+            told = read_object(config)
+            if isinstance(width := told.get("hidden_size", told.get("dim")), int):
+                write_modules(folder, Pooling(*card.pooling), width, card.max_length)
         fit_tokenizer(folder, card.max_length, card.shape[1] if card.shape else None)
 
     def copy(self) -> Artifact:
