@@ -622,7 +622,7 @@ def resealed(tmp_path, model):
     made = foreign.take_in(onnx_folder(tmp_path / "m") / "model.onnx")
     ours = tmp_path / "ours"
     shutil.copytree(made, ours)
-    (ours / "model.onnx").write_bytes(model.SerializeToString())
+    (ours / "onnx/model.onnx").write_bytes(model.SerializeToString())
     seal(ours)
     return ours
 

@@ -116,8 +116,8 @@ def _local(name: str, where: str | None) -> Path:
             verify(folder)
     if path.is_dir() and not name.endswith(FILES):
         return _local_folder(path)
-    if path.is_file() and (folder := sealed_root(path)) is not None and is_sealed(folder, (ARTIFACT_CARD,)):
-        return folder
+    if path.is_file() and (home := sealed_root(path)) is not None and is_sealed(home, (ARTIFACT_CARD,)):
+        return home
     if name.endswith(FILES) and (path.exists() or path.is_symlink()):
         from bertshrink.model.foreign import take_in
 
