@@ -27,10 +27,11 @@ from bertshrink.meters.everywhere import measure_into, open_targets
 from bertshrink.meters.judge import Judge
 from bertshrink.meters.timer import Timer
 from bertshrink.model import source as sources
+from bertshrink.model.account import account
 from bertshrink.model.encoder import quiet_libraries
 from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts, read_start
 from bertshrink.model.files import write_text
-from bertshrink.model.labels import check_texts
+from bertshrink.model.label_checks import check_texts
 from bertshrink.model.proof import describe, folder_key, load_model, proof_answers, prove, weights_sha256
 from bertshrink.model.standing import Standing
 from bertshrink.model.store import Store, Target, fingerprint
@@ -237,6 +238,9 @@ class Run:
         about = plan.facts or plan.card
         labels = None if plan.num_leading or about is None else about.labels
         needed = any(stage.technique.needs_labels(plan.task) for stage in plan.stages)
+        read = account(texts, plan.task)
+        for heading, line in read.items():
+            self.progress.log(f"{heading}: {line}")
         check_texts(texts, plan.task, labels, needs_labels=needed)
         self.report.data = {
             "name": texts.name,
@@ -244,7 +248,8 @@ class Run:
             "train": len(texts.train),
             "dev": len(texts.dev),
         } | ({"test": len(texts.test)} if texts.test is not None else {})
-        self.report.notes += texts.notes
+        self.report.data |= {heading: line for heading, line in read.items() if heading != "data"}
+        self.report.notes += [f"{heading}: {line}" for heading, line in read.items()] + list(texts.notes)
 
     @cached_property
     def _folder(self) -> Path:

@@ -80,7 +80,7 @@ def listing(folder):
         (["run", "no/such.yaml"], "there is no recipe file `no/such.yaml`", None),
         (["bench", "m", "--batch", "one"], "`one` is no list of whole numbers", "--batch"),
         (["bench", "m", "--batch", "0"], "`batch` is `0`", "--batch"),
-        (["export", "m", "--max-length", "8"], "`--max-length` cuts texts, and no texts are given", "--max-length"),
+        (["export", "m", "--max-length", "8"], "`--max-length` is about texts, and none are given", "--max-length"),
     ],
 )
 def test_wrong_usage(here, capsys, argv, what, where):

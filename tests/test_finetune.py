@@ -10,7 +10,8 @@ from torch.nn import functional
 from bertshrink.engines.torch_engine import pool
 from bertshrink.errors import RequestError
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.labels import check_texts, labels_of
+from bertshrink.model.label_checks import check_texts
+from bertshrink.model.labels import labels_of
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench

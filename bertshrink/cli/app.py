@@ -19,7 +19,24 @@ import typer
 import bertshrink
 from bertshrink.cli.bench import bench
 from bertshrink.cli.gate import gate
-from bertshrink.cli.options import Data, Force, Json, Measure, NoLatency, Output, Quiet, Runs, Seed, Task
+from bertshrink.cli.options import (
+    DATA_FLAGS,
+    Data,
+    Force,
+    Json,
+    Label,
+    MaxTrain,
+    Measure,
+    NoLatency,
+    Output,
+    Pair,
+    Quiet,
+    Runs,
+    Seed,
+    SplitSeed,
+    Task,
+    Text,
+)
 from bertshrink.cli.streams import Streams
 from bertshrink.cli.targets import targets_app
 from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
@@ -52,7 +69,6 @@ app.add_typer(targets_app, name="targets")
 Explain = Annotated[
     bool, typer.Option("--explain", help="make nothing: show what it buys and what other settings give")
 ]
-MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut texts after so many tokens")]
 
 
 def run(argv: list[str]) -> int:
@@ -178,6 +194,11 @@ def _root(
 def _run(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one that ships (quickstart)")],
     data: Data = None,
+    text: Text = None,
+    pair: Pair = None,
+    label: Label = None,
+    max_train: MaxTrain = None,
+    split_seed: SplitSeed = None,
     model: Annotated[str | None, typer.Option("--model", help="start from this model instead of the recipe's")] = None,
     output: Output = None,
     force: Force = False,
@@ -191,7 +212,8 @@ def _run(
     from bertshrink.recipe.recipe import read_recipe
 
     overrides = {key: value for key, value in (("data", data), ("model", model)) if value is not None}
-    asked = read_recipe(find_recipe(recipe), overrides)
+    about_texts = {"text": text, "pair": pair, "label": label, "max_train": max_train, "split_seed": split_seed}
+    asked = read_recipe(find_recipe(recipe), overrides, about_texts)
     return carry_out(
         asked, output=output, force=force, runs=runs, form=_form(as_json), quiet=quiet, with_latency=not no_latency
     )
@@ -256,20 +278,11 @@ def _add(command: Command) -> None:
     def call(model: str | None = None, **given: Any) -> int:
         from bertshrink.cli.work import carry_out
         from bertshrink.recipe.commands import recipe_of_command
-        from bertshrink.recipe.recipe import other_data
 
         settings = {name: _read_list(given[name], fields[name].annotation) for name in fields}
-        data: Any = given["data"]
-        if data is None and given["max_length"] is not None:
-            raise RequestError(
-                "`--max-length` cuts texts, and no texts are given",
-                where="--max-length",
-                hint="give them with `--data`",
-            )
-        if data is not None and given["max_length"] is not None:
-            data = other_data(data, {"max_length": given["max_length"]})
-        common = {"data": data, "task": given["task"], "seed": given["seed"]}
-        asked = recipe_of_command(command.name, model, settings, common)
+        common = {"data": given["data"], "task": given["task"], "seed": given["seed"]}
+        about_texts = {name: given[name] for name in DATA_FLAGS}
+        asked = recipe_of_command(command.name, model, settings, common, about_texts)
         if given.get("explain"):
             from bertshrink.cli.explain import explain
 
@@ -290,9 +303,9 @@ def _add(command: Command) -> None:
     parameters = [] if starts_from_nothing else [argument]
     for name, kind, default in (
         ("data", Data, None),
+        *((name, kind, None) for name, kind in DATA_FLAGS.items()),
         ("output", Output, None),
         *((name, _option(name, field, name in decided), None) for name, field in fields.items()),
-        ("max_length", MaxLength, None),
         ("task", Task, None),
         ("seed", Seed, None),
         *([("explain", Explain, False)] if any(t.explain is not Technique.explain for t in command.techniques) else []),

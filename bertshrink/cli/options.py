@@ -35,6 +35,36 @@ Data = Annotated[
     str | None,
     typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc; sides apart as train=A,dev=B"),
 ]
+Text = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="the column of the texts")]
+Pair = Annotated[
+    str | None,
+    typer.Option("--pair", metavar="COLUMN", help="the column of the second texts of pairs; `none`: there are none"),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="COLUMN",
+        help="the column of the labels; `none`: there are none; several, as A,B,C, hold 0 or 1 for a class each",
+    ),
+]
+MaxTrain = Annotated[
+    int | None, typer.Option("--max-train", min=1, help="use at most so many training texts, a fixed choice")
+]
+SplitSeed = Annotated[
+    int | None,
+    typer.Option("--split-seed", min=0, help="another fixed choice of the rows that become dev, or that limits leave"),
+]
+MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut texts after so many tokens")]
+DATA_FLAGS = {
+    "text": Text,
+    "pair": Pair,
+    "label": Label,
+    "max_train": MaxTrain,
+    "split_seed": SplitSeed,
+    "max_length": MaxLength,
+}
+"""What is said of the texts beside where they are: settings of `data:` by their names."""
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", parser=place, metavar="PATH", help="where the finished model shall lie")
 ]

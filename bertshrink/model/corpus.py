@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import MissingPart, RequestError
+from bertshrink.model.fixed_choice import salt
 from bertshrink.model.reading import find_files
 from bertshrink.model.source import hub_is_reachable, local_path
-from bertshrink.model.texts import DataSettings, Split, Texts, load
+from bertshrink.model.texts import NONE, DataSettings, Split, Texts, load
 
 KINDS = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 COLUMNS = ("text", "content", "document")
@@ -40,6 +41,7 @@ class Corpus:
         hub: the name of a hub data set.
         column: of rows that are documents; None: the lines of .txt files.
         dev_share: where dev is drawn from the same files: documents that are dev's; 0: none.
+        split_seed: which documents those are.
         is_dev: which part of those this is.
         max_documents: at most so many.
     """
@@ -49,6 +51,7 @@ class Corpus:
     column: str | None = None
     dev_share: float = 0.0
     is_dev: bool = False
+    split_seed: int = 0
     max_documents: int | None = None
 
     def documents(self) -> Iterator[list[str]]:
@@ -57,8 +60,11 @@ class Corpus:
 
     def _drawn(self) -> Iterator[list[str]]:
         for lines in self._all():
-            if not self.dev_share or (_share_of("\n".join(lines)) < self.dev_share) == self.is_dev:
+            if not self.dev_share or self._is_devs(lines) == self.is_dev:
                 yield lines
+
+    def _is_devs(self, lines: list[str]) -> bool:
+        return _share_of(salt(self.split_seed) + "\n".join(lines)) < self.dev_share
 
     def _all(self) -> Iterator[list[str]]:
         lines: list[str] = []
@@ -105,9 +111,8 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """The sha256 of the files' bytes and of what is drawn from them; of a hub data set its name."""
-        digest = hashlib.sha256(
-            f"{self.hub} {self.column} {self.dev_share} {self.is_dev} {self.max_documents}".encode()
-        )
+        drawn = f"{salt(self.split_seed)}{self.hub} {self.column} {self.dev_share} {self.is_dev} {self.max_documents}"
+        digest = hashlib.sha256(drawn.encode())
         for file in self.files:
             with file.open("rb") as data:
                 while chunk := data.read(_CHUNK):
@@ -120,14 +125,14 @@ def is_corpus(settings: DataSettings) -> bool:
     more asked for.
     """
     name = settings.path or settings.train
-    if name is None or name.startswith("builtin:") or settings.label is not None or settings.pair is not None:
+    if name is None or name.startswith("builtin:") or {settings.label, settings.pair} - {None, NONE}:
         return False
     return _side(settings, "train") is not None
 
 
 def read_texts(settings: DataSettings, task: str) -> Texts:
     """The data as a task reads it: running text for masked tokens as a stream, all else whole; errors as there."""
-    return load_corpus(settings) if task == "mlm" and is_corpus(settings) else load(settings)
+    return load_corpus(settings) if task == "mlm" and is_corpus(settings) else load(settings, task)
 
 
 def load_corpus(settings: DataSettings) -> Texts:
@@ -141,9 +146,13 @@ def load_corpus(settings: DataSettings) -> Texts:
     dev = _side(settings, "dev")
     if train is None:
         raise RequestError(f"`{name}` has no train side", hint="name it train.txt")
+    if train.column is None and settings.text not in (None, KINDS[".txt"]):
+        raise RequestError(
+            f"`text` names a column, and the lines of `{name}` have none", where=name, hint="leave `text` out"
+        )
     notes = []
     if dev is None:
-        train = replace(train, dev_share=settings.dev_share)
+        train = replace(train, dev_share=settings.dev_share, split_seed=settings.split_seed)
         dev = replace(train, is_dev=True)
         notes.append(f"no dev side was given: {100 * settings.dev_share:g} % of the documents, by hash, became it")
     train = replace(train, max_documents=settings.max_train)
@@ -182,7 +191,7 @@ def _only_file(folder: Path) -> list[Path]:
 def _in_rows(corpus: Corpus, asked: str | None) -> Corpus | None:
     """The corpus with the column that its text stands in; None where none is known to."""
     first = next(corpus.rows(), {})
-    column = next((name for name in (asked, *COLUMNS) if name in first), None)
+    column = next((name for name in ((asked,) if asked is not None else COLUMNS) if name in first), None)
     return replace(corpus, column=column) if column is not None and isinstance(first[column], str) else None
 
 

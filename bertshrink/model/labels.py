@@ -1,7 +1,7 @@
 """Labels of data, teacher and student: from what the data says to the numbers that losses and metrics read.
 
     classification        a name or number            -> int
-    multi-label           a tuple of names            -> tuple of 0.0 and 1.0, one per class
+    multi-label           a tuple of names, a vector  -> tuple of 0.0 and 1.0, one per class
     regression            a number                    -> float
     token-classification  a tuple of tags, one a word -> tuple of ints
     question-answering    a tuple of (answer, first character), empty for none: left as it is
@@ -12,11 +12,13 @@ A row whose label is None is unlabelled and stays None: a teacher's soft targets
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import RequestError
-from bertshrink.model.task import TASKS
+from bertshrink.model.column_roles import HINT
+from bertshrink.model.label_shapes import OneHot
 
 if TYPE_CHECKING:
     from bertshrink.model.texts import Texts
@@ -41,32 +43,72 @@ def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_n
         where: the data, for messages.
         value_names: what the data calls its numbers, where it knows (a hub data set's ClassLabel).
 
-    A value matches by name (any case), or by number when every value is a whole number in 0..C-1.
+    A value matches by name, as it is written or in any case, where that puts no two labels into one class; or by number
+    when every value is a whole number in 0..C-1 (also all as 0.0, 1.0, or as false and true of two classes).
 
     Raises:
         RequestError: values that the teacher does not have; the message names both sides.
     """
-    by_name = {name.casefold(): i for i, name in enumerate(labels)}
-    if value_names and {name.casefold() for name in value_names} <= set(by_name):
+    if value_names:
         # A hub data set writes -1 where a row has no label.
         known = range(len(value_names))
-        values = [value_names[value] if value in known else f"{value} (no label)" for value in values]
+        named = [value_names[value] if value in known else f"{value} (no label)" for value in values]
+        if {name.casefold() for name in named} <= {label.casefold() for label in labels}:
+            values = named
+        elif any(value not in known for value in values):
+            values = [value if value in known else name for value, name in zip(values, named, strict=True)]
     texts = [str(value).strip() for value in values]
-    if all(text.casefold() in by_name for text in texts):
-        return [by_name[text.casefold()] for text in texts]
-    numbers = {str(i): i for i in range(len(labels))}
-    if all(text in numbers for text in texts):
-        return [numbers[text] for text in texts]
+    for table in (_by_name(texts, labels), _by_number(values, texts, len(labels))):
+        if table is not None:
+            return [table[text] for text in texts]
     seen = sorted(set(texts))
-    strange = [text for text in seen if text.casefold() not in by_name and text not in numbers] or seen
+    folded = {label.strip().casefold() for label in labels}
+    numbers = {str(i) for i in range(len(labels))}
+    strange = [text for text in seen if text.casefold() not in folded and text not in numbers] or seen
     differ = LabelsDiffer(
         f"the data's labels do not match the teacher's: `{'`, `'.join(strange[:5])}` in the data, "
         f"`{'`, `'.join(labels[:10])}` in the teacher",
         where=where,
-        hint=f"name the label column with `label:` under `data:`, or use the teacher's names or 0..{len(labels) - 1}",
+        hint=f"name the label column with `--label` (`label:` under `data:`), use the teacher's names or "
+        f"0..{len(labels) - 1}, or leave the labels out with `--label none`",
     )
     differ.strange = strange
     raise differ
+
+
+def _by_name(texts: Sequence[str], labels: Sequence[str]) -> dict[str, int] | None:
+    """Label -> class by names as they are written, else in any case; None where two labels would be one class."""
+    seen = set(texts)
+    exact = {name: i for i, name in enumerate(labels) if list(labels).count(name) == 1}
+    if seen <= exact.keys():
+        return exact
+    folded = [label.strip().casefold() for label in labels]
+    by_fold = {name: i for i, name in enumerate(folded) if folded.count(name) == 1}
+    is_clear = len({text.casefold() for text in seen}) == len(seen)
+    if is_clear and all(text.casefold() in by_fold for text in seen):
+        return {text: by_fold[text.casefold()] for text in seen}
+    return None
+
+
+def _by_number(values: Sequence[Any], texts: Sequence[str], num_classes: int) -> dict[str, int] | None:
+    """Label -> class by numbers that are all written in one way."""
+    numbers = {str(i): i for i in range(num_classes)}
+    seen = set(texts)
+    if seen <= numbers.keys():
+        return numbers
+    if num_classes == 2 and all(isinstance(value, bool) for value in values):
+        return {"False": 0, "True": 1}
+    whole = _whole_floats(seen)
+    return whole if whole is not None and set(whole.values()) <= set(numbers.values()) else None
+
+
+def _whole_floats(texts: Collection[str]) -> dict[str, int] | None:
+    """`1.0` -> 1, as pandas writes whole numbers beside a missing one; None where one is written otherwise or twice."""
+    found = {text: int(text.partition(".")[0]) for text in texts if _WHOLE_FLOAT.fullmatch(text)}
+    return found if len(found) == len(texts) == len(set(found.values())) else None
+
+
+_WHOLE_FLOAT = re.compile(r"(0|[1-9][0-9]{0,8})\.0")
 
 
 def match_labels(
@@ -86,8 +128,10 @@ def match_labels(
     """
     at = [i for i, value in enumerate(values) if value is not None]
     known = [values[i] for i in at]
-    if task == "classification":
-        found: Sequence[Any] = map_labels(known, labels, where, value_names)
+    if any(isinstance(value, OneHot) for value in known) and task == "multi-label":
+        found: Sequence[Any] = _match_vectors(known, labels, where, value_names)
+    elif task == "classification":
+        found = map_labels(known, labels, where, value_names)
     elif task in ("multi-label", "token-classification"):
         for i, value in zip(at, known, strict=True):
             if not isinstance(value, tuple | list):
@@ -113,6 +157,42 @@ def match_labels(
     for i, value in zip(at, found, strict=True):
         whole[i] = value
     return whole
+
+
+def _match_vectors(
+    values: Sequence[Any], labels: Sequence[str], where: str, names: Sequence[str]
+) -> list[tuple[float, ...]]:
+    """Rows of a 0 or 1 for each class, in the order of the model's classes.
+
+    Args:
+        values: `OneHot`.
+        labels: the model's.
+        where: the data, for messages.
+        names: of the places, where the data knows them; else they are the model's classes in their order.
+    """
+    if names:
+        try:
+            order = match_classes(names, labels, where)
+        except RequestError:
+            differ = LabelsDiffer(
+                f"the data's label columns are not the model's classes: `{'`, `'.join(names[:10])}` in the data, "
+                f"`{'`, `'.join(labels[:10])}` in the model",
+                where=where,
+                hint="name a column of each of the model's classes with `--label A,B,C`",
+            )
+            differ.strange = [name for name in names if name not in labels] or list(names)
+            raise differ from None
+    else:
+        order = list(range(len(labels)))
+    for value in values:
+        if not isinstance(value, OneHot) or len(value) != len(labels):
+            raise RequestError(
+                f"a row is labelled with {len(value)} numbers, a 0 or 1 for each class, and the model has the "
+                f"{len(labels)} classes `{'`, `'.join(labels[:10])}`",
+                where=where,
+                hint="give a 0 or 1 for each of the model's classes, in their order, or a list of their names",
+            )
+    return [tuple(float(value[at]) for at in order) for value in values]
 
 
 def _check_answers(rows: Sequence[int], values: Sequence[Any], where: str) -> None:
@@ -164,22 +244,28 @@ def match_classes(labels: Sequence[str], reference: Sequence[str], name: str) ->
     )
 
 
-def labels_of(texts: Texts, task: str) -> tuple[str, ...]:
+def labels_of(texts: Texts, task: str, own: Sequence[str] = ()) -> tuple[str, ...]:
     """The label names that a new head for the data has: as the data numbers them, else sorted by name.
 
-    Numbers that have no names become `LABEL_0`, ...; tags are ordered O first, then B- and I- of each kind.
+    Args:
+        texts: the data.
+        task: a name in `TASKS` that has labels.
+        own: the names of the model's own head, which name the places of vectors where they are as many.
+
+    Numbers that have no names become `LABEL_0`, ...; tags are ordered O first, then B- and I- of each kind. Classes
+    that the data knows of and that no row of train has get no place, unless the model's own head has them.
 
     Raises:
         RequestError: nothing is labelled, or labels are of another kind than the task's.
     """
-    values = [value for value in texts.train.labels or () if value is not None]
+    train = texts.train
+    values = [value for value in train.labels or () if value is not None]
     if not values:
         raise RequestError(
             f"the train side of `{texts.name}` has no labels, which {task} needs",
-            hint="name the column with `label:` under `data:`",
+            hint=HINT,
         )
-    if texts.train.label_names:
-        return texts.train.label_names
+    is_listed = [isinstance(value, tuple | list) for value in values]
     if task == "classification":
         if any(isinstance(value, float) and not value.is_integer() for value in values):
             raise RequestError(
@@ -187,78 +273,38 @@ def labels_of(texts: Texts, task: str) -> tuple[str, ...]:
                 "classes",
                 hint="name the task with `--task regression`",
             )
-        if any(isinstance(value, tuple | list) for value in values):
+        if any(is_listed):
             raise RequestError(
                 f"the rows of `{texts.name}` have several labels each, and `classification` learns one",
                 hint="name the task with `--task multi-label` (or token-classification)",
             )
-        found = set(map(str, values))
-        if found == {str(i) for i in range(len(found))}:
-            return tuple(f"LABEL_{i}" for i in range(len(found)))
-        return tuple(sorted(found))
-    if not all(isinstance(value, tuple | list) for value in values):
+        flat = values
+    elif not all(is_listed):
         raise RequestError(
             f"the rows of `{texts.name}` have one label each, and `{task}` learns a list of them",
             hint="name the task with `--task classification`",
         )
+    else:
+        flat = [label for value in values for label in value]
+    if isinstance(values[0], OneHot):
+        number = len(values[0])
+        return train.label_names or (tuple(own) if len(own) == number else tuple(f"LABEL_{i}" for i in range(number)))
+    if train.label_names:
+        return _reachable(train.label_names, flat, own)
     if task == "token-classification":  # an I- tag may be so rare that it comes in one side alone
         for split in (texts.dev, texts.test):
-            values += [value for value in (split.labels if split is not None else None) or () if value is not None]
-    names = {str(label) for value in values for label in value}
-    return tuple(sorted(names, key=lambda tag: (tag != "O", tag[2:], tag) if task == "token-classification" else tag))
+            flat += [tag for value in (split.labels if split is not None else None) or () for tag in value or ()]
+        return tuple(sorted(set(map(str, flat)), key=lambda tag: (tag != "O", tag[2:], tag)))
+    found = set(map(str, flat))
+    numbers = {str(i) for i in range(len(found))}
+    if found == numbers or {str(i) for i in (_whole_floats(found) or {}).values()} == numbers:
+        return tuple(f"LABEL_{i}" for i in range(len(found)))
+    return tuple(sorted(found))
 
 
-def check_texts(texts: Texts, task: str, labels: Sequence[str] | None, *, needs_labels: bool) -> None:
-    """Prove, before anything is trained, that labels are there where they are needed and that the model knows them all.
-
-    Args:
-        texts: the data.
-        task: a name in `TASKS`.
-        labels: the model's; None: a new head takes the data's own.
-        needs_labels: whether there is nothing to learn from without them.
-
-    Raises:
-        RequestError: they are not, or one is not the model's; the message names both sides' labels.
-    """
-    if task == "embedding" and labels is None:
-        _check_pairs(texts)
-    if task in ("mlm", "embedding"):
-        return
-    if needs_labels:
-        from bertshrink.model.texts import check_labels
-
-        check_labels(texts, task)
-    known = labels_of(texts, task) if labels is None and TASKS[task].has_labels else labels or ()
-    for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
-        if split is None or split.labels is None:
-            continue
-        try:
-            match_labels(task, split.labels, known, texts.name, split.label_names)
-        except LabelsDiffer as error:
-            if labels is not None:
-                raise
-            raise RequestError(
-                f"the {side} side of `{texts.name}` has labels that its train side has not: "
-                f"`{'`, `'.join(error.strange[:5])}`; there are `{'`, `'.join(known[:10])}`",
-                where=error.where,
-                hint="mend the labels, or give a train side with every label",
-            ) from None
-
-
-def _check_pairs(texts: Texts) -> None:
-    """Prove that a sentence encoder can be fine-tuned on the data: on pairs with scores, or on pairs that belong
-    together.
-    """
-    train = texts.train
-    if train.pairs is None:
-        raise RequestError(
-            f"a sentence encoder is fine-tuned on pairs of texts, and the train side of `{texts.name}` has none",
-            hint="name the column of the second texts with `pair:` under `data:`, or another task with `--task`",
-        )
-    if train.labels is not None and not train.is_scored:
-        shown = next(value for value in train.labels if value is not None)
-        raise RequestError(
-            f"the pairs of `{texts.name}` are labelled with classes such as `{shown}`, which are no scores",
-            hint="give pairs with a column of numbers such as STS-B's `score`, pairs without labels that belong "
-            "together, or name another task with `--task`",
-        )
+def _reachable(names: Sequence[str], numbers: Sequence[int], own: Sequence[str]) -> tuple[str, ...]:
+    """The classes that rows have; all of them where the model's own head is for these."""
+    if sorted(name.casefold() for name in names) == sorted(label.casefold() for label in own):
+        return tuple(names)
+    seen = set(numbers)
+    return tuple(name for i, name in enumerate(names) if i in seen)

@@ -1,35 +1,30 @@
-"""What the columns of a table are: texts, second texts, labels; and one side of the data made of them.
+"""One side of the data, made of a table: cells as they stand there become texts, second texts and labels.
 
-Which columns hold text and labels is told by their names (`TEXT_COLUMNS`, `LABEL_COLUMNS`) unless the settings say. A
-row without a label (an empty cell, null) is unlabelled; a column named `score` holds numbers that are no classes.
+Which columns they come from is found by `column_roles`; what labels of all sides together are (classes, scores,
+vectors) is the matter of `label_kinds`. Here a cell is only refused where it can be nothing of its role. A row without
+text is left out; one without a label (an empty cell, null) is unlabelled. Blanks around a text and a label are no part
+of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bertshrink.errors import RequestError
+from bertshrink.model import column_looks as looks
+from bertshrink.model.column_looks import is_empty, plain
+from bertshrink.model.column_roles import Roles, asked_column, asked_labels, find_roles, shown
 from bertshrink.model.formats import answered, to_iob2
+from bertshrink.model.label_shapes import OneHot
 from bertshrink.model.tables import Table
-from bertshrink.model.texts import LABEL_COLUMNS, DataSettings, Split
+from bertshrink.model.texts import NONE, DataSettings, Split
 
-TEXT_COLUMNS = (
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("premise", "hypothesis"),
-    ("question", "context"),
-    ("question", "sentence"),
-    ("#1 String", "#2 String"),
-    ("text",),
-    ("sentence",),
-    ("utt",),
-    ("utterance",),
-    ("content",),
-    ("query",),
-    ("review",),
-)
 WORD_COLUMNS = ("tokens", "words")
 TAG_COLUMNS = ("ner_tags", "tags", "pos_tags", "labels")
+NO_GOLD = "-"
+"""What SNLI and MNLI write in `gold_label` where the annotators did not agree."""
 
 
 def split_of(table: Table, settings: DataSettings) -> Split:
@@ -38,75 +33,195 @@ def split_of(table: Table, settings: DataSettings) -> Split:
     Raises:
         RequestError: columns that cannot be told, or cells of another kind than their column's role.
     """
-    where, columns, rows = table.name, list(table.columns), table.columns
-    for asked in (settings.text, settings.pair, settings.label):
-        if asked is not None and asked not in columns:
-            raise RequestError(f"there is no column `{asked}`", where=where, hint=f"columns: {', '.join(columns)}")
-    word = settings.text or next((c for c in WORD_COLUMNS if c in columns), None)
-    if word is not None and len(table) and isinstance(rows[word][0], list):
-        return _tagged(table, word, settings)
-    text, pair = _text_columns(columns, settings, where)
-    if (text, pair) == ("question", "context") and "answers" in columns:
-        answers = [
-            tuple(zip(map(str, given["text"]), map(int, given["answer_start"]), strict=True))
-            for given in rows["answers"]
-        ]
-        return answered([str(q).strip() for q in rows[text]], list(rows["context"]), answers, where)
-    label = settings.label or next((c for c in LABEL_COLUMNS if c in columns), None)
-    texts = ["" if value is None else str(value).strip() for value in rows[text]]
-    pairs = ["" if value is None else str(value) for value in rows[pair]] if pair else None
-    labels = [_label(value, label) for value in rows[label]] if label else []
-    return Split(
-        tuple(texts),
-        tuple(pairs) if pairs is not None else None,
-        labels=tuple(labels) if any(value is not None for value in labels) else None,
-        label_names=table.label_names.get(label or "", ()),
-    ).take([i for i, value in enumerate(texts) if value])
+    words = asked_column(table, settings.text) or _named(table, WORD_COLUMNS)
+    if words is not None and any(isinstance(cell, list) for cell in table.columns[words]):
+        return _tagged(table, words, settings)
+    roles = find_roles(table, settings)
+    texts = [_text(cell, table, roles.text, at).strip() for at, cell in enumerate(table.columns[roles.text])]
+    pairs = None
+    if roles.pair is not None:
+        pairs = tuple(_text(cell, table, roles.pair, at) for at, cell in enumerate(table.columns[roles.pair]))
+    answers = _named(table, ("answers",))
+    if (
+        answers is not None
+        and pairs is not None
+        and (plain(roles.text), plain(roles.pair or "")) == ("question", "context")
+        and (settings.label is None or asked_labels(table, settings) == (answers,))
+    ):
+        roles = replace(roles, labels=(answers,), second=None, left_out=_without(roles, answers), maybe_labels=())
+        found = [_answers(cell, table, at) for at, cell in enumerate(table.columns[answers])]
+        whole = answered(texts, pairs, found, table.name)
+    else:
+        labels, names, num_unjudged = _labels(table, roles)
+        roles = replace(roles, num_unjudged=num_unjudged)
+        whole = Split(tuple(texts), pairs, labels=labels, label_names=names)
+    return _kept(whole, roles, texts)
 
 
-def _label(value: Any, column: str) -> Any:
-    """A cell of the label column as `Split` has it; an empty one is no label."""
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, str) and not value.strip():
-        return None
-    if column == "score" and value is not None:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return value  # words in a column of scores: they may be classes
-    return value
+def _kept(whole: Split, roles: Roles, texts: Sequence[object]) -> Split:
+    """The rows that hold text, with their numbers and what was left out."""
+    keep = [at for at, text in enumerate(texts) if text]
+    roles = replace(roles, num_rows=len(texts), num_empty=len(texts) - len(keep))
+    return replace(whole, rows=tuple(range(len(texts))), roles=roles).take(keep)
 
 
-def _tagged(table: Table, word: str, settings: DataSettings) -> Split:
-    """Rows of words and tags; numbered tags by their names where the data knows them."""
-    where, rows = table.name, table.columns
-    label = settings.label or next((c for c in TAG_COLUMNS if c in rows), None)
-    words = [tuple(map(str, row)) for row in rows[word]]
-    names = table.label_names.get(label or "", ())
-    tags: list[tuple[str, ...]] | None = None
-    if label is not None:
-        tags = [to_iob2(names[t] if names else str(t) for t in row) for row in rows[label]]
-        for number, (row, own) in enumerate(zip(words, tags, strict=True), start=1):
-            if len(row) != len(own):
-                raise RequestError(
-                    f"row {number} has {len(row)} words and {len(own)} tags", where=where, hint="mend the data"
+def _named(table: Table, names: Sequence[str]) -> str | None:
+    """The first column of one of these names."""
+    return next((column for name in names for column in table.columns if plain(column) == name), None)
+
+
+def _without(roles: Roles, name: str) -> dict[str, str]:
+    return {column: why for column, why in roles.left_out.items() if column != name}
+
+
+def _bad(table: Table, column: str, at: int, what: str, hint: str) -> RequestError:
+    return RequestError(f"column `{shown(column)}`: {what}", where=shown(table.where(at), 200), hint=hint)
+
+
+def _text(cell: Any, table: Table, column: str, at: int) -> str:
+    if is_empty(cell) and not isinstance(cell, str):
+        return ""
+    if isinstance(cell, list | tuple | dict | bytes):
+        kind = "an object" if isinstance(cell, dict) else "bytes" if isinstance(cell, bytes) else "a list"
+        raise _bad(table, column, at, f"{kind} where a text should be", "name the column of the texts with `--text`")
+    return str(cell)
+
+
+def _labels(table: Table, roles: Roles) -> tuple[tuple[Any, ...] | None, tuple[str, ...], int]:
+    """(a label for each row, names of numbered labels, rows that say there is none); no labels where no row has one."""
+    if len(roles.labels) > 1:
+        vectors = [_vector(table, roles.labels, at) for at in range(len(table))]
+        named = tuple(name.strip() for name in roles.labels)
+        return tuple(vectors) if any(v is not None for v in vectors) else None, named, 0
+    if not roles.labels:
+        return None, (), 0
+    (column,) = roles.labels
+    names = tuple(table.label_names.get(column, ()))
+    found: list[Any] = []
+    written: dict[str, tuple[str, int]] = {}
+    num_unjudged = 0
+    for at, cell in enumerate(table.columns[column]):
+        label = _label(cell, table, column, at)
+        if (names and label == -1) or (label == NO_GOLD and plain(column) == "gold_label"):
+            label = None
+            num_unjudged += 1
+        if isinstance(label, str):
+            before, row = written.setdefault(label, (cell, at))
+            if before != cell:
+                what = (
+                    f"the label {cell!r} and that of {table.where(row)}, {before!r}, differ only by blanks around them"
                 )
-    keep = [i for i, row in enumerate(words) if row]
-    whole = Split(tuple(" ".join(row) for row in words), words=tuple(words), labels=tuple(tags) if tags else None)
-    return whole.take(keep)
+                raise _bad(table, column, at, what, "write them in one way")
+        found.append(label)
+    return (tuple(found) if any(label is not None for label in found) else None), names, num_unjudged
 
 
-def _text_columns(columns: list[str], settings: DataSettings, where: str) -> tuple[str, str | None]:
-    if settings.text is not None:
-        return settings.text, settings.pair
-    for names in TEXT_COLUMNS:
-        if all(name in columns for name in names):
-            return names[0], settings.pair or (names[1] if len(names) > 1 else None)
-    if len(columns) == 1:
-        return columns[0], None
-    raise RequestError(
-        f"which column holds the text cannot be told from `{'`, `'.join(map(str, columns[:8]))}`",
-        where=where,
-        hint="name it with `text:` (and `pair:`, `label:`) under `data:` in a recipe",
+def _label(cell: Any, table: Table, column: str, at: int) -> Any:
+    """A cell of the label column as `Split` has it before `label_kinds` sees all of them."""
+    if is_empty(cell):
+        return None
+    if isinstance(cell, list | tuple):
+        for one in cell:
+            if is_empty(one) or isinstance(one, list | tuple | dict | bytes):
+                what = f"the list of labels holds `{shown(one)}`, which is no label"
+                raise _bad(table, column, at, what, "write a list of names, or a 0 or 1 for each class")
+        return tuple(one.strip() if isinstance(one, str) else one for one in cell)
+    if isinstance(cell, dict | bytes):
+        raise _bad(table, column, at, f"`{shown(cell)}` is no label", "name the label's column with `--label`")
+    if isinstance(cell, bool | int | float):
+        return cell
+    return str(cell).strip()
+
+
+def _vector(table: Table, columns: Sequence[str], at: int) -> OneHot | None:
+    """One row of several columns that hold 0 or 1; None where all are empty."""
+    cells = [table.columns[column][at] for column in columns]
+    if all(is_empty(cell) for cell in cells):
+        return None
+    found = []
+    for column, cell in zip(columns, cells, strict=True):
+        number = float(cell) if isinstance(cell, bool) else looks.number_of(cell)
+        if number not in (0.0, 1.0):
+            hint = "several columns of labels hold 0 or 1 each; leave all of a row empty where it has no label"
+            raise _bad(table, column, at, f"`{shown(cell)}` is neither 0 nor 1", hint)
+        found.append(int(number))
+    return OneHot(found)
+
+
+def _answers(cell: Any, table: Table, at: int) -> tuple[tuple[str, int], ...] | None:
+    """SQuAD's answers: lists by field, a list of objects, or one object; null where nobody answered."""
+    if cell is None:
+        return None
+    hint = 'write `{"text": ["words"], "answer_start": [4]}`, or a list of such answers, empty where there is none'
+    try:
+        if isinstance(cell, dict):
+            texts, starts = cell["text"], cell["answer_start"]
+            given = list(zip(texts, starts, strict=True)) if isinstance(texts, list) else [(texts, starts)]
+        elif isinstance(cell, list):
+            given = [(one["text"], one["answer_start"]) for one in cell]
+        else:
+            raise TypeError
+        found = []
+        for text, start in given:
+            if not isinstance(text, str) or isinstance(start, bool) or int(start) != float(start):
+                raise TypeError
+            found.append((text, int(start)))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise _bad(table, "answers", at, f"`{shown(cell)}` is no answer", hint) from None
+    return tuple(found)
+
+
+def _tagged(table: Table, column: str, settings: DataSettings) -> Split:
+    """Rows of words and tags; numbered tags by their names where the data knows them."""
+    if settings.pair not in (None, NONE):
+        raise RequestError("words with tags have no second texts", where=table.name, hint="leave out `--pair`")
+    asked = asked_labels(table, settings)
+    if len(asked) > 1:
+        raise RequestError("words have one column of tags", where=table.name, hint="name one with `--label`")
+    tag = asked[0] if asked else _named(table, TAG_COLUMNS) if settings.label is None else None
+    tag = None if tag == column else tag
+    words = [_words(cell, table, column, at) for at, cell in enumerate(table.columns[column])]
+    labels: list[tuple[str, ...] | None] = [None] * len(words)
+    if tag is not None:
+        labels = [
+            _tags(cell, words[at], table, tag, at) if words[at] else None for at, cell in enumerate(table.columns[tag])
+        ]
+    others = {name: "no role" for name in table.columns if name not in (column, tag)}
+    roles = Roles(table.bare(), column, None, (tag,) if tag else (), others)
+    whole = Split(
+        tuple(" ".join(row) for row in words),
+        words=tuple(words),
+        labels=tuple(labels) if any(row is not None for row in labels) else None,
     )
+    return _kept(whole, roles, words)
+
+
+def _words(cell: Any, table: Table, column: str, at: int) -> tuple[str, ...]:
+    if cell is None:
+        return ()
+    if not isinstance(cell, list | tuple):
+        raise _bad(table, column, at, f"`{shown(cell)}` is no list of words", "give a list in every row")
+    for word in cell:
+        if word is None or isinstance(word, list | tuple | dict | bytes):
+            raise _bad(table, column, at, f"`{shown(word)}` is no word", "mend the list of words")
+    return tuple(map(str, cell))
+
+
+def _tags(cell: Any, words: Sequence[str], table: Table, column: str, at: int) -> tuple[str, ...] | None:
+    if cell is None:
+        return None
+    if not isinstance(cell, list | tuple):
+        raise _bad(table, column, at, f"`{shown(cell)}` is no list of tags", "give a tag for every word")
+    if len(words) != len(cell):
+        raise RequestError(
+            f"row {at + 1} has {len(words)} words and {len(cell)} tags", where=table.where(at), hint="mend the data"
+        )
+    names = table.label_names.get(column, ())
+    found = []
+    for tag in cell:
+        if is_empty(tag) or isinstance(tag, list | tuple | dict | bytes):
+            raise _bad(table, column, at, f"`{shown(tag)}` is no tag", "mend the list of tags")
+        if names and not (isinstance(tag, int) and 0 <= tag < len(names)):
+            raise _bad(table, column, at, f"`{shown(tag)}` numbers no tag", f"there are {len(names)} tags")
+        found.append(names[tag] if names else str(tag).strip())
+    return to_iob2(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -41,6 +41,10 @@ class Table:
                 break
             own -= num_rows
         return f"{name}:{self.lines[row]}" if self.lines else f"{name}, row {own + 1}"
+
+    def bare(self) -> Table:
+        """The table without its cells: what it is called and where its rows stand."""
+        return replace(self, columns={})
 
     @classmethod
     def of_dataset(cls, rows: Any, name: str) -> Table:

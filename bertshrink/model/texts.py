@@ -12,7 +12,6 @@ the fingerprint is over the content, so a moved file is the same data and an edi
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,12 +20,14 @@ from typing import TYPE_CHECKING, Any, overload
 from pydantic import BaseModel, ConfigDict, Field
 
 from bertshrink.errors import RequestError
+from bertshrink.model import fixed_choice
 
 if TYPE_CHECKING:
+    from bertshrink.model.column_roles import Roles
     from bertshrink.model.corpus import Corpus
 
-LABEL_COLUMNS = ("label_text", "label", "labels", "intent", "class", "sentiment", "Quality", "target", "score")
-"""Columns that hold labels, in the order in which they are looked for."""
+NONE = "none"
+"""What `pair` and `label` are set to where there is none, whatever the columns are called."""
 
 
 class DataSettings(BaseModel):
@@ -40,9 +41,15 @@ class DataSettings(BaseModel):
     test: str | None = Field(None, description="the file of the test side, where it is apart")
     unlabelled: str | None = Field(None, description="more training texts, without labels: a file, folder or hub name")
     dev_share: float = Field(0.1, gt=0, le=0.5, description="share of train that becomes a side that is not given")
-    text: str | None = Field(None, description="name of the column that holds the text")
-    pair: str | None = Field(None, description="name of the column that holds the second text of a pair")
-    label: str | None = Field(None, description="name of the column that holds the label")
+    text: str | None = Field(None, description="the column of the texts; of words with tags also its number")
+    pair: str | None = Field(None, description="the column of the second texts of pairs; `none`: there are none")
+    label: str | None = Field(
+        None,
+        description="the column of the labels; `none`: there are none; several, as A,B,C, hold 0 or 1 for a class each",
+    )
+    split_seed: int = Field(
+        0, ge=0, description="another fixed choice of the rows for `dev_share`, `max_train`, `max_dev` and the like"
+    )
     max_train: int | None = Field(None, gt=0, description="use at most so many training texts (a fixed choice)")
     max_unlabelled: int | None = Field(None, gt=0, description="use at most so many unlabelled texts (a fixed choice)")
     max_dev: int | None = Field(None, gt=0, description="judge by at most so many texts (a fixed choice)")
@@ -69,9 +76,13 @@ class Split(Sequence[Example]):
         pairs: second texts, or None; the contexts of question answering.
         words: token classification: the words of each text, which is they joined by one blank.
         labels: one a row, or None where no row has any; a row's is None where it is unlabelled. classification: a name
-            or number; multi-label: a tuple of names; regression: a number; token-classification: a tuple of tags, one
-            a word; question-answering: a tuple of (answer, first character in the context), empty for no answer.
-        label_names: names of integer labels where the data knows them (a hub data set's ClassLabel).
+            or number; multi-label: a tuple of names, or `OneHot`; regression: a number; token-classification: a tuple
+            of tags, one a word; question-answering: a tuple of (answer, first character in the context), empty for no
+            answer.
+        label_names: names of integer labels where the data knows them (a hub data set's ClassLabel), or of a vector's
+            places (the columns it was made of).
+        rows: the number of each row in the table that it was read from, from 0; None: not from one table.
+        roles: what the columns of that table are; None: it was none.
     """
 
     texts: tuple[str, ...]
@@ -79,6 +90,8 @@ class Split(Sequence[Example]):
     words: tuple[tuple[str, ...], ...] | None = None
     labels: tuple[Any, ...] | None = None
     label_names: tuple[str, ...] = ()
+    rows: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
+    roles: Roles | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -101,6 +114,17 @@ class Split(Sequence[Example]):
         return (self[i] for i in range(len(self)))
 
     @property
+    def source(self) -> str:
+        """Where the rows were read, for messages; empty where that is not known."""
+        return self.roles.table.name if self.roles is not None else ""
+
+    def where(self, at: int) -> str | None:
+        """Where a row was read, for messages; None where that is not known."""
+        if self.roles is None or self.rows is None:
+            return self.source or None
+        return self.roles.table.where(self.rows[at])
+
+    @property
     def is_scored(self) -> bool:
         """Whether pairs of texts are labelled with numbers that are no classes."""
         return self.pairs is not None and self.labels is not None and any(isinstance(v, float) for v in self.labels)
@@ -113,19 +137,12 @@ class Split(Sequence[Example]):
             pairs=tuple(self.pairs[i] for i in rows) if self.pairs is not None else None,
             words=tuple(self.words[i] for i in rows) if self.words is not None else None,
             labels=tuple(self.labels[i] for i in rows) if self.labels is not None else None,
+            rows=tuple(self.rows[i] for i in rows) if self.rows is not None else None,
         )
 
-    def cut(self, share: float, purpose: str = "") -> tuple[Split, Split]:
-        """The rows in two parts, the second about `share` of them, chosen by each text's hash.
-
-        What one purpose has cut off says nothing about another's choice, so that a part can be cut again.
-        """
-        return self.parted(self.drawn(share, purpose))
-
     def drawn(self, share: float, purpose: str = "") -> list[bool]:
-        """For each row, whether `cut` puts it into the second part."""
-        limit = round(share * _HASHES)
-        return [int(_hash(purpose + text)[:8], 16) % _HASHES < limit for text in self.texts]
+        """For each row, whether it is of about `share` of them that are drawn (see `fixed_choice`)."""
+        return fixed_choice.drawn(self.texts, self.labels, share, purpose)
 
     def parted(self, is_second: Sequence[bool]) -> tuple[Split, Split]:
         """The rows in two parts, each in the rows' order."""
@@ -151,7 +168,8 @@ class Split(Sequence[Example]):
         if self.words is not None:
             more = other.words if other.words is not None else tuple(tuple(text.split()) for text in other.texts)
             texts, words = tuple(" ".join(row) for row in more), self.words + more
-        return replace(self, texts=self.texts + texts, pairs=pairs, words=words, labels=labels + (None,) * len(other))
+        whole = self.texts + texts
+        return replace(self, texts=whole, pairs=pairs, words=words, labels=labels + (None,) * len(other), rows=None)
 
     def apart(self) -> Split:
         """First and second texts as rows of their own, each once, without labels: those are about pairs.
@@ -162,12 +180,11 @@ class Split(Sequence[Example]):
             return self
         return Split(tuple(dict.fromkeys(text for text in (*self.texts, *self.pairs) if text.strip())))
 
-    def first(self, limit: int | None) -> Split:
+    def first(self, limit: int | None, purpose: str = "") -> Split:
         """At most `limit` rows: those whose text hashes lowest, in their order, so that the choice is fixed."""
         if limit is None or len(self) <= limit:
             return self
-        chosen = sorted(range(len(self)), key=lambda i: _hash(self.texts[i]))[:limit]
-        return self.take(sorted(chosen))
+        return self.take(fixed_choice.lowest(self.texts, limit, purpose))
 
 
 @dataclass(frozen=True)
@@ -181,6 +198,7 @@ class Texts:
         test: to judge by.
         judged_name: `dev` or `test`: what the side that judges is called.
         dev_share: of train, for choosing where nothing else is there to choose by.
+        split_seed: which rows that choice takes.
         notes: what was decided while reading, one sentence each.
         corpus: running text too large to be read whole, of which `train` is a taste.
     """
@@ -192,6 +210,7 @@ class Texts:
     judged_name: str = "dev"
     dev_share: float = 0.1
     notes: tuple[str, ...] = ()
+    split_seed: int = 0
     corpus: Corpus | None = None
     _memo: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -207,7 +226,7 @@ class Texts:
         """
         if self.test is not None:
             return self.train, self.dev
-        drawn = self.train.drawn(self.dev_share, "choosing:")
+        drawn = self.train.drawn(self.dev_share, f"{fixed_choice.salt(self.split_seed)}choosing:")
         if self.train.labels is not None:
             drawn = [found and label is not None for found, label in zip(drawn, self.train.labels, strict=True)]
         return self.train.parted(drawn)
@@ -219,6 +238,8 @@ class Texts:
             digest = hashlib.sha256()
             for split in (self.train, self.dev, self.test or Split(())):
                 _digest(split, digest)
+            if (self.dev_share, self.split_seed) != (0.1, 0):
+                digest.update(f"{self.dev_share} {self.split_seed}".encode())
             if self.corpus is not None:
                 digest.update(self.corpus.fingerprint.encode())
             self._memo["fingerprint"] = digest.hexdigest()[:16]
@@ -243,14 +264,18 @@ class Texts:
         return self.apart() if task == "embedding" else self
 
 
-def load(settings: DataSettings) -> Texts:
+def load(settings: DataSettings, task: str = "auto") -> Texts:
     """Read the data; what was read last is remembered until its files change, since a plan may look into it first.
 
+    Args:
+        settings: where it is, and what its columns are.
+        task: what is learnt from it, or `auto`: it decides whether labels are scores.
+
     Raises:
-        RequestError: nothing there, no text in it, or columns that cannot be told.
+        RequestError: nothing there, no text in it, columns that cannot be told, or cells that are none of their role.
         MissingPart: a hub name while the hub cannot be reached.
     """
-    return _load(settings, _stamps(settings))
+    return _load(settings, task, _stamps(settings))
 
 
 def _stamps(settings: DataSettings) -> tuple[tuple[str, int, int], ...]:
@@ -268,11 +293,14 @@ def _stamps(settings: DataSettings) -> tuple[tuple[str, int, int], ...]:
 
 
 @lru_cache(maxsize=1)
-def _load(settings: DataSettings, stamps: tuple[tuple[str, int, int], ...]) -> Texts:
+def _load(settings: DataSettings, task: str, stamps: tuple[tuple[str, int, int], ...]) -> Texts:
+    from bertshrink.model.label_kinds import settle
+
     name = settings.path or " ".join(filter(None, (settings.train, settings.dev, settings.test)))
     notes: list[str] = []
-    sides = _read(settings, notes)
-    texts = _assign(name, sides, settings, notes)
+    sides = _alike(_read(settings, notes), settings)
+    _check_asked(sides, settings, name)
+    texts = _assign(name, settle(sides, task), settings, notes)
     for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
         if split is not None and not len(split):
             raise RequestError(
@@ -292,6 +320,32 @@ def _read(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
     return read_sides(settings, notes)
 
 
+def _alike(sides: dict[str, Split], settings: DataSettings) -> dict[str, Split]:
+    """All sides by the columns of the training side, where they have the same ones: a few rows may look otherwise."""
+    roles = {side: split.roles for side, split in sides.items() if split.roles is not None}
+    first = roles.get("train")
+    if first is None or not first.labels:
+        return sides
+    used = (first.text, *([first.pair] if first.pair else []), *first.labels)
+    if not any(set(used) <= one.columns and not one.reads_as(first) for one in roles.values()):
+        return sides
+    told = {"text": first.text, "pair": first.pair or NONE, "label": ",".join(first.labels)}
+    again = _read(settings.model_copy(update=told), [])
+    return {
+        side: replace(split, roles=replace(split.roles, second=first.second)) if split.roles is not None else split
+        for side, split in again.items()
+    }
+
+
+def _check_asked(sides: dict[str, Split], settings: DataSettings, name: str) -> None:
+    """Refuse names of columns for data that has none."""
+    asked = [key for key in ("text", "pair", "label") if getattr(settings, key) not in (None, NONE)]
+    if asked and any(split.roles is None for split in sides.values()):
+        raise RequestError(
+            f"`{asked[0]}` names a column, and `{name}` has no columns to name", hint=f"leave `{asked[0]}` out"
+        )
+
+
 def _together(sides: Sequence[Split]) -> Split:
     """All rows of all sides, without labels."""
     pairs = None if sides[0].pairs is None else tuple(pair for side in sides for pair in side.pairs or ())
@@ -302,23 +356,23 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
     """Give every side its use (see this file's opening)."""
     if not sides:
         raise RequestError(f"`{name}` has no train or dev side", hint="name them train.* and dev.*")
-    judged_name = "test" if "test" in sides else "dev"
+    judged_name, salt = "test" if "test" in sides else "dev", fixed_choice.salt(settings.split_seed)
     if "train" in sides and len(sides) > 1:
         train, dev, test = sides["train"], sides.get("dev", sides.get("test")), sides.get("test")
         test = test if "dev" in sides else None
     else:
         whole, test, judged_name = sides.get("train") or next(iter(sides.values())), None, "dev"
-        train, dev = whole.cut(settings.dev_share)
+        train, dev = whole.parted(whole.drawn(settings.dev_share, salt))
         notes.append(f"no dev side was given: {len(dev)} of {len(whole)} texts, chosen by hash, became it")
     assert dev is not None
-    train, dev = train.first(settings.max_train), dev.first(settings.max_dev)
-    test = test.first(settings.max_dev) if test is not None else None
+    train, dev = train.first(settings.max_train, salt), dev.first(settings.max_dev, salt)
+    test = test.first(settings.max_dev, salt) if test is not None else None
     if settings.unlabelled is not None:
-        more = _together(list(_read(DataSettings(path=settings.unlabelled), notes).values()))
-        more = more.first(settings.max_unlabelled)
+        more = _together(list(_read(DataSettings(path=settings.unlabelled, label=NONE), notes).values()))
+        more = more.first(settings.max_unlabelled, salt)
         notes.append(f"{len(more)} texts without labels join the {len(train)} of the training side")
         train = train.with_unlabelled(more)
-    found = Texts(name, train, dev, test, judged_name, settings.dev_share, tuple(notes))
+    found = Texts(name, train, dev, test, judged_name, settings.dev_share, tuple(notes), settings.split_seed)
     overlap = len(_rows(train) & _rows(found.judged))
     if overlap:
         note = f"{overlap} texts of the {judged_name} side are in the training side, too"
@@ -328,43 +382,6 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
 
 def _rows(split: Split) -> set[tuple[str, str]]:
     return set(zip(split.texts, split.pairs or split.texts, strict=True))
-
-
-def check_labels(texts: Texts, task: str = "classification") -> None:
-    """Prove that the data can teach and judge a task that learns from labels.
-
-    Raises:
-        RequestError: no label column, no labelled row, or only one class in it.
-    """
-    for side, split in (("train", texts.train), (texts.judged_name, texts.judged)):
-        labels = [label for label in split.labels or () if label is not None]
-        if not labels:
-            raise RequestError(
-                f"the {side} side of `{texts.name}` has no labels, which {task} needs",
-                hint=f"name the column with `label:` under `data:`; known names: {', '.join(LABEL_COLUMNS)}",
-            )
-        if task == "classification" and len(classes := Counter(map(str, labels))) < 2:
-            raise RequestError(
-                f"every label of the {side} side of `{texts.name}` is `{next(iter(classes))}`: that teaches nothing",
-                hint="check the label column, or give data with two classes or more",
-            )
-
-
-def guess_data_task(split: Split) -> str | None:
-    """The task that labels of this shape are for; None where the rows have none."""
-    label = next((label for label in split.labels or () if label is not None), None)
-    if label is None:
-        return None
-    if split.words is not None:
-        return "token-classification"
-    if isinstance(label, tuple):
-        is_answers = any(isinstance(answer, tuple) for row in split.labels or () for answer in row or ())
-        return "question-answering" if is_answers else "multi-label"
-    return "regression" if isinstance(label, float) else "classification"
-
-
-_HASHES = 1000
-"""Hashes are told apart in so many classes: the shares of `cut` are whole thousandths."""
 
 
 def fingerprint_of(split: Split, *more: object) -> str:
@@ -379,7 +396,3 @@ def _digest(split: Split, digest: hashlib._Hash) -> None:
     for column in (split.texts, split.pairs or (), split.words or (), split.labels or ()):
         digest.update(f"{len(column)}\x1e".encode())
         digest.update("\x1f".join(map(str, column)).encode())
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

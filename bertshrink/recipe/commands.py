@@ -92,7 +92,13 @@ def flag_of(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def recipe_of_command(name: str, model: str | None, settings: Mapping[str, Any], common: Mapping[str, Any]) -> Recipe:
+def recipe_of_command(
+    name: str,
+    model: str | None,
+    settings: Mapping[str, Any],
+    common: Mapping[str, Any],
+    about_texts: Mapping[str, Any] | None = None,
+) -> Recipe:
     """The recipe of a command.
 
     Args:
@@ -100,9 +106,11 @@ def recipe_of_command(name: str, model: str | None, settings: Mapping[str, Any],
         model: a folder or hub name; None for a command that starts from nothing.
         settings: name (see `Command.flag_names`) -> value, as given; None means not given.
         common: top-level recipe values (`data`, `task`, `seed`, `measure`); None means not given.
+        about_texts: settings of `data` beside where it is; None means not given.
 
     Raises:
         Faults: what is wrong with it.
+        RequestError: something is said of texts, and none are given.
     """
     stages: list[Any] = []
     places: dict[tuple[str | int, ...], str] = {}
@@ -117,14 +125,16 @@ def recipe_of_command(name: str, model: str | None, settings: Mapping[str, Any],
         places[path] = f"`bertshrink {name}`"
         places |= {(*path, field): flag_of(key) for field, key in own.items()}
         stages.append({technique.name: {field: given[key] for field, key in own.items()}})
-    return _build(name, model, {"stages": stages}, common, places)
+    return _build(name, model, {"stages": stages}, common, places, about_texts or {})
 
 
-def recipe_of_bench(models: Sequence[str], common: Mapping[str, Any]) -> Recipe:
+def recipe_of_bench(
+    models: Sequence[str], common: Mapping[str, Any], about_texts: Mapping[str, Any] | None = None
+) -> Recipe:
     """The recipe of `bench`: the first model, and the others beside it."""
     flags: dict[tuple[str | int, ...], str] = {("compare",): "`MODELS`"}
     flags |= {("measure", "latency", key): flag_of(key) for key in RunningSettings.model_fields}
-    return _build("bench", models[0], {"compare": list(models[1:])}, common, flags)
+    return _build("bench", models[0], {"compare": list(models[1:])}, common, flags, about_texts or {})
 
 
 def _refuse_idle(
@@ -163,10 +173,14 @@ def _build(
     values: dict[str, Any],
     common: Mapping[str, Any],
     places: dict[tuple[str | int, ...], str],
+    about_texts: Mapping[str, Any],
 ) -> Recipe:
+    from bertshrink.recipe.recipe import tell
+
     given = {key: value for key, value in common.items() if value is not None}
     values = ({"model": model} if model is not None else {}) | given | values
     places = {("model",): "`MODEL`", **{(key,): f"--{key}" for key in given}, **places}
+    tell(values, places, about_texts)
     text = json.dumps(values, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     stem = Path(model or "").name or "model"

@@ -178,10 +178,13 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError], notes: 
     if task is None and faults:
         return facts
     if task is None and recipe.data is not None:
-        from bertshrink.model.texts import guess_data_task, load
+        from bertshrink.model.label_checks import check_seen, guess_data_task
+        from bertshrink.model.texts import load
 
         try:
-            task = guess_data_task(load(recipe.data).train)
+            texts = load(recipe.data)
+            check_seen(texts, "finetune")
+            task = guess_data_task(texts.train)
         except BertshrinkError as error:
             error.where = error.where or recipe.place("data")
             faults.append(error)

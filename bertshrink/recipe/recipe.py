@@ -20,6 +20,7 @@ What is wrong in itself is found here; whether it fits the model and the data is
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -101,15 +102,19 @@ class Recipe:
         return replace(self, measure=self.measure.model_copy(update=changes))
 
 
-def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
+def read_recipe(
+    path: Path, overrides: dict[str, Any] | None = None, about_texts: Mapping[str, Any] | None = None
+) -> Recipe:
     """Read a recipe file.
 
     Args:
         path: the file.
         overrides: top-level values that replace the file's, such as `data` from the command line.
+        about_texts: settings of `data` that replace the file's; None means not given.
 
     Raises:
-        RequestError: no such file, or it is no recipe; all faults at once.
+        RequestError: no such file, or it is no recipe (all faults at once); something is said of texts, and none are
+            given.
     """
     text = RECIPE.read_text(path)
     source = read_yaml(text, str(path))
@@ -119,10 +124,37 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
         for path_in in [place for place in source.places if place[0] == key]:
             del source.places[path_in]
         source.places[(key,)] = f"--{key}"
+    tell(source.values, source.places, about_texts or {})
     return build(source, text, default_name=re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe")
 
 
-_OF_ANY_DATA = ("max_train", "max_unlabelled", "max_dev", "max_length", "dev_share")
+def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about_texts: Mapping[str, Any]) -> None:
+    """Put what flags say of texts into a recipe's `data`, in place.
+
+    Args:
+        values: of the recipe.
+        places: of its values.
+        about_texts: settings of `data`; None means not given.
+
+    Raises:
+        RequestError: there is no `data`.
+    """
+    told = {key: value for key, value in about_texts.items() if value is not None}
+    if not told:
+        return
+    flags = {key: "--" + key.replace("_", "-") for key in told}
+    data = values.get("data")
+    if data is None:
+        flag = next(iter(flags.values()))
+        raise RequestError(f"`{flag}` is about texts, and none are given", where=flag, hint="give them with `--data`")
+    if isinstance(data, str):
+        data = other_data(data, None)
+    if isinstance(data, dict):  # what is no mapping is refused with its place
+        values["data"] = data | told
+        places |= {("data", key): flag for key, flag in flags.items()}
+
+
+_OF_ANY_DATA = ("max_train", "max_unlabelled", "max_dev", "max_length", "dev_share", "split_seed")
 """Settings of `data:` that hold for other texts as well."""
 
 

@@ -38,7 +38,8 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
     """
     texts = _texts(bench)
     task = TASKS[bench.task]
-    labels = labels_of(texts, bench.task) if task.has_labels else ()
+    own = model.labels if model.task == bench.task else ()
+    labels = labels_of(texts, bench.task, own) if task.has_labels else ()
     if model.task == bench.task and has_classes(model, labels):
         if model.task not in ("embedding", "mlm"):
             bench.note("the model's own head was kept")
