@@ -27,7 +27,7 @@ from bertshrink.meters.everywhere import measure_into, open_targets
 from bertshrink.meters.judge import Judge
 from bertshrink.meters.timer import Timer
 from bertshrink.model import source as sources
-from bertshrink.model.account import account
+from bertshrink.model.account import account, data_of
 from bertshrink.model.encoder import quiet_libraries
 from bertshrink.model.facts import ARTIFACT_CARD, check_weights, read_facts, read_start
 from bertshrink.model.files import write_text
@@ -238,18 +238,12 @@ class Run:
         about = plan.facts or plan.card
         labels = None if plan.num_leading or about is None else about.labels
         needed = any(stage.technique.needs_labels(plan.task) for stage in plan.stages)
-        read = account(texts, plan.task)
-        for heading, line in read.items():
-            self.progress.log(f"{heading}: {line}")
+        lines = account(texts, plan.task)
+        for line in lines:
+            self.progress.log(line)
         check_texts(texts, plan.task, labels, needs_labels=needed)
-        self.report.data = {
-            "name": texts.name,
-            "fingerprint": texts.fingerprint,
-            "train": len(texts.train),
-            "dev": len(texts.dev),
-        } | ({"test": len(texts.test)} if texts.test is not None else {})
-        self.report.data |= {heading: line for heading, line in read.items() if heading != "data"}
-        self.report.notes += [f"{heading}: {line}" for heading, line in read.items()] + list(texts.notes)
+        self.report.data = data_of(texts)
+        self.report.notes += (*lines, *texts.notes)
 
     @cached_property
     def _folder(self) -> Path:

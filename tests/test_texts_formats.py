@@ -7,7 +7,7 @@ import pytest
 
 from bertshrink.errors import RequestError
 from bertshrink.model import reading
-from bertshrink.model.formats import to_iob2
+from bertshrink.model.conll import to_iob2
 from bertshrink.model.label_checks import guess_data_task
 from bertshrink.model.texts import DataSettings, Split, Texts, _load, load
 

@@ -17,8 +17,15 @@ _SHOWN = 8
 """Classes or columns that are named before the rest is only counted."""
 
 
-def account(texts: Texts, task: str) -> dict[str, str]:
-    """What was read, by headings: `data`, and where there is something to say `columns`, `labels`, `left out`.
+def data_of(texts: Texts) -> dict[str, Any]:
+    """The data in a report: name, fingerprint, rows of each side."""
+    sides = {"train": len(texts.train), "dev": len(texts.dev)}
+    test = {"test": len(texts.test)} if texts.test is not None else {}
+    return {"name": texts.name, "fingerprint": texts.fingerprint, **sides, **test}
+
+
+def account(texts: Texts, task: str) -> list[str]:
+    """What was read, a line each for the rows, and where there is something to say columns, labels, what is left out.
 
     Args:
         texts: the data.
@@ -27,7 +34,7 @@ def account(texts: Texts, task: str) -> dict[str, str]:
     Nothing is said of running text, which is not counted before it is read.
     """
     if texts.corpus is not None:
-        return {}
+        return []
     sides = [("train", texts.train), ("dev", texts.dev)]
     sides += [("test", texts.test)] if texts.test is not None else []
     found = {
@@ -36,7 +43,7 @@ def account(texts: Texts, task: str) -> dict[str, str]:
         "labels": _labels(sides, task, texts.judged.labels is not None),
         "left out": "; ".join(_left_out(sides)),
     }
-    return {heading: line for heading, line in found.items() if line}
+    return [f"{heading}: {line}" for heading, line in found.items() if line]
 
 
 def _columns(roles: Roles | None) -> str:

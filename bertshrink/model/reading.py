@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import MissingPart, RequestError
-from bertshrink.model.formats import read_conll, read_squad
+from bertshrink.model.conll import read_conll
 from bertshrink.model.roles import split_of
 from bertshrink.model.source import hub_is_reachable, local_path
+from bertshrink.model.squad import read_squad
 from bertshrink.model.tables import Table
 from bertshrink.model.texts import DataSettings, Split
 
@@ -198,7 +199,8 @@ def _read_files(files: list[Path], settings: DataSettings) -> Split:
     if path.stat().st_size == 0:
         raise RequestError(f"`{path}` is empty", where=str(path), hint="give a file with at least one text")
     if READERS[suffix] == "conll" or (suffix == ".txt" and READERS.get(Path(path.stem).suffix.lower()) == "conll"):
-        return read_conll(path)
+        with path.open(encoding="utf-8-sig") as file:
+            return read_conll(file, str(path), settings)
     if suffix == ".json":
         document = _load_json(path)
         if isinstance(document, dict) and isinstance(document.get("data"), list):

@@ -16,8 +16,9 @@ from bertshrink.errors import RequestError
 from bertshrink.model import column_looks as looks
 from bertshrink.model.column_looks import is_empty, plain
 from bertshrink.model.column_roles import Roles, asked_column, asked_labels, find_roles, shown
-from bertshrink.model.formats import answered, to_iob2
+from bertshrink.model.conll import to_iob2
 from bertshrink.model.label_shapes import OneHot
+from bertshrink.model.squad import answered, answers_of
 from bertshrink.model.tables import Table
 from bertshrink.model.texts import NONE, DataSettings, Split
 
@@ -49,7 +50,7 @@ def split_of(table: Table, settings: DataSettings) -> Split:
         and (settings.label is None or asked_labels(table, settings) == (answers,))
     ):
         roles = replace(roles, labels=(answers,), second=None, left_out=_without(roles, answers), maybe_labels=())
-        found = [_answers(cell, table, at) for at, cell in enumerate(table.columns[answers])]
+        found = [answers_of(cell, table.where(at)) for at, cell in enumerate(table.columns[answers])]
         whole = answered(texts, pairs, found, table.name)
     else:
         labels, names, num_unjudged = _labels(table, roles)
@@ -146,29 +147,6 @@ def _vector(table: Table, columns: Sequence[str], at: int) -> OneHot | None:
             raise _bad(table, column, at, f"`{shown(cell)}` is neither 0 nor 1", hint)
         found.append(int(number))
     return OneHot(found)
-
-
-def _answers(cell: Any, table: Table, at: int) -> tuple[tuple[str, int], ...] | None:
-    """SQuAD's answers: lists by field, a list of objects, or one object; null where nobody answered."""
-    if cell is None:
-        return None
-    hint = 'write `{"text": ["words"], "answer_start": [4]}`, or a list of such answers, empty where there is none'
-    try:
-        if isinstance(cell, dict):
-            texts, starts = cell["text"], cell["answer_start"]
-            given = list(zip(texts, starts, strict=True)) if isinstance(texts, list) else [(texts, starts)]
-        elif isinstance(cell, list):
-            given = [(one["text"], one["answer_start"]) for one in cell]
-        else:
-            raise TypeError
-        found = []
-        for text, start in given:
-            if not isinstance(text, str) or isinstance(start, bool) or int(start) != float(start):
-                raise TypeError
-            found.append((text, int(start)))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise _bad(table, "answers", at, f"`{shown(cell)}` is no answer", hint) from None
-    return tuple(found)
 
 
 def _tagged(table: Table, column: str, settings: DataSettings) -> Split:
