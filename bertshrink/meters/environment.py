@@ -21,8 +21,17 @@ def environment(found: Mapping[str, Any] | None = None) -> Environment:
         pydantic.ValidationError: what is given is not what `worker.machine` gives.
 
     """
-    about = Environment.model_validate({"id": "", **(machine() if found is None else found)})
+    about = Environment.model_validate({"id": "", **(_this_machine() if found is None else found)})
     return about.model_copy(update={"id": fingerprint(about)})
+
+
+def _this_machine() -> dict[str, Any]:
+    found = machine()
+    if not found["memory_bytes"]:
+        import psutil
+
+        found["memory_bytes"] = psutil.virtual_memory().total
+    return found
 
 
 def fingerprint(found: Environment) -> str:

@@ -172,6 +172,8 @@ def crowding(num_cores: int) -> tuple[Doubt, ...]:
 
     The load average alone would also remember this process's own work of the last minute.
     """
+    if not hasattr(os, "getloadavg"):
+        return ()
     load = os.getloadavg()[0]
     try:
         running = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])

@@ -6,12 +6,12 @@ file), and renamed into place; the parent folder is synced last. Nothing that st
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,8 @@ MODEL_CARD = "README.md"
 _CHUNK = 1 << 20
 _LONGEST_PID = 1 << 22
 """Linux numbers no process higher (PID_MAX_LIMIT)."""
+_PATIENCE_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Between tries to move what is open elsewhere."""
 READ_BY_LOADERS = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte", ".jinja", ".bin")
 """The endings of files that transformers and engines look for in a model's folder."""
 _SEAL = Reader(
@@ -46,12 +48,33 @@ def _sha256(file: BinaryIO) -> str:
 
 
 def fsync(path: Path) -> None:
-    """Have the operating system write a file or folder down."""
-    handle = os.open(path, os.O_RDONLY)
+    """Have the operating system write a file or folder down.
+
+    Windows knows no such thing of folders, and syncs a file only through a handle that may write.
+    """
+    is_windows = os.name == "nt"
+    if is_windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder its place on the same disk; a file that stood there gives way at once.
+
+    Windows moves nothing that another program has open, such as a scanner that looks at every new file: there it is
+    tried for some seconds.
+    """
+    for wait_s in _PATIENCE_S if os.name == "nt" else ():
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(wait_s)
+    source.replace(target)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,7 +89,7 @@ def write_text(path: Path, text: str) -> None:
         try:
             scratch.write_text(text, encoding="utf-8")
             fsync(scratch)
-            scratch.replace(path)
+            move(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
 
@@ -277,12 +300,12 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             seal(scratch)
             fsync(scratch)
             if replace and target.exists():
-                target.rename(aside)
-            scratch.rename(target)
+                move(target, aside)
+            move(scratch, target)
             fsync(target.parent)
         except BaseException:
             if aside.exists() and not target.exists():
-                aside.rename(target)
+                move(aside, target)
             raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -296,18 +319,13 @@ def sweep(target: Path) -> None:
         if kind not in ("tmp", "old") or not pid.isdigit() or _is_running(int(pid)):
             continue
         if kind == "old" and not target.exists():
-            left.rename(target)
+            move(left, target)
         else:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_running(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        try:
-            os.kill(pid, 0)
-        except PermissionError:
-            return True
-        return True
-    return False
+    """Whether another process has this number. `os.kill(pid, 0)` would ask it on POSIX, and end it on Windows."""
+    import psutil
+
+    return pid != os.getpid() and psutil.pid_exists(pid)

@@ -14,7 +14,6 @@ settings, the data's content, the seed, the version. The same fingerprint is loa
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.files import (
@@ -39,6 +40,7 @@ from bertshrink.model.files import (
 )
 from bertshrink.untrusted import Reader
 
+LOCK = ".lock"
 STAGE_CARD = "stage.json"
 STAGE_SCHEMA = "bertshrink.stage/1"
 _KEPT = Reader(ModelRefused, "a file of the run folder is damaged", "remove it, and it is made anew")
@@ -68,18 +70,20 @@ class Store:
             RequestError: another process holds it.
             OutputError: it cannot be made.
         """
+        lock = FileLock(self.folder / LOCK)
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("a")
-        with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                lock.acquire(blocking=False)
+            except Timeout:
                 raise RequestError(
                     f"another process is working in `{self.folder}`",
                     hint="wait for it, or name another place with `--runs`",
                 ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""

@@ -141,7 +141,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """See to it that nothing of the worker is left; its own exit status stays when it had ended by itself."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
         process.wait()
 
 
@@ -152,14 +155,16 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float, lifeli
     """
     are_over = [False] * len(processes)
     handles = {os.pidfd_open(p.pid): at for at, p in enumerate(processes)} if hasattr(os, "pidfd_open") else {}
-    poll = select.poll()
+    poll: Any = select.poll() if hasattr(select, "poll") else None
     for fd in (*handles, *((lifeline,) if lifeline is not None else ())):
         poll.register(fd, select.POLLIN)
     end = time.monotonic() + timeout_s
     try:
         while True:
             left = max(0.0, end - time.monotonic())
-            found = {fd for fd, _ in poll.poll(1000 * (left if handles else min(left, _GLANCE_S)))}
+            if poll is None:
+                time.sleep(min(left, _GLANCE_S))
+            found = {fd for fd, _ in poll.poll(1000 * (left if handles else min(left, _GLANCE_S)))} if poll else set()
             if lifeline in found:
                 raise ConnectionError("the other side is gone")
             for fd in found:
@@ -200,7 +205,7 @@ def serve(scratch: str | None, most_bytes: int) -> None:
 
     """
     orders, answers = sys.stdin.buffer, sys.stdout.buffer
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ends():
         signal.signal(number, _leave)
     try:
         folder = Path(tempfile.mkdtemp(prefix="bertshrink-", dir=Path(scratch).expanduser() if scratch else None))
@@ -216,9 +221,14 @@ def serve(scratch: str | None, most_bytes: int) -> None:
     except (ConnectionError, BrokenPipeError):
         pass
     finally:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in _ends():
             signal.signal(number, signal.SIG_IGN)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ends() -> list[signal.Signals]:
+    """The signals that ask for an end; Windows has no SIGHUP."""
+    return [one for one in signal.Signals if one.name in ("SIGTERM", "SIGHUP")]
 
 
 def _leave(number: int, frame: object) -> None:

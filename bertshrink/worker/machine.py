@@ -36,7 +36,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_name(cpu_fields),
         "isa": [name for name in _ISA if name in flags],
         "num_cores": usable_cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": _memory_bytes(),
         "gpu": _gpu_name(),
         "hypervisor": _hypervisor(flags),
         "system": platform.platform(),
@@ -50,6 +50,13 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    """What is built in; 0 on Windows, which tells it in another way."""
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def last_level_cache_bytes() -> int | None:

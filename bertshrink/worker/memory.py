@@ -9,7 +9,6 @@ processes that share it; so files that several workers map are not counted sever
 from __future__ import annotations
 
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -27,9 +26,16 @@ def reset_peak() -> bool:
 
 
 def peak_bytes() -> int:
-    """The most memory that was resident since `reset_peak`, or since the process began where that did nothing."""
+    """The most memory that was resident since `reset_peak`, or since the process began where that did nothing.
+
+    Raises:
+        ModuleNotFoundError: on Windows, which counts it in another way.
+
+    """
     found = _high_water_bytes()
     if found is None:
+        import resource
+
         found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return found
 

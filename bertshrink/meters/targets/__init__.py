@@ -8,11 +8,12 @@ rounds (`meters.running`) are the same for all of them. Any other target has a w
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from bertshrink.errors import RequestError, near
+from bertshrink.errors import MissingPart, RequestError, near
 from bertshrink.meters.result import Result
 from bertshrink.report.measurement import Environment, Evidence, Measurement
 
@@ -156,9 +157,29 @@ TARGETS: dict[str, Kind] = {
 """By what stands before the colon of an address."""
 
 
+_SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
+"""Of Python's names."""
+
+
 def kind_of(text: str) -> str:
     """What stands before the colon of an address."""
     return text.partition(":")[0]
+
+
+def check_system(target: str, *systems: str) -> None:
+    """Prove that a target exists on this operating system, by `sys.platform`.
+
+    Raises:
+        MissingPart: it does not.
+
+    """
+    if sys.platform not in systems:
+        names = " and ".join(_SYSTEMS[system] for system in systems)
+        raise MissingPart(
+            f"the target `{target}` is there on {names} only, and this is {_SYSTEMS.get(sys.platform, sys.platform)}",
+            where="--target",
+            hint="leave out times, or measure on such a machine: artifacts are the same everywhere",
+        )
 
 
 def open_target(text: str) -> Target:

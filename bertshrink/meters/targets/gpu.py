@@ -18,7 +18,7 @@ from bertshrink.meters.environment import environment
 from bertshrink.meters.result import Devices, Result, read_result
 from bertshrink.meters.running import Launch
 from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import Found, Target
+from bertshrink.meters.targets import Found, Target, check_system
 from bertshrink.meters.targets.host import Host
 from bertshrink.meters.targets.timed import Timed
 from bertshrink.progress import Progress
@@ -123,5 +123,11 @@ class GpuTarget:
 
 
 def open_target(text: str) -> Target:
-    """The target `gpu`."""
+    """The target `gpu`.
+
+    Raises:
+        MissingPart: on a system other than Linux.
+
+    """
+    check_system("gpu", "linux")
     return GpuTarget(Gpu())

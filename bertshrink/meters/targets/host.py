@@ -18,7 +18,7 @@ from typing import ClassVar
 from bertshrink.meters.environment import environment
 from bertshrink.meters.parcel import NAME, parcel
 from bertshrink.meters.result import Result
-from bertshrink.meters.targets import Target
+from bertshrink.meters.targets import Target, check_system
 from bertshrink.meters.targets.process import Ended, results_of, run_together
 from bertshrink.meters.targets.timed import Timed
 from bertshrink.report.measurement import Environment, Evidence
@@ -104,5 +104,11 @@ def fixed_variables(threads: int) -> dict[str, str]:
 
 
 def open_target(text: str) -> Target:
-    """The target `cpu`."""
+    """The target `cpu`.
+
+    Raises:
+        MissingPart: on Windows.
+
+    """
+    check_system("cpu", "linux", "darwin")
     return Timed(Host())

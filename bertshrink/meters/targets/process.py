@@ -83,7 +83,7 @@ def _refuse(code: int | None, job: Job, words: str, num_bytes: int, timeout_s: f
         raise MeasurementError(f"{what} gave no result within {timeout_s:g} s", hint=hint)
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-        if -code == signal.SIGKILL:
+        if name == "SIGKILL":
             hint = f"the system may have run out of memory; {hint}"
         raise MeasurementError(f"{what} was killed by {name}", hint=hint)
     if code > 0:

@@ -17,6 +17,7 @@ import onnx
 from bertshrink.errors import RequestError
 from bertshrink.model.agreement import dev_texts
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.files import move
 from bertshrink.model.layout import QUANTIZED
 from bertshrink.model.memory import hand_back
 from bertshrink.model.onnx_graph import bytes_by_type, operators, write_model
@@ -124,6 +125,8 @@ class Trials:
         """The same in a folder of another name, in the place of what lay there."""
         folder = self.bench.work / name
         shutil.rmtree(folder, ignore_errors=True)
+        move(made.artifact.folder, folder)
+        return replace(made, artifact=Artifact.draft(folder, made.artifact.card, self.before.tokenizer))
         made.artifact.folder.rename(folder)
         return replace(made, artifact=Artifact.draft(folder, made.artifact.card, self.before))
 

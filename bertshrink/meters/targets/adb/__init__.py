@@ -23,7 +23,7 @@ from bertshrink.errors import BertshrinkError, MeasurementError, MissingPart, Re
 from bertshrink.meters.environment import fingerprint
 from bertshrink.meters.running import Launch, check_cases, in_turn, job_of
 from bertshrink.meters.settings import MIN_SAMPLES, RunningSettings
-from bertshrink.meters.targets import Found, Target
+from bertshrink.meters.targets import Found, Target, check_system
 from bertshrink.meters.targets.adb.phone import Phone
 from bertshrink.meters.targets.adb.tools import (
     TOOLS,
@@ -287,9 +287,11 @@ def open_target(text: str) -> Target:
     """The target `adb://SERIAL?runner=PATH`.
 
     Raises:
+        MissingPart: on Windows.
         RequestError: the address is none, or names no runner.
 
     """
+    check_system("adb", "linux", "darwin")
     parts = urlsplit(text)
     options = dict(parse_qsl(parts.query))
     strange = next((name for name in options if name != "runner"), None)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bertshrink.errors import MissingPart
 from bertshrink.meters.targets.arm64.root import cache
-from bertshrink.model.files import output_errors
+from bertshrink.model.files import move, output_errors
 
 PROGRAM = "qemu-aarch64"
 SOURCE = Path(__file__).with_name("plugin.c")
@@ -117,7 +117,7 @@ def plugin(qemu: Qemu) -> Path:
         with tempfile.TemporaryDirectory(prefix=".count-", dir=target.parent) as scratch:
             made = Path(scratch) / "count.so"
             _compile(compiler, qemu, made)
-            made.replace(target)
+            move(made, target)
     return target
 
 

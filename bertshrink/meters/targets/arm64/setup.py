@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from bertshrink.errors import BertshrinkError, MissingPart, RequestError
+from bertshrink.meters.targets import check_system
 from bertshrink.meters.targets.arm64 import parts
 from bertshrink.meters.targets.arm64.count import Emulated, command, furnish, read_marks, variables
 from bertshrink.meters.targets.arm64.cpus import CPUS
@@ -46,11 +47,12 @@ def prepare(progress: Progress, mirror: str = parts.MIRROR, *, force: bool = Fal
         force: prepare it anew even when it is there and whole.
 
     Raises:
-        MissingPart: something that is needed is not here and cannot be had.
+        MissingPart: something that is needed is not here and cannot be had, or this is not Linux.
         OutputError: the disk is full or the place is not writable.
         RequestError: a folder that is no prepared system lies at the place.
 
     """
+    check_system("arm64", "linux")
     with progress.task("prepare arm64", total=4, unit="steps") as task:
         _have_programs(task)
         task.advance(1)
@@ -85,7 +87,7 @@ def _have_programs(task: Task) -> None:
         try:
             find()
         except MissingPart:
-            if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            if getattr(os, "geteuid", lambda: 1)() != 0 or shutil.which("apt-get") is None:
                 raise
             missing += package.split()
     if missing:

@@ -10,7 +10,7 @@ from bertshrink.errors import RequestError
 from bertshrink.meters.environment import environment
 from bertshrink.meters.running import Launch, check_cases, job_of
 from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import Found
+from bertshrink.meters.targets import Found, check_system
 from bertshrink.meters.targets.arm64.count import Emulated, count
 from bertshrink.meters.targets.arm64.cpus import CPUS, KIND, Cpu, cpu_of
 from bertshrink.meters.targets.arm64.plugin import Qemu, check_plugin, find_qemu, plugin
@@ -137,7 +137,9 @@ def open_target(text: str) -> Arm64:
     """The target `arm64:a76`.
 
     Raises:
+        MissingPart: on a system other than Linux.
         RequestError: no such core.
 
     """
+    check_system(KIND, "linux")
     return Arm64(cpu_of(text))

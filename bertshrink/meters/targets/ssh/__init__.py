@@ -32,7 +32,7 @@ from bertshrink.meters.parcel import NAME, parcel
 from bertshrink.meters.result import Looked, Result, missing_package, read_result
 from bertshrink.meters.running import Launch
 from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import Found, Target
+from bertshrink.meters.targets import Found, Target, check_system
 from bertshrink.meters.targets.host import fixed_variables
 from bertshrink.meters.targets.process import Ended, results_of
 from bertshrink.meters.targets.ssh.address import Address
@@ -269,7 +269,9 @@ def open_target(text: str) -> Target:
     """The target `ssh://user@host`.
 
     Raises:
+        MissingPart: on Windows.
         RequestError: the address is none.
 
     """
+    check_system("ssh", "linux", "darwin")
     return OverSsh(Address.read(text))
