@@ -1,4 +1,4 @@
-"""A Python without what only POSIX systems have, to run bertshrink in: `without_posix.py paper|some ARGUMENTS...`, or `all`.
+"""A Python without what only POSIX has, to run bertshrink in: `without_posix.py paper|some ARGUMENTS...`, or `all`.
 
 With `paper` before the arguments nobody may import `MODULES`, with `some` and `all` no module of bertshrink; the
 attributes are gone for everybody.
