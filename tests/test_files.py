@@ -58,14 +58,14 @@ def test_a_failure_leaves_the_old_folder_and_no_litter(old, kind):
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
 def test_a_failure_between_the_two_renames_puts_the_old_folder_back(old, monkeypatch, kind):
     before = listing(old.parent)
-    real = Path.rename
+    real = Path.replace
 
-    def rename(self, target):
+    def replace(self, target):
         if ".tmp-" in self.name:
             raise kind(errno.EIO, "broken")
         return real(self, target)
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(OutputError if kind is OSError else kind), new_folder(old, replace=True) as scratch:
         (scratch / "a").write_text("new")
     assert listing(old.parent) == before
