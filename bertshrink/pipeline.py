@@ -169,6 +169,7 @@ class Run:
         for stage, key in zip(self.plan.stages, self.keys[1:], strict=True):
             self._stage(stage, key)
             self._save_report()
+        self.progress.stage(0, 0)
         if self.recipe.measure.latency is False:
             self.report.notes.append(NOT_TIMED)
         return self._finished()
@@ -269,6 +270,7 @@ class Run:
 
     def _stage(self, stage: PlannedStage, key: str) -> None:
         """Take the stage as finished, or make, prove, measure and store it."""
+        self.progress.stage(self.plan.stages.index(stage) + 1, len(self.plan.stages))
         before = self.standing[-1]
         card = self.store.finished(stage.name, key)
         processes.from_main(card is None)
@@ -283,7 +285,9 @@ class Run:
 
     def _make(self, stage: PlannedStage, before: Standing, key: str) -> tuple[dict[str, Any], Model]:
         technique = stage.technique
-        self.progress.log(": ".join(filter(None, (stage.name, technique.label(), stage.promise))))
+        total = len(self.plan.stages)
+        place = f"stage {self.plan.stages.index(stage) + 1}/{total}" if total > 1 else ""
+        self.progress.log(": ".join(filter(None, (place, stage.name, technique.label(), stage.promise))))
         began = time.monotonic()
         model = before.load() if technique.takes else None
         was = proof_answers(model) if model is not None and not technique.makes_teacher else None

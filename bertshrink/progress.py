@@ -23,8 +23,22 @@ class Progress(Protocol):
     """What opens tasks."""
 
     @contextmanager
-    def task(self, title: str, total: float | None = None, unit: str = "steps", done: float = 0) -> Iterator[Task]:
-        """Open a task of `total` units (None: unknown), `done` of them finished already; it closes with the block."""
+    def task(
+        self,
+        title: str,
+        total: float | None = None,
+        unit: str = "steps",
+        done: float = 0,
+        *,
+        is_timed: bool = False,
+    ) -> Iterator[Task]:
+        """Open a task of `total` units (None: unknown), `done` of them finished already; it closes with the block.
+
+        While a task is open that `is_timed`, models are timed on this machine, and showing it must cost nothing.
+        """
+
+    def stage(self, number: int, total: int) -> None:
+        """Say which stage of the run all that follows belongs to; 0: to none."""
 
     def log(self, message: str) -> None:
         """Say one line that stays."""
@@ -42,9 +56,20 @@ class Silent:
     """Progress that says nothing: the default in a notebook or a test."""
 
     @contextmanager
-    def task(self, title: str, total: float | None = None, unit: str = "steps", done: float = 0) -> Iterator[Task]:
+    def task(
+        self,
+        title: str,
+        total: float | None = None,
+        unit: str = "steps",
+        done: float = 0,
+        *,
+        is_timed: bool = False,
+    ) -> Iterator[Task]:
         """Open a task that shows nothing."""
         yield _SilentTask()
+
+    def stage(self, number: int, total: int) -> None:
+        """Show nothing."""
 
     def log(self, message: str) -> None:
         """Drop the line."""

@@ -176,7 +176,8 @@ def _rounds(
     """The results of each model, one per round."""
     found: dict[str, list[Result]] = {name: [] for name in jobs}
     longest_s = 0.0
-    with progress.task("latency and memory", total=settings.rounds * len(jobs), unit="processes") as task:
+    total = settings.rounds * len(jobs)
+    with progress.task("latency and memory", total=total, unit="processes", is_timed=True) as task:
         for number in range(settings.rounds):
             start = time.monotonic()
             if settings.budget and number and start - began + longest_s > settings.budget:

@@ -44,7 +44,7 @@ class Timed:
         if not settings.roofline or settings.texts is not None:
             return Found(found, machine)
         threads = settings.threads or machine.num_cores
-        with progress.task("what the machine can do", unit="processes"):
+        with progress.task("what the machine can do", unit="processes", is_timed=True):
             roofs = roofline(launches, found, self.runner, threads)
         for name, entries in roofs.models.items():
             found[name] += entries
