@@ -285,9 +285,7 @@ class Run:
 
     def _make(self, stage: PlannedStage, before: Standing, key: str) -> tuple[dict[str, Any], Model]:
         technique = stage.technique
-        total = len(self.plan.stages)
-        place = f"stage {self.plan.stages.index(stage) + 1}/{total}" if total > 1 else ""
-        self.progress.log(": ".join(filter(None, (place, stage.name, technique.label(), stage.promise))))
+        self.progress.log(": ".join(filter(None, (stage.name, technique.label(), stage.promise))))
         began = time.monotonic()
         model = before.load() if technique.takes else None
         was = proof_answers(model) if model is not None and not technique.makes_teacher else None

@@ -57,11 +57,13 @@ class Judge:
             first = reference()
             exam = prepare(first, self.texts, self.max_length, self.seed)
             self.progress.log(f"judging the reference on the {self.texts.judged_name} texts")
-            found = exam.sit(first)
+            with self.progress.task("judge the reference"):
+                found = exam.sit(first)
             self._exam = exam
             if model is first:
                 return found
-        return self._exam.sit(model)
+        with self.progress.task(f"judge on the {self.texts.judged_name} texts"):
+            return self._exam.sit(model)
 
     def chooser(self, texts: Texts | None, reference: Callable[[], Model] | None) -> Callable[[Model], float] | None:
         """What early stopping asks of a model, higher is better; None where there is nothing to ask about.
