@@ -126,8 +126,6 @@ class Trials:
         folder = self.bench.work / name
         shutil.rmtree(folder, ignore_errors=True)
         move(made.artifact.folder, folder)
-        return replace(made, artifact=Artifact.draft(folder, made.artifact.card, self.before.tokenizer))
-        made.artifact.folder.rename(folder)
         return replace(made, artifact=Artifact.draft(folder, made.artifact.card, self.before))
 
     @cached_property
