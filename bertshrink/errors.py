@@ -116,6 +116,13 @@ class Terminated(BertshrinkError):
     exit_code = 143
 
 
+class Stopped(BaseException):
+    """SIGTERM asked for an end where nothing can be kept.
+
+    No `Exception`: a library that turns each of those into one of its own would make a fault of the model out of it.
+    """
+
+
 def near(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known word; all of them where none is near."""
     options = list(known)

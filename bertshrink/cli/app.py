@@ -39,7 +39,17 @@ from bertshrink.cli.options import (
 )
 from bertshrink.cli.streams import Streams
 from bertshrink.cli.targets import targets_app
-from bertshrink.errors import BertshrinkError, Faults, Interrupted, OutputError, RequestError, Terminated
+from bertshrink.errors import (
+    BertshrinkError,
+    Faults,
+    Interrupted,
+    ModelRefused,
+    OutputError,
+    RequestError,
+    Stopped,
+    Terminated,
+)
+from bertshrink.model.tokenizers import is_library_panic
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
@@ -106,6 +116,9 @@ def _run_told(argv: list[str]) -> int:
         place = context.command_path if context else "bertshrink"
         _print_error(message[:1].lower() + message[1:].rstrip("."), f"`{place}`", f"see `{place} --help`")
         return 2
+    except Stopped:
+        print("stopped by SIGTERM; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return Terminated.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
         return STOPPED
@@ -122,6 +135,12 @@ def _run_told(argv: list[str]) -> int:
             )
             return OutputError.exit_code
         return _bug(argv)
+    except BaseException as error:
+        if not is_library_panic(error):
+            raise
+        hint = "save the model again; if it comes from elsewhere, do not trust its files"
+        _print_error(f"a library gave up on a file of the model: {error}", None, hint)
+        return ModelRefused.exit_code
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
@@ -147,7 +166,7 @@ def _end_in_order() -> Any:
 
 def _terminated(number: int, frame: types.FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    raise Terminated("stopped by SIGTERM", hint="the same command goes on")
+    raise Stopped
 
 
 def _tell(error: BertshrinkError) -> None:

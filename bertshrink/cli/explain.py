@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
@@ -12,6 +10,7 @@ from bertshrink.cli.work import print_json, require_ml
 from bertshrink.model import source as sources
 from bertshrink.recipe.plan import Plan, prove
 from bertshrink.recipe.recipe import Recipe
+from bertshrink.scratch import scratch_folder
 from bertshrink.techniques.base import Technique, Workbench
 
 if TYPE_CHECKING:
@@ -63,11 +62,11 @@ def _table(plan: Plan, technique: Technique, quiet: bool, notes: list[str]) -> l
     recipe = plan.recipe
     assert recipe.model is not None
     model = load_model(sources.fetch(recipe.model, recipe.place("model")), plan.facts, recipe.model)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         bench = Workbench(
             _texts(plan),
             None,
-            Path(folder),
+            folder,
             task=plan.task,
             seed=recipe.seed,
             max_length=plan.data.max_length if plan.data is not None else None,

@@ -11,6 +11,7 @@ from bertshrink.errors import RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.anatomy import count_components
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, check_weights, read_facts
+from bertshrink.model.stated_sizes import check_sizes
 
 if TYPE_CHECKING:
     from bertshrink.report.files import FileFacts
@@ -39,6 +40,7 @@ def _encoder(folder: Path, task: str) -> dict[str, Any]:
         error.where = error.where or "--task"
         raise
     header = check_weights(folder)
+    check_sizes(facts, header)
     tensors = []
     for tensor, about in header.items():
         elements = 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +9,7 @@ import typer
 from bertshrink.cli.options import Json, Quiet, Task
 from bertshrink.cli.streams import result_stands
 from bertshrink.errors import RequestError
+from bertshrink.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -83,8 +82,8 @@ def calibrate_device(
         raise RequestError(f"`{target}` is no device that can be measured", hint="write it as ssh://user@host")
     device, address = read_device(profile), Address.read(target)
     progress = make_progress(quiet)
-    with tempfile.TemporaryDirectory(prefix="bertshrink-") as scratch:
-        name, launch = (MADE, made_model(Path(scratch))) if model is None else (model, _launch(model, task or "auto"))
+    with scratch_folder() as scratch:
+        name, launch = (MADE, made_model(scratch)) if model is None else (model, _launch(model, task or "auto"))
         with Ssh.connect(address) as machine:
             found = calibrate(machine, device, launch, name, progress)
     path = write_device(profile, found)

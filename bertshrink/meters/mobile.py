@@ -24,7 +24,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from bertshrink.meters.running import Launch, job_of
 from bertshrink.meters.settings import RunningSettings
 from bertshrink.meters.targets.host import Host
 from bertshrink.model.apart import child_environment
+from bertshrink.scratch import scratch_folder
 
 CAP_BYTES = 128 * 2**20
 """What an app can take on a small phone without being ended soon."""
@@ -209,8 +209,8 @@ def check_mobile(launch: Launch, cap_bytes: int = CAP_BYTES, host: Host | None =
             where="--mobile",
             hint="export it first: `bertshrink export MODEL -o DIR`, then check DIR",
         )
-    with tempfile.TemporaryDirectory(prefix="bertshrink-") as scratch:
-        found = _look(launch.path, Path(scratch))
+    with scratch_folder() as scratch:
+        found = _look(launch.path, scratch)
         ort = Path(found.ort)
         paths = [launch.path] if ort == launch.path else [launch.path, ort]
         batch, length = launch.shape or (1, min(_LENGTH, launch.max_length))

@@ -254,7 +254,7 @@ def jobs_of(launches: Mapping[str, Launch], settings: RunningSettings, threads: 
         check_cases(launches, settings)
         return {name: job_of(launch, settings, threads) for name, launch in launches.items()}
     from bertshrink.meters.workload import read_workload, text_cases
-    from bertshrink.model.batches import read_tokenizer
+    from bertshrink.model.tokenizers import read_tokenizer
 
     texts = read_workload(settings.texts)
     jobs = {}

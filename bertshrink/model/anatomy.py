@@ -146,7 +146,7 @@ class Shape:
 
         def size(name: str, default: int | None = None) -> int:
             value = config.get(anatomy.field(name), default)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise RequestError(
                     f"`{anatomy.field(name)}` of the model's config.json is `{value}`, not a positive whole number",
                     hint="the file is incomplete: save the model again with `save_pretrained`",

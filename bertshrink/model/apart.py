@@ -19,7 +19,7 @@ from typing import Any
 
 import bertshrink
 from bertshrink import errors
-from bertshrink.errors import BertshrinkError, ModelRefused, Terminated
+from bertshrink.errors import BertshrinkError, ModelRefused, Stopped
 from bertshrink.model.apart_child import time_limit_s
 from bertshrink.model.plain_files import MAX_FILE_BYTES
 from bertshrink.report.files import FileFacts, Node, Tensor
@@ -155,13 +155,13 @@ def stop_as(code: int) -> None:
 
     Raises:
         KeyboardInterrupt: by Ctrl-C.
-        Terminated: by SIGTERM.
+        Stopped: by SIGTERM.
 
     """
     if code == -signal.SIGINT:
         raise KeyboardInterrupt
     if code == -signal.SIGTERM:
-        raise Terminated("stopped by SIGTERM", hint="the same command goes on")
+        raise Stopped
 
 
 def child_environment() -> dict[str, str]:

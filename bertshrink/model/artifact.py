@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bertshrink.engines import ENGINES
 from bertshrink.errors import ModelRefused, RequestError
-from bertshrink.model.batches import predict, read_tokenizer, tokenize
+from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import ARTIFACT_CARD, Pooling, read_json, read_object
 from bertshrink.model.files import verify
 from bertshrink.model.fitted import FittedSession
@@ -26,6 +26,7 @@ from bertshrink.model.layout import named_file
 from bertshrink.model.memory import hand_back
 from bertshrink.model.papers import copy_papers, fit_tokenizer, write_modules
 from bertshrink.model.task import TASKS
+from bertshrink.model.tokenizers import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

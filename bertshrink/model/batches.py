@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bertshrink.model.tokenizers import refusing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,19 +87,13 @@ def predict(
     return found
 
 
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder that is known to have one."""
-    import transformers
-
-    return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-
-
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
 ) -> list[Row]:
     """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row."""
     second = list(pairs) if pairs is not None else None
-    with as_it_was(tokenizer):
+    what, where = "the tokenizer cannot read a text", str(getattr(tokenizer, "name_or_path", ""))
+    with as_it_was(tokenizer), refusing(what, where, panics_only=True):
         found = tokenizer(list(texts), second, truncation=True, max_length=max_length, padding=False)
     names = list(found.keys())
     return [{name: found[name][i] for name in names} for i in range(len(texts))]

@@ -21,8 +21,10 @@ from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.facts import Facts, Pooling, check_weights, read_facts
 from bertshrink.model.papers import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
+from bertshrink.model.stated_sizes import check_sizes
 from bertshrink.model.stored_names import check_names, is_spare
 from bertshrink.model.task import TASKS
+from bertshrink.model.tokenizers import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +39,8 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+_PLAIN = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+"""Settings of config.json that change how a model answers and not what; with others its answers would not be found."""
 
 
 @dataclass
@@ -96,17 +100,18 @@ class Encoder:
     def from_facts(cls, facts: Facts, source: str | None = None) -> Encoder:
         """Load the folder that `facts` describe; errors as in `load`."""
         header = check_weights(facts.folder)
+        check_sizes(facts, header)
         import torch
         import transformers
 
         auto = getattr(transformers, TASKS[facts.task].auto_class)
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer = _load_tokenizer(facts.folder, safe)
+        tokenizer = _load_tokenizer(facts.folder)
         check_names(facts, header, _without_numbers(auto, path, safe))
         try:
             model, info = auto.from_pretrained(
-                path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **safe
+                path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_PLAIN, **safe
             )
         except Exception as error:  # a strange configuration makes transformers raise anything
             raise ModelRefused(
@@ -201,17 +206,12 @@ class Encoder:
         return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens, per_token=per_token)
 
 
-def _load_tokenizer(folder: Path, safe: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; transformers would make an empty one up where its files are missing."""
-    import transformers
-
-    hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
         raise RequestError("the model has no tokenizer files", where=str(folder), hint=hint)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder), **safe)
-    except Exception as error:  # the tokenizers library raises bare exceptions
-        raise RequestError(f"the tokenizer cannot be loaded: {_reason(error)}", where=str(folder), hint=hint) from error
+    return read_tokenizer(folder)
 
 
 def _reason(error: Exception) -> str:

@@ -23,8 +23,15 @@ from bertshrink.model.whole import refuse_beside, refuse_values
 from bertshrink.report.files import read_header
 from bertshrink.untrusted import Reader
 
-_PAPERS = Reader(ModelRefused, "the file cannot be read", "download or save the model again", may_have_nul=True)
-"""Configurations and tokenizers; a vocabulary's tokens may hold anything."""
+_PAPERS = Reader(ModelRefused, "the file cannot be read", "download or save the model again")
+_VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
+"""Their tokens may hold any character."""
 
 WEIGHTS = "model.safetensors"
 ARTIFACT_CARD = "artifact.json"
@@ -79,7 +86,8 @@ def read_json(path: Path) -> Any:
         ModelRefused: it is no plain file, no JSON, or beyond the bounds of `untrusted`.
 
     """
-    return replace(_PAPERS, fault=f"`{path.name}` cannot be read").read_json(path)
+    is_vocabulary = path.name in _VOCABULARIES
+    return replace(_PAPERS, fault=f"`{path.name}` cannot be read", may_have_nul=is_vocabulary).read_json(path)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def write_text(path: Path, text: str) -> None:
     """
     scratch = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with output_errors(path):
+        sweep(path)
         try:
             scratch.write_text(text, encoding="utf-8")
             fsync(scratch)
@@ -320,8 +321,10 @@ def sweep(target: Path) -> None:
             continue
         if kind == "old" and not target.exists():
             move(left, target)
-        else:
+        elif left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:

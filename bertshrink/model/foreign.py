@@ -32,6 +32,7 @@ from bertshrink.model.foreign_card import Origin, make_card
 from bertshrink.model.layout import FOREIGN, PLACES, root_of
 from bertshrink.model.papers import SENTENCE_FILES
 from bertshrink.model.plain_files import copy_plain
+from bertshrink.scratch import make_scratch
 
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -88,11 +89,11 @@ def _signs(path: Path) -> tuple[object, ...]:
 @cache
 def _shelf() -> Path:
     """The private folder of this process."""
-    shelf, owner = Path(tempfile.mkdtemp(prefix="bertshrink-")), os.getpid()
+    (shelf, release), owner = make_scratch(), os.getpid()
 
     def clear() -> None:
         if os.getpid() == owner:  # not a process forked from this one
-            shutil.rmtree(shelf, ignore_errors=True)
+            release.close()
 
     atexit.register(clear)
     return shelf

@@ -9,7 +9,6 @@ to have it write the optimised graph instead took five times as long, and twice 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from bertshrink.engines import engine
 from bertshrink.model.memory import hand_back
+from bertshrink.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from bertshrink.engines import Arrays
@@ -37,12 +37,12 @@ def operators_as_run(path: Path, shape: tuple[int, int] | None = None) -> dict[s
     """
     ids = np.ones(shape or (1, 3), dtype=np.int64)
     feeds: Arrays = {"input_ids": ids, "attention_mask": ids, "token_type_ids": np.zeros_like(ids)}
-    with tempfile.TemporaryDirectory() as folder:
-        session = engine("onnxruntime").load(str(path), options={"profile": str(Path(folder) / "run")})
+    with scratch_folder() as folder:
+        session = engine("onnxruntime").load(str(path), options={"profile": str(folder / "run")})
         session.run(feeds)
         del session  # which ends the profile
         hand_back()
-        (profile,) = Path(folder).iterdir()
+        (profile,) = folder.iterdir()
         events = json.loads(profile.read_text(encoding="utf-8"))
     found = Counter(
         event["args"]["op_name"] for event in events if event.get("cat") == "Node" and event["name"].endswith(_TIME)

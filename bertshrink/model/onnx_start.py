@@ -14,7 +14,6 @@ overflow are no longer turned into zeros, they show; and rows without any token,
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_checks import QUANTIZED_OPS
 from bertshrink.model.onnx_graph import array, fixed_shape, initializers, read_model, unstored_weights, weight_matmuls
 from bertshrink.model.onnx_outside import stream
+from bertshrink.scratch import scratch_folder
 
 _INTEGERS = tuple(getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT4", "UINT4"))
 _MAX_LENGTH = 1024
@@ -162,8 +162,8 @@ def _speak(model: onnx.ModelProto, softmaxes: list[str], max_length: int) -> boo
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "guards.onnx"
+    with scratch_folder() as folder:
+        path = folder / "guards.onnx"
         stream(wider, path)
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     mask = np.zeros(((fixed_shape(model) or (1, 1))[0], max_length), dtype=np.int64)

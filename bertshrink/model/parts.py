@@ -15,10 +15,8 @@ where |x| is within a few 1 / c of 0. c = 4096 is a power of two, so no digit of
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from torch import Tensor
 from bertshrink.errors import CheckFailed, RequestError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.task import TASKS
+from bertshrink.scratch import scratch_folder
 
 Weights = dict[str, Tensor]
 _SEQUENCE = "AutoModelForSequenceClassification"
@@ -362,9 +361,9 @@ def prove_tokenizer(encoder: Encoder, found: Encoder, texts: Sequence[str]) -> N
         CheckFailed: it does not.
     """
     some = [*texts, "A converted model's tokenizer, read again: does it agree? (2 + 2 = 4) Größe, naïve, 東京"]
-    with tempfile.TemporaryDirectory() as folder:
-        found.save(Path(folder))
-        again = Encoder.load(Path(folder), encoder.task)
+    with scratch_folder() as folder:
+        found.save(folder)
+        again = Encoder.load(folder, encoder.task)
     mine, theirs = (one.tokenize(some) for one in (again, encoder))
     if [row["input_ids"] for row in mine] != [row["input_ids"] for row in theirs]:
         raise CheckFailed(

@@ -128,7 +128,8 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
     """
     if is_sentence_transformer:
         return "embedding"
-    names = config.get("architectures") or []
+    named = config.get("architectures")
+    names = named if isinstance(named, list) else []
     for name in names:
         for task in TASKS.values():
             if str(name).endswith(task.suffixes):
@@ -150,7 +151,8 @@ def _sequence_task(config: Mapping[str, Any]) -> str:
 
 def _num_outputs(config: Mapping[str, Any]) -> int:
     labels = config.get("id2label")
-    return len(labels) if isinstance(labels, Mapping) else int(config.get("num_labels") or 2)
+    number = config.get("num_labels")
+    return len(labels) if isinstance(labels, Mapping) else number if type(number) is int and number > 0 else 2
 
 
 def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, ...]:

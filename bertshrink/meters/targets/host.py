@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from bertshrink.meters.environment import environment
@@ -22,6 +20,7 @@ from bertshrink.meters.targets import Target, check_system
 from bertshrink.meters.targets.process import Ended, results_of, run_together
 from bertshrink.meters.targets.timed import Timed
 from bertshrink.report.measurement import Environment, Evidence
+from bertshrink.scratch import scratch_folder
 from bertshrink.worker.job import Job
 
 PASSED_ON = (
@@ -79,14 +78,14 @@ class Host:
         return self._ended([job], timeout_s)[0].answer(job, timeout_s)
 
     def _ended(self, jobs: Sequence[Job], timeout_s: float) -> list[Ended]:
-        with tempfile.TemporaryDirectory(prefix="bertshrink-") as scratch:
-            rooms = [Path(scratch) / str(at) for at in range(len(jobs))]
+        with scratch_folder() as scratch:
+            rooms = [scratch / str(at) for at in range(len(jobs))]
             for room, job in zip(rooms, jobs, strict=True):
                 room.mkdir()
                 (room / "job").write_text(json.dumps(asdict(job)), encoding="utf-8")
             if self.command is None:
-                (Path(scratch) / NAME).write_bytes(parcel())
-            command = self.command or (sys.executable, "-P", str(Path(scratch) / NAME))
+                (scratch / NAME).write_bytes(parcel())
+            command = self.command or (sys.executable, "-P", str(scratch / NAME))
             variables = worker_environment(jobs[0].threads) | dict(self.variables)
             codes = run_together(rooms, command, variables, timeout_s)
             return [Ended.of(code, room) for code, room in zip(codes, rooms, strict=True)]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from bertshrink.meters.targets.adb.tools import (
 from bertshrink.meters.validity import Doubt, of_case, of_rounds, validity_of
 from bertshrink.model.files import sha256_file
 from bertshrink.report.measurement import Environment, Evidence, Measurement
+from bertshrink.scratch import scratch_folder
 from bertshrink.worker.feeds import random_feed
 
 if TYPE_CHECKING:
@@ -209,9 +209,9 @@ class _Run:
         place = _case_folder(model, case)
         data = f"{place}/test_data_set_0"
         self._must(f"mkdir -p {data} && ln -s {model} {place}/model{launch.path.suffix}")
-        with tempfile.TemporaryDirectory(prefix="bertshrink-") as scratch:
+        with scratch_folder() as scratch:
             feeds = random_feed(job_of(launch, self.settings, self.threads), *case)
-            for file in write_inputs(feeds, Path(scratch)):
+            for file in write_inputs(feeds, scratch):
                 self.phone.push(file, f"{data}/{file.name}")
 
     def all(self, launches: Mapping[str, Launch], progress: Progress) -> dict[str, dict[Case, _Samples]]:

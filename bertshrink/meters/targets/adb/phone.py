@@ -10,11 +10,11 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 from bertshrink.errors import BertshrinkError, MeasurementError, MissingPart, OutputError
 from bertshrink.report.measurement import Environment
+from bertshrink.scratch import scratch_folder
 from bertshrink.worker.keeper import printable, run_in
 
 PLACE = "/data/local/tmp"
@@ -121,8 +121,8 @@ class Phone:
 
     def _adb(self, words: list[str], timeout_s: float) -> tuple[int, str]:
         """Run adb; its status, and what it said on both channels."""
-        with tempfile.TemporaryDirectory(prefix="bertshrink-") as scratch:
-            folder = Path(scratch)
+        with scratch_folder() as scratch:
+            folder = scratch
             (folder / "job").write_bytes(b"")
             code = run_in(folder, [*self._command, *words], os.environ, timeout_s)
             said = b""

@@ -21,7 +21,6 @@ ONNX Runtime's int8 products saturate, unless it is told to take the slower exac
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -36,6 +35,7 @@ from bertshrink.meters.result import Counted, Output, read_result
 from bertshrink.meters.targets.arm64.plugin import Qemu
 from bertshrink.meters.targets.host import Host
 from bertshrink.meters.targets.process import Ended, run_side_by_side
+from bertshrink.scratch import scratch_folder
 from bertshrink.worker.feeds import random_feed
 from bertshrink.worker.job import Job
 from bertshrink.worker.machine import usable_cores
@@ -143,8 +143,8 @@ def _exactly(options: Mapping[str, object]) -> dict[str, object]:
 
 def _run(emulated: Emulated, jobs: Sequence[Job], timeout_s: float) -> list[tuple[list[int], Counted]]:
     """Run each job emulated: the counter at its marks, and what the worker gave."""
-    with tempfile.TemporaryDirectory(prefix="bertshrink-") as name:
-        folders = [Path(name) / str(number) for number in range(len(jobs))]
+    with scratch_folder() as name:
+        folders = [name / str(number) for number in range(len(jobs))]
         for folder, job in zip(folders, jobs, strict=True):
             guest = furnish(folder, emulated)
             model = f"model{Path(job.path).suffix}"

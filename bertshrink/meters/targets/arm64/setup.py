@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from bertshrink.errors import BertshrinkError, MissingPart, RequestError
@@ -28,6 +27,7 @@ from bertshrink.meters.targets.arm64.root import ABOUT, Root, check_root, find_r
 from bertshrink.meters.targets.process import run_in
 from bertshrink.model.files import new_folder
 from bertshrink.progress import Progress, Task
+from bertshrink.scratch import scratch_folder
 from bertshrink.worker.keeper import tail
 
 PROVED_ON = "a76"
@@ -104,8 +104,8 @@ def _have_programs(task: Task) -> None:
 
 def _fill(folder: Path, mirror: str, task: Task) -> None:
     """Fetch all parts into a folder."""
-    with tempfile.TemporaryDirectory(prefix="bertshrink-arm64-") as name:
-        scratch = Path(name)
+    with scratch_folder() as name:
+        scratch = name
         for part in ("debian", "wheels"):
             (scratch / part).mkdir()
         task.log(f"fetching {len(parts.PACKAGES)} packages of Debian ({parts.SUITE}, arm64)")
@@ -126,8 +126,8 @@ def _prove(folder: Path) -> None:
 
     """
     qemu = find_qemu()
-    with tempfile.TemporaryDirectory(prefix="bertshrink-") as name:
-        scratch = Path(name)
+    with scratch_folder() as name:
+        scratch = name
         emulated = Emulated(qemu, CPUS[PROVED_ON].model, folder, plugin(qemu))
         guest = furnish(scratch, emulated)
         (guest / "proof.py").write_text(_PROOF, encoding="utf-8")
