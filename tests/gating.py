@@ -3,13 +3,17 @@
 import base64
 import os
 import subprocess
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from bertshrink.model.files import sha256_file
+from bertshrink.report.files import read_onnx
+from bertshrink.report.gate import facts
 from bertshrink.report.measurement import Conditions, Environment, Measurement
 from bertshrink.report.outcomes import Outcomes
 from bertshrink.report.report import Report, Snapshot
@@ -18,6 +22,14 @@ from bertshrink.report.report import Report, Snapshot
 def floats(low, high):
     """Numbers in between, for Hypothesis; it refuses to make denormal ones where PyTorch has had them flushed."""
     return st.floats(low, high, allow_subnormal=False)
+
+
+@contextmanager
+def read_here():
+    """ONNX files are read in this process: a child takes seconds that tests of verdicts need not wait for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(facts._READERS, ".onnx", read_onnx)
+        yield
 
 
 WIDTH, INNER = 48, 96

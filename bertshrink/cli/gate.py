@@ -16,11 +16,11 @@ import typer
 
 from bertshrink.cli.options import expanded
 from bertshrink.cli.streams import result_stands
-from bertshrink.errors import BaselineError, BertshrinkError, Faults, RequestError
+from bertshrink.errors import BaselineError, BertshrinkError, Faults, RequestError, near
 
 if TYPE_CHECKING:
     from bertshrink.report.gate.config import Config, Gated
-    from bertshrink.report.gate.history import Baseline
+    from bertshrink.report.gate.lock import Lock
     from bertshrink.report.gate.verdict import Examined, Judgement
 
 Place = Path | None
@@ -28,7 +28,11 @@ Place = Path | None
 
 def gate(
     artifact: Annotated[
-        Place, typer.Argument(help="instead of the artifact that the limits name", metavar="[PATH]")
+        Place,
+        typer.Argument(
+            help="one of several artifacts, by its name; or a file or folder instead of the only one that is named",
+            metavar="[ARTIFACT]",
+        ),
     ] = None,
     report: Annotated[
         Place, typer.Option("--report", help="a run's report.json: quality, memory, instructions")
@@ -37,22 +41,30 @@ def gate(
         Place, typer.Option("--base-artifact", help="time the artifact against this one, in turn, on this machine")
     ] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="the branch that this change is for [default: what CI or git says]")
+        str | None,
+        typer.Option("--base", help="the branch or commit that this change is for [default: what CI or git says]"),
     ] = None,
     config: Annotated[
         Place, typer.Option("--config", help="where the limits stand [default: bertshrink.toml, pyproject.toml]")
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="judge nothing: write the baseline anew")] = False,
     accept: Annotated[
-        str | None, typer.Option("--accept", metavar="WHY", help="with --update: take what grew too much on purpose")
+        str | None, typer.Option("--accept", metavar="WHY", help="with --update: take what changed too much on purpose")
     ] = None,
-    init: Annotated[bool, typer.Option("--init", help="write first limits from today's figures")] = False,
+    init: Annotated[
+        bool,
+        typer.Option("--init", help="write first limits from today's figures, or add an artifact to them"),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="what is inconclusive fails")] = False,
     files_only: Annotated[bool, typer.Option("--files-only", help="leave out what a file alone does not show")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the findings as one JSON document")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="print them as Markdown")] = False,
     junit: Annotated[Place, typer.Option("--junit", help="write them as JUnit XML")] = None,
     comment_file: Annotated[Place, typer.Option("--comment-file", help="write a pull request's comment")] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", help="whose comment it is, where jobs differ in more than limits and artifact"),
+    ] = None,
     openmetrics: Annotated[Place, typer.Option("--openmetrics", help="write every figure as OpenMetrics text")] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="no progress")] = False,
 ) -> int:
@@ -62,17 +74,18 @@ def gate(
     junit, comment_file, openmetrics = map(_expanded, (junit, comment_file, openmetrics))
     try:
         if init:
-            return _init(artifact, report)
-        found = _config(config, artifact)
+            return _init(artifact, report, config)
+        found, chosen = _config(config, artifact)
         if accept is not None and not update:
             raise RequestError(
                 "`--accept` says why a new baseline is written", where="--accept", hint="give `--update` too"
             )
-        examined = [_examine(one, found.folder, report, files_only and not update) for one in found.gated]
+        examined = [_examine(one, found.folder, report, files_only and not update) for one in chosen]
         if update:
             return _update(found, examined, base, accept)
         examined = _raced(examined, found, base_artifact, quiet)
         judgement = _judge(found, examined, base, files_only=files_only, strict=strict)
+        judgement = replace(judgement, id=id_ if id_ is not None else _id(found, chosen))
     except BertshrinkError as error:
         _annotate_error(error)
         raise
@@ -82,7 +95,8 @@ def gate(
     return judgement.exit_code
 
 
-def _config(path: Place, artifact: Place) -> Config:
+def _config(path: Place, artifact: Place) -> tuple[Config, tuple[Gated, ...]]:
+    """The limits, and the artifacts that are meant."""
     from bertshrink.report.gate.config import find_config, read_config
 
     if path is None:
@@ -93,12 +107,32 @@ def _config(path: Place, artifact: Place) -> Config:
                 hint="write first ones from today's figures: `bertshrink gate --init ARTIFACT`",
             )
         path = found[0]
-    config = read_config(_short(path), artifact.resolve() if artifact is not None else None)
-    if artifact is not None and len(config.gated) > 1:
-        raise RequestError(
-            "the limits are about several artifacts, and one is given", where=str(artifact), hint="leave it out"
-        )
-    return config
+    if artifact is None:
+        config = read_config(_short(path))
+        return config, config.gated
+    config = read_config(_short(path), artifact.resolve())
+    chosen = tuple(one for one in config.gated if _is_meant(one, artifact, config.folder))
+    if len(config.gated) == 1:
+        by_name = bool(chosen) and not artifact.exists()  # seen from another folder
+        config = read_config(_short(path)) if by_name else config
+        return config, config.gated
+    if not chosen:
+        hint = near(artifact.as_posix(), [one.name for one in config.gated])
+        raise RequestError(f"the limits name no artifact `{artifact.as_posix()}`", where=config.origin, hint=hint)
+    return config, chosen
+
+
+def _is_meant(one: Gated, artifact: Path, folder: Path) -> bool:
+    return artifact.as_posix() == one.name or artifact.resolve() == (folder / one.path).resolve()
+
+
+def _id(config: Config, chosen: tuple[Gated, ...]) -> str:
+    """Which limits, as seen from the root of the repository, and which of several artifacts."""
+    root = next((one for one in (config.folder, *config.folder.parents) if (one / ".git").exists()), config.folder)
+    file = Path(config.origin).resolve()
+    shown = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else file
+    names = [one.name for one in chosen] if len(chosen) < len(config.gated) else []
+    return " ".join([shown.as_posix(), *names])
 
 
 def _expanded(path: Place) -> Place:
@@ -148,40 +182,35 @@ def _raced(examined: list[Examined], config: Config, base_artifact: Place, quiet
 def _judge(
     config: Config, examined: list[Examined], base: str | None, *, files_only: bool = False, strict: bool = False
 ) -> Judgement:
-    from bertshrink.report.gate.config import limits_of
-    from bertshrink.report.gate.history import file_then
+    from bertshrink.report.gate.history import read_baseline
     from bertshrink.report.gate.verdict import judge_all
 
-    baseline, path = _baseline(config, base), Path(config.origin).resolve()
-    then = file_then(config.folder, baseline, Path(path.name))
-    if then is not None and limits_of(then, path.name) != limits_of(path.read_text(encoding="utf-8"), path.name):
-        edited = f"the limits in `{config.origin}` are edited in this change"
-        baseline = replace(baseline, notes=(*baseline.notes, edited))
-    return judge_all(examined, baseline, config, files_only=files_only, strict=strict)
-
-
-def _baseline(config: Config, base: str | None) -> Baseline:
-    from bertshrink.report.gate.history import read_baseline
-
-    return read_baseline(config.folder, config.lock, base or config.base)
+    return judge_all(examined, read_baseline(config, base), config, files_only=files_only, strict=strict)
 
 
 def _update(config: Config, examined: list[Examined], base: str | None, accept: str | None) -> int:
-    """Write the lock and print what it changes."""
+    """Write the lock and print what it changes; entries of other artifacts than these stay as they are."""
     from bertshrink.model.files import write_text
-    from bertshrink.report.gate.history import Baseline
+    from bertshrink.report.gate.config import others_in_lock
+    from bertshrink.report.gate.history import Baseline, read_baseline
     from bertshrink.report.gate.update import difference, next_lock
     from bertshrink.report.gate.verdict import judge_all
 
     try:
-        baseline = _baseline(config, base)
+        baseline = read_baseline(config, base)
     except BaselineError as error:
         if accept is not None:
             raise
         typer.echo(f"the old baseline is left aside: {error.what}", err=True)
-        baseline = Baseline(None, str(config.lock), None)
-    judgement = judge_all(examined, baseline, replace(config, gated=_unanchored(config.gated)))
-    new = next_lock(examined, baseline.now, judgement, accept)
+        baseline = Baseline(None, str(config.lock), _lock_now(config))
+    own = {one.gated.name for one in examined}
+    known = baseline.now.artifacts if baseline.now is not None else {}
+    kept = set(known) & (others_in_lock(config) - {one.name for one in config.gated})
+    if len(examined) < len(config.gated):
+        kept = set(known) - {one.gated.renamed_from for one in examined}
+    as_it_is = replace(baseline, now=None, is_base=False, gone=())  # what the lock says now is not what is judged
+    judgement = judge_all(examined, as_it_is, replace(config, gated=_unanchored(config.gated)))
+    new = next_lock(examined, baseline, judgement, accept, kept - own)
     path = config.folder / config.lock
     if new == baseline.now and path.is_file():
         typer.echo(f"{config.lock}: nothing changes")
@@ -190,38 +219,69 @@ def _update(config: Config, examined: list[Examined], base: str | None, accept: 
     for step in difference(baseline.now, new):
         typer.echo(str(step))
     typer.echo(f"wrote {_short(path)}: commit it, and let the difference be reviewed")
+    for one in baseline.gone:
+        hint = f'`removed = ["{one.name}"]`, or `renamed_from = "{one.name}"` where it has another name now'
+        typer.echo(f"`{one.name}` is gone: declare it in {config.origin}: {hint}")
     return 0
+
+
+def _lock_now(config: Config) -> Lock | None:
+    """The lock of the working tree; None where there is none that can be read."""
+    from bertshrink.report.gate.lock import read_lock
+
+    try:
+        return read_lock(config.folder / config.lock)
+    except BaselineError:
+        return None
 
 
 def _unanchored(gated: tuple[Gated, ...]) -> tuple[Gated, ...]:
     return tuple(replace(one, rules=tuple(rule for rule in one.rules if rule.since is None)) for one in gated)
 
 
-def _init(artifact: Place, report: Place) -> int:
-    """Write `bertshrink.toml` and the lock from what is there today."""
+def _init(artifact: Place, report: Place, config: Place) -> int:
+    """Write `bertshrink.toml`, or add to the limits that are there, and write the lock, from what is there today."""
     from bertshrink.model.files import write_text
     from bertshrink.report.gate.config import Gated, find_config, read_config
-    from bertshrink.report.gate.update import first_config
+    from bertshrink.report.gate.first_limits import first_config, with_artifact
     from bertshrink.report.gate.verdict import examine
 
-    here = Path.cwd()
     if artifact is None:
         raise RequestError(
             "nothing says what is to be judged", where="--init", hint="name it: `bertshrink gate --init ARTIFACT`"
         )
-    known = find_config(here)
-    target = here / "bertshrink.toml"
-    if known is not None or target.exists():
-        place = known[0] if known is not None else target
-        raise RequestError("there are limits already", where=str(_short(place)), hint="edit them, or remove them first")
-    artifact, report = (_short(path.resolve()) if path is not None else None for path in (artifact, report))
-    assert artifact is not None
-    first = examine(Gated(artifact.as_posix(), artifact, None, (), "--init"), here, report)
-    write_text(target, first_config(artifact, report, first.readings))
-    config = read_config(_short(target))
-    typer.echo(target.read_text(encoding="utf-8"), nl=False)
-    typer.echo("wrote bertshrink.toml")
-    return _update(config, [_examine(one, config.folder, report, False) for one in config.gated], None, None)
+    known = config if config is not None and config.is_file() else None
+    if config is None and (found := find_config(Path.cwd())) is not None:
+        known = found[0]
+    target = (known or config or Path.cwd() / "bertshrink.toml").resolve()
+    if known is None and target.exists():
+        hint = "add `[gate]` there, or name another file with `--config`"
+        raise RequestError(f"`{target.name}` is there already, without limits", where=str(_short(target)), hint=hint)
+    own, its_report = _seen_from(artifact, target.parent), report and _seen_from(report, target.parent)
+    if known is not None and any(_is_meant(one, artifact, target.parent) for one in read_config(_short(target)).gated):
+        raise RequestError(
+            f"`{own.as_posix()}` has limits already",
+            where=str(_short(target)),
+            hint=f"edit them; its baseline is written anew with `bertshrink gate --update {own.as_posix()}`",
+        )
+    first = examine(Gated(own.as_posix(), own, None, (), "--init"), target.parent, report)
+    if known is None:
+        text = first_config(own, its_report, first.readings)
+    else:
+        before = target.read_text(encoding="utf-8-sig")
+        text = with_artifact(before, target.name, own, its_report, first.readings, str(_short(target)))
+    write_text(target, text)
+    typer.echo(text, nl=False)
+    typer.echo(f"wrote {_short(target)}")
+    found_config = read_config(_short(target))
+    chosen = [one for one in found_config.gated if one.name == own.as_posix()]
+    return _update(found_config, [_examine(one, target.parent, report, False) for one in chosen], None, None)
+
+
+def _seen_from(path: Path, folder: Path) -> Path:
+    """A path relative to a folder that it lies in; as it is anywhere else."""
+    whole = path.resolve()
+    return whole.relative_to(folder) if whole.is_relative_to(folder) else whole
 
 
 def _write(

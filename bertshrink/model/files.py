@@ -27,6 +27,10 @@ _LONGEST_PID = 1 << 22
 """Linux numbers no process higher (PID_MAX_LIMIT)."""
 _PATIENCE_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Between tries to move what is open elsewhere."""
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
+"""How a file begins that stands for another one until `git lfs pull`."""
+_LFS_BYTES = 1024
+"""More than any pointer has."""
 READ_BY_LOADERS = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte", ".jinja", ".bin")
 """The endings of files that transformers and engines look for in a model's folder."""
 _SEAL = Reader(
@@ -45,6 +49,13 @@ def _sha256(file: BinaryIO) -> str:
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file only stands for the one that git LFS has not fetched."""
+    if not path.is_file() or path.stat().st_size > _LFS_BYTES:
+        return False
+    return path.read_bytes().startswith(LFS_POINTER.encode())
 
 
 def fsync(path: Path) -> None:

@@ -13,6 +13,7 @@
 
     [tool.bertshrink.gate.artifacts.tagger]    # several artifacts; the rules above hold for each of them
     path = "dist/tagger"
+    renamed_from = "dist/ner"                  # what the base's lock calls it
     size = "<= 12 MB"
 
 A key that is not known is an error with the nearest name: a limit that is misspelt limits nothing.
@@ -47,9 +48,15 @@ _TEXTS = {
     "baseline": f"the lock file; `{LOCK}` if left out",
     "base": "the git branch or commit that a change is compared with",
     "severity": "of rules that say nothing else: fail or warn",
+    "renamed_from": "what the lock of the base calls this artifact, or where it lay",
 }
-_OF_ARTIFACT = {"path": _TEXTS["artifact"], "report": _TEXTS["report"], "severity": _TEXTS["severity"]}
-_TABLES = ("artifacts", "anchor", "latency")
+_OF_ARTIFACT = {
+    "path": _TEXTS["artifact"],
+    "report": _TEXTS["report"],
+    "severity": _TEXTS["severity"],
+    "renamed_from": _TEXTS["renamed_from"],
+}
+_TABLES = ("artifacts", "anchor", "latency", "removed")
 
 MIN_ROUNDS = 5
 """Of timing: fewer leave an interval that proves nothing. With three, Student's factor is 4.3."""
@@ -65,6 +72,7 @@ class Gated:
         report: likewise; None: there is none.
         rules: in the order written.
         place: where it is named.
+        renamed_from: its name in the base's lock, where this change renames it.
     """
 
     name: str
@@ -72,11 +80,12 @@ class Gated:
     report: Path | None
     rules: tuple[Rule, ...]
     place: str
+    renamed_from: str | None = None
 
 
 @dataclass(frozen=True)
 class Config:
-    """A checked configuration; paths are relative to `folder`."""
+    """A checked configuration; paths are relative to `folder`; `removed` are artifacts that a change takes out."""
 
     folder: Path
     origin: str
@@ -85,6 +94,7 @@ class Config:
     lock: Path = Path(LOCK)
     base: str | None = None
     latency: RunningSettings = field(default_factory=lambda: RunningSettings(batch=(1,), length=(64,), rounds=10))
+    removed: tuple[str, ...] = ()
 
 
 def find_config(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
@@ -119,6 +129,32 @@ def limits_of(text: str, name: str) -> Any:
         return _at(_LIMITS.toml(text, name, table), table)
     except RequestError:
         return None
+
+
+def artifacts_of(limits: Any) -> dict[str, str]:
+    """The artifacts that a table of limits names, with their paths as written; nothing where it is none."""
+    if not isinstance(limits, dict):
+        return {}
+    several, single = limits.get("artifacts"), limits.get("artifact")
+    found = {single: single} if isinstance(single, str) else {}
+    for name, body in several.items() if isinstance(several, dict) else ():
+        path = body.get("path") if isinstance(body, dict) else None
+        found[name] = path if isinstance(path, str) else name
+    return found
+
+
+def others_in_lock(config: Config) -> set[str]:
+    """The names that other configurations beside this one keep in the same lock."""
+    lock, own, found = (config.folder / config.lock).resolve(), Path(config.origin).resolve(), set()
+    for file in config.folder.glob("*.toml"):
+        try:
+            limits = limits_of(_LIMITS.read_text(file), file.name) if file.resolve() != own else None
+        except RequestError:
+            continue
+        baseline = limits.get("baseline", LOCK) if isinstance(limits, dict) else None
+        if isinstance(baseline, str) and (config.folder / baseline).resolve() == lock:
+            found |= set(artifacts_of(limits))
+    return found
 
 
 def read_config(path: Path, artifact: Path | None = None) -> Config:
@@ -181,7 +217,8 @@ def _read(
     elif name is not None:
         report = texts.get("report")
         place = source.place((*at, "artifact"))
-        gated = [Gated(name, artifact or Path(name), Path(report) if report else None, tuple(rules), place)]
+        own = Path(report) if report else None
+        gated = [Gated(name, artifact or Path(name), own, tuple(rules), place, texts.get("renamed_from"))]
     elif not gated and not faults:
         faults.append(
             RequestError(
@@ -190,10 +227,27 @@ def _read(
         )
     if not faults and not any(one.rules for one in gated):
         faults.append(RequestError("there are no limits", where=source.place(at), hint=HINT))
+    removed = _removed(values.get("removed"), gated, source, (*at, "removed"), faults)
     more = {"latency": latency} if latency is not None else {}
     folder = path.resolve().parent
     lock = Path(texts.get("baseline") or LOCK)
-    return Config(folder, str(path), tuple(gated), tuple(rules), lock, texts.get("base"), **more)
+    return Config(folder, str(path), tuple(gated), tuple(rules), lock, texts.get("base"), removed=removed, **more)
+
+
+def _removed(
+    values: Any, gated: list[Gated], source: Source, at: tuple[str, ...], faults: list[RequestError]
+) -> tuple[str, ...]:
+    """The artifacts that this change takes out, by the names that the base's lock has."""
+    if values is None:
+        return ()
+    if not isinstance(values, list) or not all(isinstance(one, str) and one.strip() for one in values):
+        hint = 'list them as the lock calls them: `removed = ["dist/old"]`'
+        faults.append(RequestError("`removed` is no list of artifacts", where=source.place(at), hint=hint))
+        return ()
+    if kept := [one.name for one in gated if one.name in values]:
+        hint = "take it out of one of the two"
+        faults.append(RequestError(f"`{kept[0]}` is judged, and removed", where=source.place(at), hint=hint))
+    return tuple(values)
 
 
 def _several(
@@ -224,7 +278,8 @@ def _several(
         rules = [rule for rule in common if (rule.key, rule.since) not in taken] + rules
         report = own.get("report") or texts.get("report")
         path = Path(own.get("path") or name)
-        found.append(Gated(name, path, Path(report) if report else None, tuple(rules), source.place(here)))
+        own_report, before = Path(report) if report else None, own.get("renamed_from")
+        found.append(Gated(name, path, own_report, tuple(rules), source.place(here), before))
     return found
 
 

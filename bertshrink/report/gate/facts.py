@@ -20,7 +20,7 @@ from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.meters.size import onnx_components
 from bertshrink.model.apart import facts_apart
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
-from bertshrink.model.files import sha256_file, verify
+from bertshrink.model.files import is_lfs_pointer, sha256_file, verify
 from bertshrink.model.layout import FOREIGN, named_file, sealed_root
 from bertshrink.report.files import FileFacts, read_safetensors
 from bertshrink.report.gate.metrics import OPERATOR
@@ -102,15 +102,21 @@ def look_at(path: Path, place: str) -> Artifact:
 
     Raises:
         RequestError: there is no such artifact.
-        ModelRefused: it is damaged, or not what bertshrink wrote.
+        ModelRefused: it is damaged, not what bertshrink wrote, or a pointer of git LFS.
     """
     file = _file_of(path, place)
     reader = _READERS.get(file.suffix)
-    return Artifact(file, sha256_file(file), reader(file) if reader is not None else None)
+    try:
+        return Artifact(file, sha256_file(file), reader(file) if reader is not None else None)
+    except ModelRefused:
+        for beside in sorted(file.parent.iterdir()):  # its data outside of it
+            _fetched(beside)
+        raise
 
 
 def _file_of(path: Path, place: str) -> Path:
     if path.is_file():
+        _fetched(path)
         if (folder := sealed_root(path)) is not None:
             verify(folder)
         return path
@@ -118,6 +124,8 @@ def _file_of(path: Path, place: str) -> Path:
         raise RequestError(
             f"there is no artifact at `{path}`", where=place, hint="make it first, or say where it lies now"
         )
+    for inner in sorted(path.rglob("*")):
+        _fetched(inner)
     verify(path)
     card = path / ARTIFACT_CARD
     if card.is_file():
@@ -135,6 +143,20 @@ def _file_of(path: Path, place: str) -> Path:
         )
         raise RequestError(f"`{path}` holds {text}", where=place, hint="name the file itself")
     return found[0]
+
+
+def _fetched(file: Path) -> Path:
+    """The file, where it is here and not only git LFS's word for it.
+
+    Raises:
+        ModelRefused: it is a pointer.
+    """
+    if is_lfs_pointer(file):
+        hint = "fetch it: `git lfs pull`, or `lfs: true` for actions/checkout"
+        raise ModelRefused(
+            f"`{file.name}` is a git LFS pointer: the file itself is not here", where=str(file), hint=hint
+        )
+    return file
 
 
 def _num_parameters(facts: FileFacts) -> int:

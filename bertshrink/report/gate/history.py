@@ -1,33 +1,29 @@
 """The lock as it stood before this change: read from git, so that nobody can move a baseline and pass in one step.
 
-    the change's merge base with its base branch      in a pull request, in a branch
-    the commit itself                                 on the base branch
-    the working tree                                  without git, or where the lock is new in this change
+    base.py        the commit that the change left its base at
+    lineage.py     what that commit's locks know of today's artifacts, wherever they, the lock or the limits have moved
+    this file      what a change is compared with, in one piece
 
-The base branch is the one that is named (`--base`, `base =`), else what GitHub or GitLab say the change is for, else
-origin's default branch, else `main` or `master`. Where a base was named or a CI says there is one, and git does not
-know it (a clone of one commit only), nothing is judged: exit code 4.
+In CI there is no verdict where git cannot be asked: exit code 4. Elsewhere the working tree's own lock judges then, and
+that is said: without git there is nothing else.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
+import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bertshrink.errors import BaselineError
-from bertshrink.report.gate.lock import Lock, parse, read_lock
-
-_CI = (
-    # variable, how the ref is made of it
-    ("GITHUB_BASE_REF", "origin/{}"),
-    ("CI_MERGE_REQUEST_DIFF_BASE_SHA", "{}"),
-    ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "origin/{}"),
-)
-_USUAL = ("origin/HEAD", "origin/main", "origin/master", "main", "master")
-_TIMEOUT_S = 60
+from bertshrink.report.gate.base import Base, find_base
+from bertshrink.report.gate.ci import Told, read_ci
+from bertshrink.report.gate.config import Config, limits_of
+from bertshrink.report.gate.git import GitSilent, Repository, repository_of
+from bertshrink.report.gate.lineage import Gone, Lineage, trace
+from bertshrink.report.gate.lock import Lock, read_lock
 
 
 @dataclass(frozen=True)
@@ -35,113 +31,197 @@ class Baseline:
     """What figures are compared with.
 
     Attributes:
-        lock: None where there is none.
+        lock: its entries by the names of today; None where there is none.
         origin: for people: where it was read.
         now: the lock of the working tree; None where there is none.
         notes: what one should know, one sentence each.
-        commit: the commit that it was read from; None: the working tree.
+        is_base: the lock is that of the base: what it does not know is new in this change. Else it is the working
+            tree's own, or a run's reference.
+        was: what artifacts were called in it, where that is another name.
+        gone: what it knows and no artifact claims.
+        repository: where anchors are looked up; None: there is none.
     """
 
     lock: Lock | None
     origin: str
     now: Lock | None
     notes: tuple[str, ...] = ()
-    commit: str | None = None
+    is_base: bool = False
+    was: Mapping[str, str] | None = None
+    gone: tuple[Gone, ...] = ()
+    repository: Repository | None = None
 
 
-def read_baseline(folder: Path, lock: Path, base: str | None, environ: Mapping[str, str] = os.environ) -> Baseline:
+def read_baseline(config: Config, base: str | None = None, environ: Mapping[str, str] = os.environ) -> Baseline:
     """The baseline of a working tree.
 
     Args:
-        folder: of the configuration.
-        lock: the lock's path, relative to it.
-        base: the branch or commit that is named; None: find it.
+        config: the limits.
+        base: the branch or commit that a person named; None: find it.
         environ: of the CI.
 
     Raises:
         BaselineError: a lock is damaged, or the base is not known to git.
     """
-    path = folder / lock
-    if _git(folder, "rev-parse", "--verify", "--quiet", "HEAD") is None:
-        if base is not None:
-            raise _unknown(base)
-        now = read_lock(path)
-        return Baseline(now, str(lock), now)
-    commit, name = _merge_base(folder, base, environ)
-    text = _at(folder, commit, lock) if commit is not None else None
-    old = parse(text, f"{lock} of {name}") if text is not None else None
-    now = read_lock(path)
-    origin = f"{lock} of {name}"
-    if old is None:
-        why = f"is not in {name} yet" if commit is not None else "has no base branch to be read from"
-        notes = (f"`{lock}` {why}: the working tree's own is the baseline",) if now is not None else ()
-        return Baseline(now, f"{lock} of the working tree", now, notes)
-    if now is None:
-        hint = "restore it from git, or write it anew with `bertshrink gate --update`"
-        raise BaselineError(f"`{lock}` is removed in this change", where=origin, hint=hint)
-    edited = (f"`{lock}` is edited in this change: the baseline is that of {name}",) if now != old else ()
-    return Baseline(old, origin, now, edited, commit)
+    told = read_ci(environ)
+    now = read_lock(config.folder / config.lock)
+    try:
+        repository = repository_of(config.folder, environ)
+        if repository is None:
+            why = "there is no git repository here"
+            return _own(config, now, why, "check the change out with git, whole", base, told)
+        return _of_base(repository, config, now, base, told)
+    except GitSilent as error:
+        return _own(config, now, f"git cannot be asked: {error.why}", error.hint, base, told)
 
 
-def file_then(folder: Path, baseline: Baseline, path: Path) -> str | None:
-    """A file's text as it stood where the baseline was read; None where that is the working tree, or had none."""
-    return _at(folder, baseline.commit, path) if baseline.commit is not None else None
+def read_anchor(config: Config, ref: str, was: Mapping[str, str], baseline: Baseline) -> Lock:
+    """The lock of a tag or commit, its entries by the names of today.
 
-
-def read_anchor(folder: Path, lock: Path, ref: str) -> Lock:
-    """The lock of a tag or commit.
+    Args:
+        config: the limits.
+        ref: the tag or commit.
+        was: earlier names of artifacts, where nothing else says so.
+        baseline: for its repository.
 
     Raises:
         BaselineError: git does not know it, it has no lock, or a damaged one.
     """
-    commit = _commit(folder, ref)
-    if commit is None:
-        raise _unknown(ref)
-    text = _at(folder, commit, lock)
-    if text is None:
-        raise BaselineError(f"`{ref}` has no `{lock}`", hint="name a commit that has one")
-    return parse(text, f"{lock} of {ref}")
+    repository = baseline.repository
+    commit = repository.commit(ref) if repository is not None else None
+    if repository is None or commit is None:
+        raise BaselineError(
+            f"git knows no commit `{ref}`, which limits are anchored to",
+            where=config.origin,
+            hint="fetch its tags: `fetch-depth: 0` for actions/checkout, `GIT_DEPTH: 0` on GitLab, `git fetch --tags`",
+        )
+    renamed = tuple(replace(one, renamed_from=one.renamed_from or was.get(one.name)) for one in config.gated)
+    found = trace(repository.tree(commit), replace(config, gated=renamed), lenient=True)
+    if found.ancestor is None and not found.entries:
+        raise BaselineError(f"`{ref}` has no `{config.lock.as_posix()}`", hint="name a commit that has one")
+    return Lock(artifacts=dict(found.entries))
 
 
-def _merge_base(folder: Path, base: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """(the commit whose lock counts, its name); no commit where no base branch is found at all."""
-    named = base or next((form.format(environ[name]) for name, form in _CI if environ.get(name)), None)
-    for ref in (named,) if named else _USUAL:
-        if _commit(folder, ref) is None:
-            continue
-        found = _git(folder, "merge-base", "HEAD", str(_commit(folder, ref)))
-        if found:
-            return found.strip(), f"{ref} ({found.strip()[:10]})"
-        if named:
-            break
-    if named:
-        raise _unknown(named)
-    return None, "the base branch"
+def _own(config: Config, now: Lock | None, why: str, hint: str, base: str | None, told: Told) -> Baseline:
+    """The working tree's own lock, where a person judges on their own machine; never where a base is known to be."""
+    origin = f"{config.lock.as_posix()} of the working tree"
+    if now is None and not any(rule.needs_baseline for one in config.gated for rule in one.rules):
+        return Baseline(None, "none is asked for", None, (f"{why}: what the base holds is not looked at",))
+    if told.is_ci or base is not None or config.base is not None:
+        asked = f"`{base or config.base}` is the base" if not told.is_ci else "this is CI"
+        asked = f"{told.variable} names a base" if told.variable is not None else asked
+        raise BaselineError(f"{why}, and {asked}: the baseline of this change is not known", hint=hint)
+    notes = (f"{why}: the working tree's own lock judges, which this change may have edited ({hint})",)
+    return Baseline(now, origin, now, notes if now is not None else (why,))
 
 
-def _unknown(ref: str) -> BaselineError:
-    return BaselineError(
-        f"git finds no common commit with `{ref}`, so that the baseline of this change is not known",
-        hint="fetch it: `fetch-depth: 0` for actions/checkout, `GIT_DEPTH: 0` on GitLab, `git fetch origin`",
-    )
+def _of_base(repository: Repository, config: Config, now: Lock | None, named: str | None, told: Told) -> Baseline:
+    """The baseline from the commit that the change is compared with."""
+    base, notes = _base(repository, config, named, told)
+    lock = config.lock.as_posix()
+    if base.commit is None:
+        return Baseline(None, base.name, now, notes, is_base=True, repository=repository)
+    tree = repository.tree(base.commit)
+    found = trace(tree, config)
+    origin = f"{_short(repository, config, found.ancestor.lock) if found.ancestor else lock} of {base.name}"
+    if not found.entries and (found.ancestor is None or not found.ancestor.entries):
+        notes += (f"`{lock}` is not in {base.name} yet: what it holds is new",) if now is not None else ()
+        return Baseline(None, origin, now, notes, is_base=True, gone=found.gone, repository=repository)
+    if now is None and found.entries:
+        hint = "restore it from git, or write it anew with `bertshrink gate --update`"
+        raise BaselineError(f"`{lock}` is removed in this change", where=origin, hint=hint)
+    notes += _moves(repository, config, found, base, now)
+    return Baseline(Lock(artifacts=dict(found.entries)), origin, now, notes, True, found.was, found.gone, repository)
 
 
-def _commit(folder: Path, ref: str) -> str | None:
-    found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
-    return found.strip() if found else None
+def _base(repository: Repository, config: Config, named: str | None, told: Told) -> tuple[Base, tuple[str, ...]]:
+    """The base, and what is to be said of it. In CI `base =` counts as the base has it, not as the change sets it."""
+    over = _super(repository, told) if named is None else None
+    if over is not None:
+        return over, ()
+    if named is not None or told.targets or (config.base is None and not told.is_ci):
+        return find_base(repository, named, told), ()
+    if not told.is_ci:
+        return find_base(repository, config.base, told), ()
+    base = find_base(repository, None, told)
+    path = repository.path_of(Path(config.origin))
+    text = repository.tree(base.commit).read(path) if base.commit is not None and path is not None else None
+    limits = limits_of(text.decode("utf-8-sig", errors="replace"), posixpath.basename(str(path))) if text else None
+    then = limits.get("base") if isinstance(limits, dict) else None
+    if isinstance(then, str):
+        return find_base(repository, then, told), ()
+    return base, (f"`base = {config.base}` is new in this change and does not count yet",) if config.base else ()
 
 
-def _at(folder: Path, commit: str, path: Path) -> str | None:
-    """A file's text in a commit; None where it was not there."""
-    return _git(folder, "show", f"{commit}:./{path.as_posix()}")
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints; None where it fails or is not installed."""
-    command = ["git", "-C", str(folder), *arguments]
-    quiet = {**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False, env=quiet)
-    except (OSError, subprocess.TimeoutExpired):
+def _super(repository: Repository, told: Told) -> Base | None:
+    """The base of a submodule in CI: what the base of the repository around it has there; None: it is none."""
+    around = repository.line("rev-parse", "--show-superproject-working-tree") if told.is_ci else None
+    if around is None:
         return None
-    return done.stdout.decode("utf-8", errors="replace") if done.returncode == 0 else None
+    outer = repository_of(Path(around).resolve(), repository.environ)
+    if outer is None:
+        return None
+    base = find_base(outer, None, told)
+    if base.commit is None:
+        return base
+    path = outer.path_of(repository.root)
+    files = outer.tree(base.commit).files
+    blob = files.get(str(path))
+    if blob is None and any(name.startswith(f"{path}/") for name in files):
+        hint = "name the commit that it came from with `--base`"
+        raise BaselineError(f"`{path}` has become a submodule in this change", hint=hint)
+    if blob is None:
+        return Base(None, f"{base.name}, which has no `{path}`")
+    if repository.commit(blob.name) is None:
+        raise BaselineError(
+            f"the submodule `{path}` is at {blob.name[:10]} in {base.name}, which is not fetched",
+            hint="fetch submodules whole: `git submodule foreach git fetch --unshallow`",
+        )
+    return Base(blob.name, f"{base.name}, there at {blob.name[:10]}")
+
+
+def _moves(repository: Repository, config: Config, found: Lineage, base: Base, now: Lock | None) -> tuple[str, ...]:
+    """What a change does to its lock and its limits besides what they limit, one sentence each."""
+    notes, then, lock = [], found.ancestor, config.lock.as_posix()
+    path = repository.path_of(config.folder / config.lock)
+    if then is not None and then.lock != path:
+        notes.append(f"the lock has moved in this change, from `{then.lock}`: the baseline is that of {base.name}")
+    elif now is not None and now.artifacts != (then.entries if then is not None else found.entries):
+        notes.append(f"`{lock}` is edited in this change: the baseline is that of {base.name}")
+    if then is not None and then.config is not None:
+        own = repository.path_of(Path(config.origin))
+        if then.config != own:
+            notes.append(f"the limits have moved in this change, from `{then.config}`")
+        changed = _edits(then.limits, limits_of(_text(Path(config.origin)), Path(config.origin).name))
+        if changed:
+            notes.append(f"the limits in `{config.origin}` are edited in this change: {', '.join(changed)}")
+    notes += [f"`{name}` is judged as what was `{old}`" for name, old in found.was.items()]
+    return tuple(notes)
+
+
+def _short(repository: Repository, config: Config, lock: str) -> str:
+    """The lock's path as the configuration writes it, where that is the one; else from the root."""
+    return config.lock.as_posix() if repository.path_of(config.folder / config.lock) == lock else lock
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _edits(before: Any, now: Any, at: str = "") -> list[str]:
+    """The keys whose values differ, each with what it was and what it is."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [one for key in keys for one in _edits(before.get(key), now.get(key), f"{at}.{key}" if at else str(key))]
+    if before == now:
+        return []
+    return [f"`{at}` {_shown(before)} to {_shown(now)}"]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "limit" in value:
+        return f"{value['limit']} ({value.get('severity', 'fail')})"
+    return "none" if value is None else "a table" if isinstance(value, dict) else str(value)

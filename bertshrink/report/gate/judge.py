@@ -5,14 +5,15 @@
     memory          its whole interval past the limit by `MEMORY_TOLERANCE` fails; past it by less is inconclusive
     ratio of times  the whole interval within the limit passes, the whole interval past it fails; else inconclusive
 
-A finding has one of three verdicts. What cannot be judged is a failure with its cause, never a pass: no figure, another
-unit, other questions (cause `measurement`); no baseline, another unit or engine in it, a baseline of zero (cause
-`baseline`). Worse figures never turn a failure into a pass.
+A finding has one of four verdicts. What cannot be judged is a failure with its cause, never a pass: no figure, another
+unit (cause `measurement`); no baseline, another unit, engine or other questions in it, a baseline of zero (cause
+`baseline`). What the base does not know is new (`newness.py`), which is no pass either. Worse figures never turn a
+failure into a pass.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -37,9 +38,10 @@ class Verdict(StrEnum):
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
+    NEW = "new"
 
 
-Cause = Literal["limit", "measurement", "baseline"]
+Cause = Literal["limit", "gone", "measurement", "baseline"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Finding:
     Attributes:
         name: the figure, with target and shape, and the change that is limited.
         rule: the rule.
-        verdict: pass, fail, or inconclusive.
+        verdict: pass, fail, inconclusive, or new.
         text: one line: the figure, what it was, by how much it is past the limit.
         cause: of a failure: the limit, or what could not be judged.
         hint: what to do about it.
@@ -76,9 +78,11 @@ class Finding:
         return self.verdict is Verdict.FAIL and self.rule.severity == "fail"
 
 
-def unjudged(name: str, rule: Rule, text: str, cause: Cause, hint: str, now: float | None = None) -> Finding:
+def unjudged(
+    name: str, rule: Rule, text: str, cause: Cause, hint: str, now: float | None = None, before: float | None = None
+) -> Finding:
     """A rule that could not be judged: never a pass."""
-    return Finding(name, rule, Verdict.FAIL, text, cause, hint, now)
+    return Finding(name, rule, Verdict.FAIL, text, cause, hint, now, before)
 
 
 def judge(name: str, rule: Rule, now: Reading, before: Reading | None, accepted: Accepted | None = None) -> Finding:
@@ -97,33 +101,44 @@ def judge(name: str, rule: Rule, now: Reading, before: Reading | None, accepted:
         return unjudged(name, rule, text, "measurement", "measure it anew with this version")
     if not rule.key.change:
         return _absolute(name, rule, now)
-    update = "write the baseline anew with `bertshrink gate --update`"
     if before is None:
-        return unjudged(name, rule, "the baseline has no such figure", "baseline", update, now.value)
-    if before.unit != unit:
-        text = f"the baseline is in `{before.unit}`, the figure in `{unit}`"
-        return unjudged(name, rule, text, "baseline", update, now.value)
+        hint = "write the baseline anew with `bertshrink gate --update`"
+        return unjudged(name, rule, "the baseline has no such figure", "baseline", hint, now.value)
     if now.engine is None and rule.key.gauge.source in _BY_ENGINE:
         text, hint = "nothing says which version of the engine this is of", "measure it anew with this version"
         return unjudged(name, rule, text, "measurement", hint, now.value)
+    apart = _apart(rule, now, before)
+    finding = (
+        unjudged(name, rule, apart[0], "baseline", apart[1], now.value, before.value)
+        if apart is not None
+        else _changed(name, rule, now, before)
+    )
+    return _accepted(finding, accepted) if accepted is not None and _covers(accepted, rule, now, before) else finding
+
+
+def _apart(rule: Rule, now: Reading, before: Reading) -> tuple[str, str] | None:
+    """(why two figures cannot be compared, what to do); None where they can."""
+    unit, anew = rule.key.gauge.unit, "take the new one on purpose: `bertshrink gate --update --accept 'WHY'`"
+    if before.unit != unit:
+        return f"the baseline is in `{before.unit}`, the figure in `{unit}`", anew
     if (now.engine, now.questions is None) != (before.engine, before.questions is None) or (
         now.questions is None and now.setting != before.setting
     ):
-        text = f"taken with {_how(now)}, the baseline with {_how(before)}"
-        return unjudged(name, rule, text, "baseline", update, now.value)
+        return f"taken with {_how(now)}, the baseline with {_how(before)}", anew
     if now.questions != before.questions:
-        text = f"judged by other texts than the baseline: {now.setting}, {before.setting}"
-        return unjudged(name, rule, text, "baseline", update, now.value)
+        return f"judged by other texts than the baseline: {now.setting}, {before.setting}", anew
     if rule.limit.is_share and before.value <= 0:
         hint = f"limit the figure itself, or its growth in its own unit: `<= {units.format(1, unit or 'count')}`"
-        return unjudged(name, rule, f"the baseline is {_shown(before.value, unit)}", "baseline", hint, now.value)
-    finding = _changed(name, rule, now, before)
-    if accepted is not None and _covers(accepted, rule, now, before) and finding.verdict is not Verdict.PASS:
-        text = f"{finding.text}; accepted in this change: {accepted.why}"
-        return Finding(
-            name, rule, Verdict.PASS, text, None, None, now.value, before.value, finding.judged, accepted.why
-        )
-    return finding
+        return f"the baseline is {shown(before.value, unit)}", hint
+    return None
+
+
+def _accepted(finding: Finding, accepted: Accepted) -> Finding:
+    """The finding, where a step past its limit, or from what cannot be compared, was taken on purpose."""
+    if finding.verdict is Verdict.PASS:
+        return finding
+    text = f"{finding.text}; accepted in this change: {accepted.why}"
+    return replace(finding, verdict=Verdict.PASS, text=text, cause=None, hint=None, accepted=accepted.why)
 
 
 def judge_ratio(name: str, rule: Rule, ratio: Interval) -> Finding:
@@ -140,19 +155,21 @@ def judge_ratio(name: str, rule: Rule, ratio: Interval) -> Finding:
     return Finding(name, rule, verdict, text, cause, hint, ratio.value, None, ratio.value)
 
 
-def judge_new(name: str, rule: Rule, new: list[str], num_before: int) -> Finding:
+def judge_new(name: str, rule: Rule, new: list[str], num_before: int, accepted: Accepted | None = None) -> Finding:
     """Hold the operations that the baseline has not against their limit."""
     held = rule.limit.is_held(len(new))
     listed = ", ".join(f"`{one}`" for one in new[:10]) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
     text = f"{len(new)} beside the {num_before} of the baseline" + (f": {listed}" if new else "")
     verdict = Verdict.PASS if held else Verdict.FAIL
-    return Finding(name, rule, verdict, text, None if held else "limit", None, len(new), 0, len(new))
+    finding = Finding(name, rule, verdict, text, None if held else "limit", None, len(new), num_before, len(new))
+    is_covered = accepted is not None and accepted.before == num_before and set(new) <= set(accepted.operators or ())
+    return _accepted(finding, accepted) if accepted is not None and is_covered else finding
 
 
 def _absolute(name: str, rule: Rule, now: Reading) -> Finding:
     limit, unit = rule.limit, now.unit
     verdict, past = _stands(limit, now.value, *now.bounds, _tolerance(rule))
-    text = _shown(now.value, unit) + (f", past the limit by {_shown(past, unit, is_gap=True)}" if past > 0 else "")
+    text = shown(now.value, unit) + (f", past the limit by {shown(past, unit, is_gap=True)}" if past > 0 else "")
     cause: Cause | None = "limit" if verdict is Verdict.FAIL else None
     return Finding(name, rule, verdict, text, cause, None, now.value, None, now.value)
 
@@ -170,8 +187,8 @@ def _changed(name: str, rule: Rule, now: Reading, before: Reading) -> Finding:
     limit, unit = rule.limit, now.unit
     sign = -1 if rule.key.change == "drop" else 1
     judged = sign * (now.value - before.value) / (before.value if limit.is_share else 1)
-    same = f"{_shown(now.value, unit)}, unchanged"
-    moved = f"{_shown(before.value, unit)} to {_shown(now.value, unit)}: {_change(rule, judged)}"
+    same = f"{shown(now.value, unit)}, unchanged"
+    moved = f"{shown(before.value, unit)} to {shown(now.value, unit)}: {_change(rule, judged)}"
     text = same if now.value == before.value else moved
     more, hint = "", None
     if now.outcomes is not None and before.outcomes is not None and rule.key.change == "drop":
@@ -197,11 +214,12 @@ def _paired(limit: Limit, now: Reading, before: Reading) -> tuple[Verdict, float
     assert now.outcomes is not None and before.outcomes is not None
     num = now.outcomes.num
     lost, won = before.outcomes.lost_and_won(now.outcomes)
-    judged = (lost - won) / num
+    unit = before.value if limit.is_share else 1.0
+    judged = (lost - won) / num / unit
     told = f" ({lost} answers lost, {won} won, of {num}"
     if limit.is_held(judged):
         return Verdict.PASS, judged, f"{told})"
-    p = p_value(num, lost, won, limit.value)
+    p = p_value(num, lost, won, limit.value * unit)
     verdict = Verdict.FAIL if p <= ALPHA else Verdict.INCONCLUSIVE
     return verdict, judged, f"{told}; paired test p = {p:.2g})"
 
@@ -210,7 +228,9 @@ def _covers(accepted: Accepted, rule: Rule, now: Reading, before: Reading) -> bo
     """Whether a figure is no worse than the step that was accepted from this very baseline."""
     if rule.since is not None or accepted.before != before.value:
         return False
-    return now.value >= accepted.now if rule.key.change == "drop" else now.value <= accepted.now
+    if rule.key.change == "drop":
+        return now.value >= accepted.now
+    return now.bounds[0] * (1 - _tolerance(rule)) <= accepted.now
 
 
 def _tolerance(rule: Rule) -> float:
@@ -221,7 +241,7 @@ def _how(reading: Reading) -> str:
     return ", ".join(part for part in (reading.engine, reading.setting) if part) or "no engine"
 
 
-def _shown(value: float, unit: str, *, is_gap: bool = False) -> str:
+def shown(value: float, unit: str, *, is_gap: bool = False) -> str:
     """A figure with enough digits to be told from its neighbour."""
     if unit == "B" and abs(value) < 1e9:
         return f"{units.format(value, 'B', 4)}" if not float(value).is_integer() else _bytes(int(value))
@@ -238,9 +258,10 @@ def _bytes(value: int) -> str:
 
 def _change(rule: Rule, judged: float) -> str:
     if rule.limit.is_share:
-        return f"{100 * judged:+.3g}%" if abs(judged) < 1 else f"{100 * judged:+,.0f}%"
+        moved = -judged if rule.key.change == "drop" else judged
+        return f"{100 * moved:+.3g}%" if abs(moved) < 1 else f"{100 * moved:+,.0f}%"
     unit = rule.key.gauge.unit
     if unit == "fraction":
         return f"{-100 * judged:+.2f} pt"
     sign = "-" if (judged < 0) != (rule.key.change == "drop") else "+"
-    return f"{sign}{_shown(abs(judged), unit)}"
+    return f"{sign}{shown(abs(judged), unit)}"

@@ -1,8 +1,8 @@
 """One limit: `<= 25 MB`, `>= 0.915`, `<= 0.5 pt`, and the rule that it belongs to.
 
 What is better the lower it is has a highest value (`<=`), what is better the higher it is a lowest (`>=`); an
-operation's count may have either. A growth is written as a share (`<= 0.5%`) or in the metric's own unit (`<= 100 kB`);
-a drop of a share in points (`<= 0.5 pt`), since half a per cent of 0.92 and half a point of it are two things.
+operation's count may have either. A growth or a drop is written as a share of the baseline (`<= 0.5%`) or in the
+metric's own unit (`<= 100 kB`); that of a share is the point (`<= 0.5 pt`): half a per cent of 0.92 is something else.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def _in_units(key: Key, sign: Sign, value: float, unit: str, text: str) -> Limit
     match key.change:
         case "ratio":
             return Limit(sign, value, "x", False, text) if unit in ("x", "count") and value > 0 else None
+        case "growth" | "drop" if unit == "fraction":
+            return Limit(sign, value, "fraction", True, text)
         case "growth":
-            if unit == "fraction":
-                return Limit(sign, value, "fraction", True, text)
             own = "count" if gauge.unit == "" else gauge.unit
             return Limit(sign, value, gauge.unit, False, text) if unit == own else None
         case "drop":

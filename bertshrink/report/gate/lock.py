@@ -5,7 +5,7 @@ what a reviewer reads: which figure moved, which tensor appeared. Outcomes of qu
 accuracy is compared question by question.
 
 History of the form:
-    bertshrink.lock/1   first form
+    bertshrink.lock/1   first form; `renamed_from` and what was accepted of operations stand only where there is some
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bertshrink.errors import BaselineError
+from bertshrink.model.files import LFS_POINTER
 from bertshrink.report.gate.facts import Artifact
 from bertshrink.report.gate.metrics import OPERATOR
 from bertshrink.report.gate.reading import Reading
@@ -35,9 +36,10 @@ class _Record(BaseModel):
 class Accepted(_Record):
     """A change that a team took on purpose: judged rules pass for exactly this step, in the change that makes it."""
 
-    before: float = Field(description="the figure in the baseline")
+    before: float = Field(description="the figure in the baseline; of `new_operators`, how many operations it has")
     now: float = Field(description="the figure that is accepted")
     why: str = Field(min_length=1)
+    operators: tuple[str, ...] | None = Field(None, description="of `new_operators`: which")
 
 
 class Entry(_Record):
@@ -49,6 +51,7 @@ class Entry(_Record):
     operators: dict[str, int] = Field(default_factory=dict)
     tensors: dict[str, str] = Field(default_factory=dict, description="type, shape and bytes of each large tensor")
     accepted: dict[str, Accepted] = Field(default_factory=dict)
+    renamed_from: str | None = Field(None, description="what it was called in an older lock")
 
     def reading(self, name: str) -> Reading | None:
         """A figure by its name; an operation that does not occur has none of it, where operations are known at all."""
@@ -58,7 +61,13 @@ class Entry(_Record):
         return self.metrics.get(name)
 
     @classmethod
-    def of(cls, artifact: Artifact, readings: dict[str, Reading], accepted: dict[str, Accepted] | None = None) -> Entry:
+    def of(
+        cls,
+        artifact: Artifact,
+        readings: dict[str, Reading],
+        accepted: dict[str, Accepted] | None = None,
+        renamed_from: str | None = None,
+    ) -> Entry:
         """What the lock keeps of an artifact; the counts of operations stand in a table of their own."""
         metrics = {name: reading for name, reading in readings.items() if not name.startswith(OPERATOR)}
         return cls(
@@ -68,6 +77,7 @@ class Entry(_Record):
             operators=dict(artifact.operators),
             tensors=dict(artifact.tensors),
             accepted=accepted or {},
+            renamed_from=renamed_from,
         )
 
 
@@ -115,6 +125,9 @@ def parse(text: str, where: str) -> Lock:
     Raises:
         BaselineError: it is no lock, is damaged, or has another version of the form.
     """
+    if text.startswith(LFS_POINTER):
+        hint = "fetch it with `git lfs pull`; better keep it out of LFS, as text that is reviewed: `git lfs untrack`"
+        raise BaselineError("the lock is a git LFS pointer: the file itself is not here", where=where, hint=hint)
     if "\n<<<<<<< " in f"\n{text}":
         raise BaselineError("the lock holds a merge conflict", where=where, hint=_HINT)
     data = _READER.json(text, where)

@@ -83,6 +83,9 @@ GAUGES: Mapping[str, Gauge] = MappingProxyType(
 """Every metric that a rule may name, besides `operator:NAME`."""
 
 _OPERATION = Gauge("count", "neither", "files", "how often this operation occurs")
+_PRESENCE = Gauge("count", "neither", "files", "whether an artifact is still judged")
+PRESENCE = "artifact"
+"""What no rule is written about: an artifact of the baseline is judged, or said to be removed."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class Key:
     @property
     def gauge(self) -> Gauge:
         """How the metric is written and judged."""
+        if self.metric == PRESENCE:
+            return _PRESENCE
         return _OPERATION if self.metric.startswith(OPERATOR) else GAUGES[self.metric]
 
     @property

@@ -1,4 +1,4 @@
-"""The next baseline from what is measured now, what it changes, and a first configuration.
+"""The next baseline from what is measured now, and what it changes.
 
 The lock keeps what files show, and of a report the figures whose change is limited. Where such a rule needs a report
 and none is given, the old figures stay only as long as the artifact's bytes do.
@@ -6,17 +6,14 @@ and none is given, the old figures stay only as long as the artifact's bytes do.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from bertshrink import units
 from bertshrink.errors import RequestError
+from bertshrink.report.gate.history import Baseline
 from bertshrink.report.gate.judge import Finding, Verdict
 from bertshrink.report.gate.lock import Accepted, Entry, Lock
-from bertshrink.report.gate.metrics import GAUGES, read_key
+from bertshrink.report.gate.metrics import read_key
 from bertshrink.report.gate.reading import Reading
 from bertshrink.report.gate.verdict import Examined, Judgement
 
@@ -36,44 +33,73 @@ class Step:
         return f"{self.artifact}: {self.metric} {' to '.join(sides)}"
 
 
-def next_lock(examined: list[Examined], old: Lock | None, judgement: Judgement, accept: str | None) -> Lock:
+def next_lock(
+    examined: list[Examined], baseline: Baseline, judgement: Judgement, accept: str | None, kept: Iterable[str] = ()
+) -> Lock:
     """The lock that makes these artifacts the baseline.
 
     Args:
         examined: the artifacts.
-        old: the working tree's lock.
+        baseline: what they are compared with; the lock of the working tree.
         judgement: of the artifacts, for what is to be accepted.
         accept: why the steps past their limits are taken on purpose; None: they are not.
+        kept: the names of other entries of the lock, which stay as they are.
 
     Raises:
         RequestError: a rule's figure is not known, or there is nothing to accept.
     """
-    found, num_accepted = {}, 0
+    old = baseline.now.artifacts if baseline.now is not None else {}
+    base = baseline.lock.artifacts if baseline.lock is not None else {}
+    found, num_accepted = {name: old[name] for name in kept if name in old}, 0
     for one, judged in zip(examined, judgement.judged, strict=True):
-        before = old.artifacts.get(one.gated.name) if old is not None else None
-        accepted = dict(before.accepted) if before is not None else {}
+        name, origin = one.gated.name, one.gated.renamed_from
+        then = base.get(name)
+        before = old.get(name) or (old.get(origin) if origin is not None else None) or then
+        accepted = _still(before, then) if before is not None else {}
         if accept is not None:
-            steps = _accepted(judged.findings, accept)
+            known = then.operators if then is not None else {}
+            steps = _accepted(judged.findings, accept, one.artifact.operators.keys() - known.keys())
             accepted, num_accepted = accepted | steps, num_accepted + len(steps)
-        found[one.gated.name] = Entry.of(one.artifact, _kept(one, before), accepted)
+        renamed = (origin if origin in (old.keys() | base.keys() | {*(baseline.was or {}).values()}) else None) or (
+            before.renamed_from if before is not None else None
+        )
+        found[name] = Entry.of(one.artifact, _kept(one, before), accepted, renamed)
     if accept is not None and not num_accepted:
         raise RequestError(
-            "there is nothing to accept: no growth or drop is past its limit",
+            "there is nothing to accept: no change since the baseline is past its limit",
             where="--accept",
             hint="a limit on the figure itself is raised where it is written",
         )
     return Lock(artifacts=found)
 
 
-def _accepted(findings: Iterable[Finding], why: str) -> dict[str, Accepted]:
-    """The steps past a limit on a change since the baseline."""
+def _accepted(findings: Iterable[Finding], why: str, new_operators: Iterable[str]) -> dict[str, Accepted]:
+    """The steps past a limit on a change since the baseline, and from what cannot be compared with it."""
     found = {}
     for finding in findings:
-        is_step = finding.rule.key.change in ("growth", "drop") and finding.rule.since is None
-        if is_step and finding.verdict is not Verdict.PASS and finding.before is not None and finding.now is not None:
-            name = finding.name.removesuffix(finding.rule.key.change).rstrip(" _")
-            found[name] = Accepted(before=finding.before, now=finding.now, why=why)
+        key = finding.rule.key
+        is_open = finding.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) or finding.accepted is not None
+        if not (key.is_relative and finding.rule.since is None and is_open):
+            continue
+        if finding.before is not None and finding.now is not None:
+            name = finding.name.removesuffix(key.change).rstrip(" _") if key.change else finding.name
+            operators = tuple(sorted(new_operators)) if key.metric == "new_operators" else None
+            found[name] = Accepted(before=finding.before, now=finding.now, why=why, operators=operators)
     return found
+
+
+def _still(before: Entry, then: Entry | None) -> dict[str, Accepted]:
+    """The steps that were accepted before and still lead away from the base's figures."""
+
+    def leads(name: str, step: Accepted) -> bool:
+        if then is None:
+            return False
+        if step.operators is not None:
+            return step.before == len(then.operators)
+        reading = then.reading(name)
+        return reading is not None and reading.value == step.before
+
+    return {name: step for name, step in before.accepted.items() if leads(name, step)}
 
 
 def _kept(one: Examined, before: Entry | None) -> dict[str, Reading]:
@@ -118,35 +144,3 @@ def difference(old: Lock | None, new: Lock) -> list[Step]:
 
 def _value(reading: Reading | None) -> float | None:
     return reading.value if reading is not None else None
-
-
-def first_config(artifact: Path, report: Path | None, readings: dict[str, Reading]) -> str:
-    """A configuration that today's artifact holds, as the text of `bertshrink.toml`."""
-    lines = ["[gate]", f"artifact = {json.dumps(artifact.as_posix())}"]
-    if report is not None:
-        lines.append(f"report = {json.dumps(report.as_posix())}")
-    lines += ["", "# what may not be passed, and by how much a change may grow"]
-    lines.append(f'size = "<= {_rounded_up(readings["size"].value)}"')
-    lines.append('size_growth = "<= 0.5%"')
-    if "operators" in readings:
-        lines.append('new_operators = "<= 0"')
-    headline = next((name for name in readings if name in GAUGES and GAUGES[name].source == "quality"), None)
-    if headline is not None:
-        value = readings[headline].value
-        is_lower = GAUGES[headline].better == "lower"
-        floor = math.ceil(value * 101) / 100 if is_lower else math.floor((value - 0.01) * 1000) / 1000
-        sign, change = ("<=", "growth") if is_lower else (">=", "drop")
-        lines.append(f'{headline} = "{sign} {max(0.0, floor):g}"')
-        lines.append(f'{headline}_{change} = "{"<= 1%" if is_lower else "<= 0.5 pt"}"')
-    if "memory" in readings:
-        lines.append('memory_growth = "<= 5%"')
-    lines += [f'"{name} growth" = "<= 1%"' for name in readings if read_key(name).metric == "instructions"]
-    lines += ["", "# timed against another artifact with --base-artifact; a warning only, since machines are noisy"]
-    lines.append('"cpu p50 ratio" = { limit = "<= 1.10", severity = "warn" }')
-    return "\n".join(lines) + "\n"
-
-
-def _rounded_up(num_bytes: float) -> str:
-    """A little above a size, with three digits: `17.5 MB` for 17.4."""
-    step = 10 ** (math.floor(math.log10(num_bytes)) - 2) if num_bytes > 0 else 1
-    return units.format(math.ceil(num_bytes * 1.002 / step) * step, "B")

@@ -1,7 +1,7 @@
 """All rules of all artifacts -> one verdict with its exit code, and what grew where a rule about files broke.
 
-0   every rule that fails the gate holds, or is inconclusive without `--strict`
-1   a limit is broken
+0   every rule that fails the gate holds, is about something new, or is inconclusive without `--strict`
+1   a limit is broken, or an artifact is gone
 4   a rule has no usable baseline
 3   a rule has no usable figure
 """
@@ -18,9 +18,11 @@ from bertshrink.report.gate.config import Config, Gated
 from bertshrink.report.gate.facts import Artifact, look_at
 from bertshrink.report.gate.history import Baseline, read_anchor
 from bertshrink.report.gate.judge import Cause, Finding, Verdict, judge, judge_new, judge_ratio, unjudged
-from bertshrink.report.gate.limits import Rule
+from bertshrink.report.gate.limits import Limit, Rule
+from bertshrink.report.gate.lineage import Gone
 from bertshrink.report.gate.lock import Entry, Lock
-from bertshrink.report.gate.metrics import HOST, OPERATOR, Key, read_key
+from bertshrink.report.gate.metrics import HOST, OPERATOR, PRESENCE, Key, read_key
+from bertshrink.report.gate.newness import are_operators_told_truly, is_told_truly, judge_newcomer, new_operators
 from bertshrink.report.gate.reading import Reading, model_of, of_report
 from bertshrink.report.measurement import Interval
 from bertshrink.report.report import Report
@@ -71,6 +73,7 @@ class Judgement:
         strict: inconclusive findings fail.
         skipped: rules that were left out: on request, or because they warn of times that nobody took.
         has_lock: the baseline is a lock, which can be written anew.
+        id: what tells this judgement from others of the same pull request: its limits, its artifact, its job.
     """
 
     judged: tuple[Judged, ...]
@@ -79,6 +82,7 @@ class Judgement:
     strict: bool = False
     skipped: int = 0
     has_lock: bool = True
+    id: str = ""
 
     @property
     def findings(self) -> list[Finding]:
@@ -99,7 +103,7 @@ class Judgement:
         """0, 1, 3 or 4."""
         failed = [finding for finding in self.findings if self.fails(finding)]
         causes = {finding.cause or "limit" for finding in failed}
-        if "limit" in causes:
+        if causes & {"limit", "gone"}:
             return CheckFailed.exit_code
         if "baseline" in causes:
             return BaselineError.exit_code
@@ -148,7 +152,9 @@ def judge_all(
         return is_file if files_only else not is_time or one.ratios is not None or rule.severity == "fail"
 
     refs = dict.fromkeys(rule.since for one in examined for rule in one.gated.rules if rule.since is not None)
-    anchors = {ref: read_anchor(config.folder, config.lock, ref) for ref in refs}
+    known = baseline.lock.artifacts if baseline.lock is not None else {}
+    was = {name: entry.renamed_from for name, entry in known.items() if entry.renamed_from is not None}
+    anchors = {ref: read_anchor(config, ref, was, baseline) for ref in refs}
     judged, skipped = [], 0
     for one in examined:
         wanted = [rule for rule in one.gated.rules if is_asked(one, rule)]
@@ -156,23 +162,27 @@ def judge_all(
         findings = [
             finding
             for rule in wanted
-            for finding in _findings(one, rule, anchors[rule.since] if rule.since else baseline.lock, baseline.now)
+            for finding in _findings(one, rule, baseline, anchors[rule.since] if rule.since else None)
         ]
         grown = _grown(one, findings, baseline.lock)
         judged.append(Judged(one.gated.name, str(one.gated.path), tuple(findings), grown))
+    judged += [_gone(one, examined, config) for one in baseline.gone]
     return Judgement(tuple(judged), baseline.origin, baseline.notes, strict, skipped)
 
 
-def _findings(one: Examined, rule: Rule, lock: Lock | None, now: Lock | None) -> list[Finding]:
+def _findings(one: Examined, rule: Rule, baseline: Baseline, anchor: Lock | None) -> list[Finding]:
     """What a rule came to: one finding for each figure that it is about, one at least."""
     key, name = rule.key, one.gated.name
+    lock, now = anchor or baseline.lock, baseline.now
     if key.gauge.source == "time":
         return _ratios(rule, one.ratios)
     entry = lock.artifacts.get(name) if lock is not None else None
-    if rule.needs_baseline and entry is None:
+    own = now.artifacts.get(name) if now is not None else None
+    is_new = baseline.is_base or anchor is not None
+    if rule.needs_baseline and entry is None and not is_new:
         return [unjudged(str(key), rule, *_no_entry(one, lock))]
     if key.metric == "new_operators":
-        return [_new_operators(rule, one.artifact, entry)]
+        return [_new_operators(one, rule, entry, own, is_new)]
     known = list(one.readings) + (list(entry.metrics) if entry is not None and rule.needs_baseline else [])
     names = [key.metric] if key.metric.startswith(OPERATOR) else [n for n in dict.fromkeys(known) if _is_meant(n, key)]
     found = []
@@ -183,8 +193,16 @@ def _findings(one: Examined, rule: Rule, lock: Lock | None, now: Lock | None) ->
             found.append(unjudged(title, rule, *_no_figure(one, key)))
             continue
         before = entry.reading(figure) if entry is not None else None
-        own = now.artifacts.get(name) if now is not None else None
-        found.append(judge(title, rule, reading, before, own.accepted.get(figure) if own is not None else None))
+        written = own.reading(figure) if own is not None else None
+        if rule.needs_baseline and before is None and is_new:
+            size = one.artifact.num_bytes
+            found.append(judge_newcomer(title, rule, reading, written, one.gated, size))
+            continue
+        accepted = own.accepted.get(figure) if own is not None else None
+        finding = judge(title, rule, reading, before, accepted)
+        if rule.needs_baseline and rule.since is None and baseline.is_base and finding.verdict is not Verdict.FAIL:
+            finding = is_told_truly(finding, reading, before, written, one.gated)
+        found.append(finding)
     return found
 
 
@@ -234,14 +252,35 @@ def _no_figure(one: Examined, key: Key) -> tuple[str, Cause, str]:
     return f"`{one.report}` does not have it", "measurement", "let the recipe measure it, or leave the rule out"
 
 
-def _new_operators(rule: Rule, artifact: Artifact, entry: Entry | None) -> Finding:
-    assert entry is not None
-    if not artifact.operators or not entry.operators:
-        cause: Cause = "baseline" if artifact.operators else "measurement"
+def _new_operators(one: Examined, rule: Rule, entry: Entry | None, own: Entry | None, is_new: bool) -> Finding:
+    artifact = one.artifact
+    if not artifact.operators:
         hint = "only .onnx files show their operations: leave the rule out, or judge one"
-        return unjudged(str(rule.key), rule, "the operations are not known", cause, hint)
+        return unjudged(str(rule.key), rule, "the operations are not known", "measurement", hint)
+    if entry is None or not entry.operators:
+        if is_new:
+            return new_operators(rule, artifact, own, one.gated)
+        hint = "write the baseline anew with `bertshrink gate --update`"
+        return unjudged(str(rule.key), rule, "the baseline has no operations", "baseline", hint)
     new = sorted(set(artifact.operators) - set(entry.operators))
-    return judge_new(str(rule.key), rule, new, len(entry.operators))
+    accepted = own.accepted.get(rule.key.metric) if own is not None and rule.since is None else None
+    finding = judge_new(str(rule.key), rule, new, len(entry.operators), accepted)
+    if finding.verdict is Verdict.FAIL or rule.since is not None or not is_new:
+        return finding
+    return are_operators_told_truly(finding, artifact, entry, own, one.gated)
+
+
+def _gone(one: Gone, examined: list[Examined], config: Config) -> Judged:
+    """An artifact that the base's lock has and the change does not speak of."""
+    rule = Rule(Key(PRESENCE), Limit(">=", 1, "count", False, "judged or removed"), "fail", f"{config.origin}:1:1")
+    same = next((e.gated.name for e in examined if e.artifact.sha256 == one.sha256), None)
+    like = f"; `{same}` has the same bytes" if same is not None else ""
+    hint = (
+        f'renamed: `renamed_from = "{one.name}"` beside the path of the new one; taken out: `removed = ["{one.name}"]`'
+        " in the table of limits"
+    )
+    text = f"gone: `{one.lock}` of the base knows it, and the limits name it no more{like}"
+    return Judged(one.name, one.name, (Finding(PRESENCE, rule, Verdict.FAIL, text, "gone", hint, 0, 1, 0),))
 
 
 def _ratios(rule: Rule, ratios: Ratios | None) -> list[Finding]:

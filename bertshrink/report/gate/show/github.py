@@ -32,7 +32,7 @@ def commands(judgement: Judgement, root: Path) -> list[str]:
     found: dict[str, list[str]] = {"error": [], "warning": []}
     for judged in judgement.judged:
         for finding in judged.findings:
-            if finding.verdict is not Verdict.PASS:
+            if finding.verdict not in (Verdict.PASS, Verdict.NEW):
                 kind = "error" if judgement.fails(finding) else "warning"
                 hint = f"\n{finding.hint}" if finding.hint else ""
                 where = _place(finding.rule.place, root)

@@ -2,7 +2,7 @@
 
     a limit broken           <failure>
     what could not be judged <error>
-    inconclusive, or a warning  <skipped>: told, and not counted as failed; with `--strict` inconclusive is a failure
+    inconclusive, new, or a warning  <skipped>: told, not counted as failed; with `--strict` inconclusive is a failure
 
 The order of elements and the counts are those of the schema that Jenkins publishes for xUnit; characters that XML does
 not allow are replaced.
@@ -54,7 +54,7 @@ def _case(suite: Tree.Element, judgement: Judgement, judged: Judged, finding: Fi
     if not judgement.fails(finding):
         Tree.SubElement(case, "skipped", message=_clean(finding.text))
         return "skipped"
-    kind = "failure" if finding.cause in ("limit", None) else "error"
+    kind = "failure" if finding.cause in ("limit", "gone", None) else "error"
     told = finding.cause or "inconclusive"
     Tree.SubElement(case, kind, message=_clean(finding.text), type=told).text = text
     return "failures" if kind == "failure" else "errors"

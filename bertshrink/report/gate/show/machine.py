@@ -19,6 +19,7 @@ def to_json(judgement: Judgement) -> str:
     data = {
         "schema": SCHEMA,
         "exit_code": judgement.exit_code,
+        "id": judgement.id,
         "baseline": judgement.baseline,
         "notes": list(judgement.notes),
         "strict": judgement.strict,

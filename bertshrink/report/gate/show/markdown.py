@@ -1,18 +1,21 @@
 """A judgement as Markdown: a pull request's comment, a CI step's summary.
 
-The first line is a mark by which a bot finds its own comment again. Whoever reads it has a limit (a GitHub comment
+The first line is a mark by which a bot finds its own comment again, and no other job's: it holds the judgement's `id`.
+Whoever reads it has a limit (a GitHub comment
 65,536 characters, a step summary 1 MiB): the text is cut at a line, and says so.
 """
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
+from bertshrink.report.gate.config import TABLES
 from bertshrink.report.gate.judge import Verdict
 from bertshrink.report.gate.show.words import advice, growth_line, headline, status
 from bertshrink.report.gate.verdict import Judged, Judgement
 from bertshrink.report.render.figures import plain
 from bertshrink.report.render.markdown import safe
 
-MARK = "<!-- bertshrink:gate -->"
 COMMENT_BYTES = 65_000
 """GitHub takes 65,536 characters; a little is left for what a bot adds."""
 _CUT = "\n\n*cut here: the rest is in the log*\n"
@@ -25,13 +28,20 @@ def render(judgement: Judgement, max_bytes: int | None = None) -> str:
         judgement: any.
         max_bytes: of UTF-8; None: no limit.
     """
-    parts = [f"{MARK}\n### {safe(headline(judgement))}"]
+    own = f" ({safe(plain(judgement.id))})" if judgement.id and judgement.id not in TABLES else ""
+    parts = [f"{mark(judgement)}\n### {safe(headline(judgement))}{own}"]
     for judged in judgement.judged:
         parts.append(f"**{safe(plain(judged.name))}**\n\n{_table(judgement, judged)}")
         parts += _told(judgement, judged)
     parts += [safe(plain(note)) for note in judgement.notes]
     parts.append(f"Baseline: {safe(plain(judgement.baseline))}")
     return cut("\n\n".join(parts) + "\n", max_bytes)
+
+
+def mark(judgement: Judgement) -> str:
+    """A comment of HTML, which GitHub and GitLab do not show."""
+    own = quote(judgement.id, safe="/._:@+=, ", errors="replace").replace("--", "-%2D")
+    return f"<!-- bertshrink:gate {own} -->" if own else "<!-- bertshrink:gate -->"
 
 
 def cut(text: str, max_bytes: int | None) -> str:
@@ -54,7 +64,7 @@ def _table(judgement: Judgement, judged: Judged) -> str:
 
 
 def _told(judgement: Judgement, judged: Judged) -> list[str]:
-    broken = [finding for finding in judged.findings if finding.verdict is not Verdict.PASS]
+    broken = [finding for finding in judged.findings if finding.verdict not in (Verdict.PASS, Verdict.NEW)]
     parts = []
     if broken:
         told = ((f.name, "; ".join(safe(plain(line)) for line in advice(judgement, f))) for f in broken)

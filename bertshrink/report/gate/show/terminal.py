@@ -12,7 +12,7 @@ from bertshrink.report.gate.show.words import advice, growth_line, headline, sta
 from bertshrink.report.gate.verdict import Judged, Judgement
 from bertshrink.report.render.figures import plain
 
-_STYLES = {"pass": "green", "FAIL": "bold red", "warn": "yellow", "open": "yellow"}
+_STYLES = {"pass": "green", "FAIL": "bold red", "warn": "yellow", "open": "yellow", "new": "cyan"}
 
 
 def render(judgement: Judgement) -> RenderableType:
@@ -49,7 +49,7 @@ def _told(judgement: Judgement, judged: Judged) -> list[RenderableType]:
     """Below the table: of every rule that does not hold, where it stands and what to do; then what grew."""
     parts: list[RenderableType] = []
     for finding in judged.findings:
-        if finding.verdict is not Verdict.PASS:
+        if finding.verdict not in (Verdict.PASS, Verdict.NEW):
             parts += [Text(), Text(f"{status(judgement, finding)}: {plain(finding.name)}")]
             parts += [Padding(Text(plain(line), overflow="fold"), (0, 0, 0, 2)) for line in advice(judgement, finding)]
     if judged.grown:

@@ -9,11 +9,11 @@ from bertshrink.report.gate.verdict import Judged, Judgement
 
 
 def status(judgement: Judgement, finding: Finding) -> str:
-    """`pass`, `FAIL`, `warn` (a limit broken that only warns), or `open` (inconclusive)."""
+    """`pass`, `FAIL`, `warn` (a limit broken that only warns), `open` (inconclusive), or `new`."""
     if judgement.fails(finding):
         return "FAIL"
-    if finding.verdict is Verdict.PASS:
-        return "pass"
+    if finding.verdict in (Verdict.PASS, Verdict.NEW):
+        return finding.verdict.value
     return "warn" if finding.verdict is Verdict.FAIL else "open"
 
 
@@ -24,6 +24,7 @@ def headline(judgement: Judgement) -> str:
     parts = [f"{states.count('FAIL')} of {len(findings)} rules fail" if "FAIL" in states else "every rule holds"]
     if "FAIL" not in states and set(states) != {"pass"}:
         parts = [f"{states.count('pass')} of {len(findings)} rules hold, none fails"]
+    parts += [f"{n} new"] if (n := states.count("new")) else []
     parts += [f"{n} inconclusive"] if (n := states.count("open")) else []
     parts += [f"{n} warned about"] if (n := states.count("warn")) else []
     parts += [f"{judgement.skipped} left out"] if judgement.skipped else []
@@ -37,13 +38,13 @@ def sentence(judged: Judged, finding: Finding) -> str:
 
 def advice(judgement: Judgement, finding: Finding) -> list[str]:
     """Where the limit is written and what to do; nothing for a rule that holds."""
-    if finding.verdict is Verdict.PASS:
+    if finding.verdict in (Verdict.PASS, Verdict.NEW):
         return []
     lines = [f"limit: {finding.rule.place}"]
     if finding.hint and (judgement.has_lock or finding.cause != "baseline"):
         lines.append(f"hint: {finding.hint}")
     if finding.cause == "limit":
-        is_step = judgement.has_lock and finding.rule.key.change in ("growth", "drop") and finding.rule.since is None
+        is_step = judgement.has_lock and finding.rule.key.is_relative and finding.rule.since is None
         how = (
             "bertshrink gate --update --accept 'WHY', and commit the lock"
             if is_step
