@@ -260,6 +260,7 @@ class Run:
             label = Path(name).name or name
             snapshot = self._snapshot(reference.load(), reference.folder, REFERENCE, label, "reference")
             snapshot.path = str(sources.local_path(name)) if sources.is_path(name) else None
+            snapshot.notes += getattr(reference.load(), "notes", ())
             self.store.write_entry("reference.json", self.reference_key, snapshot.model_dump(mode="json"))
         else:
             snapshot = Snapshot.model_validate(stored)

@@ -9,9 +9,10 @@ from safetensors.numpy import save_file
 
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.facts import Pooling, check_weights, read_facts
+from bertshrink.model.facts import check_weights, read_facts
 from bertshrink.model.files import new_folder
 from bertshrink.model.labels import map_labels
+from bertshrink.model.sentence import Pooling
 from bertshrink.model.task import read_labels
 from tests.folders import CLASSES, model_folder
 
@@ -91,7 +92,6 @@ NEW = {**POOLING, "type": "sentence_transformers.sentence_transformer.modules.po
         ([TRANSFORMER, POOLING], {"pooling_mode_max_tokens": True}, Pooling("max", False)),
         ([TRANSFORMER, NEW, NORMALIZE], {"pooling_mode": "cls", "embedding_dimension": 32}, Pooling("cls", True)),
         ([TRANSFORMER, NEW], {"pooling_mode": "max"}, Pooling("max", False)),
-        ([TRANSFORMER, NORMALIZE], {}, Pooling("mean", True)),
         (
             [TRANSFORMER, POOLING],
             {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
@@ -103,13 +103,13 @@ def test_pooling_as_sentence_transformers_states_it(folder, modules, config, poo
     write(folder, "modules.json", modules)
     write(folder, "1_Pooling/config.json", config)
     facts = read_facts(folder)
-    assert (facts.task, facts.pooling, facts.is_sentence_transformer) == ("embedding", pooling, True)
-    assert not read_facts(folder, "mlm").is_sentence_transformer
+    assert (facts.task, facts.pooling, facts.sentence.kind) == ("embedding", pooling, "encoder")
+    assert read_facts(folder, "mlm").sentence is None
 
 
 def test_pooling_that_nobody_stated(folder):
     facts = read_facts(model_folder(folder, head="Model"))
-    assert (facts.pooling, facts.is_sentence_transformer) == (Pooling("mean", True), False)
+    assert (facts.pooling, facts.sentence) == (Pooling("mean", True), None)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_unsupported_pooling(folder, modules, config, message):
         ("modules.json", ["a"], "is not a list of modules"),
         ("modules.json", [{**POOLING, "path": "../../../etc"}], "leads out of the model's folder"),
         ("modules.json", [{**POOLING, "path": "/etc"}], "leads out of the model's folder"),
-        ("modules.json", [POOLING], "`config.json` cannot be read"),
+        ("modules.json", [TRANSFORMER, POOLING], "`config.json` cannot be read"),
         ("sentence_bert_config.json", [], "is not a JSON object"),
     ],
 )

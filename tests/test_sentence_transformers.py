@@ -56,7 +56,7 @@ def test_a_distilled_sentence_encoder_loads_with_sentence_transformers(tmp_path,
     (tmp_path / "texts.txt").write_text("\n".join(sentences(60)) + "\n")
     command = ["distill", "teacher", "--data", "texts.txt", "--layers", "2", "--epochs", "1", "--no-latency", "-q"]
     assert run([*command, "-o", "out"]) == 0
-    assert read_facts(tmp_path / "out").is_sentence_transformer
+    assert read_facts(tmp_path / "out").sentence.kind == "encoder"
     texts = sentences(8, seed=5)
     encoder = Encoder.load(tmp_path / "out")
     mine = np.stack([out["sentence_embedding"] for out in encoder.predict(encoder.tokenize(texts))])

@@ -251,3 +251,52 @@ def test_every_command_says_it_with_the_exit_code_of_a_refusal(tmp_path, monkeyp
     assert run(["inspect", "m"]) == 5
     assert "pruned" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+# Tokens
+
+
+def add_token(folder, token):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([token])
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def test_a_token_without_a_row_is_named(tmp_path):
+    folder = folder_of(tmp_path / "m")
+    number = add_token(folder, "<prod>") - 1
+    found = refusal(folder)
+    assert f"`<prod>` ({number})" in found.what and "resize_token_embeddings" in found.hint
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    model.resize_token_embeddings(number + 1)
+    model.save_pretrained(folder)
+    encoder = Encoder.load(folder)
+    (row,) = encoder.tokenize(["the <prod>"])
+    assert number in row["input_ids"] and encoder.predict([row])
+
+
+def test_one_type_of_token_for_both_texts_of_a_pair(tmp_path):
+    folder = folder_of(tmp_path / "m", type_vocab_size=1)
+    encoder = Encoder.load(folder)
+    (note,) = encoder.notes
+    assert "one type of token" in note
+    pair = encoder.tokenize(["the film"], ["a book"])
+    (tmp_path / "again").mkdir()
+    encoder.save(tmp_path / "again")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").eval()
+    with torch.inference_mode():
+        wanted = model(**tokenizer("the film", "a book", return_tensors="pt")).logits.numpy()
+    assert np.allclose(encoder.predict(pair)[0]["logits"], wanted[0], atol=1e-6), "and so does what was written"
+    configure(folder, type_vocab_size=2)
+    assert "is 1x32, and config.json asks for 2x32" in refusal(folder).what
+
+
+def test_types_beyond_more_than_one_are_refused(tmp_path):
+    folder = folder_of(tmp_path / "m")
+    path = folder / "tokenizer.json"
+    text = path.read_text()
+    assert text.count('"type_id": 1') >= 2
+    path.write_text(text.replace('"type_id": 1', '"type_id": 2'))
+    assert "tokens of type 2, and the model has 2 types" in refusal(folder).what

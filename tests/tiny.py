@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.facts import Pooling
+from bertshrink.model.sentence import Pooling
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench

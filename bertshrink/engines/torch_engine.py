@@ -24,8 +24,13 @@ SENTENCE = "sentence_embedding"
 """The one output that is no model's own."""
 
 
-def pool(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str, normalize: bool) -> torch.Tensor:
-    """Token vectors (B, L, H) to sentence vectors (B, H); `mode` is mean, cls or max."""
+def pool(
+    hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str, normalize: bool, dimension: int | None = None
+) -> torch.Tensor:
+    """Token vectors (B, L, H) to sentence vectors (B, H), or their first `dimension` numbers.
+
+    `mode` is mean, cls or max. A vector is made one long before it is cut, as sentence-transformers does.
+    """
     mask_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLH.dtype)
     if mode == "cls":
         pooled = hidden_BLH[:, 0]
@@ -33,7 +38,8 @@ def pool(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str, normalize: 
         pooled = hidden_BLH.masked_fill(mask_BL1 == 0, torch.finfo(hidden_BLH.dtype).min).amax(dim=1)
     else:
         pooled = (hidden_BLH * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1).clamp(min=1e-9)
-    return torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
+    pooled = torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
+    return pooled if dimension is None else pooled[:, :dimension]
 
 
 class TorchSession:
@@ -42,11 +48,11 @@ class TorchSession:
     Args:
         model: a transformers model in eval mode.
         outputs: names of the model's outputs, or `sentence_embedding`.
-        pooling: (mode, normalize) of `sentence_embedding`.
+        pooling: what `pool` is told, for `sentence_embedding`.
 
     """
 
-    def __init__(self, model: Any, outputs: Sequence[str], pooling: tuple[str, bool] | None) -> None:
+    def __init__(self, model: Any, outputs: Sequence[str], pooling: tuple[Any, ...] | None) -> None:
         self.model = model
         self.outputs = list(outputs)
         self.pooling = pooling
@@ -118,8 +124,8 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     Args:
         path: the folder.
         threads: intra-op threads for the whole process; None leaves PyTorch's default.
-        options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize] or None), and how it
-            runs (see `torch_options`).
+        options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize, ...] or None), and how
+            it runs (see `torch_options`).
 
     Raises:
         ValueError: an option that PyTorch does not have.

@@ -31,7 +31,7 @@ class TorchOptions:
 
     auto_class: str = "AutoModel"
     outputs: tuple[str, ...] = ("logits",)
-    pooling: tuple[str, bool] | None = None
+    pooling: tuple[Any, ...] | None = None
     dtype: str = "float32"
     attention: str | None = None
     device: str = "cpu"

@@ -55,17 +55,17 @@ MASKED_BATCH_TOKENS = 1024
 
 
 class ClassExam(Exam):
-    """Classes and scores: (N, C) logits in the order of the reference's classes."""
+    """Classes and scores: (N, C) logits or scores in the order of the reference's classes."""
 
     def answer(self, model: Encoder | Artifact) -> Floats:
-        """The logits."""
+        """The logits; of a cross-encoder the scores that it makes of them."""
         import numpy as np
 
         has_labels = TASKS[self.task].has_labels
         order = match_classes(model.labels, self.labels, model.source) if has_labels else [0]
         rows = model.tokenize(self.split.texts, self.split.pairs, self.max_length)
         answers: Floats = np.stack([row["logits"][order] for row in self.outputs(model, rows)])
-        return answers
+        return 1 / (1 + np.exp(-answers.astype(np.float64))) if model.activation == "sigmoid" else answers
 
     def judge(self, answers: Floats, reference: Floats) -> list[Figure]:
         """Metrics against labels, then likeness."""

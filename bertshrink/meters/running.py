@@ -96,7 +96,7 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> Launch:
             tokenizer=folder.resolve(),
         )
     task = TASKS[model.task]
-    pooling = [model.pooling.mode, model.pooling.normalize] if model.pooling else None
+    pooling = list(model.pooling.spec) if model.pooling else None
     session = model.session().describe()
     return Launch(
         engine="torch",

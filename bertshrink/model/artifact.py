@@ -19,12 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from bertshrink.engines import ENGINES
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.batches import predict, tokenize
-from bertshrink.model.facts import ARTIFACT_CARD, Pooling, read_json, read_object
+from bertshrink.model.facts import ARTIFACT_CARD
 from bertshrink.model.files import verify
 from bertshrink.model.fitted import FittedSession
+from bertshrink.model.json_files import read_json, read_object
 from bertshrink.model.layout import named_file
 from bertshrink.model.memory import hand_back
 from bertshrink.model.papers import copy_papers, fit_tokenizer, write_modules
+from bertshrink.model.sentence import Pooling
 from bertshrink.model.task import TASKS
 from bertshrink.model.tokenizers import read_tokenizer
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bertshrink.engines import Arrays, Session
+
+_Mode = Literal["mean", "cls", "max"]
 
 CARD_SCHEMA = "bertshrink.artifact/1"
 
@@ -70,8 +74,12 @@ class Card(BaseModel):
     family: str
     precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
     labels: tuple[str, ...] = ()
-    pooling: tuple[Literal["mean", "cls", "max"], bool] | None = Field(
-        None, description="inside the graph: mode and whether it normalises"
+    pooling: tuple[_Mode, bool] | tuple[_Mode, bool, int] | None = Field(
+        None, description="inside the graph: mode, whether it normalises, how many numbers stay where not all do"
+    )
+    prompt: str = Field("", description="what is put before every text; the tokenizer does not")
+    activation: Literal["identity", "sigmoid"] = Field(
+        "identity", description="what makes a score of the logit of one score; outside of the graph"
     )
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -127,6 +135,11 @@ class Artifact:
     def max_length(self) -> int:
         """The longest input in tokens."""
         return self.card.max_length
+
+    @property
+    def activation(self) -> str:
+        """What makes a score of the logit of one score."""
+        return self.card.activation
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -218,7 +231,7 @@ class Artifact:
         if card.pooling is not None and config.is_file():
             told = read_object(config)
             if isinstance(width := told.get("hidden_size", told.get("dim")), int):
-                write_modules(folder, Pooling(*card.pooling), width, card.max_length)
+                write_modules(folder, Pooling(*card.pooling), width, card.max_length, card.prompt)
         fit_tokenizer(folder, card.max_length, card.shape[1] if card.shape else None)
 
     def copy(self) -> Artifact:
@@ -245,7 +258,7 @@ class Artifact:
     ) -> list[dict[str, list[int]]]:
         """Token ids of each text (or pair), not padded: as `Encoder.tokenize`."""
         limit = min(max_length or self.max_length, self.max_length)
-        return tokenize(self.tokenizer, texts, pairs, limit)
+        return tokenize(self.tokenizer, texts, pairs, limit, self.card.prompt)
 
     def session(self, file: Path | None = None, options: Mapping[str, Any] | None = None) -> Session:
         """A file opened by the artifact's engine; it takes any batch, also where the file takes one shape only.

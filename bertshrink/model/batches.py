@@ -88,13 +88,21 @@ def predict(
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int,
+    prompt: str = "",
 ) -> list[Row]:
-    """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row."""
+    """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row.
+
+    `prompt` is put before every text; of a pair before the first, as sentence-transformers does.
+    """
     second = list(pairs) if pairs is not None else None
     what, where = "the tokenizer cannot read a text", str(getattr(tokenizer, "name_or_path", ""))
     with as_it_was(tokenizer), refusing(what, where, panics_only=True):
-        found = tokenizer(list(texts), second, truncation=True, max_length=max_length, padding=False)
+        first = [prompt + text for text in texts]
+        found = tokenizer(first, second, truncation=True, max_length=max_length, padding=False)
     names = list(found.keys())
     return [{name: found[name][i] for name in names} for i in range(len(texts))]
 

@@ -40,7 +40,7 @@ def calibration_rows(
         return zipf_rows(encoder, min(_DRAWN_ROWS, most_texts), _DRAWN_LENGTH, seed), f"{note}`data`"
     chosen = replace(texts.train.first(most_texts), labels=None)
     limit = min(max_length or encoder.max_length, encoder.max_length)
-    rows = encode(encoder.task, encoder.tokenizer, chosen, limit, encoder.labels, texts.name).rows
+    rows = encode(encoder.task, encoder.tokenizer, chosen, limit, encoder.labels, texts.name, encoder.prompt).rows
     special = set(encoder.tokenizer.all_special_ids)
     if not any(i not in special for row in rows for i in row["input_ids"]):
         raise RequestError(

@@ -14,17 +14,19 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bertshrink.errors import ModelRefused, OutputError, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.batches import predict, tokenize
-from bertshrink.model.facts import Facts, Pooling, check_weights, read_facts
+from bertshrink.model.facts import Facts, check_weights, read_facts
 from bertshrink.model.papers import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
+from bertshrink.model.sentence import Pooling
 from bertshrink.model.stated_sizes import check_sizes
 from bertshrink.model.stored_names import check_names, is_spare
 from bertshrink.model.task import TASKS
 from bertshrink.model.tokenizers import read_tokenizer
+from bertshrink.model.tokens import fit_to_tables, read_small_letters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,6 +57,9 @@ class Encoder:
         max_length: the longest input in tokens.
         pooling: for embedding models.
         sentence_folder: the folder whose sentence-transformers files are to be written beside the model.
+        prompt: what is put before every text.
+        activation: what makes a score of the logit of one score: `identity` or `sigmoid`.
+        notes: what its tokenizer and the model do not agree on, and how it is read.
         stored: what the model can be read again from, as long as nobody changes it in memory; None: it is here only.
 
     """
@@ -66,6 +71,9 @@ class Encoder:
     max_length: int
     pooling: Pooling | None = None
     sentence_folder: Path | None = None
+    prompt: str = ""
+    activation: Literal["identity", "sigmoid"] = "identity"
+    notes: tuple[str, ...] = ()
     stored: Facts | None = None
 
     @property
@@ -108,7 +116,10 @@ class Encoder:
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = _load_tokenizer(facts.folder)
+        if facts.sentence is not None and facts.sentence.lower_case:
+            read_small_letters(tokenizer)
         check_names(facts, header, _without_numbers(auto, path, safe))
+        notes = fit_to_tables(tokenizer, facts)
         try:
             model, info = auto.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_PLAIN, **safe
@@ -128,9 +139,17 @@ class Encoder:
                 )
         if facts.task in ("multi-label", "regression"):
             model.config.problem_type = TASKS[facts.task].problem  # what a reload tells the task by
-        sentence_folder = facts.folder if facts.is_sentence_transformer else None
         return cls(
-            model.eval(), tokenizer, facts.task, source or path, facts.max_length, facts.pooling, sentence_folder
+            model.eval(),
+            tokenizer,
+            facts.task,
+            source or path,
+            facts.max_length,
+            facts.pooling,
+            sentence_folder=facts.folder if facts.sentence is not None else None,
+            prompt=facts.sentence.prompt if facts.sentence is not None else "",
+            activation=facts.activation,
+            notes=notes,
         )
 
     def release(self) -> None:
@@ -191,13 +210,13 @@ class Encoder:
     ) -> list[dict[str, list[int]]]:
         """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row."""
         limit = min(max_length or self.max_length, self.max_length)
-        return tokenize(self.tokenizer, texts, pairs, limit)
+        return tokenize(self.tokenizer, texts, pairs, limit, self.prompt)
 
     def session(self, outputs: Sequence[str] | None = None) -> Session:
         """The model in memory as an engine's session; it gives the task's outputs where none are named."""
         from bertshrink.engines.torch_engine import TorchSession
 
-        pooling = (self.pooling.mode, self.pooling.normalize) if self.pooling else None
+        pooling = self.pooling.spec if self.pooling else None
         return TorchSession(self.model, outputs or TASKS[self.task].outputs, pooling)
 
     def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:

@@ -62,7 +62,13 @@ class Encoded:
 
 
 def encode(
-    task: str, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, label_names: Sequence[str], where: str
+    task: str,
+    tokenizer: PreTrainedTokenizerBase,
+    split: Split,
+    max_length: int,
+    label_names: Sequence[str],
+    where: str,
+    prompt: str = "",
 ) -> Encoded:
     """Tokenize a side of the data for a task.
 
@@ -73,6 +79,7 @@ def encode(
         max_length: tokens of a row at most, special tokens included.
         label_names: the model's, in the order of its logits.
         where: the data, for messages.
+        prompt: what the model reads before every text; of texts, not of tagged words or questions.
 
     Raises:
         RequestError: labels that the model does not have; texts of another kind than the task's.
@@ -83,7 +90,7 @@ def encode(
             return _encode_words(tokenizer, split, max_length, values, label_names, where)
         if task == "question-answering":
             return _encode_questions(tokenizer, split, min(max_length, QA_LENGTH), values, where)
-    rows = tokenize(tokenizer, split.texts, split.pairs, max_length)
+    rows = tokenize(tokenizer, split.texts, split.pairs, max_length, prompt)
     if task in ("classification", "multi-label", "regression"):
         labels = match_labels(task, values, label_names, where, split.label_names)
     else:

@@ -11,44 +11,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.files import verify
+from bertshrink.model.json_files import read_object
+from bertshrink.model.sentence import OF_TRANSFORMER, Pooling, Sentence, read_activation, read_modules, read_sentence
 from bertshrink.model.task import TASKS, guess_task, read_labels
 from bertshrink.model.whole import refuse_beside, refuse_values
 from bertshrink.report.files import read_header
-from bertshrink.untrusted import Reader
 
-_PAPERS = Reader(ModelRefused, "the file cannot be read", "download or save the model again")
-_VOCABULARIES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "added_tokens.json",
-    "special_tokens_map.json",
-)
-"""Their tokens may hold any character."""
-
+OF_SENTENCES = ("embedding", "classification", "multi-label", "regression")
+"""The tasks of models that sentence-transformers saves."""
 WEIGHTS = "model.safetensors"
 ARTIFACT_CARD = "artifact.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "pytorch_model.pt", "model.pt")
-_POOLING_KEYS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-}
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How token vectors become a sentence vector."""
-
-    mode: Literal["mean", "cls", "max"] = "mean"
-    normalize: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,8 @@ class Facts:
         labels: label names, empty where the task has none (see `TASKS`).
         pooling: for embedding models.
         max_length: the longest input in tokens, special tokens included.
-        is_sentence_transformer: whether the folder has the sentence-transformers layout (modules.json).
+        sentence: what sentence-transformers says of it, where it is used as that library uses it.
+        activation: what makes a score of the logit of one score.
 
     """
 
@@ -76,32 +57,23 @@ class Facts:
     labels: tuple[str, ...] = ()
     pooling: Pooling | None = None
     max_length: int = 512
-    is_sentence_transformer: bool = False
+    sentence: Sentence | None = None
+    activation: Literal["identity", "sigmoid"] = "identity"
 
-
-def read_json(path: Path) -> Any:
-    """Read one JSON file of a model folder.
-
-    Raises:
-        ModelRefused: it is no plain file, no JSON, or beyond the bounds of `untrusted`.
-
-    """
-    is_vocabulary = path.name in _VOCABULARIES
-    return replace(_PAPERS, fault=f"`{path.name}` cannot be read", may_have_nul=is_vocabulary).read_json(path)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Read one JSON file of a model folder that must hold an object.
-
-    Raises:
-        ModelRefused: it is no JSON, or something else.
-
-    """
-    found = read_json(path)
-    if not isinstance(found, dict):
-        hint = "download or save the model again"
-        raise ModelRefused(f"`{path.name}` is not a JSON object", where=str(path), hint=hint)
-    return found
+    @property
+    def notes(self) -> list[str]:
+        """What whoever uses the model must know of its folder."""
+        found = self.sentence.notes() if self.sentence is not None else []
+        if self.task == "embedding" and self.sentence is None:
+            found.append(
+                "the model names no pooling: its sentence vector is taken as the normalised mean of its tokens"
+            )
+        if self.activation == "sigmoid":
+            found.append(
+                "a cross-encoder: the model gives the logit of its score; sentence-transformers makes the score of it "
+                "by a sigmoid, as the settings beside it say"
+            )
+        return found
 
 
 def read_facts(folder: Path, task: str = "auto") -> Facts:
@@ -115,6 +87,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
     where = str(folder)
     path = folder / "config.json"
     refuse_beside(folder)
+    read_modules(folder)
     if not path.is_file():
         raise RequestError(
             f"`{folder}` is no model folder: it has no config.json",
@@ -127,12 +100,15 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
     refuse_values(config, str(path))
     anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
     shape = Shape.read(anatomy, config)
-    modules = folder / "modules.json"
-    is_st = modules.is_file()
-    if task == "auto":
-        task = guess_task(config, is_sentence_transformer=is_st, where=str(path))
-    elif task not in TASKS:
+    if task != "auto" and task not in TASKS:
         raise RequestError(f"there is no task `{task}`", hint=f"tasks: auto, {', '.join(TASKS)}")
+    sentence = read_sentence(folder, config) if task == "auto" or task in OF_SENTENCES else None
+    if task == "auto":
+        is_encoder = sentence is not None and sentence.kind == "encoder"
+        task = guess_task(config, is_sentence_transformer=is_encoder, where=str(path))
+    if sentence is not None and (sentence.kind == "encoder") is not (task == "embedding"):
+        sentence = None  # asked for as something else than what that library saved
+    pooling = (sentence.pooling if sentence is not None else None) or Pooling()
     return Facts(
         folder=folder,
         anatomy=anatomy,
@@ -140,9 +116,10 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
         config=config,
         task=task,
         labels=read_labels(task, config, str(path)),
-        pooling=read_pooling(folder, modules) if task == "embedding" else None,
+        pooling=pooling if task == "embedding" else None,
         max_length=capped_length(folder, own_limit(shape, config)),
-        is_sentence_transformer=is_st and task == "embedding",
+        sentence=sentence,
+        activation=read_activation(folder, config) if task == "regression" else "identity",
     )
 
 
@@ -197,77 +174,14 @@ def _refuse_other_weights(path: Path, config: dict[str, Any]) -> None:
         )
 
 
-def read_pooling(folder: Path, modules: Path) -> Pooling:
-    """Pooling as the sentence-transformers layout states it; mean and normalised where nothing is stated.
-
-    Raises:
-        ModelRefused: a damaged file, or a path out of the folder.
-        RequestError: a layout or a module that is not supported.
-
-    """
-    if not modules.is_file():
-        return Pooling()
-    mode: Literal["mean", "cls", "max"] = "mean"
-    normalize = False
-    listed = read_json(modules)
-    if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
-        hint = "download or save the model again"
-        raise ModelRefused("`modules.json` is not a list of modules", where=str(modules), hint=hint)
-    for module in listed:
-        kind = str(module.get("type", "")).rpartition(".")[2]
-        if kind == "Transformer" and module.get("path"):
-            raise RequestError(
-                f"the transformer of this sentence-transformers model lies in `{module['path']}/`, not at the top",
-                where=str(modules),
-                hint="load and save it again with a current sentence-transformers, which writes it at the top",
-            )
-        if kind == "Pooling":
-            path = folder / str(module.get("path", "")) / "config.json"
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise ModelRefused(
-                    f"`modules.json` leads out of the model's folder: `{module['path']}`",
-                    where=str(modules),
-                    hint="download or save the model again",
-                )
-            mode = _pooling_mode(path)
-        elif kind == "Normalize":
-            normalize = True
-        elif kind != "Transformer":
-            raise RequestError(
-                f"the sentence-transformers module `{kind}` is not supported",
-                where=str(modules),
-                hint="supported: Transformer, Pooling (mean, cls, max), Normalize",
-            )
-    return Pooling(mode, normalize)
-
-
-def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
-    config = read_object(path)
-    named = config.get("pooling_mode")
-    chosen = [named] if named else [mode for key, mode in _POOLING_KEYS.items() if config.get(key)]
-    others = [
-        key for key, on in config.items() if key.startswith("pooling_mode_") and on is True and key not in _POOLING_KEYS
-    ]
-    match chosen:
-        case ["mean"] if not others:
-            return "mean"
-        case ["cls"] if not others:
-            return "cls"
-        case ["max"] if not others:
-            return "max"
-    raise RequestError(
-        f"pooling `{chosen + others}` is not supported", where=str(path), hint="supported: mean, cls, max"
-    )
-
-
 def capped_length(folder: Path, limit: int) -> int:
     """The longest input in tokens: what the network takes, capped by what the model was made for."""
-    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
+    lengths = [(name, "max_seq_length") for name in OF_TRANSFORMER]
+    for name, key in (*lengths, ("tokenizer_config.json", "model_max_length")):
         path = folder / name
-        if path.is_file():
-            value = read_object(path).get(key)
-            if isinstance(value, int) and 0 < value < limit:
-                limit = value
+        value = read_object(path).get(key) if path.is_file() else None
+        if isinstance(value, int) and value > 0:  # sentence-transformers' own length stands before the tokenizer's
+            return min(value, limit)
     return limit
 
 

@@ -26,9 +26,10 @@ from pydantic import ValidationError
 from bertshrink.errors import BertshrinkError, ModelRefused, RequestError
 from bertshrink.model.apart import look_apart
 from bertshrink.model.artifact import Artifact, Card
-from bertshrink.model.facts import ARTIFACT_CARD, read_json, read_object, refuse_remote_code
+from bertshrink.model.facts import ARTIFACT_CARD, refuse_remote_code
 from bertshrink.model.files import output_errors
 from bertshrink.model.foreign_card import Origin, make_card
+from bertshrink.model.json_files import read_json, read_object
 from bertshrink.model.layout import FOREIGN, PLACES, root_of
 from bertshrink.model.papers import SENTENCE_FILES
 from bertshrink.model.plain_files import copy_plain

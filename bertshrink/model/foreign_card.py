@@ -22,12 +22,15 @@ from typing import Any
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.apart import Look
 from bertshrink.model.artifact import Card
-from bertshrink.model.facts import capped_length, position_limit, read_object, read_pooling
+from bertshrink.model.facts import capped_length, position_limit
+from bertshrink.model.json_files import read_object
+from bertshrink.model.sentence import Pooling, read_activation, read_sentence
 from bertshrink.model.task import TASKS, guess_task, read_labels
 from bertshrink.untrusted import Reader
 
 _TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
 _ENGINES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
+_ACTIVATIONS = {"identity": "identity", "sigmoid": "sigmoid"}
 _TO = {".ort": "ort", ".pte": "executorch"}
 _SAID = Reader(ModelRefused, "what the file says of itself (its metadata) is damaged", "export the model again")
 _EXPORT = "or export the model with `bertshrink export MODEL -o DIR`"
@@ -80,10 +83,11 @@ def make_card(origin: Origin, file: Path, vocab_size: int) -> Card:
     elif list(look.outputs) != list(outputs.values()):
         is_ready = False
     if not is_pooled:
-        mode, normalize = pooling or _pooling(origin)
-        pooling = (mode, normalize)
+        pooling = pooling or _pooling(origin)
+        mode, normalize, *cut = pooling
         notes.append(
             f"the file gives token vectors: {'a normalised' if normalize else 'a'} {mode} of them was appended"
+            + (f", cut to its first {cut[0]} numbers" if cut else "")
         )
     if not is_ready:
         from bertshrink.model.onnx_graph import read_model, write_model
@@ -137,7 +141,9 @@ def _said(origin: Origin) -> dict[str, Any]:
             "task": TASKS[data["task"]].name,
             "family": data["family"],
             "labels": tuple(str(label) for label in _SAID.json(data["labels"], origin.where)),
-            "pooling": (str(pooling["mode"]), bool(pooling["normalize"])) if pooling else None,
+            "pooling": _pooled(pooling) if pooling else None,
+            "prompt": data.get("prompt", ""),
+            "activation": _ACTIVATIONS[data.get("activation", "identity")],
             "max_length": int(data["max_length"]),
         }
     except (KeyError, ValueError, TypeError):
@@ -152,7 +158,8 @@ def _told(origin: Origin) -> dict[str, Any]:
         RequestError: they do not tell enough.
     """
     config, names, where = origin.config, set(origin.look.outputs), origin.where
-    is_st = (origin.papers / "modules.json").is_file()
+    sentence = read_sentence(origin.papers, config)
+    is_st = sentence is not None and sentence.kind == "encoder"
     if {"start_logits", "end_logits"} <= names:
         task = "question-answering"
     elif "sentence_embedding" in names or (not config and names & set(_TOKEN_VECTORS)):
@@ -180,7 +187,21 @@ def _told(origin: Origin) -> dict[str, Any]:
             hint="put the model's config.json beside it, or set `model_max_length` in tokenizer_config.json",
         )
     family = str(config.get("model_type") or "unknown")
-    return {"task": task, "family": family, "labels": labels, "pooling": None, "max_length": limit}
+    return {
+        "task": task,
+        "family": family,
+        "labels": labels,
+        "pooling": None,
+        "max_length": limit,
+        "prompt": sentence.prompt if sentence is not None else "",
+        "activation": read_activation(origin.papers, config) if task == "regression" else "identity",
+    }
+
+
+def _pooled(said: dict[str, Any]) -> tuple[Any, ...]:
+    """The pooling that a file of ours names."""
+    dimension = said.get("dimension")
+    return Pooling(said["mode"], bool(said["normalize"]), None if dimension is None else int(dimension)).spec
 
 
 def _task_of(config: dict[str, Any], is_st: bool, where: str) -> str:
@@ -247,6 +268,6 @@ def _check_outputs(origin: Origin, said: dict[str, Any], name: str, is_pooled: b
         )
 
 
-def _pooling(origin: Origin) -> tuple[str, bool]:
-    found = read_pooling(origin.papers, origin.papers / "modules.json")
-    return found.mode, found.normalize
+def _pooling(origin: Origin) -> tuple[Any, ...]:
+    sentence = read_sentence(origin.papers, origin.config)
+    return ((sentence.pooling if sentence is not None else None) or Pooling()).spec

@@ -6,7 +6,8 @@
                    mean   sum(mask * h) / max(sum(mask), 1e-9)          h of token vectors (B, L, H)
                    cls    h[:, 0]
                    max    max over tokens of h, padding at the lowest float
-               then h / max(||h||, 1e-12) where the model normalises, as sentence-transformers computes both
+               then h / max(||h||, 1e-12) where the model normalises, then its first numbers where it is cut, all as
+               sentence-transformers computes it
 
 The graph between is left as it is.
 """
@@ -35,7 +36,7 @@ def with_interface(
     model: onnx.ModelProto,
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
-    pooling: tuple[str, bool] | None = None,
+    pooling: tuple[Any, ...] | None = None,
 ) -> onnx.ModelProto:
     """The same graph behind other names.
 
@@ -43,7 +44,8 @@ def with_interface(
         model: it is not changed.
         inputs: the graph's input -> its new name.
         outputs: the graph's output -> its new name, in their new order; those not named are dropped.
-        pooling: (mode, normalize) to append to the only output, token vectors (B, L, H); they are given as well.
+        pooling: (mode, normalize, perhaps dimension) to append to the only output, token vectors (B, L, H), which
+            are given as well.
 
     Returns:
         a new model.
@@ -78,7 +80,8 @@ def with_interface(
             parts.append(*pooling)
             graph.node.extend(parts.nodes)
             graph.initializer.extend(parts.stored.values())
-            sizes = [sizes[0] if sizes else "batch", sizes[-1] if len(sizes) == 3 else "hidden"]
+            width = sizes[-1] if len(sizes) == 3 and len(pooling) < 3 else "hidden"
+            sizes = [sizes[0] if sizes else "batch", width]
             graph.output.append(helper.make_tensor_value_info(SENTENCE, TensorProto.FLOAT, sizes))
     return found
 
@@ -91,8 +94,8 @@ class _Pooling:
         self.nodes: list[onnx.NodeProto] = []
         self.stored: dict[str, onnx.TensorProto] = {}
 
-    def append(self, mode: str, normalize: bool) -> None:
-        """Pool the token vectors as `mode` says, into `output`."""
+    def append(self, mode: str, normalize: bool, dimension: int | None = None) -> None:
+        """Pool the token vectors as `mode` says, into `output`: its first `dimension` numbers."""
         hidden = self.node("Cast", [self.hidden], "hidden", to=TensorProto.FLOAT)
         if mode == "cls":
             pooled = self.node("Gather", [hidden, self.keep("first", np.array(0))], "cls", axis=1)
@@ -105,6 +108,9 @@ class _Pooling:
             norm = self.node("Sqrt", [squares], "norm")
             floor = self.node("Max", [norm, self.keep("least_norm", np.float32(1e-12))], "norm_floor")
             pooled = self.node("Div", [pooled, floor], "normalized")
+        if dimension is not None:
+            span = (self.keep(name, np.array([at])) for name, at in (("from", 0), ("to", dimension), ("axis", 1)))
+            pooled = self.node("Slice", [pooled, *span], "cut")
         self.nodes.append(helper.make_node("Identity", [pooled], [self.output], f"{_OWN}{self.output}"))
 
     def mean(self, hidden: str, mask: str) -> str:

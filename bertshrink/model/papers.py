@@ -16,15 +16,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.model.facts import ARTIFACT_CARD, read_object
+from bertshrink.model.facts import ARTIFACT_CARD
 from bertshrink.model.files import MANIFEST, MODEL_CARD
+from bertshrink.model.json_files import read_object
+from bertshrink.model.sentence import MODULES, OF_TRANSFORMER, SETTINGS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bertshrink.model.facts import Pooling
+    from bertshrink.model.sentence import Pooling
 
-SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+SENTENCE_FILES = (MODULES, SETTINGS, *OF_TRANSFORMER)
 SPECIAL_TOKENS = "special_tokens_map.json"
 _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _OF_RUNS = (ARTIFACT_CARD, MANIFEST, MODEL_CARD, "stage.json", "report.json")
@@ -54,8 +56,8 @@ def fit_tokenizer(folder: Path, max_length: int, fixed: int | None = None) -> No
     _write(folder / _TOKENIZER_CONFIG, about | {"model_max_length": max_length})
     if (folder / _TOKENIZER).is_file():
         _fit_backend(folder / _TOKENIZER, max_length, fixed)
-    path = folder / "sentence_bert_config.json"
-    if path.is_file() and (own := read_object(path)).get("max_seq_length") != max_length:
+    path = next((folder / name for name in OF_TRANSFORMER if (folder / name).is_file()), None)
+    if path is not None and (own := read_object(path)).get("max_seq_length") != max_length:
         _write(path, own | {"max_seq_length": max_length})
 
 
@@ -84,7 +86,7 @@ def _padding(folder: Path, backend: Any) -> dict[str, Any] | None:
     return {"pad_id": number, "pad_token": token, "direction": about.get("padding_side") or "right"}
 
 
-def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int) -> None:
+def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, prompt: str = "") -> None:
     """Write a sentence encoder's modules where its folder has none.
 
     Args:
@@ -92,9 +94,10 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int) -
         pooling: how token vectors become the sentence's.
         width: of both.
         max_length: the longest input in tokens.
+        prompt: what it reads before every text.
 
     """
-    if (folder / "modules.json").is_file():
+    if (folder / MODULES).is_file():
         return
     names = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
     paths = ["", "1_Pooling", "2_Normalize"]
@@ -108,9 +111,11 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int) -
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
     _write(folder / "modules.json", modules)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-    about = folder / "config_sentence_transformers.json"
+    about = folder / SETTINGS
     if not about.is_file():
-        _write(about, {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+        prompts = {"default": prompt} if prompt else {}
+        named = {"prompts": prompts, "default_prompt_name": next(iter(prompts), None)}
+        _write(about, named | {"similarity_fn_name": "cosine", "truncate_dim": pooling.dimension})
 
 
 def copy_papers(source: Path, folder: Path, but: str) -> None:

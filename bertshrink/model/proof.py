@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bertshrink.errors import CheckFailed
-from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, read_facts, read_object
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, read_facts
 from bertshrink.model.files import MANIFEST, sha256_file
+from bertshrink.model.json_files import read_object
 from bertshrink.model.store import STAGE_CARD, fingerprint
 from bertshrink.model.task import TASKS
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from bertshrink.errors import MissingPart, ModelRefused, RequestError
 from bertshrink.model.apart import look_again
-from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS
 from bertshrink.model.files import is_sealed, sha256_file, verify
+from bertshrink.model.json_files import read_object
 from bertshrink.model.layout import root_of, sealed_root
 
 REACH_TIMEOUT_S = 4.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertshrink.errors import BertshrinkError, ModelRefused
-from bertshrink.model.facts import read_object
+from bertshrink.model.json_files import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

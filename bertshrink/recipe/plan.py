@@ -134,8 +134,8 @@ def prove(recipe: Recipe) -> Plan:
     recipe = fit_grid(recipe, forms, faults)
     if faults:
         raise _together(faults)
-    if facts is not None and task == "embedding" and not facts.is_sentence_transformer:
-        notes.append("the model names no pooling: its sentence vector is taken as the normalised mean of its tokens")
+    if facts is not None:
+        notes += facts.notes
     if card is not None:
         notes += card.details.get("notes", [])
     return Plan(recipe, kind, task, facts, card, tuple(stages), clock, num_leading, tuple(notes))
@@ -202,8 +202,8 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError], notes: 
         return facts
     if task == facts.task:
         return replace(facts, labels=())
-    limit = own_limit(facts.shape, facts.config) if facts.is_sentence_transformer else facts.max_length
-    return replace(facts, task=task, labels=(), is_sentence_transformer=False, max_length=limit)
+    limit = own_limit(facts.shape, facts.config) if facts.sentence is not None else facts.max_length
+    return replace(facts, task=task, labels=(), sentence=None, activation="identity", max_length=limit)
 
 
 def _patience(recipe: Recipe, faults: list[BertshrinkError]) -> None:

@@ -2,7 +2,7 @@
 
     classification         cross-entropy with the class
     multi-label            binary cross-entropy of every class with its 0 or 1
-    regression             squared error of the score
+    regression             squared error of the score; of a cross-encoder's that is the sigmoid of the logit
     token-classification   cross-entropy of every labelled token with its tag
     question-answering     mean of the cross-entropies of the first and the last token
     mlm                    cross-entropy of every masked token with what stood there
@@ -22,12 +22,13 @@ from bertshrink.model.encoding import IGNORED
 from bertshrink.training.processes import mean_over
 
 
-def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activation: str = "identity") -> Tensor:
     """The loss (scalar) of a batch.
 
     Args:
         task: a name in `TASKS` that has a loss of its own (all but embedding).
         outputs: of the model, by the names in `TASKS`.
+        activation: what makes a score of its logit, `identity` or `sigmoid`.
         labels: (B,) classes or scores, (B, C) zeros and ones, (B, L) tags or tokens, (B, 2) first and last token.
     """
     if task == "question-answering":
@@ -37,7 +38,8 @@ def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor) -> Tenso
         return (first + last) / 2
     logits = outputs["logits"]
     if task == "regression":
-        return squared_error(logits[:, 0], labels)
+        scores_B = logits[:, 0]
+        return squared_error(torch.sigmoid(scores_B) if activation == "sigmoid" else scores_B, labels)
     if task == "multi-label":
         return binary_cross_entropy(logits, labels)
     return cross_entropy(logits.flatten(0, -2), labels.flatten())

@@ -19,8 +19,9 @@ from pathlib import Path
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.meters.size import onnx_components
 from bertshrink.model.apart import facts_apart
-from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, read_object
+from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS
 from bertshrink.model.files import is_lfs_pointer, sha256_file, verify
+from bertshrink.model.json_files import read_object
 from bertshrink.model.layout import FOREIGN, named_file, sealed_root
 from bertshrink.report.files import FileFacts, read_safetensors
 from bertshrink.report.gate.metrics import OPERATOR

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bertshrink.model.encoding import IGNORED
-from bertshrink.model.facts import Pooling
+from bertshrink.model.sentence import Pooling
 from bertshrink.model.task import TASKS
 from bertshrink.techniques.distill import losses
 from bertshrink.techniques.distill.teacher import Answers, Wanted, ask
@@ -28,6 +28,7 @@ class Objective(nn.Module):
         widths: hidden sizes of student and teacher.
         heads: attention heads of the student, and parts into which relations are cut.
         pooling: for embedding.
+        activation: what makes a score of a logit: `identity` or `sigmoid`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Objective(nn.Module):
         widths: tuple[int, int],
         heads: tuple[int, int],
         pooling: Pooling | None = None,
+        activation: str = "identity",
     ) -> None:
         super().__init__()
         self.student = student
@@ -49,6 +51,7 @@ class Objective(nn.Module):
         self.aligned = list(aligned[-1:] if weights.states == "last" else aligned)
         self.heads = heads
         self.pooling = pooling
+        self.activation = activation
         self.mine, theirs = wanted(weights, aligned)
         self.is_taught = theirs != Wanted(False)  # not where labels alone are learnt from
         needs_projection = weights.hidden > 0 and widths[0] != widths[1]
@@ -103,7 +106,7 @@ class Objective(nn.Module):
             if self.task == "mlm":
                 chosen = labels != IGNORED
                 outputs, labels = {"logits": outputs["logits"][chosen]}, labels[chosen]
-            parts["task"] = (weights.task, task_loss(self.task, outputs, labels))
+            parts["task"] = (weights.task, task_loss(self.task, outputs, labels, self.activation))
         return parts
 
     def _soft(self, student: Tensor, teacher: Tensor) -> Tensor:

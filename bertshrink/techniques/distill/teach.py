@@ -77,7 +77,9 @@ def choose_map(model: Encoder, settings: Distill, bench: Workbench) -> tuple[int
     outputs = float(weights.soft > 0 or model.task == "embedding" or not hidden)
     judged = Weights(outputs, 0.0, hidden, temperature=weights.temperature, states="last")
     sample = texts.train.first(SAMPLE)
-    rows = encode(model.task, model.tokenizer, _bare(sample), _limit(model, bench), model.labels, texts.name).rows
+    rows = encode(
+        model.task, model.tokenizer, _bare(sample), _limit(model, bench), model.labels, texts.name, model.prompt
+    ).rows
     collate = Collator(model.task, model.tokenizer.pad_token_id or 0, len(model.labels))
     depth = model.shape.num_layers
     found: dict[str, tuple[float, tuple[int, ...]]] = {}
@@ -149,7 +151,7 @@ def teach(
     if settings.teacher_cache and isinstance(rows, Rows):
         if bench.cache is None:
             raise RequestError("`teacher_cache` is set, and there is no folder to keep it in", hint="leave it out")
-        pooling = (teacher.pooling.mode, teacher.pooling.normalize) if teacher.pooling else None
+        pooling = teacher.pooling.spec if teacher.pooling else None
         answering = CachedTeacher(
             live,
             of_teacher,
@@ -255,7 +257,8 @@ def training_rows(model: Encoder, settings: Distill, bench: Workbench, *, labell
         made = augmented(side, settings.augment, bench.seed)
         bench.note(f"{len(made)} rows without labels were made of the {len(side)} of the training side")
         side = side.with_unlabelled(made)
-    encoded = encode(model.task, model.tokenizer, side if labelled else _bare(side), limit, model.labels, texts.name)
+    read = side if labelled else _bare(side)
+    encoded = encode(model.task, model.tokenizer, read, limit, model.labels, texts.name, model.prompt)
     return Rows(encoded.rows, encoded.labels)
 
 
@@ -276,6 +279,7 @@ def _objective(
         widths=(student.shape.hidden_size, teacher.shape.hidden_size),
         heads=(student.shape.num_heads, settings.relation_heads or teacher.shape.num_heads),
         pooling=student.pooling,
+        activation=student.activation,
     )
 
 

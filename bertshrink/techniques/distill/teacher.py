@@ -16,7 +16,7 @@ from bertshrink.model.task import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.facts import Pooling
+    from bertshrink.model.sentence import Pooling
 
 _PROJECTIONS = ({"query", "q_lin"}, {"key", "k_lin"}, {"value", "v_lin"})
 """The names of the modules that make queries, keys and values, in every family of the table."""
@@ -67,7 +67,7 @@ def ask(model: nn.Module, inputs: Mapping[str, Tensor], wanted: Wanted, task: st
     found = Answers(states={number: out.hidden_states[number] for number in wanted.states})
     if wanted.outputs and task == "embedding":
         assert pooling is not None
-        vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], pooling.mode, pooling.normalize)
+        vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], *pooling.spec)
         found.outputs = {"sentence_embedding": vectors}
     elif wanted.outputs:
         found.outputs = {name: out[name] for name in TASKS[task].outputs}

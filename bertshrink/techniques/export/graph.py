@@ -19,7 +19,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -195,8 +195,7 @@ class Wrapper(torch.nn.Module):
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         out = self.model(input_ids=input_ids, attention_mask=bias_B11L, **types)
         if self.pooling is not None:
-            hidden_BLH = out.last_hidden_state
-            out[SENTENCE] = pool(hidden_BLH, attention_mask, self.pooling.mode, self.pooling.normalize)
+            out[SENTENCE] = pool(out.last_hidden_state, attention_mask, *self.pooling.spec)
         found = tuple(out[name] for name in self.outputs)
         return found if len(found) > 1 else found[0]
 
@@ -330,13 +329,14 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
 
 def metadata(encoder: Encoder) -> list[tuple[str, str]]:
     """What the file says of itself, for whoever opens it without its folder."""
-    pooling = {"mode": encoder.pooling.mode, "normalize": encoder.pooling.normalize} if encoder.pooling else None
     return [
         ("bertshrink_version", bertshrink.__version__),
         ("task", encoder.task),
         ("family", encoder.anatomy.family),
         ("labels", json.dumps(list(encoder.labels))),
-        ("pooling", json.dumps(pooling)),
+        ("pooling", json.dumps(asdict(encoder.pooling) if encoder.pooling else None)),
+        ("prompt", encoder.prompt),
+        ("activation", encoder.activation),
         ("max_length", str(encoder.max_length)),
     ]
 
@@ -345,7 +345,6 @@ def make_card(
     encoder: Encoder, details: dict[str, Any], form: Form, outputs: Sequence[str], precision: str = "float32"
 ) -> Card:
     """The card of an exported file, at its format's place in the layout."""
-    pooling = (encoder.pooling.mode, encoder.pooling.normalize) if encoder.pooling else None
     return Card(
         format=form.format,
         engine=form.engine,
@@ -354,7 +353,9 @@ def make_card(
         family=encoder.anatomy.family,
         precision=precision,
         labels=encoder.labels,
-        pooling=pooling,
+        pooling=encoder.pooling.spec if encoder.pooling else None,
+        prompt=encoder.prompt,
+        activation=encoder.activation,
         inputs=tuple(input_names(encoder)),
         outputs=tuple(outputs),
         max_length=form.max_length or encoder.max_length,

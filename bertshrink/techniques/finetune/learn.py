@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bertshrink.engines.torch_engine import pool
 from bertshrink.errors import RequestError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.encoding import encode
-from bertshrink.model.facts import Pooling, own_limit
+from bertshrink.model.facts import own_limit
 from bertshrink.model.labels import labels_of, match_classes
+from bertshrink.model.sentence import Pooling
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
@@ -66,7 +68,7 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
         new_head += f" with {len(labels)} labels ({shown})"
     bench.note(f"{new_head} stands on the weights of `{model.source}`{fresh}")
     if task.name == "embedding":
-        return replace(model, model=made.eval(), task=bench.task, pooling=model.pooling or Pooling())
+        return Encoder(made.eval(), model.tokenizer, bench.task, model.source, model.max_length, Pooling())
     tokenizer, limit = model.tokenizer, model.max_length
     if model.sentence_folder is not None:  # what it says of the length of sentences binds no other task
         tokenizer, limit = copy.deepcopy(tokenizer), own_limit(model.shape, config.to_dict())
@@ -90,15 +92,17 @@ class Task(nn.Module):
         student: stock transformers; what is trained.
         task: a name in `TASKS`.
         pooling: for embedding.
+        activation: what makes a score of a logit: `identity` or `sigmoid`.
 
     Pairs of texts (two rows each) without scores learn to find each other in their batch (`in_batch`).
     """
 
-    def __init__(self, student: nn.Module, task: str, pooling: Pooling | None) -> None:
+    def __init__(self, student: nn.Module, task: str, pooling: Pooling | None, activation: str = "identity") -> None:
         super().__init__()
         self.student = student
         self.task = task
         self.pooling = pooling
+        self.activation = activation
 
     def forward(self, **batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (scalar) and no parts; `batch` as `training.batching.Collator` makes it."""
@@ -107,7 +111,8 @@ class Task(nn.Module):
         out = self.student(**batch)
         if self.task == "embedding":
             assert self.pooling is not None
-            vectors = pool(out.last_hidden_state.float(), batch["attention_mask"], self.pooling.mode, True)
+            cut = replace(self.pooling, normalize=False).spec
+            vectors = functional.normalize(pool(out.last_hidden_state.float(), batch["attention_mask"], *cut), dim=-1)
             first, second = vectors[0::2], vectors[1::2]
             if torch.isnan(labels).all():
                 return in_batch(first, second), {}
@@ -116,7 +121,7 @@ class Task(nn.Module):
         if self.task == "mlm":
             chosen = labels >= 0
             outputs, labels = {"logits": outputs["logits"][chosen]}, labels[chosen]
-        return task_loss(self.task, outputs, labels), {}
+        return task_loss(self.task, outputs, labels, self.activation), {}
 
 
 def in_batch(first_BH: Tensor, second_BH: Tensor) -> Tensor:
@@ -166,7 +171,7 @@ def learn(model: Encoder, settings: Finetune, bench: Workbench) -> Encoder:
     outcome = train(
         Job(
             name=settings.name,
-            objective=Task(model.model, model.task, model.pooling),
+            objective=Task(model.model, model.task, model.pooling, model.activation),
             rows=rows,
             collate=collate,
             epochs=rate.epochs,
@@ -201,9 +206,9 @@ def training_rows(model: Encoder, settings: Finetune, bench: Workbench) -> tuple
         if texts.corpus is not None:
             store = TokenStore.of(texts.corpus, model.tokenizer, (bench.cache or bench.work) / "tokens", bench.progress)
             return Packed(store, model.tokenizer, "full-sentences", limit, bench.seed), collate
-        found = encode(task, model.tokenizer, side, limit, (), texts.name)
+        found = encode(task, model.tokenizer, side, limit, (), texts.name, model.prompt)
         return Rows(found.rows, found.labels), collate
-    found = encode(task, model.tokenizer, side, limit, model.labels, texts.name)
+    found = encode(task, model.tokenizer, side, limit, model.labels, texts.name, model.prompt)
     known = [i for i, label in enumerate(found.labels) if label is not None]
     if len(known) < len(found.rows):
         bench.note(f"{len(found.rows) - len(known)} rows without a label were left out")

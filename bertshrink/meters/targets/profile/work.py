@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from bertshrink.errors import RequestError
 from bertshrink.meters.size import onnx_components, products
 from bertshrink.model.anatomy import Shape, anatomy_of, count_components
-from bertshrink.model.facts import WEIGHTS, read_object
+from bertshrink.model.facts import WEIGHTS
+from bertshrink.model.json_files import read_object
 from bertshrink.report.files import read_onnx, read_safetensors
 
 if TYPE_CHECKING:

@@ -1,0 +1,76 @@
+"""What a tokenizer gives and what a model's tables hold: fitted where one reading is possible, else refused.
+
+small letters   sentence-transformers' `do_lower_case`: a step in front of the tokenizer's own, written with it
+ids             a token added without a row of its own in the table of words is refused by name
+types           a model with one type of token reads the second text of a pair as the first
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bertshrink.errors import ModelRefused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bertshrink.model.facts import Facts
+
+
+def read_small_letters(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a fast tokenizer read everything in small letters, by the same step as sentence-transformers puts there."""
+    from tokenizers import normalizers
+
+    backend: Any = tokenizer.backend_tokenizer
+    own: Any = backend.normalizer
+    steps = list(backend.normalizer) if isinstance(own, normalizers.Sequence) else [own] if own is not None else []
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+
+
+def fit_to_tables(tokenizer: PreTrainedTokenizerBase, facts: Facts) -> tuple[str, ...]:
+    """Prove that a model has a row for whatever its tokenizer gives.
+
+    Args:
+        tokenizer: one that numbers types of tokens that the model does not have gives them no more.
+        facts: what the model's folder says.
+
+    Returns:
+        notes on what is read otherwise than the tokenizer says.
+
+    Raises:
+        ModelRefused: a token has no row.
+
+    """
+    rows = facts.shape.vocab_size
+    without = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
+    if without:
+        shown = ", ".join(f"`{token}` ({number})" for number, token in without[:3])
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        raise ModelRefused(
+            f"the tokenizer gives tokens that the model's table of {rows} words has no row for: {shown}{more}",
+            where=str(facts.folder),
+            hint="where they were added, load the model with transformers, call `model.resize_token_embeddings("
+            "len(tokenizer))` and train it with them; else take them out of the tokenizer's files",
+        )
+    return _fit_types(tokenizer, facts)
+
+
+def _fit_types(tokenizer: PreTrainedTokenizerBase, facts: Facts) -> tuple[str, ...]:
+    name, types = "token_type_ids", facts.config.get("type_vocab_size", 2)
+    if name not in tokenizer.model_input_names or facts.anatomy.family == "distilbert" or not isinstance(types, int):
+        return ()
+    given = tokenizer("a", "a").get(name)
+    if not given or max(given) < types:
+        return ()
+    if types > 1:
+        raise ModelRefused(
+            f"the tokenizer gives tokens of type {max(given)}, and the model has {types} types",
+            where=str(facts.folder),
+            hint="put the model's own tokenizer beside it",
+        )
+    tokenizer.model_input_names = [other for other in tokenizer.model_input_names if other != name]
+    return (
+        "the tokenizer numbers the second text of a pair as type 1, and the model has one type of token: all are read "
+        "as that, and the tokenizer that is written gives no types",
+    )
