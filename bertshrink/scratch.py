@@ -38,7 +38,9 @@ def make_scratch() -> tuple[Path, contextlib.ExitStack]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     release.callback(shutil.rmtree, folder, ignore_errors=True)
     release.enter_context(FileLock(folder / _LOCK, is_singleton=False, thread_local=False))
-    return folder, release
+    inside = folder / "work"  # empty, as a private folder is expected to be
+    inside.mkdir()
+    return inside, release
 
 
 @cache

@@ -152,13 +152,15 @@ def test_what_a_killed_process_leaves_is_cleared_and_what_a_living_one_holds_sta
     )
     try:
         held, left = (Path(process.stdout.readline().strip()) for process in (living, dead))
+        held, left = held.parent, left.parent
         dead.kill()
         dead.wait()
         assert held.is_dir()
         assert left.is_dir()
         scratch._sweep.cache_clear()
         with scratch.scratch_folder() as own:
-            assert sorted(tmp_path.iterdir()) == sorted([held, own])
+            assert sorted(tmp_path.iterdir()) == sorted([held, own.parent])
+            assert not list(own.iterdir())
         assert list(tmp_path.iterdir()) == [held]
     finally:
         for process in (living, dead):
