@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bertshrink.errors import CheckFailed
+from bertshrink.meters.spread import Share, Spread, ahead
 from bertshrink.model.labels import match_labels
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import fingerprint_of
@@ -23,18 +24,27 @@ if TYPE_CHECKING:
 
 
 class Figure(NamedTuple):
-    """One figure of a model's answers; `right`: of a share of answers, which of them are right."""
+    """One figure of a model's answers.
+
+    `right`: of a share of answers, which of them are right; `spread`: what its texts say of it; `chance`: what always
+    giving the commonest answer gets; `is_likeness`: it is about the reference, in which that one is no rival.
+    """
 
     metric: str
     unit: str
     value: float
     better: Better
     right: Sequence[bool] | None = None
+    spread: Spread | None = None
+    chance: float | None = None
+    is_likeness: bool = False
 
 
-def share_of(metric: str, right: Sequence[bool]) -> Figure:
+def share_of(metric: str, right: Sequence[bool], chance: float | None = None, *, is_likeness: bool = False) -> Figure:
     """The share of answers that are right, one answer a question, with the outcome of each."""
-    return Figure(metric, "fraction", sum(map(bool, right)) / max(1, len(right)), "higher", right)
+    num = sum(map(bool, right))
+    share = num / max(1, len(right))
+    return Figure(metric, "fraction", share, "higher", right, Share(num, len(right)), chance, is_likeness)
 
 
 @dataclass
@@ -52,6 +62,7 @@ class Exam(ABC):
         conditions: data set, side, number of texts.
         seed: for masks.
         reference: the first model's answers, set by its own sitting.
+        of_reference: its figures, by metric.
     """
 
     task: str
@@ -61,6 +72,7 @@ class Exam(ABC):
     conditions: Conditions
     seed: int
     reference: Any = None
+    of_reference: dict[str, Figure] = field(default_factory=dict)
 
     def sit(self, model: Encoder | Artifact) -> list[Measurement]:
         """The model's figures; the first model to sit becomes the reference.
@@ -69,9 +81,10 @@ class Exam(ABC):
             CheckFailed: the model's outputs are not finite.
             RequestError: its classes, or for MLM its tokens, are others than the reference's.
         """
-        answers = self.answer(model)
-        if self.reference is None:
-            self.reference = answers
+        is_first = self.reference is None
+        figures = self.figures(model)
+        if is_first:
+            self.of_reference = {one.metric: one for one in figures}
         conditions = self.conditions.model_copy(update={"questions": self.questions})
         return [
             Measurement.single(
@@ -81,9 +94,25 @@ class Exam(ABC):
                 one.better,
                 conditions=conditions,
                 outcomes=Outcomes.of(one.right) if one.right is not None and len(one.right) else None,
+                sampling=one.spread.interval() if one.spread is not None else None,
+                ahead=None if is_first else self._ahead(one),
+                chance=one.chance,
             )
-            for one in self.judge(answers, self.reference)
+            for one in figures
         ]
+
+    def figures(self, model: Encoder | Artifact) -> list[Figure]:
+        """The model's bare figures; errors, and what the first model is, as in `sit`."""
+        answers = self.answer(model)
+        if self.reference is None:
+            self.reference = answers
+        return self.judge(answers, self.reference)
+
+    def _ahead(self, own: Figure) -> tuple[float, float] | None:
+        other = self.of_reference.get(own.metric)
+        if own.is_likeness or own.spread is None or other is None or other.spread is None:
+            return None
+        return ahead(own.spread, other.spread)
 
     @cached_property
     def questions(self) -> str:
@@ -92,7 +121,7 @@ class Exam(ABC):
 
     def headline(self, model: Encoder | Artifact) -> float | None:
         """The task's headline metric alone; None where nothing is labelled."""
-        return next((m.value for m in self.sit(model) if m.metric == TASKS[self.task].headline), None)
+        return next((one.value for one in self.figures(model) if one.metric == TASKS[self.task].headline), None)
 
     def set(self, model: Encoder | Artifact) -> None:
         """Prepare what all models are asked."""

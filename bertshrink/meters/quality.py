@@ -15,12 +15,12 @@ and masked tokens of one text hang together, so that counting them one by one wo
 
 All in float32 and over every text (embedding: at most `MAX_PAIRED`, since pairs grow with the square). Rows without a
 label count for likeness only. For the reference itself the figures of likeness are 1 by definition and stand there as
-the scale. The metrics themselves stand in `scores`.
+the scale. The metrics themselves stand in `scores`, what other texts would have given in `spread`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from bertshrink.errors import RequestError
 from bertshrink.meters import scores
 from bertshrink.meters.exam import Exam, Figure, share_of
+from bertshrink.meters.spread import Correlation, Groups, Sums, groups_of, quotient
 from bertshrink.model.batches import by_length, predict
 from bertshrink.model.encoding import Encoded, answers_of, encode, tags_of
 from bertshrink.model.labels import match_classes
@@ -78,25 +79,51 @@ class ClassExam(Exam):
             if at:
                 mine, right = answers[at, 0], np.asarray(truth)
                 pearson = float(np.corrcoef(mine, right)[0, 1]) if np.ptp(mine) and np.ptp(right) else 0.0
-                found = [
-                    Figure("spearman", "", scores.rank_correlation(mine, right), "higher"),
-                    Figure("pearson", "", pearson, "higher"),
-                ]
+                rho = scores.rank_correlation(mine, right)
+                found = [_correlation("spearman", mine, right, rho), _correlation("pearson", mine, right, pearson)]
             likeness = scores.rank_correlation(answers[:, 0], reference[:, 0])
-            return [*found, Figure("agreement", "", likeness, "higher")]
+            return [*found, _correlation("agreement", answers[:, 0], reference[:, 0], likeness)]
         if self.task == "multi-label":
             chosen, theirs = answers > 0, reference > 0
             if at:
-                micro, macro = scores.label_f1(chosen[at], np.asarray(truth) > 0)
-                named = (("micro_f1", micro), ("macro_f1", macro))
-                found = [Figure(name, "fraction", value, "higher") for name, value in named]
-            return [*found, Figure("agreement", "fraction", float((chosen == theirs).mean()), "higher")]
+                right = np.asarray(truth) > 0
+                micro, macro = scores.label_f1(chosen[at], right)
+                both_NC, all_NC = 2.0 * (chosen[at] & right), chosen[at].astype(float) + right
+                of_all = quotient(both_NC.sum(axis=1), all_NC.sum(axis=1))
+                of_each = Sums(both_NC, all_NC, num_parts=right.shape[1])
+                found = [
+                    Figure("micro_f1", "fraction", micro, "higher", spread=of_all),
+                    Figure("macro_f1", "fraction", macro, "higher", spread=of_each),
+                ]
+            return [*found, _agreement(chosen == theirs)]
         chosen, theirs = answers.argmax(axis=1), reference.argmax(axis=1)
         if at:
             right = np.asarray(truth)
             macro = float(f1_score(right, chosen[at], average="macro"))
-            found = [share_of("accuracy", chosen[at] == right), Figure("macro_f1", "fraction", macro, "higher")]
-        return [*found, share_of("agreement", chosen == theirs)]
+            often, num = np.unique(right, return_counts=True)
+            share = float(num.max() / len(right))
+            classes = np.union1d(often, chosen[at])
+            mine_NC, right_NC = (side[:, None] == classes for side in (chosen[at], right))
+            spread = Sums(2.0 * (mine_NC & right_NC), mine_NC.astype(float) + right_NC)
+            constant = 2 * share / (1 + share) / len(often)
+            found = [
+                share_of("accuracy", chosen[at] == right, share),
+                Figure("macro_f1", "fraction", macro, "higher", spread=spread, chance=constant),
+            ]
+        return [*found, share_of("agreement", chosen == theirs, is_likeness=True)]
+
+
+def _agreement(same: Iterable[Sequence[bool] | NDArray[np.bool_]]) -> Figure:
+    """The share of decisions that are the reference's, of all of them together, a row for each text."""
+    counts = [(sum(row), len(row)) for row in same]
+    value = sum(found for found, _ in counts) / max(1, sum(num for _, num in counts))
+    spread = quotient(*zip(*counts, strict=True)) if counts else None
+    return Figure("agreement", "fraction", float(value), "higher", spread=spread, is_likeness=True)
+
+
+def _correlation(metric: str, mine: Floats, right: Floats, value: float) -> Figure:
+    spread = Correlation(mine, right, value, is_of_ranks=metric != "pearson")
+    return Figure(metric, "", value, "higher", spread=spread, is_likeness=metric == "agreement")
 
 
 class _WindowExam(Exam):
@@ -124,17 +151,22 @@ class TagExam(_WindowExam):
 
     def judge(self, answers: list[list[str]], reference: list[list[str]]) -> list[Figure]:
         """Entities against labels, then likeness word by word."""
+        import numpy as np
+
         at, truth = self.labelled()
         found: list[Figure] = []
         if at:
             right = [[self.labels[tag] for tag in row] for row in truth]
-            precision, recall, f1 = scores.entity_scores([answers[i] for i in at], right)
-            figures = (("f1", f1), ("precision", precision), ("recall", recall))
-            found = [Figure(name, "fraction", value, "higher") for name, value in figures]
-        same = [
-            a == b for mine, theirs in zip(answers, reference, strict=True) for a, b in zip(mine, theirs, strict=True)
-        ]
-        return [*found, Figure("agreement", "fraction", sum(same) / max(1, len(same)), "higher")]
+            mine = [answers[i] for i in at]
+            precision, recall, f1 = scores.entity_scores(mine, right)
+            both, own, true = np.asarray(scores.entity_counts(mine, right)).reshape(-1, 3).T
+            found = [
+                Figure("f1", "fraction", f1, "higher", spread=quotient(2 * both, own + true)),
+                Figure("precision", "fraction", precision, "higher", spread=quotient(both, own)),
+                Figure("recall", "fraction", recall, "higher", spread=quotient(both, true)),
+            ]
+        pairs = zip(answers, reference, strict=True)
+        return [*found, _agreement([[a == b for a, b in zip(*pair, strict=True)] for pair in pairs])]
 
 
 class AnswerExam(_WindowExam):
@@ -149,12 +181,19 @@ class AnswerExam(_WindowExam):
 
     def judge(self, answers: list[str], reference: list[str]) -> list[Figure]:
         """Words against labels, then likeness answer by answer."""
+        import numpy as np
+
         at, truth = self.labelled()
         found: list[Figure] = []
         if at:
-            exact, f1 = scores.answer_scores([answers[i] for i in at], truth)
-            found = [Figure("f1", "fraction", f1, "higher"), share_of("exact_match", exact)]
-        return [*found, share_of("agreement", [a == b for a, b in zip(answers, reference, strict=True)])]
+            exact, f1_N = scores.answer_scores([answers[i] for i in at], truth)
+            chance = sum(not any(scores.plain(text) for text, _ in right) for right in truth) / len(truth) or None
+            found = [
+                Figure("f1", "fraction", float(np.mean(f1_N)), "higher", spread=quotient(f1_N), chance=chance),
+                share_of("exact_match", exact, chance),
+            ]
+        same = [a == b for a, b in zip(answers, reference, strict=True)]
+        return [*found, share_of("agreement", same, is_likeness=True)]
 
 
 class VectorExam(Exam):
@@ -177,20 +216,23 @@ class VectorExam(Exam):
         if self.split.is_scored and (known := [(i, v) for i, v in enumerate(self.split.labels or ()) if v is not None]):
             first, second = np.split(scores.unit_rows(answers), 2)
             cosines = (first * second).sum(axis=1)[[i for i, _ in known]]
-            sts = scores.rank_correlation(cosines, np.asarray([value for _, value in known], dtype=float))
-            found = [Figure("sts_spearman", "", sts, "higher")]
+            right = np.asarray([value for _, value in known], dtype=float)
+            sts = scores.rank_correlation(cosines, right)
+            found = [_correlation("sts_spearman", cosines, right, sts)]
             answers, reference = (vectors[:MAX_PAIRED] for vectors in (answers, reference))
+        alike = scores.pair_spearman(answers, reference)
+        parts = tuple(scores.pair_spearman(answers[part], reference[part]) for part in groups_of(len(answers)))
+        near = scores.neighbour_recall(answers, reference, NEIGHBOURS)
+        recall, name = float(near.mean()), f"recall@{NEIGHBOURS}"
         return [
             *found,
-            Figure("spearman", "", scores.pair_spearman(answers, reference), "higher"),
-            Figure(
-                f"recall@{NEIGHBOURS}", "fraction", scores.neighbour_recall(answers, reference, NEIGHBOURS), "higher"
-            ),
+            Figure("spearman", "", alike, "higher", spread=Groups(alike, parts), is_likeness=True),
+            Figure(name, "fraction", recall, "higher", spread=quotient(near), is_likeness=True),
         ]
 
     def headline(self, model: Encoder | Artifact) -> float | None:
         """Agreement with scores where there are any, else with the reference."""
-        return self.sit(model)[0].value
+        return self.figures(model)[0].value
 
 
 class MaskExam(Exam):
@@ -234,10 +276,17 @@ class MaskExam(Exam):
 
         chosen, theirs = answers[:, 0].astype(int), reference[:, 0].astype(int)
         truth = np.asarray(list(chain.from_iterable(self.hidden)))
+        lengths = [len(row) for row in self.hidden]
+        ends = np.cumsum(lengths)[:-1]
+        right, loss = chosen == truth, answers[:, 1]
+        rows, losses = (np.array([part.sum() for part in np.split(side, ends)]) for side in (right, loss))
+        often = float(np.unique(truth, return_counts=True)[1].max() / len(truth)) if len(truth) else None
+        accuracy, perplexity = float(right.mean()), scores.pseudo_perplexity(loss)
+        of_loss = quotient(losses, lengths, is_loss=True)
         return [
-            Figure("masked_accuracy", "fraction", float((chosen == truth).mean()), "higher"),
-            Figure("pseudo_perplexity", "", scores.pseudo_perplexity(answers[:, 1]), "lower"),
-            Figure("agreement", "fraction", float((chosen == theirs).mean()), "higher"),
+            Figure("masked_accuracy", "fraction", accuracy, "higher", spread=quotient(rows, lengths), chance=often),
+            Figure("pseudo_perplexity", "", perplexity, "lower", spread=of_loss),
+            _agreement(np.split(chosen == theirs, ends)),
         ]
 
     def _masked(self, model: Encoder | Artifact) -> list[list[int]]:

@@ -53,14 +53,15 @@ def _part(tag: str) -> tuple[str, str]:
 
 def entity_scores(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> tuple[float, float, float]:
     """(precision, recall, F1) over the entities of all texts; 0 where there is nothing to divide by."""
-    right = num_found = num_true = 0
-    for mine, theirs in zip(tags, truth, strict=True):
-        found, wanted = entities(mine), entities(theirs)
-        right += len(found & wanted)
-        num_found += len(found)
-        num_true += len(wanted)
+    right, num_found, num_true = (sum(column) for column in zip(*entity_counts(tags, truth), (0, 0, 0), strict=True))
     precision, recall = right / max(1, num_found), right / max(1, num_true)
     return precision, recall, 2 * right / max(1, num_found + num_true)
+
+
+def entity_counts(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> list[tuple[int, int, int]]:
+    """Of each text: entities found that are right, entities found, right entities."""
+    found = [(entities(mine), entities(theirs)) for mine, theirs in zip(tags, truth, strict=True)]
+    return [(len(mine & theirs), len(mine), len(theirs)) for mine, theirs in found]
 
 
 def plain(text: str) -> str:
@@ -77,15 +78,15 @@ def word_f1(answer: str, right: str) -> float:
     return 2 * shared / (len(mine) + len(theirs))
 
 
-def answer_scores(answers: Sequence[str], truth: Sequence[Sequence[tuple[str, int]]]) -> tuple[list[bool], float]:
-    """(which answers match exactly, the mean F1 over the questions); one without a right answer wants none."""
+def answer_scores(answers: Sequence[str], truth: Sequence[Sequence[tuple[str, int]]]) -> tuple[list[bool], list[float]]:
+    """(which answers match exactly, the F1 of each); one without a right answer wants none."""
     exact: list[bool] = []
-    f1 = 0.0
+    f1: list[float] = []
     for answer, right in zip(answers, truth, strict=True):
         texts = [text for text, _ in right if plain(text)] or [""]
         exact.append(any(plain(answer) == plain(text) for text in texts))
-        f1 += max(word_f1(answer, text) for text in texts)
-    return exact, f1 / max(1, len(answers))
+        f1.append(max(word_f1(answer, text) for text in texts))
+    return exact, f1
 
 
 def label_f1(chosen_NC: NDArray[np.bool_], truth_NC: NDArray[np.bool_]) -> tuple[float, float]:
@@ -121,20 +122,20 @@ def rank_correlation(a_N: Floats, b_N: Floats) -> float:
     return float(spearmanr(a_N, b_N).statistic)
 
 
-def neighbour_recall(answers: Floats, reference: Floats, num: int) -> float:
-    """Mean share of the reference's `num` nearest rows that are among the model's `num` nearest."""
+def neighbour_recall(answers: Floats, reference: Floats, num: int) -> Floats:
+    """Of each row (N,) the share of the reference's `num` nearest rows that are among the model's `num` nearest."""
     import numpy as np
 
     num = min(num, len(answers) - 1)
     if num < 1:
-        return 1.0
+        return np.ones(len(answers))
     nearest = []
     for vectors in (answers, reference):
         found = cosines(vectors)
         np.fill_diagonal(found, -np.inf)
         nearest.append(np.argpartition(-found, num - 1, axis=1)[:, :num])
     shared = [len(set(a) & set(b)) for a, b in zip(*(n.tolist() for n in nearest), strict=True)]
-    return float(np.mean(shared)) / num
+    return np.asarray(shared) / num
 
 
 def likelihood(logits_NV: NDArray[Any], truth_N: NDArray[Any]) -> Floats:

@@ -114,6 +114,13 @@ class Measurement(_Frozen):
     warnings: tuple[str, ...] = ()
     validity: Validity = Field("valid", description="what the figure is worth after all that is said in `warnings`")
     outcomes: Outcomes | None = Field(None, description="of a share of right answers: which ones are right")
+    sampling: tuple[float, float] | None = Field(
+        None, description="of a figure of answers to texts: 95 % bounds for other texts of the same kind"
+    )
+    ahead: tuple[float, float] | None = Field(
+        None, description="95 % bounds of the figure less the reference's, over the same texts drawn anew"
+    )
+    chance: float | None = Field(None, description="what always giving the commonest answer gets on these texts")
 
     @model_validator(mode="after")
     def _finite(self) -> "Measurement":
@@ -166,9 +173,11 @@ class Measurement(_Frozen):
         return len(self.samples) == 1 and len(self.samples[0]) == 1
 
     def interval(self) -> Interval:
-        """The value with its 95 % interval over rounds, no wider than a point when there is one round; or the range."""
+        """The value with its 95 % interval over rounds, or over texts; a point where neither is there; or the range."""
         if self.is_range:
             return Interval(value=self.value, low=self.samples[0][0], high=self.samples[0][1])
+        if self.sampling is not None:
+            return Interval(value=self.value, low=self.sampling[0], high=self.sampling[1])
         low, high = median_interval(tuple(self.rounds))
         return Interval(value=self.value, low=low, high=high)
 

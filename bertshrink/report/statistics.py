@@ -12,6 +12,9 @@ A round is one process per model; what varies between processes is what counts, 
 Below six rounds no bootstrap can be wide enough (all resamples of 3 values lie between the least and the largest, which
 cover a mean in 3 of 4 cases), so Student's interval of the mean stands there.
 
+A figure of answers to texts has one round and an interval all the same, since other texts would have given another:
+Wilson's of a share, Fisher's of a correlation. Two models' answers to the same texts are compared by an exact test.
+
 The verdict: `equivalent` when the 90 % interval lies within the margin (two one-sided tests at 5 %, Schuirmann 1987);
 else `faster` or `slower` when the 99.5 % interval leaves out 1, by the bootstrap and by Student's t alike (far out in
 the tails ten values hold too little for a bootstrap alone), so that the same model twice is told apart from itself in
@@ -111,6 +114,58 @@ def _student_half(values: Sequence[float], confidence: float) -> float:
         return 0.0
     quantile = student_quantile(len(values) - 1, (1 + confidence) / 2)
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def wilson_interval(num_right: int, num: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a share (Wilson, JASA 22, 1927): right in the middle and near 0 and 1 alike; `num` above 0."""
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    share, extra = num_right / num, z * z / num
+    middle = (share + extra / 2) / (1 + extra)
+    half = z * math.sqrt(share * (1 - share) / num + extra / num / 4) / (1 + extra)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def fisher_interval(
+    value: float, num: int, confidence: float = 0.95, *, is_of_ranks: bool = False
+) -> tuple[float, float] | None:
+    """The interval of a correlation over `num` pairs by Fisher's z, of ranks with Bonett and Wright's error
+    (Psychometrika 65, 2000); None below four pairs.
+    """
+    if num < 4:
+        return None
+    if abs(value) >= 1:
+        return value, value
+    error = math.sqrt((1 + value * value / 2 if is_of_ranks else 1.0) / (num - 3))
+    half = statistics.NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
+
+
+def binomial_tail(num: int, at_least: int, p: float) -> float:
+    """P[binomial(num, p) >= at_least]."""
+    if at_least <= 0:
+        return 1.0
+    if at_least > num or p <= 0:
+        return 0.0
+    if p >= 1:
+        return 1.0
+    odds = math.log(p) - math.log1p(-p)
+    log_term = math.lgamma(num + 1) - math.lgamma(at_least + 1) - math.lgamma(num - at_least + 1)
+    log_term += at_least * math.log(p) + (num - at_least) * math.log1p(-p)
+    total, k = 0.0, at_least
+    while k <= num:
+        term = math.exp(log_term)
+        total += term
+        if k > num * p and term < 1e-17 * total:
+            break
+        if k < num:
+            log_term += math.log(num - k) - math.log(k + 1) + odds
+        k += 1
+    return min(1.0, total)
+
+
+def sign_test(lost: int, won: int) -> float:
+    """How probable so uneven a pair of counts is, in either direction, where both are as likely: McNemar's, exact."""
+    return min(1.0, 2 * binomial_tail(lost + won, max(lost, won), 0.5)) if lost + won else 1.0
 
 
 @lru_cache(maxsize=256)

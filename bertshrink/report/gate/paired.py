@@ -16,7 +16,7 @@ So a model that is within the limit is called worse in at most `ALPHA` of all ca
 approximation. What it costs: the more is allowed, the more is wanted before a loss counts as proven.
 """
 
-import math
+from bertshrink.report.statistics import binomial_tail
 
 ALPHA = 0.05
 """How often a model that holds the limit may be called worse. Smaller: fewer false alarms, larger losses unproven."""
@@ -40,29 +40,6 @@ def p_value(num: int, lost: int, won: int, limit: float) -> float:
     lowest = _lower_bound(num, differing)
     share = (1 + limit / lowest) / 2 if lowest > 0 else 1.0
     return min(1.0, binomial_tail(differing, lost, min(share, 1.0)) + NUISANCE)
-
-
-def binomial_tail(num: int, at_least: int, p: float) -> float:
-    """P[binomial(num, p) >= at_least]."""
-    if at_least <= 0:
-        return 1.0
-    if at_least > num or p <= 0:
-        return 0.0
-    if p >= 1:
-        return 1.0
-    odds = math.log(p) - math.log1p(-p)
-    log_term = math.lgamma(num + 1) - math.lgamma(at_least + 1) - math.lgamma(num - at_least + 1)
-    log_term += at_least * math.log(p) + (num - at_least) * math.log1p(-p)
-    total, k = 0.0, at_least
-    while k <= num:
-        term = math.exp(log_term)
-        total += term
-        if k > num * p and term < 1e-17 * total:
-            break
-        if k < num:
-            log_term += math.log(num - k) - math.log(k + 1) + odds
-        k += 1
-    return min(1.0, total)
 
 
 def _lower_bound(num: int, found: int) -> float:

@@ -18,6 +18,12 @@ Found = list[tuple[Snapshot, Measurement]]
 """Every measurement of a metric, over models and shapes."""
 
 
+_OTHER_TEXTS = (
+    "± half the 95 % interval for other texts of their kind (shares Wilson's, correlations Fisher's, else bootstrap)"
+)
+_NOISE = "within noise: not told apart from the reference at 5 %, text by text"
+
+
 def footnote(metric: str, found: Found) -> str:
     """What the metric means, and how many samples a process took where it was not counted once."""
     meaning = METRICS[metric].meaning if metric in METRICS else metric.replace("_", " ")
@@ -59,14 +65,19 @@ def _evidence(pairs: Found) -> str:
 
 
 def _texts(pairs: Found) -> str:
-    """`872 texts of sst2 dev, exact for these texts`."""
+    """`872 texts of sst2 dev, exact for these texts; ± half the 95 % interval for others of their kind`."""
     told: dict[str, None] = {}
     for c in (m.conditions for _, m in pairs):
         if c.dataset or c.num_examples is not None:
             name = " ".join(part for part in (c.dataset, c.split) if part)
             number = f"{c.num_examples} texts" if c.num_examples is not None else ""
             told[" of ".join(part for part in (number, name) if part)] = None
-    return f"{' and '.join(told)}, exact for these texts" if told else ""
+    if not told:
+        return ""
+    has_spread = any(m.sampling is not None and m.sampling[0] < m.sampling[1] for _, m in pairs)
+    others = f"; {_OTHER_TEXTS}" if has_spread else ""
+    is_compared = any(m.outcomes is not None or m.ahead is not None for _, m in pairs)
+    return f"{' and '.join(told)}, exact for these texts{others}{f'; {_NOISE}' if is_compared else ''}"
 
 
 def _how(m: Measurement) -> str:

@@ -1,14 +1,15 @@
 """What came out, in three or four figures: size, speed, quality, memory of the last model against the reference.
 
 Of several latencies the smallest speed-up is the one in large figures, so that the headline never flatters; the rest
-stand beside it.
+stand beside it. A figure that is called invalid is none: its place says why.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 
-from bertshrink.report.render.figures import parted, times
+from bertshrink.report.render.figures import parted, plain, times
 from bertshrink.report.render.table import Cell, Column, Row, Table
+from bertshrink.report.render.worth import against_trivial, difference
 
 _MAX_OTHERS = 3
 """Cases that stand one by one beside the least speed-up; more are summed up."""
@@ -19,7 +20,7 @@ class Fact:
     """One figure of the headline.
 
     Its title, the figure, its interval (empty: exact), from what to what, the same of its siblings (other shapes, other
-    qualities), and of a speed the verdict.
+    qualities), and the verdict of a speed, what a quality is worth, a size that is no smaller.
     """
 
     title: str
@@ -42,6 +43,20 @@ def headline(table: Table) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact is not None)
 
 
+def _is_sound(base: Row, result: Row, place: int) -> bool:
+    """Whether neither side's figure is called invalid."""
+    measured = [row.cells[place].measurement for row in (base, result)]
+    return not any(m is not None and m.validity == "invalid" for m in measured)
+
+
+def _unsound(table: Table, what: str, base: Row, result: Row, places: list[int]) -> Fact:
+    """In the place of a figure that is called invalid: that it is, and why."""
+    told = [text for row in (result, base) for at in places if (m := row.cells[at].measurement) for text in m.warnings]
+    reasons = list(dict.fromkeys(plain(text) for text in told))
+    more = f", and {len(reasons) - 1} more below" if len(reasons) > 1 else ""
+    return Fact(f"no {what}", "Not valid:", "", f"{reasons[0]}{more}" if reasons else "see below")
+
+
 def told(fact: Fact, has_others: bool = True) -> str:
     """What a figure is, in words: `size of the reference: 90.9 MB to 17.8 MB`; with its siblings, unless not wanted."""
     text = f"{fact.title}: {fact.detail}" if fact.detail else fact.title
@@ -53,8 +68,12 @@ def _ratio_fact(table: Table, metric: str, title: str, base: Row, result: Row) -
     for place, column in enumerate(table.columns):
         cell = result.cells[place]
         if column.metric == metric and cell.against:
+            if not _is_sound(base, result, place):
+                return _unsound(table, metric, base, result, [place])
             figure, interval = parted(cell.against)
-            return Fact(title, figure, interval, f"{base.cells[place].value} to {cell.value}")
+            is_smaller = metric != "size" or cell.ratio is None or cell.ratio.value < 1
+            verdict = "" if is_smaller else "not smaller than the reference"
+            return Fact(title, figure, interval, f"{base.cells[place].value} to {cell.value}", verdict=verdict)
     return None
 
 
@@ -64,12 +83,17 @@ def _speed_fact(table: Table, base: Row, result: Row) -> Fact | None:
     found = [(i, ratio) for i in places if (ratio := result.cells[i].ratio) is not None]
     if not found:
         return None
+    sound = [(i, ratio) for i, ratio in found if _is_sound(base, result, i)]
+    if not sound:
+        return _unsound(table, "speed", base, result, [i for i, _ in found])
+    unsound, found = len(found) - len(sound), sound
     place, least = min(found, key=lambda pair: pair[1].value)
     figure, interval = parted(times(least))
     detail = f"{base.cells[place].value} to {result.cells[place].value}"
     if table.columns[place].where:
         detail += f" at {table.columns[place].where}"
     others = _other_speeds(table, result, place, [i for i, _ in found])
+    others += (f"{unsound} other case{'s' if unsound > 1 else ''} not valid",) if unsound else ()
     return Fact("as fast as the reference", figure, interval, detail, others, result.cells[place].verdict)
 
 
@@ -105,7 +129,20 @@ def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:
         return Fact(column.heading.lower(), cell.value, "", "", others)
     figure, interval = parted(cell.against)
     detail = f"{base.cells[place].value} to {cell.value}"
-    return Fact(f"of the reference's {column.heading.lower()}", figure, interval, detail, others)
+    return Fact(
+        f"of the reference's {column.heading.lower()}", figure, interval, detail, others, _worth(base, result, place)
+    )
+
+
+def _worth(base: Row, result: Row, place: int) -> str:
+    """What the quality is worth, in a sentence: against the reference, and against the trivial answer."""
+    theirs, own = base.cells[place].measurement, result.cells[place].measurement
+    if theirs is None or own is None:
+        return ""
+    found = difference(theirs, own)
+    trivial = against_trivial(theirs)
+    parts = [found.told if found is not None else "", f"the reference {trivial}" if trivial else ""]
+    return "; ".join(part for part in parts if part)
 
 
 def _quality(column: Column, cell: Cell) -> str:

@@ -3,7 +3,8 @@
 Rows are models: the reference, then each stage with its baselines directly under it. Where stages made the reference,
 those before it stand above it, compared with nothing. Columns are a metric under
 its conditions. A cell holds the figure (`45.2 ± 0.8 ms`: median and half the width of its 95 % interval over rounds)
-and what it is against the reference (`2.90x [2.81, 2.99]`). Counted figures, such as a size, have exact ratios; a
+and what it is against the reference (`2.90x [2.81, 2.99]`). A quality has the half of its interval over texts, and
+whether it is told apart from the reference's (see `worth`). Counted figures, such as a size, have exact ratios; a
 measured one has a ratio only together with its interval, and none when a single round leaves no interval to give.
 What was not measured is a dash.
 
@@ -15,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import Conditions, Interval, Measurement, compare
-from bertshrink.report.render import verdicts
+from bertshrink.report.render import verdicts, worth
 from bertshrink.report.render.advice import Advice, doubts, notes
 from bertshrink.report.render.figures import DASH, Scale, plain, share, times
 from bertshrink.report.render.footnotes import Found, evidence_of_all, footnote, shared
@@ -42,8 +43,8 @@ from bertshrink.report.statistics import MARGIN
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: as text, against the reference, the verdict of a speed in a word, and the measurement behind it
-    (None: not measured).
+    """One figure: as text, against the reference, the verdict of a speed or a quality in a word, and the measurement
+    behind it (None: not measured).
     """
 
     value: str = DASH
@@ -209,7 +210,11 @@ def build(report: Report, only_deciding: bool = False, margin: float = MARGIN) -
         rows,
         footnotes=tuple(footnote(metric, pairs) for metric, pairs in metrics.items()),
         shared=_shared(report, metrics, bool(where)),
-        advice=(*notes(report, snapshots), *doubts(_of_models(snapshots))),
+        advice=(
+            *worth.remarks(snapshots, tuple(leading)),
+            *notes(report, snapshots),
+            *doubts(_of_models(snapshots)),
+        ),
         standings=where,
         margin=margin,
     )
@@ -347,7 +352,9 @@ def _cell(m: Measurement | None, base: Measurement | None, scale: Scale, margin:
         return Cell(scale.figure(m), "", m)
     ratio = _ratio(base, m)
     against = _against(base, m, ratio)
-    return Cell(scale.figure(m), against, m, ratio, verdicts.spoken(base, m, margin) if against else "")
+    difference = worth.difference(base, m) if group_of(m) == "quality" else None
+    verdict = difference.word if difference is not None else verdicts.spoken(base, m, margin)
+    return Cell(scale.figure(m), against, m, ratio, verdict if against else "")
 
 
 def _ratio(base: Measurement, m: Measurement) -> Interval | None:
