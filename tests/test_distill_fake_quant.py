@@ -22,9 +22,9 @@ from bertshrink.techniques.distill.fake_quant import FakeQuant, RoundedEmbedding
 from bertshrink.techniques.distill.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
-from bertshrink.techniques.quantize.block_graph import block_size_for
 from bertshrink.techniques.quantize.blocks import dequantize, quantize_blocks
 from bertshrink.techniques.quantize.int8 import quantize_matrix
+from bertshrink.techniques.quantize.sizes import block_size_for
 from tests.killing import killed_after
 from tests.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 

@@ -16,6 +16,7 @@ from bertshrink.errors import CheckFailed, ModelRefused, RequestError
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.counting import num_parameters
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.estimate import of_encoder
 from bertshrink.model.facts import read_facts
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import Split
@@ -100,11 +101,12 @@ def test_a_size_is_kept_and_used_up(tmp_path):
     encoder = tiny_encoder()
     encoder.save(tmp_path / "m")
     facts = read_facts(tmp_path / "m")
-    most = 4 * num_parameters(Factorize(rank=11).fit(facts)) + 3
+    most = of_encoder(Factorize(rank=11).fit(facts)).num_bytes + 3
     settings = Factorize(max_size=f"{most} B")
     assert settings.fit(facts).shape.embedding_size == 11
     found = settings(encoder.copy(), bench_of(encoder, tmp_path))
-    assert 4 * sum(p.numel() for p in found.model.parameters()) <= most
+    found.save(tmp_path / "found")
+    assert 0.99 * most < (tmp_path / "found" / "model.safetensors").stat().st_size <= most
     assert Factorize(max_size="1 GB").fit(facts).shape.embedding_size == encoder.shape.hidden_size
     with pytest.raises(RequestError, match="`max_size` is 1 kB; with tables one number wide"):
         Factorize(max_size="1 kB").fit(facts)

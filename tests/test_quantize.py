@@ -19,9 +19,9 @@ from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize import rewrite as rewrite_module
 from bertshrink.techniques.quantize.agreement import SENTENCES, Likeness, same_label
-from bertshrink.techniques.quantize.assign import SCHEMES
 from bertshrink.techniques.quantize.draft import Options
 from bertshrink.techniques.quantize.int8 import quantize_matrix
+from bertshrink.techniques.quantize.sizes import SCHEMES
 from tests.tiny import sentences, tiny_encoder
 
 PRECISIONS = ("int8", "int8", "int8", "int4", "float16", "bfloat16")

@@ -7,7 +7,6 @@ import pytest
 
 from bertshrink.model.hardware import BFLOAT16_FLAGS
 from bertshrink.report.measurement import Conditions, Measurement
-from bertshrink.techniques.quantize.assign import SCHEMES
 from bertshrink.techniques.quantize.auto import (
     CANDIDATES,
     FLOAT,
@@ -22,6 +21,7 @@ from bertshrink.techniques.quantize.auto import (
     rows,
     sentences,
 )
+from bertshrink.techniques.quantize.sizes import SCHEMES
 
 NO_LIMITS = Limits(min_cosine=0.9)
 

@@ -11,10 +11,11 @@ from bertshrink.model.texts import Split, Texts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
-from bertshrink.techniques.quantize.block_graph import block_size_for, round_nearest
+from bertshrink.techniques.quantize.block_graph import round_nearest
 from bertshrink.techniques.quantize.blocks import dequantize
 from bertshrink.techniques.quantize.draft import Options
 from bertshrink.techniques.quantize.rewrite import rewrite
+from bertshrink.techniques.quantize.sizes import block_size_for
 from tests.quantizing import dense_graph, session
 from tests.tiny import sentences, tiny_encoder
 

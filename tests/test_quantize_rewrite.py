@@ -13,8 +13,9 @@ from bertshrink.model.onnx_weights import weights, without_unread
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize import rewrite as rewrite_module
 from bertshrink.techniques.quantize.accounting import account
-from bertshrink.techniques.quantize.assign import SCHEMES, TYPES, precision, uniform
+from bertshrink.techniques.quantize.assign import TYPES, precision, uniform
 from bertshrink.techniques.quantize.rewrite import DENSE, LOOKUP, rewrite
+from bertshrink.techniques.quantize.sizes import SCHEMES
 from tests.quantizing import activations, answers, difference, graph, operators_run, options
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,6 +20,7 @@ from bertshrink.cli.app import run
 from bertshrink.errors import RequestError
 from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.counting import num_parameters
+from bertshrink.model.estimate import of_encoder
 from bertshrink.model.facts import read_facts
 from bertshrink.model.parts import put_together, take_apart
 from bertshrink.model.task import TASKS
@@ -185,7 +186,7 @@ def test_what_shared_layers_leave_of_a_size_goes_to_the_tables(tmp_path):
     facts = read_facts(tmp_path / "m", "embedding")
     shared = Share(groups=1, steps=1).fit(facts)
     settings = Factorize(
-        max_size=f"{4 * num_parameters(replace(shared, shape=replace(shared.shape, embedding_size=9)))} B"
+        max_size=f"{of_encoder(replace(shared, shape=replace(shared.shape, embedding_size=9))).num_bytes} B"
     )
     with pytest.raises(RequestError, match="with tables one number wide") as caught:
         settings.fit(facts)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from bertshrink import units
-from bertshrink.model.anatomy import FAMILIES, Shape
+from bertshrink.model.anatomy import FAMILIES
 from bertshrink.model.facts import Facts, own_limit
 from bertshrink.model.task import TASKS
 
@@ -37,47 +37,83 @@ def num_types(facts: Facts) -> int:
     return 0 if facts.anatomy.family == "distilbert" else int(facts.config.get("type_vocab_size", 2))
 
 
-def num_parameters(facts: Facts) -> int:
-    """Parameters of the stock model that the facts describe, its head included."""
-    shape, family, task = facts.shape, facts.anatomy.family, facts.task
-    width, hidden = shape.embedding_size, shape.hidden_size
-    number = (shape.vocab_size + shape.max_positions + num_types(facts)) * width + 2 * width
+@dataclass(frozen=True)
+class Stored:
+    """Tensors of a stock encoder that are alike.
+
+    Attributes:
+        role: `dense`: multiplied with; `table`: looked up by rows; `other`: norms and biases.
+        shape: (inputs, outputs) of a dense layer, (rows, width) of a table, (numbers, 1) of the rest.
+        number: how many.
+        uses: how many operations multiply with each.
+        is_head: whether it stands behind the layers.
+        is_pooler: whether it is the base model's own last layer, which a sentence vector does not need.
+        is_tied: of a table: whether the head multiplies with it, too.
+    """
+
+    role: Literal["table", "dense", "other"]
+    shape: tuple[int, int]
+    number: int = 1
+    uses: float = 1.0
+    is_head: bool = False
+    is_pooler: bool = False
+    is_tied: bool = False
+
+
+def stored(facts: Facts) -> list[Stored]:
+    """What the stock model that the facts describe stores, its head included; a tied table once."""
+    shape, family = facts.shape, facts.anatomy.family
+    width, hidden, inner, groups = shape.embedding_size, shape.hidden_size, shape.intermediate_size, shape.num_groups
+    is_masked = TASKS[facts.task].auto_class == "AutoModelForMaskedLM"
+    found = [
+        Stored("table", (shape.vocab_size, width), is_tied=is_masked),
+        Stored("table", (shape.max_positions, width)),
+    ]
+    found += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
+    found += [Stored("other", (width, 1), 2)]
     if family == "albert" or (family == "electra" and width != hidden):
-        number += width * hidden + hidden
-    number += shape.num_groups * _layer(shape)
-    square, num_labels = hidden * hidden + hidden, max(1, len(facts.labels))
-    match TASKS[task].auto_class:
+        found += [Stored("dense", (width, hidden)), Stored("other", (hidden, 1))]
+    uses = shape.num_layers / groups
+    found += [
+        Stored("dense", (hidden, hidden), 4 * groups, uses),
+        Stored("dense", (hidden, inner), groups, uses),
+        Stored("dense", (inner, hidden), groups, uses),
+        Stored("other", (hidden, 1), 9 * groups),
+        Stored("other", (inner, 1), groups),
+    ]
+    return found + _head(facts)
+
+
+def _head(facts: Facts) -> list[Stored]:
+    shape, family = facts.shape, facts.anatomy.family
+    width, hidden, num_labels = shape.embedding_size, shape.hidden_size, max(1, len(facts.labels))
+
+    def layer(inputs: int, outputs: int, *, is_pooler: bool = False) -> list[Stored]:
+        return [
+            Stored("dense", (inputs, outputs), is_head=True, is_pooler=is_pooler),
+            Stored("other", (outputs, 1), is_head=True, is_pooler=is_pooler),
+        ]
+
+    match TASKS[facts.task].auto_class:
         case "AutoModelForMaskedLM":
             inner = width if family in ("albert", "electra") else hidden
-            number += hidden * inner + 3 * inner + shape.vocab_size
+            norms = [Stored("other", (inner, 1), 2, is_head=True), Stored("other", (shape.vocab_size, 1), is_head=True)]
+            return layer(hidden, inner) + norms
         case "AutoModelForTokenClassification":
-            number += num_labels * (hidden + 1)
+            return layer(hidden, num_labels)
         case "AutoModelForQuestionAnswering":
-            number += 2 * (hidden + 1)
+            return layer(hidden, 2)
         case "AutoModel":
-            number += square if family not in ("distilbert", "electra") else 0
-        case _:
-            number += square + num_labels * (hidden + 1)
-    return number
+            return layer(hidden, hidden, is_pooler=True) if family not in ("distilbert", "electra") else []
+    return layer(hidden, hidden) + layer(hidden, num_labels)
 
 
-def _layer(shape: Shape) -> int:
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    return 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
+def num_parameters(facts: Facts) -> int:
+    """Parameters of the stock model that the facts describe, its head included."""
+    return sum(one.number * math.prod(one.shape) for one in stored(facts))
 
 
 def facts_of(encoder: Encoder) -> Facts:
     """What a folder would say of an encoder that is in memory."""
     config = encoder.model.config.to_dict()
     return Facts(Path(), encoder.anatomy, encoder.shape, config, encoder.task, encoder.labels)
-
-
-def what_it_buys(before: Facts, after: Facts) -> str:
-    """Parameters, bytes and operations before and after, as a sentence."""
-    given, found = num_parameters(before), num_parameters(after)
-    ops = [units.format(facts.shape.flops_per_token() / 1e6, "count") for facts in (before, after)]
-    return (
-        f"{units.format(given, 'count')} parameters ({units.format(BYTES * given, 'B')}) become "
-        f"{units.format(found, 'count')} ({units.format(BYTES * found, 'B')}); {ops[0]} MFLOP a token before and "
-        f"{ops[1]} after: memory is saved, not time"
-    )

@@ -15,14 +15,8 @@ from dataclasses import dataclass
 
 import onnx
 
+from bertshrink.model.estimate import MIN_TABLE_ROWS
 from bertshrink.model.onnx_graph import WeightMatMul, initializers, table_gathers, weight_matmuls
-
-MIN_TABLE_ROWS = 16
-"""Tables with fewer rows (token types: 2) are left alone: nothing to save, and more nodes to run."""
-
-MIN_INT4_OUTPUTS = 16
-"""Dense layers with fewer outputs (classifiers) take 8 bits where all others take 4: a few hundred bytes in which every
-error is an error of the answer."""
 
 
 @dataclass(frozen=True)

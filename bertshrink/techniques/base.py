@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bertshrink import units
 from bertshrink.errors import RequestError
+from bertshrink.model.estimate import Sizes, of_encoder
 from bertshrink.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -182,6 +183,20 @@ class Technique(BaseModel, ABC):
     def extras(self) -> frozenset[str]:
         """The engines, names in `engines.ENGINES`, that it needs beyond what the extra `ml` brings."""
         return frozenset()
+
+    @property
+    def largest_size(self) -> float | None:
+        """The most bytes that the file of what comes out may take; None: no limit was named."""
+        return None
+
+    def sizes(self, before: Sizes) -> Sizes | None:
+        """The sizes of what comes out, the smallest where the settings leave a choice; None: they cannot be told.
+
+        An encoder's follow from its facts; what gives an artifact says what it changes.
+        """
+        if before.facts is None or self.gives != "encoder":
+            return None
+        return of_encoder(self.fit(before.facts))
 
     def promise(self, before: Facts, after: Facts) -> str:
         """What the stage buys, as a sentence that is told before it runs; empty: nothing that could be known."""

@@ -36,7 +36,7 @@ from torch.nn.functional import linear
 from bertshrink.errors import CheckFailed
 from bertshrink.model.anatomy import component_of
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.onnx_weights import MIN_INT4_OUTPUTS, MIN_TABLE_ROWS
+from bertshrink.model.estimate import MIN_INT4_OUTPUTS, MIN_TABLE_ROWS
 from bertshrink.techniques.distill.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 
 Bits = Literal["int8", "int4"]

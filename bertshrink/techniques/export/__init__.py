@@ -24,6 +24,7 @@ from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Form
+    from bertshrink.model.estimate import Sizes
     from bertshrink.model.facts import Facts
     from bertshrink.techniques.base import Model
 
@@ -144,6 +145,14 @@ class Export(Technique):
                 hint=f"it takes {facts.max_length} tokens at most: `fixed: {self.shape[0]}x{facts.max_length}`",
             )
         return facts
+
+    def sizes(self, before: Sizes) -> Sizes | None:
+        """The ONNX file's; of other formats they cannot be told, nor of an artifact that is only written anew."""
+        if self.to != "onnx":
+            return None
+        from bertshrink.techniques.export.sizes import as_onnx
+
+        return as_onnx(before, is_half=self.half is not None) if before.facts is not None else before
 
     def form(self, before: Form | None) -> Form:
         """The file that comes out; refuses settings that would do nothing."""

@@ -30,9 +30,9 @@ import torch
 from bertshrink.errors import CheckFailed
 from bertshrink.model.agreement import agreement, dev_texts
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.estimate import MIN_TABLE_ROWS
 from bertshrink.model.files import output_errors
 from bertshrink.model.layout import PLACES
-from bertshrink.model.onnx_weights import MIN_TABLE_ROWS
 from bertshrink.techniques.export.graph import Wrapper, eager_attention, input_names, make_card
 from bertshrink.techniques.export.parity import check_parity, padded_text, shapes_of
 

@@ -16,7 +16,8 @@ from pydantic import Field, field_validator, model_validator
 
 from bertshrink import units
 from bertshrink.errors import RequestError
-from bertshrink.model.counting import BYTES, converted, num_parameters, target_family, what_it_buys
+from bertshrink.model.counting import converted, target_family
+from bertshrink.model.estimate import of_encoder, what_it_buys
 from bertshrink.model.facts import Facts
 from bertshrink.techniques.base import Kind, Technique, Workbench, is_size
 
@@ -95,6 +96,11 @@ class Factorize(Technique):
 
         return explain(cast("Encoder", model), self, bench)
 
+    @property
+    def largest_size(self) -> float | None:
+        """`max_size` in bytes."""
+        return None if self.max_size is None else units.size(self.max_size)
+
     def rank_within(self, facts: Facts) -> int:
         """The greatest width with which the weights take at most `max_size`.
 
@@ -103,7 +109,8 @@ class Factorize(Technique):
         """
         most = units.size(str(self.max_size))
         family = target_family(facts.anatomy.family, facts.task)
-        least, more = (BYTES * num_parameters(converted(facts, family, embedding_size=rank)) for rank in (1, 2))
+        narrow = (converted(facts, family, embedding_size=rank) for rank in (1, 2))
+        least, more = (of_encoder(found).num_bytes for found in narrow)
         if least > most:
             raise RequestError(
                 f"`max_size` is {self.max_size}; with tables one number wide the weights take "

@@ -11,8 +11,9 @@ from torch.nn.functional import cosine_similarity
 
 from bertshrink.model.batches import Row, by_length, first_rows, tensors
 from bertshrink.model.calibration import calibration_rows
-from bertshrink.model.counting import BYTES, converted, facts_of, num_parameters, target_family
+from bertshrink.model.counting import converted, facts_of, num_parameters, target_family
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.estimate import of_encoder
 from bertshrink.model.parts import put_together
 from bertshrink.techniques.factorize.make import CALIBRATION_TOKENS, Narrowing
 
@@ -54,13 +55,13 @@ def explain(encoder: Encoder, settings: Factorize, bench: Workbench) -> list[dic
     found = []
     with bench.progress.task("explain", len(ranks), "ranks") as task:
         for rank in ranks:
-            number = num_parameters(converted(facts, family, embedding_size=rank))
+            narrowed = converted(facts, family, embedding_size=rank)
             narrow = put_together(encoder, narrowing.parts_at(rank), family)
             found.append(
                 {
                     "rank": rank,
-                    "parameters": number,
-                    "bytes": BYTES * number,
+                    "parameters": num_parameters(narrowed),
+                    "bytes": of_encoder(narrowed).num_bytes,
                     "energy": float(narrowing.explained_E[rank - 1]),
                     "cosine": float(cosine_similarity(_states(narrow, few), wanted, dim=1).mean()),
                 }

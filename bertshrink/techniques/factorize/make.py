@@ -11,8 +11,9 @@ from torch import Tensor
 from bertshrink import units
 from bertshrink.model.batches import Row
 from bertshrink.model.calibration import calibration_rows
-from bertshrink.model.counting import facts_of, target_family, what_it_buys
+from bertshrink.model.counting import facts_of, target_family
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.estimate import what_it_buys
 from bertshrink.model.parts import Embedding, Parts, prove_tokenizer, put_together, steep, take_apart
 from bertshrink.techniques.factorize import check_rank
 from bertshrink.techniques.factorize import subspace as spaces

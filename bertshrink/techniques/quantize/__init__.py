@@ -27,6 +27,7 @@ from bertshrink.techniques.base import Kind, Technique, Workbench, is_share, is_
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact, Form
+    from bertshrink.model.estimate import Sizes
     from bertshrink.techniques.base import Model
 
 Scheme = Literal["dynamic-int8", "static-int8", "block-int8", "block-int4", "float16", "bfloat16"]
@@ -108,6 +109,20 @@ class Quantize(Technique):
     def largest_size(self) -> float | None:
         """`max_size` in bytes."""
         return None if self.max_size is None else units.size(self.max_size)
+
+    def sizes(self, before: Sizes) -> Sizes | None:
+        """Those of the scheme; with `auto` of the smallest one; with `max_drop` they may grow from there."""
+        from bertshrink.techniques.quantize.auto import FLOAT, candidates
+        from bertshrink.techniques.quantize.sizes import quantized
+
+        if before.format != "onnx" or not before.is_float:
+            return None
+        tried = [(self.scheme, self.embeddings)]
+        if self.auto:
+            found = candidates(self.engine or "onnxruntime", frozenset())
+            tried = [(one.scheme, one.embeddings) for one in found if one.scheme != FLOAT]
+        made = [quantized(before, *one, self.block_size, per_channel=self.per_channel) for one in tried]
+        return min(made, key=lambda sizes: sizes.num_bytes)
 
     def extras(self) -> frozenset[str]:
         """The engine that runs the result, where it is no part of `ml`."""

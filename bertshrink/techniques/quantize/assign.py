@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import onnx
 
 from bertshrink.model.onnx_half import HalfType
-from bertshrink.model.onnx_weights import MIN_INT4_OUTPUTS, Weight, weights
+from bertshrink.model.onnx_weights import weights
+from bertshrink.techniques.quantize.sizes import type_of
 
 if TYPE_CHECKING:
     from bertshrink.techniques.quantize import Quantize
@@ -28,16 +29,6 @@ if TYPE_CHECKING:
 TYPES = ("float32", "float16", "bfloat16", "int8-dynamic", "int8-static", "int8-block", "int4-block")
 
 HALF: tuple[HalfType, ...] = ("float16", "bfloat16")
-
-SCHEMES: dict[str, str] = {
-    "dynamic-int8": "int8-dynamic",
-    "static-int8": "int8-static",
-    "block-int8": "int8-block",
-    "block-int4": "int4-block",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
-}
-"""A scheme's name -> the type that it gives."""
 
 _PRECISIONS = {"int8-dynamic": "int8", "int8-static": "int8", "int8-block": "int8", "int4-block": "int4"}
 
@@ -54,18 +45,10 @@ def uniform(model: onnx.ModelProto, scheme: str, settings: Quantize) -> dict[str
         the name of every weight -> its type.
 
     """
-    return {name: _type_of(weight, scheme, settings.embeddings) for name, weight in weights(model).items()}
-
-
-def _type_of(weight: Weight, scheme: str, embeddings: str) -> str:
-    dense = SCHEMES[scheme]
-    if weight.is_table:
-        in_blocks = scheme.startswith("block")
-        named = {"int8": "int8-block" if in_blocks else "int8-dynamic", "int4": "int4-block", "float32": "float32"}
-        if embeddings == "int8" and scheme == "static-int8":
-            return dense
-        return named.get(embeddings, dense)
-    return "int8-block" if dense == "int4-block" and weight.shape[1] < MIN_INT4_OUTPUTS else dense
+    return {
+        name: type_of(weight.shape, scheme, settings.embeddings, is_table=weight.is_table)
+        for name, weight in weights(model).items()
+    }
 
 
 def precision(model: onnx.ModelProto, types: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ class Candidate:
     """One way to write and run the model.
 
     Attributes:
-        scheme: a name in `assign.SCHEMES`, or `FLOAT`.
+        scheme: a name in `sizes.SCHEMES`, or `FLOAT`.
         options: of the engine.
         embeddings: as the setting of that name.
         needs: CPU flags of which one must be there; empty: runs well everywhere.

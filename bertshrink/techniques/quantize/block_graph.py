@@ -20,9 +20,7 @@ from bertshrink.errors import RequestError
 from bertshrink.model.onnx_graph import CONTRIB, WeightMatMul
 from bertshrink.techniques.quantize.blocks import Blocks, pack_gather, pack_matmul_nbits, quantize_blocks
 from bertshrink.techniques.quantize.draft import Draft
-
-SMALLEST_BLOCK = 16
-"""Both operators take powers of two from here on."""
+from bertshrink.techniques.quantize.sizes import SMALLEST_BLOCK, block_size_for
 
 
 def dense(draft: Draft, found: WeightMatMul, num_bits: int) -> None:
@@ -46,19 +44,6 @@ def lookup(draft: Draft, node: onnx.NodeProto, num_bits: int) -> None:
         table = draft.node("Reshape", [table, shape], f"{name}.table")
     sizes = {"gather_axis": 0, "quantize_axis": 1, "bits": num_bits, "block_size": blocks.block_size}
     draft.node("GatherBlockQuantized", [table, node.input[1], *others], node.output[0], CONTRIB, **sizes)
-
-
-def block_size_for(width: int, block_size: int) -> int:
-    """The block size for rows of `width`: the largest power of two up to `block_size` that divides it, if there is one.
-
-    Otherwise the last block of each row is short, and the block is no longer than need be.
-    """
-    size = block_size
-    while size >= SMALLEST_BLOCK:
-        if width % size == 0:
-            return size
-        size //= 2
-    return min(block_size, max(SMALLEST_BLOCK, 1 << (width - 1).bit_length()))
 
 
 def round_nearest(weight_RI: np.ndarray, num_bits: int, block_size: int) -> Blocks:

@@ -24,11 +24,11 @@ import onnx
 from bertshrink.model.onnx_canonical import canonicalise
 from bertshrink.model.onnx_graph import array, initializers
 from bertshrink.model.onnx_weights import Weight, weights
-from bertshrink.techniques.quantize.block_graph import block_size_for
 from bertshrink.techniques.quantize.calibrate import Calibration, Floats, calibration
 from bertshrink.techniques.quantize.draft import Options
 from bertshrink.techniques.quantize.gptq import gptq_int8, gptq_quantize
 from bertshrink.techniques.quantize.migrate import migrate
+from bertshrink.techniques.quantize.sizes import block_size_for
 from bertshrink.techniques.quantize.thresholds import RANGES, Histogram
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from pydantic import Field
 
 from bertshrink.errors import RequestError
-from bertshrink.model.counting import converted, what_it_buys
+from bertshrink.model.counting import converted
+from bertshrink.model.estimate import what_it_buys
 from bertshrink.techniques.base import Kind, Technique, Workbench
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from torch import Tensor
 from bertshrink.model.anatomy import shared_group
 from bertshrink.model.batches import Row, by_length, tensors
 from bertshrink.model.calibration import calibration_rows
-from bertshrink.model.counting import facts_of, target_family, what_it_buys
+from bertshrink.model.counting import facts_of, target_family
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.estimate import what_it_buys
 from bertshrink.model.parts import Weights, prove_tokenizer, put_together, take_apart
 from bertshrink.techniques.share import check_groups
 from bertshrink.techniques.share.fitting import Batch, group_weights
