@@ -244,10 +244,18 @@ app.command("bench")(bench)
 @app.command("inspect")
 def _inspect(
     model: Annotated[str, typer.Argument(help="a model folder, an artifact folder, or a hub name")],
+    size: Annotated[
+        str | None, typer.Option("--size", help="show which layers, ranks and formats fit into this size, as 10 MB")
+    ] = None,
     task: Task = None,
     as_json: Json = False,
 ) -> None:
     """Show what a model is made of and what could shrink. Loads no weight."""
+    if size is not None:
+        from bertshrink.cli.sizes import show_roads
+
+        show_roads(model, task or "auto", size, as_json)
+        return
     from bertshrink.cli.inspect import inspect_model
 
     inspect_model(model, task or "auto", as_json)

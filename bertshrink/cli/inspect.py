@@ -10,8 +10,10 @@ from bertshrink.cli.work import print_json
 from bertshrink.errors import RequestError
 from bertshrink.model import source as sources
 from bertshrink.model.anatomy import count_components
+from bertshrink.model.estimate import of_encoder, of_file
 from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, check_weights, read_facts
 from bertshrink.model.stated_sizes import check_sizes
+from bertshrink.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
     from bertshrink.report.files import FileFacts
@@ -83,9 +85,10 @@ def _advice(facts: Facts, parts: dict[str, tuple[int, int]]) -> list[str]:
         share = 0.0 if facts.anatomy.is_shared else layers * (1 - half / shape.num_layers) / total
         saving = f"{100 * share:.0f} % of the parameters and half the work" if share else "half the work, no parameters"
         found.append(f"`distill --layers {half}` saves {saving}")
-    matrices = [n for part, (n, _) in parts.items() if part != "pooler"]
-    stored = 4 * total
-    found.append(f"`quantize` to int8 takes about {sum(matrices) / stored:.2f}x the float32 bytes")
+    before = of_encoder(facts)
+    if (after := TECHNIQUES["quantize"]().sizes(TECHNIQUES["export"]().sizes(before) or before)) is not None:
+        share = after.num_bytes / before.num_bytes
+        found.append(f"`quantize` to int8 takes {units.format(after.num_bytes, 'B')}, {share:.2f}x the float32 bytes")
     embedding = parts.get("embeddings", (0, 0))[0]
     if embedding > 0.3 * total:
         found.append(f"the embeddings are {100 * embedding / total:.0f} % of the parameters and none of the work")
@@ -119,10 +122,17 @@ def _artifact(folder: Path) -> dict[str, Any]:
         "bytes_by_type": types,
         "operators": dict(facts.operators) if facts is not None else {},
         "lineage": list(card.lineage),
-        "could_shrink": []
-        if card.precision != "float32" or facts is None
-        else ["`quantize` to int8 takes about a quarter of the bytes"],
+        "could_shrink": _advice_of_file(facts, card.family),
     }
+
+
+def _advice_of_file(facts: FileFacts | None, family: str) -> list[str]:
+    before = of_file(facts, family) if facts is not None else None
+    after = TECHNIQUES["quantize"]().sizes(before) if before is not None else None
+    if before is None or after is None:
+        return []
+    share = after.num_bytes / before.num_bytes
+    return [f"`quantize` to int8 takes {units.format(after.num_bytes, 'B')}, {share:.2f}x the bytes"]
 
 
 def _print(name: str, found: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bertshrink import units
@@ -37,6 +37,9 @@ error is an error of the answer."""
 _HEADER_ENTRY = {"albert": 136}
 _ANY_HEADER_ENTRY = 118
 """Bytes of a safetensors header for each tensor, at most: its name, type, shape and span."""
+
+_CAST, _CAST_LETTER, _CAST_OF_ALBERT, _CAST_IN_FRONT = 171, 3.0, 65, 135
+"""Bytes of one Cast: in a layer, more for each letter of the prefix, more in an ALBERT; of a table or a head."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,20 @@ def of_file(file: FileFacts, family: str) -> Sizes | None:
         return None
     frame = file.num_bytes - sum(part.num_bytes for part in parts)
     return Sizes(file.format, family, tuple(parts), frame, prefix, is_float=is_float)
+
+
+def halved(before: Sizes) -> Sizes:
+    """An ONNX file with every weight in 16 bits and the Cast that brings it back (see `onnx_half`)."""
+    return replace(before, parts=tuple(half_of(part, before) for part in before.parts), is_float=False)
+
+
+def half_of(part: Part, before: Sizes) -> Part:
+    """A part of an ONNX file in 16 bits, where it is a weight."""
+    if not part.is_weight:
+        return part
+    more = _CAST_OF_ALBERT if before.family == "albert" else 0
+    about = _CAST_IN_FRONT if part.role == "table" or part.is_head else _CAST + more + _CAST_LETTER * before.prefix
+    return replace(part, num_bytes=2 * math.prod(part.shape), about=about)
 
 
 def what_it_buys(before: Facts, after: Facts) -> str:

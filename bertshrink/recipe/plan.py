@@ -21,6 +21,7 @@ from bertshrink.model.labels import match_classes
 from bertshrink.model.reading import check_source
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
+from bertshrink.recipe.fitting import Fitting
 from bertshrink.recipe.grid import fit_clock, fit_grid
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.techniques import TECHNIQUES
@@ -263,6 +264,7 @@ def _stages(
 ) -> list[PlannedStage]:
     planned = []
     form = card.form if card is not None else None
+    fitting = Fitting(recipe, facts, card)
     for number, stage in enumerate(recipe.stages, start=1):
         technique, where, promise = stage.technique, recipe.place(*stage.path), ""
         if recipe.model is None and number > 1 and technique.makes_teacher:
@@ -302,10 +304,12 @@ def _stages(
             elif fits and kind == "encoder" and facts is not None:
                 before, facts = facts, technique.fit(facts)
                 promise = technique.promise(before, facts)
+            if fits:
+                fitting.after(technique, facts)
             if fits and technique.gives == "artifact":
                 form = technique.form(form if kind == "artifact" else None)
         except RequestError as error:
-            faults.append(_placed(error, recipe, stage.path, where))
+            faults.append(_placed(fitting.advised(error, technique), recipe, stage.path, where))
         kind = technique.gives
         made = form if kind == "artifact" else None
         planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, where, promise, made))

@@ -8,30 +8,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bertshrink.model.estimate import Part, Sizes
+from bertshrink.model.estimate import Sizes, halved
 
-_FIXED = {"bert": 3970, "roberta": 4460, "xlm-roberta": 4460, "distilbert": 3640, "albert": 4860, "electra": 4530}
-_LAYER = {"bert": 6430, "roberta": 6370, "xlm-roberta": 6370, "distilbert": 6215, "albert": 11190, "electra": 6400}
-_LETTER = {"albert": 150}
-_ANY_LETTER = 120
+_FIXED = {"bert": 3830, "roberta": 4375, "xlm-roberta": 4375, "distilbert": 3575, "albert": 4510, "electra": 4330}
+_LAYER = {"bert": 7160, "roberta": 7080, "xlm-roberta": 7080, "distilbert": 6895, "albert": 11860, "electra": 7095}
+_LETTER = {"albert": 173}
+_ANY_LETTER = 140
 """A layer's names hold the head's prefix so many times."""
-
-_CAST = 175
-"""Bytes of the operation that turns a half weight back into float32."""
 
 
 def as_onnx(before: Sizes, *, is_half: bool) -> Sizes:
     """The ONNX file of a checkpoint; `is_half`: in 16 bits."""
     assert before.facts is not None
     layers, family = before.facts.shape.num_layers, before.family
-    frame = _FIXED[family] + layers * (_LAYER[family] + before.prefix * _LETTER.get(family, _ANY_LETTER))
+    positions = 0 if "roberta" in family else 8 * before.facts.shape.max_positions  # their numbers, 0, 1, 2, ...
+    frame = _FIXED[family] + positions + layers * (_LAYER[family] + before.prefix * _LETTER.get(family, _ANY_LETTER))
     needs_pooler = before.facts.task != "embedding"
     parts = [replace(part, about=0.0) for part in before.parts if needs_pooler or not part.is_pooler]
-    if is_half:
-        parts = [halved(part) for part in parts]
-    return Sizes("onnx", family, tuple(parts), frame, before.prefix, is_float=not is_half)
-
-
-def halved(part: Part) -> Part:
-    """A weight in 16 bits."""
-    return replace(part, num_bytes=part.num_bytes // 2, about=_CAST) if part.is_weight else part
+    made = Sizes("onnx", family, tuple(parts), frame, before.prefix)
+    return halved(made) if is_half else made

@@ -117,7 +117,7 @@ class Quantize(Technique):
 
         if before.format != "onnx" or not before.is_float:
             return None
-        tried = [(self.scheme, self.embeddings)]
+        tried: list[tuple[str, str]] = [(self.scheme, self.embeddings)]
         if self.auto:
             found = candidates(self.engine or "onnxruntime", frozenset())
             tried = [(one.scheme, one.embeddings) for one in found if one.scheme != FLOAT]

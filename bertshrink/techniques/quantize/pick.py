@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
+from bertshrink import units
 from bertshrink.errors import BertshrinkError, CheckFailed
+from bertshrink.model.estimate import TOLERANCE, Sizes, of_file
 from bertshrink.model.hardware import cpu_flags
+from bertshrink.report.files import read_onnx
 from bertshrink.techniques.quantize.assign import uniform
 from bertshrink.techniques.quantize.auto import (
     FLOAT,
@@ -35,13 +39,15 @@ def pick(trials: Trials) -> tuple[Made, dict[str, Any]]:
     flags = cpu_flags()
     wanted = candidates(trials.before.card.engine, flags)
     made: dict[str, Made] = {}
-    all_tried = []
-    with bench.progress.task("try schemes", total=len(wanted), unit="schemes") as task:
-        for candidate in wanted:
-            all_tried.append(attempt(trials, candidate, made))
-            task.advance(1, scheme=candidate.name)
-    time_all(trials, all_tried, made)
+    all_tried = too_large(trials, wanted)
     limits = Limits(settings.min_cosine, settings.largest_drop, settings.largest_size)
+    left = [one for one in wanted if one not in [other.candidate for other in all_tried]]
+    if any(one.scheme != FLOAT for one in left) or not all_tried:
+        with bench.progress.task("try schemes", total=len(left), unit="schemes") as task:
+            for candidate in left:
+                all_tried.append(attempt(trials, candidate, made))
+                task.advance(1, scheme=candidate.name)
+        time_all(trials, all_tried, made)
     chosen = choose(all_tried, limits)
     bench.note(describe_cpu(flags))
     bench.notes += sentences(all_tried, chosen, limits)
@@ -68,6 +74,28 @@ def pick(trials: Trials) -> tuple[Made, dict[str, Any]]:
     }
 
 
+def too_large(trials: Trials, wanted: Sequence[Candidate]) -> list[Tried]:
+    """The candidates that need not be made: by their sizes alone they are beyond the limit.
+
+    The float file stays among those that are made, as what all others are compared with, unless nothing else is left.
+    """
+    settings, limit = trials.settings, trials.settings.largest_size
+    before = of_file(read_onnx(trials.before.file), trials.before.card.family) if limit is not None else None
+    if limit is None or before is None:
+        return []
+    found = []
+    for one in wanted:
+        sizes: Sizes | None = before
+        if one.scheme != FLOAT:
+            update = {"auto": False, "max_size": None, "scheme": one.scheme, "embeddings": one.embeddings}
+            sizes = settings.model_copy(update=update).sizes(before)
+        if sizes is not None and sizes.num_bytes > limit * (1 + TOLERANCE):
+            size, most = (units.format(value, "B") for value in (sizes.num_bytes, limit))
+            found.append(Tried(one, failure=f"not made: {size} are more than {most}"))
+    others = [one for one in found if one.candidate.scheme != FLOAT]
+    return found if len(found) == len(wanted) else others
+
+
 def attempt(trials: Trials, candidate: Candidate, made: dict[str, Made]) -> Tried:
     """Make one candidate and compare it; what cannot be made or run is told, not raised."""
     update: dict[str, Any] = {"scheme": candidate.scheme, "embeddings": candidate.embeddings}
@@ -76,6 +104,10 @@ def attempt(trials: Trials, candidate: Candidate, made: dict[str, Made]) -> Trie
     settings = trials.settings.model_copy(update=update)
     types = {} if candidate.scheme == FLOAT else uniform(trials.source, candidate.scheme, settings)
     folder = "candidate-" + "".join(c if c.isalnum() else "-" for c in candidate.name)
+    if (kept := trials.kept(folder, types)) is not None:
+        found, drop = kept
+        made[candidate.name] = found
+        return Tried(candidate, found.size_bytes, float(found.agreement["cosine"]), drop)
     try:
         found = trials.make(types, trials.prepare(types, settings), folder, candidate.options)
         drop = trials.drop(found) if trials.figure is not None else None
@@ -83,6 +115,7 @@ def attempt(trials: Trials, candidate: Candidate, made: dict[str, Made]) -> Trie
         return Tried(candidate, failure=f"it cannot be made: {error.what}")
     except Exception as error:  # an engine's own, which has no public home that all engines share
         return Tried(candidate, failure=f"it does not run: {str(error).strip().splitlines()[0][:200]}")
+    trials.keep(found, drop)
     made[candidate.name] = found
     return Tried(candidate, found.size_bytes, float(found.agreement["cosine"]), drop)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bertshrink.model.estimate import MIN_INT4_OUTPUTS, Part, Sizes
+from bertshrink.model.estimate import MIN_INT4_OUTPUTS, Part, Sizes, half_of
 
 SCHEMES: dict[str, str] = {
     "dynamic-int8": "int8-dynamic",
@@ -25,15 +25,13 @@ SMALLEST_BLOCK = 16
 """Both of ONNX Runtime's block operators take powers of two from here on."""
 
 _OPERATIONS = {
-    # type: (a dense layer's, for each letter of the prefix, a head's, a table's)
-    "int8-dynamic": (1115, 27.0, 1290, 1000),
-    "int8-static": (1020, 27.0, 860, 1180),
-    "int8-block": (427, 7.6, 555, 500),
-    "int4-block": (427, 7.6, 555, 500),
-    "float16": (170, 3.5, 270, 180),
-    "bfloat16": (170, 3.5, 270, 180),
+    # type: (a dense layer's, for each letter of the prefix, a head's, a table's, a tied table's besides)
+    "int8-dynamic": (1136, 15.2, 927, 519, 1889),
+    "int8-static": (1047, 12.3, 967, 589, 2218),
+    "int8-block": (435, 4.6, 356, 316, 379),
+    "int4-block": (435, 4.6, 356, 316, 379),
 }
-_OF_ALBERT = {"int8-dynamic": 385, "int8-static": 100}
+_OF_ALBERT = {"int8-dynamic": 328, "int8-static": 61, "int8-block": -63, "int4-block": -63}
 """An ALBERT's layers have longer names."""
 
 
@@ -76,8 +74,8 @@ def quantized(before: Sizes, scheme: str, embeddings: str, block_size: int, *, p
         kind = "float32"
         if part.is_weight:
             kind = type_of(part.shape, scheme, embeddings, is_table=part.role == "table")
-        if kind == "float32":
-            parts.append(part)
+        if kind in ("float32", "float16", "bfloat16"):
+            parts.append(part if kind == "float32" else half_of(part, before))
             continue
         num_bytes = stored_bytes(part, kind, block_size, per_channel=per_channel)
         parts.append(replace(part, num_bytes=num_bytes, about=_about(part, kind, before)))
@@ -85,10 +83,8 @@ def quantized(before: Sizes, scheme: str, embeddings: str, block_size: int, *, p
 
 
 def stored_bytes(part: Part, kind: str, block_size: int, *, per_channel: bool = True) -> int:
-    """The bytes of a weight of some type, scales included."""
+    """The bytes of a weight of an integer type, scales included."""
     first, second = part.shape
-    if kind in ("float16", "bfloat16"):
-        return 2 * first * second
     if kind in ("int8-dynamic", "int8-static"):
         scales = first if part.role == "table" else second if per_channel else 1
         return first * second + 4 * scales
@@ -102,13 +98,11 @@ def stored_bytes(part: Part, kind: str, block_size: int, *, per_channel: bool = 
 
 
 def _about(part: Part, kind: str, before: Sizes) -> float:
-    """The bytes of the operations that a weight of some type brings with it."""
-    dense, letter, head, table = _OPERATIONS[kind]
-    if kind in ("float16", "bfloat16"):  # one Cast, however often it is used
-        return table if part.role == "table" else dense + letter * before.prefix
+    """The bytes of the operations that a weight of an integer type brings with it."""
+    dense, letter, head, table, tied = _OPERATIONS[kind]
     if part.role == "table":
-        return table + (head if part.is_tied else 0)
+        return table + (tied if part.is_tied else 0)
     if part.is_head:
         return head * part.uses
-    more = _OF_ALBERT.get(kind, 0) if before.family == "albert" else 0
+    more = _OF_ALBERT[kind] if before.family == "albert" else 0
     return part.uses * (dense + more + letter * before.prefix)

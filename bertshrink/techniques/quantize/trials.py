@@ -6,22 +6,24 @@ compared with the float artifact on the same texts. Card and papers are written 
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from bertshrink.errors import RequestError
 from bertshrink.model.agreement import dev_texts
-from bertshrink.model.artifact import Artifact
-from bertshrink.model.files import move
+from bertshrink.model.artifact import Artifact, Card
+from bertshrink.model.files import move, sha256_file, write_text
 from bertshrink.model.layout import QUANTIZED
 from bertshrink.model.memory import hand_back
-from bertshrink.model.onnx_graph import bytes_by_type, operators, write_model
-from bertshrink.techniques.quantize.accounting import Accounting
+from bertshrink.model.onnx_graph import bytes_by_type, operators, read_model, write_model
+from bertshrink.techniques.quantize.accounting import Accounting, account
 from bertshrink.techniques.quantize.agreement import SENTENCES, Likeness
 from bertshrink.techniques.quantize.assign import precision
 from bertshrink.techniques.quantize.prepare import Prepared, prepare
@@ -102,6 +104,39 @@ class Trials:
         accounting, artifact = found.accounting, self.write(found.model, types, name, options or {})
         del found
         return Made(artifact, types, accounting, likeness.agreement(artifact))
+
+    def keep(self, made: Made, drop: float | None) -> None:
+        """Note what was found out about an assignment beside its folder, for a run that goes on after a stop.
+
+        The stage's working folder is of one model, one set of texts and settings: nothing else decides a try.
+        """
+        found = {
+            "sha256": sha256_file(made.artifact.file),
+            "card": made.artifact.card.model_dump(mode="json"),
+            "types": dict(made.types),
+            "agreement": made.agreement,
+            "drop": drop,
+        }
+        write_text(self._papers_of(made.artifact.folder.name), json.dumps(found))
+
+    def kept(self, name: str, types: Mapping[str, str]) -> tuple[Made, float | None] | None:
+        """A try of a run that was stopped, with what it loses; None where none was finished."""
+        folder = self.bench.work / name
+        try:
+            found = json.loads(self._papers_of(name).read_text(encoding="utf-8"))
+            card = Card.model_validate(found["card"])
+            if found["types"] != dict(types) or sha256_file(folder / card.file) != found["sha256"]:
+                return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        artifact = Artifact.draft(folder, card, self.before)
+        made = Made(artifact, types, account(read_model(artifact.file)), found["agreement"])
+        self.bench.progress.log(f"{name}: found tried")
+        return made, found["drop"]
+
+    def _papers_of(self, name: str) -> Path:
+        """Where it stands what was found out about a try."""
+        return self.bench.work / f"{name}.json"
 
     def write(
         self, model: onnx.ModelProto, types: Mapping[str, str], name: str, options: Mapping[str, Any]
