@@ -42,7 +42,7 @@ def operators_as_run(path: Path, shape: tuple[int, int] | None = None) -> dict[s
         session.run(feeds)
         del session  # which ends the profile
         hand_back()
-        (profile,) = folder.iterdir()
+        (profile,) = folder.glob("run*")
         events = json.loads(profile.read_text(encoding="utf-8"))
     found = Counter(
         event["args"]["op_name"] for event in events if event.get("cat") == "Node" and event["name"].endswith(_TIME)
