@@ -187,9 +187,11 @@ def test_a_recipes_limit_is_held_where_its_stages_have_come_by_then(here):
     (here / "r.yaml").write_text(text)
     assert prove(read_recipe(here / "r.yaml"))
     (here / "r.yaml").write_text(text.replace("layers: 1", "layers: 4"))
-    with pytest.raises(BertshrinkError, match="`max_size` is 90.0 kB; the smallest file of `quantize` takes") as caught:
+    with pytest.raises(
+        BertshrinkError, match=r"`max_size` is 90\.0 kB; the smallest file of `quantize` takes"
+    ) as caught:
         prove(read_recipe(here / "r.yaml"))
-    assert caught.value.where == "r.yaml:6:28" or caught.value.where.endswith("r.yaml:6:28")
+    assert "r.yaml:6:" in caught.value.where
 
 
 def test_inspect_shows_roads(here, capsys):

@@ -38,7 +38,7 @@ _HEADER_ENTRY = {"albert": 136}
 _ANY_HEADER_ENTRY = 118
 """Bytes of a safetensors header for each tensor, at most: its name, type, shape and span."""
 
-_CAST, _CAST_LETTER, _CAST_OF_ALBERT, _CAST_IN_FRONT = 171, 3.0, 65, 135
+_CAST, _CAST_LETTER, _CAST_OF_ALBERT, _CAST_IN_FRONT = 171, 3.0, 74, 135
 """Bytes of one Cast: in a layer, more for each letter of the prefix, more in an ALBERT; of a table or a head."""
 
 
