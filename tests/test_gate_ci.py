@@ -106,7 +106,7 @@ def fill(text, inputs):
 
 
 def test_the_action_judges_a_pull_request(team):
-    inputs = {"junit": "gate.xml", "comment-file": "gate.md"}
+    inputs = {"junit": "gate.xml", "comment-file": "gate.md", "artifact": "dist/model.onnx", "id": "arm --> 64"}
     done, output, summary = act(team, **inputs)
     assert done.returncode == 0, done.stdout + done.stderr
     assert output == "exit-code=0\n"
@@ -118,6 +118,7 @@ def test_the_action_judges_a_pull_request(team):
     assert "::error file=pyproject.toml,line=4,col=1,title=gate%3A size_growth::" in done.stderr
     JUNIT.validate((team / "repo/gate.xml").read_text())
     assert (team / "repo/gate.md").read_text() == summary
+    assert summary.startswith("<!-- bertshrink:gate arm -%2D%3E 64 -->\n")
     git(team / "repo", "checkout", "-q", "dist")
 
 
@@ -150,7 +151,8 @@ def test_the_comment_is_written_once_and_then_edited(tmp_path, known):
     step = next(step for step in GITHUB["jobs"]["gate"]["steps"] if step.get("name") == "Comment")
     tools = tmp_path / "bin"
     tools.mkdir()
-    fake = f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *--jq*) printf "%s\\n" "{known}";; esac\n'
+    (tmp_path / "gate.md").write_text("<!-- bertshrink:gate a/pyproject.toml tagger -->\n### gate\n")
+    fake = f'#!/bin/sh\necho "$MARK $@" >> {tmp_path}/asked\ncase "$*" in *--jq*) printf "%s\\n" "{known}";; esac\n'
     (tools / "gh").write_text(fake)
     (tools / "gh").chmod(0o755)
     environ = {"PATH": f"{tools}:/usr/bin:/bin", "GITHUB_REPOSITORY": "o/r", "PR": "7"}
@@ -158,7 +160,9 @@ def test_the_comment_is_written_once_and_then_edited(tmp_path, known):
     assert done.returncode == 0, done.stderr
     last = (tmp_path / "asked").read_text().splitlines()[-1]
     wanted = "PATCH repos/o/r/issues/comments/42" if known else "POST repos/o/r/issues/7/comments"
-    assert last == f"api --method {wanted} -F body=@gate.md"
+    mark = "<!-- bertshrink:gate a/pyproject.toml tagger -->"
+    assert last == f"{mark} api --method {wanted} -F body=@gate.md"
+    assert "== env.MARK" in (tmp_path / "asked").read_text(), "the mark of this very job, and the whole of it"
 
 
 def test_the_hook_runs_what_the_command_takes(team):

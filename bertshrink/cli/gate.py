@@ -111,7 +111,8 @@ def _config(path: Place, artifact: Place) -> tuple[Config, tuple[Gated, ...]]:
         config = read_config(_short(path))
         return config, config.gated
     config = read_config(_short(path), artifact.resolve())
-    chosen = tuple(one for one in config.gated if _is_meant(one, artifact, config.folder))
+    named = tuple(one for one in config.gated if one.name == artifact.as_posix())
+    chosen = named or tuple(one for one in config.gated if _is_at(one, artifact, config.folder))
     if len(config.gated) == 1:
         by_name = bool(chosen) and not artifact.exists()  # seen from another folder
         config = read_config(_short(path)) if by_name else config
@@ -122,8 +123,8 @@ def _config(path: Place, artifact: Place) -> tuple[Config, tuple[Gated, ...]]:
     return config, chosen
 
 
-def _is_meant(one: Gated, artifact: Path, folder: Path) -> bool:
-    return artifact.as_posix() == one.name or artifact.resolve() == (folder / one.path).resolve()
+def _is_at(one: Gated, artifact: Path, folder: Path) -> bool:
+    return artifact.resolve() == (folder / one.path).resolve()
 
 
 def _id(config: Config, chosen: tuple[Gated, ...]) -> str:
@@ -209,7 +210,7 @@ def _update(config: Config, examined: list[Examined], base: str | None, accept: 
     if len(examined) < len(config.gated):
         kept = set(known) - {one.gated.renamed_from for one in examined}
     as_it_is = replace(baseline, now=None, is_base=False, gone=())  # what the lock says now is not what is judged
-    judgement = judge_all(examined, as_it_is, replace(config, gated=_unanchored(config.gated)))
+    judgement = judge_all([_unanchored(one) for one in examined], as_it_is, config)
     new = next_lock(examined, baseline, judgement, accept, kept - own)
     path = config.folder / config.lock
     if new == baseline.now and path.is_file():
@@ -235,8 +236,9 @@ def _lock_now(config: Config) -> Lock | None:
         return None
 
 
-def _unanchored(gated: tuple[Gated, ...]) -> tuple[Gated, ...]:
-    return tuple(replace(one, rules=tuple(rule for rule in one.rules if rule.since is None)) for one in gated)
+def _unanchored(one: Examined) -> Examined:
+    """Without the rules that no baseline of this lock decides."""
+    return replace(one, gated=replace(one.gated, rules=tuple(rule for rule in one.gated.rules if rule.since is None)))
 
 
 def _init(artifact: Place, report: Place, config: Place) -> int:
@@ -258,7 +260,7 @@ def _init(artifact: Place, report: Place, config: Place) -> int:
         hint = "add `[gate]` there, or name another file with `--config`"
         raise RequestError(f"`{target.name}` is there already, without limits", where=str(_short(target)), hint=hint)
     own, its_report = _seen_from(artifact, target.parent), report and _seen_from(report, target.parent)
-    if known is not None and any(_is_meant(one, artifact, target.parent) for one in read_config(_short(target)).gated):
+    if known is not None and any(_is_at(one, artifact, target.parent) for one in read_config(_short(target)).gated):
         raise RequestError(
             f"`{own.as_posix()}` has limits already",
             where=str(_short(target)),

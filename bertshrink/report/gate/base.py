@@ -145,8 +145,9 @@ def _defaults(repository: Repository, told: Told) -> Iterator[tuple[str, str]]:
                 yield f"{remote}/{branch}", commit
             elif told.is_ci:
                 raise _unknown(f"{remote}/{branch}")
-    for branch in USUAL:
-        yield from _on_remotes(repository, branch)
+    usual = [found for branch in USUAL for found in _on_remotes(repository, branch)]
+    if not told.is_ci or len(usual) == 1:
+        yield from usual
     if not told.is_ci:
         for branch in USUAL:
             if commit := repository.commit(f"refs/heads/{branch}"):

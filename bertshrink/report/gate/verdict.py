@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bertshrink.errors import BaselineError, CheckFailed, MeasurementError
+from bertshrink.model.files import is_lfs_pointer
 from bertshrink.report.gate.blame import Growth, growth
 from bertshrink.report.gate.config import Config, Gated
 from bertshrink.report.gate.facts import Artifact, look_at
@@ -124,6 +125,11 @@ def examine(gated: Gated, folder: Path, report_path: Path | None) -> Examined:
         readings["compressed_size"] = artifact.compressed()
     if report_path is None:
         return Examined(gated, artifact, readings)
+    if is_lfs_pointer(report_path):
+        hint = "fetch it: `git lfs pull`, or `lfs: true` for actions/checkout"
+        raise BaselineError(
+            "the report is a git LFS pointer: the file itself is not here", where=str(report_path), hint=hint
+        )
     report = Report.read(report_path)
     snapshot = model_of(report, artifact.sha256, artifact.num_bytes)
     found = of_report(report, snapshot) if snapshot is not None else {}
