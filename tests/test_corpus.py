@@ -1,5 +1,6 @@
 """Running text as a stream of documents: every kind of file, dev sides by hash, hub names, what is no running text."""
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import datasets
 import pytest
 
 from bertshrink.errors import MissingPart, RequestError
-from bertshrink.model import corpus as corpora
+from bertshrink.model import hub_data
 from bertshrink.model.corpus import Corpus, is_corpus, load_corpus, read_texts
 from bertshrink.model.texts import DataSettings
 
@@ -50,6 +51,22 @@ def test_lines_are_stripped_and_a_byte_order_mark_is_none_of_the_text(tmp_path):
     path = tmp_path / "train.txt"
     path.write_bytes(b"\xef\xbb\xbf first line \r\n\tsecond\r\n \t \r\nthird\r\n\r\n\r\n")
     assert list(Corpus((path,)).documents()) == [["first line", "second"], ["third"]]
+
+
+def test_running_text_is_unpacked_and_decoded_as_tables_are(tmp_path):
+    text = "Grüße aus Köln\r\nzweite Zeile\r\n\r\nnächster Text\r\n"
+    expected = [["Grüße aus Köln", "zweite Zeile"], ["nächster Text"]]
+    for name, content in (
+        ("a[1].txt", text.encode("cp1252")),
+        ("b.txt.gz", gzip.compress(text.encode())),
+        ("c.txt", text.encode("utf-16")),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert is_corpus(DataSettings(path=str(tmp_path / name)))
+        assert list(Corpus((tmp_path / name,)).documents()) == expected
+    (tmp_path / "half.txt").write_bytes("Grüße\n".encode() * 3 + b"\xfc\n")
+    with pytest.raises(RequestError, match="is UTF-8, but line 4 holds bytes that are none"):
+        list(Corpus((tmp_path / "half.txt",)).documents())
 
 
 def test_the_end_of_a_file_ends_a_document(tmp_path):
@@ -128,7 +145,7 @@ def test_a_hub_data_set_is_streamed(monkeypatch):
         return iter({"id": "7", "text": "\n".join(lines)} for lines in MANY)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(corpora, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: True)
     texts = read_texts(DataSettings(path="someone/encyclopedia/en", dev_share=0.5), "mlm")
     assert texts.corpus.hub == "someone/encyclopedia/en" and texts.corpus.column == "text"
     assert set(asked) == {

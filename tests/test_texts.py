@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bertshrink.errors import MissingPart, RequestError
-from bertshrink.model import reading
+from bertshrink.model import hub_data, reading
 from bertshrink.model.label_checks import check_labels
 from bertshrink.model.pydoc_texts import paragraphs, read_pydoc
 from bertshrink.model.reading import check_source
@@ -60,6 +60,7 @@ WRITERS = {
     ".csv": write_csv,
     ".tsv": write_tsv,
     ".jsonl": write_jsonl,
+    ".ndjson": write_jsonl,
     ".json": write_json,
     ".parquet": write_parquet,
     ".txt": write_txt,
@@ -84,7 +85,8 @@ def test_a_file_of_each_kind(tmp_path, suffix):
         assert found.train.labels is None
         assert sorted((*found.train.texts, *found.dev.texts)) == sorted(t for t, _ in ROWS)
     else:
-        assert all_rows(found) == sorted(ROWS)
+        of_text = str if suffix in (".csv", ".tsv") else int  # a cell of text stays text
+        assert all_rows(found) == sorted((text, of_text(label)) for text, label in ROWS)
     assert len(found.dev) + len(found.train) == len(ROWS)
     assert "no dev side was given" in found.notes[0]
     again = load(DataSettings(path=str(path)))
@@ -190,7 +192,7 @@ def test_words_that_look_like_nothing_are_words(tmp_path):
 
 def test_rows_without_text_are_dropped_with_their_labels(tmp_path):
     texts, _, labels = columns(tmp_path, ("text", "label"), ("a", "0"), ("  ", "1"), ("b", "2"))
-    assert (texts, labels) == (("a", "b"), (0, 2))
+    assert (texts, labels) == (("a", "b"), ("0", "2"))
 
 
 def test_a_missing_second_text_is_empty(tmp_path):
@@ -210,9 +212,13 @@ def test_a_missing_second_text_is_empty(tmp_path):
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.json", "3", "cannot be read as json"),
         ("a.parquet", "no parquet", "cannot be read as parquet"),
-        ("a.csv", 'text,label\n"a,1\n', "cannot be read as csv"),
-        ("a.csv", "text,label\na,b,c,d\ne,f,g,h,i,j\n", "cannot be read as csv"),
-        ("a.csv", b"text,label\n\xff\xfe\x00,1\n", "cannot be read as csv"),
+        ("a.csv", 'text,label\n"a,1\n', "comma-separated: line 2 opens a quote that is never closed"),
+        (
+            "a.csv",
+            "text,label\na,b,c,d\ne,f,g,h,i,j\n",
+            "line 2 has 4 fields, and the first line has 2",
+        ),
+        ("a.csv", b"text,label\n\xff\xfe\x00,1\n", "line 2 of .* holds a NUL byte"),
         ("a.xml", "x", "is no text file"),
     ],
 )
@@ -259,7 +265,7 @@ def test_fewer_texts_are_a_fixed_choice(tmp_path):
     assert (len(few.train), len(few.dev)) == (7, 3)
     assert set(fewer.train.texts) < set(few.train.texts) < set(whole.train.texts)
     assert [t for t in whole.train.texts if t in few.train.texts] == list(few.train.texts), "in their order"
-    assert dict(zip(few.train.texts, few.train.labels, strict=True)).items() <= dict(ROWS).items()
+    assert dict(zip(few.train.texts, few.train.labels, strict=True)).items() <= {t: str(n) for t, n in ROWS}.items()
     assert len({whole.fingerprint, few.fingerprint, fewer.fingerprint}) == 3
 
 
@@ -316,7 +322,7 @@ def test_sources_that_may_be(name):
 
 
 def test_a_hub_name_without_a_hub(monkeypatch):
-    monkeypatch.setattr(reading, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: False)
     import datasets
 
     def offline(*arguments, **more):
@@ -333,7 +339,7 @@ def test_the_names_of_a_hub_data_sets_classes_travel_along(monkeypatch):
 
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
     rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
-    monkeypatch.setattr(reading, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict(train=rows, validation=rows))
     found = load(DataSettings(path="glue/sst2"))
     assert (found.dev.labels, found.dev.label_names) == ((1, 0), ("neg", "pos"))

@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from bertshrink.errors import RequestError
-from bertshrink.model import reading
+from bertshrink.model import hub_data
 from bertshrink.model.conll import to_iob2
 from bertshrink.model.label_checks import guess_data_task
 from bertshrink.model.texts import DataSettings, Split, Texts, _load, load
@@ -231,7 +231,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 
 
 def hub(monkeypatch, **sides):
-    monkeypatch.setattr(reading, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict(sides))
     _load.cache_clear()
     return load(DataSettings(path="some/data"))

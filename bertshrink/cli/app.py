@@ -21,6 +21,7 @@ from bertshrink.cli.bench import bench
 from bertshrink.cli.gate import gate
 from bertshrink.cli.options import (
     DATA_FLAGS,
+    Columns,
     Data,
     Force,
     Json,
@@ -216,6 +217,7 @@ def _run(
     text: Text = None,
     pair: Pair = None,
     label: Label = None,
+    columns: Columns = None,
     max_train: MaxTrain = None,
     split_seed: SplitSeed = None,
     model: Annotated[str | None, typer.Option("--model", help="start from this model instead of the recipe's")] = None,
@@ -231,7 +233,8 @@ def _run(
     from bertshrink.recipe.recipe import read_recipe
 
     overrides = {key: value for key, value in (("data", data), ("model", model)) if value is not None}
-    about_texts = {"text": text, "pair": pair, "label": label, "max_train": max_train, "split_seed": split_seed}
+    columns_of = {"text": text, "pair": pair, "label": label, "columns": columns}
+    about_texts = {**columns_of, "max_train": max_train, "split_seed": split_seed}
     asked = read_recipe(find_recipe(recipe), overrides, about_texts)
     return carry_out(
         asked, output=output, force=force, runs=runs, form=_form(as_json), quiet=quiet, with_latency=not no_latency

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bertshrink.cli.options import Data, Json, Label, MaxTrain, Pair, Quiet, Runs, SplitSeed, Task, Text
+from bertshrink.cli.options import Columns, Data, Json, Label, MaxTrain, Pair, Quiet, Runs, SplitSeed, Task, Text
 from bertshrink.errors import RequestError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def bench(
     text: Text = None,
     pair: Pair = None,
     label: Label = None,
+    columns: Columns = None,
     max_train: MaxTrain = None,
     split_seed: SplitSeed = None,
     task: Task = None,
@@ -104,7 +105,8 @@ def bench(
         "across_machines": across_machines or None,
     }
     running = defaults | {key: value for key, value in given.items() if value is not None}
-    about_texts = {"text": text, "pair": pair, "label": label, "max_train": max_train, "split_seed": split_seed}
+    columns_of = {"text": text, "pair": pair, "label": label, "columns": columns}
+    about_texts = {**columns_of, "max_train": max_train, "split_seed": split_seed}
     asked = recipe_of_bench(models, {"data": data, "task": task, "measure": {"latency": running}}, about_texts)
     form: Form = "bench" if as_json else "markdown" if as_markdown else "terminal"
     return carry_out(asked, output=None, force=False, runs=runs, form=form, quiet=quiet, with_latency=True)

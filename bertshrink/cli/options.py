@@ -48,6 +48,10 @@ Label = Annotated[
         help="the column of the labels; `none`: there are none; several, as A,B,C, hold 0 or 1 for a class each",
     ),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="NAMES", help="all columns of a CSV or TSV without a header, as text,label"),
+]
 MaxTrain = Annotated[
     int | None, typer.Option("--max-train", min=1, help="use at most so many training texts, a fixed choice")
 ]
@@ -60,6 +64,7 @@ DATA_FLAGS = {
     "text": Text,
     "pair": Pair,
     "label": Label,
+    "columns": Columns,
     "max_train": MaxTrain,
     "split_seed": SplitSeed,
     "max_length": MaxLength,

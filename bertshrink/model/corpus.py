@@ -2,7 +2,7 @@
 
 A corpus is a .txt file (lines; a blank line ends a document), or .jsonl, .parquet or a hub data set (each row a
 document, in the column `text:` names or the first of `COLUMNS`), or a folder of such files with its sides by name.
-Reading goes through `datasets` in streaming mode. Where there is no dev side, documents are drawn for it by their hash.
+Files are read as `reading` reads them, line by line. Where there is no dev side, documents are drawn for it by hash.
 
 Only a taste of it becomes `Texts`: the lines that judge, and a few of train for what must be looked at beforehand.
 """
@@ -16,13 +16,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import MissingPart, RequestError
+from bertshrink.errors import RequestError
+from bertshrink.model.data_files import find_sides, suffix_of
+from bertshrink.model.decoding import read_lines
 from bertshrink.model.fixed_choice import salt
-from bertshrink.model.reading import find_files
-from bertshrink.model.source import hub_is_reachable, local_path
+from bertshrink.model.hub_data import load_hub
+from bertshrink.model.json_tables import json_rows
+from bertshrink.model.parquet_table import parquet_rows
+from bertshrink.model.source import local_path
 from bertshrink.model.texts import NONE, DataSettings, Split, Texts, load
 
-KINDS = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 COLUMNS = ("text", "content", "document")
 """Where running text stands, in rows that have several columns."""
 DEV_TEXTS = 2000
@@ -88,25 +91,11 @@ class Corpus:
             MissingPart: the hub has no such data set, or cannot be reached.
             RequestError: a file that cannot be read.
         """
-        import datasets
-
-        datasets.disable_progress_bars()
         if self.hub is not None:
-            yield from _open_hub(self.hub)
+            yield from load_hub(self.hub, split="train", streaming=True)
             return
-        kind = KINDS[self.files[0].suffix.lower()]
-        options = {"encoding": "utf-8-sig"} if kind == "text" else {}
-        try:
-            for file in self.files:  # one after the other: the end of a file ends a document
-                yield from datasets.load_dataset(kind, data_files=str(file), split="train", streaming=True, **options)
-                if kind == "text":
-                    yield {"text": ""}
-        except (ValueError, UnicodeDecodeError, datasets.exceptions.DatasetGenerationError) as error:
-            raise RequestError(
-                f"`{file}` cannot be read as {file.suffix[1:]}: {error.__cause__ or error}",
-                where=str(file),
-                hint="mend the file, or give one of the kind that its name says",
-            ) from error
+        for file in self.files:
+            yield from _READERS[suffix_of(file)](file)
 
     @property
     def fingerprint(self) -> str:
@@ -146,7 +135,7 @@ def load_corpus(settings: DataSettings) -> Texts:
     dev = _side(settings, "dev")
     if train is None:
         raise RequestError(f"`{name}` has no train side", hint="name it train.txt")
-    if train.column is None and settings.text not in (None, KINDS[".txt"]):
+    if train.column is None and settings.text not in (None, "text"):
         raise RequestError(
             f"`text` names a column, and the lines of `{name}` have none", where=name, hint="leave `text` out"
         )
@@ -174,18 +163,15 @@ def _side(settings: DataSettings, side: str) -> Corpus | None:
     path = local_path(name)
     if not path.exists() and not path.suffix and name.count("/") <= 2 and not name.startswith((".", "/", "~")):
         return _in_rows(Corpus((), hub=name), settings.text) if side == "train" else None
-    files = find_files(path, side) if path.is_dir() else [path] * (own is not None or side == "train")
-    if path.is_dir() and side == "train" and not files:
-        files = _only_file(path)
-    if not files or not all(file.is_file() and file.suffix.lower() in KINDS for file in files):
+    if path.is_dir():
+        found_there = find_sides(path).sides
+        files = found_there.get(side) or found_there.get("whole" if side == "train" else "", [])
+    else:
+        files = [path] * (own is not None or side == "train")
+    if not files or not all(file.is_file() and suffix_of(file) in _READERS for file in files):
         return None
     found = Corpus(tuple(files))
-    return found if files[0].suffix.lower() == ".txt" else _in_rows(found, settings.text)
-
-
-def _only_file(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS)
-    return files if len(files) == 1 else []
+    return found if suffix_of(files[0]) == ".txt" else _in_rows(found, settings.text)
 
 
 def _in_rows(corpus: Corpus, asked: str | None) -> Corpus | None:
@@ -208,18 +194,12 @@ def _share_of(text: str) -> float:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 0x1_0000_0000
 
 
-def _open_hub(name: str) -> Any:
-    hub_is_reachable()
-    import datasets
+def _rows_of_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines as rows; the end of a file ends a document."""
+    for line in read_lines(path):
+        yield {"text": line}
+    yield {"text": ""}
 
-    repo, _, config = name.rpartition("/")
-    reason = ""
-    for where in ((name,), (repo, config)) if repo else ((name,),):
-        try:
-            return datasets.load_dataset(*where, split="train", streaming=True)
-        except Exception as error:  # offline, unknown and gated each come as another kind
-            reason = reason or str(error).splitlines()[0]
-    raise MissingPart(
-        f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
-        hint="give a local file or folder with `--data`",
-    )
+
+_READERS = {".txt": _rows_of_lines, ".jsonl": json_rows, ".ndjson": json_rows, ".parquet": parquet_rows}
+"""Kinds of files that running text may stand in."""

@@ -1,69 +1,67 @@
 """Files, folders and hub data sets as the sides of `Texts`.
 
-    a file        .tsv .csv .jsonl .parquet: columns; .json: rows, SQuAD, or sides by name; .txt: one text a line;
-                  .conll .iob .bio .annotated (.txt after them): one word and its tag a line, blank lines between texts
-    a folder      with train.*, dev.* (valid*, eval*), test.*, or folders of those names, or with one file of data
+    a file        .tsv .csv .jsonl .parquet: columns; .json: rows, columns, SQuAD, or sides by name; .txt: one text a
+                  line; .conll .iob .bio .annotated (.txt after them): one word and its tag a line, blank lines between
+                  texts; each also packed: .gz, .zst
+    a folder      see `data_files`
     a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`; with an owner, three parts
 
-TSV is read as GLUE writes it, with quoting off. What the columns of a table are is the matter of `roles`; how words
-with tags and questions are read stands in `formats`.
+Files are read as they are written: `decoding` proves the encoding, `delimited` the dialect, `json_tables` and
+`parquet_table` keep the file's own types. Local files touch no cache. What the columns of a table are is the matter of
+`roles`; how words with tags and questions are read stands in `formats`.
 A test side without labels beside a labelled training side (GLUE writes -1 for each) judges nothing and is left out.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import MissingPart, RequestError
+from bertshrink.errors import RequestError
+from bertshrink.model.column_looks import LABELS, PAIRS, TEXTS, plain
 from bertshrink.model.conll import read_conll
-from bertshrink.model.roles import split_of
-from bertshrink.model.source import hub_is_reachable, local_path
+from bertshrink.model.data_files import READERS, SIDES, find_sides, is_tagged, suffix_of
+from bertshrink.model.decoding import PACKED, check_plain, how_written, open_bytes, read_lines
+from bertshrink.model.decoding import PARQUET as PARQUET_START
+from bertshrink.model.delimited import read_delimited
+from bertshrink.model.headers import prove_header
+from bertshrink.model.hub_data import load_hub
+from bertshrink.model.json_tables import Document, is_squad, read_json, table_of
+from bertshrink.model.parquet_table import read_parquet
+from bertshrink.model.roles import TAG_COLUMNS, WORD_COLUMNS, split_of
+from bertshrink.model.source import local_path
 from bertshrink.model.squad import read_squad
-from bertshrink.model.tables import Table
+from bertshrink.model.tables import Table, joined
 from bertshrink.model.texts import DataSettings, Split
 
-READERS = {
-    ".tsv": "csv",
-    ".csv": "csv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".parquet": "parquet",
-    ".txt": "text",
-    ".conll": "conll",
-    ".iob": "conll",
-    ".bio": "conll",
-    ".annotated": "conll",
-}
-_SIDES = {"train": ("train",), "dev": ("dev", "valid", "validation", "val", "eval"), "test": ("test",)}
-_SHARD = re.compile(r".+-\d+-of-\d+")
+_KINDS = f"kinds: {' '.join(READERS)}, also packed as {' or '.join(PACKED)}"
 
 
 def check_source(name: str, where: str | None) -> None:
     """Prove, without reading it, that a data source may exist.
 
     Raises:
-        RequestError: an unknown builtin, a missing path, or a file of a kind that is not read.
+        RequestError: an unknown builtin, a missing path, or a file or folder of a kind that is not read.
     """
     if name.startswith("builtin:"):
         if name != "builtin:pydoc":
             raise RequestError(f"there is no `{name}`", where=where, hint="the one builtin text is `builtin:pydoc`")
         return
     path = local_path(name)
-    if path.is_file() and path.suffix.lower() not in READERS:
-        raise RequestError(
-            f"`{name}` is no text file that bertshrink reads", where=where, hint=f"kinds: {' '.join(READERS)}"
-        )
-    if path.is_dir() and not _find_sides(path):
-        raise RequestError(
-            f"the folder `{name}` holds no train or dev file",
-            where=where,
-            hint=f"name them train.*, dev.* and test.*, kinds: {' '.join(READERS)}",
-        )
-    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 2 or path.suffix in READERS):
+    if path.is_file() and suffix_of(path) not in READERS:
+        raise RequestError(f"`{name}` is no text file that bertshrink reads", where=where, hint=_KINDS)
+    try:
+        if path.is_dir():
+            _sides_of_folder(path)
+        elif path.exists():
+            check_plain(path)
+    except RequestError as error:
+        error.where = where or error.where
+        raise
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 2 or suffix_of(path) in READERS):
         raise RequestError(f"there is no file or folder `{name}`", where=where, hint="check the path")
 
 
@@ -73,32 +71,35 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
     Raises:
         RequestError: a file that cannot be read, or columns that cannot be told.
         MissingPart: a hub name while the hub cannot be reached.
+        OutputError: the cache of hub data sets cannot be written.
     """
     sides: dict[str, Split] = {}
     if settings.path is not None:
         path = local_path(settings.path)
         if path.is_dir():
-            found = _find_sides(path)
+            found = _sides_of_folder(path, notes)
             if set(found) == {"whole"}:
                 sides = _read_whole(found["whole"], settings, notes)
             else:
-                sides = {side: _read_files(files, settings) for side, files in found.items()}
-        elif path.is_file():
+                sides = {side: _read_files(files, settings, notes) for side, files in found.items()}
+        elif path.exists():
             sides = _read_whole([path], settings, notes)
         else:
-            sides = _read_hub(settings.path, settings)
+            check_source(settings.path, None)
+            sides = _read_hub(settings.path, settings, notes)
     for side, name in (("train", settings.train), ("dev", settings.dev), ("test", settings.test)):
         if name is not None:
             # One name may mean its own side of a folder, so that sides of two data sets can be put together.
             path = local_path(name)
             if not path.exists() and not path.suffix:
-                found_there = _read_hub(name, settings)
+                check_source(name, None)
+                found_there = _read_hub(name, settings, notes)
                 sides[side] = found_there.get(side) or next(iter(found_there.values()))
                 continue
-            files = _find_sides(path).get(side, []) if path.is_dir() else [path]
+            files = _sides_of_folder(path).get(side, []) if path.is_dir() else [path]
             if not files:
                 raise RequestError(f"the folder `{name}` has no {side} side", hint="name its file")
-            sides[side] = _read_files(files, settings)
+            sides[side] = _read_files(files, settings, notes)
     train, test = sides.get("train"), sides.get("test")
     if train is not None and test is not None and not _is_hidden(train) and _is_hidden(test):
         del sides["test"]
@@ -106,157 +107,155 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
     return sides
 
 
-def _find_sides(folder: Path) -> dict[str, list[Path]]:
-    """Side -> its files; `whole` -> the only file of a folder where none is named after a side."""
-    found = {side: files for side in _SIDES if (files := find_files(folder, side))}
-    if found:
-        return found
-    files = _readable(folder)
-    whole = [p for p in files if len(files) == 1 or (p.suffix.lower() == ".json" and _sides_of_json(p))]
-    return {"whole": whole} if len(whole) == 1 else {}
+def _sides_of_folder(folder: Path, notes: list[str] | None = None) -> dict[str, list[Path]]:
+    """Side -> its files; `whole` -> the files of a folder where none is named after a side.
 
-
-def _readable(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in READERS)
-    return [p for p in files if p.stem.lower() not in ("readme", "license")]
-
-
-def find_files(folder: Path, side: str) -> list[Path]:
-    """The files of one side: by the first name in `_SIDES` that is there; several where it is cut into shards."""
-    files = _readable(folder)
-    for stem in _SIDES[side]:
-        for path in files:
-            if path.stem.lower() == stem:
-                return [path]
-    for stem in _SIDES[side]:
-        for path in files:
-            if path.stem.lower().startswith(stem):
-                shards = [p for p in files if _SHARD.fullmatch(p.stem) and p.stem.lower().startswith(f"{stem}-")]
-                return shards if path in shards else [path]
-    for stem in _SIDES[side]:
-        for path in files:
-            if stem in re.split(r"[._-]", path.name.lower()):
-                return [path]
-        inside = folder / stem
-        if inside.is_dir() and len(only := _readable(inside)) == 1:
-            return only
-    return []
+    Raises:
+        RequestError: nothing there that could be read, or more than one thing that could be meant.
+    """
+    found = find_sides(folder)
+    if found.sides:
+        if found.left_out and notes is not None:
+            notes.append(f"left out of `{folder.name}`, for their names are of no side: {', '.join(found.left_out)}")
+        return found.sides
+    # Of several files of JSON, the one whose keys name sides.
+    whole = [folder / name for name in found.left_out if name.lower().endswith(".json")]
+    whole = [path for path in whole if _sides_of_json(_read_json(path))]
+    if len(whole) == 1:
+        return {"whole": whole}
+    holds = f"; it holds {', '.join(f'`{name}`' for name in found.left_out[:8])}" if found.left_out else ""
+    raise RequestError(
+        f"the folder `{folder}` holds no train or dev file{holds}",
+        where=str(folder),
+        hint=f"name them train.*, dev.* and test.*, {_KINDS}",
+    )
 
 
 def _read_whole(files: list[Path], settings: DataSettings, notes: list[str]) -> dict[str, Split]:
-    """One file that holds everything: sides by name in JSON, else a training side."""
-    sides = _sides_of_json(files[0]) if files[0].suffix.lower() == ".json" else {}
-    if not sides:
-        return {"train": _read_files(files, settings)}
+    """Files that hold everything: sides by name in JSON, else a training side."""
+    document = _read_json(files[0]) if len(files) == 1 and suffix_of(files[0]) == ".json" else None
+    sides = _sides_of_json(document) if document is not None else {}
+    if document is None or not sides:
+        return {"train": _read_files(files, settings, notes, document)}
     others = sides.pop("", [])
     if others:
         notes.append(f"`{files[0].name}` has further parts, which were left out: {', '.join(others)}")
-    return {side: _rows(rows, settings, f"{files[0]}: {side}") for side, rows in sides.items()}
+    return {
+        side: _as_split(
+            table_of(replace(document, value=rows), f"{files[0]}: {side}", settings.columns), settings, notes
+        )
+        for side, rows in sides.items()
+    }
 
 
-def _sides_of_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Document:
+    return read_json(path, by_lines=suffix_of(path) != ".json")
+
+
+def _sides_of_json(document: Document) -> dict[str, Any]:
     """Side -> rows of a JSON object whose keys name sides; under an empty name the keys that name none."""
-    found = _load_json(path)
-    if not isinstance(found, dict):
+    if not isinstance(document.value, dict):
         return {}
+    found = dict(document.value)
     sides: dict[str, Any] = {}
-    for side, names in _SIDES.items():
-        name = next((name for name in names if isinstance(found.get(name), list)), None)
+    for side, names in SIDES.items():
+        name = next((name for name in names if isinstance(found.get(name), list | dict)), None)
         if name is not None:
             sides[side] = found.pop(name)
     return sides | {"": sorted(map(str, found))} if sides else {}
 
 
-def _load_json(path: Path) -> Any:
-    """A JSON document; None where the file is none (JSON lines are not)."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _rows(rows: Sequence[Any], settings: DataSettings, where: str) -> Split:
-    """Rows of a JSON list: objects, or lists of a text (or two) and a label."""
-    import datasets
-
-    if rows and all(isinstance(row, list) and len(row) in (2, 3) for row in rows):
-        names = ["text", "label"] if len(rows[0]) == 2 else ["sentence1", "sentence2", "label"]
-        rows = [dict(zip(names, row, strict=False)) for row in rows]
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        raise RequestError(
-            f"the rows of `{where}` are neither objects nor [text, label]", where=where, hint="mend the file"
-        )
-    return split_of(Table.of_dataset(datasets.Dataset.from_list(list(rows)), where), settings)
-
-
-def _read_files(files: list[Path], settings: DataSettings) -> Split:
+def _read_files(
+    files: Sequence[Path], settings: DataSettings, notes: list[str], document: Document | None = None
+) -> Split:
+    """One side: a file, or the parts of one; `document` is the first one's, where it was read before."""
     path = files[0]
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
-        raise RequestError(f"`{path}` is no text file that bertshrink reads", hint=f"kinds: {' '.join(READERS)}")
-    if not path.is_file():
-        raise RequestError(f"there is no file `{path}`", hint="check the path")
-    if path.stat().st_size == 0:
-        raise RequestError(f"`{path}` is empty", where=str(path), hint="give a file with at least one text")
-    if READERS[suffix] == "conll" or (suffix == ".txt" and READERS.get(Path(path.stem).suffix.lower()) == "conll"):
-        with path.open(encoding="utf-8-sig") as file:
-            return read_conll(file, str(path), settings)
-    if suffix == ".json":
-        document = _load_json(path)
-        if isinstance(document, dict) and isinstance(document.get("data"), list):
-            return read_squad(document["data"], str(path))
-        if isinstance(document, list):
-            return _rows(document, settings, str(path))
-    return _read_table(files, settings)
+    check_plain(path)
+    if suffix_of(path) not in READERS:
+        raise RequestError(f"`{path}` is no text file that bertshrink reads", where=str(path), hint=_KINDS)
+    if is_tagged(path):
+        if len(files) > 1:
+            what = f"words with tags are read from one file, and `{path}` has parts beside it"
+            raise RequestError(what, where=str(path), hint="put them into one file, with a blank line between")
+        if how := how_written(path):
+            notes.append(f"`{path.name}` was read as {how}")
+        return read_conll(read_lines(path), str(path), settings)
+    if READERS[suffix_of(path)] != "json" or _is_parquet(path):
+        return _as_split(joined([_read_table(file, settings) for file in files], str(path)), settings, notes)
+    documents = [document or _read_json(path), *map(_read_json, files[1:])]
+    if all(map(is_squad, documents)):
+        return read_squad([article for found in documents for article in found.value["data"]], str(path))
+    tables = [table_of(found, str(file), settings.columns) for file, found in zip(files, documents, strict=True)]
+    return _as_split(joined(tables, str(path)), settings, notes)
 
 
-def _read_table(files: list[Path], settings: DataSettings) -> Split:
-    """Files of columns, through `datasets`."""
-    import datasets
+def _as_split(table: Table, settings: DataSettings, notes: list[str]) -> Split:
+    if table.how:
+        notes.append(f"`{Path(table.name).name}` was read as {table.how}")
+    return split_of(table, settings)
 
-    path = files[0]
-    reader = READERS[path.suffix.lower()]
-    options: dict[str, Any] = {} if reader in ("json", "parquet") else {"encoding": "utf-8-sig"}
-    if reader == "csv":
-        options |= {"keep_default_na": False, "na_filter": False}
-        if path.suffix.lower() == ".tsv":
-            options |= {"delimiter": "\t", "quoting": 3}
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.load_dataset(reader, data_files=[str(file) for file in files], split="train", **options)
-    except Exception as error:  # each reader has its own errors, and `datasets` wraps them differently
-        cause = error.__cause__ or error
+
+def _read_table(path: Path, settings: DataSettings) -> Table:
+    """A file as a table, by what it is: Parquet is known by its first bytes, all else by its name.
+
+    Raises:
+        RequestError: it cannot be read, or its header may be none.
+    """
+    kind = "parquet" if _is_parquet(path) else READERS[suffix_of(path)]
+    if settings.columns is not None and kind not in ("delimited", "json"):
+        what = f"`{path}` names its columns itself" if kind == "parquet" else f"`{path}` has no columns"
+        raise RequestError(what, where=str(path), hint="leave `columns` out")
+    if kind == "delimited":
+        table = read_delimited(path, suffix_of(path), settings.columns)
+        if settings.columns is None:
+            prove_header(table, _known_names(settings))
+        return table
+    if kind == "json":
+        return table_of(_read_json(path), str(path), settings.columns)
+    if kind == "parquet":
+        return read_parquet(path)
+    lines = list(read_lines(path))
+    _no_table(path, lines)
+    return Table(str(path), {"text": lines}, how=how_written(path), lines=range(1, len(lines) + 1))
+
+
+def _known_names(settings: DataSettings) -> set[str]:
+    """Names that columns have, as `plain` writes them: those that are asked for, and those that roles know."""
+    asked = (settings.text, settings.pair, *(settings.label or "").split(","))
+    names = (*chain.from_iterable(PAIRS), *TEXTS, *LABELS, *WORD_COLUMNS, *TAG_COLUMNS)
+    return {plain(name) for name in (*asked, *names) if name}
+
+
+def _is_parquet(path: Path) -> bool:
+    if suffix_of(path) == ".parquet":
+        return True
+    with open_bytes(path) as file:
+        return file.read(4) == PARQUET_START
+
+
+def _no_table(path: Path, lines: Sequence[str]) -> None:
+    """Refuse a table by the name of running text: spreadsheets export `Unicode text (*.txt)` with tabs.
+
+    Raises:
+        RequestError: every line has the same number of tabs.
+    """
+    tabs = {line.count("\t") for line in lines if line.strip()}
+    if len(tabs) == 1 and 0 not in tabs and len(lines) > 1:
         raise RequestError(
-            f"`{path}` cannot be read as {path.suffix[1:]}: {cause}",
+            f"every line of `{path}` has {tabs.pop()} tabs: it is a table, and .txt is one text a line",
             where=str(path),
-            hint="mend the file, or give one of the kind that its name says",
-        ) from error
-    return split_of(Table.of_dataset(rows, str(path)), settings)
+            hint="name it .tsv",
+        )
 
 
-def _read_hub(name: str, settings: DataSettings) -> dict[str, Split]:
-    hub_is_reachable()
-    import datasets
-
-    datasets.disable_progress_bars()
-    parts = name.split("/")
-    tries = [(name, None)] + ([("/".join(parts[:-1]), parts[-1])] if len(parts) > 1 else [])
-    reason = ""
-    for repo, config in tries:
-        try:
-            found = datasets.load_dataset(repo, config)
-        except Exception as error:  # offline, unknown and gated each come as another kind
-            reason = reason or str(error).splitlines()[0]
-            continue
-        sides = {side: next((found[n] for n in names if n in found), None) for side, names in _SIDES.items()}
-        splits = {s: split_of(Table.of_dataset(rows, name), settings) for s, rows in sides.items() if rows is not None}
-        return splits
-    raise MissingPart(
-        f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
-        hint="give a local file or folder with `--data`, or `builtin:pydoc`",
-    )
+def _read_hub(name: str, settings: DataSettings, notes: list[str]) -> dict[str, Split]:
+    found = load_hub(name)
+    sides = {side: next((found[n] for n in names if n in found), None) for side, names in SIDES.items()}
+    return {
+        s: _as_split(Table.of_dataset(rows, name), settings, notes) for s, rows in sides.items() if rows is not None
+    }
 
 
 def _is_hidden(split: Split) -> bool:
     """Whether a side has no label, or every one is kept back: GLUE writes -1 for each."""
-    return all(label in (-1, -1.0, None) for label in split.labels or ())
+    return all(label in (-1, -1.0, None, "-1") for label in split.labels or ())

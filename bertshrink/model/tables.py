@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bertshrink.errors import RequestError
+
 
 @dataclass(frozen=True)
 class Table:
@@ -56,3 +58,68 @@ class Table:
 def _class_names(feature: Any) -> tuple[str, ...]:
     """What the data calls its numbered labels (ClassLabel, also of a list)."""
     return tuple(getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None) or ())
+
+
+def as_header(cells: Sequence[Any], where: str) -> tuple[str, ...]:
+    """The names of columns without blanks around them; one without a name gets its number.
+
+    Raises:
+        RequestError: two columns have the same name.
+    """
+    names = [str(cell).strip("\ufeff \t\r\n\xa0") or f"column {i}" for i, cell in enumerate(cells, start=1)]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise RequestError(
+                f"`{where}` has two columns with the name `{name}`",
+                where=where,
+                hint="give each a name of its own (blanks around names do not tell them apart)",
+            )
+    return tuple(names)
+
+
+def take_apart(table: Table) -> Table:
+    """The table with objects in its cells as columns of their own, `a.b`, one level deep.
+
+    The answers of questions (`text` beside `answer_start`) stay whole; so does a column in which not every cell that is
+    there is an object.
+
+    Raises:
+        RequestError: such a column has the name of another one.
+    """
+    columns: dict[str, Sequence[Any]] = {}
+    for name, cells in table.columns.items():
+        there = [cell for cell in cells if cell is not None]
+        keys = dict.fromkeys(key for cell in there if isinstance(cell, dict) for key in cell)
+        if not keys or not all(isinstance(cell, dict) for cell in there) or {"text", "answer_start"} <= set(keys):
+            parts: dict[str, Sequence[Any]] = {name: cells}
+        else:
+            parts = {f"{name}.{key}": [cell.get(key) if cell else None for cell in cells] for key in keys}
+        for key, values in parts.items():
+            if key in columns:
+                what = f"`{table.name}` has two columns with the name `{key}`"
+                raise RequestError(what, where=table.name, hint="give each a name of its own")
+            columns[key] = values
+    return replace(table, columns=columns)
+
+
+def joined(tables: Sequence[Table], name: str) -> Table:
+    """Tables of several files as one.
+
+    Raises:
+        RequestError: their columns, or the names of their labels, are not the same.
+    """
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    for other in tables[1:]:
+        if set(other.columns) != set(first.columns) or other.label_names != first.label_names:
+            mine, theirs = (", ".join(f"`{c}`" for c in table.columns) for table in (first, other))
+            raise RequestError(
+                f"the parts `{first.name}` and `{other.name}` do not have the same columns: {mine}; {theirs}",
+                where=other.name,
+                hint="write them with the same header, or name one file",
+            )
+    columns = {column: [cell for table in tables for cell in table.columns[column]] for column in first.columns}
+    how = ", ".join(dict.fromkeys(table.how for table in tables if table.how))
+    lines = [line for table in tables for line in table.lines] if all(table.lines for table in tables) else ()
+    return Table(name, columns, first.label_names, how, lines, tuple((table.name, len(table)) for table in tables))

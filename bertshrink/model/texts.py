@@ -50,6 +50,7 @@ class DataSettings(BaseModel):
     split_seed: int = Field(
         0, ge=0, description="another fixed choice of the rows for `dev_share`, `max_train`, `max_dev` and the like"
     )
+    columns: tuple[str, ...] | None = Field(None, min_length=1, description="all columns of a CSV without a header")
     max_train: int | None = Field(None, gt=0, description="use at most so many training texts (a fixed choice)")
     max_unlabelled: int | None = Field(None, gt=0, description="use at most so many unlabelled texts (a fixed choice)")
     max_dev: int | None = Field(None, gt=0, description="judge by at most so many texts (a fixed choice)")

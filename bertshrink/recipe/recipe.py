@@ -140,6 +140,8 @@ def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about
         RequestError: there is no `data`.
     """
     told = {key: value for key, value in about_texts.items() if value is not None}
+    if isinstance(told.get("columns"), str):  # `text,label`, as the command line gives it
+        told["columns"] = [name.strip() for name in told["columns"].split(",")]
     if not told:
         return
     flags = {key: "--" + key.replace("_", "-") for key in told}
@@ -158,6 +160,9 @@ _OF_ANY_DATA = ("max_train", "max_unlabelled", "max_dev", "max_length", "dev_sha
 """Settings of `data:` that hold for other texts as well."""
 
 
+_SIDE = "(?:train|dev|test|unlabelled)="
+
+
 def other_data(given: str, kept: Any) -> dict[str, Any]:
     """The settings of texts named on the command line: `PATH`, or sides apart as `train=PATH,dev=PATH`.
 
@@ -166,10 +171,16 @@ def other_data(given: str, kept: Any) -> dict[str, Any]:
         kept: the recipe's own `data:`, whose limits stay.
     """
     limits = {key: kept[key] for key in _OF_ANY_DATA if key in kept} if isinstance(kept, dict) else {}
-    parts = [part.partition("=") for part in given.split(",")]
-    if all(equals and name in ("train", "dev", "test", "unlabelled") for name, equals, _ in parts):
-        return limits | {name: path for name, _, path in parts}
-    return limits | {"path": given}
+    if not re.match(_SIDE, given) or Path(given).exists():  # a path may hold commas and equals signs
+        return limits | {"path": given}
+    found: dict[str, Any] = {}
+    parts = re.split(f",(?={_SIDE})", given)
+    while parts:
+        name, _, path = parts.pop(0).partition("=")
+        if parts and not Path(path).exists() and Path(f"{path},{parts[0]}").exists():
+            path = f"{path},{parts.pop(0)}"
+        found[name] = path
+    return limits | found
 
 
 def build(source: Source, text: str, default_name: str) -> Recipe:

@@ -328,7 +328,8 @@ def _sentence(rows: Rows | Packed, epochs: float, dtype: torch.dtype, weights: W
     if isinstance(rows, Packed):
         labelled = ", packed to full length"
     elif weights.task and task not in ("mlm", "embedding"):
-        labelled = f", {sum(label is not None for label in rows.labels)} of them labelled"
+        num_labelled = sum(label is not None for label in rows.labels)
+        labelled = f", {'all' if num_labelled == len(rows) else f'{num_labelled} of them'} labelled"
     return (
         f"trained {epochs:g} epochs of {len(rows)} rows ({sum(rows.lengths)} tokens){labelled}, "
         f"{str(dtype).removeprefix('torch.')} arithmetic, learning rate {weights.learning_rate:g}, "
