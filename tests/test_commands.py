@@ -2,9 +2,11 @@
 
 import pytest
 
-from bertshrink.errors import BertshrinkError, Faults
-from bertshrink.recipe.commands import flag_of, recipe_of_bench, recipe_of_command
+from bertshrink.errors import BertshrinkError, Faults, RequestError
+from bertshrink.model.texts import DataSettings
+from bertshrink.recipe.commands import COMMANDS, flag_of, recipe_of_bench, recipe_of_command
 from bertshrink.recipe.plan import prove
+from bertshrink.recipe.recipe import read_recipe
 from tests.folders import artifact_folder, model_folder
 
 
@@ -105,3 +107,52 @@ def test_faults_of_bench_point_at_flags(here, latency, where):
     with pytest.raises(BertshrinkError) as caught:
         recipe_of_bench(["m"], {"measure": {"latency": latency}})
     assert caught.value.where == where
+
+
+# What is said of texts
+
+ABOUT = {"text": "body", "pair": "none", "label": "a,b", "max_train": 5, "split_seed": 3}
+
+
+def test_what_is_said_of_texts_goes_into_the_data():
+    asked = recipe_of_command("distill", "m", {}, {"data": "train=a.tsv,dev=b.tsv"}, {**ABOUT, "max_length": None})
+    assert asked.data == DataSettings(train="a.tsv", dev="b.tsv", **ABOUT)
+    assert asked.place("data", "split_seed") == "--split-seed"
+    assert recipe_of_bench(["m"], {"data": "a.tsv"}, ABOUT).data == DataSettings(path="a.tsv", **ABOUT)
+
+
+@pytest.mark.parametrize("name", ABOUT)
+def test_what_is_said_of_texts_that_are_not_there_is_refused(name, tmp_path):
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(RequestError, match=f"`{flag}` is about texts, and none are given") as caught:
+        recipe_of_command("export", "m", {}, {}, {name: ABOUT[name]})
+    assert caught.value.where == flag
+    (tmp_path / "r.yaml").write_text("model: m\nstages: [export]\n")
+    with pytest.raises(RequestError, match="none are given"):
+        read_recipe(tmp_path / "r.yaml", {}, {name: ABOUT[name]})
+
+
+def test_what_is_said_of_texts_replaces_the_recipes(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("model: m\ndata: {path: a.tsv, text: x, max_train: 9, max_dev: 7}\nstages: [export]\n")
+    own = read_recipe(path, {}, {"text": "y", "label": None}).data
+    assert own == DataSettings(path="a.tsv", text="y", max_train=9, max_dev=7)
+    other = read_recipe(path, {"data": "b.tsv"}, {"label": "z"}).data
+    assert other == DataSettings(path="b.tsv", label="z", max_train=9, max_dev=7), "columns are the data's, limits stay"
+    path.write_text("model: m\ndata: a.tsv\nstages: [export]\n")
+    assert read_recipe(path, {}, {"label": "z"}).data == DataSettings(path="a.tsv", label="z")
+
+
+def test_every_command_that_takes_texts_takes_what_is_said_of_them():
+    import typer
+
+    from bertshrink.cli.app import app
+
+    taking = {
+        name: {flag for parameter in command.params for flag in parameter.opts}
+        for name, command in typer.main.get_command(app).commands.items()
+    }
+    taking = {name: flags for name, flags in taking.items() if "--data" in flags}
+    assert set(taking) == {"run", "bench", *COMMANDS}
+    for name, flags in taking.items():
+        assert {"--text", "--pair", "--label", "--max-train", "--split-seed"} <= flags, name

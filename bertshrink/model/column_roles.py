@@ -40,6 +40,7 @@ class Roles:
         num_rows: of the table.
         num_empty: rows without text, which are left out.
         num_unjudged: rows whose label says that there is none (`-`, or -1 of numbered classes).
+        absent: what to say of a column of labels that is named and not there; a side that only tests may lack it.
     """
 
     table: Table
@@ -52,15 +53,12 @@ class Roles:
     num_rows: int = 0
     num_empty: int = 0
     num_unjudged: int = 0
+    absent: RequestError | None = None
 
     @property
-    def columns(self) -> set[str]:
-        """All columns of the table."""
-        return {self.text, *([self.pair] if self.pair is not None else []), *self.labels, *self.left_out}
-
-    def reads_as(self, other: Roles) -> bool:
-        """Whether the columns with a role are the other's."""
-        return (self.text, self.pair, self.labels) == (other.text, other.pair, other.labels)
+    def used(self) -> set[str]:
+        """The columns with a role."""
+        return {self.text, *([self.pair] if self.pair is not None else []), *self.labels}
 
     @property
     def is_score(self) -> bool:
@@ -85,7 +83,12 @@ class _Search:
         self.columns = list(table.columns)
         self.settings = settings
         self._looks: dict[str, Look] = {}
-        self.labels: tuple[str, ...] = asked_labels(table, settings)
+        self.absent: RequestError | None = None
+        self.labels: tuple[str, ...] = ()
+        try:
+            self.labels = asked_labels(table, settings)
+        except RequestError as error:
+            self.absent = error
         self.pair = asked_column(table, settings.pair)
         self.text = asked_column(table, settings.text)
 
@@ -104,6 +107,7 @@ class _Search:
             left_out,
             second=self._second(),
             maybe_labels=() if self.labels or self.settings.label is not None else self._maybe_labels(),
+            absent=self.absent,
         )
 
     def _look(self, name: str) -> Look:

@@ -30,7 +30,7 @@ def settle(sides: Sides, task: str) -> Sides:
     """The sides with their labels as what they are.
 
     Args:
-        sides: as `roles` and `formats` make them.
+        sides: as `roles`, `conll` and `squad` make them.
         task: what is learnt from them, or `auto`.
 
     Raises:

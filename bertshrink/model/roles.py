@@ -8,7 +8,7 @@ of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +57,29 @@ def split_of(table: Table, settings: DataSettings) -> Split:
         roles = replace(roles, num_unjudged=num_unjudged)
         whole = Split(tuple(texts), pairs, labels=labels, label_names=names)
     return _kept(whole, roles, texts)
+
+
+def sides_of(found: Mapping[str, Table | Split], settings: DataSettings) -> dict[str, Split]:
+    """The sides of the data; a table with the columns that the training side is read from is read as that one is.
+
+    Raises:
+        RequestError: as in `split_of`.
+    """
+    sides: dict[str, Split] = {}
+    like: Roles | None = None
+    for side in sorted(found, key=lambda side: side != "train"):
+        table = found[side]
+        if isinstance(table, Split):
+            sides[side] = table
+            continue
+        told = settings
+        if like is not None and like.labels and like.used <= set(table.columns):
+            names = {"text": like.text, "pair": like.pair or NONE, "label": ",".join(like.labels)}
+            told = settings.model_copy(update=names)
+        sides[side] = split_of(table, told)
+        if side == "train":
+            like = sides[side].roles
+    return {side: sides[side] for side in found}
 
 
 def _kept(whole: Split, roles: Roles, texts: Sequence[object]) -> Split:

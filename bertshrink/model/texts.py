@@ -299,7 +299,7 @@ def _load(settings: DataSettings, task: str, stamps: tuple[tuple[str, int, int],
 
     name = settings.path or " ".join(filter(None, (settings.train, settings.dev, settings.test)))
     notes: list[str] = []
-    sides = _alike(_read(settings, notes), settings)
+    sides = _read(settings, notes)
     _check_asked(sides, settings, name)
     texts = _assign(name, settle(sides, task), settings, notes)
     for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
@@ -321,25 +321,11 @@ def _read(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
     return read_sides(settings, notes)
 
 
-def _alike(sides: dict[str, Split], settings: DataSettings) -> dict[str, Split]:
-    """All sides by the columns of the training side, where they have the same ones: a few rows may look otherwise."""
-    roles = {side: split.roles for side, split in sides.items() if split.roles is not None}
-    first = roles.get("train")
-    if first is None or not first.labels:
-        return sides
-    used = (first.text, *([first.pair] if first.pair else []), *first.labels)
-    if not any(set(used) <= one.columns and not one.reads_as(first) for one in roles.values()):
-        return sides
-    told = {"text": first.text, "pair": first.pair or NONE, "label": ",".join(first.labels)}
-    again = _read(settings.model_copy(update=told), [])
-    return {
-        side: replace(split, roles=replace(split.roles, second=first.second)) if split.roles is not None else split
-        for side, split in again.items()
-    }
-
-
 def _check_asked(sides: dict[str, Split], settings: DataSettings, name: str) -> None:
-    """Refuse names of columns for data that has none."""
+    """Refuse names of columns for data that has none, or has them not: only a test side may lack the labels."""
+    for side, split in sides.items():
+        if split.roles is not None and split.roles.absent is not None and side != "test":
+            raise split.roles.absent
     asked = [key for key in ("text", "pair", "label") if getattr(settings, key) not in (None, NONE)]
     if asked and any(split.roles is None for split in sides.values()):
         raise RequestError(
