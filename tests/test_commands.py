@@ -115,8 +115,9 @@ ABOUT = {"text": "body", "pair": "none", "label": "a,b", "max_train": 5, "split_
 
 
 def test_what_is_said_of_texts_goes_into_the_data():
-    asked = recipe_of_command("distill", "m", {}, {"data": "train=a.tsv,dev=b.tsv"}, {**ABOUT, "max_length": None})
-    assert asked.data == DataSettings(train="a.tsv", dev="b.tsv", **ABOUT)
+    about = {**ABOUT, "max_length": None, "columns": "body, a,b"}
+    asked = recipe_of_command("distill", "m", {}, {"data": "train=a.tsv,dev=b.tsv"}, about)
+    assert asked.data == DataSettings(train="a.tsv", dev="b.tsv", columns=("body", "a", "b"), **ABOUT)
     assert asked.place("data", "split_seed") == "--split-seed"
     assert recipe_of_bench(["m"], {"data": "a.tsv"}, ABOUT).data == DataSettings(path="a.tsv", **ABOUT)
 
@@ -155,4 +156,4 @@ def test_every_command_that_takes_texts_takes_what_is_said_of_them():
     taking = {name: flags for name, flags in taking.items() if "--data" in flags}
     assert set(taking) == {"run", "bench", *COMMANDS}
     for name, flags in taking.items():
-        assert {"--text", "--pair", "--label", "--max-train", "--split-seed"} <= flags, name
+        assert {"--text", "--pair", "--label", "--columns", "--max-train", "--split-seed"} <= flags, name

@@ -116,13 +116,6 @@ def test_what_is_not_clear_is_asked_for_with_every_column(found):
     assert all(flag in caught.value.hint for flag in ("--text", "--pair", "--label", "none"))
 
 
-def test_a_first_row_that_became_the_header_is_no_header():
-    with pytest.raises(RequestError, match="may have no header"):
-        split_of(table((SENTENCES[0], SENTENCES[1:]), (CLASSES[0], CLASSES[1:])), DataSettings())
-    with pytest.raises(RequestError, match="may have no header"):
-        split_of(table((SENTENCES[0], SENTENCES[1:])), DataSettings())
-
-
 def test_two_columns_of_labels_must_say_the_same():
     numbers = [int(name == "pos") for name in CLASSES]
     assert roles(columns(text=SENTENCES, label=numbers, label_text=CLASSES))[2] == ("label_text",)

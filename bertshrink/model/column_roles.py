@@ -21,8 +21,6 @@ from bertshrink.model.tables import Table
 from bertshrink.model.texts import NONE, DataSettings
 
 _CELL = 48
-_HEADER_WORDS = 5
-"""A header of so many words is more likely the first row of a file that has no header."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,6 @@ class _Search:
             self._of_two(left)
         if self.text is None or not self._may_be_text(self.text):
             raise self._asked("which column holds the text cannot be told")
-        self._refuse_headless(self.text)
 
     def _hold(self, names: Mapping[str, str], name: str) -> bool:
         """Whether a column of a known name holds texts at all and not only lists."""
@@ -174,8 +171,6 @@ class _Search:
                 self.text = text
                 if self.settings.label is None:
                     self.labels = (label,)
-                    if not by_name:
-                        self._refuse_headless(label)
                 return
 
     def _find_label(self) -> None:
@@ -184,7 +179,6 @@ class _Search:
             self.labels = (self._agreed(known),)
         elif self.settings.text is None and len(left := self._left()) == 1 and self._may_be_label(left[0]):
             self.labels = (left[0],)
-            self._refuse_headless(left[0])
 
     def _may_be_label(self, name: str) -> bool:
         return self._look(name).is_label and not self._look(name).is_text
@@ -216,13 +210,6 @@ class _Search:
 
     def _maybe_labels(self) -> tuple[str, ...]:
         return tuple(name for name in self._left() if self._may_be_label(name))
-
-    def _refuse_headless(self, name: str) -> None:
-        """Refuse a column that was told by its cells alone and whose header is one of them: the file has no header."""
-        cells = self.table.columns[name]
-        is_sentence = len(name.split()) >= _HEADER_WORDS
-        if is_sentence or (len(self.columns) > 1 and name.strip() and name in map(str, cells)):
-            raise self._asked(f"the header `{shown(name)}` looks like a cell: the file may have no header")
 
     def _asked(self, what: str) -> RequestError:
         return asked(self.table, what, self._looks)

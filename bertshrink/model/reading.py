@@ -31,7 +31,7 @@ from bertshrink.model.headers import prove_header
 from bertshrink.model.hub_data import load_hub
 from bertshrink.model.json_tables import Document, is_squad, read_json, table_of
 from bertshrink.model.parquet_table import read_parquet
-from bertshrink.model.roles import TAG_COLUMNS, WORD_COLUMNS, split_of
+from bertshrink.model.roles import TAG_COLUMNS, WORD_COLUMNS, sides_of
 from bertshrink.model.source import local_path
 from bertshrink.model.squad import read_squad
 from bertshrink.model.tables import Table, joined
@@ -73,7 +73,17 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
         MissingPart: a hub name while the hub cannot be reached.
         OutputError: the cache of hub data sets cannot be written.
     """
-    sides: dict[str, Split] = {}
+    sides = sides_of(_read_all(settings, notes), settings)
+    train, test = sides.get("train"), sides.get("test")
+    if train is not None and test is not None and not _is_hidden(train) and _is_hidden(test):
+        del sides["test"]
+        notes.append(f"the test side's {len(test)} texts have no labels: it judges nothing and is left out")
+    return sides
+
+
+def _read_all(settings: DataSettings, notes: list[str]) -> dict[str, Table | Split]:
+    """The sides that are there: tables, and what is no table; errors as in `read_sides`."""
+    sides: dict[str, Table | Split] = {}
     if settings.path is not None:
         path = local_path(settings.path)
         if path.is_dir():
@@ -86,24 +96,20 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
             sides = _read_whole([path], settings, notes)
         else:
             check_source(settings.path, None)
-            sides = _read_hub(settings.path, settings, notes)
+            sides = _read_hub(settings.path, notes)
     for side, name in (("train", settings.train), ("dev", settings.dev), ("test", settings.test)):
         if name is not None:
             # One name may mean its own side of a folder, so that sides of two data sets can be put together.
             path = local_path(name)
             if not path.exists() and not path.suffix:
                 check_source(name, None)
-                found_there = _read_hub(name, settings, notes)
+                found_there = _read_hub(name, notes)
                 sides[side] = found_there.get(side) or next(iter(found_there.values()))
                 continue
             files = _sides_of_folder(path).get(side, []) if path.is_dir() else [path]
             if not files:
                 raise RequestError(f"the folder `{name}` has no {side} side", hint="name its file")
             sides[side] = _read_files(files, settings, notes)
-    train, test = sides.get("train"), sides.get("test")
-    if train is not None and test is not None and not _is_hidden(train) and _is_hidden(test):
-        del sides["test"]
-        notes.append(f"the test side's {len(test)} texts have no labels: it judges nothing and is left out")
     return sides
 
 
@@ -131,7 +137,7 @@ def _sides_of_folder(folder: Path, notes: list[str] | None = None) -> dict[str, 
     )
 
 
-def _read_whole(files: list[Path], settings: DataSettings, notes: list[str]) -> dict[str, Split]:
+def _read_whole(files: list[Path], settings: DataSettings, notes: list[str]) -> dict[str, Table | Split]:
     """Files that hold everything: sides by name in JSON, else a training side."""
     document = _read_json(files[0]) if len(files) == 1 and suffix_of(files[0]) == ".json" else None
     sides = _sides_of_json(document) if document is not None else {}
@@ -141,9 +147,7 @@ def _read_whole(files: list[Path], settings: DataSettings, notes: list[str]) -> 
     if others:
         notes.append(f"`{files[0].name}` has further parts, which were left out: {', '.join(others)}")
     return {
-        side: _as_split(
-            table_of(replace(document, value=rows), f"{files[0]}: {side}", settings.columns), settings, notes
-        )
+        side: _told(table_of(replace(document, value=rows), f"{files[0]}: {side}", settings.columns), notes)
         for side, rows in sides.items()
     }
 
@@ -167,7 +171,7 @@ def _sides_of_json(document: Document) -> dict[str, Any]:
 
 def _read_files(
     files: Sequence[Path], settings: DataSettings, notes: list[str], document: Document | None = None
-) -> Split:
+) -> Table | Split:
     """One side: a file, or the parts of one; `document` is the first one's, where it was read before."""
     path = files[0]
     check_plain(path)
@@ -181,18 +185,19 @@ def _read_files(
             notes.append(f"`{path.name}` was read as {how}")
         return read_conll(read_lines(path), str(path), settings)
     if READERS[suffix_of(path)] != "json" or _is_parquet(path):
-        return _as_split(joined([_read_table(file, settings) for file in files], str(path)), settings, notes)
+        return _told(joined([_read_table(file, settings) for file in files], str(path)), notes)
     documents = [document or _read_json(path), *map(_read_json, files[1:])]
     if all(map(is_squad, documents)):
         return read_squad([article for found in documents for article in found.value["data"]], str(path))
     tables = [table_of(found, str(file), settings.columns) for file, found in zip(files, documents, strict=True)]
-    return _as_split(joined(tables, str(path)), settings, notes)
+    return _told(joined(tables, str(path)), notes)
 
 
-def _as_split(table: Table, settings: DataSettings, notes: list[str]) -> Split:
+def _told(table: Table, notes: list[str]) -> Table:
+    """The table, after a note on what its reader decided."""
     if table.how:
         notes.append(f"`{Path(table.name).name}` was read as {table.how}")
-    return split_of(table, settings)
+    return table
 
 
 def _read_table(path: Path, settings: DataSettings) -> Table:
@@ -248,12 +253,10 @@ def _no_table(path: Path, lines: Sequence[str]) -> None:
         )
 
 
-def _read_hub(name: str, settings: DataSettings, notes: list[str]) -> dict[str, Split]:
+def _read_hub(name: str, notes: list[str]) -> dict[str, Table | Split]:
     found = load_hub(name)
     sides = {side: next((found[n] for n in names if n in found), None) for side, names in SIDES.items()}
-    return {
-        s: _as_split(Table.of_dataset(rows, name), settings, notes) for s, rows in sides.items() if rows is not None
-    }
+    return {side: _told(Table.of_dataset(rows, name), notes) for side, rows in sides.items() if rows is not None}
 
 
 def _is_hidden(split: Split) -> bool:
