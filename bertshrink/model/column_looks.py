@@ -165,7 +165,7 @@ class Look:
         if self.is_text:
             return "texts"
         kind = "lists" if self.is_listed else "numbers" if self.is_number else "values"
-        return f"{self.distinct} different {kind}"
+        return f"{self.distinct} different {kind}" if self.distinct > 1 else f"one {kind[:-1]}"
 
 
 def look(cells: Sequence[Any]) -> Look:

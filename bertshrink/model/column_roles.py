@@ -228,7 +228,7 @@ def asked_column(table: Table, name: str | None) -> str | None:
     found = [column for column in table.columns if plain(column) == plain(name)]
     if len(found) == 1:
         return found[0]
-    raise asked(table, f"there {'is no' if not found else 'are several'} column{'s' * bool(found)} `{name}`", {})
+    raise asked(table, f"there {'is no' if not found else 'are several'} column{'s' * bool(found)} `{shown(name)}`", {})
 
 
 def asked_labels(table: Table, settings: DataSettings) -> tuple[str, ...]:
