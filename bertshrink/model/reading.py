@@ -83,6 +83,10 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
 
 def _read_all(settings: DataSettings, notes: list[str]) -> dict[str, Table | Split]:
     """The sides that are there: tables, and what is no table; errors as in `read_sides`."""
+    if settings.path == "builtin:pydoc":
+        from bertshrink.model.pydoc_texts import read_pydoc
+
+        return dict(zip(("train", "dev"), (Split(tuple(side)) for side in read_pydoc()), strict=True))
     sides: dict[str, Table | Split] = {}
     if settings.path is not None:
         path = local_path(settings.path)

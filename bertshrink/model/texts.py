@@ -296,10 +296,11 @@ def _stamps(settings: DataSettings) -> tuple[tuple[str, int, int], ...]:
 @lru_cache(maxsize=1)
 def _load(settings: DataSettings, task: str, stamps: tuple[tuple[str, int, int], ...]) -> Texts:
     from bertshrink.model.label_kinds import settle
+    from bertshrink.model.reading import read_sides
 
     name = settings.path or " ".join(filter(None, (settings.train, settings.dev, settings.test)))
     notes: list[str] = []
-    sides = _read(settings, notes)
+    sides = read_sides(settings, notes)
     _check_asked(sides, settings, name)
     texts = _assign(name, settle(sides, task), settings, notes)
     for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
@@ -308,17 +309,6 @@ def _load(settings: DataSettings, task: str, stamps: tuple[tuple[str, int, int],
                 f"the {side} side of `{name}` holds no text", hint="give data with at least one text a side"
             )
     return texts
-
-
-def _read(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
-    """The sides that are there, by name."""
-    if settings.path == "builtin:pydoc":
-        from bertshrink.model.pydoc_texts import read_pydoc
-
-        return dict(zip(("train", "dev"), (Split(tuple(side)) for side in read_pydoc()), strict=True))
-    from bertshrink.model.reading import read_sides
-
-    return read_sides(settings, notes)
 
 
 def _check_asked(sides: dict[str, Split], settings: DataSettings, name: str) -> None:
@@ -331,6 +321,21 @@ def _check_asked(sides: dict[str, Split], settings: DataSettings, name: str) -> 
         raise RequestError(
             f"`{asked[0]}` names a column, and `{name}` has no columns to name", hint=f"leave `{asked[0]}` out"
         )
+
+
+def _read_unlabelled(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
+    """More texts, whose columns are known by name or by what is left."""
+    from bertshrink.model.reading import read_sides
+
+    sides = read_sides(DataSettings(path=settings.unlabelled, label=NONE), notes)
+    for split in sides.values():
+        if split.roles is not None and split.roles.second is not None:
+            raise RequestError(
+                f"`{split.roles.second}` holds texts, too, and only `{split.roles.text}` would be read",
+                where=split.source,
+                hint="give a file without that column",
+            )
+    return sides
 
 
 def _together(sides: Sequence[Split]) -> Split:
@@ -351,12 +356,19 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
         whole, test, judged_name = sides.get("train") or next(iter(sides.values())), None, "dev"
         train, dev = whole.parted(whole.drawn(settings.dev_share, salt))
         notes.append(f"no dev side was given: {len(dev)} of {len(whole)} texts, chosen by hash, became it")
+        if not len(dev) and len(whole):
+            raise RequestError(
+                f"none of the {len(whole)} texts of `{name}` became the dev side, which nothing else is given for",
+                hint="give more texts, a dev side of its own, a larger `dev_share`, or another `--split-seed`",
+            )
     assert dev is not None
+    given = len(train), len(dev), len(test or ())
     train, dev = train.first(settings.max_train, salt), dev.first(settings.max_dev, salt)
     test = test.first(settings.max_dev, salt) if test is not None else None
+    if salt and len(sides) > 1 and (len(train), len(dev), len(test or ())) == given:
+        notes.append("`split_seed` chose no rows: all sides are given and whole; only `patience` may choose by it")
     if settings.unlabelled is not None:
-        more = _together(list(_read(DataSettings(path=settings.unlabelled, label=NONE), notes).values()))
-        more = more.first(settings.max_unlabelled, salt)
+        more = _together(list(_read_unlabelled(settings, notes).values())).first(settings.max_unlabelled, salt)
         notes.append(f"{len(more)} texts without labels join the {len(train)} of the training side")
         train = train.with_unlabelled(more)
     found = Texts(name, train, dev, test, judged_name, settings.dev_share, tuple(notes), settings.split_seed)
