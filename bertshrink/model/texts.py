@@ -323,27 +323,6 @@ def _check_asked(sides: dict[str, Split], settings: DataSettings, name: str) -> 
         )
 
 
-def _read_unlabelled(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
-    """More texts, whose columns are known by name or by what is left."""
-    from bertshrink.model.reading import read_sides
-
-    sides = read_sides(DataSettings(path=settings.unlabelled, label=NONE), notes)
-    for split in sides.values():
-        if split.roles is not None and split.roles.second is not None:
-            raise RequestError(
-                f"`{split.roles.second}` holds texts, too, and only `{split.roles.text}` would be read",
-                where=split.source,
-                hint="give a file without that column",
-            )
-    return sides
-
-
-def _together(sides: Sequence[Split]) -> Split:
-    """All rows of all sides, without labels."""
-    pairs = None if sides[0].pairs is None else tuple(pair for side in sides for pair in side.pairs or ())
-    return Split(tuple(text for side in sides for text in side.texts), pairs)
-
-
 def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: list[str]) -> Texts:
     """Give every side its use (see this file's opening)."""
     if not sides:
@@ -368,7 +347,9 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
     if salt and len(sides) > 1 and (len(train), len(dev), len(test or ())) == given:
         notes.append("`split_seed` chose no rows: all sides are given and whole; only `patience` may choose by it")
     if settings.unlabelled is not None:
-        more = _together(list(_read_unlabelled(settings, notes).values())).first(settings.max_unlabelled, salt)
+        from bertshrink.model.unlabelled import read_unlabelled
+
+        more = read_unlabelled(settings.unlabelled, notes).first(settings.max_unlabelled, salt)
         notes.append(f"{len(more)} texts without labels join the {len(train)} of the training side")
         train = train.with_unlabelled(more)
     found = Texts(name, train, dev, test, judged_name, settings.dev_share, tuple(notes), settings.split_seed)
