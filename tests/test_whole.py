@@ -240,6 +240,12 @@ def test_a_pointer_of_git_lfs_is_called_one(name, tmp_path):
     assert f"`{name}` is a pointer of git LFS" in found.what and "git lfs pull" in found.hint
 
 
+def test_pointers_of_files_that_are_not_read_do_not_matter(tmp_path):
+    folder = folder_of(tmp_path / "m")
+    (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert Encoder.load(folder)
+
+
 def test_every_command_says_it_with_the_exit_code_of_a_refusal(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = folder_of(tmp_path / "m")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Session(Protocol):
     """A loaded model, ready to run."""
 
     def run(self, feeds: Arrays) -> Arrays:
-        """One forward pass; names and shapes as in this file's opening. Inputs the model does not have are dropped."""
+        """One forward pass; names and shapes as in this file's opening, inputs as `given` has them."""
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, precision, inputs and outputs: JSON values only."""
@@ -81,6 +82,14 @@ ENGINES: dict[str, tuple[str, str, str]] = {
     "openvino": ("openvino_engine", "openvino", "pip install 'bertshrink[openvino]'"),
     "executorch": ("executorch_engine", "executorch.runtime", "pip install 'bertshrink[executorch]'"),
 }
+
+
+def given(feeds: Arrays, inputs: Sequence[str]) -> Arrays:
+    """The arrays of a model's inputs: those that it does not have are dropped, token types that nobody gave are 0."""
+    found = {name: feeds[name] for name in inputs if name in feeds}
+    if "token_type_ids" in inputs and "token_type_ids" not in feeds:
+        found["token_type_ids"] = feeds["input_ids"] * 0
+    return found
 
 
 def is_installed(name: str) -> bool:

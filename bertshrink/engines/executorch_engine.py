@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bertshrink.engines import given
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that its Python interface is experimental is the user's choice of engine
     from executorch.extension.pybindings import portable_lib
@@ -49,12 +51,13 @@ class ExecuTorchSession:
         self.planned = [tuple(about.input_tensor_meta(at).sizes()) for at in range(about.num_inputs())]
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        """One forward pass; inputs that the program does not have are dropped.
+        """One forward pass; inputs as `engines.given` has them.
 
         Raises:
             ValueError: an input is larger than the program's memory was planned for.
 
         """
+        feeds = given(feeds, self.inputs)
         for name, planned in zip(self.inputs, self.planned, strict=True):
             if any(size > most for size, most in zip(feeds[name].shape, planned, strict=True)):
                 raise ValueError(f"`{name}` is {feeds[name].shape}, and the program takes {planned} at most")

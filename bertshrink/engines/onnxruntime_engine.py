@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from bertshrink.engines import MissingHere
+from bertshrink.engines import MissingHere, given
 
 CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -30,9 +30,9 @@ class OnnxSession:
         self.outputs = list(outputs or (o.name for o in session.get_outputs()))
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        """One forward pass; inputs that the graph does not have are dropped."""
-        given = {name: feeds[name] for name in self.inputs if name in feeds}
-        return dict(zip(self.outputs, self.session.run(self.outputs, given), strict=True))
+        """One forward pass; inputs as `engines.given` has them."""
+        arrays = given(feeds, self.inputs)
+        return dict(zip(self.outputs, self.session.run(self.outputs, arrays), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, providers with their options, device, inputs and outputs."""

@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bertshrink.engines import given
+
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -81,9 +83,9 @@ class OpenVinoSession:
         self.outputs = [_output_name(value) for value in compiled.outputs]
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        """One forward pass; inputs that the graph does not have are dropped."""
-        given = {name: feeds[name] for name in self.inputs if name in feeds}
-        found = self.request.infer(given, share_inputs=True)
+        """One forward pass; inputs as `engines.given` has them."""
+        arrays = given(feeds, self.inputs)
+        found = self.request.infer(arrays, share_inputs=True)
         return {name: found[at] for at, name in enumerate(self.outputs)}
 
     def describe(self) -> dict[str, Any]:

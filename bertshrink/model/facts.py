@@ -19,7 +19,15 @@ from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
 from bertshrink.model.files import verify
 from bertshrink.model.json_files import read_object
-from bertshrink.model.sentence import OF_TRANSFORMER, Pooling, Sentence, read_activation, read_modules, read_sentence
+from bertshrink.model.sentence import (
+    OF_TRANSFORMER,
+    SIGMOID_NOTE,
+    Pooling,
+    Sentence,
+    read_activation,
+    read_modules,
+    read_sentence,
+)
 from bertshrink.model.task import TASKS, guess_task, read_labels
 from bertshrink.model.whole import refuse_beside, refuse_values
 from bertshrink.report.files import read_header
@@ -69,10 +77,7 @@ class Facts:
                 "the model names no pooling: its sentence vector is taken as the normalised mean of its tokens"
             )
         if self.activation == "sigmoid":
-            found.append(
-                "a cross-encoder: the model gives the logit of its score; sentence-transformers makes the score of it "
-                "by a sigmoid, as the settings beside it say"
-            )
+            found.append(SIGMOID_NOTE)
         return found
 
 

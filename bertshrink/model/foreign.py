@@ -31,8 +31,11 @@ from bertshrink.model.files import output_errors
 from bertshrink.model.foreign_card import Origin, make_card
 from bertshrink.model.json_files import read_json, read_object
 from bertshrink.model.layout import FOREIGN, PLACES, root_of
-from bertshrink.model.papers import SENTENCE_FILES
+from bertshrink.model.papers import SENTENCE_FILES, write_tokenizer
 from bertshrink.model.plain_files import copy_plain
+from bertshrink.model.tokenizers import read_tokenizer
+from bertshrink.model.tokens import read_small_letters
+from bertshrink.model.whole import refuse_pointers
 from bertshrink.scratch import make_scratch
 
 _TOKENIZERS = (
@@ -115,6 +118,7 @@ def _take_in(path: Path, home: Path) -> Path:
         with output_errors(folder):
             file.parent.mkdir(parents=True)
             papers.mkdir()
+        refuse_pointers(home.absolute(), path.absolute())
         look = look_apart(path.absolute(), file)
         _copy_papers(home, papers)
         origin = Origin(look, papers, str(path))
@@ -124,6 +128,7 @@ def _take_in(path: Path, home: Path) -> Path:
         card = _own_card(own, path, home) if own.is_file() else make_card(origin, file, vocab_size)
         card = card.model_copy(update={"file": file.relative_to(folder).as_posix()})
         shutil.copytree(papers, folder, dirs_exist_ok=True)
+        _read_small_letters(folder, origin)
         Artifact(folder, card).write_card(folder)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
@@ -141,6 +146,15 @@ def _copy_papers(home: Path, papers: Path) -> None:
                 copy_plain(home / name, papers / name)
 
 
+def _read_small_letters(folder: Path, origin: Origin) -> None:
+    """Have the copy of a tokenizer do what sentence-transformers' settings beside it ask for."""
+    sentence = origin.sentence
+    if sentence is not None and sentence.lower_case:
+        tokenizer = read_tokenizer(folder)
+        read_small_letters(tokenizer)
+        write_tokenizer(tokenizer, folder)
+
+
 def _vocab_size(origin: Origin, home: Path) -> int:
     """How many token ids the model knows.
 
@@ -156,7 +170,7 @@ def _vocab_size(origin: Origin, home: Path) -> int:
             hint="put the model's `tokenizer.json`, `tokenizer_config.json` and `config.json` there, as "
             "`AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR)` writes them",
         )
-    largest = _largest_id(papers)
+    largest, token = _last_token(papers) or (None, None)
     if rows is None:
         told = origin.config.get("vocab_size")
         rows = told if isinstance(told, int) and told > 0 else None if largest is None else largest + 1
@@ -168,25 +182,36 @@ def _vocab_size(origin: Origin, home: Path) -> int:
         )
     if largest is not None and largest >= rows:
         raise RequestError(
-            f"the tokenizer knows ids up to {largest}, the model's table has {rows} rows: it is that of another model",
+            f"the tokenizer knows ids up to {largest} (`{token}`), the model's table has {rows} rows: it is that of "
+            "another model, or tokens were added to it without rows of their own",
             where=str(home),
-            hint="put the model's own tokenizer beside the file",
+            hint="put the model's own tokenizer beside the file, as it was when the file was made",
         )
     return rows
 
 
-def _largest_id(papers: Path) -> int | None:
-    """The largest id of the vocabulary; None where the files do not say it plainly."""
+def _last_token(papers: Path) -> tuple[int, str] | None:
+    """The largest id of the vocabulary, added tokens included, and its token; None where the files do not say it."""
+    found: list[tuple[int, str]] = []
     if (papers / "tokenizer.json").is_file():
-        model = read_object(papers / "tokenizer.json").get("model")
+        about = read_object(papers / "tokenizer.json")
+        model, added = about.get("model"), about.get("added_tokens")
         words = model.get("vocab") if isinstance(model, dict) else None
-        if isinstance(words, list):
-            return len(words) - 1
-        ids = [i for i in words.values() if isinstance(i, int)] if isinstance(words, dict) else []
-        return max(ids, default=None)
-    if (papers / "vocab.txt").is_file():
-        return len((papers / "vocab.txt").read_bytes().splitlines()) - 1
-    return None
+        if isinstance(words, list) and words:
+            last = words[-1]
+            found.append((len(words) - 1, str(last[0] if isinstance(last, list) and last else last)))
+        elif isinstance(words, dict):
+            found += [(number, token) for token, number in words.items() if isinstance(number, int)]
+        for one in added if isinstance(added, list) else ():
+            if isinstance(one, dict) and isinstance(one.get("id"), int):
+                found.append((one["id"], str(one.get("content"))))
+    elif (papers / "vocab.txt").is_file():
+        lines = (papers / "vocab.txt").read_bytes().splitlines()
+        found += [(len(lines) - 1, lines[-1].decode("utf-8", "replace"))] if lines else []
+        if (papers / "added_tokens.json").is_file():
+            own = read_object(papers / "added_tokens.json")
+            found += [(number, token) for token, number in own.items() if isinstance(number, int)]
+    return max(found, default=None)
 
 
 def _own_card(path: Path, given: Path, home: Path) -> Card:

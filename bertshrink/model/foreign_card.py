@@ -24,7 +24,7 @@ from bertshrink.model.apart import Look
 from bertshrink.model.artifact import Card
 from bertshrink.model.facts import capped_length, position_limit
 from bertshrink.model.json_files import read_object
-from bertshrink.model.sentence import Pooling, read_activation, read_sentence
+from bertshrink.model.sentence import SETTINGS, SIGMOID_NOTE, Pooling, Sentence, read_activation, read_sentence
 from bertshrink.model.task import TASKS, guess_task, read_labels
 from bertshrink.untrusted import Reader
 
@@ -49,6 +49,11 @@ class Origin:
         """config.json; empty where there is none."""
         path = self.papers / "config.json"
         return read_object(path) if path.is_file() else {}
+
+    @property
+    def sentence(self) -> Sentence | None:
+        """What sentence-transformers says beside it; its modules count where the file does not do their work itself."""
+        return read_sentence(self.papers, self.config, has_modules_inside="sentence_embedding" in self.look.outputs)
 
 
 def make_card(origin: Origin, file: Path, vocab_size: int) -> Card:
@@ -75,7 +80,7 @@ def make_card(origin: Origin, file: Path, vocab_size: int) -> Card:
     outputs, is_pooled = _outputs(origin, task.name)
     checked = next(name for name, ours in outputs.items() if (ours in task.outputs) is is_pooled)
     _check_outputs(origin, said, checked, is_pooled)
-    pooling, notes = said.pop("pooling"), []
+    pooling, notes = said.pop("pooling"), _notes(origin, said, checked, is_pooled)
     inputs = {name: look.names[name] for name in look.inputs}
     is_ready = is_pooled and all(name == ours and look.inputs[name].type == "int64" for name, ours in inputs.items())
     if file.suffix != ".onnx":
@@ -110,6 +115,27 @@ def make_card(origin: Origin, file: Path, vocab_size: int) -> Card:
         details={"opset": look.opset, "producer": look.producer, "notes": notes},
         **said,
     )
+
+
+def _notes(origin: Origin, said: dict[str, Any], output: str, is_pooled: bool) -> list[str]:
+    """What the settings of sentence-transformers beside the file mean for it.
+
+    Raises:
+        RequestError: they cut vectors that the file gives whole.
+    """
+    sentence = origin.sentence
+    notes = sentence.notes() if sentence is not None else []
+    dimension = sentence.pooling.dimension if sentence is not None and sentence.pooling is not None else None
+    width = next(iter(origin.look.outputs[output].shape[-1:]), None)
+    if is_pooled and dimension is not None and (width is None or width > dimension):
+        raise RequestError(
+            f"the file's `{output}` has {width or 'any number of'} numbers, and sentence-transformers cuts them to "
+            f"{dimension} (`truncate_dim` in {SETTINGS})",
+            where=origin.where,
+            hint="give the model that the file was exported from, or a file that ends in token vectors, or set "
+            "`truncate_dim` to null",
+        )
+    return [*notes, SIGMOID_NOTE] if said["activation"] == "sigmoid" else notes
 
 
 def _refuse_unready(origin: Origin, suffix: str, wanted: tuple[str, ...], is_ready: bool) -> None:
@@ -158,7 +184,7 @@ def _told(origin: Origin) -> dict[str, Any]:
         RequestError: they do not tell enough.
     """
     config, names, where = origin.config, set(origin.look.outputs), origin.where
-    sentence = read_sentence(origin.papers, config)
+    sentence = origin.sentence
     is_st = sentence is not None and sentence.kind == "encoder"
     if {"start_logits", "end_logits"} <= names:
         task = "question-answering"
@@ -269,5 +295,5 @@ def _check_outputs(origin: Origin, said: dict[str, Any], name: str, is_pooled: b
 
 
 def _pooling(origin: Origin) -> tuple[Any, ...]:
-    sentence = read_sentence(origin.papers, origin.config)
+    sentence = origin.sentence
     return ((sentence.pooling if sentence is not None else None) or Pooling()).spec

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import onnx
 
 from bertshrink.errors import ModelRefused
+from bertshrink.model.files import is_lfs_pointer
 from bertshrink.model.onnx_checks import all_tensors
 from bertshrink.model.plain_files import MAX_FILE_BYTES, open_plain
 from bertshrink.report.files import bytes_of
@@ -59,18 +60,23 @@ def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int, limit:
 
 
 def beside(source: Path, name: str) -> Path:
-    """The file that a model's `location` means.
+    """The file that a model's `location` means: a name, perhaps behind `./`, as onnx and ONNX Runtime take both.
 
     Raises:
-        ModelRefused: it is no name of a file in the model's own folder.
+        ModelRefused: it is no name of a file in the model's own folder, or a pointer of git LFS in its place.
 
     """
-    if not name or Path(name).name != name or name in (".", "..") or "\\" in name or "\0" in name:
+    parts = PurePosixPath(name).parts  # without `.`
+    if len(parts) != 1 or parts[0] in ("/", "//", "..") or "\\" in name or "\0" in name or name.endswith("/"):
         raise ModelRefused(
             f"the file's weights lie in `{name}`, which is no file beside it",
             hint="put the weights beside the model, or save it in one file",
         )
-    return source.parent / name
+    path = source.parent / parts[0]
+    if is_lfs_pointer(path):
+        hint = "run `git lfs install` and `git lfs pull` in the repository that it comes from"
+        raise ModelRefused(f"`{parts[0]}` is a pointer of git LFS, not the file", where=str(path), hint=hint)
+    return path
 
 
 def span(tensor: onnx.TensorProto, entries: dict[str, str], file_bytes: int) -> tuple[int, int]:

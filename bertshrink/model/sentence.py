@@ -95,7 +95,7 @@ class Sentence:
         return (self.prompts or {}).get(self.default or "", "")
 
     def notes(self) -> list[str]:
-        """What whoever uses the model must know of it."""
+        """What whoever uses the model must know of its vectors and texts."""
         found = []
         if self.pooling is not None and self.pooling.dimension is not None:
             found.append(
@@ -145,8 +145,13 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
     return listed
 
 
-def read_sentence(folder: Path, config: Mapping[str, Any]) -> Sentence | None:
+def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside: bool = False) -> Sentence | None:
     """What the folder says; None where it is no folder of sentence-transformers.
+
+    Args:
+        folder: the model's.
+        config: its config.json.
+        has_modules_inside: whether it is about a graph that ends in sentence vectors, whatever module makes them.
 
     Raises:
         ModelRefused: a damaged file, or a path out of the folder.
@@ -160,8 +165,13 @@ def read_sentence(folder: Path, config: Mapping[str, Any]) -> Sentence | None:
     settings = read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     kind = _kind_of_model(settings, modules, config, where)
     lower_case = _read_transformer(folder, kind)
-    pooling = _read_pooling(folder, modules, settings, where) if kind == "encoder" else None
-    _refuse_modules(modules, ("Transformer",) if kind == "cross-encoder" else _CHAIN, where)
+    if not has_modules_inside:
+        _refuse_modules(modules, ("Transformer",) if kind == "cross-encoder" else _CHAIN, where)
+    pooling, dimension = None, _read_dimension(settings, str(folder / SETTINGS))
+    if kind == "encoder":
+        pooling = (
+            Pooling(dimension=dimension) if has_modules_inside else _read_pooling(folder, modules, dimension, where)
+        )
     prompts, default = _read_prompts(settings, str(folder / SETTINGS))
     if pooling is not None and any(prompts.values()):
         _refuse_without_prompt(folder, modules)
@@ -242,9 +252,8 @@ def _read_transformer(folder: Path, kind: Literal["encoder", "cross-encoder"]) -
     return said.get("do_lower_case") is True
 
 
-def _read_pooling(folder: Path, modules: list[dict[str, Any]], settings: Mapping[str, Any], where: str) -> Pooling:
+def _read_pooling(folder: Path, modules: list[dict[str, Any]], dimension: int | None, where: str) -> Pooling:
     own = [module for module in modules if _kind(module) == "Pooling"]
-    _refuse_modules(modules, _CHAIN, where)
     if len(own) != 1:
         raise RequestError(
             f"a sentence encoder has one Pooling, and `{MODULES}` lists {len(own)}", where=where, hint=_SUPPORTED
@@ -256,12 +265,16 @@ def _read_pooling(folder: Path, modules: list[dict[str, Any]], settings: Mapping
             if reads != "sentence_embedding":
                 what = f"the module `Normalize` works on `{reads}`, not on the sentence's vector"
                 raise RequestError(what, where=str(path), hint=_SUPPORTED)
-    dimension = settings.get("truncate_dim")
-    if dimension is not None and (not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1):
-        what = f"`truncate_dim` is `{dimension}`, which is no number of dimensions"
-        raise RequestError(what, where=str(folder / SETTINGS), hint="mend it, or set it to null")
     mode = _pooling_mode(folder / str(own[0].get("path") or "") / "config.json")
     return Pooling(mode, any(_kind(module) == "Normalize" for module in modules), dimension)
+
+
+def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:
+    dimension = settings.get("truncate_dim")
+    if dimension is None or (isinstance(dimension, int) and not isinstance(dimension, bool) and dimension > 0):
+        return dimension
+    what = f"`truncate_dim` is `{dimension}`, which is no number of dimensions"
+    raise RequestError(what, where=where, hint="mend it, or set it to null")
 
 
 def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
@@ -287,8 +300,9 @@ def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
 
 def _refuse_without_prompt(folder: Path, modules: list[dict[str, Any]]) -> None:
     """Refuse a pooling that leaves a prompt's tokens out: no graph knows where a prompt ends."""
-    path = next(folder / str(m.get("path") or "") / "config.json" for m in modules if _kind(m) == "Pooling")
-    if read_object(path).get("include_prompt") is False:
+    paths = [folder / str(m.get("path") or "") / "config.json" for m in modules if _kind(m) == "Pooling"]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is not None and read_object(path).get("include_prompt") is False:
         raise RequestError(
             "`include_prompt: false`: the pooling leaves out the tokens of the model's prompts, and no graph knows "
             "where a prompt ends",
@@ -308,6 +322,12 @@ def _read_prompts(settings: Mapping[str, Any], where: str) -> tuple[dict[str, st
             hint="mend `default_prompt_name`, or set it to null",
         )
     return {str(name): text or "" for name, text in prompts.items()}, default
+
+
+SIGMOID_NOTE = (
+    "a cross-encoder: the model gives the logit of its score; sentence-transformers makes the score of it by a "
+    "sigmoid, as the settings beside it say"
+)
 
 
 def read_activation(folder: Path, config: Mapping[str, Any]) -> Literal["identity", "sigmoid"]:

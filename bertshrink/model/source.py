@@ -38,7 +38,7 @@ DEMO: dict[str, tuple[str, str, str]] = {
 FILES = (".onnx", ".ort", ".pte")
 """Kinds of files that an engine runs; each stands for a model."""
 
-_SMALL = ["*.json", "*.txt", "1_Pooling/*", "2_Normalize/*"]
+_SMALL = ["*.json", "*.txt", "[0-9]*_*/config.json", "model_head.pkl"]
 _WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
 
 

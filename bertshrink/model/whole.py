@@ -4,7 +4,7 @@
                              at them; a pointer of git LFS in a file's place
     values of config.json    those that transformers 5 ignores, and those that make another network than the families'
 
-Weights are looked at one by one in `stored_names`. Standard library only.
+Weights are looked at one by one in `stored_names`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import ModelRefused
-
-_LFS = b"version https://git-lfs"
-_LARGEST_POINTER = 1024
-"""Bytes; git LFS itself takes nothing longer for a pointer."""
+from bertshrink.model.files import is_lfs_pointer
 
 _SETFIT = (
     "a classifier of SetFit: its head is a pickle of scikit-learn, which no stock class holds",
@@ -43,6 +40,9 @@ _BESIDE: dict[str, tuple[str, str]] = {
     "head_config.json": _ADAPTER_HUB,
 }
 """File -> what it is, and what to do."""
+
+_READ = ("*.json", "*.txt", "*.model", "[0-9]*_*/config.json")
+"""The small files that are read."""
 
 _VALUES: dict[str, tuple[tuple[Any, ...], str, str]] = {
     "position_embedding_type": (
@@ -92,18 +92,22 @@ def refuse_beside(folder: Path) -> None:
     for name, (what, hint) in _BESIDE.items():
         if (folder / name).exists():
             raise ModelRefused(f"`{name}`: the folder holds {what}", where=str(folder / name), hint=hint)
-    refuse_pointers(folder)
+    refuse_pointers(folder, folder / "model.safetensors")
 
 
-def refuse_pointers(folder: Path) -> None:
-    """Refuse a folder in which git LFS left pointers where files should be.
+def refuse_pointers(folder: Path, *files: Path) -> None:
+    """Refuse a folder in which git LFS left pointers where files should be that are read; others do not matter.
+
+    Args:
+        folder: the model's.
+        files: what is read besides its small files.
 
     Raises:
         ModelRefused: it did.
 
     """
-    paths = (*folder.glob("*"), *folder.glob("[0-9]*_*/*"), *folder.glob("onnx/*"))
-    names = sorted(path.relative_to(folder).as_posix() for path in paths if is_pointer(path))
+    paths = {path for pattern in _READ for path in folder.glob(pattern)} | set(files)
+    names = sorted(path.relative_to(folder).as_posix() for path in paths if is_lfs_pointer(path))
     if names:
         shown = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         is_one = len(names) == 1
@@ -112,17 +116,6 @@ def refuse_pointers(folder: Path) -> None:
             where=str(folder / names[0]),
             hint="run `git lfs install` and `git lfs pull` in the repository that it comes from",
         )
-
-
-def is_pointer(path: Path) -> bool:
-    """Whether a file is a pointer of git LFS."""
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_POINTER:
-            return False
-        with path.open("rb") as file:
-            return file.read(len(_LFS)) == _LFS
-    except OSError:
-        return False
 
 
 def refuse_values(config: Mapping[str, Any], where: str) -> None:

@@ -18,6 +18,7 @@ from bertshrink.model.artifact import Artifact, Card, Form
 from bertshrink.model.corpus import is_corpus
 from bertshrink.model.facts import ARTIFACT_CARD, Facts, own_limit, read_facts, read_start
 from bertshrink.model.labels import match_classes
+from bertshrink.model.left_behind import left_behind
 from bertshrink.model.reading import check_source
 from bertshrink.model.task import TASKS
 from bertshrink.model.texts import DataSettings
@@ -136,7 +137,7 @@ def prove(recipe: Recipe) -> Plan:
     if faults:
         raise _together(faults)
     if facts is not None:
-        notes += facts.notes
+        notes += [*facts.notes, *left_behind(facts.folder, is_sentence=facts.sentence is not None)]
     if card is not None:
         notes += card.details.get("notes", [])
     return Plan(recipe, kind, task, facts, card, tuple(stages), clock, num_leading, tuple(notes))
