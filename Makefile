@@ -7,12 +7,16 @@
 #   PIP_ARGS   more arguments for pip install, such as an index with the CPU build of torch (see constraints.txt)
 #   RUN_ARGS   more arguments for the quickstart, such as --quiet
 #   TEST_ARGS  more arguments for pytest, such as -k export
+#   SEED, FULL, ONLY   of `make torture`: which sample, FULL=1 for the whole list, ONLY=papers or ONLY=papers:17
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 RUN_ARGS ?=
 TEST_ARGS ?=
+SEED ?= 1
+FULL ?=
+ONLY ?=
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	"$$name" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo "$$name" && break; done)
@@ -22,7 +26,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test gate lint format clean
+.PHONY: help quickstart test torture gate lint format clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +36,9 @@ quickstart: $(VENV)/.ready-to-run ## halve, export, quantize and measure a real 
 
 test: lint ## every check and every test
 	$(PYTEST) $(TEST_ARGS)
+
+torture: $(VENV)/.ready-to-develop ## spoil files, fill disks, kill processes: a sample in a quarter of an hour; FULL=1 for all
+	$(BIN)/python -m tests.torture --seed $(SEED) $(if $(FULL),--full) $(if $(ONLY),--only "$(ONLY)")
 
 gate: $(VENV)/.ready-to-run ## judge what bertshrink makes by its own limits and baseline (pyproject.toml, bertshrink.lock.json)
 	OMP_NUM_THREADS=2 $(BIN)/bertshrink run .ci/gate.yaml --quiet > /dev/null

@@ -167,3 +167,18 @@ def test_what_a_killed_process_leaves_is_cleared_and_what_a_living_one_holds_sta
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def test_a_tokenizer_that_gives_no_mask_is_asked_for_one(saved, folder):
+    """Texts are padded to batches: without a mask their padding would be read."""
+    change(folder / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids"])
+    assert torch.equal(answers(folder), answers(saved))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "dangling"])
+def test_a_file_that_a_loader_would_wait_for(folder, kind):
+    path = folder / "special_tokens_map.json"
+    path.unlink(missing_ok=True)
+    {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "dangling": lambda: path.symlink_to("nowhere")}[kind]()
+    with pytest.raises(ModelRefused, match="is no file"):
+        Encoder.load(folder)

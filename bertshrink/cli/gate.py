@@ -104,6 +104,7 @@ def _config(path: Place, artifact: Place) -> tuple[Config, tuple[Gated, ...]]:
         if found is None:
             raise RequestError(
                 "there are no limits: no [gate] in `bertshrink.toml`, no [tool.bertshrink.gate] in `pyproject.toml`",
+                where=str(Path.cwd()),
                 hint="write first ones from today's figures: `bertshrink gate --init ARTIFACT`",
             )
         path = found[0]

@@ -136,8 +136,8 @@ class Shape:
     num_groups: int
 
     @classmethod
-    def read(cls, anatomy: Anatomy, config: Mapping[str, Any]) -> Shape:
-        """Read the sizes from a configuration as a mapping.
+    def read(cls, anatomy: Anatomy, config: Mapping[str, Any], where: str = "config.json") -> Shape:
+        """Read the sizes from a configuration as a mapping; `where` is its place, for messages.
 
         Raises:
             RequestError: a size is missing or is not a positive integer.
@@ -149,6 +149,7 @@ class Shape:
             if type(value) is not int or value < 1:
                 raise RequestError(
                     f"`{anatomy.field(name)}` of the model's config.json is `{value}`, not a positive whole number",
+                    where=where,
                     hint="the file is incomplete: save the model again with `save_pretrained`",
                 )
             return value

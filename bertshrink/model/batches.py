@@ -102,7 +102,14 @@ def tokenize(
     what, where = "the tokenizer cannot read a text", str(getattr(tokenizer, "name_or_path", ""))
     with as_it_was(tokenizer), refusing(what, where, panics_only=True):
         first = [prompt + text for text in texts]
-        found = tokenizer(first, second, truncation=True, max_length=max_length, padding=False)
+        found = tokenizer(
+            first,
+            second,
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=True,  # also where `model_input_names` leaves it out: batches are padded
+        )
     names = list(found.keys())
     return [{name: found[name][i] for name in names} for i in range(len(texts))]
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from bertshrink.errors import ModelRefused, RequestError
 from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
-from bertshrink.model.files import verify
+from bertshrink.model.files import READ_BY_LOADERS, verify
 from bertshrink.model.json_files import read_object
 from bertshrink.model.sentence import (
     OF_TRANSFORMER,
@@ -92,6 +92,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
     where = str(folder)
     path = folder / "config.json"
     refuse_beside(folder)
+    refuse_no_files(folder)
     read_modules(folder)
     if not path.is_file():
         raise RequestError(
@@ -104,7 +105,7 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
     _refuse_other_weights(path, config)
     refuse_values(config, str(path))
     anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
-    shape = Shape.read(anatomy, config)
+    shape = Shape.read(anatomy, config, str(path))
     if task != "auto" and task not in TASKS:
         raise RequestError(f"there is no task `{task}`", hint=f"tasks: auto, {', '.join(TASKS)}")
     sentence = read_sentence(folder, config) if task == "auto" or task in OF_SENTENCES else None
@@ -126,6 +127,19 @@ def read_facts(folder: Path, task: str = "auto") -> Facts:
         sentence=sentence,
         activation=read_activation(folder, config) if task == "regression" else "identity",
     )
+
+
+def refuse_no_files(folder: Path) -> None:
+    """Refuse a folder in which a pipe, folder, device or broken link has the name of a file that a loader reads.
+
+    Raises:
+        ModelRefused: there is one; for us it would be a file that is missing, others would wait for it for ever.
+
+    """
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.suffix in READ_BY_LOADERS and not path.is_file():
+            hint = "remove it, or download or save the model again"
+            raise ModelRefused(f"`{path.name}` in the model's folder is no file", where=str(path), hint=hint)
 
 
 def read_start(folder: Path) -> Facts:

@@ -146,7 +146,7 @@ def read_key(text: str) -> Key:
         if change:
             break
     shape = None
-    if len(words) > 1 and (found := re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", words[-1])):
+    if len(words) > 1 and (found := re.fullmatch(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,6})", words[-1])):
         words, shape = words[:-1], (int(found[1]), int(found[2]))
     metric = words[-1] if words else ""
     if len(words) > 2 or not _is_metric(metric):
