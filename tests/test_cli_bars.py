@@ -78,6 +78,25 @@ def test_no_time_is_promised_before_the_first_step(clock):
     assert "left" not in task.lines(80)[0] and " 40 %" in task.lines(80)[0] and "0:05" in task.lines(80)[0]
 
 
+@pytest.mark.parametrize("columns", [48, 80])
+def test_help_fits_the_window(columns, monkeypatch, capsys):
+    from bertshrink.cli.app import run
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(["distill", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= columns
+    assert "--max-length" in text
+
+
+def test_a_shipped_recipe_is_told_in_whole_sentences(capsys):
+    from bertshrink.cli.app import run
+
+    assert run(["recipe", "list"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line.endswith((".", ")")) and "  " in line
+
+
 def test_a_terminal_without_these_letters(clock):
     assert "#####..." in moving(clock).lines(80, is_plain=True)[0]
 

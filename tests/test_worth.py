@@ -1,15 +1,21 @@
 """What stands beside a figure in words: noise, the trivial answer, a student that is not smaller, what is not valid."""
 
+import io
+
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.report.outcomes import Outcomes
 from bertshrink.report.render import html, markdown, terminal
+from bertshrink.report.render.figures import parted
+from bertshrink.report.render.fitting import Fitting
 from bertshrink.report.render.headline import headline
 from bertshrink.report.render.table import build
 from bertshrink.report.render.worth import against_trivial, difference
 from bertshrink.report.report import Snapshot
+from tests import made_up
 from tests import made_up_bench as made
 
 WHERE = Conditions(dataset="sst2", split="dev", num_examples=100, questions="q")
@@ -39,13 +45,12 @@ def figure(value, metric="macro_f1", unit="fraction", better="higher", **more):
 )
 def test_answers_are_compared_one_by_one(before, after, told):
     found = difference(share(before), share(after))
-    assert found.told == told
-    assert told.startswith(found.word)
+    assert f"{found.word}, {found.evidence}" == told
 
 
 def test_other_figures_by_the_interval_of_their_distance():
-    assert difference(figure(0.9), figure(0.88, ahead=(-0.031, 0.004))).told == (
-        "within noise, -3.1 to +0.4 points on other such texts"
+    assert difference(figure(0.9), figure(0.88, ahead=(-0.031, 0.004))).evidence == (
+        "-3.1 to +0.4 points on other such texts"
     )
     assert difference(figure(0.9), figure(0.8, ahead=(-0.12, -0.08))).word == "worse"
     loss = {"metric": "pseudo_perplexity", "unit": "", "better": "lower"}
@@ -98,7 +103,8 @@ def drawn(found, width):
 def test_all_renderings_say_it(form):
     text = " ".join(FORMS[form](report()).split())
     for part in (
-        "within noise, p = 1, 3 of 100 answers differ",
+        "p = 1, 3 of 100 answers differ",
+        "within noise",
         "the reference is no better than always giving the commonest answer (52.00%)",
         "not smaller than the reference: 1.10 MB against 1.00 MB",
         "52.00 ± 10%",
@@ -119,7 +125,7 @@ def test_a_figure_that_is_called_invalid_is_not_in_the_headline(form):
     found = made.invalid()
     facts = headline(build(found))
     speed = next(fact for fact in facts if "as fast" in fact.title or "speed" in fact.title)
-    assert (speed.figure, speed.title) == ("Not valid:", "no speed")
+    assert (speed.figure, speed.title) == ("Not valid", "so no speed is told here")
     assert speed.detail.split(",")[0] in FORMS[form](found).replace("\n", " ")
     assert not any("x" in fact.figure for fact in facts if "speed" in fact.title or "fast" in fact.title)
 
@@ -135,9 +141,40 @@ def test_of_several_speeds_the_valid_ones_stand():
     assert latency[0].conditions.case not in speed.detail
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
 def test_no_figure_and_no_head_is_cut(width):
-    for found in (report(), made.bench(), made.invalid(), made.mixed()):
+    for found in (report(), made.bench(), made.invalid(), made.mixed(), made_up.make(), made.on_texts()):
         text = drawn(found, width)
-        assert "\u2026" not in text and "..." not in text.replace(", ...", "")
-        assert max(map(len, text.splitlines())) <= width
+        assert "\u2026" not in text and max(map(len, text.splitlines())) <= width
+        bare = "".join(text.split())
+        table = build(found, only_deciding=True)
+        for place, column in enumerate(table.columns):
+            assert "".join(f"{column.title} [{column.note}]".split()) in bare
+            for row in table.rows:
+                cell = row.cells[place]
+                for part in (cell.value, *parted(cell.against), cell.verdict) if cell.measurement else ():
+                    assert "".join(part.split()) in bare, (column.title, row.label, part)
+
+
+def test_words_in_columns_are_folded_or_listed_and_never_cut():
+    rows = [("onnxruntime", "1.27.0", "training, export, quantization, running models"), ("torch", "missing", "")]
+    shown = {}
+    for width in (100, 48, 30, 12):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(Fitting(("part", "state", "for"), rows))
+        shown[width] = console.export_text()
+        bare = "".join(shown[width].split())
+        for word in ("onnxruntime", "1.27.0", "quantization,", "models", "missing"):
+            assert word in bare, (width, word)
+    assert shown[100].count("\n") == 3 and shown[48].count("\n") > 3
+    assert "part" not in shown[30] and "  state: 1.27.0" in shown[30], "a list, whose first column names its rows"
+
+
+def test_a_judgement_in_forty_columns():
+    heads: tuple[str, ...] = ()
+    rows = [(Text("FAIL  model size growth", style="red"), "<= 0.5%", "+12.3% from 17.4 MB to 19.6 MB")]
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(Fitting(heads, rows))
+    text = console.export_text()
+    for part in ("FAIL  model size growth", "<= 0.5%", "+12.3% from 17.4 MB to 19.6 MB"):
+        assert part in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -97,7 +98,7 @@ def _run_told(argv: list[str]) -> int:
     """Run one command line, with every failure told on stderr."""
     before = _end_in_order()
     try:
-        code = app(argv or ["--help"], standalone_mode=False, prog_name="bertshrink")
+        code = app(argv or ["--help"], standalone_mode=False, prog_name="bertshrink", **_narrow())
         if code == STOPPED:  # Typer has already caught the interrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -146,6 +147,12 @@ def _run_told(argv: list[str]) -> int:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
         leave()
+
+
+def _narrow() -> dict[str, int]:
+    """The width of help texts where the window has fewer columns than the 50 that they take at least."""
+    columns = shutil.get_terminal_size().columns
+    return {"terminal_width": max(20, columns - 2)} if columns < 52 else {}
 
 
 def _shortened(name: object) -> str | None:

@@ -45,31 +45,20 @@ def examine(as_json: bool) -> None:
         print_json(found)
         return
     from rich.console import Console
-    from rich.table import Table
+
+    from bertshrink.report.render.fitting import Fitting
 
     console = Console()
     machine = found["machine"]
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name in ("cpu", "cores", "memory", "gpu", "system", "python"):
-        table.add_row(name, str(machine[name]))
-    table.add_row("int8", machine["int8"])
-    table.add_row("bfloat16", machine["bfloat16"])
-    console.print(table)
+    names = ("cpu", "cores", "memory", "gpu", "system", "python", "int8", "bfloat16")
+    console.print(Fitting((), [(name, str(machine[name])) for name in names]))
     console.print()
-    parts = Table(box=None, pad_edge=False)
-    for column in ("part", "state", "for"):
-        parts.add_column(column)
-    for part in found["parts"]:
-        state = part["version"] or "installed" if part["installed"] else "missing"
-        parts.add_row(part["name"], state, part["for"])
-    console.print(parts)
+    states = [part["version"] or "installed" if part["installed"] else "missing" for part in found["parts"]]
+    rows = [(part["name"], state, part["for"]) for part, state in zip(found["parts"], states, strict=True)]
+    console.print(Fitting(("part", "state", "for"), rows))
     console.print()
-    engines = Table(box=None, pad_edge=False)
-    for column in ("engine", "state", "runs"):
-        engines.add_column(column)
-    for engine, its_version in found["engines"].items():
-        engines.add_row(engine, its_version or "missing", RUNS[engine])
-    console.print(engines)
+    engines = [(engine, its_version or "missing", RUNS[engine]) for engine, its_version in found["engines"].items()]
+    console.print(Fitting(("engine", "state", "runs"), engines))
     console.print()
     console.print(targets.table(found["targets"]))
     missing = {part["install"]: part["for"] for part in found["parts"] if not part["installed"]}

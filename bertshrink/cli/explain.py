@@ -38,17 +38,16 @@ def explain(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
         print_json({"stages": stages, "tables": tables, "notes": notes})
         return
     from rich.console import Console
-    from rich.table import Table
+
+    from bertshrink.report.render.fitting import Fitting
 
     console = Console()
     for stage in stages:
         console.print(": ".join(filter(None, stage.values())), highlight=False, markup=False)
     for rows in tables.values():
-        shown = Table(box=None, pad_edge=False)
-        for name in rows[0]:
-            shown.add_column(name, justify="right")
-        for row in rows:
-            shown.add_row(*(_cell(name, value) for name, value in row.items()))
+        heads = tuple(rows[0])
+        cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
+        shown = Fitting(heads, cells, numbers=range(len(heads)))
         console.print()
         console.print(shown)
     console.print()

@@ -137,36 +137,35 @@ def _advice_of_file(facts: FileFacts | None, family: str) -> list[str]:
 
 def _print(name: str, found: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from bertshrink.report.render.fitting import Fitting
 
     console = Console()
     console.print(f"{name}: {found['family']} {found['kind']} for {found['task']}", highlight=False, markup=False)
-    shape = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in found["shape"].items():
-        shape.add_row(key, str(value))
-    shape.add_row("size", units.format(found["num_bytes"], "B"))
+    shape = [(key, str(value)) for key, value in found["shape"].items()]
+    shape.append(("size", units.format(found["num_bytes"], "B")))
     if "num_parameters" in found:
-        shape.add_row("parameters", units.format(found["num_parameters"], "count"))
+        shape.append(("parameters", units.format(found["num_parameters"], "count")))
         for length, flops in found["flops_per_token"].items():
-            shape.add_row(f"operations per token at {length}", units.format(flops, "count"))
+            shape.append((f"operations per token at {length}", units.format(flops, "count")))
     if found["labels"]:
-        shape.add_row("labels", ", ".join(found["labels"]))
-    console.print(shape)
-    rows = Table(box=None, pad_edge=False)
-    if "components" in found:
-        for column in ("component", "parameters", "share", "bytes"):
-            rows.add_column(column, justify="left" if column == "component" else "right")
-        for part, sizes in found["components"].items():
-            share = sizes["num_parameters"] / max(1, found["num_parameters"])
-            count, size = units.format(sizes["num_parameters"], "count"), units.format(sizes["num_bytes"], "B")
-            rows.add_row(part, count, f"{100 * share:.1f}%", size)
-    elif found["bytes_by_type"]:
-        rows.add_column("type")
-        rows.add_column("bytes", justify="right")
-        for kind, num_bytes in sorted(found["bytes_by_type"].items(), key=lambda item: -item[1]):
-            rows.add_row(kind, units.format(num_bytes, "B"))
+        shape.append(("labels", ", ".join(found["labels"])))
+    console.print(Fitting((), shape))
     console.print()
-    console.print(rows)
+    if "components" in found:
+        rows = [
+            (
+                part,
+                units.format(sizes["num_parameters"], "count"),
+                f"{100 * sizes['num_parameters'] / max(1, found['num_parameters']):.1f}%",
+                units.format(sizes["num_bytes"], "B"),
+            )
+            for part, sizes in found["components"].items()
+        ]
+        console.print(Fitting(("component", "parameters", "share", "bytes"), rows, numbers=(1, 2, 3)))
+    elif found["bytes_by_type"]:
+        kinds = sorted(found["bytes_by_type"].items(), key=lambda item: -item[1])
+        console.print(Fitting(("type", "bytes"), [(kind, units.format(n, "B")) for kind, n in kinds], numbers=(1,)))
     if found["could_shrink"]:
         console.print("\nwhat could shrink", highlight=False)
         for line in found["could_shrink"]:

@@ -12,9 +12,8 @@ from bertshrink.errors import RequestError
 from bertshrink.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from bertshrink.meters.running import Launch
+    from bertshrink.report.render.fitting import Fitting
 
 targets_app = typer.Typer(help="Where models can be run.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -130,17 +129,13 @@ def look() -> list[dict[str, Any]]:
     return found
 
 
-def table(found: list[dict[str, Any]]) -> Table:
+def table(found: list[dict[str, Any]]) -> Fitting:
     """The targets as a table."""
-    from rich.table import Table
+    from bertshrink.report.render.fitting import Fitting
 
     states = {True: "ready", False: "missing", None: "when asked for"}
-    drawn = Table(box=None, pad_edge=False)
-    for column in ("target", "state", "what it is"):
-        drawn.add_column(column)
-    for row in found:
-        drawn.add_row(row["target"], states[row["ready"]], row["what"])
-    return drawn
+    rows = [(row["target"], states[row["ready"]], row["what"]) for row in found]
+    return Fitting(("target", "state", "what it is"), rows)
 
 
 def missing(found: list[dict[str, Any]]) -> list[str]:

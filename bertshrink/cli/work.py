@@ -190,7 +190,8 @@ def print_recipes() -> None:
     """Print the recipes that ship."""
     for name, path in shipped_recipes().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        typer.echo(f"{name}  {first}")
+        whole = first if first.endswith(".") else first[: first.rfind(". ") + 1] or first
+        typer.echo(f"{name}  {whole}")
 
 
 def print_json(value: Any) -> None:

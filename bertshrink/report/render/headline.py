@@ -20,7 +20,7 @@ class Fact:
     """One figure of the headline.
 
     Its title, the figure, its interval (empty: exact), from what to what, the same of its siblings (other shapes, other
-    qualities), and the verdict of a speed, what a quality is worth, a size that is no smaller.
+    qualities), the verdict of a speed or a quality or a size that is no smaller, and what stands behind it.
     """
 
     title: str
@@ -29,6 +29,7 @@ class Fact:
     detail: str
     others: tuple[str, ...] = ()
     verdict: str = ""
+    evidence: str = ""
 
 
 def headline(table: Table) -> tuple[Fact, ...]:
@@ -54,13 +55,14 @@ def _unsound(table: Table, what: str, base: Row, result: Row, places: list[int])
     told = [text for row in (result, base) for at in places if (m := row.cells[at].measurement) for text in m.warnings]
     reasons = list(dict.fromkeys(plain(text) for text in told))
     more = f", and {len(reasons) - 1} more below" if len(reasons) > 1 else ""
-    return Fact(f"no {what}", "Not valid:", "", f"{reasons[0]}{more}" if reasons else "see below")
+    return Fact(f"so no {what} is told here", "Not valid", "", f"{reasons[0]}{more}" if reasons else "see below")
 
 
 def told(fact: Fact, has_others: bool = True) -> str:
     """What a figure is, in words: `size of the reference: 90.9 MB to 17.8 MB`; with its siblings, unless not wanted."""
     text = f"{fact.title}: {fact.detail}" if fact.detail else fact.title
-    text = f"{text}: {fact.verdict}" if fact.verdict else text
+    worth = ", ".join(part for part in (fact.verdict, fact.evidence) if part)
+    text = f"{text}: {worth}" if worth else text
     return "; ".join([text, *(fact.others if has_others else ())])
 
 
@@ -129,20 +131,18 @@ def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:
         return Fact(column.heading.lower(), cell.value, "", "", others)
     figure, interval = parted(cell.against)
     detail = f"{base.cells[place].value} to {cell.value}"
-    return Fact(
-        f"of the reference's {column.heading.lower()}", figure, interval, detail, others, _worth(base, result, place)
-    )
+    title = f"of the reference's {column.heading.lower()}"
+    return Fact(title, figure, interval, detail, others, *_worth(base, result, place))
 
 
-def _worth(base: Row, result: Row, place: int) -> str:
-    """What the quality is worth, in a sentence: against the reference, and against the trivial answer."""
+def _worth(base: Row, result: Row, place: int) -> tuple[str, str]:
+    """What the quality is worth: against the reference in a word, and the evidence; and whether that is any good."""
     theirs, own = base.cells[place].measurement, result.cells[place].measurement
     if theirs is None or own is None:
-        return ""
-    found = difference(theirs, own)
-    trivial = against_trivial(theirs)
-    parts = [found.told if found is not None else "", f"the reference {trivial}" if trivial else ""]
-    return "; ".join(part for part in parts if part)
+        return "", ""
+    found, trivial = difference(theirs, own), against_trivial(theirs)
+    evidence = [found.evidence if found is not None else "", f"the reference {trivial}" if trivial else ""]
+    return found.word if found is not None else "", "; ".join(part for part in evidence if part)
 
 
 def _quality(column: Column, cell: Cell) -> str:

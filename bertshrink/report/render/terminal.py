@@ -3,7 +3,8 @@
 Only what one picks a model by is shown: size, parameters, quality, latency, memory; the rest is in the HTML and the
 Markdown. What the model is (size, quality) comes before what it costs (latency, memory), target by target. A cell has
 the figure and what it is against the reference with its verdict, beside it, under it, or on lines of their own: each
-table takes the layout that needs the fewest lines, further tables for columns that do not fit included. What the
+table takes the layout that needs the fewest lines, further tables for columns that do not fit included; in a window
+that is narrower than a column alone, all columns are lists. What the
 figures of each target are worth stands last, where the eye is when the command has ended.
 """
 
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from bertshrink.report.render.advice import Advice
 from bertshrink.report.render.figures import parted, plain
+from bertshrink.report.render.fitting import Fitting
 from bertshrink.report.render.headline import headline, told
 from bertshrink.report.render.table import Cell, Column, Row, Table, build, sheets
 from bertshrink.report.render.targets import Standing
@@ -69,7 +71,12 @@ def _parts(report: Report, table: Table, width: int) -> Iterable[RenderableType]
         if table.columns[chapter.places[0]].target:
             yield Text()
             yield Text(f"{chapter.title}: {chapter.evidence}", style="bold")
-        for grid in _packed(table, chapter.places, width):
+        grids = _packed(table, chapter.places, width)
+        if not grids:
+            for place in chapter.places:
+                yield Text()
+                yield from _listing(table, place)
+        for grid in grids:
             yield Text()
             yield _grid(table, grid)
     if table.footnotes:
@@ -89,14 +96,9 @@ def _parts(report: Report, table: Table, width: int) -> Iterable[RenderableType]
         yield from _standing(standing)
 
 
-def _sheet(sheet: Sheet) -> Grid:
-    """A table of words, as wide as it needs to be."""
-    grid = Grid(box=None, padding=(0, _GAP, 0, 0), header_style="")
-    for title in sheet.heading:
-        grid.add_column(plain(title), overflow="fold")
-    for row in sheet.rows:
-        grid.add_row(*map(plain, row))
-    return grid
+def _sheet(sheet: Sheet) -> Fitting:
+    """A table of words."""
+    return Fitting([plain(title) for title in sheet.heading], [[plain(word) for word in row] for row in sheet.rows])
 
 
 _STYLES = {"valid": "bold green", "semivalid": "bold yellow", "invalid": "bold red"}
@@ -129,7 +131,9 @@ class _Grid:
 
 
 def _packed(table: Table, places: list[int], width: int) -> list[_Grid]:
-    """The tables of a chapter in the way that takes the fewest lines, and of those the one that cuts names least."""
+    """The tables of a chapter in the way that takes the fewest lines, and of those the one that cuts names least; none
+    where a column is wider than the window in every way.
+    """
     longest = max((len(_name(row)) for row in table.rows), default=0)
     widths = range(max(_MIN_NAME, min(_MAX_NAME, longest)), _MIN_NAME - 1, -1)
     ways = [
@@ -137,7 +141,22 @@ def _packed(table: Table, places: list[int], width: int) -> list[_Grid]:
         for name in widths
         for layout in _LAYOUTS
     ]
-    return min(ways, key=lambda way: sum(_height(table, grid) for grid in way))
+    fitting = [way for way in ways if all(_width(table, grid) <= width for grid in way)]
+    return min(fitting, key=lambda way: sum(_height(table, grid) for grid in way), default=[])
+
+
+def _width(table: Table, grid: _Grid) -> int:
+    heads = [_column(table, place, grid.layout)[0].partition("\n")[0] for place in grid.places]
+    return grid.name_width + sum(len(head) + _GAP for head in heads)
+
+
+def _listing(table: Table, place: int) -> Iterable[RenderableType]:
+    """A column as a list, for windows that are narrower than it is."""
+    yield Text(", ".join(_head(table.columns[place])), style="bold", overflow="fold")
+    for row in (row for row in table.rows if row.cells[place].measurement is not None):
+        cell = row.cells[place]
+        told = "  ".join(part for part in (cell.value, cell.told) if part)
+        yield Padding(Text(f"{row.label}: {told}", overflow="fold"), (0, 0, 0, 4 if row.is_baseline else 2))
 
 
 def _height(table: Table, grid: _Grid) -> int:

@@ -25,12 +25,12 @@ TRIVIAL = "always giving the commonest answer"
 
 @dataclass(frozen=True)
 class Difference:
-    """What a model's quality is against the reference's: in a word (`within noise`, `better`, `worse`), and with the
-    evidence: `within noise, p = 0.6, 12 of 872 answers differ`.
+    """What a model's quality is against the reference's: in a word (`within noise`, `better`, `worse`), and the
+    evidence: `p = 0.6, 12 of 872 answers differ`.
     """
 
     word: str
-    told: str
+    evidence: str
 
 
 def difference(base: Measurement, m: Measurement) -> Difference | None:
@@ -42,14 +42,14 @@ def difference(base: Measurement, m: Measurement) -> Difference | None:
         p = sign_test(lost, won)
         word = _word(won - lost if p <= LEVEL else 0)
         chance = f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
-        return Difference(word, f"{word}, {chance}, {lost + won} of {m.outcomes.num} answers differ")
+        return Difference(word, f"{chance}, {lost + won} of {m.outcomes.num} answers differ")
     if m.ahead is None:
         return None
     low, high = m.ahead
     sign = (low > 0) - (high < 0)
     word = _word(-sign if m.better == "lower" else sign)
     size, digits, unit = (100, 1, " points") if m.unit == "fraction" else (1, 3, "")
-    return Difference(word, f"{word}, {size * low:+.{digits}f} to {size * high:+.{digits}f}{unit} on other such texts")
+    return Difference(word, f"{size * low:+.{digits}f} to {size * high:+.{digits}f}{unit} on other such texts")
 
 
 def _word(sign: int) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from bertshrink.report.gate.judge import Verdict
 from bertshrink.report.gate.show.words import advice, growth_line, headline, status
 from bertshrink.report.gate.verdict import Judged, Judgement
 from bertshrink.report.render.figures import plain
+from bertshrink.report.render.fitting import Fitting
 
 _STYLES = {"pass": "green", "FAIL": "bold red", "warn": "yellow", "open": "yellow", "new": "cyan"}
 
@@ -25,24 +25,19 @@ def render(judgement: Judgement) -> RenderableType:
     for judged in judgement.judged:
         parts += [Text(plain(judged.name), style="bold"), _table(judgement, judged), *_told(judgement, judged), Text()]
     parts += [Text(plain(note), overflow="fold") for note in judgement.notes]
-    parts.append(Text(f"baseline: {plain(judgement.baseline)}"))
+    parts.append(Text(f"baseline: {plain(judgement.baseline)}", overflow="fold"))
     parts.append(Text(headline(judgement), style="bold"))
     return Group(*parts)
 
 
-def _table(judgement: Judgement, judged: Judged) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for _ in range(3):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+def _table(judgement: Judgement, judged: Judged) -> Fitting:
+    rows = []
     for finding in judged.findings:
         state = status(judgement, finding)
         since = f" since {finding.rule.since}" if finding.rule.since else ""
-        name = plain(f"{finding.name}{since}")
-        table.add_row(
-            Text(state, style=_STYLES[state]), Text(name), Text(finding.rule.limit.text), Text(plain(finding.text))
-        )
-    return table
+        name = Text.assemble((f"{state:<4}", _STYLES[state]), f"  {plain(finding.name)}{plain(since)}")
+        rows.append((name, finding.rule.limit.text, plain(finding.text)))
+    return Fitting((), rows)
 
 
 def _told(judgement: Judgement, judged: Judged) -> list[RenderableType]:
