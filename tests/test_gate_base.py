@@ -382,6 +382,39 @@ def test_a_link_in_the_repository_is_followed_there_too(tmp_path):
     assert size(tmp_path / "linked" / "model", PULL_REQUEST) == 1
 
 
+def test_limits_that_are_a_link_are_those_that_it_leads_to(tmp_path):
+    git(tmp_path, "init", "-q")
+    write(tmp_path / "shared", 1)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/bertshrink.toml").symlink_to("../shared/bertshrink.toml")
+    commit(tmp_path)
+    git(tmp_path, "update-ref", "refs/remotes/origin/main", "main")
+    git(tmp_path, "checkout", "-q", "-b", "change")
+    write(tmp_path / "shared", 9)
+    assert size(tmp_path / "a", PULL_REQUEST) == 1
+    (tmp_path / "a/bertshrink.toml").unlink()
+    write(tmp_path / "a", 9)
+    commit(tmp_path)
+    assert size(tmp_path / "a", PULL_REQUEST) == 1, "a file of its own now, with a lock of its own"
+
+
+def test_a_lock_in_a_submodule_has_no_verdict(remote, tmp_path):
+    git(tmp_path, "init", "-q", "-b", "main", "around")
+    around = tmp_path / "around"
+    git(around, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"file://{remote}", "sub")
+    write(around, 1, LIMITS.replace("[gate]", '[gate]\nbaseline = "sub/bertshrink.lock.json"'))
+    commit(around)
+    git(around, "update-ref", "refs/remotes/origin/main", "main")
+    git(around, "checkout", "-q", "-b", "change")
+    refused(around, PULL_REQUEST, "lies in a submodule")
+
+
+def test_a_clone_without_blobs_fetches_what_it_reads(remote, tmp_path):
+    git(remote, "config", "uploadpack.allowFilter", "true")
+    folder = clone(remote, tmp_path / "here", "change", "--filter=blob:none")
+    assert size(folder, GITHUB) == 1
+
+
 def test_a_submodule_is_judged_by_what_the_base_around_it_has(remote, tmp_path):
     around = tmp_path / "around"
     git(tmp_path, "init", "-q", "-b", "main", "around")

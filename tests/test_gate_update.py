@@ -123,6 +123,20 @@ def test_jobs_of_a_matrix_keep_comments_of_their_own(repo):
     assert marks == {*(f"<!-- bertshrink:gate {name} -->" for name in names), "<!-- bertshrink:gate -->"}
 
 
+def test_the_limit_that_is_asked_for_of_what_is_new_holds_it(repo, capsys):
+    """The hint can be copied: a limit near today's figure, which today's figure holds."""
+    artifact(repo / "dist/third.onnx", num_layers=5)
+    text = '[gate.artifacts.third]\npath = "dist/third.onnx"\nsize_growth = "<= 1%"\n'
+    (repo / "bertshrink.toml").write_text(SEVERAL.replace('size = "<= 200 kB"\n', "") + text)
+    assert run(["gate", "--update", "third"]) == 0
+    capsys.readouterr()
+    assert run(["gate", "--json", "third"]) == 4
+    data = json.loads(capsys.readouterr().out)
+    line = data["artifacts"][0]["rules"][0]["hint"].partition("today: ")[2]
+    (repo / "bertshrink.toml").write_text((repo / "bertshrink.toml").read_text() + line + "\n")
+    assert statuses(capsys, "third")[0] == 0
+
+
 # What is accepted
 
 

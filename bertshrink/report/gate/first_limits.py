@@ -12,10 +12,10 @@ from typing import Any
 import tomlkit
 from tomlkit.items import KeyType, SingleKey, Table
 
-from bertshrink import units
 from bertshrink.errors import RequestError
 from bertshrink.report.gate.config import TABLES
 from bertshrink.report.gate.metrics import GAUGES, read_key
+from bertshrink.report.gate.newness import room_above
 from bertshrink.report.gate.reading import Reading
 
 
@@ -97,7 +97,7 @@ def _limits(header: str, key: str, artifact: Path, report: Path | None, readings
     if report is not None:
         lines.append(f"report = {json.dumps(report.as_posix())}")
     lines += ["", "# what may not be passed, and by how much a change may grow"]
-    lines.append(f'size = "<= {_rounded_up(readings["size"].value)}"')
+    lines.append(f'size = "<= {room_above(readings["size"].value, "B")}"')
     lines.append('size_growth = "<= 0.5%"')
     if "operators" in readings:
         lines.append('new_operators = "<= 0"')
@@ -115,9 +115,3 @@ def _limits(header: str, key: str, artifact: Path, report: Path | None, readings
     lines += ["", "# timed against another artifact with --base-artifact; a warning only, since machines are noisy"]
     lines.append('"cpu p50 ratio" = { limit = "<= 1.10", severity = "warn" }')
     return "\n".join(lines) + "\n"
-
-
-def _rounded_up(num_bytes: float) -> str:
-    """A little above a size, with three digits: `17.5 MB` for 17.4."""
-    step = 10 ** (math.floor(math.log10(num_bytes)) - 2) if num_bytes > 0 else 1
-    return units.format(math.ceil(num_bytes * 1.002 / step) * step, "B")

@@ -13,11 +13,10 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 TIMEOUT_S = 60
 REMOTE_TIMEOUT_S = 15
-MAX_BLOB_BYTES = 64_000_000
 _MAX_LINKS = 40
 _LOCAL = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
@@ -91,19 +90,19 @@ class Repository:
         return self.line("rev-parse", "--is-shallow-repository") == "true"
 
     def path_of(self, file: Path) -> str | None:
-        """A file's path from the root, with slashes; None where it lies outside."""
-        whole = file.parent.resolve() / file.name
+        """A file's path from the root, with slashes, links followed; None where it lies outside."""
+        whole = file.resolve()
         return whole.relative_to(self.root).as_posix() if whole.is_relative_to(self.root) else None
 
     def tree(self, commit: str) -> Tree:
         """A commit's files."""
-        printed = self.ask("ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+        printed = self.ask("ls-tree", "-r", "-z", "--full-tree", commit)
         files = {}
         for line in (printed or b"").decode("utf-8", errors="surrogateescape").split("\0"):
             head, _, name = line.partition("\t")
             if name:
-                mode, _, blob, size = head.split()
-                files[name] = Blob(mode, blob, int(size) if size.isdigit() else 0)
+                mode, _, blob = head.split()
+                files[name] = Blob(mode, blob)
         return Tree(self, commit, files)
 
     def blobs(self, names: Iterable[str]) -> dict[str, bytes]:
@@ -125,11 +124,13 @@ class Repository:
 
 @dataclass(frozen=True)
 class Blob:
-    """A file of a commit: its mode (120000: a link, 160000: a submodule), the name of its contents, its bytes."""
+    """A file of a commit: its mode (120000: a link, 160000: a submodule) and the name of its contents.
+
+    How large it is is not asked: a clone without blobs would fetch them all.
+    """
 
     mode: str
     name: str
-    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -141,14 +142,19 @@ class Tree:
     files: Mapping[str, Blob] = field(repr=False)
 
     def read(self, path: str) -> bytes | None:
-        """A file's contents, links followed; None where it was not there, or is larger than any lock."""
-        place = self._followed(path)
+        """A file's contents, links followed; None where it was not there."""
+        place = self.followed(path)
         blob = self.files.get(place) if place is not None else None
-        if blob is None or blob.mode == "160000" or blob.num_bytes > MAX_BLOB_BYTES:
+        if blob is None or blob.mode == "160000":
             return None
         return self.repository.ask("cat-file", "blob", blob.name)
 
-    def _followed(self, path: str) -> str | None:
+    def submodule_of(self, path: str) -> str | None:
+        """The submodule that a path leads into, whose files this commit does not hold; None: it leads into none."""
+        parents = (parent.as_posix() for parent in PurePosixPath(path).parents)
+        return next((one for one in parents if one in self.files and self.files[one].mode == "160000"), None)
+
+    def followed(self, path: str) -> str | None:
         """The path without links, of folders too; None where they lead out of the repository or in a circle."""
         parts, done, num_links = path.split("/"), "", 0
         while parts:

@@ -218,10 +218,12 @@ def _edits(before: Any, now: Any, at: str = "") -> list[str]:
         return [one for key in keys for one in _edits(before.get(key), now.get(key), f"{at}.{key}" if at else str(key))]
     if before == now:
         return []
-    return [f"`{at}` {_shown(before)} to {_shown(now)}"]
+    if now is None:
+        return [f"`{at}`{_shown(before)} is gone"]
+    return [f"`{at}`{_shown(now)} is new" if before is None else f"`{at}`{_shown(before)} to{_shown(now)}"]
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "limit" in value:
-        return f"{value['limit']} ({value.get('severity', 'fail')})"
-    return "none" if value is None else "a table" if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return f" {value['limit']} ({value.get('severity', 'fail')})" if "limit" in value else ""
+    return f" {value}"

@@ -26,7 +26,6 @@ from bertshrink.report.gate.config import LOCK, Config, Gated, artifacts_of, lim
 from bertshrink.report.gate.git import Repository, Tree
 from bertshrink.report.gate.lock import Entry, parse
 
-_MAX_CONFIG_BYTES = 1_000_000
 _SAME_FOLDER = 100
 _SAME_PART = 10
 
@@ -212,7 +211,7 @@ def _committed(tree: Tree, path: str, text: bytes | None = None, *, is_own: bool
     limits = limits_of(shown, posixpath.basename(path)) if found is not None else None
     if not isinstance(limits, dict):
         return None
-    folder = posixpath.dirname(path)
+    folder = posixpath.dirname(tree.followed(path) or path)
     baseline = limits.get("baseline")
     lock = posixpath.normpath(posixpath.join(folder, baseline if isinstance(baseline, str) else LOCK))
     try:
@@ -226,8 +225,12 @@ def _committed(tree: Tree, path: str, text: bytes | None = None, *, is_own: bool
 
 
 def _entries(tree: Tree, lock: str) -> Mapping[str, Entry]:
-    text = tree.read(lock)
-    where = f"{lock} of {tree.commit[:10]}"
+    text, where = tree.read(lock), f"{lock} of {tree.commit[:10]}"
+    if (inner := tree.submodule_of(lock)) is not None:
+        hint = f"keep it in the repository of the limits, not in `{inner}`: `baseline = PATH`"
+        raise BaselineError(
+            "the lock lies in a submodule, whose files a change here does not hold", where=where, hint=hint
+        )
     return parse(text.decode("utf-8-sig", errors="replace"), where).artifacts if text is not None else {}
 
 
@@ -237,7 +240,7 @@ def _all(tree: Tree, path: str | None) -> list[Committed]:
     files = {
         name: blob.name
         for name, blob in tree.files.items()
-        if posixpath.splitext(name)[1] in kinds and blob.mode != "160000" and blob.num_bytes <= _MAX_CONFIG_BYTES
+        if posixpath.splitext(name)[1] in kinds and blob.mode != "160000"
     }
     texts = tree.repository.blobs(files.values())
     found = (

@@ -12,6 +12,7 @@ the room in which the next change grows.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from bertshrink import units
@@ -124,11 +125,17 @@ def _unheld(title: str, rule: Rule, gated: Gated, reading: Reading) -> Finding:
     is_file = rule.key.gauge.source == "files"
     key = "size" if is_file else str(replace(rule.key, change=""))
     sign = ">=" if rule.key.change == "drop" else "<="
-    unit = "" if reading.unit == "fraction" else reading.unit or "count"
-    figure = f"{reading.value:.4g}" if unit == "" else units.format(reading.value, unit)
+    unit = "" if reading.unit in ("fraction", "") else reading.unit
+    figure = f"{math.floor(reading.value * 1000) / 1000:g}" if unit == "" else room_above(reading.value, unit)
     hint = f'limit it without a baseline, near what it is today: "{key}" = "{sign} {figure}"'
     text = f"new, and no limit on `{key}` holds `{gated.name}` without a baseline"
     return unjudged(title, rule, text, "baseline", hint, reading.value)
+
+
+def room_above(value: float, unit: str) -> str:
+    """A little above a figure, with three digits: `17.5 MB` for 17.4."""
+    step = 10 ** (math.floor(math.log10(value)) - 2) if value > 0 else 1
+    return units.format(math.ceil(value * 1.002 / step) * step, unit)
 
 
 def _to_write(title: str, rule: Rule, text: str, gated: Gated, now: float) -> Finding:
