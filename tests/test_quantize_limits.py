@@ -4,7 +4,9 @@ import pytest
 
 from bertshrink.errors import CheckFailed
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.estimate import of_file
 from bertshrink.model.onnx_graph import read_model
+from bertshrink.report.files import read_onnx
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
@@ -126,6 +128,61 @@ def test_auto_within_limits(exported, tmp_path):
 def test_auto_with_nothing_within_limits(exported, tmp_path):
     with pytest.raises(CheckFailed, match=r"no scheme is within the limits: float32: .* are more than 1.00 kB"):
         Quantize(auto=True, max_size="1 kB")(exported, Workbench(None, None, tmp_path, measure=clock({})))
+
+
+def test_auto_makes_nothing_that_its_size_rules_out(exported, tmp_path, monkeypatch):
+    from bertshrink.techniques.quantize import trials
+
+    written = []
+    real = trials.Trials.write
+    monkeypatch.setattr(
+        trials.Trials,
+        "write",
+        lambda self, model, types, name, options: written.append(name) or real(self, model, types, name, options),
+    )
+    tight = Quantize(scheme="block-int8").sizes(of_file(read_onnx(exported.file), "bert")).num_bytes * 1.01
+    bench = Workbench(None, None, tmp_path, measure=clock({"block-int8": 0.1}))
+    made = Quantize(auto=True, min_cosine=0.9, max_size=f"{tight:.0f} B")(exported, bench)
+    assert made.card.details["scheme"] == "block-int8"
+    assert made.file.stat().st_size <= tight
+    reasons = {row["name"]: row.get("failure", "") for row in made.card.details["tried"]}
+    assert reasons["float16"].startswith("not made: ") and "are more than" in reasons["float16"]
+    assert "candidate-float16" not in written and "candidate-float32" in written
+    written.clear()
+    with pytest.raises(CheckFailed, match="not made"):
+        Quantize(auto=True, max_size="1 kB")(exported, Workbench(None, None, tmp_path, measure=clock({})))
+    assert written == []
+
+
+def test_tries_outlive_a_stop(exported, tmp_path, monkeypatch):
+    from bertshrink.techniques.quantize import trials
+
+    def stopped(artifacts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Quantize(auto=True, min_cosine=0.9)(exported, Workbench(None, None, tmp_path, measure=stopped))
+    whole = Quantize(auto=True, min_cosine=0.9)(
+        exported, Workbench(None, None, tmp_path / "whole", measure=clock({"block-int8": 0.1}))
+    )
+    damaged = tmp_path / "candidate-float16" / "onnx" / "model_quantized.onnx"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    written = []
+    real = trials.Trials.write
+    monkeypatch.setattr(
+        trials.Trials,
+        "write",
+        lambda self, model, types, name, options: written.append(name) or real(self, model, types, name, options),
+    )
+    bench = Workbench(None, None, tmp_path, measure=clock({"block-int8": 0.1}))
+    made = Quantize(auto=True, min_cosine=0.9)(exported, bench)
+    assert written == ["candidate-float16"], "what lies there with other bytes is made again"
+    assert made.card.details["tried"] == whole.card.details["tried"]
+    assert made.file.read_bytes() == whole.file.read_bytes()
+    assert made.card.details["accounting"] == whole.card.details["accounting"]
+    made.save(tmp_path / "saved")
+    Artifact.load(tmp_path / "saved")
+    assert not list((tmp_path / "saved").glob("candidate*"))
 
 
 def test_a_candidate_that_does_not_run_is_told(exported, tmp_path, monkeypatch):
