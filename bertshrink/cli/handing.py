@@ -111,7 +111,7 @@ class Handed:
             return
         has_more = self._is_measured or (self._is_new and self.recipe.compare)
         if has_more and not _tells(self.target.folder / _REPORT, finished.report):
-            self.target.complete(finished.key, self._papers(finished.report))
+            self.target.complete(finished.key, self._papers(finished.report, finished.model))
 
     def _judge(self, finished: Finished) -> None:
         if self.recipe.gates and finished.model is not None:
@@ -121,12 +121,17 @@ class Handed:
 
     def _publish(self, finished: Finished, report: Report) -> None:
         if self.target is not None and finished.model is not None and self.is_held:
-            self._is_new = self.target.publish(finished.model, finished.key, self._papers(report))
+            self._is_new = self.target.publish(finished.model, finished.key, self._papers(report, finished.model))
 
-    def _papers(self, report: Report) -> dict[str, str]:
+    def _papers(self, report: Report, folder: Path | None) -> dict[str, str]:
+        from bertshrink.model.files import MODEL_CARD
+        from bertshrink.model.usage import usage
         from bertshrink.report.render import markdown
 
-        return {_REPORT: report.to_json(), "README.md": markdown.render(report, self.margin)}
+        text = markdown.render(report, self.margin)
+        if self.target is not None and folder is not None:
+            text += f"\n## Use it\n\n```python\n{usage(folder, self.target.folder.name)}```\n"
+        return {_REPORT: report.to_json(), MODEL_CARD: text}
 
 
 def _tells(path: Path, report: Report) -> bool:

@@ -70,21 +70,23 @@ def carry_out(
         handed.complete(finished)
     result_stands()
     page = _draw(finished.report, finished.folder, margin)
-    judgement, is_held = handed.judgement, handed.is_held
+    judgement = handed.judgement
     if form != "terminal":
         typer.echo(_written(finished.report, form, margin), nl=False)
         return _tell_gates(judgement, target) if judgement is not None else 0
     from rich.console import Console
 
+    from bertshrink.model.usage import usage
     from bertshrink.report.render import terminal
 
     console = Console(soft_wrap=False)
     console.print(terminal.render(finished.report, margin=margin))
-    console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
-    if output is not None and is_held:
-        console.print(f"model:  {output}", soft_wrap=True, highlight=False, markup=False)
-    elif finished.model is not None:
-        console.print(f"model:  {finished.model}", soft_wrap=True, highlight=False, markup=False)
+    plain: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+    console.print(f"report: {page}", **plain)
+    place = handed.place(finished)
+    if place is not None:
+        console.print(f"model:  {place}", **plain)
+        console.print(f"\n{usage(place, str(place))}", end="", **plain)
     return _tell_gates(judgement, target) if judgement is not None else 0
 
 

@@ -32,6 +32,10 @@ _TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _OF_RUNS = (ARTIFACT_CARD, MANIFEST, MODEL_CARD, "stage.json", "report.json")
 """What a folder says of how it came to be: never another's."""
 
+_OF_CALLS = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "is_local", "local_files_only")
+"""What transformers 5 writes into tokenizer_config.json of how a tokenizer was loaded and called last: fastembed cuts
+at a `max_length` that it finds there."""
+
 _TYPES = "sentence_transformers.models."
 """Where every version of sentence-transformers finds its modules."""
 
@@ -53,7 +57,12 @@ def fit_tokenizer(folder: Path, max_length: int, fixed: int | None = None) -> No
 
     """
     about = read_object(folder / _TOKENIZER_CONFIG) if (folder / _TOKENIZER_CONFIG).is_file() else {}
-    _write(folder / _TOKENIZER_CONFIG, about | {"model_max_length": max_length})
+    about = {name: value for name, value in about.items() if name not in _OF_CALLS} | {"model_max_length": max_length}
+    if about.get("tokenizer_class") == "TokenizersBackend":
+        about["tokenizer_class"] = (
+            "PreTrainedTokenizerFast"  # the same class by the name that transformers 4 knows, too
+        )
+    _write(folder / _TOKENIZER_CONFIG, about)
     if (folder / _TOKENIZER).is_file():
         _fit_backend(folder / _TOKENIZER, max_length, fixed)
     path = next((folder / name for name in OF_TRANSFORMER if (folder / name).is_file()), None)
