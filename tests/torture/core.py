@@ -77,15 +77,17 @@ def forked(do: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> tuple[str, An
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(read_end)
-        os.setsid()
-        _limit()
-        with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123
-            for stream in (0, 1, 2):
-                os.dup2(null.fileno(), stream)
-        with os.fdopen(write_end, "wb") as pipe:
-            pipe.write(pickle.dumps(_told(do)))
-        os._exit(0)
+        try:  # whatever goes wrong in here, this process must never go on with its parent's work: it would fork in turn
+            os.close(read_end)
+            os.setsid()
+            _limit()
+            with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123
+                for stream in (0, 1, 2):
+                    os.dup2(null.fileno(), stream)
+            with os.fdopen(write_end, "wb") as pipe:
+                pipe.write(pickle.dumps(_told(do)))
+        finally:
+            os._exit(0)
     os.close(write_end)
     os.set_blocking(read_end, False)
     end, data = time.monotonic() + timeout_s, b""
