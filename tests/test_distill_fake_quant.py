@@ -167,13 +167,13 @@ def test_a_student_answers_as_its_quantized_file_will(family, task, tmp_path):
     student = Distill(layers=2, epochs=2, learning_rate=1e-3, fake_quant="int8")(teacher.copy(), bench)
     exported = Export()(student, bench_of(student, tmp_path))
     quantized = Quantize(min_cosine=-1.0)(exported, bench_of(student, tmp_path))
-    feeds, output = feeds_of(student, quantized.card.inputs), quantized.card.outputs[0]
+    feeds, output = feeds_of(student, quantized.card.inputs), quantized.card.outputs[-1]  # what the task reads
     with FakeQuant(student, "int8") as found:
         mine = [student.session().run(feed)[output] for feed in feeds]
     ort, plain = (
         [engine("onnxruntime").load(str(one.file)).run(feed)[output] for feed in feeds] for one in (quantized, exported)
     )
-    exact = [ReferenceEvaluator(str(quantized.file)).run(None, feed)[0] for feed in feeds]
+    exact = [ReferenceEvaluator(str(quantized.file)).run([output], feed)[0] for feed in feeds]
     for theirs in (exact, ort):
         rest = [np.linalg.norm(a - b) / np.linalg.norm(b - c) for a, b, c in zip(mine, theirs, plain, strict=True)]
         # The same integers; where float32's order of sums tips a tie, a text differs by a step.
