@@ -39,7 +39,7 @@ def make_scratch() -> tuple[Path, contextlib.ExitStack]:
     release.callback(shutil.rmtree, folder, ignore_errors=True)
     release.enter_context(FileLock(folder / _LOCK, is_singleton=False, thread_local=False))
     inside = folder / "work"  # empty, as a private folder is expected to be
-    inside.mkdir()
+    inside.mkdir(mode=0o700)
     return inside, release
 
 

@@ -77,10 +77,10 @@ def test_a_model_outlives_its_measuring(here, monkeypatch, capsys, error, code, 
     assert verify(here / "out")
     assert Artifact.load(here / "out").card.engine == "onnxruntime"
 
-    model = (here / "out" / "model.onnx").stat()
+    model = (here / "out" / "onnx" / "model.onnx").stat()
     seen(monkeypatch, 77_000_000)
     assert run(EXPORT) == 0
-    assert (here / "out" / "model.onnx").stat().st_mtime_ns == model.st_mtime_ns, "only its papers are new"
+    assert (here / "out" / "onnx" / "model.onnx").stat().st_mtime_ns == model.st_mtime_ns, "only its papers are new"
     assert verify(here / "out")
     report = json.loads((here / "out" / "report.json").read_text())
     assert NOT_YET not in report["notes"]

@@ -37,7 +37,7 @@ def made(tmp_path_factory):
     kept = {}
 
     def make(task, kind="float", family="bert", **settings):
-        key = (task, kind, family, tuple(settings))
+        key = (task, kind, family, tuple(settings.items()))
         if key not in kept:
             place = tmp_path_factory.mktemp("made")
             encoder = tiny_encoder(family, task, num_hidden_layers=1)

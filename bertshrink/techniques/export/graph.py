@@ -327,6 +327,11 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
     return fused
 
 
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those that are not set."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def metadata(encoder: Encoder) -> list[tuple[str, str]]:
     """What the file says of itself, for whoever opens it without its folder."""
     return [
@@ -334,7 +339,7 @@ def metadata(encoder: Encoder) -> list[tuple[str, str]]:
         ("task", encoder.task),
         ("family", encoder.anatomy.family),
         ("labels", json.dumps(list(encoder.labels))),
-        ("pooling", json.dumps(asdict(encoder.pooling) if encoder.pooling else None)),
+        ("pooling", json.dumps(_given(asdict(encoder.pooling)) if encoder.pooling else None)),
         ("prompt", encoder.prompt),
         ("activation", encoder.activation),
         ("max_length", str(encoder.max_length)),
