@@ -39,6 +39,7 @@ class Knowing:
     max_length: int = 64
     source: str = "knowing"
     shift: float = 0.0
+    activation: str = "identity"
 
     def __post_init__(self):
         self.tokenizer = self.tokenizer or tiny_tokenizer()
