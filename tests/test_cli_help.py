@@ -42,7 +42,7 @@ def test_help_of_a_command_names_every_setting_and_its_source(capsys, command):
 def test_help_shows_a_techniques_own_settings_before_those_of_all_training(capsys, command, first):
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
-    assert 0 < out.index(first) < out.index("--epochs") < out.index("--trackers") < out.index("--max-length")
+    assert 0 < out.index(first) < out.index("--epochs") < out.index("--trackers") < out.index("--quiet")
 
 
 def test_help_of_task_names_every_task(capsys):

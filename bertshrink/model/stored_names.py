@@ -113,7 +113,7 @@ def _is_leftover(name: str, prefix: str, buffers: Collection[str], facts: Facts)
     return any(
         re.search(leftover.pattern, name)
         and facts.task in leftover.tasks
-        and (not leftover.is_own_head or _own_task(facts) not in (None, facts.task))
+        and (not leftover.is_own_head or _own_task(facts) != facts.task)
         for leftover in _LEFTOVERS
     )
 
