@@ -81,6 +81,8 @@ def forked(do: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> tuple[str, An
             os.close(read_end)
             os.setsid()
             _limit()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(int(timeout_s) + 10)  # where the parent is gone
             with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123
                 for stream in (0, 1, 2):
                     os.dup2(null.fileno(), stream)
