@@ -11,7 +11,7 @@ Anything else that escapes is a bug: exit code 70.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -128,3 +128,8 @@ def near(word: str, known: Iterable[str]) -> str | None:
     options = list(known)
     match = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     return f"did you mean `{match[0]}`?" if match else f"known: {', '.join(options)}" if options else None
+
+
+def listed(items: Sequence[str], most: int = 3) -> str:
+    """The first of several things, and how many more there are: `a, b, c and 2 more`."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

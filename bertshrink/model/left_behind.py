@@ -12,6 +12,7 @@ from __future__ import annotations
 from fnmatch import fnmatch
 from pathlib import Path
 
+from bertshrink.errors import listed
 from bertshrink.model.sentence import MODULES, OF_TRANSFORMER, SETTINGS
 
 _OF_SENTENCES = (MODULES, SETTINGS, *OF_TRANSFORMER)
@@ -46,5 +47,4 @@ def left_behind(folder: Path, *, is_sentence: bool) -> list[str]:
             names.append(f"`{path.name}`")
     if not names:
         return []
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return [f"left in the model's folder, for no stock class reads it for this task: {shown}"]
+    return [f"left in the model's folder, for no stock class reads it for this task: {listed(names, 5)}"]

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.errors import ModelRefused, RequestError, listed
 from bertshrink.model.facts import WEIGHTS
 from bertshrink.model.task import TASKS, guess_task
 
@@ -87,7 +87,7 @@ def check_names(facts: Facts, header: Mapping[str, Mapping[str, Any]], model: An
         _refuse_missing(missing, strange, facts)
     if strange:
         raise ModelRefused(
-            f"the checkpoint holds {_shown(strange)}, which `{type(model).__name__}` has no place for: without them it "
+            f"the checkpoint holds {_some(strange)}, which `{type(model).__name__}` has no place for: without them it "
             "gives other outputs than the model that was saved",
             where=str(facts.folder / WEIGHTS),
             hint="bertshrink takes stock models only; where these weights do nothing, save the model again as its "
@@ -151,10 +151,10 @@ def _refuse_wrapped(strange: Sequence[str], prefix: str, places: Collection[str]
 
 
 def _refuse_missing(missing: Sequence[str], strange: Sequence[str], facts: Facts) -> None:
-    what = f"the checkpoint lacks {len(missing)} weights that the task `{facts.task}` needs: {_shown(missing)}"
+    what = f"the checkpoint lacks {len(missing)} weights that the task `{facts.task}` needs: {_some(missing)}"
     hint = "it was saved for another task: name that one with `task:` or `--task`, or fine-tune it first"
     if strange:
-        what += f"; and it holds {_shown(strange)}, which the task's class has no place for"
+        what += f"; and it holds {_some(strange)}, which the task's class has no place for"
         hint += "; or its names are not those of the stock class"
     raise RequestError(what, where=str(facts.folder), hint=hint)
 
@@ -178,6 +178,5 @@ def _check_form(name: str, about: Mapping[str, Any], wanted: Sequence[int], fact
         )
 
 
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(f"`{name}`" for name in names[:3]) + more
+def _some(names: Sequence[str]) -> str:
+    return listed([f"`{name}`" for name in names])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.errors import ModelRefused
+from bertshrink.errors import ModelRefused, listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,10 +45,9 @@ def fit_to_tables(tokenizer: PreTrainedTokenizerBase, facts: Facts) -> tuple[str
     rows = facts.shape.vocab_size
     without = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
     if without:
-        shown = ", ".join(f"`{token}` ({number})" for number, token in without[:3])
-        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        shown = listed([f"`{token}` ({number})" for number, token in without])
         raise ModelRefused(
-            f"the tokenizer gives tokens that the model's table of {rows} words has no row for: {shown}{more}",
+            f"the tokenizer gives tokens that the model's table of {rows} words has no row for: {shown}",
             where=str(facts.folder),
             hint="where they were added, load the model with transformers, call `model.resize_token_embeddings("
             "len(tokenizer))` and train it with them; else take them out of the tokenizer's files",

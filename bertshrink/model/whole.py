@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import ModelRefused
+from bertshrink.errors import ModelRefused, listed
 from bertshrink.model.files import is_lfs_pointer
 
 _SETFIT = (
@@ -109,7 +109,7 @@ def refuse_pointers(folder: Path, *files: Path) -> None:
     paths = {path for pattern in _READ for path in folder.glob(pattern)} | set(files)
     names = sorted(path.relative_to(folder).as_posix() for path in paths if is_lfs_pointer(path))
     if names:
-        shown = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        shown = listed([f"`{name}`" for name in names])
         is_one = len(names) == 1
         raise ModelRefused(
             f"{shown} {'is a pointer' if is_one else 'are pointers'} of git LFS, not the file{'' if is_one else 's'}",

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Literal
 
 from bertshrink import units
+from bertshrink.errors import listed
 from bertshrink.report.gate.limits import Limit, Rule
 from bertshrink.report.gate.lock import Accepted
 from bertshrink.report.gate.paired import ALPHA, p_value
@@ -158,8 +159,8 @@ def judge_ratio(name: str, rule: Rule, ratio: Interval) -> Finding:
 def judge_new(name: str, rule: Rule, new: list[str], num_before: int, accepted: Accepted | None = None) -> Finding:
     """Hold the operations that the baseline has not against their limit."""
     held = rule.limit.is_held(len(new))
-    listed = ", ".join(f"`{one}`" for one in new[:10]) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
-    text = f"{len(new)} beside the {num_before} of the baseline" + (f": {listed}" if new else "")
+    names = listed([f"`{one}`" for one in new], 10)
+    text = f"{len(new)} beside the {num_before} of the baseline" + (f": {names}" if new else "")
     verdict = Verdict.PASS if held else Verdict.FAIL
     finding = Finding(name, rule, verdict, text, None if held else "limit", None, len(new), num_before, len(new))
     is_covered = accepted is not None and accepted.before == num_before and set(new) <= set(accepted.operators or ())

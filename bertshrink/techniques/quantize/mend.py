@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bertshrink import units
-from bertshrink.errors import CheckFailed
+from bertshrink.errors import CheckFailed, listed
 from bertshrink.model.onnx_weights import weights
 from bertshrink.techniques.quantize.assign import uniform
 from bertshrink.techniques.quantize.repair import Attempt, Repair, Step
@@ -110,7 +110,6 @@ def ending(asked: Mapping[str, str], found: Attempt, repair: Repair) -> str:
     if not wider:
         return "the scheme holds the limit as asked: nothing had to be wider"
     wider.sort(key=lambda name: -repair.gains.get(name, 0.0))
-    shown = ", ".join(f"`{name}` ({found.types[name]})" for name in wider[:5])
-    more = f" and {len(wider) - 5} more" if len(wider) > 5 else ""
+    shown = listed([f"`{name}` ({found.types[name]})" for name in wider], 5)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(found.types.values()).items()))
-    return f"{len(wider)} of {len(asked)} weights had to be wider: {shown}{more}; now {counts}"
+    return f"{len(wider)} of {len(asked)} weights had to be wider: {shown}; now {counts}"
