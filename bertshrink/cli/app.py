@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import shutil
 import signal
@@ -22,22 +21,20 @@ from bertshrink.cli.bench import bench
 from bertshrink.cli.gate import gate
 from bertshrink.cli.options import (
     DATA_FLAGS,
-    Columns,
     Data,
     Force,
     Json,
-    Label,
-    MaxTrain,
+    MaxLength,
     Measure,
     NoLatency,
     Output,
-    Pair,
     Quiet,
     Runs,
     Seed,
-    SplitSeed,
     Task,
-    Text,
+    parameter_of,
+    take_flags,
+    with_data_flags,
 )
 from bertshrink.cli.streams import Streams
 from bertshrink.cli.targets import targets_app
@@ -218,15 +215,10 @@ def _root(
 
 
 @app.command("run")
+@with_data_flags
 def _run(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one that ships (quickstart)")],
     data: Data = None,
-    text: Text = None,
-    pair: Pair = None,
-    label: Label = None,
-    columns: Columns = None,
-    max_train: MaxTrain = None,
-    split_seed: SplitSeed = None,
     model: Annotated[str | None, typer.Option("--model", help="start from this model instead of the recipe's")] = None,
     output: Output = None,
     force: Force = False,
@@ -234,14 +226,14 @@ def _run(
     as_json: Json = False,
     quiet: Quiet = False,
     no_latency: NoLatency = False,
+    *,
+    about_texts: dict[str, Any],
 ) -> int:
     """Carry out a recipe: every stage, measured and compared."""
     from bertshrink.cli.work import carry_out, find_recipe
     from bertshrink.recipe.recipe import read_recipe
 
     overrides = {key: value for key, value in (("data", data), ("model", model)) if value is not None}
-    columns_of = {"text": text, "pair": pair, "label": label, "columns": columns}
-    about_texts = {**columns_of, "max_train": max_train, "split_seed": split_seed}
     asked = read_recipe(find_recipe(recipe), overrides, about_texts)
     return carry_out(
         asked, output=output, force=force, runs=runs, form=_form(as_json), quiet=quiet, with_latency=not no_latency
@@ -312,13 +304,15 @@ def _add(command: Command) -> None:
     fields = dict(sorted(found.items(), key=lambda entry: entry[0] in TrainingSettings.model_fields))
     decided = {name for stage in command.stages for name in command.flag_names(TECHNIQUES[stage]).values()}
 
+    about = {**DATA_FLAGS, "max_length": MaxLength}
+
     def call(model: str | None = None, **given: Any) -> int:
         from bertshrink.cli.work import carry_out
         from bertshrink.recipe.commands import recipe_of_command
 
         settings = {name: _read_list(given[name], fields[name].annotation) for name in fields}
         common = {"data": given["data"], "task": given["task"], "seed": given["seed"]}
-        about_texts = {name: given[name] for name in DATA_FLAGS}
+        about_texts = {name: given[name] for name in about}
         asked = recipe_of_command(command.name, model, settings, common, about_texts)
         if given.get("explain"):
             from bertshrink.cli.explain import explain
@@ -336,11 +330,11 @@ def _add(command: Command) -> None:
         )
 
     starts_from_nothing = not command.techniques[0].takes
-    argument = _parameter("model", Annotated[str, typer.Argument(help="a model folder or a hub name")])
+    argument = parameter_of("model", Annotated[str, typer.Argument(help="a model folder or a hub name")])
     parameters = [] if starts_from_nothing else [argument]
     for name, kind, default in (
         ("data", Data, None),
-        *((name, kind, None) for name, kind in DATA_FLAGS.items()),
+        *((name, kind, None) for name, kind in about.items()),
         ("output", Output, None),
         *((name, _option(name, field, name in decided), None) for name, field in fields.items()),
         ("task", Task, None),
@@ -352,15 +346,10 @@ def _add(command: Command) -> None:
         ("as_json", Json, False),
         ("quiet", Quiet, False),
     ):
-        parameters.append(_parameter(name, kind, default))
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {p.name: p.annotation for p in parameters}
+        parameters.append(parameter_of(name, kind, default))
+    take_flags(call, parameters)
     papers = ", ".join(dict.fromkeys(technique.paper for technique in command.techniques))
     app.command(command.name, help=f"{command.help}\n\nSource: {papers}")(call)
-
-
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _option(name: str, field: Any, has_default: bool) -> Any:

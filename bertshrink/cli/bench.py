@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bertshrink.cli.options import Columns, Data, Json, Label, MaxTrain, Pair, Quiet, Runs, SplitSeed, Task, Text
+from bertshrink.cli.options import Data, Json, Quiet, Runs, Task, with_data_flags
 from bertshrink.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ QUICK = {"rounds": 1, "seconds": 0.1, "min_samples": 3, "warmup": 0.0, "min_warm
 """Enough for an order of magnitude. One round has neither an interval nor a verdict."""
 
 
+@with_data_flags
 def bench(
     models: Annotated[
         list[str],
@@ -64,17 +65,13 @@ def bench(
     ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="one round each, and says what it cannot claim")] = False,
     data: Data = None,
-    text: Text = None,
-    pair: Pair = None,
-    label: Label = None,
-    columns: Columns = None,
-    max_train: MaxTrain = None,
-    split_seed: SplitSeed = None,
     task: Task = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="print the report as Markdown")] = False,
     quiet: Quiet = False,
+    *,
+    about_texts: dict[str, Any],
 ) -> int:
     """Measure models side by side, and how well they agree on texts."""
     from bertshrink.cli.work import carry_out, numbers
@@ -105,8 +102,6 @@ def bench(
         "across_machines": across_machines or None,
     }
     running = defaults | {key: value for key, value in given.items() if value is not None}
-    columns_of = {"text": text, "pair": pair, "label": label, "columns": columns}
-    about_texts = {**columns_of, "max_train": max_train, "split_seed": split_seed}
     asked = recipe_of_bench(models, {"data": data, "task": task, "measure": {"latency": running}}, about_texts)
     form: Form = "bench" if as_json else "markdown" if as_markdown else "terminal"
     return carry_out(asked, output=None, force=False, runs=runs, form=form, quiet=quiet, with_latency=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -67,9 +69,8 @@ DATA_FLAGS = {
     "columns": Columns,
     "max_train": MaxTrain,
     "split_seed": SplitSeed,
-    "max_length": MaxLength,
 }
-"""What is said of the texts beside where they are: settings of `data:` by their names."""
+"""What every command with `--data` takes of the texts beside where they are: settings of `data:` by their names."""
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", parser=place, metavar="PATH", help="where the finished model shall lie")
 ]
@@ -87,3 +88,32 @@ Measure = Annotated[
 ]
 Task = Annotated[str | None, typer.Option("--task", help=f"auto, {', '.join(TASKS)}")]
 Seed = Annotated[int | None, typer.Option("--seed", help="decides everything random")]
+
+
+def with_data_flags(command: Callable[..., int]) -> Callable[..., int]:
+    """A command with the flags of `DATA_FLAGS` after its `--data`; it takes their values as `about_texts`."""
+
+    def call(**given: Any) -> int:
+        about_texts = {name: given.pop(name) for name in DATA_FLAGS}
+        return command(**given, about_texts=about_texts)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.name != "about_texts":
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        if parameter.name == "data":
+            parameters += [parameter_of(name, kind, None) for name, kind in DATA_FLAGS.items()]
+    take_flags(call, parameters)
+    call.__doc__ = command.__doc__
+    return call
+
+
+def parameter_of(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """A flag or argument, as Typer reads it off a function."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def take_flags(call: Callable[..., int], parameters: list[inspect.Parameter]) -> None:
+    """Let Typer see these parameters where a function takes whatever it is given."""
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -41,15 +41,18 @@ def _fields(fields: dict[str, str]) -> str:
     return "  ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def _stage(number: int, total: int) -> str:
-    return f"stage {number}/{total} " if number and total > 1 else ""
+class _Staged:
+    """What is said of tasks begins with the stage that they belong to."""
+
+    prefix = ""
+
+    def stage(self, number: int, total: int) -> None:
+        """Titles begin with `stage 1/3 `."""
+        self.prefix = f"stage {number}/{total} " if number and total > 1 else ""
 
 
-class Lines:
+class Lines(_Staged):
     """Plain lines: for logs."""
-
-    def __init__(self) -> None:
-        self.prefix = ""
 
     @contextmanager
     def task(
@@ -65,10 +68,6 @@ class Lines:
         task = _LineTask(self, f"{self.prefix}{title}", total, unit, done)
         yield task
         task.say(ended=True)
-
-    def stage(self, number: int, total: int) -> None:
-        """Titles begin with `stage 1/3 `."""
-        self.prefix = _stage(number, total)
 
     def log(self, message: str) -> None:
         """One line."""
@@ -112,7 +111,7 @@ class _LineTask:
         self.lines.log("  ".join(parts))
 
 
-class Bars:
+class Bars(_Staged):
     """A line for each open task: title, bar, share, the time it took and has left, and one number.
 
     Where a window is narrow, what is least needed goes first, and nothing is cut: further numbers, the number, the bar;
@@ -129,7 +128,6 @@ class Bars:
         from rich.console import Console
 
         self.console = console or Console(stderr=True)
-        self.prefix = ""
         self._open: list[_BarTask] = []
         self._live: Live | None = None
         self._ended = threading.Event()
@@ -157,10 +155,6 @@ class Bars:
             self._open.remove(task)
             if not self._open:
                 self._stop()
-
-    def stage(self, number: int, total: int) -> None:
-        """Titles begin with `stage 1/3 `."""
-        self.prefix = _stage(number, total)
 
     def log(self, message: str) -> None:
         """One line that stays."""
