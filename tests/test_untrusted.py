@@ -16,14 +16,15 @@ from bertshrink.report.files import read_header
 from bertshrink.untrusted import Reader
 
 READER = Reader(BaselineError, "the lock is damaged", "mend it", most_bytes=10_000)
+# as files hold texts, keys no less than values: no NUL, no half of a pair
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**63)
     | st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)  # some engine may flush them
-    # a text as files hold it: no NUL, no half of a pair
-    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_characters="\0\ufeff")), inner),
+    | TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
     max_leaves=20,
 )
 
