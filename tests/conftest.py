@@ -1,8 +1,14 @@
 """Fixtures of more than one file."""
 
 import pytest
+from hypothesis import settings
 
 from bertshrink.report.gate.ci import VARIABLES
+
+# A change is judged by the same examples on every machine, busy or not; `--hypothesis-profile deep` looks for new ones.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("deep", max_examples=2_000, deadline=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
@@ -73,7 +73,6 @@ def test_without_an_allowance_it_is_mcnemars_exact_test(lost, won):
         assert p_value(872, 0, 0, 0) == 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 80), st.integers(0, 80), st.sampled_from([0.0, 0.002, 0.005, 0.02, 0.1]))
 def test_more_losses_prove_more_and_more_wins_less(lost, won, limit):
     p = p_value(400, lost, won, limit)
@@ -113,7 +112,6 @@ def test_three_and_thirty_of_872():
 ORDER = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.FAIL: 2}
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80),
     st.sampled_from(["<= 0 pt", "<= 0.5 pt", "<= 5 pt"]),

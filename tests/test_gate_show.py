@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 import xmlschema
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -160,7 +160,6 @@ def test_junits_schema_can_fail():
         assert not JUNIT.is_valid(wrong)
 
 
-@settings(deadline=None)
 @given(JUDGEMENTS, st.integers(0, 4000))
 def test_markdown_is_cut_at_a_line_and_no_tag_gets_through(found, limit):
     whole = markdown.render(found)
@@ -199,7 +198,6 @@ def test_json_is_one_document_with_every_finding(found):
     assert len(data["artifacts"][0]["rules"]) == len(found.findings)
 
 
-@settings(deadline=None)
 @given(JUDGEMENTS)
 def test_the_terminal_prints_no_control_character(found):
     console = Console(width=100, force_terminal=False, color_system=None)
