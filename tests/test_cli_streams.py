@@ -100,11 +100,12 @@ def test_letters_that_a_terminal_lacks(monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["recipe", "schema"], ["recipe", "list"]])
-def test_a_full_disk_to_the_very_end_of_the_process(argv):
-    """Buffered, as a user has it: Python's own end must find nothing left to trip over."""
+def test_a_full_disk_to_the_very_end_of_the_process(argv, unbuffered):
+    """Buffered, Python's own end must find nothing left to trip over; unbuffered, as in containers, nothing is late."""
     command = [sys.executable, "-m", "bertshrink", *argv]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert done.returncode == 7

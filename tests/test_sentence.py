@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from bertshrink.cli.app import run
 from bertshrink.errors import ModelRefused, RequestError
@@ -77,6 +78,13 @@ def lower_case(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": None}))
 
 
+def lower_case_of_a_family(folder):
+    """The same over a class that builds its own steps at every load, by what tokenizer_config.json says."""
+    edit(folder / "sentence_bert_config.json", do_lower_case=True)
+    edit(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", do_lower_case=False, strip_accents=False)
+    assert isinstance(transformers.AutoTokenizer.from_pretrained(folder), transformers.BertTokenizer)
+
+
 KINDS = {
     "truncate_dim": ({"truncate_dim": 8}, lambda folder: None, "first 8 numbers"),
     "truncate_dim of normalised vectors": ({"truncate_dim": 8}, None, "first 8 numbers"),
@@ -86,6 +94,7 @@ KINDS = {
         "`see the ` (`query`, the default)",
     ),
     "small letters": ({}, lower_case, "small letters"),
+    "small letters, a family's class": ({}, lower_case_of_a_family, "small letters"),
     "max_seq_length": ({}, lambda folder: edit(folder / "sentence_bert_config.json", max_seq_length=5), None),
     "nothing": ({}, lambda folder: None, None),
 }
@@ -116,11 +125,12 @@ def test_the_settings_matter(tmp_path):
     edit(short / "sentence_bert_config.json", max_seq_length=5)
     for folder in (prompted, short):
         assert not np.allclose(theirs(folder), plain, atol=1e-3)
-    small = sentence_model(tmp_path / "l")
-    lower_case(small)
-    wanted = theirs(small)
-    edit(small / "sentence_bert_config.json", do_lower_case=False)
-    assert not np.allclose(theirs(small), wanted, atol=1e-3)
+    for name, change in (("l", lower_case), ("f", lower_case_of_a_family)):
+        small = sentence_model(tmp_path / name)
+        change(small)
+        wanted = theirs(small)
+        edit(small / "sentence_bert_config.json", do_lower_case=False)
+        assert not np.allclose(theirs(small), wanted, atol=1e-3)
 
 
 def test_prompts_without_a_default_travel_and_are_told(tmp_path):

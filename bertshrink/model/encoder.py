@@ -26,7 +26,7 @@ from bertshrink.model.stated_sizes import check_sizes
 from bertshrink.model.stored_names import check_names, is_spare
 from bertshrink.model.task import TASKS
 from bertshrink.model.tokenizers import read_tokenizer
-from bertshrink.model.tokens import fit_to_tables, read_small_letters
+from bertshrink.model.tokens import fit_to_tables, in_small_letters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -117,7 +117,7 @@ class Encoder:
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = _load_tokenizer(facts.folder)
         if facts.sentence is not None and facts.sentence.lower_case:
-            read_small_letters(tokenizer)
+            tokenizer = in_small_letters(tokenizer)
         check_names(facts, header, _without_numbers(auto, path, safe))
         notes = fit_to_tables(tokenizer, facts)
         try:

@@ -34,7 +34,7 @@ from bertshrink.model.layout import FOREIGN, PLACES, root_of
 from bertshrink.model.papers import SENTENCE_FILES, write_tokenizer
 from bertshrink.model.plain_files import copy_plain
 from bertshrink.model.tokenizers import read_tokenizer
-from bertshrink.model.tokens import read_small_letters
+from bertshrink.model.tokens import in_small_letters
 from bertshrink.model.whole import refuse_pointers
 from bertshrink.scratch import make_scratch
 
@@ -150,9 +150,7 @@ def _read_small_letters(folder: Path, origin: Origin) -> None:
     """Have the copy of a tokenizer do what sentence-transformers' settings beside it ask for."""
     sentence = origin.sentence
     if sentence is not None and sentence.lower_case:
-        tokenizer = read_tokenizer(folder)
-        read_small_letters(tokenizer)
-        write_tokenizer(tokenizer, folder)
+        write_tokenizer(in_small_letters(read_tokenizer(folder)), folder)
 
 
 def _vocab_size(origin: Origin, home: Path) -> int:

@@ -16,16 +16,42 @@ if TYPE_CHECKING:
 
     from bertshrink.model.facts import Facts
 
+_OF_A_FAMILY = (
+    *("vocab", "vocab_file", "merges", "merges_file", "tokenizer_file", "backend", "do_lower_case"),
+    "tokenizer_class",
+)
+"""What a family's class builds its steps from, and its name."""
 
-def read_small_letters(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have a fast tokenizer read everything in small letters, by the same step as sentence-transformers puts there."""
+
+def in_small_letters(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A fast tokenizer that reads everything in small letters, by the same step as sentence-transformers puts there.
+
+    It is of no family's class: those of transformers 5 build their steps anew from a few settings at every load, and
+    the step in front would be gone from the copy that is saved.
+
+    Raises:
+        ModelRefused: it is a slow one, which no step can be put in front of.
+
+    """
     from tokenizers import normalizers
+    from transformers import PreTrainedTokenizerFast
 
+    if not tokenizer.is_fast:
+        raise ModelRefused(
+            f"texts are read in small letters (`do_lower_case`), and the tokenizer is a slow one, "
+            f"`{type(tokenizer).__name__}`",
+            where=tokenizer.name_or_path,
+            hint="save the model with a fast tokenizer, one with a tokenizer.json",
+        )
     backend: Any = tokenizer.backend_tokenizer
     own: Any = backend.normalizer
     steps = list(backend.normalizer) if isinstance(own, normalizers.Sequence) else [own] if own is not None else []
-    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
-        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+    if any(isinstance(step, normalizers.Lowercase) for step in steps):
+        return tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+    settings = {name: value for name, value in tokenizer.init_kwargs.items() if name not in _OF_A_FAMILY}
+    named = {"model_input_names": tokenizer.model_input_names, "padding_side": tokenizer.padding_side}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **settings | named)
 
 
 def fit_to_tables(tokenizer: PreTrainedTokenizerBase, facts: Facts) -> tuple[str, ...]:
