@@ -25,6 +25,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ hold the weights once or twice, all together some six times."""
 _BASE_S, _S_PER_GB = 20, 300
 """Of the processor: starting takes two, a graph of 24 layers one more, the weights some five for each gigabyte."""
 _LENGTH = 5
+_MADE_AGAIN = "export the model again, or download it again"
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive, as `torch.save` writes it"),
     (b"\x80", "a pickle, which bertshrink never opens"),
@@ -224,7 +226,7 @@ def refuse_other_kinds(data: bytes) -> None:
     """
     hint = "give the ONNX file itself"
     if not data:
-        raise ModelRefused("the file is empty", hint="export the model again, or download it again")
+        raise ModelRefused("the file is empty", hint=_MADE_AGAIN)
     for magic, kind, *at in _MAGIC:
         if data.startswith(magic, *at):
             raise ModelRefused(f"the file is no ONNX file but {kind}", hint=hint)
@@ -273,7 +275,7 @@ def run(path: Path, model: onnx.ModelProto, vocab_size: int) -> dict[str, dict[s
     try:
         found = engine("onnxruntime").load(str(path), threads=1).run(feeds)
     except Exception as error:  # ONNX Runtime's errors share no base of their own
-        raise ModelRefused(f"ONNX Runtime cannot run the file: {str(error).splitlines()[0][:300]}") from None
+        raise ModelRefused(f"ONNX Runtime cannot run the file: {_said(error, path)}", hint=_MADE_AGAIN) from None
     check_finite(found)
     return {name: {"shape": list(value.shape)} for name, value in found.items()}
 
@@ -289,7 +291,13 @@ def check_finite(outputs: Arrays) -> None:
 
     for name, value in outputs.items():
         if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
-            raise ModelRefused(f"the file's output `{name}` is not finite: its weights are damaged")
+            raise ModelRefused(f"the file's output `{name}` is not finite: its weights are damaged", hint=_MADE_AGAIN)
+
+
+def _said(error: Exception, path: Path) -> str:
+    """The first line of ONNX Runtime's message, without its codes and the place of our copy."""
+    said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", (str(error).splitlines() or [type(error).__name__])[0])
+    return said.replace(str(path), path.name)[:300]
 
 
 def limit(num_bytes: int) -> None:

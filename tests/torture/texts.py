@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import tomllib
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,8 @@ def _rows(path: Path, kind: str, quoting: Any) -> set[tuple[str, str]]:
                 at = head.index("text"), head.index("label")
                 return {(row[at[0]], row[at[1]]) for row in rows[1:] if row and row[at[0]].strip()}
         return set()
-    values = json.loads(text) if kind == "json" else [json.loads(line) for line in text.splitlines() if line.strip()]
+    read = partial(json.loads, parse_int=str, parse_float=str)  # numbers are texts as they are written
+    values = read(text) if kind == "json" else [read(line) for line in text.splitlines() if line.strip()]
     return {(row["text"], str(row["label"])) for row in values if isinstance(row["text"], str) and row["text"].strip()}
 
 
