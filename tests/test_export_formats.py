@@ -1,14 +1,19 @@
 """Files of other formats and of one shape: .ort equals .onnx, a fixed shape changes no number."""
 
+import re
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 
 from bertshrink.engines import engine
-from bertshrink.errors import CheckFailed, ModelRefused, RequestError
+from bertshrink.errors import CheckFailed, ModelRefused, OutputError, RequestError
 from bertshrink.meters import size
 from bertshrink.meters.environment import environment
 from bertshrink.meters.running import launch_of, measure
 from bertshrink.meters.settings import RunningSettings
+from bertshrink.model import onnx_as_run, ort_format
 from bertshrink.model.agreement import agreement, cosine
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.fitted import FittedSession
@@ -20,6 +25,7 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export, ort_file
 from bertshrink.techniques.export.parity import padded_text
 from bertshrink.techniques.quantize import Quantize
+from tests.onnx_files import encoder_model
 from tests.tiny import bench_of, sentences, tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -218,3 +224,15 @@ def test_agreement_is_a_mean_for_vectors_and_one_cosine_for_logits():
     assert agreement("classification", one, other) == pytest.approx(9 / 9.01)
     assert agreement("embedding", one, one) == 1
     assert cosine(np.zeros(3), np.zeros(3)) == 1
+
+
+def test_what_onnx_runtime_could_not_write_is_the_disk_s_fault_and_not_the_model_s(tmp_path):
+    onnx.save(encoder_model(), tmp_path / "model.onnx")
+    for cut in ('[{"cat": "Node", "na', ""):
+        (tmp_path / "run_now.json").write_text(cut)
+        with pytest.raises(OutputError, match="the disk of temporary files is full"):
+            onnx_as_run._events(tmp_path)
+    if not Path("/dev/full").exists():
+        pytest.skip("a device of Linux")
+    with pytest.raises(OutputError, match=re.escape("cannot write `full`")):
+        ort_format.write(tmp_path / "model.onnx", Path("/dev/full"))

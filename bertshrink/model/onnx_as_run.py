@@ -9,14 +9,16 @@ to have it write the optimised graph instead took five times as long, and twice 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bertshrink.engines import engine
+from bertshrink.errors import OutputError
 from bertshrink.model.memory import hand_back
 from bertshrink.scratch import scratch_folder
 
@@ -34,6 +36,9 @@ def operators_as_run(path: Path, shape: tuple[int, int] | None = None) -> dict[s
         path: the .onnx file of an encoder without branches.
         shape: the one (batch, length) that it takes; None: any.
 
+    Raises:
+        OutputError: the disk of temporary files has no room for the profile.
+
     """
     ids = np.ones(shape or (1, 3), dtype=np.int64)
     feeds: Arrays = {"input_ids": ids, "attention_mask": ids, "token_type_ids": np.zeros_like(ids)}
@@ -42,12 +47,23 @@ def operators_as_run(path: Path, shape: tuple[int, int] | None = None) -> dict[s
         session.run(feeds)
         del session  # which ends the profile
         hand_back()
-        (profile,) = folder.glob("run*")
-        events = json.loads(profile.read_text(encoding="utf-8"))
+        events = _events(folder)
     found = Counter(
         event["args"]["op_name"] for event in events if event.get("cat") == "Node" and event["name"].endswith(_TIME)
     )
     return dict(sorted(found.items()))
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    """The profile that ONNX Runtime wrote, which says nothing of a disk that had no room for all of it."""
+    try:
+        (profile,) = folder.glob("run*")
+        events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
+    except ValueError:
+        what = "ONNX Runtime could not write its profile of a run: the disk of temporary files is full"
+        hint = "free some space there, or name another place in the environment variable TMPDIR"
+        raise OutputError(what, where=tempfile.gettempdir(), hint=hint) from None
+    return events
 
 
 def describe_fusions(stored: Mapping[str, int], run: Mapping[str, int]) -> str:

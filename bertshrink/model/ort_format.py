@@ -12,11 +12,11 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from bertshrink.errors import ModelRefused
+from bertshrink.errors import ModelRefused, OutputError
 
 MAGIC = b"ORTM"
 """What such a file has at its fifth byte."""
-
+_NOT_WRITTEN = "Failed to save ORT format model"
 Operators = dict[str, dict[int, list[str]]]
 """Domain -> version of an operator's definition -> names."""
 
@@ -26,6 +26,7 @@ def write(source: Path, to: Path) -> None:
 
     Raises:
         ModelRefused: it cannot open the file.
+        OutputError: there is no room at `to`.
 
     """
     settings = onnxruntime.SessionOptions()
@@ -38,6 +39,9 @@ def write(source: Path, to: Path) -> None:
     except Exception as error:  # ONNX Runtime's errors are plain subclasses of Exception, one per code
         if not type(error).__module__.startswith("onnxruntime"):
             raise
+        if _NOT_WRITTEN in str(error):
+            what = f"ONNX Runtime cannot write `{to.name}`"
+            raise OutputError(what, where=str(to.parent), hint="free some space, or choose another place") from None
         raise ModelRefused(f"ONNX Runtime cannot open the file: {error}", where=str(source)) from None
 
 
