@@ -28,10 +28,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bertshrink.meters.running import Launch, launch_of
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import open_target
-from bertshrink.meters.targets.arm64.cpus import CPUS
+from bertshrink.meters.targets.arm64.cores import CPUS
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
 
@@ -82,13 +82,13 @@ def read_arguments() -> argparse.Namespace:
     return form.parse_args()
 
 
-def launch_at(folder: Path) -> Launch:
+def launch_at(folder: Path) -> RunSpec:
     return launch_of(Artifact.load(folder), folder)
 
 
-def counts(core: str, launches: dict[str, Launch], length: int) -> tuple[dict[str, float], dict[str, Any]]:
+def counts(core: str, launches: dict[str, RunSpec], length: int) -> tuple[dict[str, float], dict[str, Any]]:
     """The count of one text of so many tokens, for each model alone, with the most `seconds` of one; the machine."""
-    settings = RunningSettings(batch=(1,), length=(length,))
+    settings = LatencySettings(batch=(1,), length=(length,))
     counted, longest = {}, 0.0
     for name, launch in launches.items():
         began = time.monotonic()

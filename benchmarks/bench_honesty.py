@@ -28,15 +28,16 @@ from pathlib import Path
 
 import bertshrink
 from bertshrink.meters.environment import environment
-from bertshrink.meters.running import Launch, launch_of, measure
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets.host import Host
+from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.measure import measure
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.source import fetch
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import compare, judge
 from bertshrink.report.statistics import mean_interval
-from bertshrink.worker.relay import MIN_SAMPLES, TURN_NS
+from bertshrink.sources.resolve import locate_model
+from bertshrink.worker.turns import MIN_SAMPLES, TURN_NS
 
 # The worker itself, with two additions: a session that is asked to be slow spins for a share of its own time, and one
 # that is asked to be bare is ONNX Runtime's own, in a loop that only counts.
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--only", help="one of same, slowed, spinner, overhead")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("bench_honesty.json"))
     args = parser.parse_args()
-    launch = launch_of(Artifact.load(folder := fetch(args.model)), folder)
+    launch = launch_of(Artifact.load(folder := locate_model(args.model)), folder)
     found = {
         "settings": {k: str(v) for k, v in vars(args).items()},
         "environment": environment().model_dump(mode="json"),
@@ -141,12 +142,12 @@ def main() -> None:
     print(json.dumps(found, sort_keys=True))
 
 
-def host() -> Host:
+def host() -> LocalRunner:
     root = str(Path(bertshrink.__file__).parent.parent)
-    return Host((sys.executable, "-c", CHANGED), (("PYTHONPATH", root),))
+    return LocalRunner((sys.executable, "-c", CHANGED), (("PYTHONPATH", root),))
 
 
-def settings_of(args: argparse.Namespace, **more: object) -> RunningSettings:
+def settings_of(args: argparse.Namespace, **more: object) -> LatencySettings:
     given = {
         "batch": (args.batch,),
         "length": (args.length,),
@@ -155,10 +156,10 @@ def settings_of(args: argparse.Namespace, **more: object) -> RunningSettings:
         "warmup": args.seconds / 2,
         "threads": args.threads,
     }
-    return RunningSettings(**{**given, **more})
+    return LatencySettings(**{**given, **more})
 
 
-def verdicts(one: Launch, other: Launch, args: argparse.Namespace, runs: int, title: str) -> dict[str, object]:
+def verdicts(one: RunSpec, other: RunSpec, args: argparse.Namespace, runs: int, title: str) -> dict[str, object]:
     """Verdicts and validities of `runs` comparisons."""
     told, worth, ratios, began = Counter(), Counter(), [], time.monotonic()
     for number in range(runs):
@@ -179,7 +180,7 @@ def verdicts(one: Launch, other: Launch, args: argparse.Namespace, runs: int, ti
     }
 
 
-def with_spinner(launch: Launch, args: argparse.Namespace) -> dict[str, object]:
+def with_spinner(launch: RunSpec, args: argparse.Namespace) -> dict[str, object]:
     """The same twice while one core is kept busy by somebody else."""
     spinner = subprocess.Popen([sys.executable, "-c", SPINNER])
     try:
@@ -189,7 +190,7 @@ def with_spinner(launch: Launch, args: argparse.Namespace) -> dict[str, object]:
         spinner.wait()
 
 
-def overhead(launch: Launch, args: argparse.Namespace) -> dict[str, object]:
+def overhead(launch: RunSpec, args: argparse.Namespace) -> dict[str, object]:
     """The worker's samples against a bare loop, both as means of turns, round by round."""
     bare = replace(launch, options={**launch.options, "bare": True})
     found = measure(

@@ -16,11 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from bertshrink.data.load import load
+from bertshrink.data.settings import DataSettings
 from bertshrink.meters.environment import environment
-from bertshrink.meters.quality import prepare
-from bertshrink.model.proof import load_model
-from bertshrink.model.source import fetch
-from bertshrink.model.texts import DataSettings, load
+from bertshrink.meters.quality.evaluators import prepare
+from bertshrink.model.loading import load_model
+from bertshrink.sources.resolve import locate_model
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.student import reduce_layers
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int)
     args = parser.parse_args()
 
-    teacher = load_model(fetch(args.model))
+    teacher = load_model(locate_model(args.model))
     texts = load(DataSettings(path=args.data, max_train=args.max_train, max_length=args.max_length))
     exam = prepare(teacher, texts, args.max_length, 0)
 

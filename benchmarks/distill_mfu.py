@@ -1,6 +1,6 @@
 """How much of a GPU pre-training distillation uses: tokens per second and model FLOPs utilisation.
 
-    python benchmarks/distill_mfu.py [--steps 20] [--batch-tokens 32768] [--peak TFLOPS]
+    python benchmarks/distill_mfu.py [--steps 20] [--max-tokens-per-batch 32768] [--peak TFLOPS]
 
 A teacher of BERT base's shape (12 layers, 768 wide, 30,522 tokens; random weights serve for speed) teaches a student of
 6 layers as DistilBERT was taught (soft targets over the vocabulary, masked tokens, cosine of the last state), in
@@ -40,14 +40,14 @@ def flops_per_token(config: Any, length: int) -> float:
     return layers + 2 * (width**2 + width * config.vocab_size)
 
 
-def measure(length: int, batch_tokens: int, steps: int, *, compiled: bool) -> tuple[float, float]:
+def measure(length: int, max_tokens_per_batch: int, steps: int, *, compiled: bool) -> tuple[float, float]:
     """(tokens per second, FLOPs per second) of training steps."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
 
-    from bertshrink.techniques.distill.objective import Objective, wanted
-    from bertshrink.techniques.distill.teacher import ask
-    from bertshrink.techniques.distill.weights import DEFAULTS
+    from bertshrink.techniques.distill.defaults import DEFAULTS
+    from bertshrink.techniques.distill.objective import DistillationLoss, wanted
+    from bertshrink.techniques.distill.teacher import run_model
 
     torch.manual_seed(0)
     config = BertConfig()
@@ -60,12 +60,12 @@ def measure(length: int, batch_tokens: int, steps: int, *, compiled: bool) -> tu
 
     def teach(inputs: Any, rows: Any) -> Any:
         with torch.no_grad():
-            return ask(run, inputs, of_teacher, "mlm", None)
+            return run_model(run, inputs, of_teacher, "mlm", None)
 
-    objective: Any = Objective(student, teach, "mlm", weights, aligned, (768, 768), (12, 12)).to("cuda")
+    objective: Any = DistillationLoss(student, teach, "mlm", weights, aligned, (768, 768), (12, 12)).to("cuda")
     step_of = torch.compile(objective) if compiled else objective
     optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-4, fused=True)
-    rows = max(1, batch_tokens // length)
+    rows = max(1, max_tokens_per_batch // length)
     ids = torch.randint(1000, config.vocab_size, (rows, length), device="cuda")
     labels = torch.where(torch.rand_like(ids, dtype=torch.float) < 0.15, ids, -100)
     mask = torch.ones_like(ids)
@@ -91,7 +91,7 @@ def measure(length: int, batch_tokens: int, steps: int, *, compiled: bool) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch-tokens", type=int, default=32768)
+    parser.add_argument("--max-tokens-per-batch", type=int, default=32768)
     parser.add_argument("--peak", type=float, help="TFLOPS of a GPU that is not in the table")
     args = parser.parse_args()
     import torch
@@ -106,7 +106,7 @@ def main() -> None:
     found = []
     for length in (512, 128):
         for compiled in (False, True):
-            tokens, flops = measure(length, args.batch_tokens, args.steps, compiled=compiled)
+            tokens, flops = measure(length, args.max_tokens_per_batch, args.steps, compiled=compiled)
             found.append({"length": length, "compiled": compiled, "tokens_per_s": tokens, "mfu": flops / (peak * 1e12)})
             how = "compiled" if compiled else "eager"
             print(

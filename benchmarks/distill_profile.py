@@ -133,7 +133,8 @@ def profile(args: argparse.Namespace, num_layers: int, ours: Callable[..., dict[
 
     from bertshrink.model.encoder import Encoder
     from bertshrink.techniques.distill import objective, teacher
-    from bertshrink.training import batching, tables
+    from bertshrink.training.optim import sparse_adamw
+    from bertshrink.training.rows import batching
 
     num_steps = args.steps + args.warmup
     if args.warmup < 1 or args.steps < 2 * PROFILED_STEPS:
@@ -154,11 +155,11 @@ def profile(args: argparse.Namespace, num_layers: int, ours: Callable[..., dict[
         for owner, method, name in (
             (teacher.LiveTeacher, "__call__", "teacher forward"),
             (objective, "ask", "student forward"),
-            (objective.Objective, "forward", "losses"),
+            (objective.DistillationLoss, "forward", "losses"),
             (accelerate.Accelerator, "backward", "student backward"),
             (accelerate.Accelerator, "clip_grad_norm_", "gradient norm"),
-            (tables, "clip", "gradient norm"),
-            (tables.TablesAdamW, "step", "optimizer"),
+            (sparse_adamw, "clip", "gradient norm"),
+            (sparse_adamw.RowSparseAdamW, "step", "optimizer"),
             (batching.Collator, "__call__", "making batches"),
         ):
             stack.enter_context(watch.around(owner, method, name))

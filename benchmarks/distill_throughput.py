@@ -65,7 +65,8 @@ class Clock:
 
 
 def texts_of(data: str, rows: int | None):
-    from bertshrink.model.texts import DataSettings, load
+    from bertshrink.data.load import load
+    from bertshrink.data.settings import DataSettings
 
     return load(DataSettings(path=data, max_train=rows))
 
@@ -75,14 +76,14 @@ def settings_of(**more: Any):
 
     return Distill(
         layers=len(KEPT),
-        keep=KEPT,
+        layer_map=KEPT,
         temperature=2,
         soft_weight=1,
         task_weight=0.5,
         hidden_weight=1,
         learning_rate=1e-4,
         batch_size=BATCH,
-        checkpoint_steps=10**6,
+        save_steps=10**6,
         **more,
     )
 
@@ -222,8 +223,8 @@ def run_contender(name: str, args: argparse.Namespace, rows: Path, out: str | No
 
 def write_rows(args: argparse.Namespace, path: Path) -> None:
     """The training rows as JSON, so that all read the same tokens."""
+    from bertshrink.data.encoding import encode
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.encoding import encode
 
     teacher = Encoder.load(Path(args.teacher))
     texts = texts_of(args.data, args.accuracy or (args.steps + args.warmup) * BATCH)
@@ -233,7 +234,7 @@ def write_rows(args: argparse.Namespace, path: Path) -> None:
 
 def judge(args: argparse.Namespace, folder: str) -> float:
     """A student's accuracy on the dev side."""
-    from bertshrink.meters.quality import prepare
+    from bertshrink.meters.quality.evaluators import prepare
     from bertshrink.model.encoder import Encoder
 
     teacher = Encoder.load(Path(args.teacher))

@@ -174,7 +174,8 @@ def nncf(python: str, float_file: Path, rows: list[dict[str, Any]], cache: Path)
 
 def rows_of(artifact: Any, data: str | None, num: int | None = None) -> tuple[list[dict[str, Any]], list[str] | None]:
     """Real texts, one row a text, and their labels."""
-    from bertshrink.model.texts import DataSettings, load
+    from bertshrink.data.load import load
+    from bertshrink.data.settings import DataSettings
 
     texts = load(DataSettings(path=data or "builtin:pydoc"))
     side = texts.dev.take(range(min(len(texts.dev), num or len(texts.dev))))

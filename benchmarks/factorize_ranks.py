@@ -33,10 +33,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from bertshrink.model.batches import Row, by_length, tensors
+from bertshrink.data.load import load
+from bertshrink.data.settings import DataSettings
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.model.batches import Row, batch_by_length, tensors
 from bertshrink.model.encoder import Encoder, quiet_libraries
-from bertshrink.model.source import fetch
-from bertshrink.model.texts import DataSettings, Split, Texts, load
+from bertshrink.sources.resolve import locate_model
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.factorize import Factorize
@@ -53,7 +55,7 @@ def vectors(encoder: Encoder, rows: list[Row]) -> tuple[Tensor, Tensor]:
     """(tokens, H) last hidden states and (rows, H) their means, row after row of each batch."""
     base: Any = encoder.model.base_model
     tokens, sentences = [], []
-    for batch in by_length([len(row["input_ids"]) for row in rows], 4096):
+    for batch in batch_by_length([len(row["input_ids"]) for row in rows], 4096):
         block = tensors([rows[i] for i in batch])
         mask_BL = block["attention_mask"].bool()
         states_BLH = base(**block).last_hidden_state
@@ -74,23 +76,23 @@ def likeness(
     return found
 
 
-def bench_for(encoder: Encoder, texts: Texts, folder: str) -> Workbench:
+def bench_for(encoder: Encoder, texts: TextDataset, folder: str) -> Workbench:
     """A bench with the given model as teacher."""
     return Workbench(texts, encoder, Path(folder), task=encoder.task, max_length=128)
 
 
-def recovered(teacher: Encoder, narrow: Encoder, texts: Texts, number: int, depth: int) -> tuple[Encoder, float]:
+def recovered(teacher: Encoder, narrow: Encoder, texts: TextDataset, number: int, depth: int) -> tuple[Encoder, float]:
     """The narrow model after its embeddings learnt from so many texts, and the seconds that took."""
     few = replace(texts, train=Split(texts.train.texts[:number]))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad():
-        settings = Distill(epochs=1, trained="embeddings", depth=depth)
+        settings = Distill(epochs=1, trainable="embeddings", match_layers=depth)
         student = settings(narrow.copy(), bench_for(teacher, few, folder))
     assert isinstance(student, Encoder)
     return student, time.monotonic() - began
 
 
-def affordable(teacher: Encoder, narrow: Encoder, texts: Texts, seconds: float, depth: int) -> int:
+def affordable(teacher: Encoder, narrow: Encoder, texts: TextDataset, seconds: float, depth: int) -> int:
     """How many texts a recovery of so many seconds can read, by short trials.
 
     Two are compared, because a recovery takes a while before its first step, and one would count that with every text.
@@ -103,7 +105,7 @@ def affordable(teacher: Encoder, narrow: Encoder, texts: Texts, seconds: float, 
 
 def ranks(args: argparse.Namespace) -> dict[str, Any]:
     """The table of ranks, and the recovery."""
-    teacher = Encoder.load(fetch(args.model), "embedding", args.model)
+    teacher = Encoder.load(locate_model(args.model), "embedding", args.model)
     texts = load(DataSettings(path=args.data))
     judges = {}
     for judge in args.judge:

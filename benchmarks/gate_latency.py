@@ -27,14 +27,14 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.files.atomic import new_folder
+from bertshrink.gates.judge import judge_ratio
+from bertshrink.gates.limits.limits import Rule, read_limit
+from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.paired_timing import race
+from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.files import new_folder
 from bertshrink.progress import Silent
-from bertshrink.report.gate.judge import judge_ratio
-from bertshrink.report.gate.limits import Rule, read_limit
-from bertshrink.report.gate.metrics import read_key
-from bertshrink.report.gate.race import race
 
 WIDTH = 128
 KEY = read_key("cpu p50 ratio")
@@ -114,7 +114,7 @@ def main():
     parser.add_argument("--slowdown", type=float, default=1.3)
     parser.add_argument("--load", type=int, default=0, help="processes that keep cores busy")
     asked = parser.parse_args()
-    settings = RunningSettings(
+    settings = LatencySettings(
         batch=(1,), length=(asked.length,), rounds=asked.rounds, seconds=asked.seconds, threads=asked.threads
     )
     rule = Rule(KEY, read_limit(asked.limit, KEY), "fail", "benchmark")

@@ -27,14 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink import units
-from bertshrink.meters.result import Result
-from bertshrink.meters.roofline import Roofline, roofline
-from bertshrink.meters.running import Launch, in_turn
-from bertshrink.meters.targets.gpu import Gpu
-from bertshrink.meters.targets.host import Host
-from bertshrink.meters.variants import spread
+from bertshrink.meters.latency.engine_variants import expand_variants
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.measure import alternating_order
+from bertshrink.meters.latency.worker_result import WorkerResult
+from bertshrink.meters.roofline.roofline import Roofline, roofline
+from bertshrink.meters.targets.gpu import GpuRunner
+from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.report.measurement import Conditions, Measurement
-from bertshrink.worker.job import Job
+from bertshrink.worker.job import WorkerJob
 
 WAYS = (
     *("torch", "torch:tf32", "torch:fp16", "torch:bf16", "torch:fp16,graphs", "torch:bf16,graphs"),
@@ -45,7 +46,7 @@ TIMEOUT_S = 1800.0
 """A compiled way makes a program for each batch size, each in up to a minute."""
 
 
-def make_model(folder: Path, num_layers: int) -> Launch:
+def make_model(folder: Path, num_layers: int) -> RunSpec:
     """A stock checkpoint of BERT base's shape with random weights."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
@@ -54,12 +55,12 @@ def make_model(folder: Path, num_layers: int) -> Launch:
     config = BertConfig(num_hidden_layers=num_layers)
     BertForSequenceClassification(config).save_pretrained(folder)
     options = {"auto_class": "AutoModelForSequenceClassification", "outputs": ["logits"], "pooling": None}
-    return Launch("torch", folder, options, "float32", config.vocab_size, INPUTS, config.max_position_embeddings)
+    return RunSpec("torch", folder, options, "float32", config.vocab_size, INPUTS, config.max_position_embeddings)
 
 
-def job_of(launch: Launch, batches: Sequence[int], length: int, seconds: float) -> Job:
+def job_of(launch: RunSpec, batches: Sequence[int], length: int, seconds: float) -> WorkerJob:
     """One process: every batch size."""
-    return Job(
+    return WorkerJob(
         engine=launch.engine,
         path=str(launch.path),
         options=dict(launch.options),
@@ -76,7 +77,7 @@ def median_s(samples_ns: Sequence[int]) -> float:
     return statistics.median(samples_ns) * 1e-9
 
 
-def rows_of(way: str, results: Sequence[Result]) -> list[dict[str, Any]]:
+def rows_of(way: str, results: Sequence[WorkerResult]) -> list[dict[str, Any]]:
     """One row for each batch size: medians over the processes."""
     rows = []
     for cases in zip(*(result.cases for result in results), strict=True):
@@ -143,13 +144,15 @@ def write(folder: Path, about: Mapping[str, Any], rows: Sequence[Mapping[str, An
     (folder / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def run(args: argparse.Namespace, runner: Gpu | Host, launches: Mapping[str, Launch], about: dict[str, Any]) -> None:
+def run(
+    args: argparse.Namespace, runner: GpuRunner | LocalRunner, launches: Mapping[str, RunSpec], about: dict[str, Any]
+) -> None:
     """Measure all ways in turn, then the roofs."""
     batches = [int(text) for text in args.batch.split(",")]
-    found: dict[str, list[Result]] = {way: [] for way in launches}
+    found: dict[str, list[WorkerResult]] = {way: [] for way in launches}
     rows: list[dict[str, Any]] = []
     for number in range(args.rounds):
-        for way in in_turn(list(launches), number):
+        for way in alternating_order(list(launches), number):
             found[way] += runner.run([job_of(launches[way], batches, args.length, args.seconds)], TIMEOUT_S)
             rows = [row for name, results in found.items() if results for row in rows_of(name, results)]
             write(args.out, about, rows, None)
@@ -171,11 +174,11 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, help="a file of the same model")
     parser.add_argument("--try", action="store_true", dest="is_trial")
     args = parser.parse_args()
-    runner: Gpu | Host = Gpu()
+    runner: GpuRunner | LocalRunner = GpuRunner()
     if args.is_trial:
-        runner, args.batch, args.length, args.rounds, args.ways = Host(), "1,2", 16, 2, "torch;torch:bf16"
+        runner, args.batch, args.length, args.rounds, args.ways = LocalRunner(), "1,2", 16, 2, "torch;torch:bf16"
         args.seconds = 0.05
-    gpus = ("no GPU: a trial on the processor",) if args.is_trial else Gpu().devices("torch").gpus
+    gpus = ("no GPU: a trial on the processor",) if args.is_trial else GpuRunner().devices("torch").gpus
     if not gpus:
         print("no CUDA GPU is visible here: nothing can be measured on one", file=sys.stderr)
         raise SystemExit(6)
@@ -186,10 +189,10 @@ def main() -> None:
         launches = {
             way: launch
             for text in args.ways.split(";")
-            for way, launch in ((text, spread({"m": model}, [text], on_gpu=not args.is_trial)["m"]),)
+            for way, launch in ((text, expand_variants({"m": model}, [text], on_gpu=not args.is_trial)["m"]),)
         }
         if args.onnx is not None:
-            launches["onnxruntime"] = Launch("onnxruntime", args.onnx.resolve(), {}, "float32", 30522, INPUTS, 512)
+            launches["onnxruntime"] = RunSpec("onnxruntime", args.onnx.resolve(), {}, "float32", 30522, INPUTS, 512)
         machine = runner.environment()
         about = {
             "gpu": gpus[0],

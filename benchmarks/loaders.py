@@ -269,7 +269,7 @@ def own_answers(folder: Path, batches: list[list[str]]) -> tuple[list[list[float
     """bertshrink's own vectors or logits, the file, the task, and whether it is an artifact that rounds activations."""
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.batches import pad
-    from bertshrink.model.proof import load_model
+    from bertshrink.model.loading import load_model
 
     model = load_model(folder)
     session, found = model.session(), []

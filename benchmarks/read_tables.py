@@ -18,8 +18,8 @@ from pathlib import Path
 
 OURS = """
 from pathlib import Path
-from bertshrink.model.reading import _read_table
-from bertshrink.model.texts import DataSettings
+from bertshrink.data.readers import _read_table
+from bertshrink.data.settings import DataSettings
 def read(path): return len(_read_table(Path(path), DataSettings()))
 """
 THEIRS = """

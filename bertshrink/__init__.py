@@ -1,8 +1,57 @@
-"""bertshrink: make a BERT-family encoder small and fast, honestly measured."""
+"""bertshrink: make a BERT-family encoder small and fast, honestly measured.
 
-__version__ = "0.1.0.dev0"
+    import bertshrink
+
+    student = bertshrink.distill("my-teacher", data="sst2", layers=3)
+    small = bertshrink.quantize(student, output="small")
+    small.show()
+
+`distill`, `factorize`, `share`, `finetune`, `pretrain`, `export`, `quantize`, `bench`, `gate`, `inspect` and `run` do
+what the commands of these names do; see `bertshrink.api`.
+"""
+
+from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+from bertshrink.version import __version__
+
+if TYPE_CHECKING:
+    from bertshrink.api.calls import bench, gate, inspect, run
+    from bertshrink.api.result import Result
+
+__all__ = [
+    "Result",
+    "__version__",
+    "bench",
+    "distill",
+    "export",
+    "factorize",
+    "finetune",
+    "gate",
+    "inspect",
+    "pretrain",
+    "quantize",
+    "run",
+    "share",
+]
 
 # ONNX Runtime's wheels keep a database in the user's cache folder and call a statistics server unless this is set.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module `bertshrink` has no attribute `{name}`")
+    if name == "Result":
+        from bertshrink.api.result import Result
+
+        return Result
+    from bertshrink.api.calls import FUNCTIONS
+
+    return FUNCTIONS[name]
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

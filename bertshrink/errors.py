@@ -56,7 +56,7 @@ class CheckFailed(BertshrinkError):
     exit_code = 1
 
 
-class RequestError(BertshrinkError):
+class UserError(BertshrinkError):
     """The request or its data is wrong: usage, recipe, missing path, unsupported family, labels."""
 
     exit_code = 2
@@ -74,13 +74,13 @@ class BaselineError(BertshrinkError):
     exit_code = 4
 
 
-class ModelRefused(BertshrinkError):
+class UnsafeModel(BertshrinkError):
     """A model file is refused: corrupt, pickled, asking for remote code, at an unsafe path."""
 
     exit_code = 5
 
 
-class MissingPart(BertshrinkError):
+class MissingDependency(BertshrinkError):
     """A target, an engine or an optional part is not here."""
 
     exit_code = 6
@@ -92,16 +92,16 @@ class OutputError(BertshrinkError):
     exit_code = 7
 
 
-class Faults(RequestError):
+class UserErrors(UserError):
     """Several faults of one request, told together."""
 
-    def __init__(self, faults: list[RequestError]) -> None:
+    def __init__(self, faults: list[UserError]) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = tuple(faults)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as the list of its faults."""
-        return Faults, (list(self.faults),)
+        return UserErrors, (list(self.faults),)
 
 
 class Interrupted(BertshrinkError):
@@ -123,7 +123,7 @@ class Stopped(BaseException):
     """
 
 
-def near(word: str, known: Iterable[str]) -> str | None:
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known word; all of them where none is near."""
     options = list(known)
     match = difflib.get_close_matches(word, options, n=1, cutoff=0.5)

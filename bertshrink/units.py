@@ -121,3 +121,9 @@ def format(value: float, unit: str, digits: int = 3) -> str:
         case "":
             return f"{value:.{digits + 1}f}"
     return f"{_scaled(value, [(1, '')], digits)} {unit}"
+
+
+def counted(number: float, noun: str) -> str:
+    """`1 row`, `2,300 rows`, `0.5 epochs`."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {noun}{'' if number == 1 else 's'}"

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from bertshrink.report.gate.ci import VARIABLES
+from bertshrink.gates.baseline.ci import VARIABLES
 
 # A change is judged by the same examples on every machine, busy or not; `--hypothesis-profile deep` looks for new ones.
 settings.register_profile("steady", derandomize=True, deadline=None)

@@ -8,9 +8,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-from bertshrink.meters.targets.arm64 import parts
-from bertshrink.meters.targets.arm64.root import ABOUT
-from bertshrink.model.files import new_folder
+from bertshrink.files.atomic import new_folder
+from bertshrink.meters.targets.arm64 import pins
+from bertshrink.meters.targets.arm64.sysroot import ABOUT
 
 PER_TOKEN = 1000
 """Instructions that the stand-in counts for a token."""
@@ -64,6 +64,6 @@ def fake_root(target: Path) -> Path:
 
 
 def write_about(folder: Path) -> None:
-    debian = dict.fromkeys(parts.PACKAGES, "1.0")
-    wheels = {w.name: w.version for w in parts.WHEELS}
+    debian = dict.fromkeys(pins.PACKAGES, "1.0")
+    wheels = {w.name: w.version for w in pins.WHEELS}
     (folder / ABOUT).write_text(json.dumps({"debian": debian, "wheels": wheels}))

@@ -2,7 +2,7 @@
 
 import json
 
-from bertshrink.model.files import seal
+from bertshrink.files.atomic import seal
 
 CLASSES = {"id2label": {"0": "negative", "1": "positive"}}
 SIZES = {

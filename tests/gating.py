@@ -11,11 +11,11 @@ import pytest
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from bertshrink.model.files import sha256_file
-from bertshrink.report.files import read_onnx
-from bertshrink.report.gate import facts
+from bertshrink.files.atomic import sha256_file
+from bertshrink.files.headers import read_onnx
+from bertshrink.gates.figures import artifact_file
+from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.measurement import Conditions, Environment, Measurement
-from bertshrink.report.outcomes import Outcomes
 from bertshrink.report.report import Report, Snapshot
 
 
@@ -28,7 +28,7 @@ def floats(low, high):
 def read_here():
     """ONNX files are read in this process: a child takes seconds that tests of verdicts need not wait for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(facts._READERS, ".onnx", read_onnx)
+        patch.setitem(artifact_file._READERS, ".onnx", read_onnx)
         yield
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bertshrink.training.watch import Watch
+from bertshrink.training.callback import TrainingCallback
 
 
 class Killed(Exception):
@@ -15,7 +15,7 @@ class Killed(Exception):
 @contextmanager
 def killed_after(step: int) -> Iterator[None]:
     """Whatever trains within dies at the end of that step, before it can write anything."""
-    went_on = Watch.on_step_end
+    went_on = TrainingCallback.on_step_end
 
     def killed(self, args, state, control, **more):
         if state.global_step == step:
@@ -23,5 +23,5 @@ def killed_after(step: int) -> Iterator[None]:
         return went_on(self, args, state, control, **more)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Watch, "on_step_end", killed)
+        patch.setattr(TrainingCallback, "on_step_end", killed)
         yield

@@ -110,7 +110,7 @@ def snapshots(evil):
             "epochs": 4,
             "temperature": 2.0,
             "weights": {"soft": 5, "cosine": 1},
-            "unshare": None,
+            "allow_unsharing": None,
             "x": evil,
         },
         path="01-distill/model",

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from bertshrink.model.onnx_graph import tensor
+from bertshrink.onnx_graph.encoder_graph import tensor
 from tests.folders import model_folder
 from tests.tiny import tiny_tokenizer
 

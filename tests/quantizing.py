@@ -11,15 +11,15 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from bertshrink.model.batches import pad
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import tensor
-from bertshrink.model.onnx_weights import weights
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.encoder_graph import tensor
+from bertshrink.onnx_graph.weights import weights
 from bertshrink.techniques.export import Export
-from bertshrink.techniques.export.graph import trace
-from bertshrink.techniques.export.reshapes import fix_reshapes
-from bertshrink.techniques.quantize.calibrate import Calibration
-from bertshrink.techniques.quantize.draft import Options
-from bertshrink.techniques.quantize.prepare import ranges
+from bertshrink.techniques.export.constant_reshapes import fix_reshapes
+from bertshrink.techniques.export.onnx import trace
+from bertshrink.techniques.quantize.calibration.observe import ActivationObserver
+from bertshrink.techniques.quantize.calibration.prepare import ranges
+from bertshrink.techniques.quantize.writers.builder import RewriteOptions
 from tests.tiny import sentences, tiny_encoder
 
 
@@ -36,7 +36,7 @@ def rows(num=6, family="bert"):
 
 
 def calibration(folder, num=6, family="bert"):
-    return Calibration(rows(num, family), 0, folder, True)
+    return ActivationObserver(rows(num, family), 0, folder, True)
 
 
 def activations(model):
@@ -46,7 +46,7 @@ def activations(model):
 
 def options(family="bert", task="embedding", **more):
     """Options with small blocks, and a range for every activation of `graph` with the same arguments."""
-    return Options(ranges=_ranges(family, task, **more), block_size=16)
+    return RewriteOptions(ranges=_ranges(family, task, **more), block_size=16)
 
 
 @lru_cache

@@ -2,9 +2,11 @@
 
 import pytest
 
-from bertshrink.model.account import account
-from bertshrink.model.label_shapes import OneHot
-from bertshrink.model.texts import DataSettings, Split, Texts, load
+from bertshrink.data.labels.shapes import OneHot
+from bertshrink.data.load import load
+from bertshrink.data.settings import DataSettings
+from bertshrink.data.summary import account
+from bertshrink.data.texts import Split, TextDataset
 
 
 def lines(texts, task="classification"):
@@ -28,7 +30,7 @@ def test_a_table_row_by_row(tmp_path):
     assert found["labels"] == "train: pos 2, neg 1, 1 rows without one; dev: pos 2, neg 1, 1 rows without one"
     assert (
         "2 rows without text" in found["left out"]
-        and "1 training rows that are there more than once" in found["left out"]
+        and "none of 1 training row that repeat another one" in found["left out"]
     )
     few = lines(load(DataSettings(path=str(tmp_path), max_train=1)))
     assert "3 rows by `max_train` or `max_dev`" in few["left out"]
@@ -52,11 +54,11 @@ def test_a_table_row_by_row(tmp_path):
 )
 def test_labels_of_every_kind(labels, names, task, expected):
     side = Split(tuple(f"t{i}" for i in range(len(labels))), labels=labels, label_names=names)
-    assert expected in lines(Texts("d", side, side), task)["labels"]
+    assert expected in lines(TextDataset("d", side, side), task)["labels"]
 
 
 def test_what_is_judged_without_labels():
     plain, labelled = Split(("a", "b")), Split(("c", "d"), labels=("x", "y"))
-    assert lines(Texts("d", plain, plain))["labels"].startswith("none: quality is agreement")
-    assert "none where models are judged" in lines(Texts("d", labelled, plain))["labels"]
-    assert "labels" not in lines(Texts("d", plain, plain), "embedding")
+    assert lines(TextDataset("d", plain, plain))["labels"].startswith("none: quality is agreement")
+    assert "none where models are judged" in lines(TextDataset("d", labelled, plain))["labels"]
+    assert "labels" not in lines(TextDataset("d", plain, plain), "embedding")

@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bertshrink.errors import MeasurementError, MissingPart, OutputError, RequestError
-from bertshrink.meters.running import launch_of
+from bertshrink.errors import MeasurementError, MissingDependency, OutputError, UserError
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.targets import open_target
 from bertshrink.meters.targets.adb import _Samples, phone
-from bertshrink.meters.targets.adb.tools import abi_of, read_executor, read_perf_test
+from bertshrink.meters.targets.adb.runner_programs import abi_of, read_executor, read_perf_test
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Evidence
@@ -110,7 +110,7 @@ def target(fake, serial="PIXEL"):
 @pytest.mark.parametrize("is_old", ["", "1"])
 def test_a_commands_status_comes_back(fake, is_old, monkeypatch):
     monkeypatch.setenv("OLD", is_old)
-    there = phone.Phone("PIXEL")
+    there = phone.AndroidDevice("PIXEL")
     assert there.shell("true")[0] == 0
     assert there.shell("echo some; false") == (1, "some\n")
 
@@ -170,21 +170,21 @@ def test_a_runner_that_fails(fake, launch, code, message):
 
 
 def test_a_device_that_is_not_there(fake, launch, monkeypatch):
-    with pytest.raises(MissingPart, match="there is no device `OTHER`"):
+    with pytest.raises(MissingDependency, match="there is no device `OTHER`"):
         target(fake, "OTHER").check({})
     for words, message in (("error: device unauthorized.", "does not trust"), ("error: device offline", "is offline")):
         (fake / "state").write_text(words)
-        with pytest.raises(MissingPart, match=message) as caught:
+        with pytest.raises(MissingDependency, match=message) as caught:
             target(fake).check({})
         assert caught.value.hint
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(MissingPart, match="`adb` is not installed"):
+    with pytest.raises(MissingDependency, match="`adb` is not installed"):
         target(fake).check({})
 
 
 def test_a_device_that_goes_away(fake, launch):
     script(fake / "script", f"open({str(fake / 'state')!r}, 'w').write('error: device offline')")
-    with pytest.raises(MissingPart) as caught:
+    with pytest.raises(MissingDependency) as caught:
         target(fake).measure({"m": launch}, QUICK, Silent())
     assert caught.value.exit_code == 6
 
@@ -197,22 +197,22 @@ def test_a_full_device(fake, launch):
 
 def test_what_does_not_fit_together(fake, launch, tmp_path):
     (fake / "runner").write_bytes(b"\x7fELF\x02\x01" + bytes(12) + struct.pack("<H", 62))
-    with pytest.raises(MissingPart, match="is built for x86_64, the device runs arm64-v8a"):
+    with pytest.raises(MissingDependency, match="is built for x86_64, the device runs arm64-v8a"):
         target(fake).check({"m": launch})
     (fake / "runner").write_bytes(b"#!/bin/sh")
-    with pytest.raises(MissingPart, match="built for no Android device"):
+    with pytest.raises(MissingDependency, match="built for no Android device"):
         target(fake).check({})
     assert abi_of(Path(sys.executable)) in ("x86_64", "arm64-v8a")
     for other in (type(launch)("torch", tmp_path, {}, "float32", 20, (), 64),):
-        with pytest.raises(RequestError, match="no file that runs on a phone"):
+        with pytest.raises(UserError, match="no file that runs on a phone"):
             target(fake).check({"m": other})
-    with pytest.raises(RequestError, match="no runner at"):
+    with pytest.raises(UserError, match="no runner at"):
         open_target("adb://PIXEL?runner=/no/such").check({})
 
 
 @pytest.mark.parametrize("text", ["adb://PIXEL", "adb:PIXEL", "adb://PIXEL?runer=x", "adb://PIXEL/x?runner=y"])
 def test_what_is_no_address(text):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(UserError) as caught:
         open_target(text)
     assert caught.value.hint or caught.value.where
 

@@ -1,16 +1,18 @@
 """Rules of the house, as tests: who imports whom, what the paper side may load, what must be described."""
 
 import ast
+import graphlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 import bertshrink
-from bertshrink.model.task import TASKS
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from tests.folders import model_folder
 
@@ -22,15 +24,15 @@ PAPER = [
     "bertshrink",
     "bertshrink.cli",
     "bertshrink.cli.app",
-    "bertshrink.cli.work",
+    "bertshrink.cli.run",
     "bertshrink.engines",
     "bertshrink.meters",
     "bertshrink.recipe.commands",
     "bertshrink.recipe.plan",
     "bertshrink.recipe.schema",
-    "bertshrink.report.files",
-    "bertshrink.report.gate.race",
-    "bertshrink.report.gate.update",
+    "bertshrink.files.headers",
+    "bertshrink.gates.paired_timing",
+    "bertshrink.gates.update",
     "bertshrink.report.report",
     "bertshrink.techniques",
     *(f"bertshrink.techniques.{name}" for name in TECHNIQUES),
@@ -51,6 +53,28 @@ def test_the_import_contracts_hold():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Contracts: [1-9]\d* kept, 0 broken", done.stdout)
+
+
+def imports():
+    """Which module of the package imports which, imports for type checkers and within functions included."""
+    graph = grimp.build_graph("bertshrink", cache_dir=None)
+    return {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    try:
+        order = list(graphlib.TopologicalSorter(imports()).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+    assert "bertshrink.cli.app" in order
+
+
+def test_a_room_holds_about_a_dozen_files_and_the_docs_name_every_room():
+    told = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for folder in sorted({path.parent for path in FILES} - {PACKAGE}):
+        assert len(list(folder.glob("*.py"))) <= 14, folder
+        room = folder.relative_to(PACKAGE).parts[0]
+        assert f"`{room}/`" in told, room
 
 
 def loaded_by(code, *argv, cwd=None):
@@ -110,6 +134,8 @@ def test_every_technique_says_where_it_comes_from_and_what_each_setting_means(te
     assert technique.__doc__
     for name, field in technique.model_fields.items():
         assert field.description, name
+    assert set(technique.other_names.values()) <= set(technique.model_fields), "hints name what exists"
+    assert not set(technique.other_names) & set(technique.model_fields)
     made = technique()
     assert made.label()
     with pytest.raises(ValueError, match="frozen"):
@@ -128,14 +154,13 @@ def documented(tree, path, where=""):
 
 
 @pytest.mark.parametrize("path", FILES, ids=names)
-def test_each_file_is_short_documented_and_silent(path):
+def test_each_file_is_documented_and_silent(path):
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    assert len(text.splitlines()) <= 400, "a file past 400 lines wants to be two rooms"
     assert list(documented(tree, path)) == []
     if len(tree.body) > 3:
         assert ast.get_docstring(tree), "a file opens with its story"
-    marks = re.findall(r"noqa: T20\d|\bprint\(", text)
+    marks = re.findall(r"noqa: T20\d|(?<!\.)\bprint\(", text)
     assert not marks or names(path).startswith("cli/"), "only the command line prints"
     assert not re.search(r"\b(TODO|FIXME|XXX)\b", text)
 

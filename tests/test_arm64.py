@@ -11,37 +11,38 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bertshrink.errors import MeasurementError, MissingPart, RequestError
-from bertshrink.meters.result import Output
-from bertshrink.meters.running import job_of, launch_of
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.errors import MeasurementError, MissingDependency, UserError
+from bertshrink.meters.latency.launch import launch_of
+from bertshrink.meters.latency.measure import job_of
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.worker_result import Output
 from bertshrink.meters.targets import open_target
 from bertshrink.meters.targets.arm64 import plugin as plugins
-from bertshrink.meters.targets.arm64 import root as roots
+from bertshrink.meters.targets.arm64 import sysroot as roots
 from bertshrink.meters.targets.arm64 import target as targets
+from bertshrink.meters.targets.arm64.cores import CPUS
 from bertshrink.meters.targets.arm64.count import (
     FLOAT,
     QUANTIZED,
-    Emulated,
+    EmulatedRunner,
     check_outputs,
     command,
     counting_job,
-    furnish,
-    how_far,
+    output_distance,
+    prepare_guest,
     read_marks,
     variables,
 )
-from bertshrink.meters.targets.arm64.cpus import CPUS
-from bertshrink.meters.targets.process import run_in
+from bertshrink.meters.targets.worker_process import run_in
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Evidence
-from bertshrink.worker.feeds import feeds_of, random_feed
+from bertshrink.worker.inputs import feeds_of, random_feed
 from tests.emulators import PER_TOKEN, fake_qemu, fake_root
 from tests.test_meters_running import CARD, LAUNCH
 
 WIDTH = 64
-SETTINGS = RunningSettings(batch=(1, 2), length=(8,))
+SETTINGS = LatencySettings(batch=(1, 2), length=(8,))
 NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, plugins.COMPILERS)), reason="there is no C compiler")
 
 
@@ -67,7 +68,7 @@ os.getsid(0)
 def is_prepared():
     try:
         open_target("arm64:a76").check({})
-    except MissingPart:
+    except MissingDependency:
         return False
     return True
 
@@ -166,7 +167,7 @@ def test_the_environment_is_the_emulated_machine_and_nothing_of_this_one(here, l
 
 def test_large_shapes_are_left_out_for_all_models_and_named(here, launch, monkeypatch):
     monkeypatch.setattr(targets, "MAX_INSTRUCTIONS", 20 * PER_TOKEN)
-    found = open_target("arm64:a53").measure({"a": launch}, RunningSettings(batch=(1, 8), length=(8, 16)), Silent())
+    found = open_target("arm64:a53").measure({"a": launch}, LatencySettings(batch=(1, 8), length=(8, 16)), Silent())
     assert [(m.conditions.batch, m.conditions.length) for m in found.measurements["a"]] == [(1, 8), (1, 16)]
     assert len(found.notes) == 1
     assert "8x8, 8x16" in found.notes[0]
@@ -174,7 +175,7 @@ def test_large_shapes_are_left_out_for_all_models_and_named(here, launch, monkey
 
 def test_the_smallest_shape_is_counted_however_large(here, launch, monkeypatch):
     monkeypatch.setattr(targets, "MAX_INSTRUCTIONS", 1)
-    found = open_target("arm64:a53").measure({"a": launch}, RunningSettings(batch=(8,), length=(16,)), Silent())
+    found = open_target("arm64:a53").measure({"a": launch}, LatencySettings(batch=(8,), length=(16,)), Silent())
     assert [m.value for m in found.measurements["a"]] == [128 * PER_TOKEN]
 
 
@@ -188,14 +189,14 @@ def test_the_job_holds_its_tokens_and_needs_no_random_numbers():
 
 
 def test_files_of_other_engines_are_refused(here, launch):
-    with pytest.raises(RequestError, match=r"`teacher` runs on torch.*ONNX Runtime") as caught:
+    with pytest.raises(UserError, match=r"`teacher` runs on torch.*ONNX Runtime") as caught:
         open_target("arm64:a76").check({"a": launch, "teacher": replace(launch, engine="torch")})
     assert "export" in caught.value.hint
 
 
 def test_a_shape_that_a_model_does_not_take_is_refused(here, launch):
-    with pytest.raises(RequestError, match="length 128 is more"):
-        open_target("arm64:a76").measure({"a": launch}, RunningSettings(batch=(1,), length=(128,)), Silent())
+    with pytest.raises(UserError, match="length 128 is more"):
+        open_target("arm64:a76").measure({"a": launch}, LatencySettings(batch=(1,), length=(128,)), Silent())
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
@@ -228,19 +229,19 @@ out = json.dumps(told).encode()
 )
 def test_a_run_that_dies_hangs_or_lies_gives_no_count(here, launch, behaviour, message):
     fake_qemu(here / "bin", behaviour)
-    settings = RunningSettings(batch=(1,), length=(8,), timeout=3)
+    settings = LatencySettings(batch=(1,), length=(8,), timeout=3)
     with pytest.raises(MeasurementError, match=message):
         open_target("arm64:a76").measure({"a": launch}, settings, Silent())
 
 
 def test_how_far_outputs_are_apart():
     own = (1.0, -2.0, 3.0)
-    assert how_far(own, own) == pytest.approx((0, 0), abs=1e-15)
-    assert how_far((2.0, -4.0, 6.0), own) == pytest.approx((0, 1), abs=1e-15)
-    assert how_far((2.0, 1.0, 0.0), own) == pytest.approx((1, 1))
-    assert how_far((0.0, 0.0), (0.0, 0.0)) == (0, 0)
-    assert how_far((1.0, 0.0), (0.0, 0.0)) == (math.inf, math.inf)
-    assert how_far((1.0,), own) == (math.inf, math.inf)
+    assert output_distance(own, own) == pytest.approx((0, 0), abs=1e-15)
+    assert output_distance((2.0, -4.0, 6.0), own) == pytest.approx((0, 1), abs=1e-15)
+    assert output_distance((2.0, 1.0, 0.0), own) == pytest.approx((1, 1))
+    assert output_distance((0.0, 0.0), (0.0, 0.0)) == (0, 0)
+    assert output_distance((1.0, 0.0), (0.0, 0.0)) == (math.inf, math.inf)
+    assert output_distance((1.0,), own) == (math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_one_value_far_off_is_enough_to_refuse(moved, limits, fits):
     other[7] += moved * np.abs(values).max()
     own = Output(shape=(4000,), values=tuple(values))
     emulated = own.model_copy(update={"values": tuple(other)})
-    assert math.isinf(moved) or how_far(tuple(other), tuple(values))[0] < limits.distance
+    assert math.isinf(moved) or output_distance(tuple(other), tuple(values))[0] < limits.distance
     if fits:
         return check_outputs({"x": emulated}, {"x": own}, limits, "m")
     with pytest.raises(MeasurementError, match="another `x`"), np.errstate(invalid="ignore"):
@@ -280,41 +281,41 @@ def test_one_value_far_off_is_enough_to_refuse(moved, limits, fits):
     ],
 )
 def test_an_unknown_core_is_named_with_what_is_near(text, message, hint):
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         open_target(text)
     assert hint is None or hint in caught.value.hint
 
 
 def test_without_the_emulator(here, monkeypatch):
     monkeypatch.setenv("PATH", str(here / "nowhere"))
-    with pytest.raises(MissingPart, match="`qemu-aarch64` is not installed") as caught:
+    with pytest.raises(MissingDependency, match="`qemu-aarch64` is not installed") as caught:
         open_target("arm64:a76").check({})
     assert "apt-get install qemu-user" in caught.value.hint
 
 
 def test_an_emulator_without_a_version(here):
     fake_qemu(here / "bin").write_text("#!/bin/sh\necho hello\n")
-    with pytest.raises(MissingPart, match="does not say its version"):
+    with pytest.raises(MissingDependency, match="does not say its version"):
         plugins.find_qemu()
 
 
 def test_without_the_prepared_system(here, monkeypatch):
     monkeypatch.setenv(roots.VARIABLE, str(here / "nothing"))
-    with pytest.raises(MissingPart, match="not prepared") as caught:
+    with pytest.raises(MissingDependency, match="not prepared") as caught:
         open_target("arm64:a76").check({})
     assert "bertshrink targets setup arm64" in caught.value.hint
     monkeypatch.setenv(roots.VARIABLE, str(here))
-    with pytest.raises(MissingPart, match=r"no usable `about\.json`"):
+    with pytest.raises(MissingDependency, match=r"no usable `about\.json`"):
         open_target("arm64:a76").check({})
 
 
 def test_a_damaged_system_is_not_run(here, launch):
     (here / "root" / "site" / "b").write_text("c")
-    with pytest.raises(MissingPart, match="damaged") as caught:
+    with pytest.raises(MissingDependency, match="damaged") as caught:
         open_target("arm64:a76").measure({"a": launch}, SETTINGS, Silent())
     assert "--force" in caught.value.hint
     (here / "root" / "MANIFEST.json").unlink()
-    with pytest.raises(MissingPart, match="never sealed"):
+    with pytest.raises(MissingDependency, match="never sealed"):
         roots.check_root(roots.find_root())
 
 
@@ -354,13 +355,13 @@ def test_a_compiler_that_fails_and_none_at_all(tmp_path, monkeypatch):
     broken.write_text("#!/bin/sh\necho 'fatal error: stdio.h: No such file' >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
-    with pytest.raises(MissingPart, match="cannot make the plugin") as caught:
+    with pytest.raises(MissingDependency, match="cannot make the plugin") as caught:
         plugins.plugin(plugins.Qemu("q", "7.2.22"))
     assert "stdio.h: No such file" in caught.value.hint
     assert list((tmp_path / "cache" / "bertshrink" / "arm64").iterdir()) == []
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    with pytest.raises(MissingPart, match="no C compiler"):
+    with pytest.raises(MissingDependency, match="no C compiler"):
         plugins.check_plugin(plugins.Qemu("q", "7.2.22"))
 
 
@@ -380,7 +381,7 @@ def test_counts_are_the_same_every_time_and_see_one_small_product_more(tmp_path)
     models = {
         name: launch_at(tmp_path / name, chain(n)) for name, n in (("base", 100), ("longer", 101), ("again", 100))
     }
-    found = open_target("arm64:a53").measure(models, RunningSettings(batch=(1,), length=(8,)), Silent())
+    found = open_target("arm64:a53").measure(models, LatencySettings(batch=(1,), length=(8,)), Silent())
     base, longer, again = (found.measurements[name][0].value for name in models)
     assert again == base
     assert 0.002 < longer / base - 1 < 0.02
@@ -390,10 +391,10 @@ def test_counts_are_the_same_every_time_and_see_one_small_product_more(tmp_path)
 @NEEDS_ROOT
 def test_the_plugin_counts_by_the_instruction(tmp_path):
     """Twice as many turns of a loop are twice as many instructions, and a mark lies where it was made."""
-    emulated = Emulated(
+    emulated = EmulatedRunner(
         plugins.find_qemu(), CPUS["a53"].model, roots.find_root().folder, plugins.plugin(plugins.find_qemu())
     )
-    guest = furnish(tmp_path / "run", emulated)
+    guest = prepare_guest(tmp_path / "run", emulated)
     (guest / "p.py").write_text(LOOPS)
     (tmp_path / "run" / "job").touch()
     assert run_in(tmp_path / "run", command(emulated, "/p.py"), variables(), 60) == 0

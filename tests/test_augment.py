@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from bertshrink.errors import RequestError
-from bertshrink.model.facts import read_facts
-from bertshrink.model.texts import Split, Texts
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import UserError
+from bertshrink.model.checkpoint import read_facts
 from bertshrink.techniques.distill import Distill, augment
+from bertshrink.techniques.distill.apply import training_rows
 from bertshrink.techniques.distill.augment import _Maker, augmented
-from bertshrink.techniques.distill.teach import training_rows
 from tests.tiny import bench_of, tiny_encoder
 
 NAMES, NUMBERS = ("Anna", "Boris", "Clara", "Denis"), ("12", "340", "5.5", "1999")
@@ -176,9 +176,9 @@ def test_made_rows_join_the_training_rows_without_labels(tmp_path):
         ("a small bird sat on the hill", "rivers are long and cold"),
         labels=(encoder.labels[0], encoder.labels[1]),
     )
-    bench = bench_of(encoder, tmp_path, Texts("made up", split, split))
+    bench = bench_of(encoder, tmp_path, TextDataset("made up", split, split))
     plain = training_rows(encoder, Distill(layers=1), bench, labelled=True)
-    rows = training_rows(encoder, Distill(layers=1, augment=3), bench, labelled=True)
+    rows = training_rows(encoder, Distill(layers=1, augment_per_example=3), bench, labelled=True)
     number = len(augmented(split, 3, bench.seed))
     assert number >= 4
     assert rows.rows[:2] == plain.rows and rows.labels == [*plain.labels, *[None] * number]
@@ -195,5 +195,5 @@ def test_made_rows_join_the_training_rows_without_labels(tmp_path):
 )
 def test_who_learns_nothing_of_made_rows_is_refused(settings, task, told, tmp_path):
     tiny_encoder("bert", task).save(tmp_path)
-    with pytest.raises(RequestError, match=told):
-        Distill(layers=1, augment=2, **settings).fit(read_facts(tmp_path))
+    with pytest.raises(UserError, match=told):
+        Distill(layers=1, augment_per_example=2, **settings).fit(read_facts(tmp_path))

@@ -14,21 +14,25 @@ from typing import ClassVar
 import pytest
 
 import bertshrink
-from bertshrink.errors import Faults, MissingPart, RequestError
-from bertshrink.meters import everywhere, running, validity
+from bertshrink.errors import MissingDependency, UserError, UserErrors
 from bertshrink.meters.environment import environment
-from bertshrink.meters.everywhere import across_machines, add_to, measure_everywhere
-from bertshrink.meters.result import Strain, check_result
-from bertshrink.meters.running import Launch, launch_of, measure
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import Found, open_target
-from bertshrink.meters.workload import NUM_TEXTS, read_workload, text_cases
-from bertshrink.model.standing import Standing
-from bertshrink.model.store import Store
+from bertshrink.meters.latency import measure as running
+from bertshrink.meters.latency import validity
+from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.measure import measure
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.worker_result import Interference, check_result
+from bertshrink.meters.latency.workload import NUM_TEXTS, read_workload, text_cases
+from bertshrink.meters.targets import TargetResult, open_target
+from bertshrink.meters.targets.host import LocalRunner
+from bertshrink.pipeline import timing
+from bertshrink.pipeline.handle import ModelHandle
+from bertshrink.pipeline.run_folder import RunFolder
+from bertshrink.pipeline.timing import across_machines, add_results, measure_everywhere
 from bertshrink.progress import Silent
 from bertshrink.recipe.commands import recipe_of_bench
-from bertshrink.recipe.plan import prove
-from bertshrink.report.bench import SCHEMA, to_json
+from bertshrink.recipe.plan import make_plan
+from bertshrink.report.bench_json import SCHEMA, to_json
 from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement, compare
 from bertshrink.report.report import Report, Snapshot
 from bertshrink.techniques import TECHNIQUES
@@ -36,8 +40,8 @@ from bertshrink.techniques.base import Workbench
 from tests.tiny import sentences, tiny_encoder, tiny_tokenizer
 
 MACHINE = Environment(id="m", cpu="c", num_cores=2)
-QUICK = RunningSettings(batch=(1,), length=(8,), rounds=4, seconds=0.02, warmup=0, threads=1)
-LAUNCH = Launch("onnxruntime", Path("/m.onnx"), {}, "float32", 20, ("input_ids",), 64)
+QUICK = LatencySettings(batch=(1,), length=(8,), rounds=4, seconds=0.02, warmup=0, threads=1)
+LAUNCH = RunSpec("onnxruntime", Path("/m.onnx"), {}, "float32", 20, ("input_ids",), 64)
 CALM = {"seconds": 1.0, "others": 0.0, "stolen": 0.0, "switches": 0, "throttled": None, "load": 0.5}
 
 
@@ -130,7 +134,7 @@ def test_what_the_machine_went_through_decides_what_figures_are_worth(change, wo
 
 
 def test_one_strained_process_of_many_does_not_cry_wolf():
-    calm, strained = Strain(**CALM), Strain(**(CALM | {"others": 2.0}))
+    calm, strained = Interference(**CALM), Interference(**(CALM | {"others": 2.0}))
     assert validity.of_machine([calm, calm, strained], 1, 2) == ()
     assert validity.of_machine([calm, strained, strained], 1, 2)
 
@@ -162,7 +166,7 @@ def test_texts_become_batches_in_their_order(tmp_path):
     assert cut["pad_to"] == 5
     assert max(len(row) for rows in cut["batches"] for row in rows) == 5
     assert text_cases(texts, tokenizer, settings, 64, shape=(2, 7))[0]["pad_to"] == 7
-    with pytest.raises(RequestError, match="64 at most"):
+    with pytest.raises(UserError, match="64 at most"):
         text_cases(texts, tokenizer, settings.model_copy(update={"padding": 65}), 64)
 
 
@@ -189,7 +193,7 @@ def test_a_real_model_runs_texts_with_the_tokenizing_in_and_out_of_the_clock(tmp
     path = tmp_path / "t.txt"
     path.write_text("\n".join(sentences(6)))
     settings = QUICK.model_copy(update={"batch": (2,), "texts": str(path), "rounds": 1, "cold": True})
-    found = measure({"a": launch_of(encoder, tmp_path / "m")}, settings, Silent(), environment())["a"]
+    found = measure({"a": launch_of(encoder, tmp_path / "m")}, settings, Silent(), environment(), LocalRunner())["a"]
     figures = {m.metric: m for m in found}
     assert len(figures["latency"].all) % 3 == 0
     assert len(figures["latency_whole"].all) % 3 == 0
@@ -236,11 +240,11 @@ def test_sigterm_ends_the_worker_too(tmp_path):
 
 
 def test_an_unknown_target_is_named_with_its_place():
-    with pytest.raises(RequestError, match="no target `gpux`"):
+    with pytest.raises(UserError, match="no target `gpux`"):
         open_target("gpux")
     asked = recipe_of_bench(["./nowhere"], {"measure": {"latency": {"target": ["cpu", "cpx:1"], "texts": "./no.txt"}}})
-    with pytest.raises((Faults, RequestError)) as caught:
-        prove(asked)
+    with pytest.raises((UserErrors, UserError)) as caught:
+        make_plan(asked)
     told = str(caught.value)
     assert "there is no target `cpx:1`" in told
     assert "--target" in told
@@ -251,7 +255,7 @@ class Way:
     """A target that counts something."""
 
     name: str
-    found: Found
+    found: TargetResult
     asked: int = 0
     checked: int = 0
     fails: bool = False
@@ -259,7 +263,7 @@ class Way:
     def check(self, launches):
         self.checked += 1
         if self.fails:
-            raise MissingPart("nothing there")
+            raise MissingDependency("nothing there")
 
     def measure(self, launches, settings, progress):
         self.asked += 1
@@ -270,19 +274,19 @@ class Way:
 def models(tmp_path):
     encoder = tiny_encoder("bert", "embedding")
     encoder.save(tmp_path / "m")
-    return [Standing("a", tmp_path / "m", "key", None, loaded=encoder)]
+    return [ModelHandle("a", tmp_path / "m", "key", None, loaded=encoder)]
 
 
 def found_on(target):
     m = Measurement.single("instructions", "count", 7.0, conditions=Conditions(target=target))
-    return Found({"a": [m]}, MACHINE, ("a note",))
+    return TargetResult({"a": [m]}, MACHINE, ("a note",))
 
 
 def test_what_a_target_found_is_kept_and_another_machine_is_asked_again(models, tmp_path, monkeypatch):
-    kinds = everywhere.TARGETS["cpu"]
-    monkeypatch.setitem(everywhere.TARGETS, "far", replace(kinds, is_here=False))
+    kinds = timing.TARGETS["cpu"]
+    monkeypatch.setitem(timing.TARGETS, "far", replace(kinds, is_here=False))
     ways = [Way("cpu", found_on("cpu")), Way("far://x", found_on("far://x"))]
-    store = Store(tmp_path / "run")
+    store = RunFolder(tmp_path / "run")
     store.folder.mkdir()
     for _ in range(2):
         models[0].loaded = models[0].loaded or tiny_encoder("bert", "embedding")
@@ -295,9 +299,9 @@ def test_what_a_target_found_is_kept_and_another_machine_is_asked_again(models, 
 
 def test_all_targets_are_checked_before_one_measures(models, tmp_path):
     ways = [Way("cpu", found_on("cpu")), Way("cpu", found_on("cpu"), fails=True)]
-    store = Store(tmp_path / "run")
+    store = RunFolder(tmp_path / "run")
     store.folder.mkdir()
-    with pytest.raises(MissingPart):
+    with pytest.raises(MissingDependency):
         measure_everywhere(ways, models, QUICK, Silent(), store)
     assert [way.asked for way in ways] == [0, 0]
 
@@ -309,7 +313,7 @@ def test_a_model_that_ran_in_two_ways_has_two_rows():
         Snapshot(name="b", label="b (large)", role="compared", kind="artifact", measurements=[size]),
     )
     ways = ["reference (torch)", "b (onnxruntime)", "reference (torch:bf16)", "b (openvino)"]
-    add_to(report, [Found({way: [figure([[0.01]])] for way in ways}, MACHINE, ("a note",))])
+    add_results(report, [TargetResult({way: [figure([[0.01]])] for way in ways}, MACHINE, ("a note",))])
     assert [(s.name, s.label, s.role) for s in report.snapshots] == [
         ("reference", "a (torch)", "reference"),
         ("b", "b (large) (onnxruntime)", "compared"),
@@ -322,7 +326,7 @@ def test_a_model_that_ran_in_two_ways_has_two_rows():
 
 def test_the_roofline_stands_with_the_figures(models, tmp_path):
     settings = QUICK.model_copy(update={"rounds": 1, "roofline": True})
-    store = Store(tmp_path / "run")
+    store = RunFolder(tmp_path / "run")
     store.folder.mkdir()
     (found,) = measure_everywhere([open_target("cpu")], models, settings, Silent(), store)
     metrics = {m.metric for m in found.measurements["a"]}
@@ -332,8 +336,8 @@ def test_the_roofline_stands_with_the_figures(models, tmp_path):
 
 def test_an_unknown_engine_is_told_by_the_plan():
     asked = recipe_of_bench(["./nowhere"], {"measure": {"latency": {"engine": ["torch:bf61"]}}})
-    with pytest.raises((Faults, RequestError), match="`torch` has no word `bf61`"):
-        prove(asked)
+    with pytest.raises((UserErrors, UserError), match="`torch` has no word `bf61`"):
+        make_plan(asked)
 
 
 def test_machines_are_compared_only_when_that_is_asked_for():
@@ -346,10 +350,10 @@ def test_machines_are_compared_only_when_that_is_asked_for():
         }
     )
     assert compare(here, far) is None
-    (told,) = across_machines([Found({"a": [here]}, MACHINE), Found({"a": [far]}, MACHINE)])
+    (told,) = across_machines([TargetResult({"a": [here]}, MACHINE), TargetResult({"a": [far]}, MACHINE)])
     assert told.startswith("a at 1x8: ssh://pi takes 3.81 times as long as cpu (")
     other = far.model_copy(update={"conditions": far.conditions.model_copy(update={"batch": 2})})
-    assert across_machines([Found({"a": [here]}, MACHINE), Found({"a": [other]}, MACHINE)]) == []
+    assert across_machines([TargetResult({"a": [here]}, MACHINE), TargetResult({"a": [other]}, MACHINE)]) == []
 
 
 # JSON -----------------------------------------------------------------------------------------------------------------
@@ -430,23 +434,23 @@ def test_checks_for_phones_stand_below_a_models_figures_and_are_kept(tmp_path, m
     (tmp_path / "work").mkdir()
     artifact = TECHNIQUES["export"]()(encoder, Workbench(None, None, tmp_path / "work"))
     models = [
-        Standing("reference", tmp_path / "m", "one", None, loaded=encoder),
-        Standing("01-export", artifact.folder, "two", None, loaded=artifact),
+        ModelHandle("reference", tmp_path / "m", "one", None, loaded=encoder),
+        ModelHandle("01-export", artifact.folder, "two", None, loaded=artifact),
     ]
     report = report_of(
         Snapshot(name="reference", label="a", role="reference", kind="encoder"),
         Snapshot(name="01-export", label="export", role="stage", kind="artifact"),
     )
-    store = Store(tmp_path / "run")
+    store = RunFolder(tmp_path / "run")
     store.folder.mkdir()
-    everywhere.check_phones(report, models, Silent(), store)
+    timing.check_phones(report, models, Silent(), store)
     teacher, export = report.snapshots
     assert teacher.sheets == []
     assert "export it first" in teacher.notes[0]
     assert [sheet.heading[0] for sheet in export.sheets] == ["provider", "file", "domain"]
     assert "MatMul" in " ".join(cell for row in export.sheets[2].rows for cell in row)
     first = export.sheets
-    monkeypatch.setattr(everywhere, "check_mobile", lambda launch: pytest.fail("checked again"))
+    monkeypatch.setattr(timing, "check_mobile", lambda launch: pytest.fail("checked again"))
     export.sheets = []
-    everywhere.check_phones(report, models, Silent(), store)
+    timing.check_phones(report, models, Silent(), store)
     assert export.sheets == first

@@ -48,10 +48,10 @@ def test_utilisation_of_a_gpu_is_a_missing_target_without_one(load, monkeypatch,
 
 
 def test_a_gpu_is_a_missing_target_without_one(load, capsys, tmp_path, monkeypatch):
-    from bertshrink.meters.result import Devices
-    from bertshrink.meters.targets.gpu import Gpu
+    from bertshrink.meters.latency.worker_result import Devices
+    from bertshrink.meters.targets.gpu import GpuRunner
 
-    monkeypatch.setattr(Gpu, "devices", lambda self, engine: Devices(version="2", cuda=None, gpus=()))
+    monkeypatch.setattr(GpuRunner, "devices", lambda self, engine: Devices(version="2", cuda=None, gpus=()))
     with pytest.raises(SystemExit) as ended:
         load("gpu", "--out", str(tmp_path / "out"))
     assert ended.value.code == 6

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import bertshrink
-from bertshrink.cli import app, work
+from bertshrink.cli import app
+from bertshrink.cli import run as work
 from bertshrink.cli.app import run
-from bertshrink.errors import Faults, MissingPart, RequestError
-from bertshrink.model.files import new_folder
-from bertshrink.pipeline import NOT_TIMED
+from bertshrink.errors import MissingDependency, UserError, UserErrors
+from bertshrink.files.atomic import new_folder
+from bertshrink.pipeline.run import NOT_TIMED
 from bertshrink.recipe.commands import COMMANDS
 from tests.tiny import sentences, tiny_encoder
 
@@ -246,9 +247,9 @@ def test_a_bug_leaves_a_log_and_no_traceback(here, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (MissingPart("no torch", hint="install it"), 6, "error: no torch\nhint: install it\n"),
+        (MissingDependency("no torch", hint="install it"), 6, "error: no torch\nhint: install it\n"),
         (
-            Faults([RequestError("a", where="1"), RequestError("b", hint="c")]),
+            UserErrors([UserError("a", where="1"), UserError("b", hint="c")]),
             2,
             "error: a\n  --> 1\nerror: b\nhint: c\n",
         ),
@@ -354,8 +355,8 @@ def test_a_command_times_only_when_asked(here, monkeypatch, flags, timed):
 
 def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkeypatch):
     """Masked language models compared as sentence encoders; the texts are pairs, of which each side is one."""
-    from bertshrink.meters.quality import VectorExam
-    from bertshrink.pipeline import Run
+    from bertshrink.meters.quality.evaluators import EmbeddingEvaluator
+    from bertshrink.pipeline.run import Run
 
     for name, seed in (("a", 1), ("b", 2)):
         (here / name).mkdir()
@@ -363,8 +364,10 @@ def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkey
     lines = [f"{one}\t{two}" for one, two in zip(sentences(12), sentences(12, seed=5), strict=True)]
     (here / "pairs.tsv").write_text("\n".join(["sentence1\tsentence2", *lines]) + "\n")
     sat = []
-    original = VectorExam.answer
-    monkeypatch.setattr(VectorExam, "answer", lambda exam, model: sat.append(model.source) or original(exam, model))
+    original = EmbeddingEvaluator.answer
+    monkeypatch.setattr(
+        EmbeddingEvaluator, "answer", lambda exam, model: sat.append(model.source) or original(exam, model)
+    )
     monkeypatch.setattr(Run, "_running", lambda run: None)
     command = ["bench", "./a", "./b", "--data", "pairs.tsv", "--task", "embedding", "--length", "8", "--json"]
     assert run(command) == 0, capsys.readouterr().err

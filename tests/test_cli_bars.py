@@ -7,25 +7,25 @@ import time
 import pytest
 from rich.console import Console
 
-from bertshrink.cli import show
-from bertshrink.meters.targets import timed
+from bertshrink.cli import progress
+from bertshrink.meters.targets import runner_target
 from bertshrink.progress import Silent
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
 def bars(width=80, encoding="utf-8"):
     written = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    return show.Bars(Console(file=written, width=width, force_terminal=True))
+    return progress.RichProgress(Console(file=written, width=width, force_terminal=True))
 
 
 def moving(clock, *, title="distill to 3 layers", total=1000, unit="tokens", **fields):
-    task = show._BarTask(bars(), title, total, unit, 0, False)
+    task = progress._RichTask(bars(), title, total, unit, 0, False)
     clock[0] += 20
     task.advance(250, **fields)
     return task
@@ -73,7 +73,7 @@ def test_the_time_left_passes_while_nothing_moves(clock):
 
 
 def test_no_time_is_promised_before_the_first_step(clock):
-    task = show._BarTask(bars(), "try", 10, "tries", 4, False)
+    task = progress._RichTask(bars(), "try", 10, "tries", 4, False)
     clock[0] += 5
     assert "left" not in task.lines(80)[0] and " 40 %" in task.lines(80)[0] and "0:05" in task.lines(80)[0]
 
@@ -102,10 +102,10 @@ def test_a_terminal_without_these_letters(clock):
 
 
 def test_the_clock_moves_although_nothing_else_does(monkeypatch):
-    monkeypatch.setattr(show.Bars, "CLOCK_S", 0.02)
+    monkeypatch.setattr(progress.RichProgress, "CLOCK_S", 0.02)
     shown = bars()
     drawn = []
-    monkeypatch.setattr(shown, "_drawn", lambda: drawn.append(time.monotonic()) or show.Bars._drawn(shown))
+    monkeypatch.setattr(shown, "_drawn", lambda: drawn.append(time.monotonic()) or progress.RichProgress._drawn(shown))
     before = threading.active_count()
     with shown.task("slow", 10):
         time.sleep(0.4)
@@ -115,13 +115,13 @@ def test_the_clock_moves_although_nothing_else_does(monkeypatch):
 
 
 def test_timing_is_hardly_disturbed(monkeypatch):
-    monkeypatch.setattr(show.Bars, "CLOCK_S", 0.02)
-    monkeypatch.setattr(show.Bars, "TIMED_S", 60.0)
+    monkeypatch.setattr(progress.RichProgress, "CLOCK_S", 0.02)
+    monkeypatch.setattr(progress.RichProgress, "TIMED_S", 60.0)
     shown = bars()
     with shown.task("latency and memory", 10, is_timed=True):
         time.sleep(0.1)  # a tick that began before
         drawn = []
-        monkeypatch.setattr(shown, "_drawn", lambda: drawn.append(1) or show.Bars._drawn(shown))
+        monkeypatch.setattr(shown, "_drawn", lambda: drawn.append(1) or progress.RichProgress._drawn(shown))
         time.sleep(0.3)
     assert len(drawn) <= 2, "its start and its end, and nothing between"
 
@@ -134,8 +134,10 @@ def test_what_is_timed_says_so(monkeypatch):
             asked.append((title, is_timed))
             return super().task(title)
 
-    monkeypatch.setattr(timed, "measure", lambda *given: {"m": []})
-    monkeypatch.setattr(timed, "roofline", lambda *given: type("R", (), {"models": {}, "machine": [], "notes": {}}))
+    monkeypatch.setattr(runner_target, "measure", lambda *given: {"m": []})
+    monkeypatch.setattr(
+        runner_target, "roofline", lambda *given: type("R", (), {"models": {}, "machine": [], "notes": {}})
+    )
 
     class Runner:
         name, evidence = "cpu", None
@@ -144,7 +146,7 @@ def test_what_is_timed_says_so(monkeypatch):
             return type("E", (), {"num_cores": 1})
 
     settings = type("S", (), {"roofline": True, "texts": None, "threads": 1})
-    timed.Timed(Runner()).measure({"m": None}, settings, Asked())
+    runner_target.RunnerTarget(Runner()).measure({"m": None}, settings, Asked())
     assert asked == [("what the machine can do", True)]
 
 
@@ -164,7 +166,7 @@ def test_tasks_within_tasks_and_lines_between(clock):
 
 @pytest.mark.parametrize("kind", ["bars", "lines"])
 def test_a_run_of_several_stages_says_at_which_it_is(clock, kind, capsys):
-    shown = bars() if kind == "bars" else show.Lines()
+    shown = bars() if kind == "bars" else progress.PlainProgress()
     titles = []
     for number, total in ((1, 3), (1, 1), (0, 0)):
         shown.stage(number, total)

@@ -5,9 +5,9 @@ import json
 import pytest
 
 import bertshrink
-from bertshrink.cli import work
+from bertshrink.cli import run as work
 from bertshrink.cli.app import run
-from bertshrink.model.task import TASKS
+from bertshrink.model.tasks import TASKS
 from bertshrink.recipe.commands import COMMANDS
 from tests.folders import model_folder
 
@@ -42,7 +42,7 @@ def test_help_of_a_command_names_every_setting_and_its_source(capsys, command):
 def test_help_shows_a_techniques_own_settings_before_those_of_all_training(capsys, command, first):
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
-    assert 0 < out.index(first) < out.index("--epochs") < out.index("--trackers") < out.index("--quiet")
+    assert 0 < out.index(first) < out.index("--epochs") < out.index("--report-to") < out.index("--quiet")
 
 
 def test_help_of_task_names_every_task(capsys):
@@ -54,10 +54,16 @@ def test_help_of_task_names_every_task(capsys):
 @pytest.mark.parametrize(
     ("flags", "settings"),
     [
-        (["--trackers", "wandb,mlflow"], {"trackers": ("wandb", "mlflow")}),
+        (["--report-to", "wandb,mlflow"], {"report_to": ("wandb", "mlflow")}),
         (["--no-dropout"], {"dropout": False}),
-        (["--gradient-checkpointing", "--accumulate", "2"], {"gradient_checkpointing": True, "accumulate": 2}),
-        (["--precision", "float32", "--patience", "3"], {"precision": "float32", "patience": 3}),
+        (
+            ["--gradient-checkpointing", "--gradient-accumulation-steps", "2"],
+            {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
+        ),
+        (
+            ["--precision", "float32", "--early-stopping-patience", "3"],
+            {"precision": "float32", "early_stopping_patience": 3},
+        ),
     ],
 )
 def test_flags_of_training_become_settings(tmp_path, monkeypatch, flags, settings):

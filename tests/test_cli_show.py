@@ -2,19 +2,19 @@
 
 import pytest
 
-from bertshrink.cli import show
+from bertshrink.cli import progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test moves."""
     now = [100.0]
-    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_a_line_says_share_time_left_and_rate(clock, capsys):
-    with show.Lines().task("distill", 1000, "tokens") as task:
+    with progress.PlainProgress().task("distill", 1000, "tokens") as task:
         clock[0] += 20
         task.advance(400, loss="0.5")
         clock[0] += 30
@@ -27,14 +27,14 @@ def test_a_line_says_share_time_left_and_rate(clock, capsys):
 
 
 def test_a_total_that_was_too_small_an_estimate_leaves_no_time_below_zero(clock, capsys):
-    with show.Lines().task("distill", 1000, "tokens") as task:
+    with progress.PlainProgress().task("distill", 1000, "tokens") as task:
         clock[0] += 20
         task.advance(1060)
     assert capsys.readouterr().err.startswith("distill:  100 %, 0:00 left")
 
 
 def test_what_goes_on_from_a_checkpoint_counts_its_own_rate(clock, capsys):
-    with show.Lines().task("distill", 1000, "tokens", done=500) as task:
+    with progress.PlainProgress().task("distill", 1000, "tokens", done=500) as task:
         clock[0] += 20
         task.advance(100)
     assert capsys.readouterr().err.startswith("distill:  60 %, 1:20 left  5 tokens/s")

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import typer
 
-from bertshrink.cli import app, work
+from bertshrink.cli import app
+from bertshrink.cli import run as work
 from bertshrink.cli.app import run
 from bertshrink.cli.streams import READER_GONE, result_stands
-from bertshrink.errors import RequestError
-from bertshrink.model.files import check_name
-from bertshrink.model.store import Target
+from bertshrink.errors import UserError
+from bertshrink.files.atomic import check_name
+from bertshrink.pipeline.run_folder import OutputFolder
 
 NO_ROOM = "error: cannot print: No space left on device\n  --> stdout\nhint: "
 
@@ -133,16 +134,16 @@ def test_a_name_that_is_too_long_is_told_before_any_work(monkeypatch, capsys, fl
 
 
 def test_a_name_that_just_fits_can_be_written(tmp_path):
-    from bertshrink.model.files import new_folder
+    from bertshrink.files.atomic import new_folder
 
     target = tmp_path / ("a" * 240)
     check_name(target)
     with new_folder(target) as scratch:
         (scratch / "x").write_text("x")
     assert (target / "x").is_file()
-    with pytest.raises(RequestError, match="is too long"):
-        Target(tmp_path / ("a" * 250)).check("key")
-    with pytest.raises(RequestError, match="null"):
+    with pytest.raises(UserError, match="is too long"):
+        OutputFolder(tmp_path / ("a" * 250)).check("key")
+    with pytest.raises(UserError, match="null"):
         check_name(tmp_path / "a\0b")
 
 

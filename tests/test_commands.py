@@ -2,10 +2,10 @@
 
 import pytest
 
-from bertshrink.errors import BertshrinkError, Faults, RequestError
-from bertshrink.model.texts import DataSettings
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import BertshrinkError, UserError, UserErrors
 from bertshrink.recipe.commands import COMMANDS, flag_of, recipe_of_bench, recipe_of_command
-from bertshrink.recipe.plan import prove
+from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
 from tests.folders import artifact_folder, model_folder
 
@@ -33,9 +33,9 @@ def test_what_each_command_expands_to(here):
 
 
 def test_a_flag_that_two_stages_have_sets_both_and_asks_for_neither(here):
-    assert stages("factorize", "m", calibration=9) == [("factorize", {"calibration": 9})]
-    both = stages("factorize", "m", calibration=9, share_groups=2)
-    assert both == [("factorize", {"calibration": 9}), ("share", {"groups": 2, "calibration": 9})]
+    assert stages("factorize", "m", calibration_examples=9) == [("factorize", {"calibration_examples": 9})]
+    both = stages("factorize", "m", calibration_examples=9, share_groups=2)
+    assert both == [("factorize", {"calibration_examples": 9}), ("share", {"groups": 2, "calibration_examples": 9})]
 
 
 def test_a_later_stage_is_there_when_a_flag_of_its_own_is(here):
@@ -44,7 +44,7 @@ def test_a_later_stage_is_there_when_a_flag_of_its_own_is(here):
     all_three = stages("factorize", "m", share_groups=2, share_method="mean", epochs=1.0)
     assert all_three == [("factorize", {}), ("share", {"groups": 2, "method": "mean"}), ("distill", {"epochs": 1.0})]
     with pytest.raises(BertshrinkError) as caught:
-        prove(recipe_of_command("factorize", "m", {"rank": 4, "share_groups": 9}, {"data": "d.tsv"}))
+        make_plan(recipe_of_command("factorize", "m", {"rank": 4, "share_groups": 9}, {"data": "d.tsv"}))
     assert (caught.value.where, caught.value.what) == ("--share-groups", "`groups` is 9; the model has 4 layers")
 
 
@@ -68,7 +68,7 @@ def test_the_run_is_named_by_what_was_asked(here):
         ({"layers": 0}, {"data": "d.tsv"}, "--layers", "`layers` is 0; the model has 4"),
         ({"layers": 9}, {"data": "d.tsv"}, "--layers", "`layers` is 9; the model has 4"),
         ({"learning_rate": -1.0}, {"data": "d.tsv"}, "--learning-rate", "greater than 0"),
-        ({"keep": ["1", "x"]}, {"data": "d.tsv"}, "--keep", "valid integer"),
+        ({"layer_map": ["1", "x"]}, {"data": "d.tsv"}, "--layer-map", "valid integer"),
         ({}, {"data": None}, "`bertshrink distill`", "needs texts"),
         ({}, {"data": "./none"}, "--data", "there is no file or folder"),
         ({}, {"data": "d.tsv", "task": "x"}, "--task", "there is no task `x`"),
@@ -77,14 +77,14 @@ def test_the_run_is_named_by_what_was_asked(here):
 )
 def test_faults_point_at_flags(here, settings, common, where, what):
     with pytest.raises(BertshrinkError) as caught:
-        prove(recipe_of_command("distill", "m", settings, common))
-    assert not isinstance(caught.value, Faults)
+        make_plan(recipe_of_command("distill", "m", settings, common))
+    assert not isinstance(caught.value, UserErrors)
     assert (caught.value.where, what in caught.value.what) == (where, True), caught.value
 
 
 def test_a_missing_model_points_at_the_argument(here):
     with pytest.raises(BertshrinkError) as caught:
-        prove(recipe_of_command("export", "./none", {}, {}))
+        make_plan(recipe_of_command("export", "./none", {}, {}))
     assert caught.value.where == "`MODEL`"
 
 
@@ -125,11 +125,11 @@ def test_what_is_said_of_texts_goes_into_the_data():
 @pytest.mark.parametrize("name", ABOUT)
 def test_what_is_said_of_texts_that_are_not_there_is_refused(name, tmp_path):
     flag = "--" + name.replace("_", "-")
-    with pytest.raises(RequestError, match=f"`{flag}` is about texts, and none are given") as caught:
+    with pytest.raises(UserError, match=f"`{flag}` is about texts, and none are given") as caught:
         recipe_of_command("export", "m", {}, {}, {name: ABOUT[name]})
     assert caught.value.where == flag
     (tmp_path / "r.yaml").write_text("model: m\nstages: [export]\n")
-    with pytest.raises(RequestError, match="none are given"):
+    with pytest.raises(UserError, match="none are given"):
         read_recipe(tmp_path / "r.yaml", {}, {name: ABOUT[name]})
 
 

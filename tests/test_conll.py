@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertshrink.errors import RequestError
-from bertshrink.model.conll import read_conll, to_iob2
-from bertshrink.model.texts import DataSettings
+from bertshrink.data.formats.conll import read_conll, to_iob2
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import UserError
 
 
 def read(content, /, **settings):
@@ -45,7 +45,7 @@ def test_conll_u_by_the_numbers_of_its_columns():
 
 
 def test_the_tags_of_conll_u_are_asked_for():
-    with pytest.raises(RequestError, match="which of 10 columns holds the tags") as caught:
+    with pytest.raises(UserError, match="which of 10 columns holds the tags") as caught:
         read(UNIVERSAL)
     assert "\n    4  VERB" in caught.value.what or "\n    2  Vámonos" in caught.value.what
     assert "--label" in caught.value.hint
@@ -83,7 +83,7 @@ def test_the_sign_of_a_comment_with_a_tag_is_a_word(text, words, tags):
 
 
 def test_what_may_be_either_is_refused():
-    with pytest.raises(RequestError, match="may be a comment, or the word `#` with the tag `text`") as caught:
+    with pytest.raises(UserError, match="may be a comment, or the word `#` with the tag `text`") as caught:
         read("# text\na DT\n\n")
     assert caught.value.where == "a.conll:1"
     assert rows("# newpar\na DT\n") == [(("a",), ("DT",))]
@@ -104,7 +104,7 @@ def test_what_may_be_either_is_refused():
     ],
 )
 def test_what_is_no_such_file_is_refused_with_its_line(text, message, where):
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read(text)
     assert caught.value.where == where and caught.value.hint
 
@@ -115,9 +115,9 @@ def test_columns_as_told():
     assert read("a X O\n", label="none").labels is None
     assert rows("a X O\n", label="2") == [(("a",), ("X",))]
     for settings in ({"text": "word"}, {"label": "4"}, {"text": "0"}, {"text": "2", "label": "2"}, {"pair": "2"}):
-        with pytest.raises(RequestError):
+        with pytest.raises(UserError):
             read("a X O\n", **settings)
-    with pytest.raises(RequestError, match="nothing in column 3"):
+    with pytest.raises(UserError, match="nothing in column 3"):
         read("a X O\nb X\n", label="3")
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 import datasets
 import pytest
 
-from bertshrink.errors import MissingPart, RequestError
-from bertshrink.model import hub_data
-from bertshrink.model.corpus import Corpus, is_corpus, load_corpus, read_texts
-from bertshrink.model.texts import DataSettings
+from bertshrink.data import hub_datasets
+from bertshrink.data.formats.corpus import Corpus
+from bertshrink.data.load import is_corpus, load_corpus, read_texts
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import MissingDependency, UserError
 
 DOCUMENTS = [
     ["one line of five words", "and a second line here"],
@@ -65,7 +66,7 @@ def test_running_text_is_unpacked_and_decoded_as_tables_are(tmp_path):
         assert is_corpus(DataSettings(path=str(tmp_path / name)))
         assert list(Corpus((tmp_path / name,)).documents()) == expected
     (tmp_path / "half.txt").write_bytes("Grüße\n".encode() * 3 + b"\xfc\n")
-    with pytest.raises(RequestError, match="is UTF-8, but line 4 holds bytes that are none"):
+    with pytest.raises(UserError, match="is UTF-8, but line 4 holds bytes that are none"):
         list(Corpus((tmp_path / "half.txt",)).documents())
 
 
@@ -128,10 +129,10 @@ def test_what_is_no_running_text_is_read_whole(tmp_path):
 
 def test_no_text_and_torn_files_are_errors(tmp_path):
     (tmp_path / "train.txt").write_text("\n \n")
-    with pytest.raises(RequestError, match=r"train side of .* holds no text"):
+    with pytest.raises(UserError, match=r"train side of .* holds no text"):
         read_texts(DataSettings(path=str(tmp_path / "train.txt")), "mlm")
     (tmp_path / "torn.jsonl").write_text('{"text": "one"}\n{"text": "tw')
-    with pytest.raises(RequestError, match="cannot be read as jsonl"):
+    with pytest.raises(UserError, match="cannot be read as jsonl"):
         read_texts(DataSettings(path=str(tmp_path / "torn.jsonl")), "mlm")
 
 
@@ -145,7 +146,7 @@ def test_a_hub_data_set_is_streamed(monkeypatch):
         return iter({"id": "7", "text": "\n".join(lines)} for lines in MANY)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: True)
     texts = read_texts(DataSettings(path="someone/encyclopedia/en", dev_share=0.5), "mlm")
     assert texts.corpus.hub == "someone/encyclopedia/en" and texts.corpus.column == "text"
     assert set(asked) == {
@@ -155,5 +156,5 @@ def test_a_hub_data_set_is_streamed(monkeypatch):
     sides = [list(side.documents()) for side in (texts.corpus, replace(texts.corpus, is_dev=True))]
     assert sorted(sides[0] + sides[1]) == sorted(MANY)
     monkeypatch.setattr(datasets, "load_dataset", lambda *where, **more: 1 / 0)
-    with pytest.raises(MissingPart, match="neither a path here nor to be had from the hub"):
+    with pytest.raises(MissingDependency, match="neither a path here nor to be had from the hub"):
         read_texts(DataSettings(path="someone/encyclopedia"), "mlm")

@@ -10,10 +10,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from bertshrink.errors import OutputError, RequestError
-from bertshrink.model import hub_data
-from bertshrink.model.reading import check_source, read_sides
-from bertshrink.model.texts import DataSettings
+from bertshrink.data import hub_datasets
+from bertshrink.data.readers import check_source, read_sides
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import OutputError, UserError
 from bertshrink.recipe.recipe import other_data
 
 SPARK = ["train.csv/part-0-x7.csv", "train.csv/part-1-x7.csv"]
@@ -69,7 +69,7 @@ def test_the_sides_of_a_folder(tmp_path, names, found):
         check_source(folder, None)
         return
     for look in (sides, lambda path: check_source(path, None)):
-        with pytest.raises(RequestError) as caught:
+        with pytest.raises(UserError) as caught:
             look(folder)
         assert caught.value.hint
 
@@ -82,7 +82,7 @@ def test_a_refusal_names_what_could_be_meant(tmp_path):
         (["a.csv", "b.csv"], "holds no train or dev file; it holds `a.csv`, `b.csv`"),
     ):
         folder = tmp_path / names[0].replace("/", "-")
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises(UserError, match=message):
             sides(fill(folder, *names))
 
 
@@ -97,7 +97,7 @@ def test_parts_have_the_same_columns(tmp_path):
     found = read_sides(DataSettings(path=str(tmp_path)), [])["train"]
     assert (found.texts, found.labels) == (("train.1.csv", "second"), ("x", "y"))
     (tmp_path / "train.2.csv").write_text("label,texts\ny,second\n")
-    with pytest.raises(RequestError, match=r"train.1.csv` and .*train.2.csv` do not have the same columns"):
+    with pytest.raises(UserError, match=r"train.1.csv` and .*train.2.csv` do not have the same columns"):
         sides(str(tmp_path))
 
 
@@ -109,7 +109,7 @@ def test_parts_of_questions_are_read_together_and_parts_of_tagged_words_refused(
     assert sides(str(tmp_path))[0] == {"train": ["who 0?", "who 1?"]}
     for i in range(2):
         (tmp_path / f"dev.{i}.conll").write_text("Ann B-PER\n")
-    with pytest.raises(RequestError, match="words with tags are read from one file"):
+    with pytest.raises(UserError, match="words with tags are read from one file"):
         sides(str(tmp_path))
 
 
@@ -129,7 +129,7 @@ def test_a_path_is_a_path(tmp_path, monkeypatch, name):
         found = read_sides(DataSettings(**other_data(given_path, None)), [])
         assert found["train"].texts == expected, given_path
     (tmp_path / name / "train.csv").rename(tmp_path / "absent")
-    with pytest.raises(RequestError):
+    with pytest.raises(UserError):
         read_sides(DataSettings(path=f"{name}/train.csv"), [])
 
 
@@ -144,9 +144,9 @@ def test_pipes_folders_and_links_into_nothing_are_refused_at_once(tmp_path):
         (tmp_path / "t.tsv", "holds no train or dev file"),
         (Path("/dev/zero"), "pipe or a device|no text file"),
     ):
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises(UserError, match=message):
             check_source(str(path), None)
-        with pytest.raises(RequestError):
+        with pytest.raises(UserError):
             read_sides(DataSettings(train=str(path)), [])
 
 
@@ -161,7 +161,7 @@ def test_a_cache_of_hub_data_without_room_is_a_failure_to_write(monkeypatch):
                 raise datasets.exceptions.DatasetGenerationError("it failed") from error
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-        monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: True)
+        monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: True)
         with pytest.raises(OutputError, match=f"`/proc/1/.cache` cannot be written: {os.strerror(code)}") as caught:
             read_sides(DataSettings(path="some/data"), [])
         assert caught.value.exit_code == 7 and "HF_HOME" in caught.value.hint

@@ -6,10 +6,10 @@ import gzip
 
 import pytest
 
-from bertshrink.errors import RequestError
-from bertshrink.model.reading import _read_table as read_table
-from bertshrink.model.reading import read_sides
-from bertshrink.model.texts import DataSettings
+from bertshrink.data.readers import _read_table as read_table
+from bertshrink.data.readers import read_sides
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import UserError
 
 
 def read(folder, name, content):
@@ -58,7 +58,7 @@ def test_no_encoding_is_taken_for_another(tmp_path, language):
             continue
         try:
             columns, how, _ = read(tmp_path, "t.csv", content)
-        except RequestError as error:
+        except UserError as error:
             assert encoding != "cp1252" and not encoding.startswith("utf-8") and error.hint
             continue
         assert columns["text"] == [WORDS[language]], (encoding, how)
@@ -69,10 +69,10 @@ def test_no_encoding_is_taken_for_another(tmp_path, language):
 
 def test_a_broken_line_of_utf8_is_named(tmp_path):
     good = "Grüße,x\n".encode()
-    with pytest.raises(RequestError, match=r"is UTF-8, but line 3 holds bytes that are none \(0xfc\)") as caught:
+    with pytest.raises(UserError, match=r"is UTF-8, but line 3 holds bytes that are none \(0xfc\)") as caught:
         read(tmp_path, "t.csv", b"text,label\n" + good + "Grüße,x\n".encode("cp1252") + good * 9)
     assert caught.value.where.endswith("t.csv:3")
-    with pytest.raises(RequestError, match="it looks like cp1251") as caught:
+    with pytest.raises(UserError, match="it looks like cp1251") as caught:
         read(tmp_path, "t.csv", ("text,label\n" + "Принтер не работает,x\n" * 3).encode("cp1251"))
     assert "iconv -f cp1251 -t utf-8" in caught.value.hint
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from bertshrink.errors import CheckFailed, OutputError
-from bertshrink.techniques.distill import cache
-from bertshrink.techniques.distill.cache import META, ROWS, CachedTeacher, note_of
+from bertshrink.techniques.distill import teacher_cache
 from bertshrink.techniques.distill.teacher import Answers, Wanted
+from bertshrink.techniques.distill.teacher_cache import META, ROWS, CachedTeacher, note_of
 
 H = 8
 
@@ -178,7 +178,7 @@ def test_values_beyond_float16_are_refused(tmp_path):
 
 
 def test_room_on_the_disk_is_asked_for_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.raises(OutputError, match="the teacher cache needs"):
         cached(Live(), tmp_path)(*batch_of(rows_of(), [0]))
 

@@ -15,16 +15,17 @@ from torch import nn
 
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
-from bertshrink.model.facts import read_facts
+from bertshrink.model.checkpoint import read_facts
 from bertshrink.techniques.base import Workbench
-from bertshrink.techniques.distill import Distill, fake_quant, rounding
-from bertshrink.techniques.distill.fake_quant import FakeQuant, RoundedEmbedding, RoundedLinear
-from bertshrink.techniques.distill.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
+from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.distill.quant_aware import fake_quant, rounding
+from bertshrink.techniques.distill.quant_aware.fake_quant import FakeQuant, RoundedEmbedding, RoundedLinear
+from bertshrink.techniques.distill.quant_aware.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
-from bertshrink.techniques.quantize.blocks import dequantize, quantize_blocks
-from bertshrink.techniques.quantize.int8 import quantize_matrix
-from bertshrink.techniques.quantize.sizes import block_size_for
+from bertshrink.techniques.quantize.numerics.blockwise import dequantize, quantize_blocks
+from bertshrink.techniques.quantize.numerics.int8 import quantize_matrix
+from bertshrink.techniques.quantize.size_estimate import block_size_for
 from tests.killing import killed_after
 from tests.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
@@ -276,7 +277,7 @@ def test_a_student_of_its_teachers_size_learns_calmly():
     assert rate(fake_quant="int8") == pytest.approx(rate() / 5)
     assert rate(fake_quant="int8", layers=2) == rate(layers=2)
     assert rate(fake_quant="int8", learning_rate=3e-4) == 3e-4
-    assert rate(fake_quant="int8", trained="embeddings") == rate(trained="embeddings")
+    assert rate(fake_quant="int8", trainable="embeddings") == rate(trainable="embeddings")
 
 
 @pytest.mark.parametrize("bits", ["int8", "int4"])
@@ -298,7 +299,7 @@ def test_a_student_learns_to_bear_what_rounding_does_to_it(bits, tmp_path):
 
 def test_a_run_that_was_cut_ends_with_the_same_weights(tmp_path):
     teacher = tiny_encoder("albert")
-    settings = Distill(epochs=2, batch_size=8, checkpoint_steps=5, fake_quant="int8")
+    settings = Distill(epochs=2, batch_size=8, save_steps=5, fake_quant="int8")
     whole = settings(teacher.copy(), workbench(teacher, tmp_path / "whole"))
     bench = workbench(teacher, tmp_path / "cut")
     with killed_after(8):
@@ -354,14 +355,20 @@ def test_the_student_is_judged_as_it_will_be_shipped(tmp_path):
     teacher = tiny_encoder()
     bench = workbench(teacher, tmp_path)
     bench.choose = lambda model: seen.append(type(model.model.classifier)) or float(len(seen))
-    Distill(epochs=1, patience=9, judge_steps=1, fake_quant="int8")(teacher.copy(), bench)
+    Distill(epochs=1, early_stopping_patience=9, eval_steps=1, fake_quant="int8")(teacher.copy(), bench)
     assert seen and set(seen) == {RoundedLinear}
 
 
 @pytest.mark.parametrize(
     "more",
     [
-        {"layers": 2, "attention_weight": 1.0, "relation_weight": 1.0, "hidden_loss": "mse", "accumulate": 2},
+        {
+            "layers": 2,
+            "attention_weight": 1.0,
+            "relation_weight": 1.0,
+            "hidden_loss": "mse",
+            "gradient_accumulation_steps": 2,
+        },
         {"layers": 2, "hidden_size": 16, "heads": 2, "gradient_checkpointing": True},
         {"teacher_cache": True, "precision": "bfloat16", "dropout": True},
         {"precision": "bfloat16", "gradient_checkpointing": True},
@@ -380,7 +387,7 @@ def test_it_goes_with_whatever_else_is_set(more, tmp_path):
 def test_embeddings_alone_can_learn_to_be_rounded(tmp_path):
     teacher = tiny_encoder("albert")
     before = weights_of(teacher)
-    settings = Distill(epochs=1, trained="embeddings", fake_quant="int8")
+    settings = Distill(epochs=1, trainable="embeddings", fake_quant="int8")
     student = settings(teacher.copy(), workbench(teacher, tmp_path))
     moved = {name for name, one in student.model.named_parameters() if not torch.equal(one, before[name])}
     assert moved and all("embedding" in name for name in moved)
@@ -389,7 +396,7 @@ def test_embeddings_alone_can_learn_to_be_rounded(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"fake_quant": "int8", "depth": 2, "trained": "embeddings"}, "with `depth` they are sums"),
+        ({"fake_quant": "int8", "match_layers": 2, "trainable": "embeddings"}, "with `match_layers` they are sums"),
         ({"fake_quant": "int8", "block_size": 32}, "only int4 has blocks"),
         ({"block_size": 32}, "only int4 has blocks"),
         ({"fake_quant": "int2"}, "int8"),

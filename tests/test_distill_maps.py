@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bertshrink.model.facts import read_facts
+from bertshrink.model.checkpoint import read_facts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
-from bertshrink.techniques.distill.maps import MAPS, candidates
+from bertshrink.techniques.distill.apply import choose_map
+from bertshrink.techniques.distill.layer_maps import MAPS, candidates
+from bertshrink.techniques.distill.narrow import thin
 from bertshrink.techniques.distill.student import reduce_layers
-from bertshrink.techniques.distill.teach import choose_map
-from bertshrink.techniques.distill.thin import thin
 from tests.tiny import tiny_encoder, tiny_texts
 
 
@@ -58,7 +58,7 @@ def test_auto_keeps_the_layers_that_do_something(task, tmp_path):
     teacher = tiny_encoder("bert", task, num_hidden_layers=6)
     layers_that_do_nothing(teacher, (4, 5, 6))
     bench = Workbench(tiny_texts(task), teacher, tmp_path)
-    assert choose_map(teacher, Distill(layers=3, keep="auto"), bench) == (1, 2, 3)
+    assert choose_map(teacher, Distill(layers=3, layer_map="auto"), bench) == (1, 2, 3)
     (note,) = bench.notes
     assert "chose `first`" in note and all(name in note for name in MAPS)
 
@@ -68,7 +68,7 @@ def test_auto_keeps_the_layers_that_do_something(task, tmp_path):
 )
 def test_auto_compares_only_maps_that_keep_the_sharing(number, names, groups, tmp_path):
     """Six layers of two groups, 1-3 and 4-6: stock can share 2, 3, 5, 6 and 1, 2, 3, 4, 5 as they were shared."""
-    model, settings = tiny_encoder("albert", num_hidden_layers=6), Distill(layers=number, keep="auto")
+    model, settings = tiny_encoder("albert", num_hidden_layers=6), Distill(layers=number, layer_map="auto")
     model.save(tmp_path)
     assert settings.fit(read_facts(tmp_path)).shape.num_groups == groups
     assert set(settings.compared(model.shape, is_shared=True)) == names
@@ -84,6 +84,6 @@ def test_auto_judges_a_thinner_model_by_its_answers_alone(tmp_path):
     for seed in range(2):
         torch.manual_seed(seed)
         bench = Workbench(tiny_texts("classification"), teacher, tmp_path)
-        choose_map(thinner, Distill(layers=3, keep="auto"), bench)
+        choose_map(thinner, Distill(layers=3, layer_map="auto"), bench)
         notes.append(bench.notes)
     assert notes[0] == notes[1]

@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.encoding import encode
-from bertshrink.model.task import TASKS
-from bertshrink.techniques.distill.objective import Objective, wanted
+from bertshrink.data.encoding import encode
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.tasks import TASKS
+from bertshrink.techniques.distill.defaults import DEFAULTS, LossWeights
+from bertshrink.techniques.distill.objective import DistillationLoss, wanted
 from bertshrink.techniques.distill.student import reduce_layers
-from bertshrink.techniques.distill.teacher import LiveTeacher, Wanted, ask
-from bertshrink.techniques.distill.weights import DEFAULTS, Weights
-from bertshrink.training.batching import Collator
+from bertshrink.techniques.distill.teacher import LiveTeacher, Wanted, run_model
 from bertshrink.training.losses import task_loss
-from bertshrink.training.masking import Masker
+from bertshrink.training.rows.batching import Collator
+from bertshrink.training.rows.masking import TokenMasker
 from tests.tiny import sentences, tiny_encoder, tiny_split
 
 
 def batch_of(encoder, labelled=True, num=6):
     found = encode(encoder.task, encoder.tokenizer, tiny_split(encoder.task, num), 64, encoder.labels, "salad")
-    masker = Masker(encoder.tokenizer, 0.3, whole_word=False, seed=0) if encoder.task == "mlm" else None
+    masker = TokenMasker(encoder.tokenizer, 0.3, whole_word=False, seed=0) if encoder.task == "mlm" else None
     collate = Collator(encoder.task, encoder.tokenizer.pad_token_id, len(encoder.labels), masker)
     labels = found.labels if labelled else [None] * num
     return collate([(row, label, i, 0) for i, (row, label) in enumerate(zip(found.rows, labels, strict=True))])
@@ -27,7 +27,7 @@ def batch_of(encoder, labelled=True, num=6):
 def objective_of(teacher, student, weights, aligned=((1, 2), (2, 4))):
     live = LiveTeacher(teacher, wanted(weights, aligned)[1])
     widths = (student.shape.hidden_size, teacher.shape.hidden_size)
-    return Objective(student.model, live, teacher.task, weights, aligned, widths, (4, 4), teacher.pooling), live
+    return DistillationLoss(student.model, live, teacher.task, weights, aligned, widths, (4, 4), teacher.pooling), live
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -61,7 +61,7 @@ def test_without_labels_the_teachers_answers_are_all_that_is_learnt(task):
 def test_a_student_that_is_its_teacher_costs_only_the_task(task):
     teacher = tiny_encoder("bert", task)
     aligned = tuple((i, i) for i in range(1, 5))
-    weights = Weights(task=0, attention=1, relation=1, logits=0 if task == "embedding" else 1)
+    weights = LossWeights(task=0, attention=1, relation=1, logits=0 if task == "embedding" else 1)
     objective, _ = objective_of(teacher, teacher.copy(), weights, aligned)
     objective.eval()
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_a_student_that_is_its_teacher_costs_only_the_task(task):
 def test_the_sum_is_weighted():
     teacher = tiny_encoder()
     student = reduce_layers(teacher, (2, 4))
-    weights = Weights(soft=3.0, task=0.25, hidden=7.0, relation=2.0, attention=0.5, logits=0.1)
+    weights = LossWeights(soft=3.0, task=0.25, hidden=7.0, relation=2.0, attention=0.5, logits=0.1)
     objective, _ = objective_of(teacher, student, weights)
     objective.eval()
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_padding_is_no_answer_to_a_question(weights):
     """What a model says of padding is read neither of the student nor of the teacher."""
     teacher = tiny_encoder("bert", "question-answering")
     student = reduce_layers(teacher, (2, 4))
-    objective, _ = objective_of(teacher, student, Weights(task=0, hidden=0, **weights))
+    objective, _ = objective_of(teacher, student, LossWeights(task=0, hidden=0, **weights))
     objective.eval()
     batch = batch_of(teacher)
     longer = {n: torch.nn.functional.pad(v, (0, 5)) for n, v in batch.items() if n not in ("labels", "rows")}
@@ -106,7 +106,7 @@ def test_queries_keys_and_values_are_those_of_their_layer(family):
     batch = collate([(row, None, i, 0) for i, row in enumerate(rows)])
     del batch["rows"]
     with torch.no_grad():
-        found = ask(encoder.model, batch, Wanted(False, (2, 3), (3, 4)), "classification", None)
+        found = run_model(encoder.model, batch, Wanted(False, (2, 3), (3, 4)), "classification", None)
     parts = {"distilbert": ("q_lin", "k_lin", "v_lin")}.get(family, ("query", "key", "value"))
     for layer in (3, 4):
         for at, name in enumerate(parts):
@@ -126,7 +126,7 @@ def test_nothing_is_computed_that_is_not_read(monkeypatch):
         return original(self, *given, output_hidden_states=output_hidden_states, **more)
 
     monkeypatch.setattr(type(teacher.model), "forward", forward)
-    objective, _ = objective_of(teacher, reduce_layers(teacher, (2, 4)), Weights(hidden=0))
+    objective, _ = objective_of(teacher, reduce_layers(teacher, (2, 4)), LossWeights(hidden=0))
     _, parts = objective(**batch_of(teacher))
     assert asked == [False, False] and set(parts) == {"soft", "task"}
 
@@ -134,7 +134,7 @@ def test_nothing_is_computed_that_is_not_read(monkeypatch):
 def test_the_tasks_own_part_is_the_training_rooms_loss():
     teacher = tiny_encoder("bert", "token-classification")
     student = reduce_layers(teacher, (2, 4))
-    objective, _ = objective_of(teacher, student, Weights(soft=0, hidden=0, task=1))
+    objective, _ = objective_of(teacher, student, LossWeights(soft=0, hidden=0, task=1))
     objective.eval()
     batch = batch_of(teacher)
     labels = batch["labels"]
@@ -148,7 +148,7 @@ def test_the_tasks_own_part_is_the_training_rooms_loss():
 def test_a_teacher_of_whom_nothing_is_read_is_not_asked():
     teacher = tiny_encoder()
     student = reduce_layers(teacher, (2, 4))
-    objective, live = objective_of(teacher, student, Weights(soft=0, hidden=0, task=1))
+    objective, live = objective_of(teacher, student, LossWeights(soft=0, hidden=0, task=1))
     live.module.register_forward_hook(lambda *given: pytest.fail("the teacher ran"))
     _, parts = objective(**batch_of(teacher))
     assert set(parts) == {"task"}

@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
-from bertshrink.errors import RequestError
-from bertshrink.model.anatomy import FAMILIES, shared_group
-from bertshrink.model.facts import read_facts
-from bertshrink.techniques.distill import Distill, kept_groups
-from bertshrink.techniques.distill.maps import every_other
+from bertshrink.errors import UserError
+from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.families import FAMILIES, shared_group
+from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.distill.defaults import default_epochs
+from bertshrink.techniques.distill.layer_maps import every_other
+from bertshrink.techniques.distill.settings import kept_groups
 from bertshrink.techniques.distill.student import reduce_layers
-from bertshrink.techniques.distill.weights import default_epochs
 from tests.tiny import sentences, tiny_encoder
 
 
@@ -43,23 +44,23 @@ def test_half_of_twelve_layers_is_distilberts_published_choice():
     assert [layer - 1 for layer in Distill(layers=6).chosen(12)] == [0, 2, 4, 7, 9, 11]
 
 
-@pytest.mark.parametrize("settings", [{"layers": 0}, {"layers": -1}, {"layers": 5}, {"keep": (1, 9)}])
+@pytest.mark.parametrize("settings", [{"layers": 0}, {"layers": -1}, {"layers": 5}, {"layer_map": (1, 9)}])
 def test_layers_outside_the_model_are_refused(settings):
-    with pytest.raises(RequestError):
+    with pytest.raises(UserError):
         Distill(**settings).chosen(4)
 
 
 @pytest.mark.parametrize("keep", [(), (0, 1), (2, 1), (1, 1)])
 def test_a_list_of_layers_must_rise_from_one(keep):
     with pytest.raises(ValueError, match="rising order"):
-        Distill(keep=keep)
+        Distill(layer_map=keep)
 
 
 @pytest.mark.parametrize(("keep", "number"), [((1, 2), 2), ((1, 2, 3, 4), 4)])
 def test_keep_and_layers_must_say_the_same(keep, number):
-    assert Distill(keep=keep, layers=number).num_kept == number
-    with pytest.raises(ValueError, match=f"`keep` names {number} layers, `layers` says 3"):
-        Distill(keep=keep, layers=3)
+    assert Distill(layer_map=keep, layers=number).num_kept == number
+    with pytest.raises(ValueError, match=f"`layer_map` names {number} layers, `layers` says 3"):
+        Distill(layer_map=keep, layers=3)
 
 
 def test_kept_groups_against_trying_every_number_of_groups():
@@ -129,7 +130,7 @@ def test_default_epochs_fall_with_the_size_of_the_data():
 
 def test_unshare_is_refused_where_nothing_is_shared(tmp_path):
     tiny_encoder("bert").save(tmp_path)
-    with pytest.raises(RequestError, match="share no weights"):
-        Distill(layers=2, unshare=True).fit(read_facts(tmp_path))
+    with pytest.raises(UserError, match="share no weights"):
+        Distill(layers=2, allow_unsharing=True).fit(read_facts(tmp_path))
     tiny_encoder("albert").save(tmp_path / "albert")
-    assert Distill(keep=(1, 3, 4), unshare=True).fit(read_facts(tmp_path / "albert")).shape.num_groups == 3
+    assert Distill(layer_map=(1, 3, 4), allow_unsharing=True).fit(read_facts(tmp_path / "albert")).shape.num_groups == 3

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bertshrink.errors import RequestError
-from bertshrink.model.anatomy import FAMILIES
+from bertshrink.errors import UserError
+from bertshrink.model.checkpoint import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.facts import read_facts
+from bertshrink.model.families import FAMILIES
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
-from bertshrink.techniques.distill.thin import thin
+from bertshrink.techniques.distill.narrow import thin
 from tests.tiny import sentences, tiny_encoder, tiny_texts
 
 
@@ -52,7 +52,7 @@ def test_as_many_positions_as_dimensions_do_not_mislead():
 
 def test_a_width_that_would_end_the_factorization_is_refused(tmp_path):
     tiny_encoder("electra").save(tmp_path)
-    with pytest.raises(RequestError, match="the width of its embeddings"):
+    with pytest.raises(UserError, match="the width of its embeddings"):
         Distill(layers=2, hidden_size=16).fit(read_facts(tmp_path))
 
 
@@ -111,13 +111,13 @@ def test_the_weightiest_dimensions_stay_everywhere():
 )
 def test_what_cannot_be_is_told_before(settings, task, what, tmp_path):
     tiny_encoder("bert", task).save(tmp_path)
-    with pytest.raises(RequestError, match=what):
+    with pytest.raises(UserError, match=what):
         Distill(layers=2, **settings).fit(read_facts(tmp_path, task))
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"hidden_weight": 0, "relation_weight": 1, "heads": 2}, {"hidden_loss": "mse", "states": "last"}],
+    [{}, {"hidden_weight": 0, "relation_weight": 1, "heads": 2}, {"hidden_loss": "mse", "hidden_states": "last"}],
 )
 def test_a_thinner_student_learns(settings, tmp_path):
     teacher = tiny_encoder()
@@ -138,7 +138,7 @@ def test_what_an_earlier_stage_made_thinner_is_compared_with_the_teacher(setting
     teacher = tiny_encoder()
     thinner = thin(teacher, replace(teacher.shape, hidden_size=18, num_heads=2, embedding_size=18))
     bench = Workbench(tiny_texts("classification"), teacher, tmp_path)
-    with pytest.raises(RequestError, match=what):
+    with pytest.raises(UserError, match=what):
         Distill(epochs=1, **settings)(thinner, bench)
 
 

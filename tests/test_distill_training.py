@@ -7,15 +7,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.meters.quality import prepare
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.facts import read_facts
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import Split, Texts
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import CheckFailed, UserError
+from bertshrink.meters.quality.evaluators import prepare
+from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
-from bertshrink.techniques.distill.maps import align
+from bertshrink.techniques.distill.layer_maps import align
 from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.training import loop, trainer
 from bertshrink.training.checkpoints import CHECKPOINTS, newest_checkpoint
@@ -60,7 +60,7 @@ def test_every_family_trains_and_saves(family, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_embeddings_alone_learn_where_that_is_asked(family, tmp_path):
     teacher = tiny_encoder(family)
-    student = Distill(epochs=1, trained="embeddings")(tiny_encoder(family, seed=1), workbench(teacher, tmp_path))
+    student = Distill(epochs=1, trainable="embeddings")(tiny_encoder(family, seed=1), workbench(teacher, tmp_path))
     before = dict(tiny_encoder(family, seed=1).model.named_parameters())
     moved = {name for name, tensor in student.model.named_parameters() if not torch.equal(tensor, before[name])}
     assert moved == {name for name in before if "embedding" in name}
@@ -80,7 +80,7 @@ def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
         return float((torch.cat([states_of(student, row) for row in rows]) - wanted).square().mean())
 
     before, start = error(), {name: tensor.clone() for name, tensor in student.model.named_parameters()}
-    settings = Distill(epochs=12, trained="embeddings", depth=2, learning_rate=2e-3)
+    settings = Distill(epochs=12, trainable="embeddings", match_layers=2, learning_rate=2e-3)
     bench = workbench(teacher, tmp_path, num_train=256)
     assert settings(student, bench) is student
     assert error() < 0.9 * before
@@ -103,17 +103,17 @@ def shaken(teacher):
 def test_with_depth_the_table_learns_by_rows_and_norms_and_biases_do_not_decay(tmp_path, monkeypatch):
     made = []
 
-    class Spy(trainer.WhitenedRows):
+    class Spy(trainer.WhitenedRowAdagrad):
         def __init__(self, *given):
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr(trainer, "WhitenedRows", Spy)
+    monkeypatch.setattr(trainer, "WhitenedRowAdagrad", Spy)
     teacher = tiny_encoder()
     bench = workbench(teacher, tmp_path, num_train=32)
-    settings = Distill(epochs=1, trained="embeddings", depth=2, weight_decay=0.2)
+    settings = Distill(epochs=1, trainable="embeddings", match_layers=2, weight_decay=0.2)
     assert settings.model_dump()["batch_size"] == 8, "the report and the fingerprint tell it"
-    assert Distill(epochs=1, trained="embeddings", depth=2, batch_size=4).batch_size == 4
+    assert Distill(epochs=1, trainable="embeddings", match_layers=2, batch_size=4).batch_size == 4
     settings(shaken(teacher), bench)
     decayed, rest, tables = made[0].param_groups
     vocab, width = teacher.shape.vocab_size, teacher.shape.hidden_size
@@ -124,13 +124,13 @@ def test_with_depth_the_table_learns_by_rows_and_norms_and_biases_do_not_decay(t
     assert all(one.dim() == 2 for one in decayed["params"])
     assert max(entry["step"] for entry in bench.history) == 2 * 32 / 8
     assert any("hidden states last" in note for note in bench.notes)
-    Distill(epochs=1, trained="embeddings")(shaken(teacher), workbench(teacher, tmp_path / "all"))
+    Distill(epochs=1, trainable="embeddings")(shaken(teacher), workbench(teacher, tmp_path / "all"))
     assert len(made) == 1, "without depth all learn by AdamW"
 
 
 def test_a_recovery_that_was_cut_goes_on_to_the_same_weights(tmp_path):
     teacher = tiny_encoder()
-    settings = Distill(epochs=2, trained="embeddings", depth=2, checkpoint_steps=5)
+    settings = Distill(epochs=2, trainable="embeddings", match_layers=2, save_steps=5)
     whole = settings(shaken(teacher), workbench(teacher, tmp_path / "whole"))
 
     bench = workbench(teacher, tmp_path / "cut")
@@ -147,8 +147,8 @@ def test_a_student_that_keeps_its_size_learns_without_dropout_unless_it_is_asked
         return Distill(**settings).weights("classification").dropout
 
     assert (dropout(), dropout(dropout=True)) == (False, True)
-    assert dropout(layers=2) and dropout(keep=(1, 3)) and dropout(intermediate_size=16)
-    assert Distill(trained="embeddings").weights("classification").learning_rate == 1e-3
+    assert dropout(layers=2) and dropout(layer_map=(1, 3)) and dropout(intermediate_size=16)
+    assert Distill(trainable="embeddings").weights("classification").learning_rate == 1e-3
 
 
 def states_of(encoder, row):
@@ -160,10 +160,13 @@ def states_of(encoder, row):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"depth": 2}, "set `trained: embeddings`"),
-        ({"depth": 2, "trained": "embeddings", "layers": 2}, "`layers` needs all layers"),
-        ({"depth": 2, "trained": "embeddings", "soft_weight": 1.0}, "`soft_weight` needs all layers"),
-        ({"depth": 2, "trained": "embeddings", "patience": 2}, "`patience` needs all layers"),
+        ({"match_layers": 2}, "set `trainable: embeddings`"),
+        ({"match_layers": 2, "trainable": "embeddings", "layers": 2}, "`layers` needs all layers"),
+        ({"match_layers": 2, "trainable": "embeddings", "soft_weight": 1.0}, "`soft_weight` needs all layers"),
+        (
+            {"match_layers": 2, "trainable": "embeddings", "early_stopping_patience": 2},
+            "`early_stopping_patience` needs all layers",
+        ),
     ],
 )
 def test_a_depth_that_fits_nothing_is_refused(given, says):
@@ -174,12 +177,12 @@ def test_a_depth_that_fits_nothing_is_refused(given, says):
 def test_a_depth_beyond_the_layers_or_with_another_teacher_is_refused(tmp_path):
     teacher = tiny_encoder()
     teacher.save(tmp_path / "m")
-    settings = Distill(trained="embeddings", depth=5)
-    with pytest.raises(RequestError, match="`depth` is 5; the model has 4 layers"):
+    settings = Distill(trainable="embeddings", match_layers=5)
+    with pytest.raises(UserError, match="`match_layers` is 5; the model has 4 layers"):
         settings.fit(read_facts(tmp_path / "m"))
     short = reduce_layers(tiny_encoder(), (1, 4))
-    with pytest.raises(RequestError, match="the model has 2 of width 32, its teacher 4 of width 32"):
-        Distill(trained="embeddings", depth=2)(short, workbench(teacher, tmp_path))
+    with pytest.raises(UserError, match="the model has 2 of width 32, its teacher 4 of width 32"):
+        Distill(trainable="embeddings", match_layers=2)(short, workbench(teacher, tmp_path))
 
 
 def test_a_student_of_full_depth_starts_equal_and_learns_nothing_new(tmp_path):
@@ -196,14 +199,14 @@ def test_a_student_of_full_depth_starts_equal_and_learns_nothing_new(tmp_path):
 
 def test_resuming_continues_from_the_newest_sealed_checkpoint(tmp_path):
     teacher = tiny_encoder()
-    settings = Distill(layers=2, epochs=2, batch_size=8, checkpoint_steps=3)
+    settings = Distill(layers=2, epochs=2, batch_size=8, save_steps=3)
     whole = settings(teacher.copy(), workbench(teacher, tmp_path / "whole"))
 
     def stop_at(step):
         class Stop(Exception):
             pass
 
-        original = loop.RoomTrainer.training_step
+        original = loop.BucketTrainer.training_step
 
         def training_step(self, *args, **kwargs):
             if self.state.global_step == step:
@@ -211,7 +214,7 @@ def test_resuming_continues_from_the_newest_sealed_checkpoint(tmp_path):
             return original(self, *args, **kwargs)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop.RoomTrainer, "training_step", training_step)
+            patch.setattr(loop.BucketTrainer, "training_step", training_step)
             with pytest.raises(Stop):
                 settings(teacher.copy(), workbench(teacher, tmp_path / "cut"))
 
@@ -228,7 +231,7 @@ def test_resuming_continues_from_the_newest_sealed_checkpoint(tmp_path):
 
 def test_a_damaged_checkpoint_does_not_count(tmp_path):
     teacher = tiny_encoder()
-    settings = Distill(layers=2, epochs=2, batch_size=8, checkpoint_steps=4)
+    settings = Distill(layers=2, epochs=2, batch_size=8, save_steps=4)
     settings(teacher.copy(), workbench(teacher, tmp_path))
     folder = tmp_path / CHECKPOINTS
     newest = newest_checkpoint(folder)
@@ -249,7 +252,7 @@ def test_divergence_is_a_failed_check_not_a_number(tmp_path):
     with pytest.raises(CheckFailed, match="no step had a finite loss"):
         Distill(layers=2, epochs=1)(teacher.copy(), workbench(teacher, tmp_path / "short"))
     with pytest.raises(CheckFailed, match=r"not finite at step .*training diverged"):
-        Distill(layers=2, epochs=2, max_bad_steps=2)(teacher.copy(), workbench(teacher, tmp_path / "long"))
+        Distill(layers=2, epochs=2, max_nonfinite_steps=2)(teacher.copy(), workbench(teacher, tmp_path / "long"))
 
 
 def test_a_batch_without_a_masked_token_is_no_divergence(tmp_path):
@@ -262,8 +265,8 @@ def test_labels_that_are_not_the_teachers_are_refused(tmp_path):
     teacher = tiny_encoder()
     bench = workbench(teacher, tmp_path)
     strange = Split(bench.texts.train.texts, labels=tuple("AB"[i % 2] for i in range(len(bench.texts.train))))
-    bench.texts = Texts("strange", strange, bench.texts.dev)
-    with pytest.raises(RequestError, match="`A`, `B` in the data, `negative`, `positive` in the teacher"):
+    bench.texts = TextDataset("strange", strange, bench.texts.dev)
+    with pytest.raises(UserError, match="`A`, `B` in the data, `negative`, `positive` in the teacher"):
         Distill(layers=2)(teacher.copy(), bench)
 
 
@@ -282,16 +285,16 @@ def test_states_are_aligned_with_the_layers_they_came_from(chosen, num_layers, d
 
 
 def test_a_student_cut_twice_is_compared_with_the_teachers_last_state(tmp_path, monkeypatch):
-    from bertshrink.techniques.distill import teach
+    from bertshrink.techniques.distill import apply
 
     seen = []
 
-    class Spy(teach.Objective):
+    class Spy(apply.DistillationLoss):
         def __init__(self, student, teacher, task, weights, aligned, **more):
             seen.append(aligned)
             super().__init__(student, teacher, task, weights, aligned, **more)
 
-    monkeypatch.setattr(teach, "Objective", Spy)
+    monkeypatch.setattr(apply, "DistillationLoss", Spy)
     teacher = tiny_encoder(num_hidden_layers=6)
     first = Distill(layers=4, epochs=1)(teacher.copy(), workbench(teacher, tmp_path / "1"))
     Distill(layers=2, epochs=1)(first, workbench(teacher, tmp_path / "2"))
@@ -309,7 +312,7 @@ def test_history_is_plain_numbers(tmp_path):
 def test_a_run_killed_after_its_last_step_does_nothing_more(tmp_path):
     """Between the last checkpoint and the stored stage lie evaluation and saving: a kill there must not train on."""
     teacher = tiny_encoder()
-    settings = Distill(layers=2, epochs=2, batch_size=8, checkpoint_steps=4)
+    settings = Distill(layers=2, epochs=2, batch_size=8, save_steps=4)
     first = settings(teacher.copy(), workbench(teacher, tmp_path))
     assert newest_checkpoint(tmp_path / CHECKPOINTS).name == "checkpoint-12"
     bench = workbench(teacher, tmp_path)

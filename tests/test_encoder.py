@@ -10,11 +10,11 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bertshrink.errors import ModelRefused, OutputError, RequestError
-from bertshrink.model.anatomy import FAMILIES, component_of
+from bertshrink.errors import OutputError, UnsafeModel, UserError
 from bertshrink.model.batches import pad
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.task import TASKS
+from bertshrink.model.families import FAMILIES, component_of
+from bertshrink.model.tasks import TASKS
 from tests.tiny import sentences, tiny_encoder
 
 
@@ -130,20 +130,20 @@ def test_weights_that_are_not_finite(folder, value):
         tensors["bert.encoder.layer.3.output.dense.weight"][5, 7] = value
 
     edit(folder, spoil)
-    refused(folder, ModelRefused, r"the weight `bert\.encoder\.layer\.3\.output\.dense\.weight` holds values")
+    refused(folder, UnsafeModel, r"the weight `bert\.encoder\.layer\.3\.output\.dense\.weight` holds values")
 
 
 def test_truncated_weights(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    refused(folder, ModelRefused, "truncated")
+    refused(folder, UnsafeModel, "truncated")
 
 
 def test_a_pickle_never_runs(folder, tmp_path):
     (folder / "model.safetensors").unlink()
     marker = tmp_path / "owned"
     (folder / "pytorch_model.bin").write_bytes(f"cos\nsystem\n(S'touch {marker}'\ntR.".encode())
-    refused(folder, ModelRefused, "are a pickle")
+    refused(folder, UnsafeModel, "are a pickle")
     assert not marker.exists()
 
 
@@ -153,18 +153,18 @@ def test_remote_code_never_runs(folder, tmp_path, name):
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Model: pass\nclass Config: pass\n")
     auto = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model", "AutoTokenizer": "evil.M"}
     change(folder, name, auto_map=auto)
-    refused(folder, ModelRefused, "asks for code of its own")
+    refused(folder, UnsafeModel, "asks for code of its own")
     assert not marker.exists()
 
 
 def test_a_head_that_is_not_there(folder):
-    refused(folder, RequestError, r"lacks \d+ weights that the task `mlm` needs", "mlm")
+    refused(folder, UserError, r"lacks \d+ weights that the task `mlm` needs", "mlm")
 
     def behead(tensors):
         del tensors["classifier.weight"]
 
     edit(folder, behead)
-    refused(folder, RequestError, "lacks 1 weights that the task `classification` needs: `classifier.weight`")
+    refused(folder, UserError, "lacks 1 weights that the task `classification` needs: `classifier.weight`")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_head_that_is_not_there(folder):
 def test_a_tokenizer_that_is_missing_or_damaged(folder, files, message):
     for name, content in files.items():
         (folder / name).unlink() if content is None else (folder / name).write_text(content)
-    refused(folder, RequestError if None in files.values() else ModelRefused, message)
+    refused(folder, UserError if None in files.values() else UnsafeModel, message)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_tokenizer_that_is_missing_or_damaged(folder, files, message):
 )
 def test_a_configuration_that_does_not_fit_its_weights(folder, values, message):
     change(folder, "config.json", **values)
-    refused(folder, ModelRefused, message)
+    refused(folder, UnsafeModel, message)
 
 
 def test_a_full_disk(tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bertshrink.errors import RequestError
-from bertshrink.model.encoding import IGNORED, Encoded, encode, tags_of
-from bertshrink.model.texts import Split
+from bertshrink.data.encoding import IGNORED, EncodedRows, encode, tags_of
+from bertshrink.data.texts import Split
+from bertshrink.errors import UserError
 from tests.cutting import KINDS, tokenizer_of
 
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -106,7 +106,7 @@ def test_a_window_that_begins_inside_a_word_has_none_of_its_tags():
 
 
 def test_a_word_is_tagged_where_it_stands_farthest_from_an_edge():
-    encoded = Encoded(
+    encoded = EncodedRows(
         rows=[{"input_ids": [0] * 6}] * 2,
         labels=[None, None],
         examples=[0, 0],
@@ -143,7 +143,7 @@ def test_empty_words_and_empty_texts_have_no_token():
 
 def test_as_many_tags_as_words():
     split = Split(("a b", "a b"), words=(("a", "b"),) * 2, labels=(("O", "O"), ("O",)))
-    with pytest.raises(RequestError, match="row 2 has 2 words and 1 tags"):
+    with pytest.raises(UserError, match="row 2 has 2 words and 1 tags"):
         encode_words("wordpiece", split)
 
 

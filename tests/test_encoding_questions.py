@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bertshrink.errors import RequestError
-from bertshrink.model.encoding import MAX_ANSWER_TOKENS, N_BEST, Encoded, answers_of, best_span, encode
-from bertshrink.model.texts import Split
+from bertshrink.data.encoding import MAX_ANSWER_TOKENS, N_BEST, EncodedRows, answers_of, best_span, encode
+from bertshrink.data.texts import Split
+from bertshrink.errors import UserError
 from tests.cutting import KINDS, tokenizer_of
 from tests.test_encoding import VOCABULARY
 
@@ -102,7 +102,7 @@ def test_a_question_of_any_length_leaves_room_for_its_context(kind, question):
         if question and max_length > least + 8:
             start = tokenizer(question, add_special_tokens=False)["input_ids"][:2]
             assert encoded.rows[0]["input_ids"][1 : 1 + len(start)] == start
-    with pytest.raises(RequestError, match="hold no question"):
+    with pytest.raises(UserError, match="hold no question"):
         encode_asked(kind, split, least - 1)
 
 
@@ -129,7 +129,7 @@ def test_token_types_tell_question_from_context():
 
 
 def test_a_question_needs_a_context():
-    with pytest.raises(RequestError, match="needs a context"):
+    with pytest.raises(UserError, match="needs a context"):
         encode_asked("wordpiece", Split(("where",)))
 
 
@@ -168,7 +168,7 @@ def test_no_answer_is_longer_than_the_limit():
 def windows(*scores):
     """One question over the context `ab`, a window for each (CLS, a, b) score."""
     spans = [(-1, -1), (-1, -1), (0, 1), (1, 2), (-1, -1)]
-    encoded = Encoded([{}] * len(scores), [None] * len(scores), [0] * len(scores), spans=[spans] * len(scores))
+    encoded = EncodedRows([{}] * len(scores), [None] * len(scores), [0] * len(scores), spans=[spans] * len(scores))
     logits = [np.array([cls / 2, 99, a / 2, b / 2, 99]) for cls, a, b in scores]
     return encoded, [{"start_logits": row, "end_logits": row} for row in logits]
 

@@ -13,11 +13,13 @@ from bertshrink import engines
 from bertshrink.engines import ENGINES, engine, is_installed
 from bertshrink.errors import CheckFailed
 from bertshrink.meters.environment import environment
-from bertshrink.meters.running import launch_of, measure
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.meters.latency.launch import launch_of
+from bertshrink.meters.latency.measure import measure
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.proof import proof_answers, prove
-from bertshrink.model.task import TASKS
+from bertshrink.model.round_trip import proof_answers, prove
+from bertshrink.model.tasks import TASKS
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
@@ -61,17 +63,17 @@ def assert_same(artifact, encoder, rtol, num_rows=11):
 
 def timed(artifact):
     """What the worker measures of an artifact, in a process of its own."""
-    settings = RunningSettings(batch=(1, 2), length=(8,), rounds=1, seconds=0.01, warmup=0, threads=1)
+    settings = LatencySettings(batch=(1, 2), length=(8,), rounds=1, seconds=0.01, warmup=0, threads=1)
     if artifact.card.shape:
         batch, length = artifact.card.shape
         settings = settings.model_copy(update={"batch": (batch,), "length": (length,)})
     launch = launch_of(artifact, artifact.folder)
-    (found,) = measure({"it": launch}, settings, Silent(), environment()).values()
+    (found,) = measure({"it": launch}, settings, Silent(), environment(), LocalRunner()).values()
     return [m for m in found if m.metric == "latency"]
 
 
 def test_pairs_are_all_families_and_tasks():
-    from bertshrink.model.anatomy import FAMILIES
+    from bertshrink.model.families import FAMILIES
 
     assert {family for family, _ in PAIRS} == set(FAMILIES)
     assert {task for _, task in PAIRS} == set(TASKS)
@@ -215,7 +217,7 @@ print("done")
 @pytest.mark.parametrize(("family", "task"), PAIRS)
 def test_executorch_gives_pytorchs_numbers(family, task, tmp_path):
     encoder = tiny_encoder(family, task, num_hidden_layers=1)
-    artifact = export(encoder, tmp_path, to="executorch", fixed="2x16")
+    artifact = export(encoder, tmp_path, to="executorch", static_shape="2x16")
     assert (artifact.card.format, artifact.card.engine, artifact.card.shape) == ("pte", "executorch", (2, 16))
     assert_same(Artifact.load(artifact.folder), encoder, 1e-5, num_rows=5)
     prove(artifact, artifact.folder, "artifact", proof_answers(encoder))
@@ -238,19 +240,19 @@ def test_executorch_takes_any_shape_within_its_bounds(tmp_path):
 @pytest.mark.parametrize(("family", "task"), [("bert", "embedding"), ("roberta", "mlm")])
 def test_executorch_int8_agrees_and_is_smaller(family, task, tmp_path):
     encoder = tiny_encoder(family, task, num_hidden_layers=1)
-    whole = export(encoder, tmp_path / "a", to="executorch", fixed="2x16")
-    made = export(encoder, tmp_path / "b", to="executorch", fixed="2x16", int8=True)
+    whole = export(encoder, tmp_path / "a", to="executorch", static_shape="2x16")
+    made = export(encoder, tmp_path / "b", to="executorch", static_shape="2x16", int8=True)
     assert made.card.precision == "int8"
     assert made.card.details["agreement"]["cosine"] >= 0.99
     assert made.file.stat().st_size < 0.6 * whole.file.stat().st_size
     assert encoder.model.get_input_embeddings().weight.dtype.is_floating_point, "the encoder is left as it was"
     with pytest.raises(CheckFailed, match="cosine"):
-        export(encoder, tmp_path / "c", to="executorch", fixed="2x16", int8=True, int8_cosine=1.0)
+        export(encoder, tmp_path / "c", to="executorch", static_shape="2x16", int8=True, int8_cosine=1.0)
 
 
 @needs_executorch
 def test_a_cut_program_is_an_error_not_a_crash(tmp_path):
-    artifact = export(tiny_encoder(num_hidden_layers=1), tmp_path, to="executorch", fixed="1x8")
+    artifact = export(tiny_encoder(num_hidden_layers=1), tmp_path, to="executorch", static_shape="1x8")
     artifact.file.write_bytes(artifact.file.read_bytes()[:2000])
     with pytest.raises(RuntimeError):
         engine("executorch").load(str(artifact.file), 1)

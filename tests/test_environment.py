@@ -5,7 +5,7 @@ import sys
 import time
 
 from bertshrink.meters.environment import environment, fingerprint
-from bertshrink.worker import machine as module
+from bertshrink.worker.machine import identity as module
 
 
 def test_it_is_quick_and_the_same_twice():

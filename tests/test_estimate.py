@@ -8,15 +8,15 @@ import torch
 
 from bertshrink.cli.app import run
 from bertshrink.errors import BertshrinkError
-from bertshrink.model.anatomy import FAMILIES, Shape
-from bertshrink.model.counting import converted, facts_of, num_parameters, target_family
-from bertshrink.model.estimate import TOLERANCE, of_encoder, of_file
-from bertshrink.model.facts import Facts, read_facts
+from bertshrink.files.headers import read_onnx
+from bertshrink.model.checkpoint import CheckpointInfo, read_facts
+from bertshrink.model.families import FAMILIES, EncoderDims
+from bertshrink.model.parameter_count import converted, facts_of, num_parameters, target_family
+from bertshrink.model.size_estimate import TOLERANCE, of_encoder, of_file
 from bertshrink.recipe.commands import recipe_of_command
-from bertshrink.recipe.plan import prove
+from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
-from bertshrink.recipe.roads import FORMATS, Road, roads
-from bertshrink.report.files import read_onnx
+from bertshrink.recipe.size_options import FORMATS, Road, roads
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
@@ -27,8 +27,8 @@ from tests.tiny import bench_of, tiny_encoder
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCHEMES = ("dynamic-int8", "static-int8", "block-int8", "block-int4", "float16", "bfloat16")
-MINILM = Facts(
-    Path(), FAMILIES["bert"], Shape(6, 384, 12, 1536, 30522, 384, 512, 6), {"type_vocab_size": 2}, "embedding"
+MINILM = CheckpointInfo(
+    Path(), FAMILIES["bert"], EncoderDims(6, 384, 12, 1536, 30522, 384, 512, 6), {"type_vocab_size": 2}, "embedding"
 )
 
 
@@ -176,7 +176,7 @@ def test_a_size_out_of_reach_is_refused_before_anything_is_made(here, capsys):
     assert run(["quantize", "./m", "--auto", "--max-size", "1 kB"]) == 2
     assert "start from a smaller model" in capsys.readouterr().err
     with pytest.raises(BertshrinkError, match="`max_size` is 10 kB") as caught:
-        prove(recipe_of_command("factorize", "./m", {"max_size": "10 kB"}, {"data": "d.tsv"}))
+        make_plan(recipe_of_command("factorize", "./m", {"max_size": "10 kB"}, {"data": "d.tsv"}))
     assert caught.value.where == "--max-size"
     assert "layers that share weights" in caught.value.hint
 
@@ -185,12 +185,12 @@ def test_a_recipes_limit_is_held_where_its_stages_have_come_by_then(here):
     text = "model: ./m\ndata: {train: d.tsv, dev: d.tsv}\nstages:\n  - distill: {layers: 1}\n  - export\n"
     text += "  - quantize: {auto: true, max_size: 90 kB}\n"
     (here / "r.yaml").write_text(text)
-    assert prove(read_recipe(here / "r.yaml"))
+    assert make_plan(read_recipe(here / "r.yaml"))
     (here / "r.yaml").write_text(text.replace("layers: 1", "layers: 4"))
     with pytest.raises(
         BertshrinkError, match=r"`max_size` is 90\.0 kB; the smallest file of `quantize` takes"
     ) as caught:
-        prove(read_recipe(here / "r.yaml"))
+        make_plan(read_recipe(here / "r.yaml"))
     assert "r.yaml:6:" in caught.value.where
 
 

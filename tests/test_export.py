@@ -10,18 +10,18 @@ import torch
 from onnx import TensorProto, helper
 
 from bertshrink.engines import engine
-from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.model.anatomy import FAMILIES
+from bertshrink.errors import CheckFailed, UserError
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.batches import pad
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import array, initializers, read_model, table_gathers, tensor, weight_matmuls
-from bertshrink.model.task import TASKS
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.tasks import TASKS
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.encoder_graph import array, initializers, read_model, table_gathers, tensor, weight_matmuls
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
-from bertshrink.techniques.export import graph as graph_module
+from bertshrink.techniques.export import onnx as graph_module
+from bertshrink.techniques.export.constant_reshapes import constant_target
 from bertshrink.techniques.export.parity import SHAPES, check_parity, padded_text
-from bertshrink.techniques.export.reshapes import constant_target
 from tests.tiny import sentences, tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,7 +85,7 @@ def test_equal_bytes_from_equal_models(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 def test_pooling_is_inside_the_graph(pooling, tmp_path):
-    from bertshrink.model.sentence import Pooling
+    from bertshrink.model.folder.sentence_modules import Pooling
 
     encoder = tiny_encoder("distilbert", "embedding", num_hidden_layers=1)
     encoder.pooling = Pooling(pooling, normalize=pooling != "max")
@@ -194,7 +194,7 @@ def test_what_a_killed_run_left_does_not_disturb(tmp_path):
 
 def test_a_model_too_large_for_one_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(graph_module, "MAX_FILE_BYTES", 1000)
-    with pytest.raises(RequestError, match="one ONNX file"):
+    with pytest.raises(UserError, match="one ONNX file"):
         export(tiny_encoder(), tmp_path)
 
 

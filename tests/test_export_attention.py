@@ -7,12 +7,12 @@ from onnx import TensorProto, helper
 
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.onnx_graph import operators, read_model, tensor, weight_matmuls
+from bertshrink.model.families import FAMILIES
+from bertshrink.onnx_graph.encoder_graph import operators, read_model, tensor, weight_matmuls
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
-from bertshrink.techniques.export import graph as graph_module
-from bertshrink.techniques.export.attention import fuse_attention
+from bertshrink.techniques.export import onnx as graph_module
+from bertshrink.techniques.export.fused_attention import fuse_attention
 from bertshrink.techniques.export.parity import padded_text
 from bertshrink.techniques.quantize import Quantize
 from tests.tiny import tiny_encoder

@@ -8,22 +8,25 @@ import onnx
 import pytest
 
 from bertshrink.engines import engine
-from bertshrink.errors import CheckFailed, ModelRefused, OutputError, RequestError
+from bertshrink.errors import CheckFailed, OutputError, UnsafeModel, UserError
 from bertshrink.meters import size
 from bertshrink.meters.environment import environment
-from bertshrink.meters.running import launch_of, measure
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.model import onnx_as_run, ort_format
-from bertshrink.model.agreement import agreement, cosine
+from bertshrink.meters.latency.launch import launch_of
+from bertshrink.meters.latency.measure import measure
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.fitted import FittedSession
-from bertshrink.model.onnx_graph import read_model
-from bertshrink.model.proof import describe, proof_answers, prove
-from bertshrink.model.task import TASKS
+from bertshrink.model.fixed_shape import FixedShapeSession
+from bertshrink.model.loading import describe
+from bertshrink.model.round_trip import proof_answers, prove
+from bertshrink.model.tasks import TASKS
+from bertshrink.onnx_graph import ort_format, runtime_ops
+from bertshrink.onnx_graph.encoder_graph import read_model
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
-from bertshrink.techniques.export import Export, ort_file
+from bertshrink.techniques.export import Export, ort
 from bertshrink.techniques.export.parity import padded_text
+from bertshrink.techniques.output_cosine import agreement, cosine
 from bertshrink.techniques.quantize import Quantize
 from tests.onnx_files import encoder_model
 from tests.tiny import bench_of, sentences, tiny_encoder
@@ -83,7 +86,7 @@ def test_half_weights_are_float32_in_ort_and_that_is_said(scheme, tmp_path):
     assert (half.card.precision, made.card.precision) == (scheme, "float32")
     assert made.file.stat().st_size > 1.3 * half.file.stat().st_size
     assert any("are float32 in the .ort file" in note for note in told.notes)
-    assert ort_file.without_half("int8+float16+float32") == "int8+float32"
+    assert ort.without_half("int8+float16+float32") == "int8+float32"
 
 
 def test_the_operators_that_a_small_build_needs_are_beside_it(tmp_path):
@@ -102,23 +105,23 @@ def test_the_operators_that_a_small_build_needs_are_beside_it(tmp_path):
 
 def test_an_ort_file_that_differs_is_found(tmp_path, monkeypatch):
     other = Export()(tiny_encoder(seed=1), bench(tmp_path / "other"))
-    honest = ort_file.write
-    monkeypatch.setattr(ort_file, "write", lambda source, to: honest(other.file, to))
+    honest = ort.write
+    monkeypatch.setattr(ort, "write", lambda source, to: honest(other.file, to))
     with pytest.raises(CheckFailed, match=r"`logits` of the .ort file has other numbers"):
         Export(to="ort")(tiny_encoder(), bench(tmp_path))
 
 
 def test_what_onnx_runtime_cannot_open_is_refused(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"no graph")
-    with pytest.raises(ModelRefused):
-        ort_file.write(tmp_path / "bad.onnx", tmp_path / "bad.ort")
+    with pytest.raises(UnsafeModel):
+        ort.write(tmp_path / "bad.onnx", tmp_path / "bad.ort")
 
 
 def test_only_onnx_becomes_ort(tmp_path):
     made = Export(to="ort")(tiny_encoder(), bench(tmp_path))
-    with pytest.raises(RequestError, match=r"gets an .ort file"):
+    with pytest.raises(UserError, match=r"gets an .ort file"):
         Export(to="ort")(made, bench(tmp_path / "again"))
-    with pytest.raises(RequestError, match="cannot be quantized"):
+    with pytest.raises(UserError, match="cannot be quantized"):
         Quantize()(made, bench(tmp_path))
 
 
@@ -128,7 +131,7 @@ def test_only_onnx_becomes_ort(tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_a_fixed_shape_changes_no_number(task, tmp_path):
     encoder = tiny_encoder("roberta" if task == "mlm" else "bert", task, num_hidden_layers=2)
-    made = Export(fixed="2x16")(encoder, bench(tmp_path))
+    made = Export(static_shape="2x16")(encoder, bench(tmp_path))
     assert (made.card.shape, made.max_length) == ((2, 16), 16)
     assert list(made.card.details["parity"]) == ["2x16"]
     model = read_model(made.file)
@@ -151,37 +154,37 @@ def test_a_fixed_shape_changes_no_number(task, tmp_path):
 def test_a_quantized_artifact_gets_a_fixed_shape(tmp_path):
     encoder = tiny_encoder("bert", "embedding")
     free = Quantize(min_cosine=0.5)(Export()(encoder, bench(tmp_path)), bench_of(encoder, tmp_path))
-    made = Export(to="ort", fixed="1x16")(free, bench(tmp_path))
+    made = Export(to="ort", static_shape="1x16")(free, bench(tmp_path))
     assert (made.card.format, made.card.shape, made.card.precision) == ("ort", (1, 16), "int8")
     feeds = padded_text(encoder, 1, 16)
     old, new = (artifact.session().run(feeds)["sentence_embedding"] for artifact in (free, made))
     np.testing.assert_allclose(old, new, atol=1e-6)
     assert len(made.predict(made.tokenize(["a good movie", "the worst"]))) == 2
-    same = Export(fixed="1x16")(free, bench(tmp_path / "same"))
+    same = Export(static_shape="1x16")(free, bench(tmp_path / "same"))
     assert same.card.format == "onnx"
-    with pytest.raises(RequestError, match="another fixed shape"):
-        Export(fixed="1x8")(same, bench(tmp_path / "other"))
+    with pytest.raises(UserError, match="another fixed shape"):
+        Export(static_shape="1x8")(same, bench(tmp_path / "other"))
 
 
 def test_what_has_a_fixed_shape_can_be_quantized(tmp_path):
     encoder = tiny_encoder()
-    made = Quantize(min_cosine=0.5)(Export(fixed="3x16")(encoder, bench(tmp_path)), bench_of(encoder, tmp_path))
+    made = Quantize(min_cosine=0.5)(Export(static_shape="3x16")(encoder, bench(tmp_path)), bench_of(encoder, tmp_path))
     assert made.card.shape == (3, 16)
     assert len(made.predict(encoder.tokenize(["a"] * 4))) == 4
 
 
 def test_a_fixed_shape_is_timed_at_that_shape_only(tmp_path):
-    made = Export(fixed="2x16")(tiny_encoder(), bench(tmp_path))
+    made = Export(static_shape="2x16")(tiny_encoder(), bench(tmp_path))
     launches = {"it": launch_of(made, made.folder)}
-    settings = RunningSettings(batch=(2,), length=(16,), rounds=1, seconds=0.01, warmup=0, threads=1)
-    found = measure(launches, settings, Silent(), environment())["it"]
+    settings = LatencySettings(batch=(2,), length=(16,), rounds=1, seconds=0.01, warmup=0, threads=1)
+    found = measure(launches, settings, Silent(), environment(), LocalRunner())["it"]
     assert (found[0].conditions.batch, found[0].conditions.length) == (2, 16)
     for other in ({"batch": (1,)}, {"length": (8,)}, {"batch": (2, 4)}):
-        with pytest.raises(RequestError, match="2x16"):
-            measure(launches, settings.model_copy(update=other), Silent(), environment())
+        with pytest.raises(UserError, match="2x16"):
+            measure(launches, settings.model_copy(update=other), Silent(), environment(), LocalRunner())
     bounded = {"it": launches["it"].__class__("executorch", made.file, {}, "float32", 20, (), 64, None, 4)}
-    with pytest.raises(RequestError, match="4 rows at most"):
-        measure(bounded, settings.model_copy(update={"batch": (8,)}), Silent(), environment())
+    with pytest.raises(UserError, match="4 rows at most"):
+        measure(bounded, settings.model_copy(update={"batch": (8,)}), Silent(), environment(), LocalRunner())
 
 
 class Echo:
@@ -206,12 +209,12 @@ class Echo:
 def test_rows_are_padded_repeated_and_cut(per_token):
     ids = np.array([[1, 2, 3], [4, 5, 9], [6, 9, 9]])
     echo = Echo(per_token)
-    session = FittedSession(echo, 2, 4, 9, per_token=per_token)
+    session = FixedShapeSession(echo, 2, 4, 9, per_token=per_token)
     found = session.run({"input_ids": ids, "attention_mask": (ids != 9).astype(np.int64)})["out"]
     assert echo.seen == [(2, 4), (2, 4)]
     assert np.array_equal(found, ids if per_token else ids.sum(axis=1) + 9)
     assert session.describe() == {"engine": "echo", "batch": 2, "length": 4}
-    bounded = FittedSession(echo, 2, None, 9, per_token=per_token)
+    bounded = FixedShapeSession(echo, 2, None, 9, per_token=per_token)
     found = bounded.run({"input_ids": ids, "attention_mask": (ids != 9).astype(np.int64)})["out"]
     assert echo.seen[2:] == [(2, 3), (1, 3)]
     assert np.array_equal(found, ids if per_token else ids.sum(axis=1))
@@ -231,7 +234,7 @@ def test_what_onnx_runtime_could_not_write_is_the_disk_s_fault_and_not_the_model
     for cut in ('[{"cat": "Node", "na', ""):
         (tmp_path / "run_now.json").write_text(cut)
         with pytest.raises(OutputError, match="the disk of temporary files is full"):
-            onnx_as_run._events(tmp_path)
+            runtime_ops._events(tmp_path)
     if not Path("/dev/full").exists():
         pytest.skip("a device of Linux")
     with pytest.raises(OutputError, match=re.escape("cannot write `full`")):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bertshrink.errors import CheckFailed, RequestError
+from bertshrink.errors import CheckFailed, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.onnx_graph import bytes_by_type, read_model
+from bertshrink.onnx_graph.encoder_graph import bytes_by_type, read_model
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
@@ -50,5 +50,5 @@ def test_quantizing_starts_from_the_numbers_that_are_stored(tmp_path):
 
 @pytest.mark.parametrize("to", ["ort", "executorch"])
 def test_other_formats_store_no_halves(to):
-    with pytest.raises(RequestError, match=f"`precision: fp16` stores the weights of ONNX files, and `to` is {to}"):
+    with pytest.raises(UserError, match=f"`precision: fp16` stores the weights of ONNX files, and `to` is {to}"):
         Export(to=to, precision="fp16").form(None)

@@ -12,14 +12,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from bertshrink.errors import CheckFailed, ModelRefused, RequestError
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.counting import num_parameters
+from bertshrink.data.texts import Split
+from bertshrink.errors import CheckFailed, UnsafeModel, UserError
+from bertshrink.model.checkpoint import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.estimate import of_encoder
-from bertshrink.model.facts import read_facts
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import Split
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.parameter_count import num_parameters
+from bertshrink.model.size_estimate import of_encoder
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import Factorize
 from tests.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
@@ -89,12 +89,12 @@ def test_the_same_twice_is_the_same(tmp_path):
 def test_energy_is_the_least_rank_that_keeps_it(tmp_path):
     encoder = tiny_encoder()
     bench = bench_of(encoder, tmp_path)
-    found = Factorize(energy="90%")(encoder.copy(), bench)
+    found = Factorize(explained_variance="90%")(encoder.copy(), bench)
     kept = float(re.search(r"keeps ([\d.]+)% of the energy", " ".join(bench.notes))[1])
     below = bench_of(encoder, tmp_path)
     Factorize(rank=found.shape.embedding_size - 1)(encoder.copy(), below)
     assert kept >= 90 > float(re.search(r"keeps ([\d.]+)% of the energy", " ".join(below.notes))[1])
-    assert Factorize(energy="100%")(encoder.copy(), bench).shape.embedding_size <= encoder.shape.hidden_size
+    assert Factorize(explained_variance="100%")(encoder.copy(), bench).shape.embedding_size <= encoder.shape.hidden_size
 
 
 def test_a_size_is_kept_and_used_up(tmp_path):
@@ -108,7 +108,7 @@ def test_a_size_is_kept_and_used_up(tmp_path):
     found.save(tmp_path / "found")
     assert 0.99 * most < (tmp_path / "found" / "model.safetensors").stat().st_size <= most
     assert Factorize(max_size="1 GB").fit(facts).shape.embedding_size == encoder.shape.hidden_size
-    with pytest.raises(RequestError, match="`max_size` is 1 kB; with tables one number wide"):
+    with pytest.raises(UserError, match="`max_size` is 1 kB; with tables one number wide"):
         Factorize(max_size="1 kB").fit(facts)
 
 
@@ -135,12 +135,12 @@ def test_no_texts_means_zipfs_law_and_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"rank": 8, "energy": "90%"}, "`rank` and `energy` both decide the width"),
+        ({"rank": 8, "explained_variance": "90%"}, "`rank` and `explained_variance` both decide the width"),
         ({"rank": 0}, "greater than or equal to 1"),
         ({"rank": -3}, "greater than or equal to 1"),
-        ({"energy": "0%"}, "is no share"),
-        ({"energy": "120%"}, "is no share"),
-        ({"energy": "5 MB"}, "is no share"),
+        ({"explained_variance": "0%"}, "is no share"),
+        ({"explained_variance": "120%"}, "is no share"),
+        ({"explained_variance": "5 MB"}, "is no share"),
         ({"max_size": "5 ms"}, "is no size"),
         ({"max_size": "-5 MB"}, "is no size"),
     ],
@@ -153,13 +153,13 @@ def test_settings_that_mean_nothing_are_refused(given, says):
 def test_no_setting_means_albert_s_own_width(tmp_path):
     assert Factorize().label() == "factorize to rank 128"
     tiny_encoder().save(tmp_path)
-    with pytest.raises(RequestError, match="`rank` is 128; the model's embedding tables are 32 wide"):
+    with pytest.raises(UserError, match="`rank` is 128; the model's embedding tables are 32 wide"):
         Factorize().fit(read_facts(tmp_path))
 
 
 def test_a_rank_above_the_tables_width_is_refused(tmp_path):
     tiny_encoder("electra").save(tmp_path)
-    with pytest.raises(RequestError, match=r"`rank` is 17; the model's embedding tables are 16 wide"):
+    with pytest.raises(UserError, match=r"`rank` is 17; the model's embedding tables are 16 wide"):
         Factorize(rank=17).fit(read_facts(tmp_path))
 
 
@@ -180,7 +180,7 @@ def test_a_masked_language_model_of_lower_rank_gets_a_head_that_is_fitted_and_st
 def test_texts_without_a_known_token_are_refused(tmp_path):
     encoder = tiny_encoder()
     texts = replace(tiny_texts("classification"), train=Split(("\u6771\u4eac",) * 8))
-    with pytest.raises(RequestError, match="tokenize to nothing but special tokens"):
+    with pytest.raises(UserError, match="tokenize to nothing but special tokens"):
         Factorize(rank=8)(encoder, bench_of(encoder, tmp_path, texts))
 
 
@@ -215,5 +215,5 @@ def test_the_command_from_end_to_end(tmp_path):
     with torch.no_grad():
         encoder.model.get_input_embeddings().weight[3, 3] = float("nan")
     encoder.save(tmp_path / "nan")
-    with pytest.raises(ModelRefused, match="not finite"):
+    with pytest.raises(UnsafeModel, match="not finite"):
         Encoder.load(tmp_path / "nan")

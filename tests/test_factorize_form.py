@@ -8,22 +8,22 @@ import pytest
 import torch
 import transformers
 
-from bertshrink.errors import RequestError
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.calibration import any_rows, zipf_rows
-from bertshrink.model.counting import target_family
+from bertshrink.data.calibration import uniform_rows, zipf_rows
+from bertshrink.errors import UserError
+from bertshrink.model.conversion import EmbeddingWeights, assemble, decompose, steep
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.parts import Embedding, put_together, steep, take_apart
-from bertshrink.model.task import TASKS
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.parameter_count import target_family
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import subspace
-from bertshrink.techniques.factorize.closed_form import factorized, principal_basis, sum_free_basis
+from bertshrink.techniques.factorize.low_rank import factorized, principal_basis, sum_free_basis
 from tests.tiny import sentences, tiny_encoder
 
 
 def embedding(width=12, vocabulary=40, eps=1e-5, hidden=None, seed=0):
     torch.manual_seed(seed)
     projection = (torch.randn(hidden, width), torch.randn(hidden)) if hidden else (None, None)
-    return Embedding(
+    return EmbeddingWeights(
         torch.randn(vocabulary, width) + 0.5,
         torch.randn(9, width) * 0.3 - 1,
         torch.randn(2, width) * 0.1,
@@ -39,7 +39,7 @@ def tokens(given, number=300):
     ids, positions, types = (
         torch.randint(len(table), (number,)) for table in (given.words_VE, given.positions_PE, given.types_TE)
     )
-    return subspace.Tokens(ids, positions, types)
+    return subspace.TokenSample(ids, positions, types)
 
 
 def first_states(given, found):
@@ -100,7 +100,7 @@ def test_explained_energy_is_what_the_projection_leaves_of_the_moment():
 
 def test_frequent_tokens_decide_the_subspace():
     given = embedding(width=16)
-    often = subspace.Tokens(*(column[:1].repeat(50) for column in vars(tokens(given)).values()))
+    often = subspace.TokenSample(*(column[:1].repeat(50) for column in vars(tokens(given)).values()))
     basis, _ = principal_basis(subspace.moment(given, often), 2)
     assert torch.allclose(first_states(factorized(given, basis), often), first_states(given, often), atol=1e-4)
 
@@ -138,7 +138,7 @@ def test_a_refitted_projection_is_nearer_on_the_tokens_it_is_fitted_to():
 
 def test_sensitivity_is_that_of_the_last_hidden_states():
     encoder = tiny_encoder("bert", "embedding")
-    given = take_apart(encoder).embedding
+    given = decompose(encoder).embedding
     with torch.no_grad():  # the layers read nothing but the first number of each token
         first = torch.zeros_like(encoder.model.embeddings.LayerNorm.weight)
         first[0] = 1
@@ -160,7 +160,7 @@ def test_rows_by_zipfs_law_are_framed_and_lean_to_the_vocabularys_start():
     half = encoder.shape.vocab_size // 2
     assert sum(i < half for i in inside) > 0.6 * len(inside)
     assert rows == zipf_rows(encoder, 200, 16, seed=0)
-    even = [i for row in any_rows(encoder, 200, 16, seed=0) for i in row["input_ids"][1:-1]]
+    even = [i for row in uniform_rows(encoder, 200, 16, seed=0) for i in row["input_ids"][1:-1]]
     assert 0.4 * len(even) < sum(i < half for i in even) < 0.6 * len(even)
 
 
@@ -176,7 +176,7 @@ def shaken(family, task, **more):
 
 def converted(encoder, rank=None):
     """The encoder factorized without any shortcut, at full rank unless told otherwise."""
-    parts, family = take_apart(encoder), target_family(encoder.anatomy.family, encoder.task)
+    parts, family = decompose(encoder), target_family(encoder.anatomy.family, encoder.task)
     given = parts.embedding
     copied = encoder.task == "mlm" or (family == "electra" and given.width == encoder.shape.hidden_size)
     if not copied:
@@ -184,7 +184,7 @@ def converted(encoder, rank=None):
         parts = replace(parts, embedding=factorized(given, basis))
     if encoder.anatomy.family == "distilbert" and family == "electra":
         parts = replace(parts, head=steep(parts.head))
-    return put_together(encoder, parts, family)
+    return assemble(encoder, parts, family)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -195,7 +195,7 @@ def test_full_rank_is_the_same_model_as_a_stock_one(family, task, tmp_path):
     found = converted(encoder)
     sequence = task in ("classification", "multi-label", "regression")
     assert found.anatomy.family == ("electra" if sequence and family in ("distilbert", "electra") else "albert")
-    assert found.shape.embedding_size == take_apart(encoder).embedding.width
+    assert found.shape.embedding_size == decompose(encoder).embedding.width
     found.save(tmp_path)
     again = Encoder.load(tmp_path, task)
     assert again.tokenize(sentences(12, seed=4)) == [{k: r[k] for k in again.tokenize(["a"])[0]} for r in rows]
@@ -249,5 +249,5 @@ def test_left_padding_is_refused_where_positions_follow_padding():
     encoder.tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=encoder.tokenizer.backend_tokenizer, pad_token="<pad>", padding_side="left"
     )
-    with pytest.raises(RequestError, match="pads on the left"):
+    with pytest.raises(UserError, match="pads on the left"):
         converted(encoder)

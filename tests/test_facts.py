@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from bertshrink.errors import ModelRefused, RequestError
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.facts import check_weights, read_facts
-from bertshrink.model.files import new_folder
-from bertshrink.model.labels import map_labels
-from bertshrink.model.sentence import Pooling
-from bertshrink.model.task import read_labels
+from bertshrink.data.labels.labels import map_labels
+from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.files.atomic import new_folder
+from bertshrink.model.checkpoint import check_weights, read_facts
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.tasks import read_labels
 from tests.folders import CLASSES, model_folder
 
 
@@ -127,7 +127,7 @@ def test_pooling_that_nobody_stated(folder):
 def test_unsupported_pooling(folder, modules, config, message):
     write(folder, "modules.json", modules)
     write(folder, "1_Pooling/config.json", config)
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(UserError, match=message):
         read_facts(folder)
 
 
@@ -156,7 +156,7 @@ def test_folders_that_are_refused(folder, name, content, message):
     if isinstance(content, dict) and name == "config.json":
         content = json.loads((folder / "config.json").read_text()) | content
     write(folder, name, content)
-    with pytest.raises(ModelRefused, match=message) as caught:
+    with pytest.raises(UnsafeModel, match=message) as caught:
         read_facts(folder)
     assert caught.value.where
     assert caught.value.hint
@@ -166,7 +166,7 @@ def test_folders_that_are_refused(folder, name, content, message):
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "modules.json"])
 def test_damaged_json_is_refused(folder, name, content):
     (folder / name).write_bytes(content)
-    with pytest.raises(ModelRefused, match=f"`{name}` cannot be read"):
+    with pytest.raises(UnsafeModel, match=f"`{name}` cannot be read"):
         read_facts(folder)
 
 
@@ -185,7 +185,7 @@ def test_the_header_of_good_weights(folder):
 )
 def test_a_pickle_is_refused_unread(folder, name):
     (folder / name).write_bytes(b"cos\nsystem\n(S'touch owned'\ntR.")
-    with pytest.raises(ModelRefused, match="are a pickle") as caught:
+    with pytest.raises(UnsafeModel, match="are a pickle") as caught:
         check_weights(folder)
     assert "save_pretrained" in caught.value.hint
     weights(folder)
@@ -193,10 +193,10 @@ def test_a_pickle_is_refused_unread(folder, name):
 
 
 def test_no_weights_or_many(folder):
-    with pytest.raises(RequestError, match="has no weights"):
+    with pytest.raises(UserError, match="has no weights"):
         check_weights(folder)
     write(folder, "model.safetensors.index.json", {})
-    with pytest.raises(RequestError, match="sharded"):
+    with pytest.raises(UserError, match="sharded"):
         check_weights(folder)
 
 
@@ -224,7 +224,7 @@ def header(spans, extra=0):
 )
 def test_a_header_that_lies(folder, content, message):
     (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(ModelRefused, match=message):
+    with pytest.raises(UnsafeModel, match=message):
         check_weights(folder)
 
 
@@ -233,7 +233,7 @@ def test_truncated_anywhere(folder):
     whole = path.read_bytes()
     for cut in range(0, len(whole), 3):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ModelRefused):
+        with pytest.raises(UnsafeModel):
             check_weights(folder)
 
 
@@ -248,15 +248,15 @@ def test_a_flipped_bit_of_a_folder_that_bertshrink_wrote(tmp_path, folder):
         path = sealed / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(ModelRefused, match=f"`{name}` has changed since bertshrink wrote it"):
+        with pytest.raises(UnsafeModel, match=f"`{name}` has changed since bertshrink wrote it"):
             check_weights(sealed)
         path.write_bytes(whole)
     (sealed / "config.json").unlink()
-    with pytest.raises(ModelRefused, match="missing, though the manifest lists it"):
+    with pytest.raises(UnsafeModel, match="missing, though the manifest lists it"):
         check_weights(sealed)
     for content in ("{", "[]", '{"files": 3}', '{"files": {"a": 3}}', '{"files": {"a": {"sha256": "x"}}}'):
         (sealed / "MANIFEST.json").write_text(content)
-        with pytest.raises(ModelRefused, match="manifest is unreadable"):
+        with pytest.raises(UnsafeModel, match="manifest is unreadable"):
             check_weights(sealed)
 
 
@@ -291,7 +291,7 @@ def test_labels_by_name_or_number(values, names, expected):
     ],
 )
 def test_labels_that_the_teacher_does_not_have(values, names):
-    with pytest.raises(RequestError, match="do not match the teacher's") as caught:
+    with pytest.raises(UserError, match="do not match the teacher's") as caught:
         map_labels(values, ("negative", "positive"), "data", names)
     assert "`negative`, `positive` in the teacher" in caught.value.what
 

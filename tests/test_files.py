@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.errors import ModelRefused, OutputError, RequestError
-from bertshrink.model import files
-from bertshrink.model.files import MANIFEST, new_folder, refuse_taken, seal, sweep, verify, write_text
+from bertshrink.errors import OutputError, UnsafeModel, UserError
+from bertshrink.files import atomic
+from bertshrink.files.atomic import MANIFEST, new_folder, refuse_taken, seal, sweep, verify, write_text
 
 
 def listing(folder):
@@ -33,7 +33,7 @@ def old(tmp_path):
 def test_a_new_folder_is_sealed(old):
     assert sorted(listing(old.parent)) == ["out/MANIFEST.json", "out/a"]
     entries = json.loads((old / MANIFEST).read_text())["files"]
-    assert entries == {"a": {"bytes": 3, "sha256": files.sha256_file(old / "a")}}
+    assert entries == {"a": {"bytes": 3, "sha256": atomic.sha256_file(old / "a")}}
     assert verify(old)
 
 
@@ -45,7 +45,7 @@ def test_a_folder_in_folders(tmp_path):
     assert verify(tmp_path) is False, "a folder without a manifest is nobody's business"
 
 
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, OSError, RequestError, SystemExit])
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, OSError, UserError, SystemExit])
 def test_a_failure_leaves_the_old_folder_and_no_litter(old, kind):
     before = listing(old.parent)
     with pytest.raises(OutputError if kind is OSError else kind), new_folder(old, replace=True) as scratch:
@@ -87,7 +87,7 @@ from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 from bertshrink.errors import OutputError
-from bertshrink.model.files import new_folder, write_text
+from bertshrink.files.atomic import new_folder, write_text
 try:
     if sys.argv[2] == "folder":
         with new_folder(Path(sys.argv[1]), replace=True) as scratch:
@@ -105,7 +105,7 @@ def test_a_disk_that_takes_no_more(old, what):
     before = listing(old.parent)
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(old), what],
-        env={**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(atomic.__file__).parents[2])},
         capture_output=True,
         text=True,
         check=False,
@@ -171,7 +171,7 @@ def test_write_text_replaces_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "fsync", full)
+    monkeypatch.setattr(atomic, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         write_text(path, "new")
     assert listing(tmp_path) == {"a": b"old"}
@@ -186,13 +186,13 @@ def test_every_kind_of_change_is_seen(tmp_path):
     assert verify(folder)
     for change in (b"abd", b"ab", b"abcd", None):
         (folder / "a").unlink() if change is None else (folder / "a").write_bytes(change)
-        with pytest.raises(ModelRefused):
+        with pytest.raises(UnsafeModel):
             verify(folder)
 
 
 def test_only_what_bertshrink_wrote_is_ever_replaced(old, tmp_path, monkeypatch):
     def taken(path, replace):
-        with pytest.raises(RequestError) as caught:
+        with pytest.raises(UserError) as caught:
             refuse_taken(path, replace=replace)
         assert caught.value.where == "-o"
         assert caught.value.hint

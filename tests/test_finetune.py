@@ -7,16 +7,17 @@ import torch
 import transformers
 from torch.nn import functional
 
-from bertshrink.engines.torch_engine import pool
-from bertshrink.errors import RequestError
+from bertshrink.data.labels.checks import check_texts
+from bertshrink.data.labels.labels import labels_of
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.engines.torch_session import pool
+from bertshrink.errors import UserError
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.label_checks import check_texts
-from bertshrink.model.labels import labels_of
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import Split, Texts
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
-from bertshrink.techniques.finetune import BASE_WIDTH, RATES, Finetune
-from bertshrink.techniques.finetune.learn import Task, in_batch, learn, training_rows, with_head
+from bertshrink.techniques.finetune import Finetune
+from bertshrink.techniques.finetune.apply import TaskObjective, in_batch_contrastive, learn, training_rows, with_head
+from bertshrink.techniques.finetune.settings import BASE_WIDTH, MOST_EPOCHS, RATES
 from tests.tiny import sentences, tiny_encoder, tiny_split, tiny_texts
 
 TINY = Finetune(epochs=1, learning_rate=1e-3, batch_size=8, precision="float32")
@@ -45,7 +46,7 @@ def base_of(encoder):
 @pytest.mark.parametrize("task", TASKS)
 def test_any_checkpoint_can_learn_any_task(tmp_path, start, task):
     model = tiny_encoder("bert", start)
-    texts = Texts("p", pairs(8), pairs(4, 9)) if task == "embedding" else tiny_texts(task)
+    texts = TextDataset("p", pairs(8), pairs(4, 9)) if task == "embedding" else tiny_texts(task)
     made = with_head(model, bench_of(tmp_path, task, texts))
     assert type(made.model) is type(tiny_encoder("bert", task).model), "a stock class"
     old, new = base_of(model).state_dict(), base_of(made).state_dict()
@@ -85,7 +86,7 @@ def test_a_head_of_the_same_classes_is_kept(tmp_path):
 
 
 def test_other_classes_get_a_new_head_that_is_noted(tmp_path):
-    texts = Texts("d", Split(("a", "b", "c"), labels=("x", "y", "z")), Split(("a",), labels=("x",)))
+    texts = TextDataset("d", Split(("a", "b", "c"), labels=("x", "y", "z")), Split(("a",), labels=("x",)))
     bench = bench_of(tmp_path, "classification", texts, seed=3)
     made = with_head(tiny_encoder(), bench)
     assert made.labels == ("x", "y", "z")
@@ -106,7 +107,7 @@ def test_a_sentence_encoder_gives_up_its_layout_with_its_task(tmp_path):
     model = replace(tiny_encoder(task="embedding"), max_length=32, sentence_folder=tmp_path)
     made = with_head(model, bench_of(tmp_path, "classification"))
     assert (made.sentence_folder, made.pooling, made.max_length) == (None, None, 64)
-    kept = with_head(model, bench_of(tmp_path, "embedding", Texts("p", pairs(4), pairs(4))))
+    kept = with_head(model, bench_of(tmp_path, "embedding", TextDataset("p", pairs(4), pairs(4))))
     assert (kept.sentence_folder, kept.max_length) == (tmp_path, 32)
     roberta = replace(tiny_encoder("roberta", "embedding"), max_length=32, sentence_folder=tmp_path)
     assert with_head(roberta, bench_of(tmp_path, "classification")).max_length == 64, "positions start after the pad id"
@@ -114,7 +115,7 @@ def test_a_sentence_encoder_gives_up_its_layout_with_its_task(tmp_path):
 
 def test_tags_are_ordered_and_come_from_all_sides():
     rows = [("B-X", "O"), ("O", "I-X"), ("B-A", "O")]
-    texts = Texts("t", *(Split(("a b",), words=(("a", "b"),), labels=(row,)) for row in rows))
+    texts = TextDataset("t", *(Split(("a b",), words=(("a", "b"),), labels=(row,)) for row in rows))
     assert labels_of(texts, "token-classification") == ("O", "B-A", "B-X", "I-X")
 
 
@@ -139,14 +140,14 @@ def test_the_loss_is_the_one_that_transformers_computes(tmp_path, task):
     bench = bench_of(tmp_path, task, texts)
     model = with_head(tiny_encoder(task="embedding"), bench)
     rows, collate = training_rows(model, TINY, bench)
-    loss, parts = Task(model.model, task, None)(**collate([rows[i] for i in range(len(rows))]))
+    loss, parts = TaskObjective(model.model, task, None)(**collate([rows[i] for i in range(len(rows))]))
     assert parts == {}
     assert loss.item() == pytest.approx(fresh_loss(model, texts.train, task), rel=1e-5)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_learnt(tmp_path, task):
-    texts = Texts("p", pairs(48), pairs(8, 9)) if task == "embedding" else tiny_texts(task, num_train=48)
+    texts = TextDataset("p", pairs(48), pairs(8, 9)) if task == "embedding" else tiny_texts(task, num_train=48)
     bench = bench_of(tmp_path, task, texts)
     model = with_head(tiny_encoder(task="mlm", initializer_range=0.05), bench)
     rows, collate = training_rows(model, TINY, bench)
@@ -154,7 +155,7 @@ def test_every_task_is_learnt(tmp_path, task):
 
     def loss():
         with torch.no_grad():
-            return float(Task(model.model.eval(), task, model.pooling)(**batch)[0])
+            return float(TaskObjective(model.model.eval(), task, model.pooling)(**batch)[0])
 
     before = loss()
     settings = TINY.model_copy(update={"epochs": 6.0, "learning_rate": 3e-3, "dropout": False})
@@ -168,11 +169,19 @@ def test_every_task_is_learnt(tmp_path, task):
 def test_the_rate_follows_task_and_width():
     plain = Finetune()
     for task in TASKS:
-        assert plain.rate(task, BASE_WIDTH) == RATES[task]
-        assert plain.rate(task, 384).learning_rate == 2 * RATES[task].learning_rate
-    assert Finetune(learning_rate=1e-3, epochs=7).rate("mlm", 384) == replace(
+        assert plain.rate(task, BASE_WIDTH, 10**6) == RATES[task]
+        assert plain.rate(task, 384, 10**6).learning_rate == 2 * RATES[task].learning_rate
+    assert Finetune(learning_rate=1e-3, epochs=7).rate("mlm", 384, 10) == replace(
         RATES["mlm"], epochs=7, learning_rate=1e-3
     )
+
+
+def test_few_texts_take_as_many_epochs_as_make_enough_steps():
+    plain = Finetune()
+    for num_rows, epochs in ((1, MOST_EPOCHS), (240, MOST_EPOCHS), (800, 6), (5_000, 3)):
+        assert plain.rate("classification", BASE_WIDTH, num_rows).epochs == epochs
+    assert plain.rate("mlm", BASE_WIDTH, 10).epochs == RATES["mlm"].epochs, "masks are new in every epoch"
+    assert Finetune(epochs=2).rate("classification", BASE_WIDTH, 10).epochs == 2, "what is asked for is done"
 
 
 # Pairs
@@ -180,11 +189,11 @@ def test_the_rate_follows_task_and_width():
 
 def test_scored_pairs_learn_the_cosine_of_their_stretched_score(tmp_path):
     split = pairs(6)
-    bench = bench_of(tmp_path, "embedding", Texts("p", split, split))
+    bench = bench_of(tmp_path, "embedding", TextDataset("p", split, split))
     model = tiny_encoder(task="embedding")
     rows, collate = training_rows(model, TINY, bench)
     assert [label for _, label, *_ in (rows[i] for i in range(6))] == [1.0, 0.0] * 3
-    loss, _ = Task(model.model, "embedding", model.pooling)(**collate([rows[i] for i in range(6)]))
+    loss, _ = TaskObjective(model.model, "embedding", model.pooling)(**collate([rows[i] for i in range(6)]))
 
     def vectors(texts):
         batch = model.tokenizer(list(texts), padding=True, return_tensors="pt")
@@ -201,13 +210,13 @@ def test_pairs_without_scores_are_told_apart_from_the_rest_of_their_batch(tmp_pa
         -float((20 * first[i] @ second[i]) - torch.logsumexp(torch.stack([20 * first[i] @ b for b in second]), 0))
         for i in range(5)
     )
-    assert float(in_batch(first, second)) == pytest.approx(slow / 5, rel=1e-5)
-    bench = bench_of(tmp_path, "embedding", Texts("p", pairs(6, scored=False), pairs(4)))
+    assert float(in_batch_contrastive(first, second)) == pytest.approx(slow / 5, rel=1e-5)
+    bench = bench_of(tmp_path, "embedding", TextDataset("p", pairs(6, scored=False), pairs(4)))
     model = tiny_encoder(task="embedding")
     rows, collate = training_rows(model, TINY, bench)
     batch = collate([rows[i] for i in range(6)])
     assert batch["input_ids"].shape[0] == 12
-    assert Task(model.model, "embedding", model.pooling)(**batch)[0].item() > 0
+    assert TaskObjective(model.model, "embedding", model.pooling)(**batch)[0].item() > 0
 
 
 # What is left out, and what is refused
@@ -227,7 +236,7 @@ def test_with_patience_the_texts_that_choose_are_not_learnt_from(tmp_path):
     bench = bench_of(tmp_path, "classification", texts)
     kept, choosing = texts.choosing()
     assert 0 < len(choosing) < 32
-    settings = TINY.model_copy(update={"patience": 1})
+    settings = TINY.model_copy(update={"early_stopping_patience": 1})
     assert len(training_rows(tiny_encoder(), settings, bench)[0]) == len(kept) == 64 - len(choosing)
     assert len(training_rows(tiny_encoder(), TINY, bench)[0]) == 64
 
@@ -242,7 +251,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path):
         return -float(len(seen))  # the first judging is the best
 
     bench.choose = choose
-    settings = TINY.model_copy(update={"epochs": 8.0, "patience": 2, "judge_steps": 2})
+    settings = TINY.model_copy(update={"epochs": 8.0, "early_stopping_patience": 2, "eval_steps": 2})
     model = learn(tiny_encoder(), settings, bench)
     assert len(seen) == 3
     end = torch.cat([value.flatten() for value in model.model.state_dict().values() if value.dim()])
@@ -251,7 +260,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path):
 
 
 def both(train, dev=None):
-    return Texts("d", train, dev or train)
+    return TextDataset("d", train, dev or train)
 
 
 LISTS = Split(("a b", "c"), labels=(("x",), ("y", "x")))
@@ -278,7 +287,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_data_that_is_none_for_the_task_is_refused_before_anything_is_trained(name):
     task, texts, what = REFUSED[name]
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(UserError) as caught:
         check_texts(texts, task, None, needs_labels=Finetune().needs_labels(task))
     assert what in caught.value.what, caught.value.what
     assert caught.value.hint
@@ -288,7 +297,7 @@ def test_data_that_is_none_for_the_task_is_refused_before_anything_is_trained(na
 def test_labels_that_the_teacher_does_not_have_name_both_maps(task):
     texts = tiny_texts(task)
     own = labels_of(texts, task)
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(UserError) as caught:
         check_texts(texts, task, ("left", "right"), needs_labels=False)
     assert "`left`, `right` in the teacher" in caught.value.what
     assert any(f"`{label}`" in caught.value.what for label in own)
@@ -296,9 +305,9 @@ def test_labels_that_the_teacher_does_not_have_name_both_maps(task):
 
 def test_masks_are_for_masked_language_models(tmp_path):
     tiny_encoder().save(tmp_path)
-    from bertshrink.model.facts import read_facts
+    from bertshrink.model.checkpoint import read_facts
 
-    with pytest.raises(RequestError, match="`whole_word` is set, but only a masked language model"):
+    with pytest.raises(UserError, match="`whole_word` is set, but only a masked language model"):
         Finetune(whole_word=True).fit(read_facts(tmp_path))
     assert Finetune(whole_word=True).fit(replace(read_facts(tmp_path), task="mlm")).task == "mlm"
 

@@ -11,11 +11,11 @@ from onnx import TensorProto, helper
 
 from bertshrink.cli.app import run
 from bertshrink.engines import engine, given
-from bertshrink.errors import ModelRefused, RequestError
-from bertshrink.model import apart_child, foreign
+from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.left_behind import left_behind
-from bertshrink.model.onnx_beside import beside
+from bertshrink.model.folder.left_behind import left_behind
+from bertshrink.sources import external, probe_child
+from bertshrink.sources.external_weights import beside
 from tests.onnx_files import encoder_model, encoder_parts, onnx_folder, outside
 from tests.tiny import tiny_tokenizer
 
@@ -24,22 +24,22 @@ TEXTS = ["The Film is good", "a book", "we see no way out of it"]
 
 @pytest.fixture(autouse=True)
 def no_limits_here(monkeypatch):
-    monkeypatch.setattr(apart_child, "limit", lambda num_bytes: None)
-    monkeypatch.setattr(foreign, "look_apart", lambda source, target: _look_here(source, target))
+    monkeypatch.setattr(probe_child, "limit", lambda num_bytes: None)
+    monkeypatch.setattr(external, "probe_in_subprocess", lambda source, target: _look_here(source, target))
 
 
 def _look_here(source, target):
     """The same look in this process, without a child's start."""
-    from bertshrink.model.apart import Look, Value
+    from bertshrink.sources.probe import ProbeResult, TensorSpec
 
-    found = apart_child.look(source, target)
+    found = probe_child.look(source, target)
     for side in ("inputs", "outputs"):
-        found[side] = {name: Value(v["type"], tuple(v["shape"])) for name, v in found[side].items()}
-    return Look(**found)
+        found[side] = {name: TensorSpec(v["type"], tuple(v["shape"])) for name, v in found[side].items()}
+    return ProbeResult(**found)
 
 
 def taken(folder, name="model.onnx"):
-    return Artifact.load(foreign.take_in(folder / name))
+    return Artifact.load(external.import_external(folder / name))
 
 
 def wants_types():
@@ -105,13 +105,13 @@ def test_weights_beside_the_file_behind_a_dot(location, tmp_path):
 
 @pytest.mark.parametrize("name", ["../w", "/w", "a/w", "./../w", ".", "..", "", "w/", "a\\w", "./a/w", "//w", "w\0"])
 def test_weights_anywhere_else_are_refused(name, tmp_path):
-    with pytest.raises(ModelRefused, match="is no file beside it"):
+    with pytest.raises(UnsafeModel, match="is no file beside it"):
         beside(tmp_path / "model.onnx", name)
 
 
 def test_one_quantized_file_alone_stands_for_its_folder(tmp_path):
     folder = onnx_folder(tmp_path / "m", name="model_quantized.onnx")
-    assert foreign.file_of(folder) == folder / "model_quantized.onnx"
+    assert external.file_of(folder) == folder / "model_quantized.onnx"
     assert taken(folder, "model_quantized.onnx").task == "classification"
 
 
@@ -120,17 +120,17 @@ def test_an_added_token_without_a_row_is_named(tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<prod>"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(RequestError, match=rf"ids up to {len(tokenizer) - 1} \(`<prod>`\)"):
+    with pytest.raises(UserError, match=rf"ids up to {len(tokenizer) - 1} \(`<prod>`\)"):
         taken(folder)
 
 
 def test_a_pointer_of_git_lfs_beside_a_file(tmp_path):
     folder = onnx_folder(tmp_path / "m")
     (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(ModelRefused, match=r"`tokenizer\.json` is a pointer of git LFS"):
+    with pytest.raises(UnsafeModel, match=r"`tokenizer\.json` is a pointer of git LFS"):
         taken(folder)
     shutil.copy(folder / "tokenizer.json", folder / "model.onnx")
-    with pytest.raises(ModelRefused, match=r"`model\.onnx`, `tokenizer\.json` are pointers of git LFS"):
+    with pytest.raises(UnsafeModel, match=r"`model\.onnx`, `tokenizer\.json` are pointers of git LFS"):
         taken(folder)
 
 
@@ -139,7 +139,7 @@ def test_pointers_in_place_of_weights_beside_a_file_and_of_files_that_are_not_re
     folder = onnx_folder(tmp_path / "m", model)
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     (folder / "weights.bin").write_text(pointer)
-    with pytest.raises(ModelRefused, match=r"`weights\.bin` is a pointer of git LFS"):
+    with pytest.raises(UnsafeModel, match=r"`weights\.bin` is a pointer of git LFS"):
         taken(folder)
     other = onnx_folder(tmp_path / "other")
     for name in ("pytorch_model.bin", "tf_model.h5", "model_fp16.onnx"):
@@ -188,7 +188,7 @@ def test_vectors_that_the_file_gives_whole_and_the_settings_cut(tmp_path):
     model.graph.output[0].name = "sentence_embedding"
     next(node for node in model.graph.node if node.name == "head").output[0] = "sentence_embedding"
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(RequestError, match=r"has 2 numbers, and sentence-transformers cuts them to 1 \(`truncate_dim`"):
+    with pytest.raises(UserError, match=r"has 2 numbers, and sentence-transformers cuts them to 1 \(`truncate_dim`"):
         taken(folder)
     (folder / "config_sentence_transformers.json").write_text('{"truncate_dim": 2}')
     assert vectors(taken(folder)).shape == (3, 2)
@@ -219,7 +219,7 @@ def test_modules_that_a_file_with_sentence_vectors_has_inside(tmp_path):
     modules = json.loads((folder / "modules.json").read_text())
     modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(RequestError, match="`Dense` is not supported"):
+    with pytest.raises(UserError, match="`Dense` is not supported"):
         taken(folder)
     model = encoder_model(outputs=("logits",))
     model.graph.output[0].name = "sentence_embedding"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from bertshrink.errors import BaselineError
-from bertshrink.report.gate.config import read_config
-from bertshrink.report.gate.history import read_anchor, read_baseline
-from bertshrink.report.gate.lock import Entry, Lock
-from bertshrink.report.gate.reading import Reading
+from bertshrink.gates.baseline.lock import Entry, Lock
+from bertshrink.gates.baseline.merge_base import read_anchor, read_baseline
+from bertshrink.gates.figures.figure import Reading
+from bertshrink.gates.limits.config import read_config
 from tests.gating import commit, git
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -577,7 +577,7 @@ def test_an_anchor_follows_moves_and_renames(tmp_path):
 
 
 def test_git_is_asked_without_heavy_imports():
-    code = "import sys, bertshrink.report.gate.history\n"
+    code = "import sys, bertshrink.gates.baseline.merge_base\n"
     code += "print([m for m in ('torch', 'onnxruntime') if m in sys.modules])"
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from bertshrink.report.gate.config import read_config
-from bertshrink.report.gate.lock import read_lock
+from bertshrink.gates.baseline.lock import read_lock
+from bertshrink.gates.limits.config import read_config
 from tests.gating import LIMITS, artifact, commit, git
 from tests.test_gate_show import JUNIT
 

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from bertshrink.report.gate.blame import growth
-from bertshrink.report.gate.judge import Verdict, judge, judge_ratio
-from bertshrink.report.gate.limits import Rule, read_limit
-from bertshrink.report.gate.metrics import read_key
-from bertshrink.report.gate.paired import ALPHA, binomial_tail, p_value
-from bertshrink.report.gate.reading import Reading
+from bertshrink.gates.baseline.growth import growth
+from bertshrink.gates.figures.figure import Reading
+from bertshrink.gates.judge import Verdict, judge, judge_ratio
+from bertshrink.gates.limits.limits import Rule, read_limit
+from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.paired_test import ALPHA, binomial_tail, p_value
+from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.measurement import Interval
-from bertshrink.report.outcomes import Outcomes
 from tests.gating import bits, floats
 
 BITS = st.lists(st.booleans(), min_size=1, max_size=60)

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertshrink import units
-from bertshrink.errors import Faults, RequestError
-from bertshrink.recipe.reader import read_yaml
+from bertshrink.config.located_toml import places_of
+from bertshrink.config.located_yaml import read_yaml
+from bertshrink.errors import UserError, UserErrors
+from bertshrink.gates.limits.config import find_config, read_config
+from bertshrink.gates.limits.limits import read_limit
+from bertshrink.gates.limits.metrics import GAUGES, HOST, Key, name_of, read_key, rule_names
 from bertshrink.recipe.recipe import build
-from bertshrink.report.gate.config import find_config, read_config
-from bertshrink.report.gate.limits import read_limit
-from bertshrink.report.gate.metrics import GAUGES, HOST, Key, name_of, read_key, rule_names
-from bertshrink.report.gate.places import places_of
-from bertshrink.report.render.metrics import METRICS
+from bertshrink.report.table.metrics import METRICS
 from tests.gating import floats
 
 HEAD = '[tool.bertshrink.gate]\nartifact = "m.onnx"\n'
@@ -229,16 +229,16 @@ def build_rules(gates):
     ],
 )
 def test_a_wrong_configuration_says_where(tmp_path, line, what, hint):
-    with pytest.raises(RequestError) as found:
+    with pytest.raises(UserError) as found:
         config(tmp_path, f"{HEAD}{line}\n")
-    error = found.value.faults[0] if isinstance(found.value, Faults) else found.value
+    error = found.value.faults[0] if isinstance(found.value, UserErrors) else found.value
     assert what in error.what
     assert hint in error.hint
     assert "pyproject.toml:" in error.where
 
 
 def test_all_faults_are_told_at_once(tmp_path):
-    with pytest.raises(Faults) as found:
+    with pytest.raises(UserErrors) as found:
         config(tmp_path, f'{HEAD}sise = "<= 1 MB"\naccuracy = "<= 1"\nnodes = 3\n')
     assert [fault.where.rpartition(":")[0].rpartition(":")[2] for fault in found.value.faults] == ["3", "4", "5"]
 
@@ -254,12 +254,12 @@ def test_limits_are_found_upwards_and_in_one_file(tmp_path):
     assert find_config(inner)[0] == tmp_path / "bertshrink.toml"
     assert read_config(tmp_path / "bertshrink.toml").gated[0].rules[0].limit.value == 1e6
     (tmp_path / "pyproject.toml").write_text(HEAD)
-    with pytest.raises(RequestError, match="two files"):
+    with pytest.raises(UserError, match="two files"):
         find_config(inner)
 
 
 def test_a_file_that_is_no_toml_says_where(tmp_path):
-    with pytest.raises(RequestError, match="no TOML") as found:
+    with pytest.raises(UserError, match="no TOML") as found:
         config(tmp_path, "[tool.bertshrink.gate]\nsize = = 3\n")
     assert found.value.where.endswith("pyproject.toml:2:8")
 
@@ -268,9 +268,9 @@ def test_a_recipe_holds_limits_too(tmp_path):
     text = 'model: m\nstages: [export]\ngates:\n  size: "<= 20 MB"\n  operator:MatMul: "<= 12"\n'
     (tmp_path / "r.yaml").write_text(text + "  artifact: dist\n")
     assert [str(rule) for rule in read_config(tmp_path / "r.yaml").rules] == ["size <= 20 MB", "operator:MatMul <= 12"]
-    with pytest.raises(RequestError, match="no rule `sizes`"):
+    with pytest.raises(UserError, match="no rule `sizes`"):
         build(read_yaml(text.replace("size:", "sizes:"), "r.yaml"), text, "r")
-    with pytest.raises(RequestError, match="there is none"):
+    with pytest.raises(UserError, match="there is none"):
         build(read_yaml(text.replace("[export]", "[]"), "r.yaml"), text, "r")
 
 

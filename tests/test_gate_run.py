@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from bertshrink.cli.app import run
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.model.files import sha256_file
+from bertshrink.files.atomic import sha256_file
+from bertshrink.gates.paired_timing import race
+from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.progress import Silent
-from bertshrink.report.gate.race import race
 from bertshrink.report.report import Report
 from tests.tiny import sentences, tiny_encoder
 
@@ -92,7 +92,7 @@ def test_the_report_of_a_run_is_of_the_artifact_that_it_made(here, capsys):
 
 
 def test_two_artifacts_are_timed_in_turn(here, capsys):
-    settings = RunningSettings(batch=(1,), length=(8,), rounds=2, seconds=0.01, warmup=0, threads=1)
+    settings = LatencySettings(batch=(1,), length=(8,), rounds=2, seconds=0.01, warmup=0, threads=1)
     ratios = race(here / "runs/r/01-export", here / "runs/r/02-quantize", settings, Silent())
     assert list(ratios) == [(1, 8)]
     ratio = ratios[1, 8]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bertshrink.cli.app import run
-from bertshrink.report.gate.blame import Growth
-from bertshrink.report.gate.judge import Finding, Verdict
-from bertshrink.report.gate.limits import Rule, read_limit
-from bertshrink.report.gate.metrics import read_key
-from bertshrink.report.gate.show import github, junit, machine, markdown, terminal
-from bertshrink.report.gate.verdict import Judged, Judgement
+from bertshrink.gates.baseline.growth import Growth
+from bertshrink.gates.judge import Finding, Verdict
+from bertshrink.gates.limits.limits import Rule, read_limit
+from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.show import github, json_openmetrics, junit, markdown, terminal
+from bertshrink.gates.verdict import Judged, Judgement
 from tests.gating import artifact
 
 # The form that Jenkins publishes for its xUnit plugin, as far as test suites go: names, order and types.
@@ -193,7 +193,7 @@ def test_a_comment_and_a_summary_fit(tmp_path, monkeypatch):
 
 @given(JUDGEMENTS)
 def test_json_is_one_document_with_every_finding(found):
-    data = json.loads(machine.to_json(found))
+    data = json.loads(json_openmetrics.to_json(found))
     assert data["exit_code"] == found.exit_code
     assert len(data["artifacts"][0]["rules"]) == len(found.findings)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bertshrink.cli.app import run
-from bertshrink.errors import RequestError
-from bertshrink.report.gate.first_limits import with_artifact
-from bertshrink.report.gate.judge import Verdict, judge
-from bertshrink.report.gate.lock import Accepted
-from bertshrink.report.gate.reading import Reading
-from bertshrink.report.outcomes import Outcomes
+from bertshrink.errors import UserError
+from bertshrink.gates.baseline.lock import Accepted
+from bertshrink.gates.figures.figure import Reading
+from bertshrink.gates.judge import Verdict, judge
+from bertshrink.gates.limits.first_limits import with_artifact
+from bertshrink.report.correctness_bits import Outcomes
 from tests.gating import LIMITS, accuracy, artifact, commit, git, instructions, outcomes, read_here, report
 from tests.test_gate_base import POINTER
 from tests.test_gate_judge import rule
@@ -269,7 +269,7 @@ def test_limits_that_take_no_other_beside_them_are_left_alone(text):
     readings = {"size": Reading(value=1000, unit="B")}
     try:
         found = with_artifact(text, "bertshrink.toml", Path("n"), None, readings, "bertshrink.toml")
-    except RequestError as error:
+    except UserError as error:
         assert "as tables" in error.hint
     else:
         assert set(tomllib.loads(found)["gate"]["artifacts"]) == {"m", "n"}

@@ -9,29 +9,30 @@ from pathlib import Path
 import pytest
 
 from bertshrink.engines import is_installed
-from bertshrink.errors import MissingPart, RequestError
+from bertshrink.errors import MissingDependency, UserError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.result import Result, check_result
-from bertshrink.meters.running import Launch, measure
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.measure import measure
+from bertshrink.meters.latency.to_measurements import MeasurementBuilder
+from bertshrink.meters.latency.validity import of_machine, validity_of
+from bertshrink.meters.latency.worker_result import WorkerResult, check_result
 from bertshrink.meters.targets import TARGETS, open_target
-from bertshrink.meters.targets.gpu import Gpu, GpuTarget, on_gpu
-from bertshrink.meters.validity import of_machine, validity_of
-from bertshrink.meters.writing import Writing
+from bertshrink.meters.targets.gpu import GpuRunner, GpuTarget, on_gpu
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Conditions, Evidence
-from bertshrink.worker import nvidia
 from bertshrink.worker.__main__ import work
-from bertshrink.worker.device import devices
-from bertshrink.worker.strain import Strain
+from bertshrink.worker.list_gpus import devices
+from bertshrink.worker.machine import nvidia
+from bertshrink.worker.machine.interference import Interference
 from tests.nvidia_smi import install
 from tests.test_meters_running import JOB, LAUNCH, QUICK, honest_result, worker_that
 
-TORCH = Launch("torch", Path("/m"), {}, "float32", 20, ("input_ids",), 64)
+TORCH = RunSpec("torch", Path("/m"), {}, "float32", 20, ("input_ids",), 64)
 STATE = {"clocks_event_reasons.active": "1980, 2619, 51, 402.5, 0x0000000000000024\\n"}
 
 
 def gpu_that(code):
-    return Gpu(worker_that(code))
+    return GpuRunner(worker_that(code))
 
 
 # Asking for one -------------------------------------------------------------------------------------------------------
@@ -50,12 +51,12 @@ def test_every_job_is_told_to_use_the_gpu():
 
 
 def test_this_process_and_the_worker_count_gpus_alike():
-    assert ("CUDA_DEVICE_ORDER", "PCI_BUS_ID") in Gpu().host.variables
+    assert ("CUDA_DEVICE_ORDER", "PCI_BUS_ID") in GpuRunner().host.variables
 
 
 @pytest.mark.parametrize("engine", ["openvino", "executorch"])
 def test_an_engine_without_gpus_is_a_wrong_request(engine):
-    with pytest.raises(RequestError, match=f"`m` runs by {engine}") as caught:
+    with pytest.raises(UserError, match=f"`m` runs by {engine}") as caught:
         open_target("gpu").check({"m": replace(TORCH, engine=engine)})
     assert "torch and onnxruntime" in caught.value.hint
 
@@ -65,7 +66,7 @@ def test_without_a_gpu_there_is_one_clear_line_and_exit_code_6():
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(MissingPart, match="no CUDA GPU for PyTorch") as caught:
+    with pytest.raises(MissingDependency, match="no CUDA GPU for PyTorch") as caught:
         open_target("gpu").check({"m": TORCH})
     assert caught.value.exit_code == 6
     assert "--target cpu" in caught.value.hint
@@ -79,9 +80,9 @@ def test_asking_imports_no_engine_here():
 import sys
 from pathlib import Path
 from bertshrink.meters.targets import open_target
-from bertshrink.meters.running import Launch
+from bertshrink.meters.latency.launch import RunSpec
 try:
-    open_target("gpu").check({"m": Launch("torch", Path("/m"), {}, "float32", 20, ("input_ids",), 64)})
+    open_target("gpu").check({"m": RunSpec("torch", Path("/m"), {}, "float32", 20, ("input_ids",), 64)})
 except Exception as error:
     print(type(error).__name__)
 print("torch" in sys.modules)
@@ -95,9 +96,9 @@ print("torch" in sys.modules)
 @pytest.mark.parametrize(
     ("answer", "error", "what"),
     [
-        ({"version": "2", "cuda": "13", "gpus": [], "lacks": "none", "hint": "buy"}, MissingPart, "none"),
-        ({"version": "2", "cuda": "13", "gpus": []}, MissingPart, "torch sees no GPU"),
-        ({"missing": "torch"}, MissingPart, "`torch` is not installed"),
+        ({"version": "2", "cuda": "13", "gpus": [], "lacks": "none", "hint": "buy"}, MissingDependency, "none"),
+        ({"version": "2", "cuda": "13", "gpus": []}, MissingDependency, "torch sees no GPU"),
+        ({"missing": "torch"}, MissingDependency, "`torch` is not installed"),
     ],
 )
 def test_what_the_worker_says_is_told(answer, error, what):
@@ -122,7 +123,7 @@ def test_what_an_engine_lacks_travels_as_words(tmp_path):
     answer = work(replace(JOB, engine="onnxruntime", options={"device": "cuda"}))
     if "lacks" not in answer:
         pytest.skip("CUDA's provider is here")
-    with pytest.raises(MissingPart, match="`onnxruntime` cannot run: the ONNX Runtime") as caught:
+    with pytest.raises(MissingDependency, match="`onnxruntime` cannot run: the ONNX Runtime") as caught:
         check_result(json.dumps(answer).encode(), JOB, 10**9)
     assert caught.value.hint == answer["hint"]
 
@@ -137,9 +138,9 @@ def test_clocks_and_what_holds_them_back(tmp_path, monkeypatch):
     wanted = {"sm_mhz": 1980.0, "memory_mhz": 2619.0, "celsius": 51.0, "watts": 402.5, "held_back": held}
     assert nvidia.state() == wanted
     assert "-i 3" in log.read_text()
-    strain = Strain(on_gpu=True)
+    strain = Interference(on_gpu=True)
     assert strain.end()["gpu"] == wanted
-    assert "gpu" not in Strain().end()
+    assert "gpu" not in Interference().end()
 
 
 def test_an_older_driver_has_another_name_for_it(tmp_path, monkeypatch):
@@ -156,7 +157,7 @@ def test_the_drivers_books_of_this_process(tmp_path, monkeypatch):
 
 def test_the_machine_is_the_one_with_that_gpu_and_driver(tmp_path, monkeypatch):
     install(tmp_path, {"name,driver_version": "NVIDIA H100, 580.1\\n"}, monkeypatch)
-    found = Gpu().environment()
+    found = GpuRunner().environment()
     assert (found.gpu, found.packages["nvidia-driver"]) == ("NVIDIA H100", "580.1")
     assert found.id != environment().id
 
@@ -164,7 +165,7 @@ def test_the_machine_is_the_one_with_that_gpu_and_driver(tmp_path, monkeypatch):
 def test_no_driver_is_no_answer_not_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert (nvidia.state(), nvidia.about(), nvidia.driver_bytes()) == (None, None, None)
-    assert Strain(on_gpu=True).end().get("gpu") is None
+    assert Interference(on_gpu=True).end().get("gpu") is None
     install(tmp_path, {}, monkeypatch)
     assert (nvidia.state(), nvidia.about(), nvidia.driver_bytes()) == (None, None, None)
 
@@ -223,8 +224,8 @@ def test_the_gpus_clock_and_memory_stand_beside_the_hosts(tmp_path, monkeypatch)
 
 
 def written(*results):
-    read = [Result.model_validate_json(json.dumps(result)) for result in results]
-    return {m.metric for m in Writing(read, Conditions(), (), {}).all(JOB)}
+    read = [WorkerResult.model_validate_json(json.dumps(result)) for result in results]
+    return {m.metric for m in MeasurementBuilder(read, Conditions(), (), {}).all(JOB)}
 
 
 def test_what_a_device_told_in_one_process_only_is_left_out():
@@ -242,7 +243,7 @@ def test_clocks_that_are_held_back_for_heat_spoil_the_figures(held_back, validit
     result = honest_result()
     gpu = {"sm_mhz": 1.0, "memory_mhz": 1.0, "celsius": 90.0, "watts": None, "held_back": held_back}
     result["strain"] |= {"gpu": gpu}
-    strain = Result.model_validate_json(json.dumps(result)).strain
+    strain = WorkerResult.model_validate_json(json.dumps(result)).strain
     doubts = of_machine([strain], 1, 1)
     assert validity_of(doubts) == validity
     assert all(reason in doubts[0].text for reason in held_back)

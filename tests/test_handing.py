@@ -8,10 +8,10 @@ import pytest
 
 from bertshrink.cli.app import run
 from bertshrink.errors import MeasurementError, Terminated
-from bertshrink.model import files
+from bertshrink.files import atomic
+from bertshrink.files.atomic import MANIFEST, amend, new_folder, verify
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.files import MANIFEST, amend, new_folder, verify
-from bertshrink.pipeline import NOT_YET, Run
+from bertshrink.pipeline.run import NOT_YET, Run
 from bertshrink.report.measurement import Measurement
 from tests.tiny import tiny_encoder
 
@@ -147,7 +147,7 @@ def test_a_manifest_is_right_wherever_its_folder_is_stopped(tmp_path, monkeypatc
         for name in ("model", "report.json", "README.md"):
             (scratch / name).write_text("old")
     calls = []
-    write = files.write_text
+    write = atomic.write_text
 
     def stopped(path, text):
         calls.append(path.name)
@@ -155,7 +155,7 @@ def test_a_manifest_is_right_wherever_its_folder_is_stopped(tmp_path, monkeypatc
             raise KeyboardInterrupt
         write(path, text)
 
-    monkeypatch.setattr(files, "write_text", stopped)
+    monkeypatch.setattr(atomic, "write_text", stopped)
     with pytest.raises(KeyboardInterrupt):
         amend(tmp_path / "out", {"report.json": "new", "README.md": "new"})
     assert calls == [MANIFEST, "report.json", "README.md", MANIFEST][: at + 1]

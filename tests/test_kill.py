@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.model.files import MANIFEST
+from bertshrink.files.atomic import MANIFEST
 from tests.tiny import sentences, tiny_encoder
 
 RECIPE = """
@@ -20,7 +20,7 @@ model: teacher
 data: data
 stages:
   - distill: {layers: 3, epochs: 1}
-  - distill: {layers: 2, epochs: 6, batch_size: 4, checkpoint_steps: 5}
+  - distill: {layers: 2, epochs: 6, batch_size: 4, save_steps: 5}
 measure: {latency: false}
 """
 
@@ -88,7 +88,7 @@ def test_a_run_killed_three_times_ends_with_the_weights_of_one_that_was_not(plac
     """Killed while its first checkpoint is written, in the middle, and when nothing but the storing is left."""
     (place / "recipe.yaml").write_text(
         "model: teacher\ndata: data\nmeasure: {latency: false}\n"
-        "stages:\n  - distill: {layers: 2, epochs: 4, batch_size: 4, checkpoint_steps: 20}\n"
+        "stages:\n  - distill: {layers: 2, epochs: 4, batch_size: 4, save_steps: 20}\n"
     )
     run = place / "runs" / "recipe"
     whole = start(place)

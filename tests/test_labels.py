@@ -4,14 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertshrink.errors import RequestError
-from bertshrink.model.label_checks import check_texts, guess_data_task
-from bertshrink.model.label_kinds import settle
-from bertshrink.model.label_shapes import OneHot, classes_of
-from bertshrink.model.labels import labels_of, map_labels, match_labels
-from bertshrink.model.roles import split_of
-from bertshrink.model.tables import Table
-from bertshrink.model.texts import DataSettings, Split, Texts, load
+from bertshrink.data.columns.to_split import split_of
+from bertshrink.data.labels.checks import check_texts, guess_data_task
+from bertshrink.data.labels.kinds import settle
+from bertshrink.data.labels.labels import labels_of, map_labels, match_labels
+from bertshrink.data.labels.shapes import OneHot, classes_of
+from bertshrink.data.load import load
+from bertshrink.data.settings import DataSettings
+from bertshrink.data.tables.table import Table
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import UserError
 
 
 def side(labels, name="label", pairs=False, start=0):
@@ -32,7 +34,7 @@ def texts_of(*labels, task="auto", label_names=()):
     from dataclasses import replace
 
     sides = settle({str(i): side(own, start=100 * i) for i, own in enumerate(labels)}, task)
-    return Texts("d", *(replace(split, label_names=label_names) for split in sides.values()))
+    return TextDataset("d", *(replace(split, label_names=label_names) for split in sides.values()))
 
 
 # What labels are
@@ -91,7 +93,7 @@ def test_scores_of_a_sentence_encoder_are_told_from_all_sides():
     ],
 )
 def test_a_label_of_another_kind_is_refused_with_its_row(cells, task, name, row):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(UserError) as caught:
         settled(cells, task=task, name=name)
     assert caught.value.where == f"d.csv, row {row}" and caught.value.hint
     caught.value.what.encode()
@@ -100,12 +102,12 @@ def test_a_label_of_another_kind_is_refused_with_its_row(cells, task, name, row)
 @pytest.mark.parametrize("columns", [("a \ud83d", "b"), ("a", "b \ud83d")])
 def test_half_characters_in_texts_are_refused_with_their_row(columns):
     table = Table("d.json", {"sentence1": ["x", columns[0]], "sentence2": ["y", columns[1]]})
-    with pytest.raises(RequestError, match="half of a character") as caught:
+    with pytest.raises(UserError, match="half of a character") as caught:
         settle({"train": split_of(table, DataSettings())}, "auto")
     assert caught.value.where == "d.json, row 2"
     caught.value.what.encode()
     words = Table("d.json", {"tokens": [["a", columns[0]], [columns[1]]], "tags": [["O", "O"], ["O"]]})
-    with pytest.raises(RequestError, match="half of a character"):
+    with pytest.raises(UserError, match="half of a character"):
         settle({"train": split_of(words, DataSettings())}, "auto")
 
 
@@ -127,7 +129,7 @@ def test_numbers_of_classes_are_told_from_vectors_by_all_rows():
     assert not any(isinstance(row, OneHot) for row in settled([[0, 1], [1, 2]])[0]), "2 is neither 0 nor 1"
     assert settled([[0, 0], [0, 1]]) == [(OneHot((0, 0)), OneHot((0, 1)))]
     assert all(isinstance(row, OneHot) for own in settled([[0, 1]], [[1, 0]]) for row in own)
-    with pytest.raises(RequestError, match="a list of one number"):
+    with pytest.raises(UserError, match="a list of one number"):
         settled([[0], [1]])
     assert settled([[0.0], [1.0]]) == [(OneHot((0,)), OneHot((1,)))]
     assert settled([["x", 1], ["y"]]) == [(("x", "1"), ("y",))]
@@ -138,7 +140,7 @@ def test_vectors_take_the_models_names_where_they_are_as_many():
     assert labels_of(texts, "multi-label") == ("LABEL_0", "LABEL_1", "LABEL_2")
     assert labels_of(texts, "multi-label", ("a", "b", "c")) == ("a", "b", "c")
     assert labels_of(texts, "multi-label", ("a", "b")) == ("LABEL_0", "LABEL_1", "LABEL_2")
-    with pytest.raises(RequestError, match=r"labelled with 3 numbers.*2 classes `a`, `b`"):
+    with pytest.raises(UserError, match=r"labelled with 3 numbers.*2 classes `a`, `b`"):
         match_labels("multi-label", texts.train.labels, ("a", "b"), "d")
 
 
@@ -146,7 +148,7 @@ def test_columns_of_classes_are_matched_by_their_names():
     values, names = (OneHot((1, 0, 0)), None), ("c", "A", "b")
     assert match_labels("multi-label", values, ("a", "b", "c"), "d", names) == [(0.0, 0.0, 1.0), None]
     assert match_labels("multi-label", values, ("LABEL_0", "LABEL_1", "LABEL_2"), "d", names)[0] == (1.0, 0.0, 0.0)
-    with pytest.raises(RequestError, match=r"`x` in the data|are not the model's classes"):
+    with pytest.raises(UserError, match=r"`x` in the data|are not the model's classes"):
         match_labels("multi-label", values, ("a", "b", "x"), "d", names)
 
 
@@ -161,7 +163,7 @@ NAMES = st.lists(
 def test_no_two_labels_become_one_class(values, labels):
     try:
         found = map_labels(values, labels, "d")
-    except RequestError:
+    except UserError:
         return
     classes = {}
     for value, at in zip(values, found, strict=True):
@@ -197,7 +199,7 @@ def test_labels_that_are_clear(values, labels, expected):
     ],
 )
 def test_labels_that_are_not_clear(values, labels):
-    with pytest.raises(RequestError, match="do not match the teacher's"):
+    with pytest.raises(UserError, match="do not match the teacher's"):
         map_labels(values, labels, "d")
 
 
@@ -233,7 +235,7 @@ def test_a_new_head_has_no_class_that_no_row_has():
 
 
 def test_decimals_are_asked_about():
-    with pytest.raises(RequestError, match="scores or names of classes") as caught:
+    with pytest.raises(UserError, match="scores or names of classes") as caught:
         guess_data_task(side(["0.5", "1", "2.25"]))
     assert "--task regression" in caught.value.hint and "--task classification" in caught.value.hint
     assert guess_data_task(side(["1.1", "1.10"])) == "classification", "one number in two ways: names"
@@ -288,7 +290,7 @@ def test_another_seed_chooses_other_rows(tmp_path):
 def seen(task, labels=("a", "b"), **columns):
     rows = {name: list(cells) for name, cells in columns.items()}
     split = split_of(Table("d.csv", rows), DataSettings())
-    check_texts(Texts("d", split, split), task, labels, needs_labels=False)
+    check_texts(TextDataset("d", split, split), task, labels, needs_labels=False)
 
 
 MOOD = {"text": [f"words in a row {i}" for i in range(9)], "mood": "abcabcaba", "when": "xyxyxyxyx"}
@@ -296,7 +298,7 @@ MOOD = {"text": [f"words in a row {i}" for i in range(9)], "mood": "abcabcaba", 
 
 @pytest.mark.parametrize("task", ["classification", "multi-label", "regression"])
 def test_labels_that_are_expected_and_not_seen_stop_the_run(task):
-    with pytest.raises(RequestError, match=r"no label is seen .* `mood` .*, `when`") as caught:
+    with pytest.raises(UserError, match=r"no label is seen .* `mood` .*, `when`") as caught:
         seen(task, **MOOD)
     assert "--label none" in caught.value.hint
     seen("embedding", **MOOD)
@@ -304,6 +306,6 @@ def test_labels_that_are_expected_and_not_seen_stop_the_run(task):
 
 
 def test_a_second_text_that_would_go_unread_stops_the_run():
-    with pytest.raises(RequestError, match="`title` holds texts, too, and only `text`") as caught:
+    with pytest.raises(UserError, match="`title` holds texts, too, and only `text`") as caught:
         seen("classification", text=MOOD["text"], title=MOOD["text"], label="abababbaa")
     assert "`--pair none`" in caught.value.hint and "--pair 'title'" in caught.value.hint

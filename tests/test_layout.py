@@ -13,15 +13,15 @@ import tokenizers
 import transformers
 
 from bertshrink.engines import is_installed
-from bertshrink.errors import RequestError
-from bertshrink.model import source
+from bertshrink.errors import UserError
+from bertshrink.files.atomic import seal
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.batches import pad
-from bertshrink.model.facts import read_facts
-from bertshrink.model.files import seal
-from bertshrink.model.layout import named_file, root_of, sealed_root
-from bertshrink.model.proof import folder_key
-from bertshrink.model.usage import usage
+from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.folder.layout import named_file, root_of, sealed_root
+from bertshrink.model.folder.usage_snippet import usage
+from bertshrink.model.loading import folder_key
+from bertshrink.sources import resolve
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
 from tests.tiny import bench_of, sentences, tiny_encoder
@@ -140,12 +140,12 @@ def test_one_output_alone_where_it_is_asked_for(made, tmp_path):
     (only,) = onnxruntime.InferenceSession(str(artifact.file)).get_outputs()
     assert only.name == "sentence_embedding"
     tiny_encoder().save(tmp_path)
-    with pytest.raises(RequestError, match="for sentence encoders"):
+    with pytest.raises(UserError, match="for sentence encoders"):
         Export(outputs="both").fit(read_facts(tmp_path))
 
 
 def test_a_fixed_shape_pads_by_itself(made):
-    _, artifact = made("classification", fixed="2x16")
+    _, artifact = made("classification", static_shape="2x16")
     theirs, mask = plainly(artifact.folder, ["a good film", LONG], "logits")
     assert (mask.shape, mask.sum(axis=1).tolist()) == ((2, 16), [5, 16])
     assert theirs.shape == (2, 2)
@@ -178,7 +178,7 @@ def test_a_file_in_its_place_belongs_to_the_folder_above(tmp_path, made):
     file = ours / "onnx/model_quantized.onnx"
     assert (root_of(file), sealed_root(file)) == (ours, None)
     seal(ours)
-    assert sealed_root(file) == ours == source.fetch(str(file)) == source.fetch(str(ours))
+    assert sealed_root(file) == ours == resolve.locate_model(str(file)) == resolve.locate_model(str(ours))
     before = folder_key(ours, "classification")
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -200,7 +200,7 @@ def test_others_folders_are_read_wherever_their_file_lies(place, tmp_path, made)
     (given / "artifact.json").unlink()
     (given / place).parent.mkdir(exist_ok=True)
     (given / "onnx/model.onnx").rename(given / place)
-    found = Artifact.load(source.fetch(str(given)))
+    found = Artifact.load(resolve.locate_model(str(given)))
     assert (found.card.file, found.card.outputs) == ("onnx/model.onnx", artifact.card.outputs)
     assert found.file.read_bytes() == artifact.file.read_bytes()
 
@@ -225,14 +225,16 @@ def run_lines(lines, monkeypatch, folder):
 def test_the_lines_for_an_artifact_run(task, kind, made, monkeypatch):
     _, artifact = made(task, kind)
     lines = usage(artifact.folder, "out")
-    assert len(lines.strip().splitlines()) <= 8
+    assert len(lines.strip().splitlines()) <= 10
     names, _ = run_lines(lines, monkeypatch, artifact.folder.parent)
+    if task == "classification":
+        assert set(names["labels"]) <= set(artifact.card.labels) and len(names["labels"]) == 2
     if task == "embedding":
         assert names["vectors"].shape == (2, 32)
 
 
 def test_the_lines_for_a_fixed_shape_run(made, monkeypatch):
-    _, artifact = made("classification", fixed="3x16")
+    _, artifact = made("classification", static_shape="3x16")
     names, _ = run_lines(usage(artifact.folder, "out"), monkeypatch, artifact.folder.parent)
     assert names["logits"].shape == (3, 2)
 

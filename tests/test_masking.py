@@ -5,8 +5,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from bertshrink.model.encoding import IGNORED
-from bertshrink.training.masking import Masker, word_starts
+from bertshrink.data.encoding import IGNORED
+from bertshrink.training.rows.masking import TokenMasker, word_starts
 
 SPECIAL = {
     "cls_token": "[CLS]",
@@ -53,7 +53,7 @@ def test_the_vocabulary_says_where_words_begin(kind):
 @pytest.mark.parametrize("kind", PIECES)
 def test_words_are_masked_whole(kind):
     tokenizer = tokenizer_of(PIECES[kind])
-    masker = Masker(tokenizer, 0.15, whole_word=True, seed=0)
+    masker = TokenMasker(tokenizer, 0.15, whole_word=True, seed=0)
     generator = np.random.default_rng(1)
     num_chosen = num_words = 0
     for number in range(300):
@@ -72,7 +72,7 @@ def test_words_are_masked_whole(kind):
 
 def test_neighbouring_words_are_chosen_apart():
     tokenizer = tokenizer_of(PIECES["wordpiece"])
-    masker = Masker(tokenizer, 0.5, whole_word=True, seed=0)
+    masker = TokenMasker(tokenizer, 0.5, whole_word=True, seed=0)
     ids = tokenizer.convert_tokens_to_ids(["[CLS]", "run", "##ning", "[SEP]", "##s", "up", "[SEP]"])
     chosen = np.stack([masker(ids, 0, number)[1] != IGNORED for number in range(400)])
     for first, second in ((2, 4), (4, 5)):
@@ -84,7 +84,7 @@ def test_neighbouring_words_are_chosen_apart():
 @pytest.mark.parametrize("whole_word", [False, True])
 def test_shares_of_masked_random_and_kept_tokens(share, whole_word):
     tokenizer = tokenizer_of([f"word{i}" for i in range(1000)])
-    masker = Masker(tokenizer, share, whole_word=whole_word, seed=5)
+    masker = TokenMasker(tokenizer, share, whole_word=whole_word, seed=5)
     ids = np.random.default_rng(0).integers(len(SPECIAL), len(tokenizer), size=(200, 128))
     thrown = [masker(row.tolist(), 1, number) for number, row in enumerate(ids)]
     masked, labels = (np.stack(part) for part in zip(*thrown, strict=True))

@@ -17,32 +17,33 @@ import pytest
 from pydantic import ValidationError
 
 import bertshrink
-from bertshrink.errors import MeasurementError, MissingPart, RequestError
-from bertshrink.meters import METERS, resolve, validity
+from bertshrink.errors import MeasurementError, MissingDependency, UserError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.result import PHASES, check_result
-from bertshrink.meters.running import Launch, in_turn, job_of, launch_of, measure
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.meters.latency import validity
+from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.measure import alternating_order, job_of, measure
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.worker_result import PHASES, check_result
 from bertshrink.meters.targets import open_target
-from bertshrink.meters.targets.host import Host, worker_environment
-from bertshrink.model.artifact import Artifact, Card
-from bertshrink.model.task import TASKS
+from bertshrink.meters.targets.host import LocalRunner, worker_environment
+from bertshrink.model.artifact import Artifact, ArtifactCard
+from bertshrink.model.tasks import TASKS
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Environment, Evidence
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
-from bertshrink.worker.feeds import feeds_of
+from bertshrink.worker.inputs import feeds_of
 from bertshrink.worker.timing import measure as run
 from bertshrink.worker.timing import root_mean_square
 from tests.test_meters_size import tiny_onnx
 from tests.tiny import tiny_encoder
 
 MACHINE = Environment(id="m", cpu="c", num_cores=1)
-QUICK = RunningSettings(batch=(1, 2), length=(8,), rounds=1, seconds=0.02, warmup=0, threads=1)
-LAUNCH = Launch("onnxruntime", Path("/m.onnx"), {}, "float32", 20, ("input_ids",), 64)
+QUICK = LatencySettings(batch=(1, 2), length=(8,), rounds=1, seconds=0.02, warmup=0, threads=1)
+LAUNCH = RunSpec("onnxruntime", Path("/m.onnx"), {}, "float32", 20, ("input_ids",), 64)
 JOB = job_of(LAUNCH, QUICK, 1)
 
-CARD = Card(
+CARD = ArtifactCard(
     format="onnx",
     engine="onnxruntime",
     file="model.onnx",
@@ -71,7 +72,7 @@ def honest_result():
 
 def worker_that(code):
     paths = os.pathsep.join((str(Path(bertshrink.__file__).parent.parent), os.environ.get("PYTHONPATH", "")))
-    return Host((sys.executable, "-c", textwrap.dedent(code)), (("PYTHONPATH", paths),))
+    return LocalRunner((sys.executable, "-c", textwrap.dedent(code)), (("PYTHONPATH", paths),))
 
 
 # Real models in real processes ----------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def launches(tmp_path_factory):
 
 
 def test_a_model_folder_and_an_onnx_file_are_measured(launches):
-    found = measure(launches, QUICK, Silent(), environment())
+    found = measure(launches, QUICK, Silent(), environment(), LocalRunner())
     for name, engine in (("teacher", "torch"), ("small", "onnxruntime")):
         figures = {(m.metric, m.conditions.phase, m.conditions.batch): m for m in found[name]}
         assert set(figures) == {
@@ -141,7 +142,7 @@ def test_a_model_of_any_task_runs_in_a_worker(task, kind, tmp_path, one_thread):
 def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(MeasurementError, match="exit status 1") as caught:
-        Host().run([replace(JOB, path=str(tmp_path / "m.onnx"))], 60)
+        LocalRunner().run([replace(JOB, path=str(tmp_path / "m.onnx"))], 60)
     assert "m.onnx" in caught.value.hint
 
 
@@ -221,7 +222,7 @@ def test_the_parent_sleeps_while_the_worker_works():
 
 
 def test_an_engine_that_is_not_there_says_how_to_get_it():
-    with pytest.raises(MissingPart, match="`onnxruntime`") as caught:
+    with pytest.raises(MissingDependency, match="`onnxruntime`") as caught:
         worker_that("""print('{"missing": "onnxruntime"}')""").run([JOB], 60)
     assert "bertshrink[ml]" in caught.value.hint
 
@@ -390,7 +391,7 @@ def test_models_take_turns_and_the_turns_are_turned():
     settings = QUICK.model_copy(update={"rounds": 4})
     found = measure(models, settings, Silent(), MACHINE, target)
     assert target.ran == ["a", "b", "c", "abc", "cba", "abc", "cba"]
-    assert [in_turn("ab", number) for number in range(3)] == [["a", "b"], ["b", "a"], ["a", "b"]]
+    assert [alternating_order("ab", number) for number in range(3)] == [["a", "b"], ["b", "a"], ["a", "b"]]
     first = found["b"][0]
     assert [samples[0] for samples in first.samples] == pytest.approx([2.000041e-3 + n * 1e-8 for n in range(4)])
     assert all(len(samples) == 5 for samples in first.samples)
@@ -431,7 +432,7 @@ def test_shared_memory_is_told_of_a_process_alone():
 def test_a_length_that_a_model_cannot_take_is_refused_before_anything_runs():
     target = Recorder()
     models = {"long": LAUNCH, "short": replace(LAUNCH, max_length=7)}
-    with pytest.raises(RequestError, match="`short` takes: 7 tokens"):
+    with pytest.raises(UserError, match="`short` takes: 7 tokens"):
         measure(models, QUICK, Silent(), MACHINE, target)
     assert target.ran == []
 
@@ -442,17 +443,12 @@ def test_a_length_that_a_model_cannot_take_is_refused_before_anything_runs():
 )
 def test_settings_are_checked_and_described(wrong):
     with pytest.raises(ValidationError):
-        RunningSettings(**wrong)
-    assert all(info.description for info in RunningSettings.model_fields.values())
+        LatencySettings(**wrong)
+    assert all(info.description for info in LatencySettings.model_fields.values())
 
 
-def test_the_tables_name_what_exists():
-    assert METERS["running"].when == "together"
-    assert resolve(METERS["running"].function) is measure
-    assert resolve(METERS["running"].settings) is RunningSettings
-    assert isinstance(open_target("cpu").runner, Host)
-    for meter in METERS.values():
-        assert callable(resolve(meter.function))
+def test_this_machine_is_a_target():
+    assert isinstance(open_target("cpu").runner, LocalRunner)
 
 
 # Arithmetic over samples ----------------------------------------------------------------------------------------------
@@ -495,9 +491,9 @@ def test_outputs_that_differ_between_processes():
 
 def test_a_crowded_machine(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (0.5, 0.5, 0.5))
-    assert validity.crowding(2) == ()
+    assert validity.initial_load_warning(2) == ()
     monkeypatch.setattr(os, "getloadavg", lambda: (3.2, 0.5, 0.5))
     monkeypatch.setattr(Path, "read_text", lambda self, **more: "3.20 0.50 0.50 4/90 1234")
-    assert "load average 3.2 on 2 cores" in validity.crowding(2)[0].text
+    assert "load average 3.2 on 2 cores" in validity.initial_load_warning(2)[0].text
     monkeypatch.setattr(Path, "read_text", lambda self, **more: "3.20 0.50 0.50 1/90 1234")
-    assert validity.crowding(2) == ()  # the load was this process's own, and is over
+    assert validity.initial_load_warning(2) == ()  # the load was this process's own, and is over

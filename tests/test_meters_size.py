@@ -8,11 +8,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from bertshrink.files.headers import read_onnx
 from bertshrink.meters.size import measure, onnx_components
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.artifact import Artifact, Card
-from bertshrink.model.onnx_weights import weights
-from bertshrink.report.files import read_onnx
+from bertshrink.model.artifact import Artifact, ArtifactCard
+from bertshrink.model.families import FAMILIES
+from bertshrink.onnx_graph.weights import weights
 from bertshrink.techniques.quantize.rewrite import rewrite
 from tests.quantizing import graph, options
 from tests.tiny import tiny_encoder
@@ -117,7 +117,7 @@ def test_parameters_are_counted_whatever_their_type(kind, tmp_path):
 def test_an_artifact_is_measured_where_it_lies(tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(tiny_onnx(int8=True), path)
-    card = Card(
+    card = ArtifactCard(
         format="onnx",
         engine="onnxruntime",
         file="model.onnx",

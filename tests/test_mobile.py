@@ -9,16 +9,16 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from bertshrink.errors import MeasurementError, ModelRefused, RequestError
-from bertshrink.meters import mobile
-from bertshrink.meters.mobile import Coverage, Footprint, check_mobile
-from bertshrink.meters.mobile_child import TABLES, Xnnpack, product_size, weights_of
-from bertshrink.meters.targets.host import Host
-from bertshrink.model import ort_format
+from bertshrink.errors import MeasurementError, UnsafeModel, UserError
+from bertshrink.meters.phone import compatibility
+from bertshrink.meters.phone.compatibility import MemoryFootprint, ProviderCoverage, check_mobile
+from bertshrink.meters.phone.compatibility_child import TABLES, Xnnpack, product_size, weights_of
+from bertshrink.meters.targets.host import LocalRunner
+from bertshrink.onnx_graph import ort_format
 from tests.test_arm64 import WIDTH, chain, launch_at
 from tests.test_meters_size import tiny_onnx
 
-ROW = Coverage(
+ROW = ProviderCoverage(
     provider="NNAPI",
     shapes="fixed",
     num_nodes=100,
@@ -52,7 +52,9 @@ def test_what_providers_take_of_products_in_a_row(report):
     assert rows["NNAPI", "open"].num_taken == 0
     assert rows["NNAPI", "fixed"].num_taken == 4
     assert rows["CoreML MLProgram", "fixed"].not_taken == ("ai.onnx:Gather",)
-    assert report.notes[-1].endswith("NNAPI: only with fixed shapes; `bertshrink export --fixed 1x64` makes them")
+    assert report.notes[-1].endswith(
+        "NNAPI: only with fixed shapes; `bertshrink export --static-shape 1x64` makes them"
+    )
 
 
 def test_what_a_build_needs_and_what_it_weighs(report, launch):
@@ -121,7 +123,7 @@ def test_the_verdict_follows_nodes_pieces_and_weights(change, verdict):
 )
 def test_whether_it_fits(engine, most, cap, fit):
     peaks = {"import": engine * MB, "load": most * MB, "first": 50 * MB, "steady": 60 * MB}
-    assert Footprint(format="onnx", size_bytes=1, peaks_bytes=peaks, cap_bytes=cap * MB).fit == fit
+    assert MemoryFootprint(format="onnx", size_bytes=1, peaks_bytes=peaks, cap_bytes=cap * MB).fit == fit
 
 
 def constant(name, *shape, kind=np.float32):
@@ -183,10 +185,10 @@ def test_xnnpack_needs_the_last_dimension_of_a_softmax():
 
 
 def test_other_engines_and_other_files(launch, tmp_path):
-    with pytest.raises(RequestError, match="runs on torch"):
+    with pytest.raises(UserError, match="runs on torch"):
         check_mobile(replace(launch, engine="torch"))
     (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(ModelRefused, match="cannot open"):
+    with pytest.raises(UnsafeModel, match="cannot open"):
         check_mobile(replace(launch, path=tmp_path / "model.onnx"))
 
 
@@ -196,7 +198,7 @@ def test_other_engines_and_other_files(launch, tmp_path):
 )
 def test_a_check_that_dies_or_lies(launch, monkeypatch, code, stdout, hint):
     done = SimpleNamespace(returncode=code, stdout=stdout, stderr=b"a tail")
-    monkeypatch.setattr(mobile.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(compatibility.subprocess, "run", lambda *_, **__: done)
     with pytest.raises(MeasurementError, match=f"status {code} and no result") as caught:
         check_mobile(launch)
     assert hint in caught.value.hint
@@ -206,14 +208,14 @@ def test_a_check_that_hangs(launch, monkeypatch):
     def hang(*_, timeout, **__):
         raise subprocess.TimeoutExpired("x", timeout)
 
-    monkeypatch.setattr(mobile.subprocess, "run", hang)
+    monkeypatch.setattr(compatibility.subprocess, "run", hang)
     with pytest.raises(MeasurementError, match="not done after 600 s"):
         check_mobile(launch)
 
 
 def test_a_run_that_dies(launch):
     with pytest.raises(MeasurementError, match="failed with exit status 1"):
-        check_mobile(launch, host=Host(("false",)))
+        check_mobile(launch, host=LocalRunner(("false",)))
 
 
 def test_a_small_cap_is_told(launch):

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bertshrink import scratch
 from bertshrink.cli.app import run
-from bertshrink.errors import ModelRefused, RequestError, Stopped
-from bertshrink.model import apart
+from bertshrink.errors import Stopped, UnsafeModel, UserError
+from bertshrink.files import scratch_folder
+from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.tokenizers import read_tokenizer
+from bertshrink.sources import probe
 from tests.tiny import tiny_encoder
 
 
@@ -62,7 +62,7 @@ def test_sizes_that_the_weights_contradict(folder, key, value, command, capsys):
         assert run(["inspect", str(folder)]) == 5
         assert f"`{key}` of config.json is {value}" in capsys.readouterr().err
     else:
-        with pytest.raises(ModelRefused, match=f"`{key}` of config.json is {value}"):
+        with pytest.raises(UnsafeModel, match=f"`{key}` of config.json is {value}"):
             Encoder.load(folder)
     assert time.monotonic() - start < 10
 
@@ -91,7 +91,7 @@ def test_what_changes_how_a_model_answers_and_not_what(saved, folder, values):
 )
 def test_values_of_another_type(folder, values):
     change(folder / "config.json", **values)
-    with pytest.raises((ModelRefused, RequestError)) as found:
+    with pytest.raises((UnsafeModel, UserError)) as found:
         Encoder.load(folder)
     assert found.value.hint
 
@@ -99,14 +99,14 @@ def test_values_of_another_type(folder, values):
 def test_a_number_that_is_none(folder):
     text = (folder / "config.json").read_text().replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": NaN')
     (folder / "config.json").write_text(text)
-    with pytest.raises(ModelRefused, match="no number"):
+    with pytest.raises(UnsafeModel, match="no number"):
         Encoder.load(folder)
 
 
 def test_a_panic_of_the_tokenizers_library(folder, capfd):
     path = folder / "tokenizer.json"
     change(path, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
-    with pytest.raises(ModelRefused, match=r"tokenizer in .* cannot be loaded"):
+    with pytest.raises(UnsafeModel, match=r"tokenizer in .* cannot be loaded"):
         read_tokenizer(folder)
     assert run(["export", str(folder), "--runs", str(folder / "runs"), "-o", str(folder / "out"), "-q"]) == 5
 
@@ -117,7 +117,7 @@ def test_an_empty_vocabulary(folder):
     found["model"]["vocab"] = {}
     found["added_tokens"] = []
     path.write_text(json.dumps(found))
-    with pytest.raises(ModelRefused):
+    with pytest.raises(UnsafeModel):
         read_tokenizer(folder)
 
 
@@ -126,7 +126,7 @@ def test_a_child_that_somebody_ended_ends_its_parent_alike(tmp_path, number, kin
     code = f"import os, signal; signal.signal({int(number)}, signal.SIG_DFL); os.kill(os.getpid(), {int(number)})"
     (tmp_path / "a.onnx").write_bytes(b"x")
     with pytest.raises(kind):
-        apart.look_apart(tmp_path / "a.onnx", tmp_path / "b.onnx", (sys.executable, "-c", code))
+        probe.probe_in_subprocess(tmp_path / "a.onnx", tmp_path / "b.onnx", (sys.executable, "-c", code))
 
 
 def test_a_signal_is_no_fault_of_the_model(folder, monkeypatch, capsys):
@@ -145,7 +145,8 @@ def test_a_signal_is_no_fault_of_the_model(folder, monkeypatch, capsys):
 def test_what_a_killed_process_leaves_is_cleared_and_what_a_living_one_holds_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    code = "import time; from bertshrink.scratch import make_scratch; a = make_scratch(); print(a[0], flush=True); "
+    code = "import time; from bertshrink.files.scratch_folder import make_scratch; a = make_scratch(); "
+    code += "print(a[0], flush=True); "
     living, dead = (
         subprocess.Popen([sys.executable, "-c", code + "time.sleep(60)"], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -157,8 +158,8 @@ def test_what_a_killed_process_leaves_is_cleared_and_what_a_living_one_holds_sta
         dead.wait()
         assert held.is_dir()
         assert left.is_dir()
-        scratch._sweep.cache_clear()
-        with scratch.scratch_folder() as own:
+        scratch_folder._sweep.cache_clear()
+        with scratch_folder.scratch_folder() as own:
             assert sorted(tmp_path.iterdir()) == sorted([held, own.parent])
             assert not list(own.iterdir())
         assert list(tmp_path.iterdir()) == [held]
@@ -180,5 +181,5 @@ def test_a_file_that_a_loader_would_wait_for(folder, kind):
     path = folder / "special_tokens_map.json"
     path.unlink(missing_ok=True)
     {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "dangling": lambda: path.symlink_to("nowhere")}[kind]()
-    with pytest.raises(ModelRefused, match="is no file"):
+    with pytest.raises(UnsafeModel, match="is no file"):
         Encoder.load(folder)

@@ -5,10 +5,10 @@ import onnx
 import pytest
 
 from bertshrink.errors import CheckFailed
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import array, bytes_by_type, initializers, operators
-from bertshrink.model.onnx_half import store_half
-from bertshrink.model.onnx_weights import weights
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.encoder_graph import array, bytes_by_type, initializers, operators
+from bertshrink.onnx_graph.half_precision import store_half
+from bertshrink.onnx_graph.weights import weights
 from tests.quantizing import answers, difference, graph, operators_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bertshrink.errors import CheckFailed, ModelRefused
+from bertshrink.errors import CheckFailed, UnsafeModel
+from bertshrink.files.headers import read_onnx
+from bertshrink.files.onnx_wire import LARGE_BYTES, load_structure
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import array, read_model, tensor, write_model
-from bertshrink.model.onnx_outside import Lender, digest, is_outside, stream
-from bertshrink.model.proof import load_model
-from bertshrink.report.files import read_onnx
-from bertshrink.report.onnx_message import LARGE_BYTES, skeleton
+from bertshrink.model.loading import load_model
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.encoder_graph import array, read_model, tensor, write_model
+from bertshrink.onnx_graph.external_data import BorrowedTensors, digest, is_external, stream
 from tests.tiny import tiny_encoder
 
 SIDE = 160
@@ -68,7 +68,7 @@ def test_what_stays_in_the_file_reads_and_writes_the_same(tmp_path):
     model = a_model()
     (tmp_path / "m.onnx").write_bytes(whole(model))
     found = read_model(tmp_path / "m.onnx", numbers=False)
-    assert [is_outside(stored) for stored in found.graph.initializer] == [True, True, True, False, False]
+    assert [is_external(stored) for stored in found.graph.initializer] == [True, True, True, False, False]
     assert found.ByteSize() < 3000
     for ours, theirs in zip(found.graph.initializer, model.graph.initializer, strict=True):
         assert array(ours).dtype == array(theirs).dtype
@@ -83,7 +83,7 @@ def test_a_canonical_graph_is_the_same_wherever_its_numbers_lie(tmp_path):
     (tmp_path / "m.onnx").write_bytes(whole(model))
     write_model(canonicalise(read_model(tmp_path / "m.onnx", numbers=False)), tmp_path / "file.onnx")
     assert (tmp_path / "file.onnx").read_bytes() == expected
-    with Lender() as lender:
+    with BorrowedTensors() as lender:
         lent = copy.deepcopy(model)
         del lent.graph.initializer[:]
         lent.graph.initializer.extend(lender.tensor(array(stored), stored.name) for stored in model.graph.initializer)
@@ -94,7 +94,7 @@ def test_a_canonical_graph_is_the_same_wherever_its_numbers_lie(tmp_path):
 
 
 def test_what_was_lent_is_gone_when_the_block_ends():
-    with Lender() as lender:
+    with BorrowedTensors() as lender:
         stored = lender.tensor(np.zeros((SIDE, SIDE), np.float32), "weight")
     with pytest.raises(KeyError):
         array(stored)
@@ -115,9 +115,9 @@ def test_a_digest_is_that_of_the_numbers_and_is_not_believed_from_a_file(tmp_pat
 def test_a_cut_file_is_refused(tmp_path, keep):
     data = whole(a_model())
     (tmp_path / "m.onnx").write_bytes(data[:keep])
-    with pytest.raises(ModelRefused):
+    with pytest.raises(UnsafeModel):
         read_model(tmp_path / "m.onnx", numbers=False)
-    with pytest.raises(ModelRefused):
+    with pytest.raises(UnsafeModel):
         read_onnx(tmp_path / "m.onnx")
 
 
@@ -129,7 +129,7 @@ def test_tensors_of_other_lengths_than_their_shape_and_of_half_bytes_stay_in_the
         helper.make_tensor("four", TensorProto.INT4, [4 * LARGE_BYTES], bytes(2 * LARGE_BYTES), raw=True)
     )
     (tmp_path / "m.onnx").write_bytes(whole(model))
-    assert skeleton(tmp_path / "m.onnx")[1] == {0, 1, 2}
+    assert load_structure(tmp_path / "m.onnx")[1] == {0, 1, 2}
 
 
 def test_a_tensor_that_says_that_it_lies_in_the_file_itself_is_still_refused(tmp_path):
@@ -141,7 +141,7 @@ def test_a_tensor_that_says_that_it_lies_in_the_file_itself_is_still_refused(tmp
         if not raw:
             first.ClearField("raw_data")
         (tmp_path / "m.onnx").write_bytes(whole(model))
-        with pytest.raises(ModelRefused, match="outside the file"):
+        with pytest.raises(UnsafeModel, match="outside the file"):
             read_model(tmp_path / "m.onnx", numbers=False)
 
 

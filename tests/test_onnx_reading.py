@@ -15,16 +15,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bertshrink.cli.app import run
-from bertshrink.errors import ModelRefused, RequestError
-from bertshrink.model import apart_child, foreign, source
-from bertshrink.model.apart import COMMAND, facts_apart, look_again, look_apart
-from bertshrink.model.files import seal
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_checks import check_structure
-from bertshrink.model.onnx_folding import computed
-from bertshrink.model.onnx_graph import array, initializers, read_model, tensor
-from bertshrink.model.plain_files import open_plain
-from bertshrink.report.files import MAX_ENDS, MAX_NODES, MAX_STORED
+from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.files.atomic import seal
+from bertshrink.files.headers import MAX_ENDS, MAX_NODES, MAX_STORED
+from bertshrink.files.safe_open import open_plain
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.constant_folding import computed
+from bertshrink.onnx_graph.encoder_graph import array, initializers, read_model, tensor
+from bertshrink.sources import external, probe_child, resolve
+from bertshrink.sources.onnx_checks import check_structure
+from bertshrink.sources.probe import COMMAND, probe_again_in_subprocess, probe_in_subprocess, read_header_in_subprocess
 from tests.onnx_files import OPSETS, ROWS, encoder_model, encoder_parts, onnx_folder, outside
 
 OWN = (*OPSETS, helper.make_opsetid("own", 1))
@@ -33,8 +33,8 @@ OWN = (*OPSETS, helper.make_opsetid("own", 1))
 def refused(folder, name="model.onnx"):
     """What is said of a file in `folder` when it is looked at; nothing of it stays."""
     target = folder / "target.onnx"
-    with pytest.raises(ModelRefused) as caught:
-        look_apart(folder / name, target)
+    with pytest.raises(UnsafeModel) as caught:
+        probe_in_subprocess(folder / name, target)
     assert caught.value.where
     return caught.value.what
 
@@ -42,14 +42,14 @@ def refused(folder, name="model.onnx"):
 def look_here(path, tmp_path):
     """The same look, in this process: what the child would say, without its start."""
     target = tmp_path / "looked.onnx"
-    with pytest.raises(ModelRefused) as caught:
-        apart_child.look(path, target)
+    with pytest.raises(UnsafeModel) as caught:
+        probe_child.look(path, target)
     return caught.value.what
 
 
 @pytest.fixture(autouse=True)
 def no_limits_here(monkeypatch, capsys):
-    monkeypatch.setattr(apart_child, "limit", lambda num_bytes: None)
+    monkeypatch.setattr(probe_child, "limit", lambda num_bytes: None)
 
 
 def write(folder, model):
@@ -63,7 +63,7 @@ def write(folder, model):
 
 def test_a_whole_file_is_seen_and_copied_byte_for_byte(tmp_path):
     path = write(tmp_path, encoder_model())
-    look = look_apart(path, tmp_path / "copy.onnx")
+    look = probe_in_subprocess(path, tmp_path / "copy.onnx")
     assert (tmp_path / "copy.onnx").read_bytes() == path.read_bytes()
     assert look.inputs["input_ids"].type == "int64"
     assert look.outputs["logits"].shape == (1, 2)
@@ -75,7 +75,7 @@ def test_weights_beside_the_file_are_taken_in(tmp_path):
     model, data = outside(plain, offset="64")
     path = write(tmp_path, model)
     (tmp_path / "weights.bin").write_bytes(bytes(64) + data)
-    look_apart(path, tmp_path / "copy.onnx")
+    probe_in_subprocess(path, tmp_path / "copy.onnx")
     found = read_model(tmp_path / "copy.onnx")
     for name, stored in initializers(plain).items():
         assert np.array_equal(array(initializers(found)[name]), array(stored))
@@ -86,7 +86,7 @@ def test_functions_are_unfolded(tmp_path):
     nodes[4] = helper.make_node("Bend", ["dense"], ["bent"], domain="own")
     bend = helper.make_function("own", "Bend", ["a"], ["b"], [helper.make_node("Tanh", ["a"], ["b"])], OPSETS)
     path = write(tmp_path, encoder_model(nodes, weights, functions=[bend], opsets=OWN))
-    apart_child.look(path, tmp_path / "copy.onnx")
+    probe_child.look(path, tmp_path / "copy.onnx")
     found = read_model(tmp_path / "copy.onnx")
     assert not found.functions
     assert "Tanh" in {node.op_type for node in found.graph.node}
@@ -141,16 +141,16 @@ def test_flipped_bits_are_refused_or_the_model_still_runs(tmp_path):
         whole[place] ^= 1 << int(rng.integers(8))
         path = write(tmp_path, bytes(whole))
         try:
-            apart_child.look(path, tmp_path / "looked.onnx")
+            probe_child.look(path, tmp_path / "looked.onnx")
             kept += 1
-        except ModelRefused as error:
+        except UnsafeModel as error:
             assert error.what
         whole = bytearray(encoder_model().SerializeToString())
     assert 0 < kept < 60  # most bytes are weights, where another mantissa is just another weight
 
 
 def test_a_flipped_bit_in_a_sealed_artifact_is_always_refused(tmp_path):
-    folder = foreign.take_in(onnx_folder(tmp_path / "m") / "model.onnx")
+    folder = external.import_external(onnx_folder(tmp_path / "m") / "model.onnx")
     ours = shutil.copytree(folder, tmp_path / "ours")
     seal(ours)
     data = bytearray((ours / "onnx/model.onnx").read_bytes())
@@ -223,13 +223,13 @@ def chain(length, width=1):
 
 
 def test_functions_without_end(tmp_path):
-    with pytest.raises(ModelRefused, match="more than 32 deep"):
+    with pytest.raises(UnsafeModel, match="more than 32 deep"):
         check_structure(chain(3000))
-    with pytest.raises(ModelRefused, match=f"more than {MAX_NODES} nodes"):
+    with pytest.raises(UnsafeModel, match=f"more than {MAX_NODES} nodes"):
         check_structure(chain(30, width=3))
     circle = chain(2)
     circle.functions[1].node[0].CopyFrom(helper.make_node("F0", ["a"], ["b"], domain="own"))
-    with pytest.raises(ModelRefused, match="in a circle"):
+    with pytest.raises(UnsafeModel, match="in a circle"):
         check_structure(circle)
     check_structure(chain(20))
 
@@ -336,32 +336,32 @@ def test_memory_without_end_ends_the_child_only(tmp_path):
 def test_death_by_any_signal_is_a_refusal(name, tmp_path):
     write(tmp_path, encoder_model())
     code = f'import os, signal; print(\'{{"at": "reading it"}}\', flush=True); os.kill(os.getpid(), signal.{name})'
-    with pytest.raises(ModelRefused, match=f"was ended by {name} while reading it"):
-        look_apart(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
+    with pytest.raises(UnsafeModel, match=f"was ended by {name} while reading it"):
+        probe_in_subprocess(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
 
 
 def test_a_child_that_says_nothing_is_a_refusal(tmp_path):
     write(tmp_path, encoder_model())
     for code, match in (("pass", "exit code 0"), ("print('{')", "exit code 0"), ("1/0", "exit code 1")):
-        with pytest.raises(ModelRefused, match=match):
-            look_apart(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
+        with pytest.raises(UnsafeModel, match=match):
+            probe_in_subprocess(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
 
 
 def test_a_chain_that_onnx_runtime_dies_of(tmp_path):
     """Without the check of its depth, the file reaches ONNX Runtime, which overruns its stack: in the child."""
     write(tmp_path, chain(3000))
     code = (
-        "import sys; from bertshrink.model import onnx_checks, apart_child; from pathlib import Path;"
-        "onnx_checks.MAX_CALLS = 10**6; apart_child.step('running it in ONNX Runtime');"
+        "import sys; from bertshrink.sources import onnx_checks, probe_child; from pathlib import Path;"
+        "onnx_checks.MAX_CALLS = 10**6; probe_child.step('running it in ONNX Runtime');"
         "import onnxruntime; onnxruntime.InferenceSession(sys.argv[2], providers=['CPUExecutionProvider'])"
     )
-    with pytest.raises(ModelRefused, match=r"was ended by SIG.* while running it in ONNX Runtime"):
-        look_apart(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
+    with pytest.raises(UnsafeModel, match=r"was ended by SIG.* while running it in ONNX Runtime"):
+        probe_in_subprocess(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
     assert "more than 32 deep" in refused(tmp_path)
 
 
 def test_the_child_imports_no_other_engine():
-    code = "import bertshrink.model.apart_child, bertshrink.model.onnx_checks, sys;"
+    code = "import bertshrink.sources.probe_child, bertshrink.sources.onnx_checks, sys;"
     code += "print([m for m in ('torch', 'transformers', 'onnxruntime', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -394,7 +394,7 @@ def test_weights_behind_links(tmp_path):
     os.link(tmp_path / "w.bin", folder / "weights.bin")
     assert "a hard link" in look_here(path, tmp_path)
     (tmp_path / "w.bin").unlink()
-    apart_child.look(path, tmp_path / "fine.onnx")
+    probe_child.look(path, tmp_path / "fine.onnx")
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_one_file_read_a_thousand_times_is_too_much(tmp_path):
     model, data = outside(encoder_model())
     path = write(tmp_path, model)
     (tmp_path / "weights.bin").write_bytes(data)
-    apart_child.look(path, tmp_path / "fine.onnx")
+    probe_child.look(path, tmp_path / "fine.onnx")
     for i in range(3):
         twin = model.graph.initializer.add()
         twin.CopyFrom(next(value for value in model.graph.initializer if value.name == "weight"))
@@ -460,9 +460,9 @@ def test_a_hub_caches_own_links_are_followed(tmp_path):
     given = onnx_folder(tmp_path / "given", model)
     (given / "model.onnx_data").write_bytes(data)
     snapshot = hub_cache(tmp_path / "hub", files_of(given))
-    folder = source.fetch(str(snapshot))
+    folder = resolve.locate_model(str(snapshot))
     assert not any(path.is_symlink() for path in folder.iterdir())
-    assert foreign._shelf().stat().st_mode & 0o777 == 0o700
+    assert external._temp_dir().stat().st_mode & 0o777 == 0o700
     weight = initializers(read_model(folder / "onnx/model.onnx"))["weight"]
     assert weight.raw_data == data
 
@@ -471,8 +471,8 @@ def test_a_hub_file_in_its_onnx_folder_finds_its_tokenizer_above(tmp_path):
     given = files_of(onnx_folder(tmp_path / "given"))
     given["onnx/model.onnx"] = given.pop("model.onnx")
     snapshot = hub_cache(tmp_path / "hub", given)
-    assert (source.fetch(str(snapshot / "onnx" / "model.onnx")) / "tokenizer.json").is_file()
-    assert (source.fetch(str(snapshot)) / "tokenizer.json").is_file()
+    assert (resolve.locate_model(str(snapshot / "onnx" / "model.onnx")) / "tokenizer.json").is_file()
+    assert (resolve.locate_model(str(snapshot)) / "tokenizer.json").is_file()
 
 
 def test_a_blob_with_other_bytes_is_refused(tmp_path):
@@ -482,7 +482,7 @@ def test_a_blob_with_other_bytes_is_refused(tmp_path):
         blob = (snapshot / name).resolve()
         good = blob.read_bytes()
         blob.write_bytes(good + b" ")
-        with pytest.raises(ModelRefused, match="other bytes than the hub's hash says"), open_plain(snapshot / name):
+        with pytest.raises(UnsafeModel, match="other bytes than the hub's hash says"), open_plain(snapshot / name):
             pass
         blob.write_bytes(good)
         with open_plain(snapshot / name) as file:
@@ -504,7 +504,7 @@ def test_links_that_are_no_hub_caches_are_refused(tmp_path):
     for target in (blob, tmp_path / "secret", chained, unhashed, snapshot / "config.json", "/etc/hostname", path):
         path.unlink()
         path.symlink_to(target)
-        with pytest.raises(ModelRefused), open_plain(path):
+        with pytest.raises(UnsafeModel), open_plain(path):
             pass
     path.unlink()
     path.symlink_to(own_blob)
@@ -513,7 +513,7 @@ def test_links_that_are_no_hub_caches_are_refused(tmp_path):
     blobs = own_blob.parent
     blobs.rename(tmp_path / "moved")
     blobs.symlink_to(tmp_path / "moved")
-    with pytest.raises(ModelRefused, match="is a link to"), open_plain(path):
+    with pytest.raises(UnsafeModel, match="is a link to"), open_plain(path):
         pass
 
 
@@ -523,23 +523,23 @@ def test_small_files_behind_links_are_refused(name, tmp_path):
     (tmp_path / "private").write_text('{"secret": 1}')
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(tmp_path / "private")
-    with pytest.raises(ModelRefused, match="is a link to"):
-        source.fetch(str(folder))
+    with pytest.raises(UnsafeModel, match="is a link to"):
+        resolve.locate_model(str(folder))
 
 
 def test_a_refusal_leaves_nothing(tmp_path):
     folder = onnx_folder(tmp_path / "m", b"no model")
-    before = set(foreign._shelf().iterdir())
+    before = set(external._temp_dir().iterdir())
     for _ in range(2):
-        with pytest.raises(ModelRefused):
-            source.fetch(str(folder))
-    assert set(foreign._shelf().iterdir()) == before
+        with pytest.raises(UnsafeModel):
+            resolve.locate_model(str(folder))
+    assert set(external._temp_dir().iterdir()) == before
 
 
 def test_remote_code_is_refused(tmp_path):
     folder = onnx_folder(tmp_path / "m", auto_map={"AutoModel": "evil.Model"})
-    with pytest.raises(ModelRefused, match="auto_map"):
-        source.fetch(str(folder))
+    with pytest.raises(UnsafeModel, match="auto_map"):
+        resolve.locate_model(str(folder))
 
 
 # by the command line
@@ -602,24 +602,24 @@ def test_a_folder_named_like_a_file(tmp_path, capsys, monkeypatch):
 
 
 def test_an_artifact_folder_without_its_manifest_is_looked_at(tmp_path):
-    made = foreign.take_in(onnx_folder(tmp_path / "m") / "model.onnx")
+    made = external.import_external(onnx_folder(tmp_path / "m") / "model.onnx")
     ours = shutil.copytree(made, tmp_path / "ours")
-    assert source.fetch(str(ours)) not in (ours, made)
+    assert resolve.locate_model(str(ours)) not in (ours, made)
     seal(ours)
-    assert source.fetch(str(ours)) == ours
+    assert resolve.locate_model(str(ours)) == ours
     (ours / "MANIFEST.json").write_text('{"files": {}}')
-    with pytest.raises(ModelRefused, match="has been added"):
-        source.fetch(str(ours))
+    with pytest.raises(UnsafeModel, match="has been added"):
+        resolve.locate_model(str(ours))
     (ours / "MANIFEST.json").unlink()
-    assert source.fetch(str(ours)) != ours
+    assert resolve.locate_model(str(ours)) != ours
     (ours / "onnx/model.onnx").write_bytes(b"")
-    with pytest.raises(ModelRefused, match="empty"):
-        source.fetch(str(ours))
+    with pytest.raises(UnsafeModel, match="empty"):
+        resolve.locate_model(str(ours))
 
 
 def resealed(tmp_path, model):
     """A folder of ours whose file somebody has replaced, seal and all."""
-    made = foreign.take_in(onnx_folder(tmp_path / "m") / "model.onnx")
+    made = external.import_external(onnx_folder(tmp_path / "m") / "model.onnx")
     ours = tmp_path / "ours"
     shutil.copytree(made, ours)
     (ours / "onnx/model.onnx").write_bytes(model.SerializeToString())
@@ -647,11 +647,14 @@ def test_a_sealed_file_that_never_ends_is_run_apart(tmp_path, monkeypatch):
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "go"))
     model.graph.node.append(helper.make_node("Loop", ["forever", "go", "first"], ["logits"], body=body))
     ours = resealed(tmp_path, model)
-    assert source.peek(str(ours)) == ours, "nothing is run for a plan"
-    code = "import sys; from bertshrink.model import apart_child as c; c._BASE_S = 4; c.main(*sys.argv[1:])"
-    monkeypatch.setattr(source, "look_again", lambda file: look_again(file, (sys.executable, "-c", code)))
-    with pytest.raises(ModelRefused, match="was ended by SIGXCPU while running it in ONNX Runtime"):
-        source.fetch(str(ours))
+    assert resolve.locate_config(str(ours)) == ours, "nothing is run for a plan"
+    code = "import sys; from bertshrink.sources import probe_child as c, probe_limits; probe_limits._BASE_S = 4;"
+    code += "c.main(*sys.argv[1:])"
+    monkeypatch.setattr(
+        resolve, "probe_again_in_subprocess", lambda file: probe_again_in_subprocess(file, (sys.executable, "-c", code))
+    )
+    with pytest.raises(UnsafeModel, match="was ended by SIGXCPU while running it in ONNX Runtime"):
+        resolve.locate_model(str(ours))
 
 
 @pytest.mark.parametrize("kind", ["nodes", "stored", "ends", "no output"])
@@ -669,14 +672,14 @@ def test_a_graph_that_is_out_of_all_proportion(tmp_path, kind):
         model.graph.node.append(helper.make_node("Constant", [], [], value=numpy_helper.from_array(np.zeros(1))))
     write(tmp_path, model)
     if kind != "no output":
-        with pytest.raises(ModelRefused, match="far more than an encoder needs"):
-            facts_apart(tmp_path / "model.onnx")
+        with pytest.raises(UnsafeModel, match="far more than an encoder needs"):
+            read_header_in_subprocess(tmp_path / "model.onnx")
     assert ("more than an encoder needs" in refused(tmp_path)) == (kind != "no output")
 
 
 def test_a_missing_tokenizer_is_asked_for(tmp_path):
     folder = onnx_folder(tmp_path / "m")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(RequestError, match="no tokenizer beside it") as caught:
-        source.fetch(str(folder / "model.onnx"))
+    with pytest.raises(UserError, match="no tokenizer beside it") as caught:
+        resolve.locate_model(str(folder / "model.onnx"))
     assert "`tokenizer.json`" in caught.value.hint

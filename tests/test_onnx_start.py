@@ -11,12 +11,13 @@ import torch
 from onnx import TensorProto, helper
 
 from bertshrink.engines import engine
-from bertshrink.engines.torch_engine import pool
-from bertshrink.errors import ModelRefused, RequestError
-from bertshrink.model import source
+from bertshrink.engines.torch_session import pool
+from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import (
+from bertshrink.model.loading import load_model
+from bertshrink.model.tasks import TASKS
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.encoder_graph import (
     array,
     bytes_by_type,
     initializers,
@@ -26,15 +27,14 @@ from bertshrink.model.onnx_graph import (
     unstored_weights,
     weight_matmuls,
 )
-from bertshrink.model.onnx_interface import with_interface
-from bertshrink.model.onnx_start import read_start, without_guards
-from bertshrink.model.proof import load_model
-from bertshrink.model.task import TASKS
 from bertshrink.recipe.commands import recipe_of_command
-from bertshrink.recipe.plan import prove
+from bertshrink.recipe.plan import make_plan
+from bertshrink.sources import resolve
+from bertshrink.sources.onnx_interface import with_interface
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
+from bertshrink.techniques.quantize.float_graph import read_float_graph, remove_nan_guards
 from tests.onnx_files import WIDTH, encoder_model, encoder_parts, onnx_folder
 from tests.tiny import sentences, tiny_encoder
 
@@ -90,7 +90,7 @@ def dynamo(tmp_path_factory):
 
 
 def artifact_of(folder):
-    return load_model(source.fetch(str(folder)), source=str(folder))
+    return load_model(resolve.locate_model(str(folder)), source=str(folder))
 
 
 def largest_difference(first, second, rows):
@@ -131,20 +131,20 @@ def test_our_own_file_without_its_card_tells_all_itself(tmp_path):
     model = read_model(ours.file)
     next(entry for entry in model.metadata_props if entry.key == "labels").value = "["
     (bare / "any.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelRefused, match="its metadata"):
-        source.fetch(str(bare / "any.onnx"))
+    with pytest.raises(UnsafeModel, match="its metadata"):
+        resolve.locate_model(str(bare / "any.onnx"))
 
 
 def test_a_plan_starts_from_it(torchscript):
     _, folder = torchscript
-    plan = prove(recipe_of_command("quantize", str(folder / "model.onnx"), {}, {}))
+    plan = make_plan(recipe_of_command("quantize", str(folder / "model.onnx"), {}, {}))
     assert [stage.name for stage in plan.stages] == ["01-quantize"]
     assert (plan.kind, plan.task) == ("artifact", "classification")
 
 
 @pytest.mark.parametrize(("mode", "normalize"), [("mean", True), ("cls", True), ("max", False), ("mean", False)])
 def test_token_vectors_are_pooled_as_the_folder_says(mode, normalize, tmp_path):
-    from bertshrink.model.sentence import Pooling
+    from bertshrink.model.folder.sentence_modules import Pooling
 
     encoder = tiny_encoder("distilbert", "embedding", num_hidden_layers=1)
     encoder.pooling = Pooling(mode, normalize)
@@ -158,7 +158,7 @@ def test_token_vectors_are_pooled_as_the_folder_says(mode, normalize, tmp_path):
     assert artifact.card.pooling == (mode, normalize)
     assert artifact.card.outputs == ("last_hidden_state", "sentence_embedding")
     assert "was appended" in artifact.card.details["notes"][0]
-    assert artifact.card.details["notes"][0] in prove(recipe_of_command("quantize", str(folder), {}, {})).notes
+    assert artifact.card.details["notes"][0] in make_plan(recipe_of_command("quantize", str(folder), {}, {})).notes
     assert largest_difference(artifact, encoder, encoder.tokenize(sentences(5))) < 1e-5
 
 
@@ -235,8 +235,8 @@ def test_hidden_states_without_a_configuration_are_a_sentence_encoder(tmp_path):
 )
 def test_what_cannot_be_told_is_asked_for(more, match, hint, tmp_path):
     folder = onnx_folder(tmp_path / "m", **more)
-    with pytest.raises(RequestError, match=match) as caught:
-        source.fetch(str(folder))
+    with pytest.raises(UserError, match=match) as caught:
+        resolve.locate_model(str(folder))
     assert hint in caught.value.hint
     assert caught.value.where
 
@@ -257,8 +257,8 @@ def test_a_file_of_one_shape_is_run_and_quantized_at_that_shape(tmp_path, shape)
 @pytest.mark.parametrize(("shape", "told"), [([1, "length"], "1xany"), (["batch", 16], "anyx16")])
 def test_a_file_with_one_open_size_is_refused(tmp_path, shape, told):
     folder = onnx_folder(tmp_path / "m", encoder_model(shape=shape))
-    with pytest.raises(RequestError, match=f"the shape {told}, where"):
-        source.fetch(str(folder))
+    with pytest.raises(UserError, match=f"the shape {told}, where"):
+        resolve.locate_model(str(folder))
 
 
 def test_a_tokenizer_of_another_model(tmp_path):
@@ -266,8 +266,8 @@ def test_a_tokenizer_of_another_model(tmp_path):
     words = json.loads((folder / "tokenizer.json").read_text())
     words["model"]["vocab"]["another"] = 10_000
     (folder / "tokenizer.json").write_text(json.dumps(words))
-    with pytest.raises(RequestError, match="that of another model"):
-        source.fetch(str(folder))
+    with pytest.raises(UserError, match="that of another model"):
+        resolve.locate_model(str(folder))
 
 
 def test_an_unknown_family_serves(tmp_path):
@@ -350,7 +350,7 @@ def shared_graph(how, num_layers=12):
 def test_shared_weights_are_one_and_quantized_however_they_are_dressed(how, tmp_path):
     folder = onnx_folder(tmp_path / "m", shared_graph(how))
     artifact = artifact_of(folder)
-    start = read_start(artifact.file, artifact.max_length)
+    start = read_float_graph(artifact.file, artifact.max_length)
     assert len(weight_matmuls(start)) == 13
     assert len({found.weight for found in weight_matmuls(start)}) == 2
     found = quantized(artifact, tmp_path)
@@ -372,7 +372,7 @@ def test_weights_in_other_forms_are_counted_and_named(tmp_path):
     model = canonicalise(encoder_model(nodes, weights))
     assert [node.name for node in unstored_weights(model)] == ["padded_layer", "einsum_layer", "head"]
     folder = onnx_folder(tmp_path / "m", encoder_model(nodes, weights))
-    with pytest.raises(ModelRefused, match=r"3 dense layer.*`padded_layer` \(MatMul\), `einsum_layer` \(Einsum\)"):
+    with pytest.raises(UnsafeModel, match=r"3 dense layer.*`padded_layer` \(MatMul\), `einsum_layer` \(Einsum\)"):
         quantized(artifact_of(folder), tmp_path)
 
 
@@ -383,7 +383,7 @@ def test_branches_and_half_precision_are_not_rewritten(tmp_path):
     nodes[4] = helper.make_node("If", ["flag"], ["bent"], then_branch=sides[0], else_branch=sides[1])
     artifact = artifact_of(onnx_folder(tmp_path / "m", encoder_model(nodes, weights | {"flag": np.array(True)})))
     assert len(artifact.predict(artifact.tokenize(["a good movie"]))) == 1
-    with pytest.raises(ModelRefused, match="the graph branches"):
+    with pytest.raises(UnsafeModel, match="the graph branches"):
         quantized(artifact, tmp_path)
     nodes, weights = encoder_parts()
     halves = {name: v.astype(np.float16) if v.dtype == np.float32 else v for name, v in weights.items()}
@@ -392,7 +392,7 @@ def test_branches_and_half_precision_are_not_rewritten(tmp_path):
     nodes.append(helper.make_node("Cast", ["half"], ["logits"], to=TensorProto.FLOAT))
     artifact = artifact_of(onnx_folder(tmp_path / "h", encoder_model(nodes, halves)))
     assert artifact.card.precision == "float16"
-    with pytest.raises(ModelRefused, match="computes in float16"):
+    with pytest.raises(UnsafeModel, match="computes in float16"):
         quantized(artifact, tmp_path)
 
 
@@ -447,7 +447,7 @@ def session_of(model, place):
 
 def test_a_guard_that_never_acts_goes_and_the_numbers_stay(tmp_path):
     model = guarded()
-    found = without_guards(model, 64)
+    found = remove_nan_guards(model, 64)
     assert not {"IsNaN"} & set(operators(found))
     before, after = session_of(model, tmp_path / "a.onnx"), session_of(found, tmp_path / "b.onnx")
     rng = np.random.default_rng(1)
@@ -461,23 +461,23 @@ def test_a_guard_that_never_acts_goes_and_the_numbers_stay(tmp_path):
 @pytest.mark.parametrize("mask_of", ["both", "window"])
 def test_a_guard_that_acts_stays(mask_of):
     model = guarded(mask_of)
-    assert without_guards(model, 64) is model
+    assert remove_nan_guards(model, 64) is model
     assert "IsNaN" in operators(model)
 
 
 def test_a_guard_of_very_long_inputs_stays():
     model = guarded()
-    assert without_guards(model, 8192) is model
+    assert remove_nan_guards(model, 8192) is model
 
 
 def test_other_wheres_stay():
     model = guarded()
     where = next(node for node in model.graph.node if node.op_type == "Where" and node.input[2] == "p")
     where.input[1] = "lowest"
-    assert without_guards(model, 64) is model
+    assert remove_nan_guards(model, 64) is model
     assert array(initializers(model)["lowest"]) == -np.inf
 
 
 def test_artifact_load_names_the_folder_by_default(tmp_path):
-    folder = source.fetch(str(onnx_folder(tmp_path / "m")))
+    folder = resolve.locate_model(str(onnx_folder(tmp_path / "m")))
     assert Artifact.load(folder).source == str(folder)

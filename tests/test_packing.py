@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from bertshrink.errors import RequestError
-from bertshrink.model.corpus import Corpus
-from bertshrink.model.files import MANIFEST
+from bertshrink.data.formats.corpus import Corpus
+from bertshrink.errors import UserError
+from bertshrink.files.atomic import MANIFEST
 from bertshrink.progress import Silent
-from bertshrink.training.batching import Collator
-from bertshrink.training.masking import Masker
-from bertshrink.training.packing import Packed, TokenStore, split_sentences
+from bertshrink.training.rows.batching import Collator
+from bertshrink.training.rows.masking import TokenMasker
+from bertshrink.training.rows.packing import PackedRows, TokenStore, split_sentences
 from tests.tiny import sentences, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer("bert")
@@ -81,7 +81,7 @@ def test_the_store_is_made_once_for_a_corpus_and_a_tokenizer(documents, tmp_path
 
 
 def test_no_token_is_an_error_and_sentences_without_one_are_left_out(tmp_path):
-    with pytest.raises(RequestError, match="no text"):
+    with pytest.raises(UserError, match="no text"):
         store_of(tmp_path, [["\u200b"]], bytes_free())
     store = store_of(tmp_path, [["the day", "\u200b"], ["\u200b"], ["a word"]], bytes_free())
     assert np.diff(store.starts).tolist() == [2, 2] and store.first_of_document.tolist() == [0, 1, 2]
@@ -126,14 +126,14 @@ def test_byte_level_tokens_of_a_sentence_begin_a_word(tmp_path):
     inner.train_from_iterator([], trainers.BpeTrainer(special_tokens=names, initial_alphabet=alphabet))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, cls_token="<s>", sep_token="</s>", pad_token="<pad>")
     store = store_of(tmp_path, [["One. Two.", "Three."], ["Four. Five."]], tokenizer)
-    rows = Packed(store, tokenizer, "full-sentences", 64, 0)
+    rows = PackedRows(store, tokenizer, "full-sentences", 64, 0)
     assert len(rows) == 1
     assert tokenizer.decode(rows[0][0]["input_ids"]) == "<s>One. Two. Three.</s>Four. Five.</s>"
 
 
 @pytest.mark.parametrize("length", [LENGTH, 7, 4000])
 def test_full_sentences_equal_a_slow_plain_version(store, ids, length):
-    rows = Packed(store, TOKENIZER, "full-sentences", length, seed=0)
+    rows = PackedRows(store, TOKENIZER, "full-sentences", length, seed=0)
     stream = flat(ids[0])
     for document in ids[1:]:
         stream += [SEP, *flat(document)]
@@ -146,7 +146,7 @@ def test_full_sentences_equal_a_slow_plain_version(store, ids, length):
 
 @pytest.mark.parametrize("manner", ["next-sentence", "sentence-order"])
 def test_rows_of_two_segments_fit_and_both_hold_text(store, manner):
-    rows = Packed(store, TOKENIZER, manner, LENGTH, seed=0)
+    rows = PackedRows(store, TOKENIZER, manner, LENGTH, seed=0)
     lengths, labels, sizes = rows.lengths, [], []
     for epoch in range(8):
         rows.epoch = epoch
@@ -163,7 +163,7 @@ def test_rows_of_two_segments_fit_and_both_hold_text(store, manner):
 
 def test_half_of_the_second_segments_are_from_another_document(store, ids):
     """Of the pieces with more than one sentence: a lone one is always followed by another document's."""
-    rows = Packed(store, TOKENIZER, "next-sentence", LENGTH, seed=0)
+    rows = PackedRows(store, TOKENIZER, "next-sentence", LENGTH, seed=0)
     found = []
     for epoch in range(30):
         rows.epoch = epoch
@@ -187,12 +187,12 @@ def test_half_of_the_second_segments_are_from_another_document(store, ids):
 
 
 def test_a_corpus_of_one_document_draws_from_it(tmp_path):
-    rows = Packed(store_of(tmp_path, [sentences(30)]), TOKENIZER, "next-sentence", LENGTH, seed=0)
+    rows = PackedRows(store_of(tmp_path, [sentences(30)]), TOKENIZER, "next-sentence", LENGTH, seed=0)
     assert {rows[at][1] for at in range(len(rows))} == {0, 1}
 
 
 def test_sentence_order_swaps_two_consecutive_segments(store):
-    rows = Packed(store, TOKENIZER, "sentence-order", LENGTH, seed=1)
+    rows = PackedRows(store, TOKENIZER, "sentence-order", LENGTH, seed=1)
     labels, whole = [], 0
     for epoch in range(20):
         rows.epoch = epoch
@@ -210,14 +210,14 @@ def test_sentence_order_swaps_two_consecutive_segments(store):
 
 
 def test_one_token_has_no_order(tmp_path):
-    with pytest.raises(RequestError, match="too little text"):
-        Packed(store_of(tmp_path, [["word"]]), TOKENIZER, "sentence-order", LENGTH, seed=0)
+    with pytest.raises(UserError, match="too little text"):
+        PackedRows(store_of(tmp_path, [["word"]]), TOKENIZER, "sentence-order", LENGTH, seed=0)
 
 
 @pytest.mark.parametrize("manner", ["full-sentences", "next-sentence", "sentence-order"])
 def test_rows_and_masks_are_made_again_alike_and_differ_by_epoch(store, manner):
-    first, again, other = (Packed(store, TOKENIZER, manner, LENGTH, seed) for seed in (0, 0, 1))
-    collate = Collator("mlm", 0, masker=Masker(TOKENIZER, 0.15, whole_word=False, seed=0))
+    first, again, other = (PackedRows(store, TOKENIZER, manner, LENGTH, seed) for seed in (0, 0, 1))
+    collate = Collator("mlm", 0, masker=TokenMasker(TOKENIZER, 0.15, whole_word=False, seed=0))
 
     def batch(rows, epoch, order):
         rows.epoch = epoch

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.errors import BertshrinkError, Faults, MissingPart, ModelRefused, RequestError
-from bertshrink.model import source
-from bertshrink.recipe.plan import prove
+from bertshrink.errors import BertshrinkError, MissingDependency, UnsafeModel, UserError, UserErrors
+from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
+from bertshrink.sources import resolve
 from tests.folders import artifact_folder, model_folder
 
 
@@ -16,7 +16,7 @@ from tests.folders import artifact_folder, model_folder
 def plan(tmp_path, monkeypatch):
     """Prove a recipe in a folder with a model `m`, an artifact `a` and data `d.tsv`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
     model_folder(tmp_path / "m")
     artifact_folder(tmp_path / "a")
     (tmp_path / "d.tsv").write_text("sentence\tlabel\nx\t0\n")
@@ -24,7 +24,7 @@ def plan(tmp_path, monkeypatch):
 
     def go(text):
         (tmp_path / "r.yaml").write_text(text)
-        return prove(read_recipe(Path("r.yaml")))
+        return make_plan(read_recipe(Path("r.yaml")))
 
     return go
 
@@ -33,7 +33,7 @@ def faults_of(call, text):
     with pytest.raises(BertshrinkError) as caught:
         call(text)
     error = caught.value
-    return list(error.faults) if isinstance(error, Faults) else [error]
+    return list(error.faults) if isinstance(error, UserErrors) else [error]
 
 
 def test_a_plan_that_fits(plan):
@@ -65,7 +65,7 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
         (HEAD + "[{distill: {layers: 0}}]", "r.yaml:3:21", "`layers` is 0; the model has 4", "give 1 to 4"),
         (HEAD + "[{distill: {layers: -1}}]", "r.yaml:3:21", "`layers` is -1; the model has 4", "give 1 to 4"),
         (HEAD + "[{distill: {layers: 5}}]", "r.yaml:3:21", "`layers` is 5; the model has 4", "half is `layers: 2`"),
-        (HEAD + "[{distill: {keep: [1, 5]}}]", "r.yaml:3:21", "`keep` names layer 5", "layers from 1 to 4"),
+        (HEAD + "[{distill: {layer_map: [1, 5]}}]", "r.yaml:3:21", "`layer_map` names layer 5", "layers from 1 to 4"),
         ("model: ./m\nstages: [distill]", "r.yaml:2:10", "`distill` needs texts, and the recipe names none", "--data"),
         ("model: ./none", "r.yaml:1:1", "there is no model folder `./none`", "check the path"),
         ("model: ~nobody/x", "r.yaml:1:1", "there is no model folder `~nobody/x`", "check the path"),
@@ -89,7 +89,7 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
 )
 def test_one_fault(plan, text, where, what, hint):
     (fault,) = faults_of(plan, text)
-    assert type(fault) is RequestError
+    assert type(fault) is UserError
     assert (fault.where, what in fault.what) == (where, True), fault
     assert (fault.hint is None) if hint is None else (hint in (fault.hint or "")), fault
 
@@ -129,7 +129,7 @@ def test_all_faults_at_once(plan):
 def test_a_model_that_is_not_for_this(plan, tmp_path, changes, what, hint):
     model_folder(tmp_path / "m", **changes)
     (fault,) = faults_of(plan, HEAD + "[{distill: {layers: 99}}]")
-    assert type(fault) is RequestError
+    assert type(fault) is UserError
     assert what in fault.what
     assert hint in fault.hint
     assert fault.where in (str(Path("m/config.json")), "r.yaml:1:1")
@@ -154,23 +154,23 @@ def test_one_class_of_models_serves_three_tasks(plan, tmp_path, changes, task, o
 def test_a_model_folder_without_a_configuration(plan, tmp_path):
     (tmp_path / "empty").mkdir()
     (fault,) = faults_of(plan, "model: ./empty")
-    assert type(fault) is RequestError
+    assert type(fault) is UserError
     assert "is no model folder: it has no config.json" in fault.what
 
 
 def test_a_damaged_model_is_refused_as_such(plan, tmp_path):
     (tmp_path / "m/config.json").write_text("{")
     (fault,) = faults_of(plan, "model: ./m\ntask: x")
-    assert type(fault) is ModelRefused
+    assert type(fault) is UnsafeModel
     (tmp_path / "a/artifact.json").write_text(json.dumps({"format": "onnx"}))
     (fault,) = faults_of(plan, "model: ./a")
-    assert type(fault) is ModelRefused
+    assert type(fault) is UnsafeModel
 
 
 def test_an_artifact_does_not_lead_out_of_its_folder(plan, tmp_path):
     artifact_folder(tmp_path / "a", file="../m/config.json")
     (fault,) = faults_of(plan, "model: ./a")
-    assert type(fault) is ModelRefused
+    assert type(fault) is UnsafeModel
 
 
 def test_models_to_compare_are_proven_too(plan, tmp_path):
@@ -205,7 +205,7 @@ def test_input_lengths_fit_every_model_before_anything_runs(plan, tmp_path):
 
 def test_a_hub_name_without_a_hub(plan):
     (fault,) = faults_of(plan, "model: nobody/nothing")
-    assert type(fault) is MissingPart
+    assert type(fault) is MissingDependency
     assert fault.where == "r.yaml:1:1"
     assert "local folder" in fault.hint
 
@@ -214,11 +214,11 @@ def test_a_shared_students_sharing_is_kept_or_given_up_knowingly(plan, tmp_path)
     model_folder(tmp_path / "m", "albert", num_hidden_layers=12, num_hidden_groups=2, embedding_size=16)
     found = plan(HEAD + "[{distill: {layers: 6}}]")
     assert found.stages
-    (fault,) = faults_of(plan, HEAD + "[{distill: {keep: [1, 7, 8]}}]")
+    (fault,) = faults_of(plan, HEAD + "[{distill: {layer_map: [1, 7, 8]}}]")
     assert "cannot keep the sharing of the model's 2 groups" in fault.what
-    assert "`unshare: true`: 2 groups grow to 3" in fault.hint
+    assert "`allow_unsharing: true`: 2 groups grow to 3" in fault.hint
     assert fault.where == "r.yaml:3:11"
-    assert plan(HEAD + "[{distill: {keep: [1, 7, 8], unshare: true}}]")
+    assert plan(HEAD + "[{distill: {layer_map: [1, 7, 8], allow_unsharing: true}}]")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from bertshrink.cli.app import run
-from bertshrink.errors import BertshrinkError, Faults, MissingPart, RequestError
-from bertshrink.model import source
-from bertshrink.model.artifact import Form
+from bertshrink.errors import BertshrinkError, MissingDependency, UserError, UserErrors
+from bertshrink.model.artifact import ArtifactSpec
 from bertshrink.recipe import plan as plan_module
-from bertshrink.recipe.plan import prove
+from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
+from bertshrink.sources import resolve
 from tests.folders import artifact_folder, model_folder
 
 
@@ -18,14 +18,14 @@ from tests.folders import artifact_folder, model_folder
 def plan(tmp_path, monkeypatch):
     """Prove a recipe in a folder with a model `m` of 64 tokens and an artifact `a`; every engine is installed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
     monkeypatch.setattr(plan_module, "is_installed", lambda name: True)
     model_folder(tmp_path / "m")
     artifact_folder(tmp_path / "a")
 
     def go(text):
         (tmp_path / "r.yaml").write_text(text)
-        return prove(read_recipe(Path("r.yaml")))
+        return make_plan(read_recipe(Path("r.yaml")))
 
     return go
 
@@ -33,7 +33,7 @@ def plan(tmp_path, monkeypatch):
 def fault_of(call, text):
     with pytest.raises(BertshrinkError) as caught:
         call(text)
-    assert not isinstance(caught.value, Faults), caught.value
+    assert not isinstance(caught.value, UserErrors), caught.value
     return caught.value
 
 
@@ -42,24 +42,31 @@ def forms(found):
 
 
 def test_what_comes_out_is_known_before(plan):
-    found = plan("model: ./m\nstages: [export, quantize, {export: {to: ort, fixed: 1x32}}]")
-    assert forms(found) == [Form(), Form(), Form("ort", "onnxruntime", (1, 32), None, 32)]
+    found = plan("model: ./m\nstages: [export, quantize, {export: {to: ort, static_shape: 1x32}}]")
+    assert forms(found) == [ArtifactSpec(), ArtifactSpec(), ArtifactSpec("ort", "onnxruntime", (1, 32), None, 32)]
     found = plan("model: ./m\nstages: [{export: {engine: openvino}}, quantize]")
-    assert forms(found) == [Form(engine="openvino")] * 2
-    assert forms(plan("model: ./m\nstages: [{export: {to: executorch}}]")) == [Form("pte", "executorch", None, 8)]
+    assert forms(found) == [ArtifactSpec(engine="openvino")] * 2
+    assert forms(plan("model: ./m\nstages: [{export: {to: executorch}}]")) == [
+        ArtifactSpec("pte", "executorch", None, 8)
+    ]
     found = plan("model: ./a\nstages: [{export: {to: ort}}]")
-    assert forms(found) == [Form("ort", "onnxruntime", None, None, 64)]
+    assert forms(found) == [ArtifactSpec("ort", "onnxruntime", None, None, 64)]
 
 
 @pytest.mark.parametrize(
     ("text", "where", "what", "hint"),
     [
-        ("model: ./m\nstages: [{export: {fixed: 1x65}}]", "2:20", "`fixed: 1x65` is longer", "64 tokens at most"),
+        (
+            "model: ./m\nstages: [{export: {static_shape: 1x65}}]",
+            "2:20",
+            "`static_shape: 1x65` is longer",
+            "64 tokens at most",
+        ),
         ("model: ./m\nstages: [{export: {int8: true}}]", "2:20", "`int8` is for ExecuTorch", "leave it out"),
         ("model: ./m\nstages: [{export: {max_batch: 2}}]", "2:20", "`max_batch` is for ExecuTorch", "leave it out"),
         (
-            "model: ./m\nstages: [{export: {to: executorch, fixed: 1x8, max_batch: 2}}]",
-            "2:48",
+            "model: ./m\nstages: [{export: {to: executorch, static_shape: 1x8, max_batch: 2}}]",
+            "2:55",
             "`max_batch` is for files of any shape",
             "leave one out",
         ),
@@ -72,18 +79,23 @@ def test_what_comes_out_is_known_before(plan):
         ("model: ./m\nstages: [{export: {to: ort}}, quantize]", "2:31", "gets an .ort file here", "ONNX file"),
         ("model: ./a\nstages: [{export: {to: executorch}}]", "2:20", "is made from an encoder", "`to: ort`"),
         ("model: ./a\nstages: [{export: {to: ort, opset: 17}}]", "2:29", "`opset` says how a graph is made", "leave"),
-        ("model: ./a\nstages: [{export: {to: ort, fixed: 1x65}}]", "2:29", "longer than the artifact's", "64 tokens"),
+        (
+            "model: ./a\nstages: [{export: {to: ort, static_shape: 1x65}}]",
+            "2:29",
+            "longer than the artifact's",
+            "64 tokens",
+        ),
     ],
 )
 def test_an_export_that_cannot_be(plan, text, where, what, hint):
     fault = fault_of(plan, text)
-    assert type(fault) is RequestError
+    assert type(fault) is UserError
     assert (fault.where, what in fault.what, hint in fault.hint) == (f"r.yaml:{where}", True, True), fault
 
 
 def test_a_shape_is_two_numbers(plan):
     for text in ("8", "0x8", "8x0", "-1x8", "1x2x3", "1 x 8", "x8", "9999999x8"):
-        assert "fixed" in fault_of(plan, f"model: ./m\nstages: [{{export: {{fixed: '{text}'}}}}]").what
+        assert "static_shape" in fault_of(plan, f"model: ./m\nstages: [{{export: {{static_shape: '{text}'}}}}]").what
 
 
 # What is timed --------------------------------------------------------------------------------------------------------
@@ -94,7 +106,7 @@ def grid(found):
     return latency.batch, latency.length
 
 
-FIXED = "model: ./m\nstages: [{export: {fixed: 4x16}}]\n"
+FIXED = "model: ./m\nstages: [{export: {static_shape: 4x16}}]\n"
 
 
 def test_all_models_are_timed_at_the_one_fixed_shape(plan, tmp_path):
@@ -119,7 +131,7 @@ def test_a_choice_by_the_clock_is_timed_at_shapes_that_its_model_takes(plan):
     assert untimed.recipe.measure.latency is False
     assert (untimed.clock.length, untimed.clock.rounds) == ((32, 64), 5)
     assert (asked.clock.length, asked.clock.rounds) == ((32, 64), 3)
-    later = "model: ./m\nstages: [export, {quantize: {auto: true}}, {export: {fixed: 1x16}}]\n"
+    later = "model: ./m\nstages: [export, {quantize: {auto: true}}, {export: {static_shape: 1x16}}]\n"
     assert grid(plan(later)) == ((1,), (16,))
     assert plan(later).clock == untimed.clock, "what is chosen does not hang on what comes after"
 
@@ -140,7 +152,7 @@ def test_batches_are_cut_to_what_memory_is_planned_for(plan):
 def test_a_missing_engine_is_told_by_the_plan(plan, monkeypatch, settings, extra):
     monkeypatch.setattr(plan_module, "is_installed", lambda name: name != extra)
     fault = fault_of(plan, f"model: ./m\nstages: [{{export: {{{settings}}}}}]")
-    assert type(fault) is MissingPart
+    assert type(fault) is MissingDependency
     assert (fault.where, fault.hint) == ("r.yaml:2:11", f"pip install 'bertshrink[{extra}]'")
 
 
@@ -149,7 +161,7 @@ def test_a_given_artifact_needs_its_engine(plan, tmp_path, monkeypatch):
     assert plan("model: ./p")
     monkeypatch.setattr(plan_module, "is_installed", lambda name: name != "executorch")
     for text in ("model: ./p", "model: ./m\ncompare: [./p]"):
-        assert type(fault_of(plan, text)) is MissingPart
+        assert type(fault_of(plan, text)) is MissingDependency
 
 
 def test_an_artifact_of_an_unknown_engine_is_refused(plan, tmp_path):

@@ -12,22 +12,24 @@ import transformers
 from pydantic import ValidationError
 from torch.nn import functional
 
-from bertshrink.errors import RequestError
-from bertshrink.model.corpus import Corpus, load_corpus
+from bertshrink.data.encoding import IGNORED
+from bertshrink.data.formats.corpus import Corpus
+from bertshrink.data.load import load_corpus
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import UserError
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.encoding import IGNORED
-from bertshrink.model.texts import DataSettings
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
-from bertshrink.techniques.pretrain import OBJECTIVES, Pretrain
-from bertshrink.techniques.pretrain.make import (
+from bertshrink.techniques.pretrain import Pretrain
+from bertshrink.techniques.pretrain.apply import (
     PretrainingTask,
     as_masked_model,
     make_model,
     masked_logits,
     train_tokenizer,
 )
+from bertshrink.techniques.pretrain.settings import OBJECTIVES
 from bertshrink.training.checkpoints import CHECKPOINTS
 from tests.killing import killed_after
 from tests.tiny import sentences, tiny_encoder
@@ -198,7 +200,7 @@ def test_every_family_learns_and_loads_by_stock_transformers(family, texts, tmp_
 
 
 def test_training_that_was_cut_goes_on_to_the_same_weights(texts, tmp_path):
-    settings = Pretrain(epochs=1, batch_size=8, checkpoint_steps=5, **TINY)
+    settings = Pretrain(epochs=1, batch_size=8, save_steps=5, **TINY)
     whole = settings(None, bench_of(texts, tmp_path / "whole"))
 
     bench = bench_of(texts, tmp_path / "cut")
@@ -222,7 +224,7 @@ def test_stops_early_and_keeps_the_best(texts, tmp_path):
         judged.append(model.model.state_dict()["cls.predictions.bias"].clone())
         return [0.1, 0.3, 0.2, 0.2][len(judged) - 1]
 
-    settings = Pretrain(epochs=3, batch_size=8, judge_steps=3, patience=2, **TINY)
+    settings = Pretrain(epochs=3, batch_size=8, eval_steps=3, early_stopping_patience=2, **TINY)
     bench = bench_of(texts, tmp_path / "work", choose=choose)
     encoder = settings(None, bench)
     assert len(judged) == 4 and any("the weights of step 6 judged best" in note for note in bench.notes)
@@ -271,5 +273,5 @@ def test_objectives_by_family():
 
 
 def test_data_that_is_no_running_text(tmp_path):
-    with pytest.raises(RequestError, match="needs running text"):
+    with pytest.raises(UserError, match="needs running text"):
         Pretrain(**TINY)(None, Workbench(None, None, tmp_path, progress=Silent()))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.errors import RequestError
-from bertshrink.training.processes import check_launcher
+from bertshrink.errors import UserError
+from bertshrink.training.distributed.ranks import check_launcher
 from tests.tiny import tiny_project
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,11 @@ def place(tmp_path_factory):
 
 
 HALVED = ["distill", "m", "--data", "d.tsv", "--layers", "2", "--epochs", "2", "--batch-size", "16"]
-HALVED += ["--no-dropout", "--patience", "9"]  # judged on the way, so that the first process has to tell the other
+HALVED += [
+    "--no-dropout",
+    "--early-stopping-patience",
+    "9",
+]  # judged on the way, so that the first process has to tell the other
 HALVED += [
     "--precision",
     "float32",
@@ -34,7 +38,7 @@ model: m
 data: d.tsv
 stages:
   - factorize: {rank: 8}
-  - distill: {trained: embeddings, depth: 2, epochs: 2, precision: float32}
+  - distill: {trainable: embeddings, match_layers: 2, epochs: 2, precision: float32}
 """
 
 
@@ -110,7 +114,7 @@ def test_two_processes_round_weights_as_one(place):
 @pytest.mark.parametrize(("name", "says"), [("FSDP", "FSDP is configured in its first"), ("DEEPSPEED", "DeepSpeed is")])
 def test_other_sharding_is_refused_by_name(monkeypatch, name, says):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    with pytest.raises(RequestError, match=says):
+    with pytest.raises(UserError, match=says):
         check_launcher()
 
 

@@ -7,19 +7,19 @@ from dataclasses import replace
 import onnx
 import pytest
 
-from bertshrink.errors import MissingPart, RequestError
+from bertshrink.errors import MissingDependency, UserError
 from bertshrink.meters import targets
-from bertshrink.meters.running import Launch, launch_of
-from bertshrink.meters.targets import Found, Kind, open_target
-from bertshrink.meters.targets.arm64.root import VARIABLE
-from bertshrink.meters.targets.profile import SCALED, bounds_s, calibrate, device, work
-from bertshrink.meters.targets.profile.device import Device, devices, read_device, to_toml, write_device
-from bertshrink.meters.targets.profile.work import KERNELS, Work, work_of
-from bertshrink.meters.targets.ssh import Ssh
+from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.targets import TargetKind, TargetResult, open_target
+from bertshrink.meters.targets.arm64.sysroot import VARIABLE
+from bertshrink.meters.targets.profile import SCALED, bounds_s, calibrate, device, instructions
+from bertshrink.meters.targets.profile.device import DeviceProfile, devices, read_device, to_toml, write_device
+from bertshrink.meters.targets.profile.instructions import KERNELS, Work, work_of
+from bertshrink.meters.targets.ssh import SshRunner
 from bertshrink.meters.targets.ssh.address import Address
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
-from bertshrink.report import bench
+from bertshrink.report import bench_json
 from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement, across, compare
 from bertshrink.report.render import html, markdown, terminal
 from bertshrink.report.report import Report, Snapshot
@@ -74,14 +74,14 @@ def test_a_quantized_matrix_is_as_much_work(tmp_path):
     found = []
     for name in (False, True):
         onnx.save(tiny_onnx(int8=name), tmp_path / f"{name}.onnx")
-        found.append(work_of(Launch("onnxruntime", tmp_path / f"{name}.onnx", {}, "x", 20, (), 64)))
+        found.append(work_of(RunSpec("onnxruntime", tmp_path / f"{name}.onnx", {}, "x", 20, (), 64)))
     assert found[0].weight_macs == found[1].weight_macs > 0
 
 
 def test_other_formats_do_not_say_what_they_compute(tmp_path):
     (tmp_path / "m.pte").write_bytes(b"x")
-    with pytest.raises(RequestError, match="does not say what it computes"):
-        open_target("profile:pi5").check({"m": Launch("executorch", tmp_path / "m.pte", {}, "x", 20, (), 64)})
+    with pytest.raises(UserError, match="does not say what it computes"):
+        open_target("profile:pi5").check({"m": RunSpec("executorch", tmp_path / "m.pte", {}, "x", 20, (), 64)})
 
 
 def test_instructions_lie_around_those_that_were_counted():
@@ -106,7 +106,7 @@ def test_instructions_lie_around_those_that_were_counted():
     mixed = minilm.instructions("a76", "int4+int8", 1, 16)
     alone = [minilm.instructions("a76", kind, 1, 16) for kind in ("int4", "int8")]
     assert mixed == (min(low for low, _ in alone), max(high for _, high in alone))
-    assert work.kinds("float16+float32") == ["float"]
+    assert instructions.kinds("float16+float32") == ["float"]
 
 
 # Devices --------------------------------------------------------------------------------------------------------------
@@ -134,22 +134,22 @@ def test_a_file_of_the_users_own_takes_the_place(own):
     assert path == own / "pi5.toml"
     assert read_device("pi5") == changed
     path.write_text(to_toml(changed).replace("2.8", "-1"))
-    with pytest.raises(RequestError, match="is wrong"):
+    with pytest.raises(UserError, match="is wrong"):
         read_device("pi5")
     path.write_text("no toml")
-    with pytest.raises(RequestError, match="is wrong"):
+    with pytest.raises(UserError, match="is wrong"):
         read_device("pi5")
     path.write_text(to_toml(pi).replace("[4.9, 9.4]", "[9.4, 4.9]"))
-    with pytest.raises(RequestError, match="lower bound comes first"):
+    with pytest.raises(UserError, match="lower bound comes first"):
         open_target("profile:pi5")
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises(UserError) as caught:
         open_target("profile:pi55")
     assert "`pi5`" in caught.value.hint
 
 
 # The bounds -----------------------------------------------------------------------------------------------------------
 
-BOARD = Device.model_validate(
+BOARD = DeviceProfile.model_validate(
     {
         "name": "Board",
         **{
@@ -193,7 +193,7 @@ def test_a_profile_gives_ranges_and_says_what_they_are(made):
     assert "is not prepared" in note or "is not installed" in note
     assert "not verified: ipc" in note
     assert "modelled" in found.environment.cpu
-    with pytest.raises(RequestError, match="not texts"):
+    with pytest.raises(UserError, match="not texts"):
         target.measure({"m": made}, QUICK.model_copy(update={"texts": "t.txt"}), Silent())
 
 
@@ -205,18 +205,18 @@ class Counter:
 
     def check(self, launches):
         if not self.cases:
-            raise MissingPart("the root folder is not there")
+            raise MissingDependency("the root folder is not there")
 
     def measure(self, launches, settings, progress):
         found = [
             Measurement.single("instructions", "count", 1e9 * batch, conditions=Conditions(batch=batch, length=length))
             for batch, length in self.cases
         ]
-        return Found({name: found for name in launches}, Environment(id="q", cpu="a76"))
+        return TargetResult({name: found for name in launches}, Environment(id="q", cpu="a76"))
 
 
 def test_counted_instructions_are_taken_where_there_are_any(made, monkeypatch):
-    monkeypatch.setitem(targets.TARGETS, "arm64", Kind("tests.test_profile:counter", "a stand-in"))
+    monkeypatch.setitem(targets.TARGETS, "arm64", TargetKind("tests.test_profile:counter", "a stand-in"))
     target = open_target("profile:pi5")
     found = target.measure({"m": made}, QUICK, Silent())
     low, high = found.measurements["m"][0].samples[0]
@@ -291,7 +291,7 @@ def test_no_renderer_shows_a_range_as_a_measured_time():
         assert "6.19" not in plain, "the middle of a range is no figure"
         assert not re.search(r"± \d", plain), name
         assert "x faster" not in plain, name
-    figure = json.loads(bench.to_json(report))["models"][1]["figures"][0]
+    figure = json.loads(bench_json.to_json(report))["models"][1]["figures"][0]
     assert (figure["value"], figure["ci95"], figure["rounds"], figure["n"]) == (None, None, [], 0)
     assert figure["range"] == [4.125e-3, 8.25e-3]
     assert figure["ratio"] is None
@@ -338,13 +338,13 @@ def test_a_real_machine_is_measured_and_others_are_refused(tmp_path, own, monkey
     monkeypatch.setattr(calibrate, "SETTINGS", QUICK.model_copy(update={"batch": (1,), "length": (16, 128)}))
     with server(tmp_path / "sshd") as board:
         monkeypatch.setenv("PATH", board.path)
-        with Ssh.connect(Address.read(board.address())) as there:
-            with pytest.raises(RequestError, match="is no Board"):
+        with SshRunner.connect(Address.read(board.address())) as there:
+            with pytest.raises(UserError, match="is no Board"):
                 calibrate.calibrate(there, BOARD, launch, "m", Silent())
             there.link.about["machine"] = "aarch64"
             here = there.environment()
             there._environment = here.model_copy(update={"isa": ("asimddp",)})
-            with pytest.raises(RequestError, match="does not take 1x16"):
+            with pytest.raises(UserError, match="does not take 1x16"):
                 calibrate.calibrate(there, BOARD, replace(launch, max_length=64), "m", Silent())
             found = calibrate.calibrate(there, BOARD, launch, "m", Silent())
         assert board.is_clean()

@@ -12,17 +12,17 @@ import typer
 from packaging.requirements import Requirement
 
 from bertshrink.cli.app import app
-from bertshrink.cli.work import shipped_recipes
+from bertshrink.config.located_yaml import read_yaml
+from bertshrink.data.settings import DataSettings
 from bertshrink.engines import ENGINES
-from bertshrink.errors import BertshrinkError, MissingPart
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.model import source as sources
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import DataSettings
-from bertshrink.recipe.plan import prove
-from bertshrink.recipe.reader import read_yaml
+from bertshrink.errors import BertshrinkError, MissingDependency
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.tasks import TASKS
+from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import MeasureSettings, build, read_recipe
+from bertshrink.recipe.shipped import shipped_recipes
+from bertshrink.sources import resolve as sources
 from bertshrink.techniques import TECHNIQUES
 
 ROOT = Path(__file__).parent.parent
@@ -106,7 +106,7 @@ def test_readme_names_all_families_tasks_and_techniques():
 def test_recipe_page_names_every_key():
     text = read("docs/recipes.md")
     keys = [key for model in (DataSettings, MeasureSettings, *TECHNIQUES.values()) for key in model.model_fields]
-    keys += [f"latency.{key}" for key in RunningSettings.model_fields]
+    keys += [f"latency.{key}" for key in LatencySettings.model_fields]
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 
@@ -143,8 +143,8 @@ def test_every_recipe_plans(path, monkeypatch):
     assert shipped_recipes()[path.stem].read_bytes() == path.read_bytes()
     monkeypatch.setattr(sources, "hub_is_reachable", lambda: False)
     try:
-        plan = prove(recipe)
-    except MissingPart as error:
+        plan = make_plan(recipe)
+    except MissingDependency as error:
         pytest.skip(f"the recipe reads; its model is not on this machine: {error.what}")
     assert len(plan.stages) == len(recipe.stages)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.meters.quality import prepare
-from bertshrink.meters.scores import likelihood, neighbour_recall, pair_spearman, pseudo_perplexity
-from bertshrink.model.texts import Split, Texts
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import CheckFailed, UserError
+from bertshrink.meters.quality.evaluators import prepare
+from bertshrink.meters.quality.metrics import likelihood, neighbour_recall, pair_spearman, pseudo_perplexity
 from bertshrink.report.measurement import Measurement
 from tests.gating import accuracy, bits, outcomes
 from tests.tiny import sentences, tiny_encoder
@@ -61,7 +61,7 @@ def test_pseudo_perplexity_by_hand():
 def exam_of(task, labels=None):
     encoder = tiny_encoder("bert", task)
     split = Split(tuple(sentences(30)), labels=labels)
-    return encoder, prepare(encoder, Texts("salad", split, split), None, 0)
+    return encoder, prepare(encoder, TextDataset("salad", split, split), None, 0)
 
 
 def test_accuracy_counts_right_answers():
@@ -146,14 +146,14 @@ def test_each_model_reads_the_texts_with_its_own_tokenizer(task, metric):
 def test_masked_tokens_bind_models_to_one_vocabulary():
     encoder, exam = exam_of("mlm")
     exam.sit(encoder)
-    with pytest.raises(RequestError, match="into other tokens"):
+    with pytest.raises(UserError, match="into other tokens"):
         exam.sit(with_other_tokens(encoder))
 
 
 def test_a_model_of_shorter_inputs_reads_less():
     encoder = tiny_encoder()
     split = Split(tuple(sentences(12, shortest=50, longest=60)))
-    exam = prepare(encoder, Texts("long", split, split), None, 0)
+    exam = prepare(encoder, TextDataset("long", split, split), None, 0)
     exam.sit(encoder)
     short = tiny_encoder(max_position_embeddings=16)
     short.max_length = 16
@@ -172,7 +172,7 @@ def test_classes_are_compared_by_name():
     turned.model.config.id2label = {0: "Positive", 1: "Negative"}
     assert {m.metric: m.value for m in exam.sit(turned)} == expected
     turned.model.config.id2label = {0: "good", 1: "bad"}
-    with pytest.raises(RequestError, match="has the classes `good`, `bad`, the first model `negative`, `positive`"):
+    with pytest.raises(UserError, match="has the classes `good`, `bad`, the first model `negative`, `positive`"):
         exam.sit(turned)
 
 
@@ -193,7 +193,7 @@ def test_the_outcome_of_each_text_is_kept(metric):
     texts = sentences(21, seed=5)
     labels = (*(("negative", "positive")[i % 2] for i in range(20)), None)
     split = Split(tuple(texts), labels=labels)
-    exam = prepare(encoder, Texts("t", split, split), None, 0)
+    exam = prepare(encoder, TextDataset("t", split, split), None, 0)
     exam.sit(encoder)
     found = {m.metric: m for m in exam.sit(other)}
     answers, theirs = (exam.answer(model).argmax(axis=1) for model in (other, encoder))
@@ -202,7 +202,7 @@ def test_the_outcome_of_each_text_is_kept(metric):
     assert bits(kept.bits)[: kept.num].tolist() == [bool(one) for one in right]
     assert kept.num_right / kept.num == pytest.approx(found[metric].value)
     assert found["macro_f1"].outcomes is None
-    changed = prepare(encoder, Texts("t", split, Split(tuple(texts), labels=("negative",) * 21)), None, 0)
+    changed = prepare(encoder, TextDataset("t", split, Split(tuple(texts), labels=("negative",) * 21)), None, 0)
     assert len({m.conditions.questions for m in found.values()}) == 1
     assert changed.questions != exam.questions, "other right answers are other questions"
 

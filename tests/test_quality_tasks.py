@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.meters.quality import MAX_PAIRED, chooser, prepare
-from bertshrink.meters.scores import answer_scores, entity_scores
+from bertshrink.data.encoding import encode
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import CheckFailed, UserError
+from bertshrink.meters.quality.evaluators import MAX_PAIRED, chooser, prepare
+from bertshrink.meters.quality.metrics import answer_scores, entity_scores
 from bertshrink.model.batches import tokenize
-from bertshrink.model.encoding import encode
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import Split, Texts
+from bertshrink.model.tasks import TASKS
 from tests.cutting import tokenizer_of
 from tests.tiny import LABELS, sentences, tiny_encoder, tiny_split, tiny_texts, tiny_tokenizer
 
@@ -74,7 +74,7 @@ def split_of(task, num, seed):
 
 
 def texts_of(split, name="salad"):
-    return Texts(name, split, split)
+    return TextDataset(name, split, split)
 
 
 def figures(measurements):
@@ -140,7 +140,7 @@ def test_classes_in_another_order_are_the_same_classes(task):
     exam.sit(Knowing(task, split))
     turned = Knowing(task, split, labels=tuple(name.upper() for name in reversed(LABELS[task])))
     assert set(figures(exam.sit(turned)).values()) == {1.0}
-    with pytest.raises(RequestError, match=r"`knowing` has the classes"):
+    with pytest.raises(UserError, match=r"`knowing` has the classes"):
         exam.sit(Knowing(task, replace(split, labels=None), labels=("x", "y")))
 
 
@@ -149,7 +149,7 @@ def test_labels_that_the_model_has_not_are_refused_first(task):
     strange = {"token-classification": ("O", "B-XYZ"), "multi-label": ("xyz",), "question-answering": "xyz"}
     split = tiny_split(task, 4)
     texts = texts_of(replace(split, labels=(strange.get(task, "xyz"), *split.labels[1:])))
-    with pytest.raises(RequestError, match=r"(?i)xyz"):
+    with pytest.raises(UserError, match=r"(?i)xyz"):
         prepare(tiny_encoder("bert", task), texts, None, 0)
 
 
@@ -299,7 +299,7 @@ def test_real_models_are_judged_on_all_of_a_long_text(task):
 
 
 def sides(task, test=True):
-    return Texts(
+    return TextDataset(
         "salad",
         *(split_of(task, num, seed) for num, seed in ((60, 1), (12, 2), (14, 3))[: 2 + test]),
         judged_name="test" if test else "dev",
@@ -325,13 +325,15 @@ def test_what_judges_does_not_choose(task, test):
 
 
 def test_nothing_to_choose_by_is_said():
-    texts = Texts("salad", Split(tuple(sentences(40))), Split(tuple(sentences(8, 1))), Split(tuple(sentences(8, 2))))
-    with pytest.raises(RequestError, match="nothing in `salad` is labelled"):
+    texts = TextDataset(
+        "salad", Split(tuple(sentences(40))), Split(tuple(sentences(8, 1))), Split(tuple(sentences(8, 2)))
+    )
+    with pytest.raises(UserError, match="nothing in `salad` is labelled"):
         chooser(None, texts, None, 0)(tiny_encoder())
 
 
 def test_vectors_are_chosen_by_likeness_to_the_teacher():
-    texts = Texts("salad", Split(tuple(sentences(40))), Split(tuple(sentences(20, 1))))
+    texts = TextDataset("salad", Split(tuple(sentences(40))), Split(tuple(sentences(20, 1))))
     teacher, student = tiny_encoder(task="embedding"), tiny_encoder(task="embedding", seed=5)
     choose = chooser(lambda: teacher, texts, None, 0)
     assert choose(student) < choose(teacher) == pytest.approx(1)

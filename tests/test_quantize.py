@@ -5,23 +5,31 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from bertshrink.data.texts import Split, TextDataset
 from bertshrink.engines import engine
-from bertshrink.errors import CheckFailed, ModelRefused, RequestError
-from bertshrink.model.agreement import cosine, dev_texts
-from bertshrink.model.anatomy import FAMILIES
+from bertshrink.errors import CheckFailed, UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.onnx_graph import array, initializers, operators, read_model, tensor, weight_matmuls, write_model
-from bertshrink.model.onnx_start import refuse_quantized
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import Split, Texts
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.tasks import TASKS
+from bertshrink.onnx_graph.encoder_graph import (
+    array,
+    initializers,
+    operators,
+    read_model,
+    tensor,
+    weight_matmuls,
+    write_model,
+)
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
+from bertshrink.techniques.output_cosine import cosine, dev_texts
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize import rewrite as rewrite_module
-from bertshrink.techniques.quantize.agreement import SENTENCES, Likeness, same_label
-from bertshrink.techniques.quantize.draft import Options
-from bertshrink.techniques.quantize.int8 import quantize_matrix
-from bertshrink.techniques.quantize.sizes import SCHEMES
+from bertshrink.techniques.quantize.float_graph import refuse_quantized
+from bertshrink.techniques.quantize.numerics.int8 import quantize_matrix
+from bertshrink.techniques.quantize.similarity import SENTENCES, OutputSimilarity, same_label
+from bertshrink.techniques.quantize.size_estimate import SCHEMES
+from bertshrink.techniques.quantize.writers.builder import RewriteOptions
 from tests.tiny import sentences, tiny_encoder
 
 PRECISIONS = ("int8", "int8", "int8", "int4", "float16", "bfloat16")
@@ -104,7 +112,7 @@ def test_oracle_of_the_graph(per_channel, tmp_path):
     rng = np.random.default_rng(0)
     weight, table = rng.normal(size=(8, 6)).astype(np.float32), rng.normal(size=(20, 8)).astype(np.float32)
     weight[1::2] = 0  # older CPUs add neighbouring products in 16 bits; with every other one zero nothing overflows
-    found = in_int8(dense_graph(weight, table), Options(per_channel=per_channel))
+    found = in_int8(dense_graph(weight, table), RewriteOptions(per_channel=per_channel))
     write_model(found.model, tmp_path / "m.onnx")
     ids = rng.integers(0, 20, size=(2, 5))
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
@@ -212,7 +220,7 @@ def test_the_float_artifact_is_left_as_it_was(plain, tmp_path):
 
 def test_agreement_is_measured_on_the_dev_texts(plain, tmp_path):
     dev = Split(tuple(sentences(100)), tuple(sentences(100, seed=1)))
-    bench = Workbench(Texts("pairs", dev, dev), None, tmp_path)
+    bench = Workbench(TextDataset("pairs", dev, dev), None, tmp_path)
     found = Quantize(min_cosine=ANY)(plain, bench)
     agreement = found.card.details["agreement"]
     assert agreement["num_texts"] == 64
@@ -224,7 +232,7 @@ def test_agreement_is_measured_on_the_dev_texts(plain, tmp_path):
 
 
 def test_a_file_agrees_with_itself(plain, tmp_path):
-    found = Likeness(plain, dev_texts(None, SENTENCES), None).agreement(plain)
+    found = OutputSimilarity(plain, dev_texts(None, SENTENCES), None).agreement(plain)
     assert found == {"cosine": pytest.approx(1.0), "num_texts": len(SENTENCES)}
 
 
@@ -258,7 +266,7 @@ def test_class_logits_are_compared_together(tmp_path, monkeypatch):
     turned = np.array([[3.0, -3.0], [-0.01, 0.01], [-2.0, 2.0]], dtype=np.float32)
     answers = iter((logits, turned))
     monkeypatch.setattr(Artifact, "predict", lambda self, rows: [{"logits": row} for row in next(answers)])
-    found = Likeness(plain, dev_texts(None, SENTENCES), None).agreement(plain)
+    found = OutputSimilarity(plain, dev_texts(None, SENTENCES), None).agreement(plain)
     assert found["cosine"] == pytest.approx(float((logits * turned).sum() / (logits**2).sum()))
     assert found["same_label"] == pytest.approx(2 / 3)
 
@@ -279,10 +287,10 @@ def test_a_dense_layer_left_out_fails(plain, tmp_path, monkeypatch):
 
 def test_quantized_already(plain, tmp_path):
     once = quantize(plain, tmp_path / "a", min_cosine=ANY)
-    with pytest.raises(ModelRefused, match=r"quantized already: .* is a `"):
+    with pytest.raises(UnsafeModel, match=r"quantized already: .* is a `"):
         quantize(once, tmp_path / "b")
     for scheme in set(SCHEMES) - {"float16", "bfloat16"}:  # these are floats still, and may be quantized
-        with pytest.raises(ModelRefused, match="quantized already"):
+        with pytest.raises(UnsafeModel, match="quantized already"):
             quantize(quantize(plain, tmp_path / scheme, scheme=scheme, min_cosine=ANY), tmp_path / "c")
     half = quantize(plain, tmp_path / "half", scheme="float16")
     assert quantize(half, tmp_path / "of_half", min_cosine=ANY).card.precision == "int8"
@@ -292,7 +300,7 @@ def test_quantized_already(plain, tmp_path):
 def test_tables_alone_are_quantized_already(tmp_path):
     table = np.ones((20, 8), dtype=np.float32)
     found = rewrite_module.rewrite(dense_graph(np.eye(8, dtype=np.float32), table), {"table": "int8-dynamic"})
-    with pytest.raises(ModelRefused, match="is a `Gather` of integers"):
+    with pytest.raises(UnsafeModel, match="is a `Gather` of integers"):
         refuse_quantized(found.model, "x.onnx")
 
 
@@ -307,10 +315,10 @@ def test_what_is_no_encoder_is_refused(plain, tmp_path):
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     relu = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]))
-    with pytest.raises(ModelRefused, match="no encoder's graph"):
+    with pytest.raises(UnsafeModel, match="no encoder's graph"):
         quantize(with_file(plain, tmp_path / "relu", relu.SerializeToString()), tmp_path)
     for name, data in (("empty", b""), ("cut", plain.file.read_bytes()[:-1000]), ("text", b"no model at all" * 9)):
-        with pytest.raises(ModelRefused):
+        with pytest.raises(UnsafeModel):
             quantize(with_file(plain, tmp_path / name, data), tmp_path)
 
 
@@ -320,13 +328,13 @@ def test_weights_outside_the_file_are_refused(plain, tmp_path):
     first.ClearField("raw_data")
     first.data_location = TensorProto.EXTERNAL
     first.external_data.append(onnx.StringStringEntryProto(key="location", value="../../etc/passwd"))
-    with pytest.raises(ModelRefused, match="outside the file"):
+    with pytest.raises(UnsafeModel, match="outside the file"):
         quantize(with_file(plain, tmp_path / "outside", model.SerializeToString()), tmp_path)
 
 
 def test_another_format_is_refused(plain, tmp_path):
     other = Artifact(plain.folder, plain.card.model_copy(update={"format": "pte"}))
-    with pytest.raises(RequestError, match="pte"):
+    with pytest.raises(UserError, match="pte"):
         quantize(other, tmp_path)
 
 

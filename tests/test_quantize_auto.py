@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from bertshrink.model.hardware import BFLOAT16_FLAGS
+from bertshrink.hardware import BFLOAT16_FLAGS
 from bertshrink.report.measurement import Conditions, Measurement
-from bertshrink.techniques.quantize.auto import (
+from bertshrink.techniques.quantize.search.candidates import (
     CANDIDATES,
     FLOAT,
     Candidate,
     Limits,
-    Tried,
+    Trial,
     bfloat16_wins,
     candidates,
     choose,
@@ -21,7 +21,7 @@ from bertshrink.techniques.quantize.auto import (
     rows,
     sentences,
 )
-from bertshrink.techniques.quantize.sizes import SCHEMES
+from bertshrink.techniques.quantize.size_estimate import SCHEMES
 
 NO_LIMITS = Limits(min_cosine=0.9)
 
@@ -36,7 +36,7 @@ def tried(scheme, size, ms, cosine=0.999, drop=None, noise=0.001, **options):
         better="lower",
         conditions=Conditions(target="cpu", threads=2, batch=8, length=128, phase="steady"),
     )
-    return Tried(Candidate(scheme, options), size, cosine, drop, (measured,))
+    return Trial(Candidate(scheme, options), size, cosine, drop, (measured,))
 
 
 @pytest.mark.parametrize("engine", CANDIDATES)
@@ -63,7 +63,7 @@ def test_what_the_cpu_has_is_told():
 def test_the_front_is_what_no_other_beats():
     plain, half = tried(FLOAT, 400, 100, 1.0), tried("float16", 200, 100.0, 1.0)
     small, worse = tried("dynamic-int8", 100, 60, 0.998), tried("static-int8", 101, 61, 0.997)
-    failed = Tried(Candidate("block-int4"), failure="no such operator")
+    failed = Trial(Candidate("block-int4"), failure="no such operator")
     assert front([plain, half, small, worse, failed]) == [half, small]
 
 
@@ -113,7 +113,7 @@ def test_bfloat16_that_wins_is_named():
 def test_every_candidate_is_told_and_kept():
     plain, small = tried(FLOAT, 400, 100, 1.0), tried("dynamic-int8", 100, 50, 0.998, drop=0.001)
     weak = tried("block-int4", 60, 90, 0.9)
-    failed = Tried(Candidate("static-int8"), failure="it does not run: no such operator")
+    failed = Trial(Candidate("static-int8"), failure="it does not run: no such operator")
     limits = Limits(min_cosine=0.98)
     everyone = [plain, small, weak, failed]
     told = sentences(everyone, small, limits)

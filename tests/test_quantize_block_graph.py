@@ -5,17 +5,17 @@ import pytest
 from onnx import TensorProto
 from pydantic import ValidationError
 
-from bertshrink.errors import RequestError
-from bertshrink.model.onnx_graph import array, initializers, read_model
-from bertshrink.model.texts import Split, Texts
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import UserError
+from bertshrink.onnx_graph.encoder_graph import array, initializers, read_model
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
-from bertshrink.techniques.quantize.block_graph import round_nearest
-from bertshrink.techniques.quantize.blocks import dequantize
-from bertshrink.techniques.quantize.draft import Options
+from bertshrink.techniques.quantize.numerics.blockwise import dequantize
 from bertshrink.techniques.quantize.rewrite import rewrite
-from bertshrink.techniques.quantize.sizes import block_size_for
+from bertshrink.techniques.quantize.size_estimate import block_size_for
+from bertshrink.techniques.quantize.writers.blockwise import round_nearest
+from bertshrink.techniques.quantize.writers.builder import RewriteOptions
 from tests.quantizing import dense_graph, session
 from tests.tiny import sentences, tiny_encoder
 
@@ -37,7 +37,7 @@ def run(model, ids):
 def test_oracle(num_bits, width, block_size):
     weight, bias, table = made(width)
     kind = f"int{num_bits}-block"
-    options = Options(block_size=block_size, accuracy_level=0)
+    options = RewriteOptions(block_size=block_size, accuracy_level=0)
     found = rewrite(dense_graph(weight, bias, table), {"weight": kind, "table": kind}, options)
     ids = np.arange(20)[None]
     halved = [round_nearest(matrix, num_bits, block_size) for matrix in (table, weight.T)]
@@ -53,7 +53,7 @@ def test_oracle_of_a_tied_table(num_bits):
     _, _, table = made(48)
     bias = np.arange(20, dtype=np.float32)
     found = rewrite(
-        dense_graph(None, bias, table, tied=True), {"table": f"int{num_bits}-block"}, Options(accuracy_level=0)
+        dense_graph(None, bias, table, tied=True), {"table": f"int{num_bits}-block"}, RewriteOptions(accuracy_level=0)
     )
     ids = np.array([[3, 1, 19], [0, 7, 7]])
     as_it_is = dequantize(round_nearest(table, num_bits, 32))
@@ -68,7 +68,7 @@ def test_activations_in_bytes_stay_near():
     ids = np.arange(20)[None]
     kinds = dict.fromkeys(("weight", "table"), "int8-block")
     exact, fast = (
-        run(rewrite(dense_graph(weight, bias, table), kinds, Options(accuracy_level=level)).model, ids)
+        run(rewrite(dense_graph(weight, bias, table), kinds, RewriteOptions(accuracy_level=level)).model, ids)
         for level in (0, 4)
     )
     assert 0 < np.linalg.norm(exact - fast) < 0.02 * np.linalg.norm(exact)
@@ -92,7 +92,7 @@ def test_block_sizes_that_are_refused():
 def test_a_tied_table_that_blocks_do_not_divide_is_refused():
     _, _, table = made(40)
     bias = np.zeros(20, dtype=np.float32)
-    with pytest.raises(RequestError, match="`table` is 40 wide"):
+    with pytest.raises(UserError, match="`table` is 40 wide"):
         rewrite(dense_graph(None, bias, table, tied=True), {"table": "int4-block"})
 
 
@@ -111,7 +111,7 @@ def test_scales_outside_float16_stay_float32():
 @pytest.fixture(scope="module")
 def bench_and_artifact(tmp_path_factory):
     folder = tmp_path_factory.mktemp("blocks")
-    texts = Texts("salad", Split(tuple(sentences(60))), Split(tuple(sentences(30, 1))))
+    texts = TextDataset("salad", Split(tuple(sentences(60))), Split(tuple(sentences(30, 1))))
     bench = Workbench(texts, None, folder)
     return bench, Export()(tiny_encoder("bert", "embedding", num_hidden_layers=2), bench)
 
@@ -141,7 +141,7 @@ def test_the_rounded_weight_is_the_one_stored(bench_and_artifact, tmp_path):
     source = read_model(artifact.file)
     name = "encoder.layer.0.output.dense.weight.T"
     rounded = round_nearest(array(initializers(source)[name]).T + 0.5, 4, 16)
-    found = rewrite(source, {name: "int4-block"}, Options(blocks={(name, 4): rounded}))
+    found = rewrite(source, {name: "int4-block"}, RewriteOptions(blocks={(name, 4): rounded}))
     assert initializers(found.model)[f"{name}.blocks"].dims[1] == 64 // 16
-    same = rewrite(source, {name: "int8-block"}, Options(blocks={(name, 4): rounded}))
+    same = rewrite(source, {name: "int8-block"}, RewriteOptions(blocks={(name, 4): rounded}))
     assert initializers(same.model)[f"{name}.blocks"].dims[1] == 64 // 32, "eight bits are not what was rounded"

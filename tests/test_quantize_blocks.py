@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bertshrink.techniques.quantize.blocks import (
+from bertshrink.techniques.quantize.numerics.blockwise import (
     Blocks,
     dequantize,
     pack_gather,
@@ -159,7 +159,7 @@ def test_one_sided_constant_and_empty_blocks(bits, symmetric):
 def test_many_chunks_equal_one(monkeypatch):
     weight = normal(40, 100)
     found = quantize_blocks(weight, 4, 32, symmetric=False)
-    monkeypatch.setattr("bertshrink.techniques.quantize.blocks._CHUNK_ELEMENTS", 96)
+    monkeypatch.setattr("bertshrink.techniques.quantize.numerics.blockwise._CHUNK_ELEMENTS", 96)
     again = quantize_blocks(weight, 4, 32, symmetric=False)
     assert np.array_equal(again.steps_RI, found.steps_RI) and np.array_equal(again.scale_RB, found.scale_RB)
 

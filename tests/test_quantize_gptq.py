@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bertshrink.techniques.quantize.blocks import dequantize, fit_scales, quantize_blocks
-from bertshrink.techniques.quantize.gptq import gptq_int8, gptq_quantize
-from bertshrink.techniques.quantize.int8 import quantize_matrix
+from bertshrink.techniques.quantize.numerics.blockwise import dequantize, fit_scales, quantize_blocks
+from bertshrink.techniques.quantize.numerics.gptq import gptq_int8, gptq_quantize
+from bertshrink.techniques.quantize.numerics.int8 import quantize_matrix
 
 KINDS = [(4, 16, True), (4, 16, False), (8, 16, False), (4, 24, False), (8, 300, True), (4, 300, False)]
 
@@ -60,7 +60,7 @@ def test_oracle(bits, size, symmetric, monkeypatch):
     size = min(size, 40)
     steps, scales, zeros = slow_gptq(weight, gram, bits, size, symmetric, 0.01)
     for segment in (128, 32, 7):  # all at once, some blocks at a time, less than a block at a time
-        monkeypatch.setattr("bertshrink.techniques.quantize.gptq._SEGMENT", segment)
+        monkeypatch.setattr("bertshrink.techniques.quantize.numerics.gptq._SEGMENT", segment)
         found = gptq_quantize(weight, gram, bits, size, symmetric=symmetric, order=False)
         assert np.array_equal(found.steps_RI, steps)
         assert np.allclose(found.scale_RB, scales, rtol=1e-6)

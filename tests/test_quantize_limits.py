@@ -3,16 +3,16 @@
 import pytest
 
 from bertshrink.errors import CheckFailed
+from bertshrink.files.headers import read_onnx
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.estimate import of_file
-from bertshrink.model.onnx_graph import read_model
-from bertshrink.report.files import read_onnx
+from bertshrink.model.size_estimate import of_file
+from bertshrink.onnx_graph.encoder_graph import read_model
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
-from bertshrink.techniques.quantize.accounting import account
-from bertshrink.techniques.quantize.auto import CANDIDATES
+from bertshrink.techniques.quantize.coverage import account
+from bertshrink.techniques.quantize.search.candidates import CANDIDATES
 from tests.tiny import tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,7 +34,7 @@ def metric(artifact):
 
 def test_the_weight_that_costs_accuracy_is_kept_wider(exported, tmp_path):
     bench = Workbench(None, None, tmp_path, choose=metric)
-    made = Quantize(max_drop="1%", min_cosine=0.9)(exported, bench)
+    made = Quantize(max_metric_drop="1%", min_cosine=0.9)(exported, bench)
     details = made.card.details
     assert details["types"][WORST] == "float16"
     narrow = [name for name, kind in details["types"].items() if kind == "int8-dynamic"]
@@ -54,14 +54,14 @@ def test_the_weight_that_costs_accuracy_is_kept_wider(exported, tmp_path):
 
 def test_a_limit_that_holds_as_asked_changes_nothing(exported, tmp_path):
     plain = Quantize(min_cosine=0.9)(exported, Workbench(None, None, tmp_path / "a"))
-    held = Quantize(min_cosine=0.9, max_drop="50%")(exported, Workbench(None, None, tmp_path / "b"))
+    held = Quantize(min_cosine=0.9, max_metric_drop="50%")(exported, Workbench(None, None, tmp_path / "b"))
     assert held.file.read_bytes() == plain.file.read_bytes()
     assert len(held.card.details["road"]) == 1
 
 
 def test_without_labels_the_cosine_is_the_measure(exported, tmp_path):
     bench = Workbench(None, None, tmp_path)
-    made = Quantize(scheme="block-int4", rounding="nearest", max_drop="0.001%", min_cosine=0)(exported, bench)
+    made = Quantize(scheme="block-int4", rounding="nearest", max_metric_drop="0.001%", min_cosine=0)(exported, bench)
     assert 1 - made.card.details["agreement"]["cosine"] <= 1e-5
     assert any("agreement (1 - cosine of outputs)" in note for note in bench.notes)
     assert set(made.card.details["types"].values()) != {"int4-block"}
@@ -75,7 +75,7 @@ def test_when_nothing_holds_the_nearest_is_left_and_named(exported, tmp_path):
         return 1.0 if len(first) == 1 else 0.5  # the float artifact is asked first
 
     with pytest.raises(CheckFailed, match=r"no assignment .* a drop of 1.00%: the nearest one loses 50.00%") as failed:
-        Quantize(max_drop="1%", min_cosine=0)(exported, Workbench(None, None, tmp_path, choose=never))
+        Quantize(max_metric_drop="1%", min_cosine=0)(exported, Workbench(None, None, tmp_path, choose=never))
     assert failed.value.where == str(tmp_path / "best-attempt")
     assert (tmp_path / "best-attempt" / "onnx" / "model_quantized.onnx").is_file()
     assert not (tmp_path / "quantize").exists()
@@ -118,7 +118,9 @@ def test_auto_takes_the_fastest_and_shows_the_front(exported, tmp_path):
 def test_auto_within_limits(exported, tmp_path):
     bench = Workbench(None, None, tmp_path, measure=clock({"block-int8": 0.1, "dynamic-int8": 0.2}))
     half = exported.file.stat().st_size * 0.9
-    made = Quantize(auto=True, min_cosine=0.9, max_drop="0.0001%", max_size=f"{half / 1e3:.1f} kB")(exported, bench)
+    made = Quantize(auto=True, min_cosine=0.9, max_metric_drop="0.0001%", max_size=f"{half / 1e3:.1f} kB")(
+        exported, bench
+    )
     assert made.card.details["scheme"] == "float16"
     reasons = {row["name"]: row.get("outside", "") for row in made.card.details["tried"]}
     assert "a drop of" in reasons["block-int4"]
@@ -131,12 +133,12 @@ def test_auto_with_nothing_within_limits(exported, tmp_path):
 
 
 def test_auto_makes_nothing_that_its_size_rules_out(exported, tmp_path, monkeypatch):
-    from bertshrink.techniques.quantize import trials
+    from bertshrink.techniques.quantize.search import trials
 
     written = []
-    real = trials.Trials.write
+    real = trials.VariantBuilder.write
     monkeypatch.setattr(
-        trials.Trials,
+        trials.VariantBuilder,
         "write",
         lambda self, model, types, name, options: written.append(name) or real(self, model, types, name, options),
     )
@@ -155,7 +157,7 @@ def test_auto_makes_nothing_that_its_size_rules_out(exported, tmp_path, monkeypa
 
 
 def test_tries_outlive_a_stop(exported, tmp_path, monkeypatch):
-    from bertshrink.techniques.quantize import trials
+    from bertshrink.techniques.quantize.search import trials
 
     def stopped(artifacts):
         raise KeyboardInterrupt
@@ -168,9 +170,9 @@ def test_tries_outlive_a_stop(exported, tmp_path, monkeypatch):
     damaged = tmp_path / "candidate-float16" / "onnx" / "model_quantized.onnx"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     written = []
-    real = trials.Trials.write
+    real = trials.VariantBuilder.write
     monkeypatch.setattr(
-        trials.Trials,
+        trials.VariantBuilder,
         "write",
         lambda self, model, types, name, options: written.append(name) or real(self, model, types, name, options),
     )
@@ -186,16 +188,16 @@ def test_tries_outlive_a_stop(exported, tmp_path, monkeypatch):
 
 
 def test_a_candidate_that_does_not_run_is_told(exported, tmp_path, monkeypatch):
-    from bertshrink.techniques.quantize import trials
+    from bertshrink.techniques.quantize.search import trials
 
-    real = trials.Trials.write
+    real = trials.VariantBuilder.write
 
     def write(self, model, types, name, options):
         if "static" in name:
             raise RuntimeError("no kernel for this\nand more")
         return real(self, model, types, name, options)
 
-    monkeypatch.setattr(trials.Trials, "write", write)
+    monkeypatch.setattr(trials.VariantBuilder, "write", write)
     bench = Workbench(None, None, tmp_path, measure=clock({"dynamic-int8": 0.1}))
     made = Quantize(auto=True, min_cosine=0.9)(exported, bench)
     (failed,) = (row for row in made.card.details["tried"] if "failure" in row)
@@ -206,8 +208,8 @@ def test_a_candidate_that_does_not_run_is_told(exported, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"max_drop": "2 MB"}, "no share"),
-        ({"max_drop": "120%"}, "no share"),
+        ({"max_metric_drop": "2 MB"}, "no share"),
+        ({"max_metric_drop": "120%"}, "no share"),
         ({"max_size": "5%", "auto": True}, "no size"),
         ({"max_size": "5 MB"}, "set `auto`"),
     ],
@@ -219,4 +221,4 @@ def test_limits_that_make_no_sense(settings, why):
 
 def test_only_a_choice_by_the_clock_depends_on_the_machine():
     assert Quantize(auto=True).depends_on_machine
-    assert not Quantize(max_drop="1%").depends_on_machine
+    assert not Quantize(max_metric_drop="1%").depends_on_machine

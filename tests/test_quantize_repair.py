@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bertshrink.techniques.quantize.repair import WIDER, Attempt, Repair, widen
+from bertshrink.techniques.quantize.search.mixed_precision import WIDER, Attempt, MixedPrecisionSearch, widen
 
 BITS = {"int4-block": 4, "int8-block": 8, "int8-dynamic": 8, "float16": 16, "float32": 32}
 
@@ -24,7 +24,7 @@ def search(drops, sizes, limit, start="int4-block"):
     def error(types):
         return sum(drops[name].get(kind, 0.0) for name, kind in types.items())
 
-    repair = Repair(judge, error, size, limit)
+    repair = MixedPrecisionSearch(judge, error, size, limit)
     return repair, repair.run(dict.fromkeys(drops, start)), seen
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.onnx_graph import bytes_by_type, initializers, tensor
-from bertshrink.model.onnx_weights import weights, without_unread
+from bertshrink.errors import CheckFailed, UserError
+from bertshrink.model.families import FAMILIES
+from bertshrink.onnx_graph.encoder_graph import bytes_by_type, initializers, tensor
+from bertshrink.onnx_graph.weights import weights, without_unread
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize import rewrite as rewrite_module
-from bertshrink.techniques.quantize.accounting import account
-from bertshrink.techniques.quantize.assign import TYPES, precision, uniform
+from bertshrink.techniques.quantize.coverage import account
 from bertshrink.techniques.quantize.rewrite import DENSE, LOOKUP, rewrite
-from bertshrink.techniques.quantize.sizes import SCHEMES
+from bertshrink.techniques.quantize.schemes import TYPES, precision, uniform
+from bertshrink.techniques.quantize.size_estimate import SCHEMES
 from tests.quantizing import activations, answers, difference, graph, operators_run, options
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -166,11 +166,11 @@ def test_the_name_of_a_mixture():
 
 def test_what_cannot_be_assigned():
     source = graph()
-    with pytest.raises(RequestError, match="no weight `nowhere`"):
+    with pytest.raises(UserError, match="no weight `nowhere`"):
         rewrite(source, {"nowhere": "float16"})
-    with pytest.raises(RequestError, match="no type `int3`"):
+    with pytest.raises(UserError, match="no type `int3`"):
         rewrite(source, {"embeddings.word_embeddings.weight": "int3"})
-    with pytest.raises(RequestError, match="needs a calibrated range"):
+    with pytest.raises(UserError, match="needs a calibrated range"):
         rewrite(source, uniform(source, "static-int8", Quantize()))
 
 
@@ -186,14 +186,14 @@ def test_what_is_left_behind_is_an_error(table, monkeypatch):
 def test_a_large_matrix_left_in_float32_is_an_error(monkeypatch):
     source = graph()
     extra = tensor(np.ones((200, 100), dtype=np.float32), "stray")
-    honest = rewrite_module.Draft.result
+    honest = rewrite_module.GraphBuilder.result
 
     def result(self):
         found = honest(self)
         found.graph.initializer.append(extra)
         return found
 
-    monkeypatch.setattr(rewrite_module.Draft, "result", result)
+    monkeypatch.setattr(rewrite_module.GraphBuilder, "result", result)
     with pytest.raises(CheckFailed, match="`stray` was left in float32"):
         rewrite(source, uniform(source, "block-int8", Quantize()))
 

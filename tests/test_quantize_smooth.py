@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bertshrink.techniques.quantize.int8 import quantize_matrix
-from bertshrink.techniques.quantize.smooth import smoothing_scales
-from bertshrink.techniques.quantize.thresholds import activation_scale
+from bertshrink.techniques.quantize.numerics.int8 import quantize_matrix
+from bertshrink.techniques.quantize.numerics.ranges import activation_scale
+from bertshrink.techniques.quantize.numerics.smoothquant import smoothing_scales
 
 
 def layer_with_outliers(num_tokens=400, width=64, outputs=48):

@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import initializers
-from bertshrink.model.onnx_weights import weights
-from bertshrink.model.texts import Split, Texts
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.encoder_graph import initializers
+from bertshrink.onnx_graph.weights import weights
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
-from bertshrink.techniques.export.fixed import fix_shape
+from bertshrink.techniques.export.fixed_shape import fix_shape
 from bertshrink.techniques.quantize import Quantize
-from bertshrink.techniques.quantize.calibrate import Calibration
-from bertshrink.techniques.quantize.draft import Options
-from bertshrink.techniques.quantize.int8 import quantize_matrix
-from bertshrink.techniques.quantize.migrate import migrate
-from bertshrink.techniques.quantize.prepare import gram_matrices, ranges
+from bertshrink.techniques.quantize.calibration.observe import ActivationObserver
+from bertshrink.techniques.quantize.calibration.prepare import gram_matrices, ranges
+from bertshrink.techniques.quantize.calibration.smooth_graph import migrate
+from bertshrink.techniques.quantize.numerics.int8 import quantize_matrix
+from bertshrink.techniques.quantize.numerics.ranges import activation_scale
 from bertshrink.techniques.quantize.rewrite import rewrite
-from bertshrink.techniques.quantize.thresholds import activation_scale
+from bertshrink.techniques.quantize.writers.builder import RewriteOptions
 from tests.quantizing import activations, calibration, dense_graph, difference, graph, rows, session
 from tests.tiny import sentences, tiny_encoder
 
@@ -34,7 +34,7 @@ def test_oracle_of_the_graph(per_channel, tied):
     weight, bias = weight.astype(np.float32), rng.normal(size=weight.shape[1]).astype(np.float32)
     low, high = -1.5, 2.5  # narrower than the values: the rest is cut off
     types = {"table": "int8-static"} | ({} if tied else {"weight": "int8-static"})
-    made = options = Options(per_channel=per_channel, ranges={"rows": (low, high)})
+    made = options = RewriteOptions(per_channel=per_channel, ranges={"rows": (low, high)})
     made = rewrite(dense_graph(weight, bias, table, tied=tied), types, options)
     ids = rng.integers(0, 20, size=(2, 5))
     (found,) = session(made.model).run(None, {"input_ids": ids})
@@ -52,8 +52,8 @@ def test_padding_is_not_calibrated_with(tmp_path):
     source = graph("bert", "token-classification")
     names = activations(source)
     given = rows(6)
-    together = ranges(source, names, Calibration(given, 0, tmp_path, True), "min-max")
-    alone = [ranges(source, names, Calibration([row], 0, tmp_path, True), "min-max") for row in given]
+    together = ranges(source, names, ActivationObserver(given, 0, tmp_path, True), "min-max")
+    alone = [ranges(source, names, ActivationObserver([row], 0, tmp_path, True), "min-max") for row in given]
     for name in names:
         least, most = min(found[name][0] for found in alone), max(found[name][1] for found in alone)
         assert together[name] == pytest.approx((least, most), abs=1e-4)
@@ -61,7 +61,7 @@ def test_padding_is_not_calibrated_with(tmp_path):
 
 
 def test_a_graph_of_one_shape_is_calibrated_alike(tmp_path):
-    source, texts = graph("bert", "token-classification"), Calibration(rows(6), 0, tmp_path, True)
+    source, texts = graph("bert", "token-classification"), ActivationObserver(rows(6), 0, tmp_path, True)
     longest = max(len(row["input_ids"]) for row in texts.rows)
     names = activations(source)
     expected = ranges(source, names, texts, "min-max")
@@ -82,7 +82,7 @@ def test_gram_matrices_are_sums_over_tokens_and_over_readers(tmp_path, monkeypat
         read = np.concatenate([np.concatenate(seen[m.node.input[0]]) for m in weight.matmuls]).astype(np.float64)
         assert len(read) == texts.num_tokens * len(weight.matmuls)
         np.testing.assert_allclose(found[name], read.T @ read, rtol=1e-4, atol=1e-3)
-    monkeypatch.setattr("bertshrink.techniques.quantize.prepare._GRAM_BYTES", 1)  # a group for each weight
+    monkeypatch.setattr("bertshrink.techniques.quantize.calibration.prepare._GRAM_BYTES", 1)  # a group for each weight
     for name, gram in gram_matrices(source, chosen, texts):
         np.testing.assert_allclose(gram, found[name], rtol=1e-4, atol=1e-3)
 
@@ -133,11 +133,13 @@ def test_outliers_are_tamed(tmp_path):
     for layer in with_outlier.model.encoder.layer:
         layer.attention.output.LayerNorm.weight.data[3] = 40.0
     assert encoder.shape == with_outlier.shape
-    bench = Workbench(Texts("salad", Split(tuple(sentences(40))), Split(tuple(sentences(20, 1)))), None, tmp_path)
+    bench = Workbench(TextDataset("salad", Split(tuple(sentences(40))), Split(tuple(sentences(20, 1)))), None, tmp_path)
     artifact = Export()(with_outlier, bench)
     cosine = {}
     for smooth in (None, 0.6):
-        found = Quantize(scheme="static-int8", smooth=smooth, min_cosine=-1, embeddings="float32")(artifact, bench)
+        found = Quantize(scheme="static-int8", smoothquant_alpha=smooth, min_cosine=-1, embeddings="float32")(
+            artifact, bench
+        )
         cosine[smooth] = found.card.details["agreement"]["cosine"]
     assert 1 - cosine[0.6] < 0.7 * (1 - cosine[None])
 
@@ -145,9 +147,9 @@ def test_outliers_are_tamed(tmp_path):
 @pytest.mark.parametrize("smooth", [None, 0.5])
 def test_the_technique(smooth, tmp_path):
     train = Split(tuple(sentences(40)))
-    bench = Workbench(Texts("salad", train, Split(tuple(sentences(20, 1)))), None, tmp_path)
+    bench = Workbench(TextDataset("salad", train, Split(tuple(sentences(20, 1)))), None, tmp_path)
     artifact = Export()(tiny_encoder("bert", num_hidden_layers=2), bench)
-    settings = {"scheme": "static-int8", "smooth": smooth, "num_calibration": 10, "min_cosine": 0.5}
+    settings = {"scheme": "static-int8", "smoothquant_alpha": smooth, "calibration_examples": 10, "min_cosine": 0.5}
     found = Quantize(**settings, rounding="gptq")(artifact, bench)
     tokens = sum(len(row["input_ids"]) for row in artifact.tokenize(train.first(10).texts))
     facts = found.card.details["calibration"]

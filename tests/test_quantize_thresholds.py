@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bertshrink.techniques.quantize.thresholds import (
+from bertshrink.techniques.quantize.numerics.ranges import (
     RANGES,
     Histogram,
     activation_scale,

@@ -8,12 +8,13 @@ import pytest
 from onnx import TensorProto
 
 from bertshrink.engines import engine, is_installed
-from bertshrink.errors import MissingPart, ModelRefused, RequestError
-from bertshrink.model import apart_child, ort_format, source
+from bertshrink.errors import MissingDependency, UnsafeModel, UserError
+from bertshrink.files.atomic import MANIFEST
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.facts import ARTIFACT_CARD
-from bertshrink.model.files import MANIFEST
-from bertshrink.techniques.export import Export, pte_file
+from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.onnx_graph import ort_format
+from bertshrink.sources import probe_child, resolve
+from bertshrink.techniques.export import Export, executorch
 from bertshrink.techniques.quantize import Quantize
 from tests.onnx_files import ROWS, encoder_model, encoder_parts, onnx_folder
 from tests.tiny import bench_of, sentences, tiny_encoder
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def no_limits_here(monkeypatch, capsys):
-    monkeypatch.setattr(apart_child, "limit", lambda num_bytes: None)
+    monkeypatch.setattr(probe_child, "limit", lambda num_bytes: None)
 
 
 def ort_folder(folder, model=None, **more):
@@ -45,8 +46,8 @@ def bare(made, folder):
 
 def look_here(path, target):
     """What the child would say, without its start."""
-    with pytest.raises(ModelRefused) as caught:
-        apart_child.look(path, target)
+    with pytest.raises(UnsafeModel) as caught:
+        probe_child.look(path, target)
     assert caught.value.hint
     return caught.value.what
 
@@ -72,19 +73,19 @@ def test_an_ort_file_of_ours_says_itself_what_it_is(family, task, int8, tmp_path
         made = Quantize(min_cosine=0.5)(made, bench_of(encoder, tmp_path))
     made = Export(to="ort")(made, bench_of(encoder, tmp_path))
     path = bare(made, tmp_path / "bare")
-    found = Artifact.load(source.fetch(str(path)))
+    found = Artifact.load(resolve.locate_model(str(path)))
     ours, theirs = made.card, found.card
     for name in ("format", "engine", "task", "family", "labels", "pooling", "inputs", "outputs", "max_length"):
         assert getattr(theirs, name) == getattr(ours, name), name
     assert theirs.vocab_size == ours.vocab_size
     assert theirs.precision.split("+")[0] == ours.precision.split("+")[0] == ("int8" if int8 else "float32")
     assert same(made, found)
-    assert source.fetch(str(path.parent)) == found.folder, "the folder stands for its file"
+    assert resolve.locate_model(str(path.parent)) == found.folder, "the folder stands for its file"
 
 
 def test_an_ort_file_of_others_is_told_by_its_config(tmp_path):
     folder = ort_folder(tmp_path / "m")
-    found = Artifact.load(source.fetch(str(folder / "model.ort")))
+    found = Artifact.load(resolve.locate_model(str(folder / "model.ort")))
     assert (found.card.format, found.card.engine, found.file.name) == ("ort", "onnxruntime", "model.ort")
     assert (found.task, found.card.vocab_size, found.card.precision) == ("classification", ROWS, "float32")
     assert found.file.read_bytes() == (folder / "model.ort").read_bytes()
@@ -101,9 +102,9 @@ def test_the_message_of_an_ort_file_has_the_files_own_graph(tmp_path):
     found = ort_format.graph_of((folder / "model.ort").read_bytes())
     assert [value.name for value in found.graph.input] == ["input_ids", "attention_mask"]
     for value in found.graph.input:
-        assert apart_child.declared(value) == {"type": "int64", "shape": [2, 7]}
+        assert probe_child.declared(value) == {"type": "int64", "shape": [2, 7]}
     (output,) = found.graph.output
-    assert apart_child.declared(output)["type"] == "float"
+    assert probe_child.declared(output)["type"] == "float"
     stored = {tensor.name: tensor for tensor in found.graph.initializer}
     assert list(stored["table"].dims) == [ROWS, 8]
     assert stored["table"].raw_data == encoder_parts()[1]["table"].tobytes()
@@ -122,8 +123,8 @@ def test_what_would_have_to_be_changed_is_refused(model, match, tmp_path):
     if "input_mask" in match:
         model.graph.node[1].input[0] = "input_mask"
     folder = ort_folder(tmp_path / "m", model)
-    with pytest.raises(RequestError, match=match) as caught:
-        source.fetch(str(folder / "model.ort"))
+    with pytest.raises(UserError, match=match) as caught:
+        resolve.locate_model(str(folder / "model.ort"))
     assert "the .onnx file that it was made from" in caught.value.hint
 
 
@@ -131,8 +132,8 @@ def test_token_vectors_cannot_be_pooled_in_an_ort_file(tmp_path):
     nodes, weights = encoder_parts()
     model = encoder_model(nodes[:-2], weights, outputs=("hidden",))
     folder = ort_folder(tmp_path / "m", model, architectures=["BertModel"])
-    with pytest.raises(RequestError, match=r"gives `hidden`, .* `sentence_embedding` are needed"):
-        source.fetch(str(folder / "model.ort"))
+    with pytest.raises(UserError, match=r"gives `hidden`, .* `sentence_embedding` are needed"):
+        resolve.locate_model(str(folder / "model.ort"))
 
 
 def test_a_cut_ort_file_is_refused(tmp_path):
@@ -143,7 +144,7 @@ def test_a_cut_ort_file_is_refused(tmp_path):
 
 
 def test_flipped_bits_of_an_ort_file_are_refused_or_it_still_runs(tmp_path):
-    from bertshrink.model.apart import look_apart
+    from bertshrink.sources.probe import probe_in_subprocess
 
     data = bytearray((ort_folder(tmp_path / "m") / "model.ort").read_bytes())
     rng = np.random.default_rng(0)
@@ -153,8 +154,8 @@ def test_flipped_bits_of_an_ort_file_are_refused_or_it_still_runs(tmp_path):
             spoilt[at] ^= 1 << int(rng.integers(8))
         (tmp_path / "spoilt.ort").write_bytes(spoilt)
         try:
-            assert look_apart(tmp_path / "spoilt.ort", tmp_path / f"{number}.ort").vocab_size
-        except ModelRefused as refusal:
+            assert probe_in_subprocess(tmp_path / "spoilt.ort", tmp_path / f"{number}.ort").vocab_size
+        except UnsafeModel as refusal:
             assert refusal.where
 
 
@@ -169,10 +170,10 @@ def test_a_file_that_the_card_beside_it_is_not_of_is_refused(tmp_path):
     ours = tmp_path / "ours"
     shutil.copytree(made.folder, ours)
     (ours / MANIFEST).unlink(missing_ok=True)
-    assert Artifact.load(source.fetch(str(ours / "onnx/model.ort"))).card == made.card
+    assert Artifact.load(resolve.locate_model(str(ours / "onnx/model.ort"))).card == made.card
     shutil.copyfile(ours / "onnx/model.ort", ours / "onnx/other.ort")
-    with pytest.raises(ModelRefused, match=r"is that of `onnx/model.ort`, not of `onnx/other.ort`"):
-        source.fetch(str(ours / "onnx/other.ort"))
+    with pytest.raises(UnsafeModel, match=r"is that of `onnx/model.ort`, not of `onnx/other.ort`"):
+        resolve.locate_model(str(ours / "onnx/other.ort"))
 
 
 # .pte -----------------------------------------------------------------------------------------------------------------
@@ -186,19 +187,19 @@ needs_executorch = pytest.mark.skipif(
 def test_without_executorch_a_program_says_what_is_missing(tmp_path):
     folder = onnx_folder(tmp_path / "m", b"", name="model.pte")
     (folder / "model.pte").write_bytes(b"\0\0\0\0ET12")
-    with pytest.raises(MissingPart, match="needs ExecuTorch") as caught:
-        source.fetch(str(folder / "model.pte"))
+    with pytest.raises(MissingDependency, match="needs ExecuTorch") as caught:
+        resolve.locate_model(str(folder / "model.pte"))
     assert "bertshrink[executorch]" in caught.value.hint
 
 
 @needs_executorch
-@pytest.mark.parametrize("form", [{"fixed": "2x16"}, {"max_batch": 4}])
+@pytest.mark.parametrize("form", [{"static_shape": "2x16"}, {"max_batch": 4}])
 def test_a_program_of_ours_is_run_to_see_what_it_takes(form, tmp_path):
     encoder = tiny_encoder("bert", "classification", num_hidden_layers=1)
     made = Export(to="executorch", **form)(encoder, bench_of(encoder, tmp_path))
     path = bare(made, tmp_path / "bare")
     (path.parent / "config.json").write_text(json.dumps(encoder.model.config.to_dict(), default=str))
-    found = Artifact.load(source.fetch(str(path)))
+    found = Artifact.load(resolve.locate_model(str(path)))
     for name in ("format", "engine", "task", "labels", "inputs", "outputs", "shape", "max_batch", "max_length"):
         assert getattr(found.card, name) == getattr(made.card, name), name
     assert same(made, found)
@@ -218,7 +219,7 @@ def test_a_program_of_others_has_its_arguments_named_by_place(tmp_path):
     plain = Plain().eval()
     plain.model = encoder.model
     ids = torch.ones(1, 8, dtype=torch.int64)
-    with pte_file.quiet():
+    with executorch.quiet():
         from executorch.exir import to_edge_transform_and_lower
 
         program = to_edge_transform_and_lower(
@@ -229,7 +230,7 @@ def test_a_program_of_others_has_its_arguments_named_by_place(tmp_path):
     (folder / "model.safetensors").unlink()
     with (folder / "model.pte").open("wb") as file:
         program.write_to_file(file)
-    found = Artifact.load(source.fetch(str(folder / "model.pte")))
+    found = Artifact.load(resolve.locate_model(str(folder / "model.pte")))
     assert (found.card.inputs, found.card.outputs) == (("input_ids", "attention_mask"), ("logits",))
     assert found.card.shape == (1, 8)
     feeds = {"input_ids": ids.numpy() * 3, "attention_mask": ids.numpy()}

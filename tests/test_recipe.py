@@ -2,7 +2,7 @@
 
 import pytest
 
-from bertshrink.errors import BertshrinkError, Faults, RequestError
+from bertshrink.errors import BertshrinkError, UserError, UserErrors
 from bertshrink.recipe.recipe import read_recipe
 from bertshrink.recipe.schema import schema
 from bertshrink.techniques import TECHNIQUES
@@ -23,23 +23,23 @@ def faults_of(call, *arguments, **more):
     with pytest.raises(BertshrinkError) as caught:
         call(*arguments, **more)
     error = caught.value
-    return list(error.faults) if isinstance(error, Faults) else [error]
+    return list(error.faults) if isinstance(error, UserErrors) else [error]
 
 
 def test_a_whole_recipe(read):
     recipe = read(
         "name: edge\nmodel: m\ndata: {path: d, text: t, max_length: 32}\ntask: mlm\nseed: 7\ncompare: [a, b]\n"
-        "stages:\n  - distill: {layers: 3, keep: [1, 2, 4], epochs: 2}\n  - export\n  - quantize:\n"
+        "stages:\n  - distill: {layers: 3, layer_map: [1, 2, 4], epochs: 2}\n  - export\n  - quantize:\n"
         "measure:\n  quality: false\n  latency: {batch: [1], length: [8, 16], rounds: 3}\n"
     )
     assert (recipe.name, recipe.model, recipe.task, recipe.seed) == ("edge", "m", "mlm", 7)
     assert (recipe.data.path, recipe.data.text, recipe.data.max_length) == ("d", "t", 32)
     assert [stage.technique.name for stage in recipe.stages] == ["distill", "export", "quantize"]
-    assert recipe.stages[0].technique.keep == (1, 2, 4)
+    assert recipe.stages[0].technique.layer_map == (1, 2, 4)
     assert recipe.compare == ("a", "b")
     assert not recipe.measure.quality
     assert recipe.measure.latency.batch == (1,)
-    assert recipe.place("stages", 0, "distill", "epochs") == "r.yaml:8:43"
+    assert recipe.place("stages", 0, "distill", "epochs") == "r.yaml:8:48"
     assert recipe.place("stages", 0, "distill", "not there") == "r.yaml:8:5"
 
 
@@ -76,14 +76,21 @@ STAGE = "model: m\nstages:\n  - distill: "
         (STAGE + "{layers: [1]}", "r.yaml:3:15", "`layers` is `[1]`", "layers that the student keeps"),
         (STAGE + "{layers: many}", "r.yaml:3:15", "`layers` is `many`", "layers that the student keeps"),
         (STAGE + "{layers: true}", "r.yaml:3:15", "`layers` is `True`", "layers that the student keeps"),
-        (STAGE + "{unshare: 7}", "r.yaml:3:15", "`unshare` is `7`", "grow"),
+        (STAGE + "{keep: first}", "r.yaml:3:15", "`distill` has no setting `keep`", "did you mean `layer_map`?"),
+        (STAGE + "{warmup_steps: 9}", "r.yaml:3:15", "no setting `warmup_steps`", "did you mean `warmup_ratio`?"),
+        (STAGE + "{allow_unsharing: 7}", "r.yaml:3:15", "`allow_unsharing` is `7`", "grow"),
         (STAGE + "{temperature: 0}", "r.yaml:3:15", "greater than 0", "soften"),
         (STAGE + "{temperature: .inf}", "r.yaml:3:15", "finite", "soften"),
         (STAGE + "{temperature: .nan}", "r.yaml:3:15", "`temperature` is `nan`", "soften"),
-        (STAGE + "{keep: some}", "r.yaml:3:15", "`keep` is `some`: input should be 'uniform'", "a list counted"),
-        (STAGE + "{keep: [1, x]}", "r.yaml:3:25", "`keep` is `x`", "a list counted"),
-        (STAGE + "{keep: [2, 1]}", "r.yaml:3:5", "`keep` must list layers counted from 1", None),
-        (STAGE + "{keep: [1, 2], layers: 3}", "r.yaml:3:5", "`keep` names 2 layers, `layers` says 3", None),
+        (
+            STAGE + "{layer_map: some}",
+            "r.yaml:3:15",
+            "`layer_map` is `some`: input should be 'uniform'",
+            "a list counted",
+        ),
+        (STAGE + "{layer_map: [1, x]}", "r.yaml:3:30", "`layer_map` is `x`", "a list counted"),
+        (STAGE + "{layer_map: [2, 1]}", "r.yaml:3:5", "`layer_map` must list layers counted from 1", None),
+        (STAGE + "{layer_map: [1, 2], layers: 3}", "r.yaml:3:5", "`layer_map` names 2 layers, `layers` says 3", None),
         (STAGE + "3", "r.yaml:3:5", "`distill` takes settings by name, not `3`", "settings: epochs"),
         (STAGE + "[]", "r.yaml:3:5", "`distill` takes settings by name", "settings: epochs"),
         ("model: m\ndata: 3", "r.yaml:2:1", "`data` takes settings by name, not `3`", "settings: path"),
@@ -112,7 +119,7 @@ STAGE = "model: m\nstages:\n  - distill: "
 )
 def test_one_fault(read, text, where, what, hint):
     (fault,) = faults_of(read, text)
-    assert type(fault) is RequestError
+    assert type(fault) is UserError
     assert (fault.where, what in fault.what) == (where, True), fault
     assert (fault.hint is None) if hint is None else (hint in (fault.hint or "")), fault
 

@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 
 import bertshrink
-from bertshrink.errors import MeasurementError, MissingPart
-from bertshrink.meters.targets.host import Host
-from bertshrink.worker import keeper, processors, relay, strain
-from bertshrink.worker.job import Job
-from bertshrink.worker.processors import processors_of
-from bertshrink.worker.relay import LEFT_ALONE, Relay
-from bertshrink.worker.strain import processor_seconds
+from bertshrink.errors import MeasurementError, MissingDependency
+from bertshrink.meters.targets.host import LocalRunner
+from bertshrink.worker import supervisor, turns
+from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.machine import affinity, interference
+from bertshrink.worker.machine.affinity import processors_of
+from bertshrink.worker.machine.interference import processor_seconds
 from bertshrink.worker.timing import timed_in_turns
+from bertshrink.worker.turns import LEFT_ALONE, TurnRing
 
-JOB = Job("fake", "m", {}, threads=1, cases=[{"batch": 1, "length": 8}], vocab_size=20, inputs=["input_ids"])
+JOB = WorkerJob("fake", "m", {}, threads=1, cases=[{"batch": 1, "length": 8}], vocab_size=20, inputs=["input_ids"])
 SHORT = replace(JOB, seconds=0.3, warmup_seconds=0.0, warmup_iterations=3)
 ROOT = str(Path(bertshrink.__file__).parent.parent)
 
@@ -66,7 +67,7 @@ worker.main()
 
 
 def fake_host():
-    return Host((sys.executable, "-c", textwrap.dedent(FAKE)), (("PYTHONPATH", ROOT),))
+    return LocalRunner((sys.executable, "-c", textwrap.dedent(FAKE)), (("PYTHONPATH", ROOT),))
 
 
 def logged(path):
@@ -74,7 +75,7 @@ def logged(path):
 
 
 def test_the_keeper_and_the_worker_mean_the_same_variable():
-    assert keeper.RELAY == relay.VARIABLE
+    assert supervisor.RELAY == turns.VARIABLE
 
 
 def test_one_works_at_a_time_and_turns_are_short(tmp_path):
@@ -123,7 +124,7 @@ def test_alone_there_are_no_turns():
 def test_the_token_says_how_long_the_others_worked():
     (first_in, second_out), (second_in, first_out) = os.pipe(), os.pipe()
     try:
-        one, other = Relay(f"{first_in},{first_out},0,2"), Relay(f"{second_in},{second_out},1,2")
+        one, other = TurnRing(f"{first_in},{first_out},0,2"), TurnRing(f"{second_in},{second_out},1,2")
         one.end()
         other.begin()
         assert 0 < other.others_seconds() <= processor_seconds()
@@ -135,9 +136,9 @@ def test_the_token_says_how_long_the_others_worked():
 
 def test_the_fellows_work_is_no_strangers(monkeypatch):
     busy, own, fellows = iter([100.0, 110.0]), iter([1.0, 3.0]), iter([5.0, 9.0])
-    monkeypatch.setattr(strain, "_processor_seconds", lambda: (next(busy), 0.0))
-    monkeypatch.setattr(strain, "processor_seconds", lambda: next(own))
-    assert strain.Strain(fellows=lambda: next(fellows)).end()["others"] == 10 - 2 - 4
+    monkeypatch.setattr(interference, "_processor_seconds", lambda: (next(busy), 0.0))
+    monkeypatch.setattr(interference, "processor_seconds", lambda: next(own))
+    assert interference.Interference(fellows=lambda: next(fellows)).end()["others"] == 10 - 2 - 4
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -149,7 +150,7 @@ def test_the_one_that_died_is_named_and_not_the_one_that_missed_it(place):
 
 
 def test_an_engine_that_is_missing_is_told_although_others_wait():
-    with pytest.raises(MissingPart, match="`nothing` is not installed"):
+    with pytest.raises(MissingDependency, match="`nothing` is not installed"):
         fake_host().run(
             [replace(SHORT, engine=e, options=o) for e, o in (("torch", {}), ("torch", {"missing": 1}))], 60
         )
@@ -185,7 +186,7 @@ fake_host().run([replace(SHORT, seconds=30, options={{"log": {str(tmp_path / "lo
 def test_whoever_is_left_alone_gives_up():
     source, sink = os.pipe()
     try:
-        place = Relay(f"{source},{sink},1,2")
+        place = TurnRing(f"{source},{sink},1,2")
         os.close(sink)
         with pytest.raises(SystemExit) as left:
             place.begin()
@@ -200,7 +201,7 @@ def test_samples_are_whole_passes_and_every_call_counts_alike():
     def call(name):
         calls[name] += 1
 
-    samples, resumed = timed_in_turns([lambda n=n: call(n) for n in calls], 5, 0.0, Relay(None))
+    samples, resumed = timed_in_turns([lambda n=n: call(n) for n in calls], 5, 0.0, TurnRing(None))
     assert (len(samples), resumed) == (6, [])
     assert set(calls.values()) == {2}
 
@@ -225,11 +226,11 @@ def test_one_of_each_core_and_the_strongest_cores_only(files, chosen, tmp_path, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     found = []
-    monkeypatch.setattr(processors, "_SYSTEM", tmp_path)
-    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(processors.os, "sched_setaffinity", lambda pid, own: found.append(own), raising=False)
+    monkeypatch.setattr(affinity, "_SYSTEM", tmp_path)
+    monkeypatch.setattr(affinity.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(affinity.os, "sched_setaffinity", lambda pid, own: found.append(own), raising=False)
     for number in range(4):
-        processors.bind(1, number)
+        affinity.bind(1, number)
     assert found == chosen
 
 

@@ -11,15 +11,15 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from bertshrink.meters.quality import prepare
-from bertshrink.model.task import TASKS
+from bertshrink.meters.quality.evaluators import prepare
+from bertshrink.model.tasks import TASKS
 from bertshrink.report.measurement import Evidence, Interval, Measurement, compare
 from bertshrink.report.render import html, markdown, terminal
-from bertshrink.report.render.figures import DASH, Scale, parted, times
-from bertshrink.report.render.headline import headline
-from bertshrink.report.render.metrics import METRICS, decides, title_of
-from bertshrink.report.render.table import Cell, build
 from bertshrink.report.report import Report, Sheet, Snapshot
+from bertshrink.report.table.figures import DASH, Scale, split_ratio, times
+from bertshrink.report.table.headline import headline
+from bertshrink.report.table.metrics import METRICS, decides, title_of
+from bertshrink.report.table.table import Cell, build
 from tests.made_up import EVIL, exact, make, quality, timed
 from tests.tiny import tiny_encoder, tiny_pairs, tiny_texts
 
@@ -509,7 +509,7 @@ def test_no_figure_is_cut_on_a_terminal(report, width):
     assert max(len(line) for line in text.splitlines()) <= width
     table = build(report, only_deciding=True)
     for cell in (cell for r in table.rows for cell in r.cells):
-        assert cell.value in text and all(part in text for part in parted(cell.against))
+        assert cell.value in text and all(part in text for part in split_ratio(cell.against))
     assert "…" not in text
     for number, note in enumerate(table.footnotes, 1):
         assert f"[{number}] {note}" in " ".join(text.split())

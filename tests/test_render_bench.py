@@ -9,14 +9,14 @@ from rich.console import Console
 
 from bertshrink.report.measurement import Measurement, judge
 from bertshrink.report.render import html, markdown, terminal
-from bertshrink.report.render.figures import Scale
-from bertshrink.report.render.headline import headline
-from bertshrink.report.render.percentiles import cases
 from bertshrink.report.render.plots import plots
-from bertshrink.report.render.plots.front import pareto
-from bertshrink.report.render.table import build
-from bertshrink.report.render.verdicts import spoken
+from bertshrink.report.render.plots.pareto import pareto
 from bertshrink.report.report import Report
+from bertshrink.report.table.figures import Scale
+from bertshrink.report.table.headline import headline
+from bertshrink.report.table.percentiles import cases
+from bertshrink.report.table.table import build
+from bertshrink.report.table.verdicts import verdict_text
 from tests import made_up_bench as made
 from tests.made_up import timed
 from tests.test_render import Page, place, row, written
@@ -98,8 +98,8 @@ def test_a_verdict_is_that_of_judge_and_its_margin_is_the_callers():
     report = made.bench()
     onnx, base = report.snapshots[1].find("latency"), report.snapshots[0].find("latency")
     assert judge(base, onnx, 0.05) == "equivalent" and judge(base, onnx, 0.001) != "equivalent"
-    assert spoken(base, onnx, 0.05) == "equal within 5 %" and spoken(base, onnx, 0.1) == "equal within 10 %"
-    assert spoken(base, onnx, 0.001) in ("faster", "unclear")
+    assert verdict_text(base, onnx, 0.05) == "equal within 5 %" and verdict_text(base, onnx, 0.1) == "equal within 10 %"
+    assert verdict_text(base, onnx, 0.001) in ("faster", "unclear")
     out = io.StringIO()
     Console(file=out, width=100, color_system=None).print(terminal.render(report, margin=0.1))
     for text in (html.render(report, 0.1), markdown.render(report, 0.1), out.getvalue()):
@@ -110,15 +110,15 @@ def test_of_a_rate_more_is_faster():
     def rate(value, seed):
         return timed("throughput", value, "torch", seed, "token/s").model_copy(update={"better": "higher"})
 
-    assert spoken(rate(100, 0), rate(200, 1), 0.05) == "faster"
-    assert spoken(rate(200, 0), rate(100, 1), 0.05) == "slower"
-    assert spoken(timed("latency", 2, "torch", 0), timed("latency", 1, "torch", 1), 0.05) == "faster"
-    assert spoken(timed("memory", 2, "torch", 0, "B"), timed("memory", 1, "torch", 1, "B"), 0.05) == ""
+    assert verdict_text(rate(100, 0), rate(200, 1), 0.05) == "faster"
+    assert verdict_text(rate(200, 0), rate(100, 1), 0.05) == "slower"
+    assert verdict_text(timed("latency", 2, "torch", 0), timed("latency", 1, "torch", 1), 0.05) == "faster"
+    assert verdict_text(timed("memory", 2, "torch", 0, "B"), timed("memory", 1, "torch", 1, "B"), 0.05) == ""
 
 
 def test_two_wide_spreads_are_unclear():
     base, other = (timed("latency", value, "torch", seed, noise=0.6) for value, seed in ((1.0, 1), (1.05, 2)))
-    assert spoken(base, other, 0.05) == "unclear"
+    assert verdict_text(base, other, 0.05) == "unclear"
 
 
 def test_the_verdict_of_an_invalid_figure_says_so():
@@ -127,7 +127,7 @@ def test_the_verdict_of_an_invalid_figure_says_so():
     assert row(table, "int8").cells[at].verdict == "faster (invalid)"
     scattered = [timed("latency", 1.0, "torch", seed, noise=0.6) for seed in (1, 2)]
     unsure = [m.model_copy(update={"validity": "invalid"}) for m in scattered]
-    assert spoken(*unsure, 0.05) == "unclear", "no claim, nothing to mark"
+    assert verdict_text(*unsure, 0.05) == "unclear", "no claim, nothing to mark"
     assert row(table, "onnx").cells[at].verdict == "equal within 5 %", "semivalid is told where the target stands"
     assert 'class="verdict doubtful">faster (invalid)' in page("invalid")
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bertshrink.errors import BaselineError, RequestError
+from bertshrink.errors import BaselineError, UserError
 from bertshrink.report.measurement import Conditions, Environment, Measurement
 from bertshrink.report.report import SCHEMA, Component, Report, Snapshot
 
@@ -97,7 +97,7 @@ def test_what_is_no_json_is_refused(path, content):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(RequestError, match="there is no report"):
+    with pytest.raises(UserError, match="there is no report"):
         Report.read(tmp_path / "none.json")
     with pytest.raises(BaselineError):
         Report.read(tmp_path)

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from bertshrink.errors import ModelRefused
-from bertshrink.report.files import read_onnx, read_safetensors
+from bertshrink.errors import UnsafeModel
+from bertshrink.files.headers import read_onnx, read_safetensors
 
 
 def model_with_branch():
@@ -82,7 +82,7 @@ def test_external_data_stays_in_the_folder(tmp_path, location):
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     (folder / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelRefused, match="no plain file beside the model"):
+    with pytest.raises(UnsafeModel, match="no plain file beside the model"):
         read_onnx(folder / "m.onnx")
 
 
@@ -91,12 +91,12 @@ def test_damaged_onnx_is_refused(tmp_path):
     whole = model_with_branch().SerializeToString()
     for cut in range(0, len(whole) - 60, 7):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ModelRefused):
+        with pytest.raises(UnsafeModel):
             read_onnx(path)
     model = model_with_branch()
     model.graph.initializer[0].dims[0] = 4_000_000
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelRefused, match="fewer bytes"):
+    with pytest.raises(UnsafeModel, match="fewer bytes"):
         read_onnx(path)
 
 
@@ -119,12 +119,12 @@ def test_damaged_safetensors_is_refused(tmp_path):
     whole = path.read_bytes()
     for cut in range(0, len(whole), 5):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ModelRefused):
+        with pytest.raises(UnsafeModel):
             read_safetensors(path)
     for old, new in ((b"[2,3]", b"[2,4]"), (b"[2,3]", b"[-2,]"), (b'"F32"', b'"F16"'), (b'"shape"', b'"shale"')):
         path.write_bytes(whole.replace(old, new))
-        with pytest.raises(ModelRefused):
+        with pytest.raises(UnsafeModel):
             read_safetensors(path)
     path.write_bytes(struct.pack("<Q", 200_000) + b"[" * 200_000)
-    with pytest.raises(ModelRefused):
+    with pytest.raises(UnsafeModel):
         read_safetensors(path)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.errors import BertshrinkError, Faults
+from bertshrink.errors import BertshrinkError, UserErrors
+from bertshrink.files.atomic import verify
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.files import verify
-from bertshrink.model.task import TASKS
-from bertshrink.pipeline import run
+from bertshrink.model.tasks import TASKS
+from bertshrink.pipeline.run import run
 from bertshrink.progress import Silent
-from bertshrink.recipe.plan import prove
+from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
 from tests.tiny import sentences, tiny_encoder, tiny_split
 
@@ -76,13 +76,13 @@ def data(here, task, name="d"):
 
 def carry_out(text, name="r"):
     Path(f"{name}.yaml").write_text(text)
-    return run(prove(read_recipe(Path(f"{name}.yaml"))), Silent(), Path("runs"), "bertshrink run")
+    return run(make_plan(read_recipe(Path(f"{name}.yaml"))), Silent(), Path("runs"), "bertshrink run")
 
 
 def faults_of(text):
     with pytest.raises(BertshrinkError) as caught:
         carry_out(text)
-    return list(caught.value.faults) if isinstance(caught.value, Faults) else [caught.value]
+    return list(caught.value.faults) if isinstance(caught.value, UserErrors) else [caught.value]
 
 
 # A teacher, then its student
@@ -114,8 +114,8 @@ def test_a_sentence_encoder_is_taught_with_scores_and_distilled_on_single_texts(
     data(here, "embedding")
     finished = carry_out(f"{HEAD}data: ./d\ntask: embedding\nstages:\n  - {FINETUNE}\n  - {DISTILL}\n")
     notes = {s.name: " ".join(s.notes) for s in finished.report.snapshots}
-    assert f"trained 1 epochs of {TRAIN} rows" in notes["01-finetune"]
-    assert f"trained 1 epochs of {2 * TRAIN} rows" in notes["02-distill"], "both texts of every pair"
+    assert f"trained 1 epoch of {TRAIN} rows" in notes["01-finetune"]
+    assert f"trained 1 epoch of {2 * TRAIN} rows" in notes["02-distill"], "both texts of every pair"
 
 
 def test_scores_decide_what_is_found_finished(here):
@@ -187,13 +187,13 @@ def test_a_recipe_without_a_model_begins_with_pretraining(here):
 @pytest.mark.parametrize("task", sorted(TASKS.keys() - {"embedding", "mlm"}))
 def test_the_task_is_told_by_the_data_and_noted(here, task):
     data(here, task)
-    plan = prove(_recipe(f"{HEAD}data: ./d\nstages: [finetune]"))
+    plan = make_plan(_recipe(f"{HEAD}data: ./d\nstages: [finetune]"))
     assert (plan.task, plan.notes[0]) == (task, f"no task was named: the data's labels are for {task}")
 
 
 def test_a_head_tells_the_task(here):
     data(here, "classification")
-    plan = prove(_recipe("model: ./c\ndata: ./d\nstages: [finetune]"))
+    plan = make_plan(_recipe("model: ./c\ndata: ./d\nstages: [finetune]"))
     assert plan.task == "classification"
     assert "that of the model's own head" in plan.notes[0]
 
@@ -217,9 +217,9 @@ def test_length_of_sentences_binds_no_other_task(here):
     (here / "m" / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
     data(here, "classification")
     text = "model: ./m\ndata: ./d\nmeasure: {latency: {length: [48]}}\nstages: [finetune]\ntask: "
-    assert prove(_recipe(text + "classification")).facts.max_length == 64
+    assert make_plan(_recipe(text + "classification")).facts.max_length == 64
     with pytest.raises(BertshrinkError, match="length 48 is more than"):
-        prove(_recipe(text + "embedding"))
+        make_plan(_recipe(text + "embedding"))
 
 
 def _recipe(text):
@@ -280,7 +280,7 @@ def test_more_texts_without_labels_join_a_students_but_not_a_teachers_training(h
     finished = carry_out(f"{HEAD}{texts}stages:\n  - {FINETUNE}\n  - {DISTILL}\n")
     notes = {s.name: " ".join(s.notes) for s in finished.report.snapshots}
     assert "7 rows without a label were left out" in notes["01-finetune"]
-    assert f"trained 1 epochs of {TRAIN + 7} rows" in notes["02-distill"]
+    assert f"trained 1 epoch of {TRAIN + 7} rows" in notes["02-distill"]
 
 
 # Choosing
@@ -291,17 +291,17 @@ def test_early_stopping_chooses_by_texts_that_do_not_judge(here, task, monkeypat
     data(here, task)
     write(here / "d", task, DEV, "test", seed=5)
     asked = []
-    from bertshrink.meters import quality
+    from bertshrink.meters.quality import evaluators
 
-    real = quality.prepare
+    real = evaluators.prepare
 
     def prepare(model, texts, max_length, seed, split=None):
         asked.append(split)
         return real(model, texts, max_length, seed, split)
 
-    monkeypatch.setattr(quality, "prepare", prepare)
+    monkeypatch.setattr(evaluators, "prepare", prepare)
     stages = [FINETUNE, DISTILL]
-    patient = [stage.replace("}", ", patience: 1, judge_steps: 1}") for stage in stages]
+    patient = [stage.replace("}", ", early_stopping_patience: 1, eval_steps: 1}") for stage in stages]
     finished = carry_out(f"{HEAD}data: ./d\ntask: {task}\nstages:\n  - {patient[0]}\n  - {patient[1]}\n")
     choosing = [split for split in asked if split is not None]
     assert len(choosing) == 2, "each stage asks once"
@@ -314,7 +314,7 @@ def test_early_stopping_chooses_by_texts_that_do_not_judge(here, task, monkeypat
 
 def test_running_text_keeps_nothing_to_choose_by(here):
     data(here, "mlm")
-    patient = FINETUNE.replace("}", ", patience: 1}")
+    patient = FINETUNE.replace("}", ", early_stopping_patience: 1}")
     (fault,) = faults_of(f"{HEAD}data: ./d\ntask: mlm\nstages:\n  - {patient}\n")
-    assert "`patience` of `finetune` needs texts to choose by" in fault.what
+    assert "`early_stopping_patience` of `finetune` needs texts to choose by" in fault.what
     assert fault.where.startswith("r.yaml:6:")

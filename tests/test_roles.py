@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertshrink.errors import RequestError
-from bertshrink.model.column_looks import LABELS, PAIRS, TEXTS, is_id, plain
-from bertshrink.model.roles import split_of
-from bertshrink.model.tables import Table
-from bertshrink.model.texts import DataSettings, load
+from bertshrink.data.columns.guesses import LABELS, PAIRS, TEXTS, is_id, plain
+from bertshrink.data.columns.to_split import split_of
+from bertshrink.data.load import load
+from bertshrink.data.settings import DataSettings
+from bertshrink.data.tables.table import Table
+from bertshrink.errors import UserError
 
 WORDS = ["the", "film", "was", "good", "and", "we", "saw", "it", "with", "them", "on", "a", "long", "day"]
 SENTENCES = [" ".join(WORDS[i % 7 : i % 7 + 4]) + f" number {i}" for i in range(24)]
@@ -109,7 +110,7 @@ def test_what_is_left_beside_a_known_text_or_label():
     ],
 )
 def test_what_is_not_clear_is_asked_for_with_every_column(found):
-    with pytest.raises(RequestError, match="which column holds the text cannot be told") as caught:
+    with pytest.raises(UserError, match="which column holds the text cannot be told") as caught:
         split_of(found, DataSettings())
     for name in found.columns:
         assert f"\n    {name}" in caught.value.what
@@ -121,7 +122,7 @@ def test_two_columns_of_labels_must_say_the_same():
     assert roles(columns(text=SENTENCES, label=numbers, label_text=CLASSES))[2] == ("label_text",)
     other = [*numbers[:-1], 1 - numbers[-1]]
     for odd in (other, [*numbers[:-1], None], [*numbers[:-1], 7]):
-        with pytest.raises(RequestError, match="`label_text` and `label` both look like labels"):
+        with pytest.raises(UserError, match="`label_text` and `label` both look like labels"):
             split_of(columns(text=SENTENCES, label=odd, label_text=CLASSES), DataSettings())
     assert roles(columns(text=SENTENCES, label=other, label_text=CLASSES), label="label")[2] == ("label",)
     assert roles(columns(text=SENTENCES, label=other, label_text=[""] * 24))[2] == ("label",), (
@@ -139,7 +140,7 @@ def test_columns_as_told():
 
 @pytest.mark.parametrize("settings", [{"text": "x"}, {"pair": "x"}, {"text": "A"}])
 def test_a_column_that_is_not_there_or_not_one(settings):
-    with pytest.raises(RequestError, match=r"there (is no|are several) column"):
+    with pytest.raises(UserError, match=r"there (is no|are several) column"):
         split_of(columns(text=SENTENCES, label=CLASSES, a=CLASSES, **{" a ": CLASSES}), DataSettings(**settings))
 
 
@@ -172,7 +173,7 @@ def test_cells_are_texts_and_labels_as_they_are_written_but_for_blanks_around(ro
     stripped = {}
     is_merged = any(stripped.setdefault(label.strip(), label) != label for _, label in rows if label.strip())
     if is_merged:
-        with pytest.raises(RequestError, match="differ only by blanks"):
+        with pytest.raises(UserError, match="differ only by blanks"):
             split_of(found, DataSettings())
         return
     split = split_of(found, DataSettings())
@@ -185,14 +186,14 @@ def test_cells_are_texts_and_labels_as_they_are_written_but_for_blanks_around(ro
     [(["a"], "a list where a text"), ({"a": 1}, "an object where a text"), (b"a", "bytes where a text")],
 )
 def test_what_is_no_text_is_refused_with_its_row(cell, message):
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         split_of(columns(text=["a b", cell], label=["x", "y"]), DataSettings())
     assert caught.value.where == "some.csv, row 2"
 
 
 @pytest.mark.parametrize("cell", [{"a": 1}, b"a", [["x"]], [None], ["x", {}], [""]])
 def test_what_is_no_label_is_refused_with_its_row(cell):
-    with pytest.raises(RequestError, match=r"no label|where a text") as caught:
+    with pytest.raises(UserError, match=r"no label|where a text") as caught:
         split_of(columns(text=["a b", "c d"], label=["x", cell]), DataSettings())
     assert caught.value.where == "some.csv, row 2"
 
@@ -212,7 +213,7 @@ def test_columns_of_a_class_each():
     assert (split.labels, split.label_names) == (((0, 1), (1, 0), None), ("toxic", "threat"))
     for odd, message in (("2", "neither 0 nor 1"), ("yes", "neither 0 nor 1"), ("", "neither 0 nor 1")):
         bad = columns(text=SENTENCES[:2], toxic=["0", odd], threat=["1", "0"])
-        with pytest.raises(RequestError, match=message) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             split_of(bad, DataSettings(label="toxic,threat"))
         assert caught.value.where.endswith("row 2")
 
@@ -251,14 +252,14 @@ def test_a_test_side_may_lack_the_labels_that_are_named(tmp_path):
     found = load(DataSettings(path=str(tmp_path), label="mood"))
     assert found.test is None and "have no labels" in " ".join(found.notes)
     write(tmp_path / "dev.tsv", ("text", "id"), ("a b c", "1"))
-    with pytest.raises(RequestError, match="there is no column `mood`"):
+    with pytest.raises(UserError, match="there is no column `mood`"):
         load(DataSettings(path=str(tmp_path), label="mood"))
 
 
 @pytest.mark.parametrize("setting", ["text", "pair", "label"])
 def test_what_has_no_columns_takes_no_names_of_any(tmp_path, setting):
     (tmp_path / "a.txt").write_text("one\ntwo\nthree\n" * 20)
-    with pytest.raises(RequestError, match="column"):
+    with pytest.raises(UserError, match="column"):
         load(DataSettings(path=str(tmp_path / "a.txt"), **{setting: "x"}))
-    with pytest.raises(RequestError, match="no columns to name"):
+    with pytest.raises(UserError, match="no columns to name"):
         load(DataSettings(path="builtin:pydoc", **{setting: "x"}))

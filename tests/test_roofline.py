@@ -13,21 +13,22 @@ import pytest
 
 from bertshrink.engines import is_installed
 from bertshrink.errors import MeasurementError
-from bertshrink.meters import roofs
 from bertshrink.meters.environment import environment
-from bertshrink.meters.result import Product, Rates, Stream
-from bertshrink.meters.roofline import Position, position, roofline, timings, work_of
-from bertshrink.meters.roofs import Roofs, jobs, measure_roofs, precisions, product_graph
-from bertshrink.meters.running import Launch, launch_of, measure
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets.host import Host
-from bertshrink.model.counting import facts_of
-from bertshrink.model.work import Work, encoder_work
+from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.measure import measure
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.worker_result import GemmRate, MachineRates, ReadRate
+from bertshrink.meters.roofline import machine_peaks
+from bertshrink.meters.roofline.inference_cost import InferenceCost, encoder_work
+from bertshrink.meters.roofline.machine_peaks import MachinePeaks, jobs, measure_roofs, precisions, product_graph
+from bertshrink.meters.roofline.roofline import RooflinePoint, position, roofline, timings, work_of
+from bertshrink.meters.targets.host import LocalRunner
+from bertshrink.model.parameter_count import facts_of
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Conditions, Evidence, Measurement
-from bertshrink.worker import rates as worker_rates
-from bertshrink.worker.machine import last_level_cache_bytes
-from bertshrink.worker.rates import beyond_the_caches
+from bertshrink.worker import peak_rates as worker_rates
+from bertshrink.worker.machine.identity import last_level_cache_bytes
+from bertshrink.worker.peak_rates import beyond_the_caches
 from tests.quantizing import graph
 from tests.test_meters_running import JOB
 from tests.tiny import tiny_encoder
@@ -43,23 +44,23 @@ RATES_JOB = replace(
     products=[SMALL],
     streams=[1 << 16],
 )
-TORCH = Launch("torch", Path("/m"), {}, "float32", 20, ("input_ids",), 64)
+TORCH = RunSpec("torch", Path("/m"), {}, "float32", 20, ("input_ids",), 64)
 ONNX = replace(TORCH, engine="onnxruntime", path=Path("/m.onnx"))
 
 
 def product(precision, rate, by="numpy"):
     """A product of 1000 operations that takes as long as this rate says."""
-    return Product(by=by, precision=precision, shape=(10, 10, 5), samples_ns=(round(1000 / rate * 1e9), 10**15))
+    return GemmRate(by=by, precision=precision, shape=(10, 10, 5), samples_ns=(round(1000 / rate * 1e9), 10**15))
 
 
 def stream(kind, num_bytes, rate, *, is_memory=False):
     moved = 2 * num_bytes if kind == "copy" else num_bytes
-    return Stream(
+    return ReadRate(
         kind=kind, num_bytes=num_bytes, passes=1, is_memory=is_memory, samples_ns=(round(moved / rate * 1e9),)
     )
 
 
-ROOFS = Roofs(
+ROOFS = MachinePeaks(
     (product("float32", 1e3), product("float32", 2e3, "torch"), product("int8", 8e3, "onnxruntime")),
     (
         stream("read", 10**9, 100, is_memory=True),
@@ -74,7 +75,7 @@ ROOFS = Roofs(
 
 
 def test_rates_are_operations_and_bytes_over_the_fastest_run():
-    found = Rates.model_validate_json(json.dumps(worker_rates.rates(RATES_JOB)))
+    found = MachineRates.model_validate_json(json.dumps(worker_rates.rates(RATES_JOB)))
     (of_numpy,) = found.products
     assert len(of_numpy.samples_ns) >= 3
     assert of_numpy.rate == 2 * 64 * 32 * 16 / (min(of_numpy.samples_ns) * 1e-9)
@@ -122,11 +123,11 @@ def test_an_engine_multiplies_by_itself(engine, monkeypatch):
     if not is_installed(engine):
         pytest.skip(f"{engine} is not installed")
     launch = replace(TORCH, options={"dtype": "bfloat16"}) if engine == "torch" else replace(ONNX, engine=engine)
-    monkeypatch.setattr(roofs, "CPU_SHAPES", ((64, 32, 16),))
+    monkeypatch.setattr(machine_peaks, "CPU_SHAPES", ((64, 32, 16),))
     (job,) = jobs([launch], [], 1, on_gpu=False)
     own = [entry for entry in job.products if entry["by"] == engine]
     asked = replace(job, products=own, streams=[], seconds=0.005, warmup_seconds=0)
-    found = Rates.model_validate_json(Host().answer(asked, 60))
+    found = MachineRates.model_validate_json(LocalRunner().answer(asked, 60))
     names = {each.precision for each in found.products}
     assert names >= {"torch": {"bfloat16"}, "onnxruntime": {"float32", "int8"}}.get(engine, set())
     assert len(names) == len(own)
@@ -179,7 +180,7 @@ def test_precisions_are_those_that_models_need():
 def test_the_roof_is_the_fastest_way_and_float32_stands_in():
     assert ROOFS.product("float32").rate == pytest.approx(2e3)
     assert ROOFS.product("float16").rate == pytest.approx(2e3)
-    assert Roofs((), ()).product("float32") is None
+    assert MachinePeaks((), ()).product("float32") is None
     assert ROOFS.reading(2 * 10**6).rate == pytest.approx(400)
     assert ROOFS.reading(5 * 10**8).rate == pytest.approx(100)
 
@@ -193,22 +194,22 @@ def test_the_roof_is_the_fastest_way_and_float32_stands_in():
     ],
 )
 def test_the_floor_is_the_slower_of_arithmetic_and_memory(operations, num_bytes, latency_s, binds, floor_s):
-    found = position(Work(operations, num_bytes), latency_s, ROOFS)
+    found = position(InferenceCost(operations, num_bytes), latency_s, ROOFS)
     assert found.binds == binds
     assert found.floor_s == pytest.approx(floor_s)
     assert found.share == pytest.approx(floor_s / latency_s)
 
 
 def test_no_rates_no_position():
-    assert position(Work({"float32": 1}, 1), 1.0, Roofs((), ROOFS.streams)) is None
+    assert position(InferenceCost({"float32": 1}, 1), 1.0, MachinePeaks((), ROOFS.streams)) is None
 
 
 def test_it_is_told_in_a_sentence():
-    work = Work({"float32": 61 * 10**9}, 5 * 10**9)
-    told = Position(work, 2.0, 1.22, "arithmetic").sentence("8x128")
+    work = InferenceCost({"float32": 61 * 10**9}, 5 * 10**9)
+    told = RooflinePoint(work, 2.0, 1.22, "arithmetic").sentence("8x128")
     assert told == ("8x128: bound by arithmetic, 30.5 Gop/s is 61 % of what this machine can do; at most 1.6x is left")
-    assert "bound by memory, 2.50 GB/s" in Position(work, 2.0, 1.0, "memory").sentence("1x8")
-    assert Position(work, 2.0, 1.96, "memory").sentence("1x8").endswith("nothing is left")
+    assert "bound by memory, 2.50 GB/s" in RooflinePoint(work, 2.0, 1.0, "memory").sentence("1x8")
+    assert RooflinePoint(work, 2.0, 1.96, "memory").sentence("1x8").endswith("nothing is left")
 
 
 def test_the_roofs_as_measurements():
@@ -243,7 +244,7 @@ def test_the_work_of_what_was_launched(tmp_path):
     half = replace(launch, options={**launch.options, "dtype": "bfloat16"})
     assert work_of(half, latency()).operations == {"bfloat16": exact.num_operations}
     fast = replace(launch, options={**launch.options, "tf32": True})
-    assert work_of(fast, latency()) == Work({"tf32": exact.num_operations}, exact.num_bytes)
+    assert work_of(fast, latency()) == InferenceCost({"tf32": exact.num_operations}, exact.num_bytes)
     onnx.save(graph("bert", "embedding"), tmp_path / "m.onnx")
     file = replace(ONNX, path=tmp_path / "m.onnx")
     assert list(work_of(file, latency()).operations) == ["float32"]
@@ -265,7 +266,7 @@ class Answers:
 
     def answer(self, job, timeout_s):
         self.jobs.append(job)
-        found = Rates(products=ROOFS.products, streams=ROOFS.streams if job.streams else (), cache_bytes=None)
+        found = MachineRates(products=ROOFS.products, streams=ROOFS.streams if job.streams else (), cache_bytes=None)
         return found.model_dump_json().encode()
 
 
@@ -320,13 +321,13 @@ def test_a_worker_that_lies_about_rates(text):
 
 
 def test_a_tiny_model_and_its_real_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(roofs, "SECONDS", 0.02)
-    monkeypatch.setattr(roofs, "CPU_SHAPES", ((256, 256, 256),))
+    monkeypatch.setattr(machine_peaks, "SECONDS", 0.02)
+    monkeypatch.setattr(machine_peaks, "CPU_SHAPES", ((256, 256, 256),))
     onnx.save(graph("bert", "embedding"), tmp_path / "m.onnx")
     launch = replace(ONNX, path=tmp_path / "m.onnx", inputs=("input_ids", "attention_mask", "token_type_ids"))
-    settings = RunningSettings(batch=(1,), length=(8,), rounds=1, seconds=0.02, warmup=0, threads=1)
-    found = measure({"m": launch}, settings, Silent(), environment())
-    made = roofline({"m": launch}, found, Host(), 1)
+    settings = LatencySettings(batch=(1,), length=(8,), rounds=1, seconds=0.02, warmup=0, threads=1)
+    found = measure({"m": launch}, settings, Silent(), environment(), LocalRunner())
+    made = roofline({"m": launch}, found, LocalRunner(), 1)
     (share,) = (m for m in made.models["m"] if m.metric == "share_of_peak")
     assert 0 < share.value < 1.5
     by = {(m.conditions.engine, m.conditions.precision): m.value for m in made.machine if m.metric == "gemm_rate"}
@@ -342,8 +343,8 @@ def test_counting_needs_no_engine(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from bertshrink.model.facts import read_facts
-from bertshrink.model.work import encoder_work
+from bertshrink.model.checkpoint import read_facts
+from bertshrink.meters.roofline.inference_cost import encoder_work
 print(encoder_work(read_facts(Path(sys.argv[1])), 1, 8).num_operations, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True, check=True)

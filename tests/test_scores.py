@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from bertshrink.meters.scores import (
+from bertshrink.meters.quality.metrics import (
     answer_scores,
     entities,
     entity_scores,

@@ -8,11 +8,11 @@ import torch
 import transformers
 
 from bertshrink.cli.app import run
-from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.checkpoint import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.facts import read_facts
-from bertshrink.model.proof import load_model
+from bertshrink.model.loading import load_model
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.export import Export
 from bertshrink.training.losses import task_loss
@@ -178,7 +178,7 @@ def test_a_training_of_cut_vectors_learns_cut_vectors(family, tmp_path):
 )
 def test_modules_that_no_stock_checkpoint_holds(modules, word, tmp_path):
     folder = sentence_model(tmp_path / "m", *modules())
-    with pytest.raises(RequestError, match="not supported") as caught:
+    with pytest.raises(UserError, match="not supported") as caught:
         read_facts(folder)
     assert word in caught.value.what and caught.value.where and caught.value.hint
 
@@ -212,7 +212,7 @@ def test_modules_that_change_nothing(harmless, tmp_path):
 def test_settings_that_would_change_the_vectors(file, values, word, tmp_path):
     folder = sentence_model(tmp_path / "m", models.Pooling(32), models.Normalize())
     edit(folder / file, **values)
-    with pytest.raises((RequestError, ModelRefused)) as caught:
+    with pytest.raises((UserError, UnsafeModel)) as caught:
         read_facts(folder)
     assert word in caught.value.what and caught.value.where and caught.value.hint
 
@@ -222,7 +222,7 @@ def test_a_pooling_that_leaves_prompts_out(tmp_path):
     folder = sentence_model(tmp_path / "m", pooling)
     assert np.allclose(ours(Encoder.load(folder)), theirs(folder), atol=1e-5), "without prompts there is none to leave"
     prompted = sentence_model(tmp_path / "p", pooling, prompts={"query": "see "})
-    with pytest.raises(RequestError, match="`include_prompt: false`"):
+    with pytest.raises(UserError, match="`include_prompt: false`"):
         read_facts(prompted)
 
 
@@ -237,7 +237,7 @@ def test_the_old_layout_is_named(tmp_path):
     for content in (None, '{"__version__": "0.2.0"}'):
         if content is not None:
             (folder / "config.json").write_text(content)
-        with pytest.raises(RequestError, match=r"lies in `0_Transformer/`") as caught:
+        with pytest.raises(UserError, match=r"lies in `0_Transformer/`") as caught:
             read_facts(folder)
         assert "SentenceTransformer(DIR).save(NEW)" in caught.value.hint
 
@@ -294,20 +294,20 @@ def test_activations_in_config_json(tmp_path):
     edit(folder / "config.json", sentence_transformers=None, sbert_ce_default_activation_function="torch.nn.Identity")
     assert read_facts(folder).activation == "identity"
     edit(folder / "config.json", sbert_ce_default_activation_function="torch.nn.modules.activation.Tanh")
-    with pytest.raises(RequestError, match="Tanh` behind the model's logits is not supported"):
+    with pytest.raises(UserError, match="Tanh` behind the model's logits is not supported"):
         read_facts(folder)
 
 
 def test_a_cross_encoder_without_its_head_or_with_more_behind_it(tmp_path):
     folder = cross_encoder(tmp_path / "m")
     edit(folder / "config.json", architectures=["BertModel"])
-    with pytest.raises(RequestError, match="has no head for scores"):
+    with pytest.raises(UserError, match="has no head for scores"):
         read_facts(folder)
     edit(folder / "config.json", architectures=["BertForSequenceClassification"])
     modules = json.loads((folder / "modules.json").read_text())
     modules.append({"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.base.modules.dense.Dense"})
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(RequestError, match="module `Dense` is not supported"):
+    with pytest.raises(UserError, match="module `Dense` is not supported"):
         read_facts(folder)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bertshrink.cli.app import run
+from bertshrink.model.checkpoint import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.facts import read_facts
 from tests.tiny import sentences, tiny_encoder
 
 sentence_transformers = pytest.importorskip("sentence_transformers")

@@ -17,26 +17,26 @@ import transformers
 from pydantic import ValidationError
 
 from bertshrink.cli.app import run
-from bertshrink.errors import RequestError
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.counting import num_parameters
-from bertshrink.model.estimate import of_encoder
-from bertshrink.model.facts import read_facts
-from bertshrink.model.parts import put_together, take_apart
-from bertshrink.model.task import TASKS
+from bertshrink.errors import UserError
+from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.conversion import assemble, decompose
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.parameter_count import num_parameters
+from bertshrink.model.size_estimate import of_encoder
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.factorize import Factorize
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.share import Share
-from bertshrink.techniques.share.fitting import Batch, group_weights, mean_of
-from bertshrink.techniques.share.heads import fitted_head
+from bertshrink.techniques.share.fit_head import fitted_head
+from bertshrink.techniques.share.fitting import GroupBatch, group_weights, mean_of
 from tests.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
 
 def apart(task="classification", **more):
     """An ALBERT whose four layers have weights of their own."""
     encoder = tiny_encoder("bert", task, **more)
-    return put_together(encoder, take_apart(encoder), "albert")
+    return assemble(encoder, decompose(encoder), "albert")
 
 
 def layers_of(encoder):
@@ -109,7 +109,7 @@ def batch_of(encoder, number=6, seed=0):
     states = torch.randn((number, 5, 32), generator=generator)
     mask = torch.ones(number, 5, dtype=torch.bool)
     mask[0, 3:] = False
-    return Batch(states, states, mask)
+    return GroupBatch(states, states, mask)
 
 
 class _Silent:
@@ -150,7 +150,7 @@ def test_best_is_the_layer_with_the_least_error_and_mean_is_the_mean():
 def test_what_stands_at_padding_changes_no_group():
     layers = layers_of(apart())
     batch = batch_of(None)
-    other = Batch(batch.given_BLH.clone(), batch.wanted_BLH.clone(), batch.mask_BL)
+    other = GroupBatch(batch.given_BLH.clone(), batch.wanted_BLH.clone(), batch.mask_BL)
     for states in (other.given_BLH, other.wanted_BLH):
         states[0, 3:] = 7.0
     first, second = (group_weights(layers, [one], "fitted", 5, 1e-3, _Silent())[0] for one in (batch, other))
@@ -176,7 +176,7 @@ def test_a_shared_model_is_shared_further_and_never_less(tmp_path):
     encoder = tiny_encoder("albert")
     assert Share(groups=1, steps=2)(encoder.copy(), bench_of(encoder, tmp_path)).shape.num_groups == 1
     encoder.save(tmp_path / "m")
-    with pytest.raises(RequestError, match="`groups` is 3; the model's layers share 2 sets of weights already"):
+    with pytest.raises(UserError, match="`groups` is 3; the model's layers share 2 sets of weights already"):
         Share(groups=3).fit(read_facts(tmp_path / "m"))
 
 
@@ -188,7 +188,7 @@ def test_what_shared_layers_leave_of_a_size_goes_to_the_tables(tmp_path):
     settings = Factorize(
         max_size=f"{of_encoder(replace(shared, shape=replace(shared.shape, embedding_size=9))).num_bytes} B"
     )
-    with pytest.raises(RequestError, match="with tables one number wide") as caught:
+    with pytest.raises(UserError, match="with tables one number wide") as caught:
         settings.fit(facts)
     assert "`share`, as a stage before this one" in caught.value.hint
     assert settings.fit(shared).shape.embedding_size == 9
@@ -230,9 +230,9 @@ def test_numbers_of_groups_that_mean_nothing_are_refused(groups):
 def test_more_groups_than_layers_are_refused(tmp_path):
     encoder = tiny_encoder()
     encoder.save(tmp_path / "m")
-    with pytest.raises(RequestError, match="`groups` is 5; the model has 4 layers"):
+    with pytest.raises(UserError, match="`groups` is 5; the model has 4 layers"):
         Share(groups=5).fit(read_facts(tmp_path / "m"))
-    with pytest.raises(RequestError, match="`groups` is 5; the model has 4 layers"):
+    with pytest.raises(UserError, match="`groups` is 5; the model has 4 layers"):
         Share(groups=5)(encoder, bench_of(encoder, tmp_path))
 
 

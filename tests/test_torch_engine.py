@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from bertshrink import engines
-from bertshrink.engines import DeviceSession, MissingHere, engine, torch_compile, torch_cuda
-from bertshrink.engines.torch_cuda import CudaSession, Recorded, wake
-from bertshrink.engines.torch_engine import TorchSession
+from bertshrink.engines import DeviceSession, EngineUnavailable, engine, torch_compile, torch_cuda
+from bertshrink.engines.torch_cuda import CudaGraphForward, CudaSession, wake
 from bertshrink.engines.torch_options import TorchOptions
+from bertshrink.engines.torch_session import TorchSession
 from tests.tiny import tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,14 +133,14 @@ def test_without_a_compiler_there_is_a_plain_word(folder, monkeypatch):
         raise InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    with pytest.raises(MissingHere, match=r"C\+\+ compiler") as caught:
+    with pytest.raises(EngineUnavailable, match=r"C\+\+ compiler") as caught:
         engine("torch").load(folder, 1, EMBEDDING | {"compile": "default"})
     assert "g++" in caught.value.hint
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is not None, reason="Triton is here")
 def test_a_gpu_program_needs_triton():
-    with pytest.raises(MissingHere, match="Triton"):
+    with pytest.raises(EngineUnavailable, match="Triton"):
         torch_compile.compiled(lambda given: [], "default", "cuda")
 
 
@@ -265,7 +265,7 @@ def test_a_shape_is_recorded_once_and_replayed_with_what_is_given():
         return cuda.recorded_outputs
 
     cuda.forward = session.plain
-    recorded = Recorded(remember, cuda)
+    recorded = CudaGraphForward(remember, cuda)
     with torch.inference_mode():
         for feeds in (FEEDS, {name: np.roll(value, 1, axis=0) for name, value in FEEDS.items()}):
             given = session.given(feeds)
@@ -281,13 +281,13 @@ def test_a_shape_is_recorded_once_and_replayed_with_what_is_given():
 
 
 def test_no_gpu_says_which_pytorch_and_what_to_do(folder):
-    with pytest.raises(MissingHere, match="no CUDA GPU for PyTorch") as caught:
+    with pytest.raises(EngineUnavailable, match="no CUDA GPU for PyTorch") as caught:
         wake(Cuda())
     assert "--target cpu" in caught.value.hint
     assert "sees none" in torch_cuda.absence("2.13", "13.0")[0]
     assert "built without CUDA" in torch_cuda.absence("2.13", None)[0]
     if not torch.cuda.is_available():
-        with pytest.raises(MissingHere, match="no CUDA GPU"):
+        with pytest.raises(EngineUnavailable, match="no CUDA GPU"):
             engine("torch").prepare(folder, EMBEDDING | {"device": "cuda"})
 
 
@@ -298,7 +298,7 @@ def test_onnx_runtime_without_cuda_says_so(tmp_path):
     if found.CUDA in onnxruntime.get_available_providers():
         pytest.skip("CUDA's provider is here")
     for call in (lambda: found.prepare("", {"device": "cuda"}), lambda: found.load("m.onnx", 1, {"device": "cuda"})):
-        with pytest.raises(MissingHere, match="CUDAExecutionProvider") as caught:
+        with pytest.raises(EngineUnavailable, match="CUDAExecutionProvider") as caught:
             call()
         assert "onnxruntime-gpu" in caught.value.hint
 
@@ -315,5 +315,5 @@ def test_onnx_runtime_that_falls_back_on_the_processor_is_refused(monkeypatch):
 
     monkeypatch.setattr(found.onnxruntime, "get_available_providers", lambda: [found.CUDA])
     monkeypatch.setattr(found.onnxruntime, "InferenceSession", Fallen)
-    with pytest.raises(MissingHere, match="does not start"):
+    with pytest.raises(EngineUnavailable, match="does not start"):
         found.load("m.onnx", 1, {"device": "cuda"})

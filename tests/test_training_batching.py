@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bertshrink.model.batches import by_length, pad
-from bertshrink.model.encoding import IGNORED
-from bertshrink.training.batching import Collator, LengthBuckets, Rows
-from bertshrink.training.masking import Masker, word_starts
+from bertshrink.data.encoding import IGNORED
+from bertshrink.model.batches import batch_by_length, pad
+from bertshrink.training.rows.batching import Collator, LengthBucketSampler, TokenizedRows
+from bertshrink.training.rows.masking import TokenMasker, word_starts
 from tests.tiny import sentences, tiny_encoder, tiny_tokenizer
 
 
@@ -19,7 +19,7 @@ def lengths():
 
 
 def test_every_row_once_an_epoch(lengths):
-    sampler = LengthBuckets(lengths, 16, None, seed=1)
+    sampler = LengthBucketSampler(lengths, 16, None, seed=1)
     for epoch in range(3):
         sampler.set_epoch(epoch)
         batches = list(sampler)
@@ -28,7 +28,7 @@ def test_every_row_once_an_epoch(lengths):
 
 
 def test_same_seed_and_epoch_same_order_other_epoch_another(lengths):
-    first, second = (LengthBuckets(lengths, 16, None, seed=1) for _ in range(2))
+    first, second = (LengthBucketSampler(lengths, 16, None, seed=1) for _ in range(2))
     assert list(first) == list(second)
     second.set_epoch(1)
     assert list(first) != list(second)
@@ -36,19 +36,21 @@ def test_same_seed_and_epoch_same_order_other_epoch_another(lengths):
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_several_processes_share_the_batches_of_one(lengths, world):
-    whole = list(LengthBuckets(lengths, 16, None, seed=1))
-    shares = [list(LengthBuckets(lengths, 16, None, seed=1, rank=rank, world_size=world)) for rank in range(world)]
+    whole = list(LengthBucketSampler(lengths, 16, None, seed=1))
+    shares = [
+        list(LengthBucketSampler(lengths, 16, None, seed=1, rank=rank, world_size=world)) for rank in range(world)
+    ]
     for batch, *parts in zip(whole, *shares, strict=True):
         assert sorted(row for part in parts for row in part) == sorted(batch)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_batch_of_fewer_rows_than_processes_leaves_nobody_idle():
-    assert list(LengthBuckets([3], 16, None, seed=0, rank=1, world_size=2)) == [[0]]
+    assert list(LengthBucketSampler([3], 16, None, seed=0, rank=1, world_size=2)) == [[0]]
 
 
 def test_little_padding(lengths):
-    batches = list(LengthBuckets(lengths * 4, 16, None, seed=0))
+    batches = list(LengthBucketSampler(lengths * 4, 16, None, seed=0))
     padded = sum(max((lengths * 4)[i] for i in batch) * len(batch) for batch in batches)
     assert padded / sum(lengths * 4) < 1.08
     unsorted = sum(max(lengths[i] for i in range(s, s + 16)) * 16 for s in range(0, 480, 16))
@@ -57,19 +59,19 @@ def test_little_padding(lengths):
 
 def test_every_epoch_has_as_many_batches_under_a_cap_on_tokens(lengths):
     for seed in range(20):
-        sampler = LengthBuckets(lengths, 16, 100, seed=seed)
+        sampler = LengthBucketSampler(lengths, 16, 100, seed=seed)
         for epoch in range(4):
             sampler.set_epoch(epoch)
             assert len(list(sampler)) == len(sampler)
 
 
 def test_token_cap_holds(lengths):
-    for batch in LengthBuckets(lengths, 64, 200, seed=0):
+    for batch in LengthBucketSampler(lengths, 64, 200, seed=0):
         assert len(batch) * max(lengths[i] for i in batch) <= 200 or len(batch) == 1
 
 
 def test_by_length_keeps_every_row_and_the_cap(lengths):
-    batches = by_length(lengths, 256)
+    batches = batch_by_length(lengths, 256)
     assert sorted(i for batch in batches for i in batch) == list(range(500))
     assert all(len(b) * max(lengths[i] for i in b) <= 256 for b in batches)
 
@@ -106,7 +108,7 @@ NAN = math.nan
     ],
 )
 def test_labels_of_every_shape(task, labels, expected):
-    rows = Rows(ROWS, labels)
+    rows = TokenizedRows(ROWS, labels)
     batch = Collator(task, 0, num_labels=2)([rows[0], rows[1]])
     assert batch["rows"].tolist() == [0, 1]
     assert torch.equal(
@@ -115,7 +117,7 @@ def test_labels_of_every_shape(task, labels, expected):
 
 
 def test_a_sentence_encoder_has_no_labels():
-    rows = Rows(ROWS, [None, None])
+    rows = TokenizedRows(ROWS, [None, None])
     assert set(Collator("embedding", 0)([rows[1]])) == {"input_ids", "rows"}
 
 
@@ -130,7 +132,7 @@ def thrown(masker, rows=400, length=52, epoch=0):
 
 def test_masking_follows_bert():
     tokenizer = tiny_tokenizer("bert")
-    ids, masked, labels = thrown(Masker(tokenizer, 0.15, whole_word=False, seed=0))
+    ids, masked, labels = thrown(TokenMasker(tokenizer, 0.15, whole_word=False, seed=0))
     chosen = labels != IGNORED
     assert not chosen[:, [0, -1]].any()  # never special tokens
     assert chosen[:, 1:-1].mean() == pytest.approx(0.15, abs=0.01)
@@ -142,7 +144,7 @@ def test_masking_follows_bert():
 
 def test_masks_depend_on_seed_epoch_and_row_alone():
     tokenizer = tiny_tokenizer("bert")
-    first, again, other = (Masker(tokenizer, 0.3, whole_word=False, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (TokenMasker(tokenizer, 0.3, whole_word=False, seed=seed) for seed in (0, 0, 1))
     ids = list(range(5, 45))
     same = [masker(ids, 2, 7)[1].tolist() for masker in (first, again)]
     assert same[0] == same[1]
@@ -163,7 +165,7 @@ class Pieces:
 
 
 def test_whole_words_are_masked_whole():
-    masker = Masker(Pieces(), 0.3, whole_word=True, seed=0)
+    masker = TokenMasker(Pieces(), 0.3, whole_word=True, seed=0)
     ids = [1, *([4, 5, 7, 6, 8, 9] * 20), 2]
     begins = word_starts(Pieces())
     shares = []
@@ -178,8 +180,8 @@ def test_whole_words_are_masked_whole():
 
 def test_collator_masks_anew_each_epoch_and_keeps_padding_out():
     tokenizer = tiny_tokenizer("bert")
-    rows = Rows(tiny_encoder().tokenize(sentences(8)), [None] * 8)
-    collate = Collator("mlm", tokenizer.pad_token_id, masker=Masker(tokenizer, 0.3, whole_word=False, seed=0))
+    rows = TokenizedRows(tiny_encoder().tokenize(sentences(8)), [None] * 8)
+    collate = Collator("mlm", tokenizer.pad_token_id, masker=TokenMasker(tokenizer, 0.3, whole_word=False, seed=0))
     first = collate([rows[i] for i in range(8)])
     rows.epoch = 1
     second = collate([rows[i] for i in range(8)])
@@ -190,6 +192,6 @@ def test_collator_masks_anew_each_epoch_and_keeps_padding_out():
 
 def test_labels_of_two_segments_go_beside_the_masks():
     tokenizer = tiny_tokenizer("bert")
-    rows = Rows(tiny_encoder().tokenize(sentences(4)), [0, 1, 1, 0])
-    collate = Collator("mlm", tokenizer.pad_token_id, masker=Masker(tokenizer, 0.3, whole_word=False, seed=0))
+    rows = TokenizedRows(tiny_encoder().tokenize(sentences(4)), [0, 1, 1, 0])
+    collate = Collator("mlm", tokenizer.pad_token_id, masker=TokenMasker(tokenizer, 0.3, whole_word=False, seed=0))
     assert collate([rows[i] for i in range(4)])["pairs"].tolist() == [0, 1, 1, 0]

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bertshrink.model.anatomy import FAMILIES
+from bertshrink.model.families import FAMILIES
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
-from bertshrink.training import cpu
-from bertshrink.training.tables import TablesAdamW, clip, has_rows
-from bertshrink.training.whitened import WhitenedRows
+from bertshrink.training import cpu_kernels
+from bertshrink.training.optim.row_adagrad import WhitenedRowAdagrad
+from bertshrink.training.optim.sparse_adamw import RowSparseAdamW, clip, has_rows
 from tests.tiny import outputs, sentences, tiny_encoder, tiny_texts
 
 B, A, L, D = 3, 4, 7, 8
@@ -50,8 +50,8 @@ def test_attention_by_two_products_is_attention(mask, scale, monkeypatch):
     wanted = fused(*given, mask, scale)
     weight = torch.randn_like(wanted)
     gradients = torch.autograd.grad((wanted * weight).sum(), given)
-    monkeypatch.setattr(cpu, "sdpa_attention_forward", None)  # whoever calls it fails
-    found, weights = cpu.attend(nn.Module(), *given, mask, scaling=scale)
+    monkeypatch.setattr(cpu_kernels, "sdpa_attention_forward", None)  # whoever calls it fails
+    found, weights = cpu_kernels.attention(nn.Module(), *given, mask, scaling=scale)
     assert weights is None and found.shape == (B, L, A, D) and found.is_contiguous()
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(torch.autograd.grad((found * weight).sum(), given), gradients)
@@ -62,7 +62,9 @@ def test_attention_in_bfloat16_is_near(is_autocast):
     mask = padding(7, 5, 2)
     wanted = fused(*heads(), mask)
     with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
-        found, _ = cpu.attend(nn.Module(), *heads(dtype=torch.float32 if is_autocast else torch.bfloat16), mask)
+        found, _ = cpu_kernels.attention(
+            nn.Module(), *heads(dtype=torch.float32 if is_autocast else torch.bfloat16), mask
+        )
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), wanted, atol=0.03, rtol=0.03)
 
@@ -70,21 +72,21 @@ def test_attention_in_bfloat16_is_near(is_autocast):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_long_texts_and_masks_of_numbers_go_to_the_fused_kernel(dtype, monkeypatch):
     asked = []
-    kernel = cpu.sdpa_attention_forward
-    monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *a, **b: asked.append(b) or kernel(*a, **b))
+    kernel = cpu_kernels.sdpa_attention_forward
+    monkeypatch.setattr(cpu_kernels, "sdpa_attention_forward", lambda *a, **b: asked.append(b) or kernel(*a, **b))
     module = nn.Module().eval()
     module.is_causal = False
     given = heads(dtype=dtype)
     numbers = torch.zeros(B, 1, L, L, dtype=dtype).masked_fill(~padding(7, 4, 1), torch.finfo(dtype).min)
-    found, _ = cpu.attend(module, *given, numbers, scaling=0.5)
+    found, _ = cpu_kernels.attention(module, *given, numbers, scaling=0.5)
     torch.testing.assert_close(found, fused(*given, numbers, 0.5))
     assert asked == [{"dropout": 0.0, "scaling": 0.5}]
     asked.clear()
-    cpu.attend(module, *given, None)
+    cpu_kernels.attention(module, *given, None)
     assert bool(asked) == (dtype == torch.float64), "a type that was not measured"
     asked.clear()
-    monkeypatch.setattr(cpu, "LONGEST", {dtype: L - 1})
-    cpu.attend(module, *given, None)
+    monkeypatch.setattr(cpu_kernels, "LONGEST", {dtype: L - 1})
+    cpu_kernels.attention(module, *given, None)
     assert asked
 
 
@@ -92,18 +94,21 @@ def test_attention_drops_weights_out_while_training_alone():
     given = heads()
     module = nn.Module()
     torch.manual_seed(3)
-    found, _ = cpu.attend(module, *given, None, dropout=0.5)
+    found, _ = cpu_kernels.attention(module, *given, None, dropout=0.5)
     torch.manual_seed(3)
     q, k, v = given
     weights = functional.dropout((q @ k.mT / D**0.5).softmax(-1).flatten(0, 1), 0.5).view(B, A, L, L)
     torch.testing.assert_close(found, (weights @ v).transpose(1, 2))
-    assert torch.equal(cpu.attend(module.eval(), *given, None, dropout=0.5)[0], cpu.attend(module, *given, None)[0])
+    assert torch.equal(
+        cpu_kernels.attention(module.eval(), *given, None, dropout=0.5)[0],
+        cpu_kernels.attention(module, *given, None)[0],
+    )
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_quick_dropout_drops_the_share_that_it_is_told(p):
     torch.manual_seed(0)
-    drop = cpu.QuickDropout(p)
+    drop = cpu_kernels.FastDropout(p)
     given = torch.ones(4, 100_000).T.requires_grad_()  # 4 lanes of a word lie side by side
     found = drop(given)
     for lane in found.T:
@@ -116,24 +121,24 @@ def test_quick_dropout_drops_the_share_that_it_is_told(p):
 
 
 def test_quick_dropout_repeats_itself_and_can_be_off():
-    drop = cpu.QuickDropout(0.3)
+    drop = cpu_kernels.FastDropout(0.3)
     given = torch.randn(5, 3).bfloat16()  # no multiple of 4
     torch.manual_seed(1)
     first, second = drop(given), drop(given)
     torch.manual_seed(1)
     assert torch.equal(drop(given), first) and not torch.equal(first, second)
     assert first.dtype == given.dtype
-    assert cpu.QuickDropout(0.0)(given) is given and drop.eval()(given) is given
-    assert not cpu.QuickDropout(1.0)(given).any()
+    assert cpu_kernels.FastDropout(0.0)(given) is given and drop.eval()(given) is given
+    assert not cpu_kernels.FastDropout(1.0)(given).any()
     assert drop.train()(torch.empty(0, 4)).shape == (0, 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_answers_the_same_and_is_as_before_afterwards(family, tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu, "LARGE", 20)
+    monkeypatch.setattr(cpu_kernels, "LARGE", 20)
     asked = []
-    attend = cpu.attend
-    monkeypatch.setattr(cpu, "attend", lambda *a, **b: asked.append(1) or attend(*a, **b))
+    attend = cpu_kernels.attention
+    monkeypatch.setattr(cpu_kernels, "attention", lambda *a, **b: asked.append(1) or attend(*a, **b))
     student, teacher = tiny_encoder(family), tiny_encoder(family, seed=1)
     texts = sentences(5)
     before = [outputs(one, one.tokenize(texts)) for one in (student, teacher)]
@@ -142,41 +147,44 @@ def test_every_family_answers_the_same_and_is_as_before_afterwards(family, tmp_p
         return model.config._attn_implementation, [(type(one), vars(one).get("sparse")) for one in model.modules()]
 
     states = [state(one.model) for one in (student, teacher)]
-    with pytest.raises(ZeroDivisionError), cpu.suited(student.model, (teacher.model,), compiled=False):
+    with (
+        pytest.raises(ZeroDivisionError),
+        cpu_kernels.with_cpu_kernels(student.model, (teacher.model,), compiled=False),
+    ):
         kinds = {type(one) for one in student.model.modules()}
-        assert cpu.QuickDropout in kinds and nn.Dropout not in kinds
+        assert cpu_kernels.FastDropout in kinds and nn.Dropout not in kinds
         assert student.model.get_input_embeddings().sparse and not teacher.model.get_input_embeddings().sparse
         asked.clear()
         for one, wanted in zip((student, teacher), before, strict=True):
             torch.testing.assert_close(outputs(one, one.tokenize(texts)), wanted, atol=1e-5, rtol=1e-5)
         assert len(asked) == student.shape.num_layers + teacher.shape.num_layers
         student.model.save_pretrained(tmp_path)
-        assert cpu.ATTENTION not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+        assert cpu_kernels.ATTENTION not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
         1 / 0  # noqa: B018
     assert [state(one.model) for one in (student, teacher)] == states
 
 
 def test_gpus_and_compiled_steps_are_left_alone(monkeypatch):
     model = tiny_encoder().model
-    with cpu.suited(model, (), compiled=True):
-        assert cpu.QuickDropout not in {type(one) for one in model.modules()}
+    with cpu_kernels.with_cpu_kernels(model, (), compiled=True):
+        assert cpu_kernels.FastDropout not in {type(one) for one in model.modules()}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with cpu.suited(model, (), compiled=False):
-        assert model.config._attn_implementation != cpu.ATTENTION
+    with cpu_kernels.with_cpu_kernels(model, (), compiled=False):
+        assert model.config._attn_implementation != cpu_kernels.ATTENTION
 
 
 def test_gradients_by_rows_are_for_large_tables_of_one_use(monkeypatch):
-    assert cpu.by_rows(tiny_encoder().model) == [], "too small"
-    monkeypatch.setattr(cpu, "LARGE", 20)
+    assert cpu_kernels.large_embeddings(tiny_encoder().model) == [], "too small"
+    monkeypatch.setattr(cpu_kernels, "LARGE", 20)
     model = tiny_encoder().model
-    assert model.get_input_embeddings() in cpu.by_rows(model)
+    assert model.get_input_embeddings() in cpu_kernels.large_embeddings(model)
     model.get_input_embeddings().requires_grad_(False)
-    assert model.get_input_embeddings() not in cpu.by_rows(model)
+    assert model.get_input_embeddings() not in cpu_kernels.large_embeddings(model)
     tied = tiny_encoder(task="mlm").model
     assert tied.get_output_embeddings().weight is tied.get_input_embeddings().weight
-    assert tied.get_input_embeddings() not in cpu.by_rows(tied)
+    assert tied.get_input_embeddings() not in cpu_kernels.large_embeddings(tied)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with cpu.suited(model.requires_grad_(True), (), compiled=False):
+    with cpu_kernels.with_cpu_kernels(model.requires_grad_(True), (), compiled=False):
         assert not model.get_input_embeddings().sparse
 
 
@@ -195,7 +203,7 @@ def backward(model, step):
 def test_steps_with_gradients_by_rows_are_adamws(fused):
     plain, mine = pair(sparse=False), pair(sparse=True)
     slow = torch.optim.AdamW(plain.parameters(), 1e-2, weight_decay=0.1, fused=fused)
-    quick = TablesAdamW(mine.parameters(), 1e-2, weight_decay=0.1, fused=fused)
+    quick = RowSparseAdamW(mine.parameters(), 1e-2, weight_decay=0.1, fused=fused)
     for step in range(12):
         for part in range(1 + step % 2):  # gradients of two parts of a step add up
             backward(plain, 2 * step + part)
@@ -212,13 +220,13 @@ def test_steps_with_gradients_by_rows_are_adamws(fused):
         quick.zero_grad()
         if step == 6:  # a pause, as between checkpoint and resumption
             state = copy.deepcopy(quick.state_dict())
-            quick = TablesAdamW(mine.parameters(), 1e-2, weight_decay=0.1, fused=fused)
+            quick = RowSparseAdamW(mine.parameters(), 1e-2, weight_decay=0.1, fused=fused)
             quick.load_state_dict(state)
 
 
 def test_steps_by_rows_of_tables_that_learn_by_rows_are_the_same():
     plain, mine = pair(sparse=False), pair(sparse=True)
-    slow, quick = (WhitenedRows([m["table"].weight], [m["dense"].weight], [], 1e-2, 0.1) for m in (plain, mine))
+    slow, quick = (WhitenedRowAdagrad([m["table"].weight], [m["dense"].weight], [], 1e-2, 0.1) for m in (plain, mine))
     start = mine["table"].weight.detach().clone()
     for step in range(30):
         backward(plain, step)
@@ -246,10 +254,10 @@ def test_a_norm_that_is_no_number_is_told_and_changes_nothing():
     "settings",
     [
         {},
-        {"accumulate": 2},
+        {"gradient_accumulation_steps": 2},
         {"gradient_checkpointing": True},
         {"fake_quant": "int8"},
-        {"trained": "embeddings"},
+        {"trainable": "embeddings"},
     ],
 )
 def test_a_student_learns_the_same_whichever_way_gradients_are_kept(settings, tmp_path, monkeypatch):
@@ -260,21 +268,21 @@ def test_a_student_learns_the_same_whichever_way_gradients_are_kept(settings, tm
         return wish(teacher.copy(), bench).model
 
     seen = []
-    step = TablesAdamW.step
+    step = RowSparseAdamW.step
 
     def stepping(self, *given, **more):
         seen.append(has_rows(one for group in self.param_groups for one in group["params"]))
         return step(self, *given, **more)
 
-    monkeypatch.setattr(TablesAdamW, "step", stepping)
-    monkeypatch.setattr(cpu, "LARGE", 20)
+    monkeypatch.setattr(RowSparseAdamW, "step", stepping)
+    monkeypatch.setattr(cpu_kernels, "LARGE", 20)
     by_rows = learnt("rows")
     assert seen and all(seen)
     seen.clear()
-    monkeypatch.setattr(cpu, "LARGE", 10**9)
+    monkeypatch.setattr(cpu_kernels, "LARGE", 10**9)
     whole = learnt("whole")
     assert seen and not any(seen)
-    assert by_rows.config._attn_implementation != cpu.ATTENTION
+    assert by_rows.config._attn_implementation != cpu_kernels.ATTENTION
     # Adam makes a full step of rounding where the true gradient is nought: single numbers part, together they do not.
     start = tiny_encoder().model.state_dict()
     names = [name for name, value in whole.state_dict().items() if value.is_floating_point() and name in start]

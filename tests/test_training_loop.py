@@ -11,19 +11,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bertshrink.errors import CheckFailed, MissingPart, RequestError, Terminated
-from bertshrink.meters.quality import chooser
-from bertshrink.model.anatomy import FAMILIES
+from bertshrink.errors import CheckFailed, MissingDependency, Terminated, UserError
+from bertshrink.meters.quality.evaluators import chooser
+from bertshrink.model.families import FAMILIES
 from bertshrink.progress import Silent
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.finetune import Finetune
-from bertshrink.training import cpu
-from bertshrink.training.batching import Collator, Rows
+from bertshrink.training import cpu_kernels
+from bertshrink.training.callback import best_of
 from bertshrink.training.checkpoints import CHECKPOINTS
-from bertshrink.training.loop import Job, train
+from bertshrink.training.loop import TrainingJob, train
+from bertshrink.training.rows.batching import Collator, TokenizedRows
 from bertshrink.training.settings import TrainingSettings
-from bertshrink.training.watch import best_of
 from tests.tiny import tiny_encoder, tiny_project, tiny_texts
 
 ROOT = Path(__file__).parent.parent
@@ -50,8 +50,10 @@ class Line(torch.nn.Module):
 
 
 def job_of(objective, num_rows=40, epochs=2.0, rate=1e-2, **more):
-    rows = Rows([{"input_ids": [1 + i % 5], "attention_mask": [1]} for i in range(num_rows)], [None] * num_rows)
-    return Job("test", objective, rows, Collator("embedding", 0), epochs, rate, **more)
+    rows = TokenizedRows(
+        [{"input_ids": [1 + i % 5], "attention_mask": [1]} for i in range(num_rows)], [None] * num_rows
+    )
+    return TrainingJob("test", objective, rows, Collator("embedding", 0), epochs, rate, **more)
 
 
 def settings(**more):
@@ -66,7 +68,7 @@ def go(job, folder, **more):
 @pytest.mark.parametrize(("kept", "attention"), [({}, 0.0), ({"attention_dropout": True}, 0.1)])
 def test_attention_drops_out_where_that_is_fast_or_asked_for(family, kept, attention, tmp_path, monkeypatch):
     seen, hidden = set(), set()
-    attend, drop = cpu.attend, cpu.QuickDropout.forward
+    attend, drop = cpu_kernels.attention, cpu_kernels.FastDropout.forward
 
     def attending(*given, dropout=0.0, **more):
         seen.add(dropout)
@@ -76,8 +78,8 @@ def test_attention_drops_out_where_that_is_fast_or_asked_for(family, kept, atten
         hidden.add(module.p)
         return drop(module, given)
 
-    monkeypatch.setattr(cpu, "attend", attending)
-    monkeypatch.setattr(cpu.QuickDropout, "forward", dropping)
+    monkeypatch.setattr(cpu_kernels, "attention", attending)
+    monkeypatch.setattr(cpu_kernels.FastDropout, "forward", dropping)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     names = {"distilbert": ("attention_dropout", "dropout")}
     fields = names.get(family, ("attention_probs_dropout_prob", "hidden_dropout_prob"))
@@ -128,7 +130,7 @@ def test_a_step_left_out_moves_nothing(tmp_path):
 
 def test_training_goes_back_once_and_then_goes_on(tmp_path):
     objective = Line(bad={11, 12, 13})
-    found = go(job_of(objective), tmp_path, max_bad_steps=3, checkpoint_steps=5)
+    found = go(job_of(objective), tmp_path, max_nonfinite_steps=3, save_steps=5)
     assert any("went back to a checkpoint" in note for note in found.notes)
     assert any("checkpoint of step 10" in note for note in found.notes)
     assert found.history[-1]["step"] == 20
@@ -144,7 +146,7 @@ def test_a_signal_is_heard_although_training_goes_back(tmp_path):
 
     objective = Told(bad={11, 12, 13})
     with pytest.raises(Terminated, match="stopped by SIGTERM after step 11"):
-        go(job_of(objective), tmp_path, max_bad_steps=3, checkpoint_steps=5)
+        go(job_of(objective), tmp_path, max_nonfinite_steps=3, save_steps=5)
     assert (tmp_path / CHECKPOINTS / "checkpoint-11" / "MANIFEST.json").is_file()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -152,12 +154,12 @@ def test_a_signal_is_heard_although_training_goes_back(tmp_path):
 def test_a_second_time_is_the_end(tmp_path):
     objective = Line(bad=range(11, 100))
     with pytest.raises(CheckFailed, match="3 times in a row, and was so before"):
-        go(job_of(objective), tmp_path, max_bad_steps=3, checkpoint_steps=5)
+        go(job_of(objective), tmp_path, max_nonfinite_steps=3, save_steps=5)
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(tmp_path):
     with pytest.raises(CheckFailed, match="not finite at step 3"):
-        go(job_of(Line(bad=range(100))), tmp_path, max_bad_steps=3, checkpoint_steps=50)
+        go(job_of(Line(bad=range(100))), tmp_path, max_nonfinite_steps=3, save_steps=50)
 
 
 def test_early_stopping_keeps_the_best(tmp_path):
@@ -167,13 +169,13 @@ def test_early_stopping_keeps_the_best(tmp_path):
         weights.append(float(objective.student.weight.detach()))
         return next(values)
 
-    found = go(job_of(objective, epochs=8, judge=judge), tmp_path, patience=3, judge_steps=5)
+    found = go(job_of(objective, epochs=8, judge=judge), tmp_path, early_stopping_patience=3, eval_steps=5)
     assert len(weights) == 5, "three without gain after the second"
     assert float(objective.student.weight.detach()) == weights[1]
     assert [entry["judged"] for entry in found.history if "judged" in entry] == [0.1, 0.5, 0.4, 0.3, 0.2]
     assert any("step 10 judged best" in note and "stopped at step 25 of 80" in note for note in found.notes)
     again = Line()
-    second = go(job_of(again, epochs=8, judge=lambda: 1.0), tmp_path, patience=3, judge_steps=5)
+    second = go(job_of(again, epochs=8, judge=lambda: 1.0), tmp_path, early_stopping_patience=3, eval_steps=5)
     assert float(again.student.weight.detach()) == weights[1], "nothing is trained on after the end"
     assert second.history[-1] == found.history[-1]
 
@@ -187,7 +189,12 @@ def test_going_back_keeps_the_best_that_was_known_there(tmp_path):
         return 0.01 * len(weights) if len(weights) <= 16 else -1.0
 
     found = go(
-        job_of(objective, judge=judge), tmp_path, patience=99, judge_steps=1, checkpoint_steps=10, max_bad_steps=3
+        job_of(objective, judge=judge),
+        tmp_path,
+        early_stopping_patience=99,
+        eval_steps=1,
+        save_steps=10,
+        max_nonfinite_steps=3,
     )
     assert any("went back to a checkpoint" in note for note in found.notes)
     assert any("step 10 judged best" in note for note in found.notes)
@@ -210,13 +217,13 @@ def test_best_weights_that_are_damaged_are_no_result(tmp_path):
         return 1.0
 
     with pytest.raises(CheckFailed, match="the best weights, of step 5, are not whole"):
-        go(job_of(Line(), judge=judge), tmp_path, patience=2, judge_steps=5)
+        go(job_of(Line(), judge=judge), tmp_path, early_stopping_patience=2, eval_steps=5)
 
 
 def test_albert_has_no_gradient_checkpointing(tmp_path):
     teacher = tiny_encoder("albert")
     bench = Workbench(tiny_texts("classification"), teacher, tmp_path)
-    with pytest.raises(RequestError, match="transformers has none for AlbertForSequenceClassification"):
+    with pytest.raises(UserError, match="transformers has none for AlbertForSequenceClassification"):
         Distill(layers=2, epochs=1, gradient_checkpointing=True)(teacher.copy(), bench)
 
 
@@ -224,7 +231,7 @@ def test_without_patience_nothing_is_judged(tmp_path):
     go(job_of(Line(), judge=lambda: 1 / 0), tmp_path)
 
 
-@pytest.mark.parametrize("more", [{"gradient_checkpointing": True}, {"accumulate": 2}])
+@pytest.mark.parametrize("more", [{"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}])
 def test_saving_memory_changes_no_weight(more, tmp_path):
     """Rows of one length: a step in two parts has the gradient of the whole."""
     teacher = tiny_encoder()
@@ -242,21 +249,21 @@ def test_saving_memory_changes_no_weight(more, tmp_path):
 
 def test_a_tracker_that_is_not_there_is_told_with_its_install_line(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingPart, match="`trackers` names mlflow"):
-        go(job_of(Line()), tmp_path, trackers=("mlflow",))
+    with pytest.raises(MissingDependency, match="`report_to` names mlflow"):
+        go(job_of(Line()), tmp_path, report_to=("mlflow",))
 
 
 def test_a_folder_of_curves_is_no_tracker(tmp_path, monkeypatch):
     (tmp_path / "mlflow").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    with pytest.raises(MissingPart, match="`trackers` names mlflow"):
-        go(job_of(Line()), tmp_path, trackers=("mlflow",))
+    with pytest.raises(MissingDependency, match="`report_to` names mlflow"):
+        go(job_of(Line()), tmp_path, report_to=("mlflow",))
 
 
 def test_curves_for_tensorboard_stay_when_the_checkpoints_are_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    go(job_of(Line()), tmp_path / "work", trackers=("tensorboard",))
+    go(job_of(Line()), tmp_path / "work", report_to=("tensorboard",))
     (folder,) = (tmp_path / "tensorboard").iterdir()
     assert folder.name == "test-work" and list(folder.glob("events.*"))
 
@@ -264,7 +271,7 @@ def test_curves_for_tensorboard_stay_when_the_checkpoints_are_gone(tmp_path, mon
 def test_a_real_student_stops_early_and_resumes(tmp_path):
     teacher, texts = tiny_encoder(), tiny_texts("classification", 80, 8)
     bench = Workbench(texts, teacher, tmp_path, choose=chooser(lambda: teacher, texts, None, 0))
-    Distill(layers=2, epochs=4, batch_size=8, patience=2, judge_steps=3)(teacher.copy(), bench)
+    Distill(layers=2, epochs=4, batch_size=8, early_stopping_patience=2, eval_steps=3)(teacher.copy(), bench)
     judged = [entry for entry in bench.history if "judged" in entry]
     assert judged and any("judged best" in note for note in bench.notes)
     assert any("loss" in entry for entry in bench.history), "judging swallows no point of the curve"
@@ -279,7 +286,7 @@ def place(tmp_path_factory):
 
 def start(place, runs):
     command = [sys.executable, "-m", "bertshrink", "distill", "m", "--data", "d.tsv", "--layers", "2", "--no-latency"]
-    command += ["--epochs", "12", "--batch-size", "4", "--checkpoint-steps", "20", "--runs", runs, "-o", f"out-{runs}"]
+    command += ["--epochs", "12", "--batch-size", "4", "--save-steps", "20", "--runs", runs, "-o", f"out-{runs}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

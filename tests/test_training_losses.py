@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bertshrink.model.encoding import IGNORED
+from bertshrink.data.encoding import IGNORED
 from bertshrink.training.losses import task_loss
 
 NAN = math.nan

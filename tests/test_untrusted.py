@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertshrink.errors import BaselineError, ModelRefused, RequestError
-from bertshrink.model.files import MANIFEST, new_folder, verify
-from bertshrink.recipe.reader import read_yaml
-from bertshrink.report.files import read_header
-from bertshrink.untrusted import Reader
+from bertshrink.config.located_yaml import read_yaml
+from bertshrink.errors import BaselineError, UnsafeModel, UserError
+from bertshrink.files.atomic import MANIFEST, new_folder, verify
+from bertshrink.files.bounded_text import Reader
+from bertshrink.files.headers import read_header
 
 READER = Reader(BaselineError, "the lock is damaged", "mend it", most_bytes=10_000)
 # as files hold texts, keys no less than values: no NUL, no half of a pair
@@ -67,7 +67,7 @@ def test_json_beyond_the_bounds(text, what):
 
 def test_a_pair_of_halves_is_a_character():
     assert READER.json(r'["\ud83d\ude00"]', "x") == ["\U0001f600"]
-    assert Reader(ModelRefused, "x", "y", may_have_nul=True).json(r'["\u0000"]', "x") == ["\0"]
+    assert Reader(UnsafeModel, "x", "y", may_have_nul=True).json(r'["\u0000"]', "x") == ["\0"]
 
 
 def test_a_place_in_json():
@@ -161,7 +161,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 def test_yaml_beyond_the_bounds(text, what, place):
     start = time.monotonic()
-    with pytest.raises(RequestError, match=re.escape(what)) as found:
+    with pytest.raises(UserError, match=re.escape(what)) as found:
         read_yaml(text, "r.yaml")
     assert found.value.where.startswith(place)
     assert time.monotonic() - start < 5
@@ -197,14 +197,14 @@ def test_a_date_is_the_text_that_stands_there():
 def test_a_tensor_that_is_none(tmp_path, entry):
     text = f'{{"w": {entry}}}'.encode()
     (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
-    with pytest.raises(ModelRefused):
+    with pytest.raises(UnsafeModel):
         read_header(tmp_path / "a")
 
 
 @pytest.mark.parametrize("text", [b"{}", b'{"__metadata__": {}}', b'{"__metadata__": 3, "w": {}}', b" "])
 def test_a_header_without_tensors(tmp_path, text):
     (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text)
-    with pytest.raises(ModelRefused):
+    with pytest.raises(UnsafeModel):
         read_header(tmp_path / "a")
 
 
@@ -225,7 +225,7 @@ def test_a_sealed_file_that_became_something_else(sealed, kind):
         "zero": lambda: path.symlink_to("/dev/zero"),
         "dangling": lambda: path.symlink_to("nowhere"),
     }[kind]()
-    with pytest.raises(ModelRefused, match=r"`config\.json` has changed"):
+    with pytest.raises(UnsafeModel, match=r"`config\.json` has changed"):
         verify(sealed)
 
 
@@ -234,7 +234,7 @@ def test_a_manifest_that_became_something_else(sealed, kind):
     path = sealed / MANIFEST
     path.unlink()
     {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "zero": lambda: path.symlink_to("/dev/zero")}[kind]()
-    with pytest.raises(ModelRefused, match="manifest is unreadable"):
+    with pytest.raises(UnsafeModel, match="manifest is unreadable"):
         verify(sealed)
 
 
@@ -255,7 +255,7 @@ def test_a_manifest_that_became_something_else(sealed, kind):
 )
 def test_an_absurd_manifest(sealed, files):
     (sealed / MANIFEST).write_text(json.dumps({"files": files}))
-    with pytest.raises(ModelRefused, match="manifest is unreadable"):
+    with pytest.raises(UnsafeModel, match="manifest is unreadable"):
         verify(sealed)
 
 
@@ -264,5 +264,5 @@ def test_a_file_added_to_a_sealed_folder(sealed):
     (sealed / "README.md").write_text("edited")
     assert verify(sealed)
     (sealed / "added_tokens.json").write_text("{}")
-    with pytest.raises(ModelRefused, match=r"`added_tokens\.json` has been added"):
+    with pytest.raises(UnsafeModel, match=r"`added_tokens\.json` has been added"):
         verify(sealed)

@@ -6,13 +6,13 @@ import pytest
 
 from bertshrink.engines import ENGINES
 from bertshrink.engines.torch_options import TorchOptions
-from bertshrink.errors import RequestError
-from bertshrink.meters.running import Launch
-from bertshrink.meters.variants import WORDS, read_variant, spread, variants_of
+from bertshrink.errors import UserError
+from bertshrink.meters.latency.engine_variants import WORDS, expand_variants, read_variant, variants_of
+from bertshrink.meters.latency.launch import RunSpec
 
 
 def launch(engine, path, options=None):
-    return Launch(engine, Path(path), options or {}, "float32", 20, ("input_ids",), 64)
+    return RunSpec(engine, Path(path), options or {}, "float32", 20, ("input_ids",), 64)
 
 
 FOLDER = launch("torch", "/m", {"auto_class": "AutoModel", "outputs": ["logits"]})
@@ -63,7 +63,7 @@ def test_pytorch_takes_every_word(words):
     ],
 )
 def test_what_cannot_be_meant(text, what, hint):
-    with pytest.raises(RequestError, match=what) as caught:
+    with pytest.raises(UserError, match=what) as caught:
         read_variant(text)
     assert caught.value.where == "--engine"
     assert hint in caught.value.hint
@@ -84,11 +84,11 @@ def test_a_model_runs_by_the_engines_that_open_it():
 
 def test_models_times_ways():
     models = {"teacher": FOLDER, "small": ONNX}
-    assert spread(models, []) == models
-    found = spread(models, ["torch", "torch:bf16,compiled", "onnxruntime"])
+    assert expand_variants(models, []) == models
+    found = expand_variants(models, ["torch", "torch:bf16,compiled", "onnxruntime"])
     assert list(found) == ["teacher (torch)", "teacher (torch:bf16,compiled)", "small (onnxruntime)"]
-    assert list(spread({"small": ONNX}, ["openvino"])) == ["small"], "one way needs no name"
-    assert list(spread({"teacher": FOLDER}, ["torch:graphs"], on_gpu=True)) == ["teacher"]
+    assert list(expand_variants({"small": ONNX}, ["openvino"])) == ["small"], "one way needs no name"
+    assert list(expand_variants({"teacher": FOLDER}, ["torch:graphs"], on_gpu=True)) == ["teacher"]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_models_times_ways():
     ],
 )
 def test_what_no_model_can_run(models, asked, what, hint):
-    with pytest.raises(RequestError, match=what) as caught:
-        spread(models, asked)
+    with pytest.raises(UserError, match=what) as caught:
+        expand_variants(models, asked)
     assert hint in caught.value.hint
 
 

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from bertshrink.techniques.distill.codes import Coded, Codes
-from bertshrink.training.whitened import EVERY, TABLE_STEP, WhitenedRows, whitening
+from bertshrink.techniques.distill.shared_embedding import Coded, Codes
+from bertshrink.training.optim.row_adagrad import EVERY, TABLE_STEP, WhitenedRowAdagrad, whitening
 from tests.tiny import outputs, sentences, tiny_encoder
 
 
@@ -34,7 +34,7 @@ def test_a_moment_is_white_after_its_whitening():
 
 def test_steps_are_those_of_a_slow_version_and_the_rest_is_adamw():
     table, other, backward = problem()
-    optimizer = WhitenedRows([table], [other], [], 1e-2, weight_decay=0.1)
+    optimizer = WhitenedRowAdagrad([table], [other], [], 1e-2, weight_decay=0.1)
     slow_table, slow_other = table.detach().clone(), torch.nn.Parameter(other.detach().clone())
     plain = torch.optim.AdamW([slow_other], 1e-2, weight_decay=0.1)
     moment, squares = None, torch.zeros(12)
@@ -69,11 +69,11 @@ def test_steps_are_those_of_a_slow_version_and_the_rest_is_adamw():
 def test_a_table_goes_on_bit_by_bit_after_a_pause():
     def run(pauses):
         table, other, backward = problem(3)
-        optimizer = WhitenedRows([table], [], [other], 1e-2, weight_decay=0.1)
+        optimizer = WhitenedRowAdagrad([table], [], [other], 1e-2, weight_decay=0.1)
         for step in range(2 * EVERY):
             if step in pauses:
                 state = copy.deepcopy(optimizer.state_dict())
-                optimizer = WhitenedRows([table], [], [other], 1e-2, weight_decay=0.1)
+                optimizer = WhitenedRowAdagrad([table], [], [other], 1e-2, weight_decay=0.1)
                 optimizer.load_state_dict(state)
             optimizer.zero_grad()
             backward(step)

@@ -9,7 +9,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from bertshrink.cli.app import run
-from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.encoder import Encoder
 from tests.tiny import sentences, tiny_encoder
 
@@ -35,7 +35,7 @@ def configure(folder, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def refusal(folder, task="auto", kind=ModelRefused):
+def refusal(folder, task="auto", kind=UnsafeModel):
     with pytest.raises(kind) as caught:
         Encoder.load(folder, task)
     assert caught.value.where and caught.value.hint
@@ -98,10 +98,10 @@ def test_a_head_is_left_behind_only_where_another_task_was_asked_for(tmp_path):
 def test_weights_that_are_missing(tmp_path):
     folder = folder_of(tmp_path / "m")
     edit(folder, lambda weights: {name: tensor for name, tensor in weights.items() if "pooler" not in name})
-    found = refusal(folder, kind=RequestError)
+    found = refusal(folder, kind=UserError)
     assert "lacks 2 weights" in found.what and "`bert.pooler.dense.weight`" in found.what, "a classifier reads it"
     edit(folder, lambda weights: {name.replace("encoder", "stack"): tensor for name, tensor in weights.items()})
-    found = refusal(folder, kind=RequestError)
+    found = refusal(folder, kind=UserError)
     assert "lacks 66 weights" in found.what and "holds `bert.stack.layer.0." in found.what
 
 

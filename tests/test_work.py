@@ -9,12 +9,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
-from bertshrink.model.anatomy import FAMILIES
-from bertshrink.model.counting import facts_of
-from bertshrink.model.onnx_weights import weights
-from bertshrink.model.task import TASKS
-from bertshrink.model.work import encoder_work, onnx_work
-from bertshrink.techniques.export.attention import fuse_attention
+from bertshrink.meters.roofline.inference_cost import encoder_work, onnx_work
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.parameter_count import facts_of
+from bertshrink.model.tasks import TASKS
+from bertshrink.onnx_graph.weights import weights
+from bertshrink.techniques.export.fused_attention import fuse_attention
 from bertshrink.techniques.quantize.rewrite import rewrite
 from tests.quantizing import graph, options
 from tests.tiny import tiny_encoder

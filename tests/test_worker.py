@@ -13,18 +13,19 @@ import onnx
 import pytest
 
 from bertshrink.errors import MeasurementError
-from bertshrink.meters.parcel import NAME, parcel
-from bertshrink.meters.result import Counted, Looked, Result, check_result, read_result
-from bertshrink.meters.running import Launch, job_of
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.worker import strain
-from bertshrink.worker.feeds import Tokenizer, feeds_of, num_tokens
-from bertshrink.worker.memory import pss_bytes
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.measure import job_of
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.worker_result import CountResult, MachineInfo, WorkerResult, check_result, read_result
+from bertshrink.meters.latency.worker_zipapp import NAME, build_worker
+from bertshrink.worker.inputs import Tokenizer, feeds_of, num_tokens
+from bertshrink.worker.machine import interference
+from bertshrink.worker.machine.memory import pss_bytes
 from bertshrink.worker.timing import forget_files, timed
 from tests.test_meters_size import tiny_onnx
 from tests.tiny import tiny_tokenizer
 
-SETTINGS = RunningSettings(batch=(1, 2), length=(8,), rounds=1, seconds=0.02, warmup=0, threads=1)
+SETTINGS = LatencySettings(batch=(1, 2), length=(8,), rounds=1, seconds=0.02, warmup=0, threads=1)
 TEXTS = {"name": "t.txt x2", "pad_to": None, "batches": [[[1, 2, 3], [4]], [[5, 6], [7, 8]]], "texts": None}
 
 
@@ -32,14 +33,14 @@ TEXTS = {"name": "t.txt x2", "pad_to": None, "batches": [[[1, 2, 3], [4]], [[5, 
 def job(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "m.onnx"
     onnx.save(tiny_onnx(int8=False), path)
-    return job_of(Launch("onnxruntime", path, {}, "float32", 20, ("input_ids",), 64), SETTINGS, 1)
+    return job_of(RunSpec("onnxruntime", path, {}, "float32", 20, ("input_ids",), 64), SETTINGS, 1)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The parcel in a folder of its own, where nothing of bertshrink can be imported."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    (folder / NAME).write_bytes(parcel())
+    (folder / NAME).write_bytes(build_worker())
 
     def work(job):
         block = "import sys; sys.modules['pydantic'] = None; import runpy; sys.argv = sys.argv[1:]; "
@@ -51,11 +52,12 @@ def alone(tmp_path_factory):
 
 
 def test_the_parcel_is_the_same_for_the_same_sources_and_holds_two_rooms_only():
-    first = parcel.__wrapped__()
-    assert first == parcel.__wrapped__() == parcel()
+    first = build_worker.__wrapped__()
+    assert first == build_worker.__wrapped__() == build_worker()
     assert len(first) < 200_000
     names = zipfile.ZipFile(io.BytesIO(first)).namelist()
-    assert {name.rpartition("/")[0] for name in names} == {"", "bertshrink", "bertshrink/worker", "bertshrink/engines"}
+    rooms = {"bertshrink/worker", "bertshrink/worker/machine", "bertshrink/engines"}
+    assert {name.rpartition("/")[0] for name in names} == {"", "bertshrink", *rooms}
 
 
 def test_it_measures_without_anything_else_of_bertshrink(alone, job):
@@ -69,14 +71,14 @@ def test_it_measures_without_anything_else_of_bertshrink(alone, job):
 
 def test_it_counts(alone, job):
     found = alone(replace(job, do="count", iterations=2))
-    counted = read_result(found.stdout.encode(), Counted, job)
+    counted = read_result(found.stdout.encode(), CountResult, job)
     assert counted.outputs["logits"].shape[0] == 1
     assert 0 < len(counted.outputs["logits"].values) <= 4096
 
 
 def test_it_looks_around(alone, job):
     found = alone(replace(job, do="look"))
-    machine = read_result(found.stdout.encode(), Looked, job).machine
+    machine = read_result(found.stdout.encode(), MachineInfo, job).machine
     assert machine["num_cores"] >= 1
     assert machine["packages"]["numpy"]
 
@@ -88,7 +90,7 @@ def test_a_missing_engine_is_told(alone, job):
 
 
 def test_an_old_python_is_told_so():
-    text = zipfile.ZipFile(io.BytesIO(parcel())).read("__main__.py").decode()
+    text = zipfile.ZipFile(io.BytesIO(build_worker())).read("__main__.py").decode()
     code = "import sys; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (old)'\n" + text
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.returncode == 1
@@ -138,12 +140,12 @@ def test_the_workers_tokens_are_transformers_own(job, tmp_path):
 
 
 def test_another_process_is_seen_and_ones_own_work_is_not():
-    looking = strain.Strain()
+    looking = interference.Interference()
     end = time.process_time() + 0.3
     while time.process_time() < end:
         pass
     calm = looking.end()
-    looking = strain.Strain()
+    looking = interference.Interference()
     spin = "import time\nend = time.process_time() + 0.6\nwhile time.process_time() < end: pass"
     process = subprocess.Popen([sys.executable, "-c", spin])
     time.sleep(0.9)
@@ -155,17 +157,17 @@ def test_another_process_is_seen_and_ones_own_work_is_not():
 
 
 def test_counters_that_are_not_there_are_unknown(monkeypatch):
-    monkeypatch.setattr(strain, "_processor_seconds", lambda: (None, None))
-    monkeypatch.setattr(strain, "_throttled", lambda: None)
-    found = strain.Strain().end()
+    monkeypatch.setattr(interference, "_processor_seconds", lambda: (None, None))
+    monkeypatch.setattr(interference, "_throttled", lambda: None)
+    found = interference.Interference().end()
     assert found["others"] is None
     assert found["stolen"] is None
     assert found["throttled"] is None
 
 
 def test_a_pi_that_is_held_back_now_is_throttled(monkeypatch):
-    monkeypatch.setattr(strain, "_pi_is_throttled", lambda: True)
-    assert strain.Strain().end()["throttled"] >= 1
+    monkeypatch.setattr(interference, "_pi_is_throttled", lambda: True)
+    assert interference.Interference().end()["throttled"] >= 1
 
 
 def test_memory_shared_is_known_here():
@@ -180,4 +182,4 @@ def test_files_are_forgotten_and_still_there(tmp_path):
 
 def test_a_result_of_another_form_is_refused(job):
     with pytest.raises(MeasurementError, match="is no result"):
-        read_result(b'{"engine": {}}', Result, job)
+        read_result(b'{"engine": {}}', WorkerResult, job)

@@ -6,15 +6,15 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.measurement import Conditions, Measurement
-from bertshrink.report.outcomes import Outcomes
 from bertshrink.report.render import html, markdown, terminal
-from bertshrink.report.render.figures import parted
-from bertshrink.report.render.fitting import Fitting
-from bertshrink.report.render.headline import headline
-from bertshrink.report.render.table import build
-from bertshrink.report.render.worth import against_trivial, difference
 from bertshrink.report.report import Snapshot
+from bertshrink.report.table.figures import Scale, split_ratio
+from bertshrink.report.table.headline import headline
+from bertshrink.report.table.quality_notes import against_trivial, difference
+from bertshrink.report.table.table import build
+from bertshrink.report.table.window import Fitting
 from tests import made_up
 from tests import made_up_bench as made
 
@@ -114,6 +114,19 @@ def test_all_renderings_say_it(form):
         assert part in text, part
 
 
+def test_an_interval_is_written_so_that_it_tells_the_truth():
+    """`±` stands for an interval about the figure; one that lies askew has its bounds, and none is none."""
+    scale = Scale.of([share(range(100))])
+    for sampling, written in (
+        ((0.42, 0.62), "52.00 ± 10%"),
+        ((0.845, 1.0), "52.00% [84.50, 100.00]"),
+        ((0.52, 0.52), "52.00%"),
+        ((0.5199999, 0.5200001), "52.00%"),
+        (None, "52.00%"),
+    ):
+        assert scale.figure(share(range(48), chance=0.5, sampling=sampling)) == written
+
+
 def test_an_artifact_that_is_no_smaller_is_told_in_the_headline_alone():
     found = build(report(kind="artifact"))
     assert not any("not smaller" in advice.text for advice in found.advice)
@@ -152,7 +165,7 @@ def test_no_figure_and_no_head_is_cut(width):
             assert "".join(f"{column.title} [{column.note}]".split()) in bare
             for row in table.rows:
                 cell = row.cells[place]
-                for part in (cell.value, *parted(cell.against), cell.verdict) if cell.measurement else ():
+                for part in (cell.value, *split_ratio(cell.against), cell.verdict) if cell.measurement else ():
                     assert "".join(part.split()) in bare, (column.title, row.label, part)
 
 

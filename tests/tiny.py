@@ -8,10 +8,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from bertshrink.data.texts import Split, TextDataset
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.sentence import Pooling
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import Split, Texts
+from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 
 # fmt: off
@@ -166,9 +166,9 @@ def tiny_pairs(num: int, seed: int = 0) -> Split:
     return Split(tuple(firsts), tuple(seconds), labels=tuple(5 * share for share in shares))
 
 
-def tiny_texts(task: str, num_train: int = 16, num_dev: int = 8) -> Texts:
+def tiny_texts(task: str, num_train: int = 16, num_dev: int = 8) -> TextDataset:
     """A data set of the task's shape."""
-    return Texts("salad", tiny_split(task, num_train, seed=1), tiny_split(task, num_dev, seed=2))
+    return TextDataset("salad", tiny_split(task, num_train, seed=1), tiny_split(task, num_dev, seed=2))
 
 
 def tiny_project(place: Path, num_rows: int) -> None:

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-import bertshrink
 from bertshrink.cli.bench import bench
 from bertshrink.cli.gate import gate
 from bertshrink.cli.options import (
@@ -40,20 +39,21 @@ from bertshrink.cli.streams import Streams
 from bertshrink.cli.targets import targets_app
 from bertshrink.errors import (
     BertshrinkError,
-    Faults,
     Interrupted,
-    ModelRefused,
     OutputError,
-    RequestError,
     Stopped,
     Terminated,
+    UnsafeModel,
+    UserError,
+    UserErrors,
 )
-from bertshrink.model.tokenizers import is_library_panic
+from bertshrink.model.checks.tokenizer import is_library_panic
 from bertshrink.recipe.commands import COMMANDS, Command, flag_of
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
-from bertshrink.training.processes import is_main, leave
+from bertshrink.training.distributed.ranks import is_main, shutdown
 from bertshrink.training.settings import TrainingSettings
+from bertshrink.version import __version__
 
 BUG = 70
 STOPPED = 128 + 2
@@ -124,7 +124,7 @@ def _run_told(argv: list[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             _print_error("a name is longer than the system takes", _shortened(error.filename), "give a shorter one")
-            return RequestError.exit_code
+            return UserError.exit_code
         if isinstance(error, OSError) and error.errno in _DISK:
             _print_error(f"cannot write: {error.strerror}", error.filename, "free some space, or choose another place")
             return OutputError.exit_code
@@ -139,11 +139,11 @@ def _run_told(argv: list[str]) -> int:
             raise
         hint = "save the model again; if it comes from elsewhere, do not trust its files"
         _print_error(f"a library gave up on a file of the model: {error}", None, hint)
-        return ModelRefused.exit_code
+        return UnsafeModel.exit_code
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-        leave()
+        shutdown()
 
 
 def _narrow() -> dict[str, int]:
@@ -175,7 +175,7 @@ def _terminated(number: int, frame: types.FrameType | None) -> None:
 
 
 def _tell(error: BertshrinkError) -> None:
-    for fault in error.faults if isinstance(error, Faults) else (error,):
+    for fault in error.faults if isinstance(error, UserErrors) else (error,):
         _print_error(fault.what, fault.where, fault.hint)
 
 
@@ -193,7 +193,7 @@ def _print_error(what: str, where: str | None, hint: str | None) -> None:
 def _bug(argv: list[str]) -> int:
     """Keep the traceback in a file and say where it is."""
     with tempfile.NamedTemporaryFile("w", prefix="bertshrink-", suffix=".log", delete=False) as log:
-        log.write(f"bertshrink {bertshrink.__version__}\npython {sys.version}\nargv {argv}\n\n{traceback.format_exc()}")
+        log.write(f"bertshrink {__version__}\npython {sys.version}\nargv {argv}\n\n{traceback.format_exc()}")
     last = traceback.format_exc().strip().splitlines()[-1]
     _print_error(f"this is a bug in bertshrink: {last}", log.name, "please report it with that file")
     return BUG
@@ -201,7 +201,7 @@ def _bug(argv: list[str]) -> int:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"bertshrink {bertshrink.__version__}")
+        typer.echo(f"bertshrink {__version__}")
         raise typer.Exit
 
 
@@ -230,8 +230,9 @@ def _run(
     about_texts: dict[str, Any],
 ) -> int:
     """Carry out a recipe: every stage, measured and compared."""
-    from bertshrink.cli.work import carry_out, find_recipe
+    from bertshrink.cli.run import carry_out
     from bertshrink.recipe.recipe import read_recipe
+    from bertshrink.recipe.shipped import find_recipe
 
     overrides = {key: value for key, value in (("data", data), ("model", model)) if value is not None}
     asked = read_recipe(find_recipe(recipe), overrides, about_texts)
@@ -254,7 +255,7 @@ def _inspect(
 ) -> None:
     """Show what a model is made of and what could shrink. Loads no weight."""
     if size is not None:
-        from bertshrink.cli.sizes import show_roads
+        from bertshrink.cli.inspect_size import show_roads
 
         show_roads(model, task or "auto", size, as_json)
         return
@@ -277,7 +278,7 @@ app.command("gate")(gate)
 @recipe_app.command("schema")
 def _schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from bertshrink.cli.work import print_schema
+    from bertshrink.cli.run import print_schema
 
     print_schema()
 
@@ -285,7 +286,7 @@ def _schema() -> None:
 @recipe_app.command("list")
 def _list() -> None:
     """Print the recipes that ship, with their first line."""
-    from bertshrink.cli.work import print_recipes
+    from bertshrink.cli.run import print_recipes
 
     print_recipes()
 
@@ -307,7 +308,7 @@ def _add(command: Command) -> None:
     about = {**DATA_FLAGS, "max_length": MaxLength}
 
     def call(model: str | None = None, **given: Any) -> int:
-        from bertshrink.cli.work import carry_out
+        from bertshrink.cli.run import carry_out
         from bertshrink.recipe.commands import recipe_of_command
 
         settings = {name: _read_list(given[name], fields[name].annotation) for name in fields}

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bertshrink.cli.options import Data, Json, Quiet, Runs, Task, with_data_flags
-from bertshrink.errors import RequestError
+from bertshrink.errors import UserError
 
 if TYPE_CHECKING:
-    from bertshrink.cli.work import Form
+    from bertshrink.cli.run import Form
 
 ROUNDS = 10
 BUDGET_S = 140.0
@@ -74,15 +74,15 @@ def bench(
     about_texts: dict[str, Any],
 ) -> int:
     """Measure models side by side, and how well they agree on texts."""
-    from bertshrink.cli.work import carry_out, numbers
+    from bertshrink.cli.run import carry_out, numbers
     from bertshrink.recipe.commands import recipe_of_bench
 
     if texts is not None and length is not None:
-        raise RequestError("texts have lengths of their own", where="--length", hint="leave out one of the two")
+        raise UserError("texts have lengths of their own", where="--length", hint="leave out one of the two")
     if texts is None and padding is not None:
-        raise RequestError("random tokens need no padding", where="--padding", hint="give texts with `--texts`")
+        raise UserError("random tokens need no padding", where="--padding", hint="give texts with `--texts`")
     if as_json and as_markdown:
-        raise RequestError("one form at a time", where="--markdown", hint="leave out `--json` or `--markdown`")
+        raise UserError("one form at a time", where="--markdown", hint="leave out `--json` or `--markdown`")
     defaults: dict[str, Any] = QUICK if quick else {"rounds": ROUNDS, "budget": BUDGET_S}
     given = {
         "batch": numbers(batch, "--batch"),

@@ -7,11 +7,11 @@ import importlib.util
 from typing import Any
 
 from bertshrink.cli import targets
-from bertshrink.cli.work import print_json
+from bertshrink.cli.run import print_json
 from bertshrink.engines import ENGINES, version
+from bertshrink.hardware import BFLOAT16_FLAGS, INT8_FLAGS, cpu_flags
 from bertshrink.meters.environment import environment
-from bertshrink.model.hardware import BFLOAT16_FLAGS, INT8_FLAGS, cpu_flags
-from bertshrink.model.source import DEMO
+from bertshrink.sources.resolve import DEMO
 
 EXTRAS: dict[str, tuple[tuple[str, ...], str, str]] = {
     # extra: (packages it brings, what they are for, how to install it)
@@ -46,7 +46,7 @@ def examine(as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from bertshrink.report.render.fitting import Fitting
+    from bertshrink.report.table.window import Fitting
 
     console = Console()
     machine = found["machine"]

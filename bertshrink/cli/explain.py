@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
-from bertshrink.cli.show import make_progress
-from bertshrink.cli.work import print_json, require_ml
-from bertshrink.model import source as sources
-from bertshrink.recipe.plan import Plan, prove
+from bertshrink.cli.progress import make_progress
+from bertshrink.cli.run import print_json
+from bertshrink.files.scratch_folder import scratch_folder
+from bertshrink.pipeline.requirements import require_ml
+from bertshrink.recipe.plan import Plan, make_plan
 from bertshrink.recipe.recipe import Recipe
-from bertshrink.scratch import scratch_folder
+from bertshrink.sources import resolve as sources
 from bertshrink.techniques.base import Technique, Workbench
 
 if TYPE_CHECKING:
-    from bertshrink.model.texts import Texts
+    from bertshrink.data.texts import TextDataset
 
 _UNITS = {"parameters": "count", "bytes": "B", "energy": "fraction"}
 
@@ -26,7 +27,7 @@ def explain(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
         BertshrinkError: what would be wrong with the command without `--explain`, too.
     """
     require_ml()
-    plan = prove(recipe)
+    plan = make_plan(recipe)
     notes: list[str] = []
     tables = {
         stage.technique.name: _table(plan, stage.technique, quiet, notes)
@@ -39,7 +40,7 @@ def explain(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
         return
     from rich.console import Console
 
-    from bertshrink.report.render.fitting import Fitting
+    from bertshrink.report.table.window import Fitting
 
     console = Console()
     for stage in stages:
@@ -56,11 +57,11 @@ def explain(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
 
 
 def _table(plan: Plan, technique: Technique, quiet: bool, notes: list[str]) -> list[dict[str, Any]]:
-    from bertshrink.model.proof import load_model
+    from bertshrink.model.loading import load_model
 
     recipe = plan.recipe
     assert recipe.model is not None
-    model = load_model(sources.fetch(recipe.model, recipe.place("model")), plan.facts, recipe.model)
+    model = load_model(sources.locate_model(recipe.model, recipe.place("model")), plan.facts, recipe.model)
     with scratch_folder() as folder:
         bench = Workbench(
             _texts(plan),
@@ -76,10 +77,10 @@ def _table(plan: Plan, technique: Technique, quiet: bool, notes: list[str]) -> l
     return rows
 
 
-def _texts(plan: Plan) -> Texts | None:
+def _texts(plan: Plan) -> TextDataset | None:
     if plan.data is None:
         return None
-    from bertshrink.model.corpus import read_texts
+    from bertshrink.data.load import read_texts
 
     return read_texts(plan.data, plan.task).as_read(plan.task)
 

@@ -16,12 +16,14 @@ import typer
 
 from bertshrink.cli.options import expanded
 from bertshrink.cli.streams import result_stands
-from bertshrink.errors import BaselineError, BertshrinkError, Faults, RequestError, near
+from bertshrink.errors import BaselineError, BertshrinkError, UserError, UserErrors
+from bertshrink.gates.checkout import config_and_artifacts, is_at, judge_checkout, look_at, short
+from bertshrink.pipeline.requirements import require_ml
 
 if TYPE_CHECKING:
-    from bertshrink.report.gate.config import Config, Gated
-    from bertshrink.report.gate.lock import Lock
-    from bertshrink.report.gate.verdict import Examined, Judgement
+    from bertshrink.gates.baseline.lock import Lock
+    from bertshrink.gates.limits.config import Config
+    from bertshrink.gates.verdict import Examined, Judgement
 
 Place = Path | None
 
@@ -75,17 +77,28 @@ def gate(
     try:
         if init:
             return _init(artifact, report, config)
-        found, chosen = _config(config, artifact)
         if accept is not None and not update:
-            raise RequestError(
+            raise UserError(
                 "`--accept` says why a new baseline is written", where="--accept", hint="give `--update` too"
             )
-        examined = [_examine(one, found.folder, report, files_only and not update) for one in chosen]
         if update:
-            return _update(found, examined, base, accept)
-        examined = _raced(examined, found, base_artifact, quiet)
-        judgement = _judge(found, examined, base, files_only=files_only, strict=strict)
-        judgement = replace(judgement, id=id_ if id_ is not None else _id(found, chosen))
+            found, chosen = config_and_artifacts(config, artifact)
+            return _update(found, [look_at(one, found.folder, report, False) for one in chosen], base, accept)
+        if base_artifact is not None:
+            require_ml()
+        from bertshrink.cli.progress import make_progress
+
+        judgement, examined = judge_checkout(
+            make_progress(quiet),
+            artifact=artifact,
+            report=report,
+            base_artifact=base_artifact,
+            base=base,
+            config=config,
+            files_only=files_only,
+            strict=strict,
+            name=id_,
+        )
     except BertshrinkError as error:
         _annotate_error(error)
         raise
@@ -95,108 +108,17 @@ def gate(
     return judgement.exit_code
 
 
-def _config(path: Place, artifact: Place) -> tuple[Config, tuple[Gated, ...]]:
-    """The limits, and the artifacts that are meant."""
-    from bertshrink.report.gate.config import find_config, read_config
-
-    if path is None:
-        found = find_config(Path.cwd())
-        if found is None:
-            raise RequestError(
-                "there are no limits: no [gate] in `bertshrink.toml`, no [tool.bertshrink.gate] in `pyproject.toml`",
-                where=str(Path.cwd()),
-                hint="write first ones from today's figures: `bertshrink gate --init ARTIFACT`",
-            )
-        path = found[0]
-    if artifact is None:
-        config = read_config(_short(path))
-        return config, config.gated
-    config = read_config(_short(path), artifact.resolve())
-    named = tuple(one for one in config.gated if one.name == artifact.as_posix())
-    chosen = named or tuple(one for one in config.gated if _is_at(one, artifact, config.folder))
-    if len(config.gated) == 1:
-        by_name = bool(chosen) and not artifact.exists()  # seen from another folder
-        config = read_config(_short(path)) if by_name else config
-        return config, config.gated
-    if not chosen:
-        hint = near(artifact.as_posix(), [one.name for one in config.gated])
-        raise RequestError(f"the limits name no artifact `{artifact.as_posix()}`", where=config.origin, hint=hint)
-    return config, chosen
-
-
-def _is_at(one: Gated, artifact: Path, folder: Path) -> bool:
-    return artifact.resolve() == (folder / one.path).resolve()
-
-
-def _id(config: Config, chosen: tuple[Gated, ...]) -> str:
-    """Which limits, as seen from the root of the repository, and which of several artifacts."""
-    root = next((one for one in (config.folder, *config.folder.parents) if (one / ".git").exists()), config.folder)
-    file = Path(config.origin).resolve()
-    shown = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else file
-    names = [one.name for one in chosen] if len(chosen) < len(config.gated) else []
-    return " ".join([shown.as_posix(), *names])
-
-
 def _expanded(path: Place) -> Place:
     return expanded(path) if path is not None else None
 
 
-def _short(path: Path) -> Path:
-    """A path as seen from here, where it lies below."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
-
-
-def _examine(gated: Gated, folder: Path, report: Place, files_only: bool) -> Examined:
-    from bertshrink.report.gate.verdict import examine
-
-    if files_only:
-        return examine(gated, folder, None)
-    own = folder / gated.report if gated.report is not None else None
-    return examine(gated, folder, report or (_short(own) if own is not None else None))
-
-
-def _raced(examined: list[Examined], config: Config, base_artifact: Place, quiet: bool) -> list[Examined]:
-    """The artifacts with their times against the base artifact, where one is given."""
-    if base_artifact is None:
-        return examined
-    if len(examined) > 1:
-        raise RequestError(
-            "one base artifact, and several that could be timed against it",
-            where="--base-artifact",
-            hint="keep each artifact's limits in a file of its own, and name it with `--config`",
-        )
-    if not any(rule.key.gauge.source == "time" for rule in examined[0].gated.rules):
-        raise RequestError(
-            "no rule is about time, so that nothing is to be timed",
-            where="--base-artifact",
-            hint='write one: "cpu p50 ratio" = "<= 1.10"',
-        )
-    from bertshrink.cli.show import make_progress
-    from bertshrink.cli.work import require_ml
-    from bertshrink.report.gate.race import race
-
-    require_ml()
-    own = config.folder / examined[0].gated.path
-    return [replace(examined[0], ratios=race(base_artifact, own, config.latency, make_progress(quiet)))]
-
-
-def _judge(
-    config: Config, examined: list[Examined], base: str | None, *, files_only: bool = False, strict: bool = False
-) -> Judgement:
-    from bertshrink.report.gate.history import read_baseline
-    from bertshrink.report.gate.verdict import judge_all
-
-    return judge_all(examined, read_baseline(config, base), config, files_only=files_only, strict=strict)
-
-
 def _update(config: Config, examined: list[Examined], base: str | None, accept: str | None) -> int:
     """Write the lock and print what it changes; entries of other artifacts than these stay as they are."""
-    from bertshrink.model.files import write_text
-    from bertshrink.report.gate.config import others_in_lock
-    from bertshrink.report.gate.history import Baseline, read_baseline
-    from bertshrink.report.gate.update import difference, next_lock
-    from bertshrink.report.gate.verdict import judge_all
+    from bertshrink.files.atomic import write_text
+    from bertshrink.gates.baseline.merge_base import Baseline, read_baseline
+    from bertshrink.gates.limits.config import others_in_lock
+    from bertshrink.gates.update import difference, next_lock
+    from bertshrink.gates.verdict import judge_all
 
     try:
         baseline = read_baseline(config, base)
@@ -220,7 +142,7 @@ def _update(config: Config, examined: list[Examined], base: str | None, accept: 
     write_text(path, new.to_json())
     for step in difference(baseline.now, new):
         typer.echo(str(step))
-    typer.echo(f"wrote {_short(path)}: commit it, and let the difference be reviewed")
+    typer.echo(f"wrote {short(path)}: commit it, and let the difference be reviewed")
     for one in baseline.gone:
         hint = f'`removed = ["{one.name}"]`, or `renamed_from = "{one.name}"` where it has another name now'
         typer.echo(f"`{one.name}` is gone: declare it in {config.origin}: {hint}")
@@ -229,7 +151,7 @@ def _update(config: Config, examined: list[Examined], base: str | None, accept: 
 
 def _lock_now(config: Config) -> Lock | None:
     """The lock of the working tree; None where there is none that can be read."""
-    from bertshrink.report.gate.lock import read_lock
+    from bertshrink.gates.baseline.lock import read_lock
 
     try:
         return read_lock(config.folder / config.lock)
@@ -244,13 +166,13 @@ def _unanchored(one: Examined) -> Examined:
 
 def _init(artifact: Place, report: Place, config: Place) -> int:
     """Write `bertshrink.toml`, or add to the limits that are there, and write the lock, from what is there today."""
-    from bertshrink.model.files import write_text
-    from bertshrink.report.gate.config import Gated, find_config, read_config
-    from bertshrink.report.gate.first_limits import first_config, with_artifact
-    from bertshrink.report.gate.verdict import examine
+    from bertshrink.files.atomic import write_text
+    from bertshrink.gates.limits.config import Gated, find_config, read_config
+    from bertshrink.gates.limits.first_limits import first_config, with_artifact
+    from bertshrink.gates.verdict import examine
 
     if artifact is None:
-        raise RequestError(
+        raise UserError(
             "nothing says what is to be judged", where="--init", hint="name it: `bertshrink gate --init ARTIFACT`"
         )
     known = config if config is not None and config.is_file() else None
@@ -259,12 +181,12 @@ def _init(artifact: Place, report: Place, config: Place) -> int:
     target = (known or config or Path.cwd() / "bertshrink.toml").resolve()
     if known is None and target.exists():
         hint = "add `[gate]` there, or name another file with `--config`"
-        raise RequestError(f"`{target.name}` is there already, without limits", where=str(_short(target)), hint=hint)
+        raise UserError(f"`{target.name}` is there already, without limits", where=str(short(target)), hint=hint)
     own, its_report = _seen_from(artifact, target.parent), report and _seen_from(report, target.parent)
-    if known is not None and any(_is_at(one, artifact, target.parent) for one in read_config(_short(target)).gated):
-        raise RequestError(
+    if known is not None and any(is_at(one, artifact, target.parent) for one in read_config(short(target)).gated):
+        raise UserError(
             f"`{own.as_posix()}` has limits already",
-            where=str(_short(target)),
+            where=str(short(target)),
             hint=f"edit them; its baseline is written anew with `bertshrink gate --update {own.as_posix()}`",
         )
     first = examine(Gated(own.as_posix(), own, None, (), "--init"), target.parent, report)
@@ -272,13 +194,13 @@ def _init(artifact: Place, report: Place, config: Place) -> int:
         text = first_config(own, its_report, first.readings)
     else:
         before = target.read_text(encoding="utf-8-sig")
-        text = with_artifact(before, target.name, own, its_report, first.readings, str(_short(target)))
+        text = with_artifact(before, target.name, own, its_report, first.readings, str(short(target)))
     write_text(target, text)
     typer.echo(text, nl=False)
-    typer.echo(f"wrote {_short(target)}")
-    found_config = read_config(_short(target))
+    typer.echo(f"wrote {short(target)}")
+    found_config = read_config(short(target))
     chosen = [one for one in found_config.gated if one.name == own.as_posix()]
-    return _update(found_config, [_examine(one, target.parent, report, False) for one in chosen], None, None)
+    return _update(found_config, [look_at(one, target.parent, report, False) for one in chosen], None, None)
 
 
 def _seen_from(path: Path, folder: Path) -> Path:
@@ -290,24 +212,24 @@ def _seen_from(path: Path, folder: Path) -> Path:
 def _write(
     judgement: Judgement, examined: list[Examined], junit: Place, comment_file: Place, openmetrics: Place
 ) -> None:
-    from bertshrink.model.files import write_text
-    from bertshrink.report.gate.show import junit as junit_xml
-    from bertshrink.report.gate.show import machine, markdown
+    from bertshrink.files.atomic import write_text
+    from bertshrink.gates.show import json_openmetrics, markdown
+    from bertshrink.gates.show import junit as junit_xml
 
     if junit is not None:
         write_text(junit, junit_xml.render(judgement))
     if comment_file is not None:
         write_text(comment_file, markdown.render(judgement, markdown.COMMENT_BYTES))
     if openmetrics is not None:
-        write_text(openmetrics, machine.to_openmetrics(examined))
+        write_text(openmetrics, json_openmetrics.to_openmetrics(examined))
 
 
 def _print(judgement: Judgement, as_json: bool, markdown: bool) -> None:
-    from bertshrink.report.gate.show import machine, terminal
-    from bertshrink.report.gate.show import markdown as markdown_text
+    from bertshrink.gates.show import json_openmetrics, terminal
+    from bertshrink.gates.show import markdown as markdown_text
 
     if as_json:
-        typer.echo(machine.to_json(judgement), nl=False)
+        typer.echo(json_openmetrics.to_json(judgement), nl=False)
     elif markdown:
         typer.echo(markdown_text.render(judgement), nl=False)
     else:
@@ -322,7 +244,7 @@ def _is_github() -> bool:
 
 def _tell_github(judgement: Judgement) -> None:
     """Annotations on stderr, which a runner reads too, so that stdout stays the result; the step's summary."""
-    from bertshrink.report.gate.show import github, markdown
+    from bertshrink.gates.show import github, markdown
 
     if _is_github():
         root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
@@ -330,7 +252,7 @@ def _tell_github(judgement: Judgement) -> None:
             typer.echo(line, err=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        from bertshrink.model.files import output_errors
+        from bertshrink.files.atomic import output_errors
 
         path = Path(summary)
         with output_errors(path):
@@ -343,8 +265,8 @@ def _annotate_error(error: BertshrinkError) -> None:
     """A gate that could not judge, as annotations: whoever looks at the pull request must see it."""
     if not _is_github():
         return
-    from bertshrink.report.gate.show import github
+    from bertshrink.gates.show import github
 
     root = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd())
-    for fault in error.faults if isinstance(error, Faults) else (error,):
+    for fault in error.faults if isinstance(error, UserErrors) else (error,):
         print(github.error(fault.what, fault.where, fault.hint, root), file=sys.stderr)  # noqa: T201

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
-from bertshrink.cli.work import print_json
-from bertshrink.errors import RequestError
-from bertshrink.model import source as sources
-from bertshrink.model.anatomy import count_components
-from bertshrink.model.estimate import of_encoder, of_file
-from bertshrink.model.facts import ARTIFACT_CARD, WEIGHTS, Facts, check_weights, read_facts
-from bertshrink.model.stated_sizes import check_sizes
+from bertshrink.cli.run import print_json
+from bertshrink.errors import UserError
+from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS, CheckpointInfo, check_weights, read_facts
+from bertshrink.model.checks.weight_sizes import check_sizes
+from bertshrink.model.families import count_components
+from bertshrink.model.size_estimate import of_encoder, of_file
+from bertshrink.sources import resolve as sources
 from bertshrink.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
-    from bertshrink.report.files import FileFacts
+    from bertshrink.files.headers import FileFacts
 
 FLOPS_LENGTHS = (16, 128, 512)
 
@@ -27,18 +27,23 @@ def inspect_model(name: str, task: str, as_json: bool) -> None:
     Raises:
         BertshrinkError: no such model, an unknown family, a refused file.
     """
-    folder = sources.fetch(name, to_run=False)
-    found = _artifact(folder) if (folder / ARTIFACT_CARD).is_file() else _encoder(folder, task)
+    found = facts_of(name, task)
     if as_json:
         print_json(found)
         return
     _print(name, found)
 
 
+def facts_of(name: str, task: str) -> dict[str, Any]:
+    """What a model is made of, as JSON values; arguments and errors as of `inspect_model`."""
+    folder = sources.locate_model(name, to_run=False)
+    return _artifact(folder) if (folder / ARTIFACT_CARD).is_file() else _encoder(folder, task)
+
+
 def _encoder(folder: Path, task: str) -> dict[str, Any]:
     try:
         facts = read_facts(folder, task)
-    except RequestError as error:
+    except UserError as error:
         error.where = error.where or "--task"
         raise
     header = check_weights(folder)
@@ -74,7 +79,7 @@ def _encoder(folder: Path, task: str) -> dict[str, Any]:
     }
 
 
-def _advice(facts: Facts, parts: dict[str, tuple[int, int]]) -> list[str]:
+def _advice(facts: CheckpointInfo, parts: dict[str, tuple[int, int]]) -> list[str]:
     """What could be done, each with what it would save, from the sizes alone."""
     shape = facts.shape
     total = sum(n for n, _ in parts.values())
@@ -96,12 +101,12 @@ def _advice(facts: Facts, parts: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _artifact(folder: Path) -> dict[str, Any]:
-    from bertshrink.model.apart import facts_apart
     from bertshrink.model.artifact import Artifact
+    from bertshrink.sources.probe import read_header_in_subprocess
 
     artifact = Artifact.load(folder)
     card = artifact.card
-    facts: FileFacts | None = facts_apart(artifact.file) if card.format == "onnx" else None
+    facts: FileFacts | None = read_header_in_subprocess(artifact.file) if card.format == "onnx" else None
     types: dict[str, int] = {}
     for tensor in facts.tensors if facts is not None else ():
         types[tensor.dtype] = types.get(tensor.dtype, 0) + tensor.num_bytes
@@ -138,7 +143,7 @@ def _advice_of_file(facts: FileFacts | None, family: str) -> list[str]:
 def _print(name: str, found: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from bertshrink.report.render.fitting import Fitting
+    from bertshrink.report.table.window import Fitting
 
     console = Console()
     console.print(f"{name}: {found['family']} {found['kind']} for {found['task']}", highlight=False, markup=False)

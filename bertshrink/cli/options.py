@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from bertshrink.model.files import check_name
-from bertshrink.model.task import TASKS
+from bertshrink.files.atomic import check_name
+from bertshrink.model.tasks import TASKS
 
 
 def place(text: str) -> Path:
     """A path as a flag gives it. `--output=~/x` reaches the program with its `~`: shells expand it only at a start.
 
     Raises:
-        RequestError: the system takes no name of that length.
+        UserError: the system takes no name of that length.
 
     """
     given = expanded(text)

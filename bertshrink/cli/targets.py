@@ -8,12 +8,12 @@ import typer
 
 from bertshrink.cli.options import Json, Quiet, Task
 from bertshrink.cli.streams import result_stands
-from bertshrink.errors import RequestError
-from bertshrink.scratch import scratch_folder
+from bertshrink.errors import UserError
+from bertshrink.files.scratch_folder import scratch_folder
 
 if TYPE_CHECKING:
-    from bertshrink.meters.running import Launch
-    from bertshrink.report.render.fitting import Fitting
+    from bertshrink.meters.latency.launch import RunSpec
+    from bertshrink.report.table.window import Fitting
 
 targets_app = typer.Typer(help="Where models can be run.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,7 +25,7 @@ EXAMPLES = {"arm64": "arm64:a76", "profile": "profile:pi5"}
 @targets_app.command("list")
 def list_targets(as_json: Json = False) -> None:
     """Show the targets, and what is missing for each."""
-    from bertshrink.cli.work import print_json
+    from bertshrink.cli.run import print_json
 
     found = look()
     if as_json:
@@ -47,14 +47,14 @@ def set_up(
     quiet: Quiet = False,
 ) -> None:
     """Prepare a target that needs it: arm64 gets Python and ONNX Runtime for ARM, about 48 MB from Debian and PyPI."""
-    from bertshrink.cli.show import make_progress
-    from bertshrink.errors import near
+    from bertshrink.cli.progress import make_progress
+    from bertshrink.errors import did_you_mean
     from bertshrink.meters.targets import kind_of
-    from bertshrink.meters.targets.arm64.parts import MIRROR
+    from bertshrink.meters.targets.arm64.pins import MIRROR
     from bertshrink.meters.targets.arm64.setup import prepare
 
     if kind_of(kind) != "arm64":
-        raise RequestError(f"`{kind}` is nothing to prepare", hint=near(kind, ["arm64"]))
+        raise UserError(f"`{kind}` is nothing to prepare", hint=did_you_mean(kind, ["arm64"]))
     root = prepare(make_progress(quiet), mirror or MIRROR, force=force)
     result_stands()
     typer.echo(root.folder)
@@ -71,19 +71,19 @@ def calibrate_device(
     quiet: Quiet = False,
 ) -> None:
     """Measure a device's clock, IPC and bandwidth, and write a device file of your own with them."""
-    from bertshrink.cli.show import make_progress
+    from bertshrink.cli.progress import make_progress
     from bertshrink.meters.targets.profile.calibrate import MADE, calibrate, made_model
     from bertshrink.meters.targets.profile.device import read_device, write_device
-    from bertshrink.meters.targets.ssh import Ssh
+    from bertshrink.meters.targets.ssh import SshRunner
     from bertshrink.meters.targets.ssh.address import Address
 
     if not target.startswith("ssh://"):
-        raise RequestError(f"`{target}` is no device that can be measured", hint="write it as ssh://user@host")
+        raise UserError(f"`{target}` is no device that can be measured", hint="write it as ssh://user@host")
     device, address = read_device(profile), Address.read(target)
     progress = make_progress(quiet)
     with scratch_folder() as scratch:
         name, launch = (MADE, made_model(scratch)) if model is None else (model, _launch(model, task or "auto"))
-        with Ssh.connect(address) as machine:
+        with SshRunner.connect(address) as machine:
             found = calibrate(machine, device, launch, name, progress)
     path = write_device(profile, found)
     result_stands()
@@ -93,17 +93,17 @@ def calibrate_device(
     typer.echo(f"device: {path}")
 
 
-def _launch(name: str, task: str) -> Launch:
+def _launch(name: str, task: str) -> RunSpec:
     """A model as the worker runs it."""
-    from bertshrink.cli.work import require_ml
+    from bertshrink.pipeline.requirements import require_ml
 
     require_ml()
-    from bertshrink.meters.running import launch_of
-    from bertshrink.model import source as sources
-    from bertshrink.model.facts import ARTIFACT_CARD, read_facts
-    from bertshrink.model.proof import load_model
+    from bertshrink.meters.latency.launch import launch_of
+    from bertshrink.model.checkpoint import ARTIFACT_CARD, read_facts
+    from bertshrink.model.loading import load_model
+    from bertshrink.sources import resolve as sources
 
-    folder = sources.fetch(name)
+    folder = sources.locate_model(name)
     facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, task)
     return launch_of(load_model(folder, facts, name), folder)
 
@@ -113,7 +113,7 @@ def look() -> list[dict[str, Any]]:
 
     What runs elsewhere is looked at when it is asked for: `ready` is None.
     """
-    from bertshrink.errors import MissingPart
+    from bertshrink.errors import MissingDependency
     from bertshrink.meters.targets import TARGETS, open_target
 
     found = []
@@ -123,7 +123,7 @@ def look() -> list[dict[str, Any]]:
             try:
                 open_target(EXAMPLES.get(name, name)).check({})
                 row["ready"] = True
-            except MissingPart as error:
+            except MissingDependency as error:
                 row |= {"ready": False, "missing": {"what": error.what, "where": error.where, "hint": error.hint}}
         found.append(row)
     return found
@@ -131,7 +131,7 @@ def look() -> list[dict[str, Any]]:
 
 def table(found: list[dict[str, Any]]) -> Fitting:
     """The targets as a table."""
-    from bertshrink.report.render.fitting import Fitting
+    from bertshrink.report.table.window import Fitting
 
     states = {True: "ready", False: "missing", None: "when asked for"}
     rows = [(row["target"], states[row["ready"]], row["what"]) for row in found]

@@ -50,7 +50,7 @@ class DeviceSession(Session, Protocol):
         """The most bytes of the device's memory since the last look, by how they were counted."""
 
 
-class MissingHere(Exception):
+class EngineUnavailable(Exception):
     """This machine lacks what the engine needs besides its own package.
 
     Args:

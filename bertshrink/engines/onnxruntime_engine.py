@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from bertshrink.engines import MissingHere, given
+from bertshrink.engines import EngineUnavailable, given
 
 CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -69,7 +69,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
             whether a GPU may use it; `outputs`: the names of those that are fetched (all).
 
     Raises:
-        MissingHere: a GPU is asked for, and CUDA's provider is not installed or does not start.
+        EngineUnavailable: a GPU is asked for, and CUDA's provider is not installed or does not start.
 
     """
     options = options or {}
@@ -89,7 +89,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
         providers = [(CUDA, {"use_tf32": "1" if options.get("tf32") else "0"}), _CPU]
     session = onnxruntime.InferenceSession(path, settings, providers=providers)
     if len(providers) > 1 and CUDA not in session.get_providers():  # it falls back on the CPU without a word
-        raise MissingHere(
+        raise EngineUnavailable(
             f"ONNX Runtime's {CUDA} does not start here",
             "it needs a GPU and the CUDA and cuDNN libraries of its version: `pip install onnxruntime-gpu[cuda,cudnn]`",
         )
@@ -98,7 +98,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
 
 def _require_cuda() -> None:
     if CUDA not in onnxruntime.get_available_providers():
-        raise MissingHere(
+        raise EngineUnavailable(
             f"the ONNX Runtime that is installed ({onnxruntime.__version__}) has no {CUDA}",
             "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu[cuda,cudnn]`",
         )

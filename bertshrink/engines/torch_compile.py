@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bertshrink.engines import MissingHere
+from bertshrink.engines import EngineUnavailable
 
 Forward = Callable[[dict[str, torch.Tensor]], list[torch.Tensor]]
 """Arrays by name -> the outputs, all on one device."""
@@ -30,7 +30,7 @@ def compiled(forward: Forward, mode: str, device: str) -> Forward:
         device: `cpu` or `cuda`.
 
     Raises:
-        MissingHere: what Inductor needs to make programs for the device is not here.
+        EngineUnavailable: what Inductor needs to make programs for the device is not here.
 
     """
     _require_tools(device)
@@ -53,7 +53,7 @@ def _require_tools(device: str) -> None:
         from torch.utils._triton import has_triton
 
         if not has_triton():
-            raise MissingHere(
+            raise EngineUnavailable(
                 "`torch.compile` makes programs for a GPU with Triton, which is not here or does not know this GPU",
                 "`pip install triton`, or leave `compiled` out",
             )
@@ -64,7 +64,7 @@ def _require_tools(device: str) -> None:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
-        raise MissingHere(
+        raise EngineUnavailable(
             "`torch.compile` makes programs with a C++ compiler, and none is on the PATH",
             "install one (`apt install g++`) or leave `compiled` out",
         ) from None

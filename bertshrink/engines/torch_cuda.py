@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bertshrink.engines import MissingHere
+from bertshrink.engines import EngineUnavailable
 
 if TYPE_CHECKING:
     from bertshrink.engines.torch_compile import Forward
-    from bertshrink.engines.torch_engine import TorchSession
+    from bertshrink.engines.torch_session import TorchSession
 
 _PASSES_BEFORE_RECORDING = 3
 """PyTorch's documentation runs as many on a side stream, so that libraries set themselves up outside the record."""
@@ -30,11 +30,11 @@ def wake(cuda: Any = torch.cuda) -> None:
     """Start CUDA and its matrix library: what the first use of a GPU pays, whatever the model.
 
     Raises:
-        MissingHere: there is no GPU that this PyTorch can use.
+        EngineUnavailable: there is no GPU that this PyTorch can use.
 
     """
     if not cuda.is_available():
-        raise MissingHere(*absence(torch.__version__, torch.version.cuda))
+        raise EngineUnavailable(*absence(torch.__version__, torch.version.cuda))
     one = torch.ones(16, 16, device="cuda")
     (one @ one).sum().item()
 
@@ -70,7 +70,7 @@ class CudaSession:
         self.cuda = cuda
         self.graphs = graphs
         if graphs:
-            session.forward = Recorded(session.forward, cuda)
+            session.forward = CudaGraphForward(session.forward, cuda)
         self.cuda.reset_peak_memory_stats()
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
@@ -106,7 +106,7 @@ class CudaSession:
         }
 
 
-class Recorded:
+class CudaGraphForward:
     """A forward pass as CUDA graphs: recorded at a shape's first use, replayed afterwards.
 
     Its outputs lie where the next replay of the same shape writes.

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertshrink.report.measurement import Environment
-from bertshrink.worker.machine import machine
+from bertshrink.worker.machine.identity import machine
 
 
 def environment(found: Mapping[str, Any] | None = None) -> Environment:
     """What a machine says of itself, with its fingerprint; this machine's when nothing is given.
 
     Raises:
-        pydantic.ValidationError: what is given is not what `worker.machine` gives.
+        pydantic.ValidationError: what is given is not what `worker.machine.identity` gives.
 
     """
     about = Environment.model_validate({"id": "", **(_this_machine() if found is None else found)})

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertshrink.model.anatomy import count_components
+from bertshrink.files.headers import DRESSINGS, FileFacts, Node, Tensor, read_onnx, read_safetensors
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.facts import WEIGHTS
-from bertshrink.report.files import DRESSINGS, FileFacts, Node, Tensor, read_onnx, read_safetensors
+from bertshrink.model.checkpoint import WEIGHTS
+from bertshrink.model.families import count_components
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.report.report import Component
 
@@ -73,7 +73,7 @@ def measure(model: Encoder | Artifact, folder: Path) -> SizeResult:
     """Measure a model whose files lie in `folder`.
 
     Raises:
-        ModelRefused: the weights file is damaged.
+        UnsafeModel: the weights file is damaged.
 
     """
     return _measure_artifact(model, folder) if isinstance(model, Artifact) else _measure_encoder(model, folder)

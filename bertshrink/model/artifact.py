@@ -2,7 +2,7 @@
 
 onnx/model.onnx   the graph with its weights; the other formats' places: see `layout`
 artifact.json     file, format, engine, task, labels, pooling, precision, inputs, outputs, lineage (the card)
-the rest          configuration, tokenizer, a sentence encoder's modules: see `papers`
+the rest          configuration, tokenizer, a sentence encoder's modules: see `side_files`
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from bertshrink.engines import ENGINES
-from bertshrink.errors import ModelRefused, RequestError
+from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.files.atomic import verify
+from bertshrink.files.json_files import read_json, read_object
+from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import predict, tokenize
-from bertshrink.model.facts import ARTIFACT_CARD
-from bertshrink.model.files import verify
-from bertshrink.model.fitted import FittedSession
-from bertshrink.model.json_files import read_json, read_object
-from bertshrink.model.layout import named_file
-from bertshrink.model.memory import hand_back
-from bertshrink.model.papers import copy_papers, fit_tokenizer, write_modules
-from bertshrink.model.sentence import Pooling
-from bertshrink.model.task import TASKS
-from bertshrink.model.tokenizers import read_tokenizer
+from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.model.checks.tokenizer import read_tokenizer
+from bertshrink.model.fixed_shape import FixedShapeSession
+from bertshrink.model.folder.layout import named_file
+from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.side_files import copy_papers, fit_tokenizer, write_modules
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,7 +41,7 @@ CARD_SCHEMA = "bertshrink.artifact/1"
 
 
 @dataclass(frozen=True)
-class Form:
+class ArtifactSpec:
     """What is known of an artifact before it is made, as far as others must fit it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Form:
     max_length: int | None = None
 
 
-class Card(BaseModel):
+class ArtifactCard(BaseModel):
     """What artifact.json says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,9 +93,9 @@ class Card(BaseModel):
     lineage: tuple[str, ...] = Field((), description="the stages it came through, first to last")
 
     @property
-    def form(self) -> Form:
+    def form(self) -> ArtifactSpec:
         """What others must fit."""
-        return Form(self.format, self.engine, self.shape, self.max_batch, self.max_length)
+        return ArtifactSpec(self.format, self.engine, self.shape, self.max_batch, self.max_length)
 
 
 class Like(Protocol):
@@ -106,7 +106,7 @@ class Like(Protocol):
         """Its tokenizer."""
 
     def write_papers(self, folder: Path) -> None:
-        """Write what lies beside its file into a folder: see `papers`."""
+        """Write what lies beside its file into a folder: see `side_files`."""
 
 
 class Artifact:
@@ -119,7 +119,7 @@ class Artifact:
 
     """
 
-    def __init__(self, folder: Path, card: Card, source: str | None = None) -> None:
+    def __init__(self, folder: Path, card: ArtifactCard, source: str | None = None) -> None:
         self.folder = folder
         self.card = card
         self.source = source or str(folder)
@@ -168,40 +168,40 @@ class Artifact:
         """Open an artifact folder that bertshrink wrote.
 
         Raises:
-            RequestError: no card there, or one for an engine that is not known.
-            ModelRefused: a damaged card, or bytes that are not those bertshrink wrote.
+            UserError: no card there, or one for an engine that is not known.
+            UnsafeModel: a damaged card, or bytes that are not those bertshrink wrote.
 
         """
         path = folder / ARTIFACT_CARD
         if not path.is_file():
             hint = "make one with `bertshrink export MODEL -o DIR`"
-            raise RequestError(
+            raise UserError(
                 f"`{folder}` is no artifact folder: it has no {ARTIFACT_CARD}", where=str(folder), hint=hint
             )
         verify(folder)
         hint = "restore the folder from where it came, or export the model again"
         try:
-            card = Card.model_validate(read_json(path))
+            card = ArtifactCard.model_validate(read_json(path))
         except ValidationError as error:
             what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
-            raise ModelRefused(what, where=str(path), hint=hint) from None
+            raise UnsafeModel(what, where=str(path), hint=hint) from None
         if card.engine not in ENGINES:
             what = f"the artifact is for the engine `{card.engine}`, which this version does not know"
-            raise RequestError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
+            raise UserError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
         if named_file(folder, card.file) is None:
             what = f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`"
-            raise ModelRefused(what, where=str(path), hint=hint)
+            raise UnsafeModel(what, where=str(path), hint=hint)
         return cls(folder, card, source)
 
     @classmethod
-    def draft(cls, folder: Path, card: Card, like: Like) -> Artifact:
+    def draft(cls, folder: Path, card: ArtifactCard, like: Like) -> Artifact:
         """The artifact of a file in `folder`, to be judged first: card and papers are written when it is saved."""
         found = cls(folder, card)
         found._tokenizer, found._like = like.tokenizer, like
         return found
 
     @classmethod
-    def create(cls, folder: Path, card: Card, like: Like) -> Artifact:
+    def create(cls, folder: Path, card: ArtifactCard, like: Like) -> Artifact:
         """Write card and papers beside the engine's file, which must be in `folder` already.
 
         Args:
@@ -277,11 +277,13 @@ class Artifact:
         if batch is None:
             return session
         pad_id = self.tokenizer.pad_token_id or 0
-        return FittedSession(session, batch, length, pad_id, per_token=TASKS[self.task].per_token)
+        return FixedShapeSession(session, batch, length, pad_id, per_token=TASKS[self.task].per_token)
 
-    def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
+    def predict(self, rows: Sequence[dict[str, list[int]]], max_tokens_per_batch: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""
         per_token = TASKS[self.task].per_token
-        found = predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens, per_token=per_token)
-        hand_back()
+        found = predict(
+            self.session(), rows, self.tokenizer.pad_token_id or 0, max_tokens_per_batch, per_token=per_token
+        )
+        release_freed_memory()
         return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bertshrink.model.tokenizers import refusing
+from bertshrink.model.checks.tokenizer import refusing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ def tensors(rows: Sequence[Row]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(block) for name, block in pad(rows, 0).items()}
 
 
-def first_rows(rows: Sequence[Row], num_tokens: int) -> list[Row]:
+def take_tokens(rows: Sequence[Row], num_tokens: int) -> list[Row]:
     """The first rows, up to the one with which they have `num_tokens` tokens; all where they have fewer."""
     kept, number = [], 0
     for row in rows:
@@ -50,18 +50,20 @@ def first_rows(rows: Sequence[Row], num_tokens: int) -> list[Row]:
     return kept
 
 
-def by_length(lengths: Sequence[int], batch_tokens: int, batch_rows: int | None = None) -> list[list[int]]:
+def batch_by_length(
+    lengths: Sequence[int], max_tokens_per_batch: int, batch_rows: int | None = None
+) -> list[list[int]]:
     """Group row numbers into batches of like length.
 
-    A batch holds at most `batch_tokens` tokens, padding included, and at most `batch_rows` rows; at least one row.
-    Longest first, so that memory peaks at once. Rows of equal length keep their order.
+    A batch holds at most `max_tokens_per_batch` tokens, padding included, and at most `batch_rows` rows; at least one
+    row. Longest first, so that memory peaks at once. Rows of equal length keep their order.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches: list[list[int]] = []
     for i in order:
         if batches:
             last = batches[-1]
-            fits = lengths[last[0]] * (len(last) + 1) <= batch_tokens
+            fits = lengths[last[0]] * (len(last) + 1) <= max_tokens_per_batch
             if fits and (batch_rows is None or len(last) < batch_rows):
                 last.append(i)
                 continue
@@ -70,7 +72,7 @@ def by_length(lengths: Sequence[int], batch_tokens: int, batch_rows: int | None 
 
 
 def predict(
-    session: Session, rows: Sequence[Row], pad_id: int, batch_tokens: int = 4096, *, per_token: bool = False
+    session: Session, rows: Sequence[Row], pad_id: int, max_tokens_per_batch: int = 4096, *, per_token: bool = False
 ) -> list[Arrays]:
     """Run tokenized rows through a session; outputs per row, in order.
 
@@ -78,7 +80,7 @@ def predict(
     """
     lengths = [len(row["input_ids"]) for row in rows]
     found: list[Arrays] = [{} for _ in rows]
-    for batch in by_length(lengths, batch_tokens):
+    for batch in batch_by_length(lengths, max_tokens_per_batch):
         outputs = session.run(pad([rows[i] for i in batch], pad_id))
         for name, block in outputs.items():
             for at, i in enumerate(batch):
@@ -100,7 +102,7 @@ def tokenize(
     """
     second = list(pairs) if pairs is not None else None
     what, where = "the tokenizer cannot read a text", str(getattr(tokenizer, "name_or_path", ""))
-    with as_it_was(tokenizer), refusing(what, where, panics_only=True):
+    with preserving_tokenizer(tokenizer), refusing(what, where, panics_only=True):
         first = [prompt + text for text in texts]
         found = tokenizer(
             first,
@@ -115,7 +117,7 @@ def tokenize(
 
 
 @contextmanager
-def as_it_was(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+def preserving_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """Give a fast tokenizer its own cutting and padding back after calls, each of which overwrites them.
 
     They are saved with it: what was asked of it last would be what every reader of its `tokenizer.json` gets.

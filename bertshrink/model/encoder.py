@@ -1,9 +1,9 @@
 """Encoder: a PyTorch model, its tokenizer and its task, loaded from and saved to a stock checkpoint folder.
 
 Loading never runs code of the checkpoint, never reads a pickle and never asks the network: the folder is resolved and
-checked first (`source`, `facts`), weights come as float32 whatever they were stored in, and a weight that is not
-finite is refused. What a sentence-transformers folder holds beside the transformer (modules.json, pooling) is kept
-and written again.
+checked first (`sources.resolve`, `checkpoint`), weights come as float32 whatever they were stored in, and a weight that
+is not finite is refused. What a sentence-transformers folder holds beside the transformer (modules.json, pooling) is
+kept and written again.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bertshrink.errors import ModelRefused, OutputError, RequestError
-from bertshrink.model.anatomy import Anatomy, Shape, anatomy_of
+from bertshrink.errors import OutputError, UnsafeModel, UserError
 from bertshrink.model.batches import predict, tokenize
-from bertshrink.model.facts import Facts, check_weights, read_facts
-from bertshrink.model.papers import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
-from bertshrink.model.sentence import Pooling
-from bertshrink.model.stated_sizes import check_sizes
-from bertshrink.model.stored_names import check_names, is_spare
-from bertshrink.model.task import TASKS
-from bertshrink.model.tokenizers import read_tokenizer
-from bertshrink.model.tokens import fit_to_tables, in_small_letters
+from bertshrink.model.checkpoint import CheckpointInfo, check_weights, read_facts
+from bertshrink.model.checks.token_ids import fit_to_tables, in_small_letters
+from bertshrink.model.checks.tokenizer import read_tokenizer
+from bertshrink.model.checks.weight_names import check_names, is_spare
+from bertshrink.model.checks.weight_sizes import check_sizes
+from bertshrink.model.families import EncoderDims, ModelFamily, anatomy_of
+from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.side_files import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,17 +74,17 @@ class Encoder:
     prompt: str = ""
     activation: Literal["identity", "sigmoid"] = "identity"
     notes: tuple[str, ...] = ()
-    stored: Facts | None = None
+    stored: CheckpointInfo | None = None
 
     @property
-    def anatomy(self) -> Anatomy:
+    def anatomy(self) -> ModelFamily:
         """The family's row."""
         return anatomy_of(self.model.config.model_type)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> EncoderDims:
         """The sizes of the model as it is now."""
-        return Shape.read(self.anatomy, self.model.config.to_dict())
+        return EncoderDims.read(self.anatomy, self.model.config.to_dict())
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -98,14 +98,14 @@ class Encoder:
         """Load a checked checkpoint folder.
 
         Raises:
-            RequestError: not a model folder, unknown family or task, no tokenizer.
-            ModelRefused: damaged, pickled, not finite, or asking for remote code.
+            UserError: not a model folder, unknown family or task, no tokenizer.
+            UnsafeModel: damaged, pickled, not finite, or asking for remote code.
 
         """
         return cls.from_facts(read_facts(folder, task), source)
 
     @classmethod
-    def from_facts(cls, facts: Facts, source: str | None = None) -> Encoder:
+    def from_facts(cls, facts: CheckpointInfo, source: str | None = None) -> Encoder:
         """Load the folder that `facts` describe; errors as in `load`."""
         header = check_weights(facts.folder)
         check_sizes(facts, header)
@@ -125,14 +125,14 @@ class Encoder:
                 path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_PLAIN, **safe
             )
         except Exception as error:  # a strange configuration makes transformers raise anything
-            raise ModelRefused(
+            raise UnsafeModel(
                 f"the weights cannot be loaded: {_reason(error)}", where=path, hint="save the model again"
             ) from error
         _refuse_unfilled(info, facts)
         _plain_pooler(model, info)
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise ModelRefused(
+                raise UnsafeModel(
                     f"the weight `{name}` holds values that are not finite",
                     where=path,
                     hint="its training diverged or the file is damaged: take an earlier checkpoint",
@@ -214,22 +214,24 @@ class Encoder:
 
     def session(self, outputs: Sequence[str] | None = None) -> Session:
         """The model in memory as an engine's session; it gives the task's outputs where none are named."""
-        from bertshrink.engines.torch_engine import TorchSession
+        from bertshrink.engines.torch_session import TorchSession
 
         pooling = self.pooling.spec if self.pooling else None
         return TorchSession(self.model, outputs or TASKS[self.task].outputs, pooling)
 
-    def predict(self, rows: Sequence[dict[str, list[int]]], batch_tokens: int = 4096) -> list[Arrays]:
+    def predict(self, rows: Sequence[dict[str, list[int]]], max_tokens_per_batch: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order, run in batches of like length."""
         per_token = TASKS[self.task].per_token
-        return predict(self.session(), rows, self.tokenizer.pad_token_id or 0, batch_tokens, per_token=per_token)
+        return predict(
+            self.session(), rows, self.tokenizer.pad_token_id or 0, max_tokens_per_batch, per_token=per_token
+        )
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; transformers would make an empty one up where its files are missing."""
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
-        raise RequestError("the model has no tokenizer files", where=str(folder), hint=hint)
+        raise UserError("the model has no tokenizer files", where=str(folder), hint=hint)
     return read_tokenizer(folder)
 
 
@@ -243,7 +245,7 @@ def _without_numbers(auto: Any, path: str, safe: dict[str, Any]) -> Any:
     """The stock class as config.json asks for it: names and shapes only.
 
     Raises:
-        ModelRefused: no network can be built of it.
+        UnsafeModel: no network can be built of it.
 
     """
     import torch
@@ -254,19 +256,19 @@ def _without_numbers(auto: Any, path: str, safe: dict[str, Any]) -> Any:
         with torch.device("meta"):
             return auto.from_config(config)
     except Exception as error:  # a strange configuration makes transformers raise anything
-        raise ModelRefused(
+        raise UnsafeModel(
             f"config.json describes no model that transformers can build: {_reason(error)}",
             where=str(Path(path) / "config.json"),
             hint="mend the value, or save the model again",
         ) from error
 
 
-def _refuse_unfilled(info: dict[str, Any], facts: Facts) -> None:
+def _refuse_unfilled(info: dict[str, Any], facts: CheckpointInfo) -> None:
     """Refuse a model with numbers of its own making: `check_names` has seen that it need not have any."""
     made_up = [*map(str, info.get("missing_keys", ())), *map(str, info.get("mismatched_keys", ()))]
     names = [name for name in made_up if not is_spare(name, facts)]
     if names:
-        raise ModelRefused(
+        raise UnsafeModel(
             f"transformers did not read {len(names)} weights that the checkpoint holds: `{names[0]}`",
             where=str(facts.folder),
             hint="save the model again with the installed transformers",

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.errors import BertshrinkError, RequestError
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.model import source as sources
-from bertshrink.model.facts import ARTIFACT_CARD
+from bertshrink.errors import BertshrinkError, UserError
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.sources import resolve as sources
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
 
@@ -80,6 +80,7 @@ COMMANDS: dict[str, Command] = {
             later=("share", "distill"),
             prefixed=("share",),
         ),
+        Command("share", "Let layers share their weights in groups, as ALBERT's do.", ("share",)),
         Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
         Command("export", "Write an encoder as a file that an engine runs, proven equal to it.", ("export",)),
         Command("quantize", "Write an encoder or an exported artifact in fewer bits.", ("export", "quantize")),
@@ -98,6 +99,8 @@ def recipe_of_command(
     settings: Mapping[str, Any],
     common: Mapping[str, Any],
     about_texts: Mapping[str, Any] | None = None,
+    *,
+    name_of: Callable[[str], str] = flag_of,
 ) -> Recipe:
     """The recipe of a command.
 
@@ -107,10 +110,11 @@ def recipe_of_command(
         settings: name (see `Command.flag_names`) -> value, as given; None means not given.
         common: top-level recipe values (`data`, `task`, `seed`, `measure`); None means not given.
         about_texts: settings of `data` beside where it is; None means not given.
+        name_of: how a setting is called where it is given, for messages.
 
     Raises:
-        Faults: what is wrong with it.
-        RequestError: something is said of texts, and none are given.
+        UserErrors: what is wrong with it.
+        UserError: something is said of texts, and none are given.
     """
     stages: list[Any] = []
     places: dict[tuple[str | int, ...], str] = {}
@@ -118,12 +122,12 @@ def recipe_of_command(
     given = {key: value for key, value in settings.items() if value is not None}
     asked = [technique for technique in command.techniques if command.wants(technique, given)]
     needed = _needed(asked, model) if model is not None else asked
-    _refuse_idle(command, given, needed, [technique for technique in asked if technique not in needed])
+    _refuse_idle(command, given, needed, [technique for technique in asked if technique not in needed], name_of)
     for technique in needed:
         own = {field: key for field, key in command.flag_names(technique).items() if key in given}
         path = ("stages", len(stages), technique.name)
         places[path] = f"`bertshrink {name}`"
-        places |= {(*path, field): flag_of(key) for field, key in own.items()}
+        places |= {(*path, field): name_of(key) for field, key in own.items()}
         stages.append({technique.name: {field: given[key] for field, key in own.items()}})
     return _build(name, model, {"stages": stages}, common, places, about_texts or {})
 
@@ -133,7 +137,7 @@ def recipe_of_bench(
 ) -> Recipe:
     """The recipe of `bench`: the first model, and the others beside it."""
     flags: dict[tuple[str | int, ...], str] = {("compare",): "`MODELS`"}
-    flags |= {("measure", "latency", key): flag_of(key) for key in RunningSettings.model_fields}
+    flags |= {("measure", "latency", key): flag_of(key) for key in LatencySettings.model_fields}
     return _build("bench", models[0], {"compare": list(models[1:])}, common, flags, about_texts or {})
 
 
@@ -142,16 +146,17 @@ def _refuse_idle(
     given: Mapping[str, Any],
     needed: Sequence[type[Technique]],
     left_out: Sequence[type[Technique]],
+    name_of: Callable[[str], str],
 ) -> None:
     """Refuse a flag that would do nothing: the setting of a stage whose product is given already."""
     used = {key for technique in needed for key in command.flag_names(technique).values()}
     for technique in left_out:
         for key in command.flag_names(technique).values():
             if key in given and key not in used:
-                raise RequestError(
-                    f"`{flag_of(key)}` belongs to `{technique.name}`, which is left out: the model is an artifact",
-                    where=flag_of(key),
-                    hint="leave the flag out, or give the encoder",
+                raise UserError(
+                    f"`{name_of(key)}` belongs to `{technique.name}`, which is left out: the model is an artifact",
+                    where=name_of(key),
+                    hint="leave it out, or give the encoder",
                 )
 
 
@@ -159,7 +164,7 @@ def _needed(asked: Sequence[type[Technique]], model: str) -> list[type[Technique
     """The stages asked for, without those whose product is given already."""
     techniques = list(asked)
     try:
-        is_artifact = (sources.peek(model) / ARTIFACT_CARD).is_file()
+        is_artifact = (sources.locate_config(model) / ARTIFACT_CARD).is_file()
     except BertshrinkError:
         is_artifact = False  # the plan will say what is wrong with the model
     while is_artifact and len(techniques) > 1 and "artifact" in techniques[1].takes:
@@ -185,7 +190,7 @@ def _build(
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     stem = Path(model or "").name or "model"
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem).strip("-.") or "model"
-    from bertshrink.recipe.reader import Source
+    from bertshrink.config.located_yaml import LocatedConfig
     from bertshrink.recipe.recipe import build
 
-    return build(Source("command line", values, places), text, default_name=f"{name}-{safe}-{digest}")
+    return build(LocatedConfig("command line", values, places), text, default_name=f"{name}-{safe}-{digest}")

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bertshrink.data.labels.labels import match_classes
+from bertshrink.data.load import is_corpus
+from bertshrink.data.readers import check_source
+from bertshrink.data.settings import DataSettings
 from bertshrink.engines import ENGINES, is_installed
-from bertshrink.errors import BertshrinkError, Faults, MissingPart, RequestError, near
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.errors import BertshrinkError, MissingDependency, UserError, UserErrors, did_you_mean
+from bertshrink.meters.latency.engine_variants import read_variant
+from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import open_target
-from bertshrink.meters.variants import read_variant
-from bertshrink.model import source as sources
-from bertshrink.model.artifact import Artifact, Card, Form
-from bertshrink.model.corpus import is_corpus
-from bertshrink.model.facts import ARTIFACT_CARD, Facts, own_limit, read_facts, read_start
-from bertshrink.model.labels import match_classes
-from bertshrink.model.left_behind import left_behind
-from bertshrink.model.reading import check_source
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import DataSettings
-from bertshrink.recipe.fitting import Fitting
-from bertshrink.recipe.grid import fit_clock, fit_grid
+from bertshrink.model.artifact import Artifact, ArtifactCard, ArtifactSpec
+from bertshrink.model.checkpoint import ARTIFACT_CARD, CheckpointInfo, own_limit, read_base_info, read_facts
+from bertshrink.model.folder.left_behind import left_behind
+from bertshrink.model.tasks import TASKS
+from bertshrink.recipe.latency_shapes import fit_clock, fit_grid
 from bertshrink.recipe.recipe import Recipe
+from bertshrink.recipe.size_limits import Fitting
+from bertshrink.sources import resolve as sources
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Kind, Technique
 
@@ -45,7 +45,7 @@ class PlannedStage:
     technique: Technique
     place: str
     promise: str = ""
-    form: Form | None = None
+    form: ArtifactSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Plan:
     recipe: Recipe
     kind: Kind | None
     task: str
-    facts: Facts | None
-    card: Card | None
+    facts: CheckpointInfo | None
+    card: ArtifactCard | None
     stages: tuple[PlannedStage, ...]
-    clock: RunningSettings
+    clock: LatencySettings
     num_leading: int = 0
     notes: tuple[str, ...] = ()
 
@@ -80,25 +80,27 @@ class Plan:
         return self.recipe.data
 
 
-def prove(recipe: Recipe) -> Plan:
+def make_plan(recipe: Recipe) -> Plan:
     """Prove a recipe.
 
     Raises:
-        Faults: several things are wrong; a single one is raised as itself (which may be `ModelRefused` for a damaged
-            model folder or `MissingPart` for a hub that cannot be reached).
+        UserErrors: several things are wrong; a single one is raised as itself (which may be `UnsafeModel` for a damaged
+            model folder or `MissingDependency` for a hub that cannot be reached).
     """
     faults: list[BertshrinkError] = []
     kind: Kind | None = None
-    facts: Facts | None = None
-    card: Card | None = None
+    facts: CheckpointInfo | None = None
+    card: ArtifactCard | None = None
     if recipe.model is not None:
         kind, facts, card = _model(recipe, recipe.model, recipe.place("model"), faults)
     elif not recipe.stages or recipe.stages[0].technique.takes:
         hint = "add `model:`, a folder or a hub name; or let `pretrain` make one"
-        raise RequestError("the recipe names no model to start from", where=recipe.place("stages"), hint=hint)
+        raise UserError("the recipe names no model to start from", where=recipe.place("stages"), hint=hint)
     if recipe.task not in ("auto", *TASKS):
         faults.append(
-            RequestError(f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=near(recipe.task, TASKS))
+            UserError(
+                f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=did_you_mean(recipe.task, TASKS)
+            )
         )
     _data(recipe, faults)
     _timing(recipe, faults)
@@ -115,9 +117,7 @@ def prove(recipe: Recipe) -> Plan:
         _patience(recipe, faults)
     if card is not None and recipe.task in TASKS and recipe.task != task:
         text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
-        faults.append(
-            RequestError(text, where=recipe.place("task"), hint="leave `task` out: an artifact knows its own")
-        )
+        faults.append(UserError(text, where=recipe.place("task"), hint="leave `task` out: an artifact knows its own"))
     if card is not None:
         _require(card.engine, recipe.place("model"), faults)
     forms = {recipe.model or "the model": _form(about)} if about is not None else {}
@@ -152,13 +152,13 @@ def _timing(recipe: Recipe, faults: list[BertshrinkError]) -> None:
         for at, name in enumerate(names):
             try:
                 read(name)
-            except RequestError as error:
+            except UserError as error:
                 error.where = recipe.place("measure", "latency", key, at)
                 faults.append(error)
     if latency.texts is not None:
         try:
             check_source(latency.texts, recipe.place("measure", "latency", "texts"))
-        except RequestError as error:
+        except UserError as error:
             faults.append(error)
 
 
@@ -168,7 +168,7 @@ def _num_leading(recipe: Recipe) -> int:
     return next((i for i, leading in enumerate(makes) if not leading), len(makes))
 
 
-def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError], notes: list[str]) -> Facts:
+def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError], notes: list[str]) -> CheckpointInfo:
     """The facts of the teacher that the first stages make: its task as named, as the model's own, or as the data tells.
 
     Labels are the data's, which the plan does not look into.
@@ -180,8 +180,8 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError], notes: 
     if task is None and faults:
         return facts
     if task is None and recipe.data is not None:
-        from bertshrink.model.label_checks import check_seen, guess_data_task
-        from bertshrink.model.texts import load
+        from bertshrink.data.labels.checks import check_seen, guess_data_task
+        from bertshrink.data.load import load
 
         try:
             texts = load(recipe.data)
@@ -195,7 +195,7 @@ def _learns(recipe: Recipe, facts: Facts, faults: list[BertshrinkError], notes: 
             notes.append(f"no task was named: the data's labels are for {task}")
     if task is None:
         faults.append(
-            RequestError(
+            UserError(
                 "what the model shall learn cannot be told: neither it nor the data has labels",
                 where=recipe.place("task"),
                 hint=f"name the task with `task:` or `--task`: {', '.join(TASKS)}",
@@ -213,34 +213,34 @@ def _patience(recipe: Recipe, faults: list[BertshrinkError]) -> None:
     if recipe.data is None or faults or not is_corpus(recipe.data):
         return
     for stage in recipe.stages:
-        if getattr(stage.technique, "patience", None) is not None:
+        if getattr(stage.technique, "early_stopping_patience", None) is not None:
             faults.append(
-                RequestError(
-                    f"`patience` of `{stage.technique.name}` needs texts to choose by, and running text is learnt from "
-                    "as a whole",
-                    where=recipe.place(*stage.path, "patience"),
+                UserError(
+                    f"`early_stopping_patience` of `{stage.technique.name}` needs texts to choose by, and running text "
+                    "is learnt from as a whole",
+                    where=recipe.place(*stage.path, "early_stopping_patience"),
                     hint="leave it out and set `epochs`",
                 )
             )
 
 
 def _together(faults: list[BertshrinkError]) -> BertshrinkError:
-    requests = [fault for fault in faults if isinstance(fault, RequestError)]
+    requests = [fault for fault in faults if isinstance(fault, UserError)]
     if len(faults) == 1 or len(requests) < len(faults):
-        return next((fault for fault in faults if not isinstance(fault, RequestError)), faults[0])
-    return Faults(requests)
+        return next((fault for fault in faults if not isinstance(fault, UserError)), faults[0])
+    return UserErrors(requests)
 
 
 def _model(
     recipe: Recipe, name: str, where: str, faults: list[BertshrinkError]
-) -> tuple[Kind, Facts | None, Card | None]:
+) -> tuple[Kind, CheckpointInfo | None, ArtifactCard | None]:
     """What a model says of itself; both None when a fault was found."""
     try:
-        folder = sources.peek(name, where)
+        folder = sources.locate_config(name, where)
         if (folder / ARTIFACT_CARD).is_file():
             return "artifact", None, Artifact.load(folder).card
         if _num_leading(recipe):
-            return "encoder", read_start(folder), None
+            return "encoder", read_base_info(folder), None
         return "encoder", read_facts(folder, recipe.task if recipe.task in TASKS else "auto"), None
     except BertshrinkError as error:
         error.where = error.where or where
@@ -248,20 +248,24 @@ def _model(
         return "encoder", None, None
 
 
-def _form(about: Facts | Card) -> Form:
+def _form(about: CheckpointInfo | ArtifactCard) -> ArtifactSpec:
     """What a model that was given takes."""
-    return about.form if isinstance(about, Card) else Form(max_length=about.max_length)
+    return about.form if isinstance(about, ArtifactCard) else ArtifactSpec(max_length=about.max_length)
 
 
 def _require(engine: str, where: str, faults: list[BertshrinkError]) -> None:
     """See to it that an engine is there before anything is made for it."""
     if engine in ENGINES and not is_installed(engine):
         what = f"the engine `{engine}` is needed here and is not installed"
-        faults.append(MissingPart(what, where=where, hint=ENGINES[engine][2]))
+        faults.append(MissingDependency(what, where=where, hint=ENGINES[engine][2]))
 
 
 def _stages(
-    recipe: Recipe, kind: Kind | None, facts: Facts | None, card: Card | None, faults: list[BertshrinkError]
+    recipe: Recipe,
+    kind: Kind | None,
+    facts: CheckpointInfo | None,
+    card: ArtifactCard | None,
+    faults: list[BertshrinkError],
 ) -> list[PlannedStage]:
     planned = []
     form = card.form if card is not None else None
@@ -270,7 +274,7 @@ def _stages(
         technique, where, promise = stage.technique, recipe.place(*stage.path), ""
         if recipe.model is None and number > 1 and technique.makes_teacher:
             faults.append(
-                RequestError(
+                UserError(
                     f"`{technique.name}` learns from other texts than `{recipe.stages[0].technique.name}`, and a "
                     "recipe has one set",
                     where=where,
@@ -279,7 +283,7 @@ def _stages(
             )
         if technique.makes_teacher and number > _num_leading(recipe):
             faults.append(
-                RequestError(
+                UserError(
                     f"`{technique.name}` makes a teacher, and stands after a stage that makes a model smaller",
                     where=where,
                     hint="put it first; `distill` without `layers` trains a small model on",
@@ -293,7 +297,7 @@ def _stages(
         needs = technique.needs()
         if recipe.data is None and needs & {"train", "dev"}:
             faults.append(
-                RequestError(
+                UserError(
                     f"`{technique.name}` needs texts, and the recipe names none",
                     where=where,
                     hint="add `data:` (or `--data`): a file, a folder, a hub name or `builtin:pydoc`",
@@ -309,7 +313,7 @@ def _stages(
                 fitting.after(technique, facts)
             if fits and technique.gives == "artifact":
                 form = technique.form(form if kind == "artifact" else None)
-        except RequestError as error:
+        except UserError as error:
             faults.append(_placed(fitting.advised(error, technique), recipe, stage.path, where))
         kind = technique.gives
         made = form if kind == "artifact" else None
@@ -317,7 +321,7 @@ def _stages(
     return planned
 
 
-def _placed(error: RequestError, recipe: Recipe, path: tuple[str | int, ...], where: str) -> RequestError:
+def _placed(error: UserError, recipe: Recipe, path: tuple[str | int, ...], where: str) -> UserError:
     """Point a technique's complaint at the setting it names."""
     for word in error.what.split("`")[1::2]:
         name = word.partition(":")[0]
@@ -329,12 +333,16 @@ def _placed(error: RequestError, recipe: Recipe, path: tuple[str | int, ...], wh
 
 
 def _comparable(
-    name: str, beside: Facts | Card, first: Facts | Card, where: str, faults: list[BertshrinkError]
+    name: str,
+    beside: CheckpointInfo | ArtifactCard,
+    first: CheckpointInfo | ArtifactCard,
+    where: str,
+    faults: list[BertshrinkError],
 ) -> None:
     """Prove that a model can be judged on the first model's texts."""
     if beside.task != first.task:
         faults.append(
-            RequestError(
+            UserError(
                 f"`{name}` is for `{beside.task}`, the first model for `{first.task}`",
                 where=where,
                 hint="compare models of one task, or leave out `data` and compare only size and speed",
@@ -343,21 +351,21 @@ def _comparable(
     elif first.labels and TASKS[first.task].has_labels:
         try:
             match_classes(beside.labels, first.labels, name)
-        except RequestError as error:
+        except UserError as error:
             error.where = where
             faults.append(error)
 
 
-def _misfit(technique: Technique, kind: Kind | None, where: str) -> RequestError:
+def _misfit(technique: Technique, kind: Kind | None, where: str) -> UserError:
     if not technique.takes:
         hint = "leave `model` out and put it first; `finetune --task mlm` trains a model on"
-        return RequestError(f"`{technique.name}` starts from nothing, and a model is there", where=where, hint=hint)
+        return UserError(f"`{technique.name}` starts from nothing, and a model is there", where=where, hint=hint)
     assert kind is not None
     wanted = technique.takes[0]
     makers = [name for name, other in TECHNIQUES.items() if kind in other.takes and other.gives == wanted]
     hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {wanted}"
     article = {"encoder": "an encoder", "artifact": "an artifact"}
-    return RequestError(
+    return UserError(
         f"`{technique.name}` takes {article[wanted]}, and gets {article[kind]} here", where=where, hint=hint
     )
 
@@ -373,6 +381,6 @@ def _data(recipe: Recipe, faults: list[BertshrinkError]) -> None:
             name = getattr(recipe.data, side)
             if name is not None:
                 check_source(name, recipe.place("data", side))
-    except RequestError as error:
+    except UserError as error:
         error.where = error.where or recipe.place("data")
         faults.append(error)

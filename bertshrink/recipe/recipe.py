@@ -2,7 +2,7 @@
 
     name: edge                       # names the run folder; default: the file's name
     model: distilbert-base-uncased   # a folder, or a hub name
-    data: ./sst2                     # see `model.texts`; or a mapping of its settings
+    data: ./sst2                     # see `data.texts`; or a mapping of its settings
     task: auto
     seed: 0
     stages:
@@ -19,6 +19,9 @@ What is wrong in itself is found here; whether it fits the model and the data is
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,13 +30,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bertshrink.errors import Faults, RequestError, near
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.model.task import TASKS
-from bertshrink.model.texts import DataSettings
-from bertshrink.recipe.reader import RECIPE, Source, fill, read_yaml
-from bertshrink.report.gate.limits import Rule
-from bertshrink.report.gate.rules import read_rules
+from bertshrink.config.located_yaml import RECIPE, LocatedConfig, fill, read_yaml
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import UserError, UserErrors, did_you_mean
+from bertshrink.gates.limits.limits import Rule
+from bertshrink.gates.limits.rules import read_rules
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
 
@@ -44,8 +47,8 @@ class MeasureSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     quality: bool = Field(True, description="judge every stage on the dev texts")
-    latency: RunningSettings | Literal[False] = Field(
-        default_factory=RunningSettings, description="time and memory of all models, interleaved; false: none"
+    latency: LatencySettings | Literal[False] = Field(
+        default_factory=LatencySettings, description="time and memory of all models, interleaved; false: none"
     )
 
 
@@ -90,7 +93,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     measure: MeasureSettings
     gates: tuple[Rule, ...]
-    source: Source
+    source: LocatedConfig
     text: str
 
     def place(self, *path: str | int) -> str:
@@ -113,19 +116,35 @@ def read_recipe(
         about_texts: settings of `data` that replace the file's; None means not given.
 
     Raises:
-        RequestError: no such file, or it is no recipe (all faults at once); something is said of texts, and none are
+        UserError: no such file, or it is no recipe (all faults at once); something is said of texts, and none are
             given.
     """
     text = RECIPE.read_text(path)
-    source = read_yaml(text, str(path))
-    for key, value in (overrides or {}).items():
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe"
+    return _overridden(read_yaml(text, str(path)), text, name, overrides or {}, about_texts or {})
+
+
+def recipe_of_values(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, about_texts: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe from its keys; further arguments and errors as of `read_recipe`."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    source = LocatedConfig("the recipe", copy.deepcopy(dict(values)), {})
+    return _overridden(source, text, f"recipe-{digest}", overrides or {}, about_texts or {})
+
+
+def _overridden(
+    source: LocatedConfig, text: str, name: str, overrides: Mapping[str, Any], about_texts: Mapping[str, Any]
+) -> Recipe:
+    for key, value in overrides.items():
         kept = source.values.get(key)
         source.values[key] = other_data(value, kept) if key == "data" else value
         for path_in in [place for place in source.places if place[0] == key]:
             del source.places[path_in]
         source.places[(key,)] = f"--{key}"
-    tell(source.values, source.places, about_texts or {})
-    return build(source, text, default_name=re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe")
+    tell(source.values, source.places, about_texts)
+    return build(source, text, default_name=name)
 
 
 def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about_texts: Mapping[str, Any]) -> None:
@@ -137,7 +156,7 @@ def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about
         about_texts: settings of `data`; None means not given.
 
     Raises:
-        RequestError: there is no `data`.
+        UserError: there is no `data`.
     """
     told = {key: value for key, value in about_texts.items() if value is not None}
     if isinstance(told.get("columns"), str):  # `text,label`, as the command line gives it
@@ -148,7 +167,7 @@ def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about
     data = values.get("data")
     if data is None:
         flag = next(iter(flags.values()))
-        raise RequestError(f"`{flag}` is about texts, and none are given", where=flag, hint="give them with `--data`")
+        raise UserError(f"`{flag}` is about texts, and none are given", where=flag, hint="give them with `--data`")
     if isinstance(data, str):
         data = other_data(data, None)
     if isinstance(data, dict):  # what is no mapping is refused with its place
@@ -163,14 +182,16 @@ _OF_ANY_DATA = ("max_train", "max_unlabelled", "max_dev", "max_length", "dev_sha
 _SIDE = "(?:train|dev|test|unlabelled)="
 
 
-def other_data(given: str, kept: Any) -> dict[str, Any]:
+def other_data(given: str | Mapping[str, Any], kept: Any) -> dict[str, Any]:
     """The settings of texts named on the command line: `PATH`, or sides apart as `train=PATH,dev=PATH`.
 
     Args:
-        given: as typed.
+        given: as typed, or settings as they are.
         kept: the recipe's own `data:`, whose limits stay.
     """
     limits = {key: kept[key] for key in _OF_ANY_DATA if key in kept} if isinstance(kept, dict) else {}
+    if not isinstance(given, str):
+        return limits | dict(given)
     if not re.match(_SIDE, given) or Path(given).exists():  # a path may hold commas and equals signs
         return limits | {"path": given}
     found: dict[str, Any] = {}
@@ -183,13 +204,13 @@ def other_data(given: str, kept: Any) -> dict[str, Any]:
     return limits | found
 
 
-def build(source: Source, text: str, default_name: str) -> Recipe:
+def build(source: LocatedConfig, text: str, default_name: str) -> Recipe:
     """A recipe from plain values.
 
     Raises:
-        Faults: everything that is wrong with it in itself.
+        UserErrors: everything that is wrong with it in itself.
     """
-    faults: list[RequestError] = []
+    faults: list[UserError] = []
     # A key without a value is a key left out.
     values = {key: value for key, value in source.values.items() if value is not None or key not in _Body.model_fields}
     body = fill(_Body, values, source, (), "the recipe", faults)
@@ -207,9 +228,9 @@ def build(source: Source, text: str, default_name: str) -> Recipe:
     gates = read_rules(values.get("gates", {}), source, ("gates",), faults)
     if gates and not stages and not faults:
         what, where = "`gates` judge the last stage's model, and there is none", source.place(("gates",))
-        faults.append(RequestError(what, where=where, hint="add a stage, or judge a file with `bertshrink gate`"))
+        faults.append(UserError(what, where=where, hint="add a stage, or judge a file with `bertshrink gate`"))
     if faults or body is None or measure is None:
-        raise faults[0] if len(faults) == 1 else Faults(faults)
+        raise faults[0] if len(faults) == 1 else UserErrors(faults)
     return Recipe(
         body.name or default_name,
         body.model,
@@ -225,7 +246,7 @@ def build(source: Source, text: str, default_name: str) -> Recipe:
     )
 
 
-def _stage(entry: Any, index: int, source: Source, faults: list[RequestError]) -> Stage | None:
+def _stage(entry: Any, index: int, source: LocatedConfig, faults: list[UserError]) -> Stage | None:
     """One entry of `stages:`: a name, or a name with settings."""
     path: tuple[str | int, ...] = ("stages", index)
     if isinstance(entry, str):
@@ -235,7 +256,7 @@ def _stage(entry: Any, index: int, source: Source, faults: list[RequestError]) -
         path = (*path, name)
     else:
         faults.append(
-            RequestError(
+            UserError(
                 f"`{entry}` is no stage",
                 where=source.place(path),
                 hint="write `- export`, or `- distill: {layers: 3}`",
@@ -243,22 +264,20 @@ def _stage(entry: Any, index: int, source: Source, faults: list[RequestError]) -
         )
         return None
     if name not in TECHNIQUES:
-        where, hint = source.place(path), near(name, TECHNIQUES)
-        faults.append(RequestError(f"there is no technique `{name}`", where=where, hint=hint))
+        where, hint = source.place(path), did_you_mean(name, TECHNIQUES)
+        faults.append(UserError(f"there is no technique `{name}`", where=where, hint=hint))
         return None
     technique = fill(TECHNIQUES[name], {} if settings is None else settings, source, path, name, faults)
     return Stage(technique, path) if technique is not None else None
 
 
-def _data(values: Any, source: Source, faults: list[RequestError]) -> DataSettings | None:
+def _data(values: Any, source: LocatedConfig, faults: list[UserError]) -> DataSettings | None:
     if values is None:
         return None
     if isinstance(values, str):
         values = other_data(values, None)
     found = fill(DataSettings, values, source, ("data",), "data", faults)
     if found is not None and not (found.path or found.train):
-        faults.append(
-            RequestError("`data` names no texts", where=source.place(("data",)), hint="give `path` or `train`")
-        )
+        faults.append(UserError("`data` names no texts", where=source.place(("data",)), hint="give `path` or `train`"))
         return None
     return found

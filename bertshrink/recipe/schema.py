@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bertshrink.model.texts import DataSettings
+from bertshrink.data.settings import DataSettings
 from bertshrink.recipe.recipe import MeasureSettings, _Body
 from bertshrink.techniques import TECHNIQUES
 

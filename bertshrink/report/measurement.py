@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bertshrink.errors import MeasurementError
-from bertshrink.report.outcomes import Outcomes
+from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.statistics import MARGIN, Verdict, mean_interval, median_interval, verdict
 
 PERCENTILE_NEEDS = {50: 11, 90: 64, 95: 130, 99: 662}

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bertshrink.errors import BaselineError, MeasurementError, RequestError
+from bertshrink.errors import BaselineError, MeasurementError, UserError
+from bertshrink.files.bounded_text import Reader
 from bertshrink.report.measurement import Conditions, Environment, Measurement
-from bertshrink.untrusted import Reader
 
 SCHEMA = "bertshrink.report/1"
 _HINT = "make it anew: the `command` that a report holds does it"
@@ -126,12 +126,12 @@ class Report(_Record):
         """Read a report file.
 
         Raises:
-            RequestError: there is no such file.
+            UserError: there is no such file.
             BaselineError: it is no report, is damaged, or has another version of the form.
 
         """
         if not os.path.lexists(path):
-            raise RequestError(
+            raise UserError(
                 f"there is no report at `{path}`", where=str(path), hint="run a recipe first: `bertshrink run`"
             )
         data = _READER.read_json(path)

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from bertshrink import units
-from bertshrink.errors import RequestError
-from bertshrink.model.estimate import Sizes, of_encoder
+from bertshrink.errors import UserError
+from bertshrink.model.size_estimate import Sizes, of_encoder
 from bertshrink.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from bertshrink.model.artifact import Artifact, Form
+    from bertshrink.data.texts import TextDataset
+    from bertshrink.model.artifact import Artifact, ArtifactSpec
+    from bertshrink.model.checkpoint import CheckpointInfo
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.facts import Facts
-    from bertshrink.model.texts import Texts
     from bertshrink.report.measurement import Measurement
-    from bertshrink.training.loop import Outcome
+    from bertshrink.training.loop import TrainingResult
 
     Model = Encoder | Artifact
 
@@ -75,14 +75,14 @@ class Workbench:
         choose: the headline metric of a model on texts kept for choosing, higher is better: what early stopping reads,
             so that the texts that a report is about choose nothing. None: there is nothing to choose by.
         measure: latency and memory of artifacts, interleaved, in fresh processes on this machine, by name; as
-            `meters.running` gives them. None: nothing can be timed.
+            `meters.latency.measure` gives them. None: nothing can be timed.
         notes: what the technique did, one sentence each; shown in the report.
         history: training log for the report's curves: one dict of numbers per entry, with `step`.
         baselines: (name, label, model) shown beside the result; size and quality are measured when the stage ends.
 
     """
 
-    texts: Texts | None
+    texts: TextDataset | None
     teacher: Encoder | None
     work: Path
     cache: Path | None = None
@@ -100,7 +100,7 @@ class Workbench:
         """Say in the report what was done or seen."""
         self.notes.append(sentence)
 
-    def record(self, outcome: Outcome) -> None:
+    def record(self, outcome: TrainingResult) -> None:
         """Keep a training's curves and what it has to say."""
         self.history += outcome.history
         self.notes += outcome.notes
@@ -128,6 +128,8 @@ class Technique(BaseModel, ABC):
     """Whether it trains, which several processes can do together."""
     makes_teacher: ClassVar[bool] = False
     """Whether it makes the model that others are compared with, instead of making that one smaller."""
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """What a setting is called elsewhere -> its name here, for hints."""
 
     @property
     def depends_on_machine(self) -> bool:
@@ -138,7 +140,7 @@ class Technique(BaseModel, ABC):
         """What must be there besides the model; may depend on the settings."""
         return frozenset()
 
-    def makes(self) -> Facts:
+    def makes(self) -> CheckpointInfo:
         """The facts of what comes out of a technique that takes nothing."""
         raise TypeError(f"`{self.name}` does not start from nothing")
 
@@ -146,19 +148,19 @@ class Technique(BaseModel, ABC):
         """Whether it learns from labels and from nothing else, for a task."""
         return False
 
-    def fit(self, facts: Facts) -> Facts:
+    def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove that the settings fit a model like this, before any weight is loaded.
 
         Returns:
             the facts of the model that will come out (for a following stage's proof).
 
         Raises:
-            RequestError: they do not; `where` left empty, the plan fills in the setting's place in the recipe.
+            UserError: they do not; `where` left empty, the plan fills in the setting's place in the recipe.
 
         """
         return facts
 
-    def form(self, before: Form | None) -> Form:
+    def form(self, before: ArtifactSpec | None) -> ArtifactSpec:
         """Prove that the settings fit an artifact like this, before anything is made; for techniques that give one.
 
         Args:
@@ -168,17 +170,17 @@ class Technique(BaseModel, ABC):
             what comes out.
 
         Raises:
-            RequestError: it cannot be made of such a file; `where` left empty, as in `fit`.
+            UserError: it cannot be made of such a file; `where` left empty, as in `fit`.
 
         """
-        from bertshrink.model.artifact import Form
+        from bertshrink.model.artifact import ArtifactSpec
 
         if before is not None and before.format != "onnx":
-            raise RequestError(
+            raise UserError(
                 f"`{self.name}` reads ONNX files, and gets an .{before.format} file here",
                 hint="let it work on the ONNX file, and make other files of its result",
             )
-        return before or Form()
+        return before or ArtifactSpec()
 
     def extras(self) -> frozenset[str]:
         """The engines, names in `engines.ENGINES`, that it needs beyond what the extra `ml` brings."""
@@ -198,7 +200,7 @@ class Technique(BaseModel, ABC):
             return None
         return of_encoder(self.fit(before.facts))
 
-    def promise(self, before: Facts, after: Facts) -> str:
+    def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What the stage buys, as a sentence that is told before it runs; empty: nothing that could be known."""
         return ""
 

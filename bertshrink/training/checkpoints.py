@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bertshrink.errors import ModelRefused, OutputError
-from bertshrink.model.files import MANIFEST, verify
+from bertshrink.errors import OutputError, UnsafeModel
+from bertshrink.files.atomic import MANIFEST, verify
 
 CHECKPOINTS = "checkpoints"
 
@@ -37,7 +37,7 @@ def is_whole(path: Path) -> bool:
     """Whether a folder is sealed and as it was then."""
     try:
         return (path / MANIFEST).is_file() and verify(path)
-    except ModelRefused:
+    except UnsafeModel:
         return False
 
 

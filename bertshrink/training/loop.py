@@ -22,20 +22,20 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from bertshrink.errors import CheckFailed, RequestError
-from bertshrink.model.anatomy import anatomy_of
-from bertshrink.model.files import output_errors, write_text
-from bertshrink.model.hardware import has_native_bfloat16
+from bertshrink.errors import CheckFailed, UserError
+from bertshrink.files.atomic import output_errors, write_text
+from bertshrink.hardware import has_native_bfloat16
+from bertshrink.model.families import anatomy_of
 from bertshrink.progress import Progress
-from bertshrink.training import processes
-from bertshrink.training.batching import Collator, LengthBuckets, Rows
+from bertshrink.training.callback import RollBack, TrainingCallback, best_of, is_spent
 from bertshrink.training.checkpoints import CHECKPOINTS, disk_errors, is_whole, newest_checkpoint, step_of
-from bertshrink.training.cpu import suited
-from bertshrink.training.packing import Packed
+from bertshrink.training.cpu_kernels import with_cpu_kernels
+from bertshrink.training.distributed import ranks
+from bertshrink.training.rows.batching import Collator, LengthBucketSampler, TokenizedRows
+from bertshrink.training.rows.packing import PackedRows
 from bertshrink.training.settings import TrainingSettings
-from bertshrink.training.signals import Stops
-from bertshrink.training.trainer import WEIGHTS, RoomTrainer, arguments
-from bertshrink.training.watch import GoBack, Watch, best_of, is_spent
+from bertshrink.training.stop_signals import StopSignals
+from bertshrink.training.trainer import WEIGHTS, BucketTrainer, arguments
 
 _CURVES = {"loss", "judged", "skipped"}
 """What makes an entry of Trainer's log a point of the curves."""
@@ -45,7 +45,7 @@ _REORDER = 7919
 
 
 @dataclass
-class Job:
+class TrainingJob:
     """What is to be trained.
 
     Attributes:
@@ -59,12 +59,13 @@ class Job:
         dropout: whether the model keeps its own.
         judge: the headline metric of the student as it is, higher is better; for early stopping.
         companions: frozen modules that the objective uses and does not own; moved to the device it runs on.
-        tables: parameters that learn by rows (`whitened`); where weights are cut among processes they learn as all do.
+        tables: parameters that learn by rows (`row_adagrad`); where weights are cut among processes they learn as all
+            do.
     """
 
     name: str
     objective: Any
-    rows: Rows | Packed
+    rows: TokenizedRows | PackedRows
     collate: Collator
     epochs: float
     learning_rate: float
@@ -75,7 +76,7 @@ class Job:
 
 
 @dataclass
-class Outcome:
+class TrainingResult:
     """What training leaves besides the student.
 
     Attributes:
@@ -87,14 +88,16 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-def batches_of(rows: Rows | Packed, settings: TrainingSettings, seed: int) -> LengthBuckets:
+def batches_of(rows: TokenizedRows | PackedRows, settings: TrainingSettings, seed: int) -> LengthBucketSampler:
     """The batches of a run, as this process sees them."""
-    size = max(1, settings.batch_size // settings.accumulate)
-    tokens = settings.batch_tokens // settings.accumulate if settings.batch_tokens else None
-    return LengthBuckets(rows.lengths, size, tokens, seed, processes.rank(), processes.world_size())
+    size = max(1, settings.batch_size // settings.gradient_accumulation_steps)
+    tokens = (
+        settings.max_tokens_per_batch // settings.gradient_accumulation_steps if settings.max_tokens_per_batch else None
+    )
+    return LengthBucketSampler(rows.lengths, size, tokens, seed, ranks.rank(), ranks.world_size())
 
 
-def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progress: Progress) -> Outcome:
+def train(job: TrainingJob, settings: TrainingSettings, *, work: Path, seed: int, progress: Progress) -> TrainingResult:
     """Train `job.objective` in place; afterwards its student is in eval mode on the CPU.
 
     Args:
@@ -105,15 +108,15 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
         progress: where training says that it is alive.
 
     Raises:
-        CheckFailed: the loss was not finite `max_bad_steps` times in a row, twice.
+        CheckFailed: the loss was not finite `max_nonfinite_steps` times in a row, twice.
         Interrupted, Terminated: a signal asked for an end; a checkpoint was written.
-        MissingPart: a tracker is not installed.
-        RequestError: activations cannot be computed twice.
+        MissingDependency: a tracker is not installed.
+        UserError: activations cannot be computed twice.
         OutputError: the disk is full.
     """
     settings.check_trackers()
     torch.set_flush_denormal(True)
-    outcome = Outcome()
+    outcome = TrainingResult()
     student: Any = job.objective.student
     if not job.dropout:
         drop_dropout(job.objective)
@@ -126,13 +129,13 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
     if settings.gradient_checkpointing:
         if not student.supports_gradient_checkpointing:
             missing = f"`gradient_checkpointing` is set, and transformers has none for {type(student).__name__}"
-            raise RequestError(missing, hint="leave it out; `accumulate` saves memory as well")
+            raise UserError(missing, hint="leave it out; `gradient_accumulation_steps` saves memory as well")
         student.activation_checkpointing_enable()
     folder = work / CHECKPOINTS
-    if processes.is_main():
+    if ranks.is_main():
         newest_checkpoint(folder)  # deletes what does not count, before anyone looks
-    processes.from_main(None)
-    with Stops() as stops, suited(student, job.companions, compiled=settings.compile):
+    ranks.broadcast_from_main(None)
+    with StopSignals() as stops, with_cpu_kernels(student, job.companions, compiled=settings.compile):
         _attempts(job, settings, folder, seed, progress, stops, outcome)
     if stops.number is not None:  # it came after the last step
         raise stops.error(None)
@@ -140,47 +143,47 @@ def train(job: Job, settings: TrainingSettings, *, work: Path, seed: int, progre
 
 
 def _attempts(
-    job: Job,
+    job: TrainingJob,
     settings: TrainingSettings,
     folder: Path,
     seed: int,
     progress: Progress,
-    stops: Stops,
-    outcome: Outcome,
+    stops: StopSignals,
+    outcome: TrainingResult,
 ) -> None:
     """Train, and once more from the last checkpoint if the loss stays without a finite value."""
     for attempt in (0, 1):
         try:
             _attempt(job, settings, folder, seed, progress, stops, outcome)
             return
-        except GoBack as failure:
+        except RollBack as failure:
             start = newest_checkpoint(folder, delete=False)
             rollbacks = _rollbacks(folder)
             if start is None or rollbacks or attempt:
                 raise CheckFailed(
-                    f"the loss is not finite at step {failure.step}, {settings.max_bad_steps} times in a row"
+                    f"the loss is not finite at step {failure.step}, {settings.max_nonfinite_steps} times in a row"
                     + (", and was so before: training diverged" if rollbacks else ": training diverged"),
                     hint=_DIVERGED,
                 ) from None
             _write_rollbacks(folder, rollbacks + 1)
-            processes.from_main(None)
-            progress.log(f"no finite loss {settings.max_bad_steps} times in a row: back to step {step_of(start)}")
+            ranks.broadcast_from_main(None)
+            progress.log(f"no finite loss {settings.max_nonfinite_steps} times in a row: back to step {step_of(start)}")
     raise AssertionError("two attempts end in an outcome or an error")
 
 
 def _attempt(
-    job: Job,
+    job: TrainingJob,
     settings: TrainingSettings,
     folder: Path,
     seed: int,
     progress: Progress,
-    stops: Stops,
-    outcome: Outcome,
+    stops: StopSignals,
+    outcome: TrainingResult,
 ) -> None:
     """Train from the newest checkpoint, or from the start, to the end."""
     rollbacks = _rollbacks(folder)
     sampler = batches_of(job.rows, settings, seed + _REORDER * rollbacks)
-    steps_an_epoch = math.ceil(len(sampler) / settings.accumulate)
+    steps_an_epoch = math.ceil(len(sampler) / settings.gradient_accumulation_steps)
     num_steps = max(1, math.ceil(job.epochs * steps_an_epoch))
     tenth = max(1, math.ceil(num_steps / 10))
     num_tokens = job.epochs * sum(job.rows.lengths)
@@ -189,12 +192,12 @@ def _attempt(
     if start is not None:
         progress.log(f"going on from step {done} of {num_steps}")
         outcome.notes.append(f"went on from the checkpoint of step {done}")
-    watch = Watch(settings, settings.judge_steps or tenth, job.judge, folder)
+    watch = TrainingCallback(settings, settings.eval_steps or tenth, job.judge, folder)
     with (
         output_errors(folder),
         progress.task(job.name, num_tokens, "tokens", done=num_tokens * done / num_steps) as task,
     ):
-        trainer = RoomTrainer(
+        trainer = BucketTrainer(
             model=job.objective,
             args=arguments(
                 folder,
@@ -202,7 +205,7 @@ def _attempt(
                 name=f"{job.name}-{folder.parent.name[:8]}",
                 learning_rate=job.learning_rate,
                 num_steps=num_steps,
-                checkpoint_steps=settings.checkpoint_steps or tenth,
+                save_steps=settings.save_steps or tenth,
                 seed=seed,
             ),
             train_dataset=job.rows,
@@ -225,7 +228,7 @@ def _attempt(
     watch.share_signal()
     if stops.number is not None:
         raise stops.error(trainer.state.global_step)
-    if settings.patience is not None:
+    if settings.early_stopping_patience is not None:
         _restore_best(job.objective, folder, history, num_steps, outcome)
     outcome.history = [_numbers(entry) for entry in history if entry.keys() & _CURVES]
     skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
@@ -268,7 +271,7 @@ def _numbers(entry: dict[str, Any]) -> dict[str, float]:
 
 
 def _restore_best(
-    objective: nn.Module, folder: Path, history: list[dict[str, Any]], num_steps: int, outcome: Outcome
+    objective: nn.Module, folder: Path, history: list[dict[str, Any]], num_steps: int, outcome: TrainingResult
 ) -> None:
     """Load the weights that judged best, and say when that was."""
     step, value = best_of(history)
@@ -290,5 +293,5 @@ def _rollbacks(folder: Path) -> int:
 
 
 def _write_rollbacks(folder: Path, number: int) -> None:
-    if processes.is_main():
+    if ranks.is_main():
         write_text(folder / "rollbacks.json", json.dumps(number))

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertshrink.model.encoding import IGNORED
-from bertshrink.training.processes import mean_over
+from bertshrink.data.encoding import IGNORED
+from bertshrink.training.distributed.ranks import mean_over
 
 
 def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activation: str = "identity") -> Tensor:

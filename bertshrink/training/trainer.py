@@ -1,8 +1,8 @@
 """Trainer as `loop` uses it: an objective instead of a model, our own batches, and someone who watches over it.
 
 On a GPU a step waits for the device once, when it asks whether the step was finite; whatever else is looked at (the
-loss, its parts) is summed up there and read when a point of the curves is due. Tables that learn by rows (`whitened`)
-wait for the numbers of their rows, too.
+loss, its parts) is summed up there and read when a point of the curves is due. Tables that learn by rows
+(`row_adagrad`) wait for the numbers of their rows, too.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from bertshrink.model.files import seal
+from bertshrink.files.atomic import seal
 from bertshrink.progress import Task
-from bertshrink.training import processes, sharding, tables
-from bertshrink.training.batching import LengthBuckets
+from bertshrink.training.callback import TrainingCallback
+from bertshrink.training.distributed import fsdp, ranks
+from bertshrink.training.optim import sparse_adamw as tables
+from bertshrink.training.optim.row_adagrad import WhitenedRowAdagrad
+from bertshrink.training.rows.batching import LengthBucketSampler
 from bertshrink.training.settings import TrainingSettings
-from bertshrink.training.signals import Stops
-from bertshrink.training.watch import Watch
-from bertshrink.training.whitened import WhitenedRows
+from bertshrink.training.stop_signals import StopSignals
 
 WEIGHTS = "model.safetensors"
 _LOGS = 100
@@ -37,8 +38,8 @@ _COUNT = "batches with a finite loss"
 
 
 class _Loader(DataLoader[Any]):
-    """Batches as `LengthBuckets` cuts them; not prepared by Accelerate, which would share them out once more and read
-    one batch ahead.
+    """Batches as `LengthBucketSampler` cuts them; not prepared by Accelerate, which would share them out once more and
+    read one batch ahead.
     """
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,7 +48,7 @@ class _Loader(DataLoader[Any]):
         self.dataset.epoch = epoch  # type: ignore[attr-defined]
 
 
-class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
+class BucketTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
     """Trainer with an objective, batches of like length, and someone who watches over it."""
 
     def __init__(
@@ -56,14 +57,14 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         model: nn.Module,
         companions: tuple[nn.Module, ...],
         tables: tuple[nn.Parameter, ...],
-        sampler: LengthBuckets,
+        sampler: LengthBucketSampler,
         dtype: torch.dtype,
         task: Task,
-        watch: Watch,
-        stops: Stops,
+        watch: TrainingCallback,
+        stops: StopSignals,
         **more: Any,
     ) -> None:
-        super().__init__(model=sharding.to_cut(model) if processes.is_sharded() else model, **more)
+        super().__init__(model=fsdp.copy_for_fsdp(model) if ranks.is_sharded() else model, **more)
         self.whole = model
         for module in companions:
             module.to(self.args.device)
@@ -79,22 +80,22 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
         self.watch = watch
         watch.attach(self, stops)
         self.add_callback(watch)
-        if "tensorboard" in watch.settings.trackers and processes.is_main():
+        if "tensorboard" in watch.settings.report_to and ranks.is_main():
             self.add_callback(_tensorboard(str(self.args.run_name)))
 
     def get_train_dataloader(self) -> Any:
-        """Batches as `LengthBuckets` cuts them."""
+        """Batches as `LengthBucketSampler` cuts them."""
         return _Loader(self.train_dataset, batch_sampler=self.sampler, collate_fn=self.data_collator)
 
     def create_optimizer(self, *args: Any, **more: Any) -> Any:
         """AdamW; tables that learn by rows have their own rule."""
-        if self.optimizer is None and self.tables and not processes.is_sharded():
+        if self.optimizer is None and self.tables and not ranks.is_sharded():
             by_rows = {id(table) for table in self.tables}
             decayed = set(self.get_decay_parameter_names(self.model))
             rest = [
                 (n, one) for n, one in self.model.named_parameters() if one.requires_grad and id(one) not in by_rows
             ]
-            self.optimizer = WhitenedRows(
+            self.optimizer = WhitenedRowAdagrad(
                 self.tables,
                 [one for name, one in rest if name in decayed],
                 [one for name, one in rest if name not in decayed],
@@ -106,7 +107,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One batch, told to the progress bar."""
-        num_tokens = int(inputs["attention_mask"].sum()) * processes.world_size()
+        num_tokens = int(inputs["attention_mask"].sum()) * ranks.world_size()
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self.watch.saw(loss)
         self.task.advance(num_tokens, **self.shown)
@@ -134,14 +135,14 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: Any = None) -> tuple[Any, dict[str, Any]]:
         """AdamW as Trainer sets it up; it takes gradients that are kept by rows as well."""
         _, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        return tables.TablesAdamW, options
+        return tables.RowSparseAdamW, options
 
     def _clip_grad_norm(self, model: Any) -> Any:
         if tables.has_rows(model.parameters()):
             norm = tables.clip(model.parameters(), self.args.max_grad_norm)
         else:
             norm = super()._clip_grad_norm(model)
-        norm = sharding.in_one_piece(torch.as_tensor(norm))
+        norm = fsdp.full_tensor(torch.as_tensor(norm))
         self.watch.saw(norm)
         return norm
 
@@ -162,7 +163,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
             return {}
         names, sums = list(self.sums), torch.stack(list(self.sums.values()))
         self.sums = {}
-        if processes.world_size() > 1:
+        if ranks.world_size() > 1:
             sums = self.accelerator.reduce(sums, reduction="sum")
         found = dict(zip(names, sums.tolist(), strict=True))
         count = found.pop(_COUNT)
@@ -171,7 +172,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def gathered(self) -> nn.Module:
         """The objective with its weights of now in one piece, in the first process; all of them must ask."""
         if self.model is not self.whole:
-            sharding.gather(self.model, self.whole)
+            fsdp.gather(self.model, self.whole)
         return self.whole
 
     def restore(self, checkpoint: Path) -> None:
@@ -198,7 +199,7 @@ class RoomTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped her
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         safetensors.torch.load_model(self.whole, Path(resume_from_checkpoint) / WEIGHTS)
         if self.model is not self.whole:
-            sharding.scatter(self.whole, self.model)
+            fsdp.scatter(self.whole, self.model)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint as Trainer does, then seal it: without a right manifest it does not count."""
@@ -226,7 +227,7 @@ def arguments(
     name: str,
     learning_rate: float,
     num_steps: int,
-    checkpoint_steps: int,
+    save_steps: int,
     seed: int,
 ) -> TrainingArguments:
     """Trainer's arguments for a run.
@@ -237,24 +238,24 @@ def arguments(
         name: of the run, for trackers.
         learning_rate: peak.
         num_steps: optimizer steps in all.
-        checkpoint_steps: between checkpoints.
+        save_steps: between checkpoints.
         seed: for everything random.
     """
-    trackers = [one for one in settings.trackers if one != "tensorboard"] if processes.is_main() else []
+    trackers = [one for one in settings.report_to if one != "tensorboard"] if ranks.is_main() else []
     found = TrainingArguments(
         output_dir=str(folder),
         max_steps=num_steps,
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=math.ceil(settings.warmup * num_steps),
+        warmup_steps=math.ceil(settings.warmup_ratio * num_steps),
         weight_decay=settings.weight_decay,
         optim="adamw_torch_fused",
         per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         logging_strategy="steps",
         logging_steps=max(1, num_steps // _LOGS),
         save_strategy="steps",
-        save_steps=checkpoint_steps,
+        save_steps=save_steps,
         save_total_limit=2,
         seed=seed,
         data_seed=seed,
@@ -263,7 +264,7 @@ def arguments(
         torch_compile=settings.compile,
         report_to=trackers or "none",
         run_name=name,
-        logging_nan_inf_filter=False,  # `Watch` does it, without asking the device after every batch
+        logging_nan_inf_filter=False,  # `TrainingCallback` does it, without asking the device after every batch
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=0,

@@ -16,20 +16,20 @@ def main() -> None:
     """Read the job, do it, write the result."""
     channel = os.dup(1)
     os.dup2(2, 1)
-    from bertshrink.worker.job import Job
+    from bertshrink.worker.job import WorkerJob
 
-    result = work(Job(**json.load(sys.stdin)))
+    result = work(WorkerJob(**json.load(sys.stdin)))
     with os.fdopen(channel, "w", encoding="utf-8") as out:
         json.dump(result, out)
 
 
 def work(job: Any) -> dict[str, Any]:
     """Do one job; the result in JSON values."""
-    from bertshrink.engines import MissingHere
-    from bertshrink.worker.counting import count
-    from bertshrink.worker.device import devices
-    from bertshrink.worker.machine import machine
-    from bertshrink.worker.rates import rates
+    from bertshrink.engines import EngineUnavailable
+    from bertshrink.worker.counted_run import count
+    from bertshrink.worker.list_gpus import devices
+    from bertshrink.worker.machine.identity import machine
+    from bertshrink.worker.peak_rates import rates
     from bertshrink.worker.timing import measure
 
     jobs: dict[str, Callable[[Any], dict[str, Any]]] = {
@@ -43,7 +43,7 @@ def work(job: Any) -> dict[str, Any]:
         return jobs[job.do](job)
     except ModuleNotFoundError as error:
         return {"missing": error.name}
-    except MissingHere as error:
+    except EngineUnavailable as error:
         return {"lacks": error.what, "hint": error.hint}
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerJob:
     """What to run and how.
 
     Attributes:
@@ -34,7 +34,7 @@ class Job:
         max_length: texts are cut to so many tokens.
         cold: files of the model are dropped from the page cache before it is loaded.
         number: of the round, from 0: it decides on which processors workers run that take turns.
-        products: of `rates`: what to multiply (see `worker.rates`).
+        products: of `rates`: what to multiply (see `worker.peak_rates`).
         streams: of `rates`: how many bytes to read and copy, one entry a measurement.
 
     """

@@ -10,7 +10,7 @@ Between `first` and `steady` every case runs once for its outputs to be checked:
 mean square goes into the result. A case of several batches is sampled in whole passes: every batch counts alike.
 Where its texts are given and `tokenizers` is installed, a second series has the tokenizing within the clock.
 
-Beside other workers (`relay`) all of this is done in turns, on the same processors (`processors`): up to `first` one
+Beside other workers (`turns`) all of this is done in turns, on the same processors (`affinity`): up to `first` one
 worker after the other, then each case by all, the samples in short turns. A turn begins with an inference that is told
 apart, since the others have had the caches meanwhile.
 
@@ -29,22 +29,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink import engines
-from bertshrink.worker import nvidia
-from bertshrink.worker.feeds import Tokenizer, feeds_of, num_tokens
-from bertshrink.worker.memory import peak_bytes, pss_bytes, reset_peak
-from bertshrink.worker.processors import bind
-from bertshrink.worker.relay import MIN_SAMPLES, TURN_NS, Relay
-from bertshrink.worker.strain import Strain
+from bertshrink.worker.inputs import Tokenizer, feeds_of, num_tokens
+from bertshrink.worker.machine import nvidia
+from bertshrink.worker.machine.affinity import bind
+from bertshrink.worker.machine.interference import Interference
+from bertshrink.worker.machine.memory import peak_bytes, pss_bytes, reset_peak
+from bertshrink.worker.turns import MIN_SAMPLES, TURN_NS, TurnRing
 
 if TYPE_CHECKING:
     from bertshrink.engines import Arrays, Session
-    from bertshrink.worker.job import Job
+    from bertshrink.worker.job import WorkerJob
 
 _CHECKED_AT_ONCE = 1 << 16
 """Numbers of an output looked at together: the check of a large output then costs no memory worth mentioning."""
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure(job: WorkerJob) -> dict[str, Any]:
     """Measure; the result in JSON values.
 
     Raises:
@@ -52,7 +52,7 @@ def measure(job: Job) -> dict[str, Any]:
         SystemExit: a worker that took turns with this one is gone.
 
     """
-    relay = Relay.of(os.environ)
+    relay = TurnRing.of(os.environ)
     relay.begin()
     if not relay.is_alone:
         bind(job.threads, job.number)
@@ -82,7 +82,7 @@ def measure(job: Job) -> dict[str, Any]:
     relay.finish_stage()
     reset_peak()
     on_gpu = session.describe().get("device") == "cuda"
-    strain = Strain(on_gpu, relay.others_seconds)
+    strain = Interference(on_gpu, relay.others_seconds)
     cases = [
         _shape(case, batches)
         | {"output_rms": level, "tokens": num_tokens(case)}
@@ -172,7 +172,7 @@ def _shape(case: dict[str, Any], batches: Sequence[Arrays]) -> dict[str, Any]:
     return {"batch": max(s[0] for s in shapes), "length": max(s[1] for s in shapes)} | named
 
 
-def _time_case(session: Session, batches: Sequence[Arrays], job: Job, relay: Relay) -> dict[str, list[int]]:
+def _time_case(session: Session, batches: Sequence[Arrays], job: WorkerJob, relay: TurnRing) -> dict[str, list[int]]:
     calls = [lambda feeds=feeds: session.run(feeds) for feeds in batches]
     warmup = timed(calls, job.warmup_iterations, job.warmup_seconds)
     relay.finish_stage()
@@ -187,7 +187,7 @@ def _time_case(session: Session, batches: Sequence[Arrays], job: Job, relay: Rel
     return found
 
 
-def _with_tokenizing(session: Session, case: dict[str, Any], job: Job, relay: Relay) -> dict[str, Any]:
+def _with_tokenizing(session: Session, case: dict[str, Any], job: WorkerJob, relay: TurnRing) -> dict[str, Any]:
     """Samples from the text to the answer; or why there are none."""
     try:
         tokenizer = Tokenizer(job)
@@ -205,11 +205,11 @@ def _with_tokenizing(session: Session, case: dict[str, Any], job: Job, relay: Re
 
 def timed(calls: Sequence[Callable[[], object]], at_least: int, seconds: float) -> list[int]:
     """Nanoseconds of each call, all calls in turn, until there are `at_least` and `seconds` have gone by."""
-    return timed_in_turns(calls, at_least, seconds, Relay(None))[0]
+    return timed_in_turns(calls, at_least, seconds, TurnRing(None))[0]
 
 
 def timed_in_turns(
-    calls: Sequence[Callable[[], object]], at_least: int, seconds: float, relay: Relay
+    calls: Sequence[Callable[[], object]], at_least: int, seconds: float, relay: TurnRing
 ) -> tuple[list[int], list[int]]:
     """As `timed`, in turns with other workers; the second list is of the calls that each turn began with."""
     clock = time.perf_counter_ns

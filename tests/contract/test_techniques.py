@@ -7,13 +7,14 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from bertshrink.model.anatomy import FAMILIES
+from bertshrink.data.formats.corpus import Corpus
+from bertshrink.files.atomic import new_folder
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.corpus import Corpus
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.files import new_folder
-from bertshrink.model.proof import load_model, proof_answers, prove
-from bertshrink.model.task import TASKS
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.loading import load_model
+from bertshrink.model.round_trip import proof_answers, prove
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
 from tests.tiny import sentences, tiny_encoder, tiny_pairs, tiny_texts

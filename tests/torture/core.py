@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import BertshrinkError, Faults
+from bertshrink.errors import BertshrinkError, UserErrors
 
 TIMEOUT_S = 90
 """The lab's measure of a hang was 60 s on a quiet machine."""
@@ -113,7 +113,7 @@ def _told(do: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return "value", do()
     except BertshrinkError as error:
-        parts = [(f.what, f.where, f.hint) for f in (error.faults if isinstance(error, Faults) else (error,))]
+        parts = [(f.what, f.where, f.hint) for f in (error.faults if isinstance(error, UserErrors) else (error,))]
         return "refused", (error.exit_code, parts)
     except BaseException:
         return "raised", traceback.format_exc()

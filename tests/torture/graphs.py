@@ -16,15 +16,15 @@ from tests.torture.mutations import ODD, spoil_bytes
 
 def answers(path: Path) -> dict[str, Any]:
     """What bertshrink's artifact answers; its facts are read as `gate` reads them."""
-    from bertshrink.model import source
-    from bertshrink.model.apart import facts_apart
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.encoder import quiet_libraries
+    from bertshrink.sources import resolve
+    from bertshrink.sources.probe import read_header_in_subprocess
 
     quiet_libraries()
-    artifact = Artifact.load(source.fetch(str(path)))
+    artifact = Artifact.load(resolve.locate_model(str(path)))
     if path.suffix == ".onnx":
-        facts_apart(path)
+        read_header_in_subprocess(path)
     # Text by text: a spoilt graph may mix the rows of a batch.
     found = [artifact.predict([row])[0] for row in artifact.tokenize(TEXTS)]
     return {"numbers": [np.asarray(out["logits"]) for out in found], "labels": list(artifact.labels)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bertshrink.errors import ModelRefused
+from bertshrink.errors import UnsafeModel
 from tests.torture.core import Kind, Probe, forked
 from tests.torture.mutations import spoil, spoil_bytes, spoil_json
 
@@ -158,7 +158,7 @@ def seals(rng: random.Random, folder: Path) -> Probe:
         for name, read in READERS.items():
             try:
                 read(place)
-            except ModelRefused as error:
+            except UnsafeModel as error:
                 last = error
             else:
                 accepted.append(name)
@@ -185,16 +185,16 @@ def _inspect(folder: Path) -> None:
 
 
 def _gate(folder: Path) -> None:
-    from bertshrink.report.gate.facts import look_at
+    from bertshrink.gates.figures.artifact_file import look_at
 
     look_at(folder, "here")
 
 
 def _load(folder: Path) -> None:
-    from bertshrink.model import source
     from bertshrink.model.artifact import Artifact
+    from bertshrink.sources import resolve
 
-    Artifact.load(source.peek(str(folder)))
+    Artifact.load(resolve.locate_config(str(folder)))
 
 
 READERS = {"gate": _gate, "inspect": _inspect, "load": _load}

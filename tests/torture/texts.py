@@ -24,7 +24,7 @@ model: teacher
 data: {path: data.tsv, max_train: 100}
 seed: 3
 stages:
-  - distill: {layers: 3, epochs: 0.5, keep: [1, 2, 4], temperature: 2.0}
+  - distill: {layers: 3, epochs: 0.5, layer_map: [1, 2, 4], temperature: 2.0}
   - export
   - quantize:
       min_cosine: 0.99
@@ -77,8 +77,8 @@ def recipes(rng: random.Random, folder: Path) -> Probe:
         what = "a pipe"
 
     def act() -> Any:
-        from bertshrink.recipe.reader import RECIPE as READER
-        from bertshrink.recipe.reader import read_yaml
+        from bertshrink.config.located_yaml import RECIPE as READER
+        from bertshrink.config.located_yaml import read_yaml
         from bertshrink.recipe.recipe import read_recipe
 
         read_recipe(path)
@@ -141,7 +141,8 @@ def data(rng: random.Random, folder: Path) -> Probe:
         what = "a pipe"
 
     def act() -> Any:
-        from bertshrink.model.texts import DataSettings, load
+        from bertshrink.data.load import load
+        from bertshrink.data.settings import DataSettings
 
         found = load(DataSettings(path=str(path)))
         sides = [side for side in (found.train, found.dev, found.test) if side is not None]
@@ -285,7 +286,7 @@ def _as_before(found: dict[str, Any], base: dict[str, Any], rule: str, path: Pat
 def _judged(folder: Path) -> dict[str, Any]:
     """What `gate --json` says; a refusal is raised again with its parts."""
     from bertshrink.cli import app
-    from bertshrink.errors import Faults, RequestError
+    from bertshrink.errors import UserError, UserErrors
 
     for name in [name for name in os.environ if name.startswith(("GITHUB_", "CI_"))]:
         del os.environ[name]
@@ -298,8 +299,8 @@ def _judged(folder: Path) -> dict[str, Any]:
     if code == app.BUG:
         raise RuntimeError(f"exit code 70: {caught}")
     if caught:
-        faults = [RequestError(what, where=where, hint=hint) for what, where, hint in caught]
-        refusal = Faults(faults)
+        faults = [UserError(what, where=where, hint=hint) for what, where, hint in caught]
+        refusal = UserErrors(faults)
         refusal.exit_code = code
         raise refusal
     data = json.loads(out.getvalue())

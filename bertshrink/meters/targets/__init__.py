@@ -1,31 +1,29 @@
 """Where a model is run: the table of targets, and what every one of them gives back.
 
 There are two kinds. A *runner* has the worker do jobs somewhere, one process each, and gives back its result; the
-rounds (`meters.running`) are the same for all of them. Any other target has a way of its own to find something out
-(count instructions, model a range) and gives measurements.
+rounds (`meters.latency.measure`) are the same for all of them. Any other target has a way of its own to find something
+out (count instructions, model a range) and gives measurements.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from bertshrink.errors import MissingPart, RequestError, near
-from bertshrink.meters.result import Result
+from bertshrink.errors import MissingDependency, UserError, did_you_mean
 from bertshrink.report.measurement import Environment, Evidence, Measurement
 
 if TYPE_CHECKING:
-    from bertshrink.meters.running import Launch
-    from bertshrink.meters.settings import RunningSettings
+    from bertshrink.meters.latency.launch import RunSpec
+    from bertshrink.meters.latency.settings import LatencySettings
     from bertshrink.progress import Progress
-    from bertshrink.worker.job import Job
 
 
 @dataclass(frozen=True)
-class Found:
+class TargetResult:
     """What one target found out.
 
     Attributes:
@@ -53,7 +51,7 @@ class Found:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Found:
+    def from_json(cls, data: Mapping[str, Any]) -> TargetResult:
         """Of `to_json`."""
         measurements = {
             name: [Measurement.model_validate(entry) for entry in entries]
@@ -73,59 +71,27 @@ class Target(Protocol):
     def evidence(self) -> Evidence:
         """What its figures are worth."""
 
-    def check(self, launches: Mapping[str, Launch]) -> None:
+    def check(self, launches: Mapping[str, RunSpec]) -> None:
         """Find whatever is wrong before anything is measured.
 
         Raises:
-            MissingPart: something that it needs is not there.
-            RequestError: a model that it cannot run.
+            MissingDependency: something that it needs is not there.
+            UserError: a model that it cannot run.
 
         """
 
-    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+    def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """Find out all there is to find of all models.
 
         Raises:
             MeasurementError: nothing that can be believed.
-            MissingPart: something that it needs is not there, or went away.
-
-        """
-
-
-class Runner(Protocol):
-    """A machine on which a worker does jobs."""
-
-    @property
-    def name(self) -> str:
-        """As a target's."""
-
-    @property
-    def evidence(self) -> Evidence:
-        """As a target's."""
-
-    def environment(self) -> Environment:
-        """The machine, as it names itself."""
-
-    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
-        """Have workers do jobs `time`, each in a process of its own, in turns, and wait for them.
-
-        Raises:
-            MeasurementError: no result that can be believed.
-            MissingPart: an engine is not installed there.
-
-        """
-
-    def answer(self, job: Job, timeout_s: float) -> bytes:
-        """What the worker writes for a job of any kind.
-
-        Raises:
-            MeasurementError: the worker died or hung.
+            MissingDependency: something that it needs is not there, or went away.
 
         """
 
 
 @dataclass(frozen=True)
-class Kind:
+class TargetKind:
     """One row of the table.
 
     Attributes:
@@ -140,17 +106,17 @@ class Kind:
     is_here: bool = True
 
 
-TARGETS: dict[str, Kind] = {
-    "cpu": Kind("bertshrink.meters.targets.host:open_target", "this machine's processors"),
-    "gpu": Kind("bertshrink.meters.targets.gpu:open_target", "this machine's first NVIDIA GPU, by CUDA"),
-    "arm64": Kind(
+TARGETS: dict[str, TargetKind] = {
+    "cpu": TargetKind("bertshrink.meters.targets.host:open_target", "this machine's processors"),
+    "gpu": TargetKind("bertshrink.meters.targets.gpu:open_target", "this machine's first NVIDIA GPU, by CUDA"),
+    "arm64": TargetKind(
         "bertshrink.meters.targets.arm64.target:open_target", "instructions on an emulated ARM core: arm64:a76"
     ),
-    "adb": Kind("bertshrink.meters.targets.adb:open_target", "a phone: adb://SERIAL?runner=PATH", is_here=False),
-    "profile": Kind(
+    "adb": TargetKind("bertshrink.meters.targets.adb:open_target", "a phone: adb://SERIAL?runner=PATH", is_here=False),
+    "profile": TargetKind(
         "bertshrink.meters.targets.profile:open_target", "a device that is modelled: profile:pi5", is_here=False
     ),
-    "ssh": Kind(
+    "ssh": TargetKind(
         "bertshrink.meters.targets.ssh:open_target", "a machine reached by ssh: ssh://user@host", is_here=False
     ),
 }
@@ -170,12 +136,12 @@ def check_system(target: str, *systems: str) -> None:
     """Prove that a target exists on this operating system, by `sys.platform`.
 
     Raises:
-        MissingPart: it does not.
+        MissingDependency: it does not.
 
     """
     if sys.platform not in systems:
         names = " and ".join(_SYSTEMS[system] for system in systems)
-        raise MissingPart(
+        raise MissingDependency(
             f"the target `{target}` is there on {names} only, and this is {_SYSTEMS.get(sys.platform, sys.platform)}",
             where="--target",
             hint="leave out times, or measure on such a machine: artifacts are the same everywhere",
@@ -186,11 +152,11 @@ def open_target(text: str) -> Target:
     """The target of that name: `cpu`, `arm64:a76`, `ssh://user@host`.
 
     Raises:
-        RequestError: there is none, or its address is wrong.
+        UserError: there is none, or its address is wrong.
 
     """
     kind = kind_of(text)
     if kind not in TARGETS:
-        raise RequestError(f"there is no target `{text}`", where="--target", hint=near(kind, TARGETS))
+        raise UserError(f"there is no target `{text}`", where="--target", hint=did_you_mean(kind, TARGETS))
     module, _, function = TARGETS[kind].opens.partition(":")
     return cast(Target, getattr(importlib.import_module(module), function)(text))

@@ -13,19 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from bertshrink.errors import MissingPart, RequestError
+from bertshrink.errors import MissingDependency, UserError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.result import Devices, Result, read_result
-from bertshrink.meters.running import Launch
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import Found, Target, check_system
-from bertshrink.meters.targets.host import Host
-from bertshrink.meters.targets.timed import Timed
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.worker_result import Devices, WorkerResult, read_result
+from bertshrink.meters.targets import Target, TargetResult, check_system
+from bertshrink.meters.targets.host import LocalRunner
+from bertshrink.meters.targets.runner_target import RunnerTarget
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Environment, Evidence
-from bertshrink.worker import nvidia
-from bertshrink.worker.job import Job
-from bertshrink.worker.machine import machine
+from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.machine import nvidia
+from bertshrink.worker.machine.identity import machine
 
 ENGINES_ON_GPU = ("torch", "onnxruntime")
 _ORDER = (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),)
@@ -36,7 +36,7 @@ _CHECK_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuRunner:
     """Runs the worker here, with the model on a GPU.
 
     Attributes:
@@ -44,7 +44,7 @@ class Gpu:
 
     """
 
-    host: Host = field(default_factory=lambda: Host(variables=_ORDER))
+    host: LocalRunner = field(default_factory=lambda: LocalRunner(variables=_ORDER))
     name: ClassVar[str] = "gpu"
     evidence: ClassVar[Evidence] = Evidence.MEASURED_HOST
 
@@ -56,27 +56,27 @@ class Gpu:
         packages = found["packages"] | {"nvidia-driver": gpu["driver"]}
         return environment(found | {"gpu": gpu["name"], "packages": packages})
 
-    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
-        """Run jobs on the GPU; as `Host.run`."""
+    def run(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerResult]:
+        """Run jobs on the GPU; as `LocalRunner.run`."""
         return self.host.run([on_gpu(job) for job in jobs], timeout_s)
 
-    def answer(self, job: Job, timeout_s: float) -> bytes:
-        """What the worker writes for a job of any kind, on the GPU; raises as `Host.answer`."""
+    def answer(self, job: WorkerJob, timeout_s: float) -> bytes:
+        """What the worker writes for a job of any kind, on the GPU; raises as `LocalRunner.answer`."""
         return self.host.answer(on_gpu(job), timeout_s)
 
     def devices(self, engine: str) -> Devices:
         """The GPUs that an engine can use here.
 
         Raises:
-            MissingPart: the engine is not installed.
+            MissingDependency: the engine is not installed.
             MeasurementError: the process that was to look died.
 
         """
-        job = Job(engine, engine, {}, threads=1, cases=[], vocab_size=1, inputs=[], do="devices")
+        job = WorkerJob(engine, engine, {}, threads=1, cases=[], vocab_size=1, inputs=[], do="devices")
         return read_result(self.host.answer(job, _CHECK_TIMEOUT_S), Devices, job)
 
 
-def on_gpu(job: Job) -> Job:
+def on_gpu(job: WorkerJob) -> WorkerJob:
     """The same job, its engine told to use the GPU."""
     return replace(job, options={**job.options, "device": "cuda"})
 
@@ -90,44 +90,44 @@ class GpuTarget:
 
     """
 
-    runner: Gpu
-    name: ClassVar[str] = Gpu.name
-    evidence: ClassVar[Evidence] = Gpu.evidence
+    runner: GpuRunner
+    name: ClassVar[str] = GpuRunner.name
+    evidence: ClassVar[Evidence] = GpuRunner.evidence
 
-    def check(self, launches: Mapping[str, Launch]) -> None:
+    def check(self, launches: Mapping[str, RunSpec]) -> None:
         """See that every model's engine has a GPU to use.
 
         Raises:
-            RequestError: a model's engine does not run on a GPU.
-            MissingPart: there is no GPU, or the engine cannot use it.
+            UserError: a model's engine does not run on a GPU.
+            MissingDependency: there is no GPU, or the engine cannot use it.
 
         """
         for name, launch in launches.items():
             if launch.engine not in ENGINES_ON_GPU:
-                raise RequestError(
+                raise UserError(
                     f"`{name}` runs by {launch.engine}, which has no GPU here",
                     where="--target gpu",
                     hint=f"on a GPU run {' and '.join(ENGINES_ON_GPU)}",
                 )
         if not launches and nvidia.about() is None and self.runner.environment().gpu is None:
             hint = "look at `nvidia-smi`, or measure on `--target cpu`"
-            raise MissingPart("no NVIDIA GPU shows on this machine", where="--target gpu", hint=hint)
+            raise MissingDependency("no NVIDIA GPU shows on this machine", where="--target gpu", hint=hint)
         for engine in dict.fromkeys(launch.engine for launch in launches.values()):
             found = self.runner.devices(engine)
             if not found.gpus:
-                raise MissingPart(found.lacks or f"{engine} sees no GPU", where="--target gpu", hint=found.hint)
+                raise MissingDependency(found.lacks or f"{engine} sees no GPU", where="--target gpu", hint=found.hint)
 
-    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+    def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """Time all models side by side; see `running.measure` for what is raised."""
-        return Timed(self.runner).measure(launches, settings, progress)
+        return RunnerTarget(self.runner).measure(launches, settings, progress)
 
 
 def open_target(text: str) -> Target:
     """The target `gpu`.
 
     Raises:
-        MissingPart: on a system other than Linux.
+        MissingDependency: on a system other than Linux.
 
     """
     check_system("gpu", "linux")
-    return GpuTarget(Gpu())
+    return GpuTarget(GpuRunner())

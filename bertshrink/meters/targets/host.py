@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
+from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.meters.environment import environment
-from bertshrink.meters.parcel import NAME, parcel
-from bertshrink.meters.result import Result
+from bertshrink.meters.latency.worker_result import WorkerResult
+from bertshrink.meters.latency.worker_zipapp import NAME, build_worker
 from bertshrink.meters.targets import Target, check_system
-from bertshrink.meters.targets.process import Ended, results_of, run_together
-from bertshrink.meters.targets.timed import Timed
+from bertshrink.meters.targets.runner_target import RunnerTarget
+from bertshrink.meters.targets.worker_process import WorkerExit, results_of, run_together
 from bertshrink.report.measurement import Environment, Evidence
-from bertshrink.scratch import scratch_folder
-from bertshrink.worker.job import Job
+from bertshrink.worker.job import WorkerJob
 
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"),
@@ -38,7 +38,7 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class Host:
+class LocalRunner:
     """Runs the worker here.
 
     Attributes:
@@ -56,19 +56,19 @@ class Host:
         """This machine."""
         return environment()
 
-    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
+    def run(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerResult]:
         """Run jobs in fresh processes that take turns, and wait for them, asleep.
 
         Raises:
             MeasurementError: a worker died, hung, or gave no result that can be believed.
-            MissingPart: a job's engine is not installed.
+            MissingDependency: a job's engine is not installed.
 
         """
         start_ns = time.perf_counter_ns()
         ended = self._ended(jobs, timeout_s)
         return results_of(ended, jobs, timeout_s, time.perf_counter_ns() - start_ns)
 
-    def answer(self, job: Job, timeout_s: float) -> bytes:
+    def answer(self, job: WorkerJob, timeout_s: float) -> bytes:
         """What the worker writes for a job of any kind.
 
         Raises:
@@ -77,18 +77,18 @@ class Host:
         """
         return self._ended([job], timeout_s)[0].answer(job, timeout_s)
 
-    def _ended(self, jobs: Sequence[Job], timeout_s: float) -> list[Ended]:
+    def _ended(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerExit]:
         with scratch_folder() as scratch:
             rooms = [scratch / str(at) for at in range(len(jobs))]
             for room, job in zip(rooms, jobs, strict=True):
                 room.mkdir()
                 (room / "job").write_text(json.dumps(asdict(job)), encoding="utf-8")
             if self.command is None:
-                (scratch / NAME).write_bytes(parcel())
+                (scratch / NAME).write_bytes(build_worker())
             command = self.command or (sys.executable, "-P", str(scratch / NAME))
             variables = worker_environment(jobs[0].threads) | dict(self.variables)
             codes = run_together(rooms, command, variables, timeout_s)
-            return [Ended.of(code, room) for code, room in zip(codes, rooms, strict=True)]
+            return [WorkerExit.of(code, room) for code, room in zip(codes, rooms, strict=True)]
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -106,8 +106,8 @@ def open_target(text: str) -> Target:
     """The target `cpu`.
 
     Raises:
-        MissingPart: on Windows.
+        MissingDependency: on Windows.
 
     """
     check_system("cpu", "linux", "darwin")
-    return Timed(Host())
+    return RunnerTarget(LocalRunner())

@@ -1,7 +1,7 @@
 """A report as one HTML file: opens without network, needs no script, light and dark, on a desk and on a phone.
 
 This file gathers what the page says; how it looks is `template.html.j2` with `style.css.j2`. Everything from the
-report passes the template's escaping; only the drawings enter as they are, and matplotlib and `canvas` escaped the text
+report passes the template's escaping; only the drawings enter as they are, and matplotlib and `svg` escaped the text
 in them.
 """
 
@@ -14,17 +14,17 @@ from typing import Any
 
 from bertshrink import units
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render.advice import warnings_of
-from bertshrink.report.render.figures import Scale, parted, plain
-from bertshrink.report.render.headline import headline
-from bertshrink.report.render.machine import data_lines, evidence_lines, flat, machine_lines
-from bertshrink.report.render.metrics import Group, is_counted
-from bertshrink.report.render.percentiles import cases
 from bertshrink.report.render.plots import plots
-from bertshrink.report.render.table import Table, build, sheets
-from bertshrink.report.render.targets import PERCENTILES
 from bertshrink.report.report import Component, Report, Snapshot
 from bertshrink.report.statistics import MARGIN
+from bertshrink.report.table.environments import data_lines, evidence_lines, flat, machine_lines
+from bertshrink.report.table.figures import Scale, plain, split_ratio
+from bertshrink.report.table.headline import headline
+from bertshrink.report.table.metrics import Group, is_counted
+from bertshrink.report.table.notes import warnings_of
+from bertshrink.report.table.percentiles import cases
+from bertshrink.report.table.table import Table, build, sheets
+from bertshrink.report.table.target_sections import PERCENTILES
 
 _TEMPLATE = "template.html.j2"
 _PAPER = re.compile(r"(?:arXiv:)?(\d{4}\.\d{4,5}(?:v\d+)?)", re.IGNORECASE)
@@ -84,7 +84,7 @@ def render(report: Report, margin: float = MARGIN) -> str:
         name=plain(report.name),
         table=table,
         facts=headline(table),
-        parted=parted,
+        parted=split_ratio,
         chapters=[(chapter, _groups(table, chapter.places)) for chapter in table.chapters],
         cases=cases(table),
         percentiles=PERCENTILES,

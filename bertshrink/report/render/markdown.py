@@ -8,14 +8,14 @@ backticks in it.
 
 import re
 
-from bertshrink.report.render.advice import Advice
-from bertshrink.report.render.figures import plain
-from bertshrink.report.render.headline import headline, told
-from bertshrink.report.render.machine import data_lines, machine_lines
-from bertshrink.report.render.table import Cell, Chapter, Column, Row, Table, build, sheets
-from bertshrink.report.render.targets import Standing
 from bertshrink.report.report import Report, Sheet
 from bertshrink.report.statistics import MARGIN
+from bertshrink.report.table.environments import data_lines, machine_lines
+from bertshrink.report.table.figures import plain
+from bertshrink.report.table.headline import headline, told
+from bertshrink.report.table.notes import Advice
+from bertshrink.report.table.table import Cell, Chapter, Column, Row, Table, build, sheets
+from bertshrink.report.table.target_sections import Standing
 
 
 def render(report: Report, margin: float = MARGIN) -> str:

@@ -16,14 +16,14 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from bertshrink.report.render.advice import Advice
-from bertshrink.report.render.figures import parted, plain
-from bertshrink.report.render.fitting import Fitting
-from bertshrink.report.render.headline import headline, told
-from bertshrink.report.render.table import Cell, Column, Row, Table, build, sheets
-from bertshrink.report.render.targets import Standing
 from bertshrink.report.report import Report, Sheet
 from bertshrink.report.statistics import MARGIN
+from bertshrink.report.table.figures import plain, split_ratio
+from bertshrink.report.table.headline import headline, told
+from bertshrink.report.table.notes import Advice
+from bertshrink.report.table.table import Cell, Column, Row, Table, build, sheets
+from bertshrink.report.table.target_sections import Standing
+from bertshrink.report.table.window import Fitting
 
 _MIN_NAME = 14
 """Columns of text that a model's name gets at least; a longer name wraps."""
@@ -188,10 +188,10 @@ def _lines(cell: Cell, layout: int) -> list[str]:
     if layout <= 2:
         lines = [cell.value, cell.told]
     elif layout == 3:
-        ratio, interval = parted(cell.against)
+        ratio, interval = split_ratio(cell.against)
         lines = [cell.value, f"{ratio} {cell.verdict}".strip(), interval]
     else:
-        lines = [cell.value, *parted(cell.against), cell.verdict]
+        lines = [cell.value, *split_ratio(cell.against), cell.verdict]
     lines = [line for line in lines if line]
     return lines if layout > 1 else [(" " * _GAP).join(lines)]
 

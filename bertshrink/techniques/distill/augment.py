@@ -23,7 +23,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bertshrink.model.texts import Split
+from bertshrink.data.texts import Split
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORDS = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bertshrink.training.processes import mean_over
+from bertshrink.training.distributed.ranks import mean_over
 
 
 def soft_targets(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bertshrink.model.encoding import IGNORED
-from bertshrink.model.sentence import Pooling
-from bertshrink.model.task import TASKS
+from bertshrink.data.encoding import IGNORED
+from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.distill import losses
-from bertshrink.techniques.distill.teacher import Answers, Wanted, ask
-from bertshrink.techniques.distill.weights import Weights
+from bertshrink.techniques.distill.defaults import LossWeights
+from bertshrink.techniques.distill.teacher import Answers, Wanted, run_model
 from bertshrink.training.losses import task_loss
 
 
-class Objective(nn.Module):
+class DistillationLoss(nn.Module):
     """The student with its losses, and a projection to the teacher's width where it is thinner.
 
     Args:
@@ -36,7 +36,7 @@ class Objective(nn.Module):
         student: nn.Module,
         teacher: Callable[[dict[str, Tensor], Tensor | None], Answers],
         task: str,
-        weights: Weights,
+        weights: LossWeights,
         aligned: Sequence[tuple[int, int]],
         widths: tuple[int, int],
         heads: tuple[int, int],
@@ -61,12 +61,12 @@ class Objective(nn.Module):
         """Loss (scalar, with gradient) and its unweighted parts (scalars, without).
 
         Args:
-            batch: as `training.batching.Collator` makes it.
+            batch: as `training.rows.batching.Collator` makes it.
         """
         labels, rows = batch.pop("labels", None), batch.pop("rows", None)
         batch.pop("pairs", None)  # a pre-training task of its own, which no student is taught
         theirs = self._teacher[0](batch, rows) if self.is_taught else Answers()
-        mine = ask(self.student, batch, self.mine, self.task, self.pooling)
+        mine = run_model(self.student, batch, self.mine, self.task, self.pooling)
         mask_BL = batch["attention_mask"]
         parts = self._output_parts(mine, theirs, mask_BL, labels) | self._inner_parts(mine, theirs, mask_BL)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
@@ -132,7 +132,7 @@ class Objective(nn.Module):
         return parts
 
 
-def wanted(weights: Weights, aligned: Sequence[tuple[int, int]]) -> tuple[Wanted, Wanted]:
+def wanted(weights: LossWeights, aligned: Sequence[tuple[int, int]]) -> tuple[Wanted, Wanted]:
     """What is read of the student and of the teacher."""
     pairs = list(aligned[-1:] if weights.states == "last" else aligned) if weights.hidden else []
     layers = list(aligned) if weights.attention else list(aligned[-1:]) if weights.relation else []

@@ -10,9 +10,9 @@ import copy
 import re
 
 from bertshrink.errors import CheckFailed
-from bertshrink.model.anatomy import shared_group
 from bertshrink.model.encoder import Encoder
-from bertshrink.techniques.distill import kept_groups
+from bertshrink.model.families import shared_group
+from bertshrink.techniques.distill.settings import kept_groups
 
 
 def reduce_layers(encoder: Encoder, chosen: tuple[int, ...], *, unshare: bool = False) -> Encoder:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bertshrink.engines.torch_engine import pool
-from bertshrink.model.task import TASKS
+from bertshrink.engines.torch_session import pool
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.sentence import Pooling
+    from bertshrink.model.folder.sentence_modules import Pooling
 
 _PROJECTIONS = ({"query", "q_lin"}, {"key", "k_lin"}, {"value", "v_lin"})
 """The names of the modules that make queries, keys and values, in every family of the table."""
@@ -52,7 +52,9 @@ class Answers:
     layers: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
 
-def ask(model: nn.Module, inputs: Mapping[str, Tensor], wanted: Wanted, task: str, pooling: Pooling | None) -> Answers:
+def run_model(
+    model: nn.Module, inputs: Mapping[str, Tensor], wanted: Wanted, task: str, pooling: Pooling | None
+) -> Answers:
     """Run a model once and take what is wanted.
 
     Args:
@@ -122,4 +124,4 @@ class LiveTeacher:
     def __call__(self, inputs: Mapping[str, Tensor], rows_B: Tensor | None) -> Answers:
         """Its answers to a batch; `rows_B` are the rows' numbers, which it does not need."""
         with torch.no_grad():
-            return ask(self.module, inputs, self.wanted, self.task, self.pooling)
+            return run_model(self.module, inputs, self.wanted, self.task, self.pooling)

@@ -26,17 +26,17 @@ from numpy.typing import NDArray
 
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
-from bertshrink.model.artifact import Artifact, Form
+from bertshrink.hardware import release_freed_memory
+from bertshrink.model.artifact import Artifact, ArtifactSpec
 from bertshrink.model.batches import Row, pad
-from bertshrink.model.memory import hand_back
-from bertshrink.model.task import TASKS
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.engines import Arrays
     from bertshrink.model.encoder import Encoder
 
 SHAPES = ((1, 1), (1, 7), (5, 31), (8, 128), (2, 512))
-ANY = Form()
+ANY = ArtifactSpec()
 """An ONNX file of any shape, run by ONNX Runtime."""
 
 _ROUNDING = 1e-6
@@ -51,7 +51,7 @@ _TEXT = (
 
 
 def check_parity(
-    encoder: Encoder, path: Path, tolerance: float, form: Form = ANY, outputs: Sequence[str] | None = None
+    encoder: Encoder, path: Path, tolerance: float, form: ArtifactSpec = ANY, outputs: Sequence[str] | None = None
 ) -> dict[str, float]:
     """Compare a file with the encoder that it came from.
 
@@ -88,7 +88,7 @@ def check_parity(
                     _share(found[name], right[name], tolerance, path, f"`{name}` {shape}") for name in names
                 )
     del ours
-    hand_back()
+    release_freed_memory()
     return worst
 
 
@@ -111,7 +111,7 @@ def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: fl
     return difference / scale if scale else 0.0
 
 
-def shapes_of(form: Form, max_length: int) -> list[tuple[int, int]]:
+def shapes_of(form: ArtifactSpec, max_length: int) -> list[tuple[int, int]]:
     """The shapes (batch, length) at which a file is compared, each that it takes once."""
     if form.shape is not None:
         return [form.shape]

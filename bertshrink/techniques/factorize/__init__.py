@@ -2,137 +2,35 @@
 
 A third to a half of a small encoder is its embedding tables. ALBERT (arXiv:1909.11942) keeps them narrow; what is here
 turns a trained encoder into such a one in closed form, stock transformers from end to end. Its width (`rank`) is said
-outright, or found from a share of energy or from a size. See `closed_form` for the maths, `subspace` for what is kept,
-`model.parts` for the class that comes out.
+outright, or found from a share of energy or from a size. See `low_rank` for the maths, `subspace` for what is kept,
+`model.conversion` for the class that comes out.
 
 It saves memory and hardly any time: the layers stay as they are.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import Field, field_validator, model_validator
-
-from bertshrink import units
-from bertshrink.errors import RequestError
-from bertshrink.model.counting import converted, target_family
-from bertshrink.model.estimate import of_encoder, what_it_buys
-from bertshrink.model.facts import Facts
-from bertshrink.techniques.base import Kind, Technique, Workbench, is_size
+from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.techniques.base import Model
-
-ALBERT_RANK = 128
-"""The width of every published ALBERT's tables (arXiv:1909.11942, table 1)."""
+from bertshrink.techniques.factorize.settings import FactorizeSettings
 
 
-class Factorize(Technique):
+class Factorize(FactorizeSettings):
     """Make the embedding tables narrow, and keep what text uses of them."""
 
-    name: ClassVar[str] = "factorize"
-    paper: ClassVar[str] = "arXiv:1909.11942"
-    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
-    gives: ClassVar[Kind] = "encoder"
+    def __call__(self, model: Model, bench: Workbench) -> Model:
+        """Factorize; see `apply.factorize`."""
+        from bertshrink.techniques.factorize.apply import factorize
 
-    rank: int | None = Field(None, ge=1, description="width of the embedding tables; default: 128, as ALBERT's")
-    energy: str | None = Field(None, description="instead of `rank`: the least share that is kept, such as 99%")
-    max_size: str | None = Field(None, description="instead of `rank`: the most that the weights take, such as 60 MB")
-    subspace: Literal["sensitive", "principal"] = Field(
-        "sensitive", description="directions that are kept: those the layers are sensitive to, or the strongest"
-    )
-    calibration: int = Field(4000, ge=1, description="training texts that say which tokens matter, at most")
-
-    @field_validator("energy")
-    @classmethod
-    def _is_kept(cls, text: str | None) -> str | None:
-        if text is not None and units.share(text) == 0:
-            raise ValueError(f"`{text}` is no share to keep: nothing would be left")
-        return text
-
-    _max_is_size = field_validator("max_size")(is_size)
-
-    @model_validator(mode="after")
-    def _one_of_three(self) -> Factorize:
-        given = [name for name in ("rank", "energy", "max_size") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"`{given[0]}` and `{given[1]}` both decide the width: say one")
-        return self
-
-    @property
-    def said_rank(self) -> int | None:
-        """The width, unless it follows from energy or size."""
-        if self.rank is None and self.energy is None and self.max_size is None:
-            return ALBERT_RANK
-        return self.rank
-
-    def label(self) -> str:
-        """The stage in a few words."""
-        if self.said_rank is not None:
-            return f"factorize to rank {self.said_rank}"
-        return f"factorize to {self.energy} energy" if self.energy is not None else f"factorize to {self.max_size}"
-
-    def fit(self, facts: Facts) -> Facts:
-        """Prove the rank against the tables' width, and a size against what the layers alone take."""
-        width, rank = facts.shape.embedding_size, self.said_rank
-        if self.max_size is not None:
-            rank = self.rank_within(facts)
-        check_rank(width if rank is None else rank, width)
-        return converted(facts, target_family(facts.anatomy.family, facts.task), embedding_size=rank or width)
-
-    def promise(self, before: Facts, after: Facts) -> str:
-        """What it buys, as far as it is known before the texts are looked at."""
-        if self.energy is not None:
-            return f"the width follows from the texts: the least that keeps {self.energy} of the energy"
-        return f"tables of width {after.shape.embedding_size} instead of {before.shape.embedding_size}: " + (
-            what_it_buys(before, after)
-        )
+        return factorize(cast("Encoder", model), self, bench)
 
     def explain(self, model: Model, bench: Workbench) -> list[dict[str, Any]]:
         """What each width would cost and keep; see `explain.explain`."""
         from bertshrink.techniques.factorize.explain import explain
 
         return explain(cast("Encoder", model), self, bench)
-
-    @property
-    def largest_size(self) -> float | None:
-        """`max_size` in bytes."""
-        return None if self.max_size is None else units.size(self.max_size)
-
-    def rank_within(self, facts: Facts) -> int:
-        """The greatest width with which the weights take at most `max_size`.
-
-        Raises:
-            RequestError: even one number a token is too much.
-        """
-        most = units.size(str(self.max_size))
-        family = target_family(facts.anatomy.family, facts.task)
-        narrow = (converted(facts, family, embedding_size=rank) for rank in (1, 2))
-        least, more = (of_encoder(found).num_bytes for found in narrow)
-        if least > most:
-            raise RequestError(
-                f"`max_size` is {self.max_size}; with tables one number wide the weights take "
-                f"{units.format(least, 'B')}",
-                hint="layers that share weights (`share`, as a stage before this one), fewer layers (`distill`) or "
-                "8-bit weights (`quantize`) make the rest smaller",
-            )
-        return min(facts.shape.embedding_size, 1 + int((most - least) // (more - least)))
-
-    def __call__(self, model: Model, bench: Workbench) -> Model:
-        """Factorize; see `make.factorize`."""
-        from bertshrink.techniques.factorize.make import factorize
-
-        return factorize(cast("Encoder", model), self, bench)
-
-
-def check_rank(rank: int, width: int) -> None:
-    """Prove a rank against the width of the tables.
-
-    Raises:
-        RequestError: it is greater.
-    """
-    if rank > width:
-        hint = f"give 1 to {width}"
-        raise RequestError(f"`rank` is {rank}; the model's embedding tables are {width} wide", hint=hint)

@@ -7,7 +7,7 @@ same in all directions either: the gradient of the last hidden states says how m
 information, Martens, arXiv:1412.1193). The projection stays orthogonal all the same: LayerNorm divides by the length of
 what is left, which is right for an orthogonal projection alone.
 
-Letters as in `closed_form`.
+Letters as in `low_rank`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertshrink.errors import RequestError
-from bertshrink.model.batches import Row, by_length, first_rows, tensors
+from bertshrink.errors import UserError
+from bertshrink.model.batches import Row, batch_by_length, take_tokens, tensors
+from bertshrink.model.conversion import EmbeddingWeights
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.parts import Embedding
-from bertshrink.techniques.factorize.closed_form import principal_basis, sum_free_basis
+from bertshrink.techniques.factorize.low_rank import principal_basis, sum_free_basis
 
 UNSEEN = 0.1
 """Share of the moment that tokens drawn from the whole vocabulary have."""
@@ -34,7 +34,7 @@ _RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenSample:
     """Tokens as text has them.
 
     Attributes:
@@ -50,33 +50,33 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids_N)
 
-    def first(self, number: int) -> Tokens:
+    def first(self, number: int) -> TokenSample:
         """At most so many of them."""
-        return Tokens(self.ids_N[:number], self.positions_N[:number], self.types_N[:number])
+        return TokenSample(self.ids_N[:number], self.positions_N[:number], self.types_N[:number])
 
-    def and_more(self, other: Tokens) -> Tokens:
+    def and_more(self, other: TokenSample) -> TokenSample:
         """These, then those."""
         mine, theirs = ((one.ids_N, one.positions_N, one.types_N) for one in (self, other))
-        return Tokens(*(torch.cat(pair) for pair in zip(mine, theirs, strict=True)))
+        return TokenSample(*(torch.cat(pair) for pair in zip(mine, theirs, strict=True)))
 
 
-def tokens_of(rows: Sequence[Row]) -> Tokens:
+def tokens_of(rows: Sequence[Row]) -> TokenSample:
     """The tokens of rows, one after another."""
     ids = [i for row in rows for i in row["input_ids"]]
     positions = [i for row in rows for i in range(len(row["input_ids"]))]
     types = [i for row in rows for i in row.get("token_type_ids") or [0] * len(row["input_ids"])]
-    return Tokens(torch.tensor(ids), torch.tensor(positions), torch.tensor(types))
+    return TokenSample(torch.tensor(ids), torch.tensor(positions), torch.tensor(types))
 
 
-def from_vocabulary(given: Embedding, like: Tokens, number: int, seed: int) -> Tokens:
+def from_vocabulary(given: EmbeddingWeights, like: TokenSample, number: int, seed: int) -> TokenSample:
     """Tokens drawn evenly from the whole vocabulary, at positions and of types as text has them."""
     generator = torch.Generator().manual_seed(seed)
     ids_N = torch.randint(len(given.words_VE), (number,), generator=generator)
     where_N = torch.randint(len(like), (number,), generator=generator)
-    return Tokens(ids_N, like.positions_N[where_N], like.types_N[where_N])
+    return TokenSample(ids_N, like.positions_N[where_N], like.types_N[where_N])
 
 
-def moment(given: Embedding, tokens: Tokens, block: int = 8192) -> Tensor:
+def moment(given: EmbeddingWeights, tokens: TokenSample, block: int = 8192) -> Tensor:
     """(E, E) second moment, in float64, of what LayerNorm makes of tokens before its weight and bias."""
     total_EE = torch.zeros(given.width, given.width, dtype=torch.float64)
     for start in range(0, len(tokens), block):
@@ -87,18 +87,18 @@ def moment(given: Embedding, tokens: Tokens, block: int = 8192) -> Tensor:
     return total_EE / max(1, len(tokens))
 
 
-def sensitivity(encoder: Encoder, given: Embedding, rows: Sequence[Row], num_tokens: int, seed: int) -> Tensor:
+def sensitivity(encoder: Encoder, given: EmbeddingWeights, rows: Sequence[Row], num_tokens: int, seed: int) -> Tensor:
     """(E, E) how much the last hidden states change with what LayerNorm makes of a token, in float64, trace E.
 
     The mean of g g' over tokens, g the gradient of a random combination of all last hidden states. About `num_tokens`
     tokens are looked at, the first rows'.
 
     Raises:
-        RequestError: the gradients are not finite.
+        UserError: the gradients are not finite.
     """
     base: Any = encoder.model.base_model
     embeddings, total_EE, number = base.embeddings, torch.zeros(given.width, given.width, dtype=torch.float64), 0
-    few = first_rows(rows, num_tokens)
+    few = take_tokens(rows, num_tokens)
     generator = torch.Generator().manual_seed(seed)
     seen: list[Tensor] = []
 
@@ -108,7 +108,7 @@ def sensitivity(encoder: Encoder, given: Embedding, rows: Sequence[Row], num_tok
 
     handle = embeddings.LayerNorm.register_forward_hook(watch)
     try:
-        for batch in by_length([len(row["input_ids"]) for row in few], 1024):
+        for batch in batch_by_length([len(row["input_ids"]) for row in few], 1024):
             block = tensors([few[i] for i in batch])
             with torch.enable_grad():
                 states_BLH = base(**block).last_hidden_state
@@ -122,7 +122,7 @@ def sensitivity(encoder: Encoder, given: Embedding, rows: Sequence[Row], num_tok
         handle.remove()
     found_EE = total_EE * (given.width / total_EE.trace())
     if not bool(torch.isfinite(found_EE).all()):
-        raise RequestError("the gradients of the last hidden states are not finite", where=encoder.source)
+        raise UserError("the gradients of the last hidden states are not finite", where=encoder.source)
     return (1 - _SPREAD) * found_EE + _SPREAD * torch.eye(given.width, dtype=torch.float64)
 
 
@@ -170,7 +170,7 @@ def sensitive_basis(moment_EE: Tensor, sensitivity_EE: Tensor, rank: int) -> Ten
     return found_ER
 
 
-def refitted(given: Embedding, found: Embedding, tokens: Tokens) -> Embedding:
+def refitted(given: EmbeddingWeights, found: EmbeddingWeights, tokens: TokenSample) -> EmbeddingWeights:
     """The narrower embedding with the projection that comes nearest to the given one on `tokens`, by least squares.
 
     What was left out is not unrelated to what was kept, and LayerNorm stretches what is left to full length; both are

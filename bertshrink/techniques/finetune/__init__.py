@@ -13,91 +13,25 @@ others. Left out: wrong partners chosen beforehand; pairs learn from those of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from bertshrink.errors import RequestError
-from bertshrink.techniques.base import Kind, Need, Technique, Workbench
-from bertshrink.training.settings import TrainingSettings
+from bertshrink.errors import UserError
+from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.facts import Facts
     from bertshrink.techniques.base import Model
+from bertshrink.techniques.finetune.settings import FinetuneSettings
 
 
-@dataclass(frozen=True)
-class Rate:
-    """What a task decides where the recipe is silent: epochs, and the learning rate of a BERT of base size."""
-
-    epochs: float
-    learning_rate: float
-
-
-RATES: dict[str, Rate] = {
-    "classification": Rate(3, 5e-5),
-    "multi-label": Rate(5, 5e-5),
-    "regression": Rate(4, 5e-5),
-    "token-classification": Rate(5, 5e-5),
-    "question-answering": Rate(3, 5e-5),
-    "embedding": Rate(4, 2e-5),
-    "mlm": Rate(3, 5e-5),
-}
-BASE_WIDTH = 768
-SMALL_FACTOR = 2.0
-"""The rate of encoders below `BASE_WIDTH` over that of BERT base: smaller models are trained at higher rates."""
-
-
-class Finetune(TrainingSettings, Technique):
+class Finetune(FinetuneSettings):
     """Teach an encoder a task from labelled texts: make a teacher."""
-
-    name: ClassVar[str] = "finetune"
-    paper: ClassVar[str] = "arXiv:1810.04805"
-    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
-    gives: ClassVar[Kind] = "encoder"
-    trains: ClassVar[bool] = True
-    makes_teacher: ClassVar[bool] = True
-
-    mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
-    whole_word: bool = Field(False, description="MLM: mask whole words")
-
-    def needs(self) -> frozenset[Need]:
-        """Texts to learn from and to be judged by."""
-        return frozenset({"train", "dev"})
-
-    def needs_labels(self, task: str) -> bool:
-        """Every task learns from labels but masked tokens and pairs of texts."""
-        return task not in ("mlm", "embedding")
-
-    def label(self) -> str:
-        """The stage in a few words."""
-        return "fine-tuned"
-
-    def rate(self, task: str, hidden_size: int) -> Rate:
-        """The task's rate with this stage's own settings laid over it."""
-        found = RATES[task]
-        if hidden_size < BASE_WIDTH:
-            found = replace(found, learning_rate=found.learning_rate * SMALL_FACTOR)
-        own = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        return replace(found, **{key: value for key, value in own.items() if value is not None})
-
-    def fit(self, facts: Facts) -> Facts:
-        """Prove that masks are asked for only where there are any; `facts.task` is the task that is learnt."""
-        for name in ("mask_share", "whole_word"):
-            if facts.task != "mlm" and name in self.model_fields_set:
-                raise RequestError(
-                    f"`{name}` is set, but only a masked language model has tokens masked in training",
-                    hint="leave it out",
-                )
-        return facts
 
     def __call__(self, model: Model, bench: Workbench) -> Encoder:
         """Give the model its head and train it."""
         from bertshrink.model.encoder import Encoder
-        from bertshrink.techniques.finetune.learn import learn, with_head
+        from bertshrink.techniques.finetune.apply import learn, with_head
 
         if not isinstance(model, Encoder):
-            raise RequestError("`finetune` takes an encoder, not an artifact")
+            raise UserError("`finetune` takes an encoder, not an artifact")
         return learn(with_head(model, bench), self, bench)

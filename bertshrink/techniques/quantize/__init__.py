@@ -8,7 +8,7 @@ Every weight is written in a type, and a scheme is one type for all of them:
     block-int4           an eighth of the bytes
     float16, bfloat16    half the bytes, float32's arithmetic
 
-The result is counted (`accounting`) and compared with the float artifact (`agreement`) before it counts as made. See
+The result is counted (`coverage`) and compared with the float artifact (`similarity`) before it counts as made. See
 `rewrite` for the engine, and the files it names for each type.
 
 The default of `min_cosine` is meant to catch what went wrong, not what quantization costs: all-MiniLM-L6-v2 measures
@@ -18,143 +18,21 @@ The default of `min_cosine` is meant to catch what went wrong, not what quantiza
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, cast
 
-from pydantic import Field, field_validator, model_validator
-
-from bertshrink import units
-from bertshrink.techniques.base import Kind, Technique, Workbench, is_share, is_size
+from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
-    from bertshrink.model.artifact import Artifact, Form
-    from bertshrink.model.estimate import Sizes
+    from bertshrink.model.artifact import Artifact
     from bertshrink.techniques.base import Model
-
-Scheme = Literal["dynamic-int8", "static-int8", "block-int8", "block-int4", "float16", "bfloat16"]
-
-_LABELS = {
-    "dynamic-int8": "int8",
-    "static-int8": "static int8",
-    "block-int8": "int8 in blocks",
-    "block-int4": "int4 in blocks",
-}
+from bertshrink.techniques.quantize.settings import QuantizeSettings
 
 
-class Quantize(Technique):
+class Quantize(QuantizeSettings):
     """Store weights and embeddings in fewer bits, and multiply in integers where the scheme does."""
 
-    name: ClassVar[str] = "quantize"
-    paper: ClassVar[str] = "arXiv:1910.06188"
-    takes: ClassVar[tuple[Kind, ...]] = ("artifact",)
-    gives: ClassVar[Kind] = "artifact"
-
-    scheme: Scheme = Field(
-        "dynamic-int8",
-        description="number format: dynamic-int8, static-int8, block-int8, block-int4, float16 or bfloat16",
-    )
-    embeddings: Literal["auto", "int8", "int4", "float32"] = Field(
-        "auto", description="number format of embedding tables: int8, int4, float32; auto: the scheme's own"
-    )
-    per_channel: bool = Field(
-        True, description="int8: one scale for each output of a dense layer instead of one for all"
-    )
-    block_size: int = Field(
-        32, ge=16, le=256, description="block schemes: how many neighbours in a row share a scale, a power of two"
-    )
-    rounding: Literal["auto", "gptq", "nearest"] = Field(
-        "auto",
-        description="gptq: round so that outputs on training texts change least; auto: that for 4 bits, where there "
-        "are texts; nearest: to the nearest step",
-    )
-    calibration: Literal["min-max", "entropy", "percentile"] = Field(
-        "percentile",
-        description="static-int8: how the range of an activation is found: min-max, entropy, percentile (99.99 %)",
-    )
-    num_calibration: int = Field(128, gt=0, description="how many training texts are calibrated with")
-    smooth: float | None = Field(
-        None, gt=0, lt=1, description="static-int8: move so much (as 0.5) of the activations' outliers into the weights"
-    )
-    min_cosine: float = Field(
-        0.98, ge=-1, le=1, description="least cosine between the outputs before and after, on real text"
-    )
-    max_drop: str | None = Field(
-        None,
-        description="most that the task's metric (without labels: the cosine) may lose, such as 0.5%; the weights that "
-        "cost most are kept wider until it holds",
-    )
-    auto: bool = Field(
-        False, description="try the schemes, time them side by side on this machine, and take the fastest within limits"
-    )
-    max_size: str | None = Field(None, description="auto: the most that the file takes, such as 20 MB")
-    engine: Literal["onnxruntime", "openvino"] | None = Field(
-        None, description="what runs the result; default: what runs the model that is quantized"
-    )
-    target: Literal["cpu"] = Field("cpu", description="auto: where the schemes are timed")
-
-    _drop_is_share = field_validator("max_drop")(is_share)
-    _max_is_size = field_validator("max_size")(is_size)
-
-    @model_validator(mode="after")
-    def _no_limit_without_choice(self) -> Quantize:
-        if self.max_size is not None and not self.auto:
-            raise ValueError("`max_size` chooses among what `auto` tries: set `auto`, too")
-        return self
-
-    @property
-    def largest_drop(self) -> float | None:
-        """`max_drop` as a number."""
-        return None if self.max_drop is None else units.share(self.max_drop)
-
-    @property
-    def largest_size(self) -> float | None:
-        """`max_size` in bytes."""
-        return None if self.max_size is None else units.size(self.max_size)
-
-    def sizes(self, before: Sizes) -> Sizes | None:
-        """Those of the scheme; with `auto` of the smallest one; with `max_drop` they may grow from there."""
-        from bertshrink.techniques.quantize.auto import FLOAT, candidates
-        from bertshrink.techniques.quantize.sizes import quantized
-
-        if before.format != "onnx" or not before.is_float:
-            return None
-        tried: list[tuple[str, str]] = [(self.scheme, self.embeddings)]
-        if self.auto:
-            found = candidates(self.engine or "onnxruntime", frozenset())
-            tried = [(one.scheme, one.embeddings) for one in found if one.scheme != FLOAT]
-        made = [quantized(before, *one, self.block_size, per_channel=self.per_channel) for one in tried]
-        return min(made, key=lambda sizes: sizes.num_bytes)
-
-    def extras(self) -> frozenset[str]:
-        """The engine that runs the result, where it is no part of `ml`."""
-        return frozenset({self.engine or "onnxruntime"} - {"onnxruntime"})
-
-    def form(self, before: Form | None) -> Form:
-        """The same file for the engine that is named."""
-        from dataclasses import replace
-
-        found = super().form(before)
-        return replace(found, engine=self.engine or found.engine)
-
-    @property
-    def depends_on_machine(self) -> bool:
-        """What is fastest here need not be elsewhere."""
-        return self.auto
-
-    @field_validator("block_size")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError(f"{value} is no power of two, which ONNX Runtime's operators ask for")
-        return value
-
-    def label(self) -> str:
-        """The stage in a few words."""
-        if self.auto:
-            return "quantize as measured best"
-        return f"quantize to {_LABELS.get(self.scheme, self.scheme)}"
-
     def __call__(self, model: Model, bench: Workbench) -> Model:
-        """Quantize; see `make.quantize`."""
-        from bertshrink.techniques.quantize.make import quantize
+        """Quantize; see `apply.quantize`."""
+        from bertshrink.techniques.quantize.apply import quantize
 
         return quantize(cast("Artifact", model), self, bench)

@@ -1,10 +1,10 @@
 """From a float graph and a type for every weight to a quantized graph: one engine for every scheme.
 
 A writer a type and kind of reader (dense layer, lookup), from the tables below; half types are a Cast in front
-(`model.onnx_half`). Everything else is copied: attention scores and mixing (two activations), norms, biases, and tables
-of a few rows stay float32.
+(`onnx_graph.half_precision`). Everything else is copied: attention scores and mixing (two activations), norms, biases,
+and tables of a few rows stay float32.
 
-Nothing is skipped silently: the finished graph is counted anew (`accounting`), and a count other than the one asked for
+Nothing is skipped silently: the finished graph is counted anew (`coverage`), and a count other than the one asked for
 is an error. With every weight in float32 the result is the canonical graph itself, byte for byte.
 """
 
@@ -16,56 +16,56 @@ from functools import partial
 
 import onnx
 
-from bertshrink.errors import RequestError
-from bertshrink.model.onnx_canonical import canonicalise
-from bertshrink.model.onnx_graph import WeightMatMul
-from bertshrink.model.onnx_half import store_half
-from bertshrink.model.onnx_weights import Weight
-from bertshrink.techniques.quantize import block_graph, dynamic, static
-from bertshrink.techniques.quantize.accounting import Accounting, account, check_complete
-from bertshrink.techniques.quantize.assign import HALF, TYPES
-from bertshrink.techniques.quantize.draft import Draft, Options
+from bertshrink.errors import UserError
+from bertshrink.onnx_graph.canonicalize import canonicalise
+from bertshrink.onnx_graph.encoder_graph import WeightMatMul
+from bertshrink.onnx_graph.half_precision import store_half
+from bertshrink.onnx_graph.weights import StoredWeight
+from bertshrink.techniques.quantize.coverage import TypeCoverage, account, check_complete
+from bertshrink.techniques.quantize.schemes import HALF, TYPES
+from bertshrink.techniques.quantize.writers import blockwise, dynamic_int8, static_int8
+from bertshrink.techniques.quantize.writers.builder import GraphBuilder, RewriteOptions
 
-DENSE: dict[str, Callable[[Draft, WeightMatMul], None]] = {
-    "int8-dynamic": dynamic.dense,
-    "int8-static": static.dense,
-    "int8-block": partial(block_graph.dense, num_bits=8),
-    "int4-block": partial(block_graph.dense, num_bits=4),
+DENSE: dict[str, Callable[[GraphBuilder, WeightMatMul], None]] = {
+    "int8-dynamic": dynamic_int8.dense,
+    "int8-static": static_int8.dense,
+    "int8-block": partial(blockwise.dense, num_bits=8),
+    "int4-block": partial(blockwise.dense, num_bits=4),
 }
 """Type -> what writes a MatMul with a weight of that type."""
 
-LOOKUP: dict[str, Callable[[Draft, onnx.NodeProto], None]] = {
-    "int8-dynamic": dynamic.lookup,
-    "int8-static": dynamic.lookup,
-    "int8-block": partial(block_graph.lookup, num_bits=8),
-    "int4-block": partial(block_graph.lookup, num_bits=4),
+LOOKUP: dict[str, Callable[[GraphBuilder, onnx.NodeProto], None]] = {
+    "int8-dynamic": dynamic_int8.lookup,
+    "int8-static": dynamic_int8.lookup,
+    "int8-block": partial(blockwise.lookup, num_bits=8),
+    "int4-block": partial(blockwise.lookup, num_bits=4),
 }
 """Type -> what writes a Gather from a table of that type."""
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class QuantizedGraph:
     """A quantized graph and what was counted in it."""
 
     model: onnx.ModelProto
-    accounting: Accounting
+    accounting: TypeCoverage
 
 
-def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: Options | None = None) -> Rewritten:
+def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: RewriteOptions | None = None) -> QuantizedGraph:
     """Write every weight in its type.
 
     Args:
         source: an encoder's float32 graph; it is not changed.
-        types: name of a weight (`onnx_weights`) -> a name in `TYPES`; weights that are not named stay float32.
+        types: name of a weight (`onnx_graph.weights`) -> a name in `TYPES`; weights that are not named stay float32.
         options: block size, ranges of activations and the like; None: the defaults.
 
     Raises:
-        RequestError: a name that is no weight, or no type; a range that is missing.
+        UserError: a name that is no weight, or no type; a range that is missing.
         CheckFailed: the finished graph is not what was asked for.
 
     """
     model = canonicalise(source)
-    draft = Draft(model, options or Options())
+    draft = GraphBuilder(model, options or RewriteOptions())
     _refuse_unknown(types, draft.weights)
     writers: dict[str, Callable[[], None]] = {}
     for name, weight in draft.weights.items():
@@ -81,21 +81,21 @@ def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: Options 
             found = store_half(found, half, names)
     accounting = account(found)
     check_complete(found, accounting, draft.weights, types)
-    return Rewritten(found, accounting)
+    return QuantizedGraph(found, accounting)
 
 
-def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, Weight]) -> None:
+def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, StoredWeight]) -> None:
     """Refuse an assignment that cannot be carried out.
 
     Raises:
-        RequestError: a name that is no weight, or no type; a table whose rows a dense layer does not read as outputs.
+        UserError: a name that is no weight, or no type; a table whose rows a dense layer does not read as outputs.
 
     """
     for name, kind in types.items():
         if name not in known:
-            raise RequestError(f"the graph has no weight `{name}`")
+            raise UserError(f"the graph has no weight `{name}`")
         if kind not in TYPES:
-            raise RequestError(f"there is no type `{kind}`", hint=f"types: {', '.join(TYPES)}")
+            raise UserError(f"there is no type `{kind}`", hint=f"types: {', '.join(TYPES)}")
         weight = known[name]
         if kind in DENSE and weight.is_table and not all(found.is_transposed for found in weight.matmuls):
-            raise RequestError(f"`{name}` is looked up by rows and multiplied with as it is: keep it in float32")
+            raise UserError(f"`{name}` is looked up by rows and multiplied with as it is: keep it in float32")

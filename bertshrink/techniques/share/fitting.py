@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from bertshrink.progress import Task
-from bertshrink.training.descent import descend
+from bertshrink.training.optim.fit import fit_adam
 
 _JUDGED = 12
 """Batches, about, that layers are compared on."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class GroupBatch:
     """Rows of one batch between two layers.
 
     Attributes:
@@ -49,8 +49,13 @@ class Batch:
 
 
 def group_weights(
-    layers: Sequence[nn.Module], batches: Sequence[Batch], method: str, steps: int, learning_rate: float, task: Task
-) -> tuple[nn.Module, list[Batch], float, float]:
+    layers: Sequence[nn.Module],
+    batches: Sequence[GroupBatch],
+    method: str,
+    steps: int,
+    learning_rate: float,
+    task: Task,
+) -> tuple[nn.Module, list[GroupBatch], float, float]:
     """The layer that stands for `layers`.
 
     Args:
@@ -95,7 +100,7 @@ def mean_of(layers: Sequence[nn.Module]) -> nn.Module:
 
 
 @torch.no_grad()
-def _targets(layers: Sequence[nn.Module], batch: Batch) -> list[Tensor]:
+def _targets(layers: Sequence[nn.Module], batch: GroupBatch) -> list[Tensor]:
     """What the layers gave, one after another."""
     found, states = [], batch.wanted_BLH
     for layer in layers:
@@ -105,7 +110,7 @@ def _targets(layers: Sequence[nn.Module], batch: Batch) -> list[Tensor]:
 
 
 def _start(
-    layers: Sequence[nn.Module], batches: Sequence[Batch], targets: Sequence[list[Tensor]], method: str
+    layers: Sequence[nn.Module], batches: Sequence[GroupBatch], targets: Sequence[list[Tensor]], method: str
 ) -> tuple[nn.Module, float]:
     candidates = [] if method == "mean" else [copy.deepcopy(layer) for layer in layers]
     candidates += [] if method == "best" else [mean_of(layers)]
@@ -114,7 +119,7 @@ def _start(
     return candidates[best], errors[best]
 
 
-def _loss(layer: nn.Module, batch: Batch, wanted: Sequence[Tensor]) -> Tensor:
+def _loss(layer: nn.Module, batch: GroupBatch, wanted: Sequence[Tensor]) -> Tensor:
     states, total = batch.given_BLH, torch.zeros(())
     for target in wanted:
         states = layer(states, batch.bias_B11L)
@@ -124,7 +129,7 @@ def _loss(layer: nn.Module, batch: Batch, wanted: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _error(layer: nn.Module, batches: Sequence[Batch], targets: Sequence[list[Tensor]]) -> float:
+def _error(layer: nn.Module, batches: Sequence[GroupBatch], targets: Sequence[list[Tensor]]) -> float:
     """Of some batches, evenly taken; each token has the same weight."""
     every = max(1, len(batches) // _JUDGED)
     some = list(zip(batches, targets, strict=True))[::every]
@@ -135,7 +140,7 @@ def _error(layer: nn.Module, batches: Sequence[Batch], targets: Sequence[list[Te
 
 def _fit(
     layer: nn.Module,
-    batches: Sequence[Batch],
+    batches: Sequence[GroupBatch],
     targets: Sequence[list[Tensor]],
     steps: int,
     learning_rate: float,
@@ -148,7 +153,7 @@ def _fit(
         number = next(order)
         return _loss(layer, batches[number], targets[number])
 
-    descend(list(layer.parameters()), loss, steps, learning_rate, clip=1.0, task=task)
+    fit_adam(list(layer.parameters()), loss, steps, learning_rate, clip=1.0, task=task)
 
 
 def _rounds(number: int) -> Iterator[int]:

@@ -1,8 +1,9 @@
 """A phone on a cable: `adb://SERIAL?runner=/path/to/onnxruntime_perf_test`, or an ExecuTorch runner for .pte files.
 
 Phones have no Python, so the engines' own programs run there, built for the phone by the user, and tell their own times
-(`tools`). Runner, models and inputs go into a private folder under /data/local/tmp once; every round is one process per
-model and shape, in turn; the folder goes at the end. Only latency is told: these programs measure nothing else alike.
+(`runner_programs`). Runner, models and inputs go into a private folder under /data/local/tmp once; every round is one
+process per model and shape, in turn; the folder goes at the end. Only latency is told: these programs measure nothing
+else alike.
 
 Warm-up is the first part of what a process runs: the same share for every model. A phone that gets warm slows down and
 says so to nobody: look at the drift between rounds.
@@ -18,13 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from bertshrink.errors import BertshrinkError, MeasurementError, MissingPart, RequestError, near
+from bertshrink.errors import BertshrinkError, MeasurementError, MissingDependency, UserError, did_you_mean
+from bertshrink.files.atomic import sha256_file
+from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.meters.environment import fingerprint
-from bertshrink.meters.running import Launch, check_cases, in_turn, job_of
-from bertshrink.meters.settings import MIN_SAMPLES, RunningSettings
-from bertshrink.meters.targets import Found, Target, check_system
-from bertshrink.meters.targets.adb.phone import Phone
-from bertshrink.meters.targets.adb.tools import (
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.measure import alternating_order, check_cases, job_of
+from bertshrink.meters.latency.settings import MIN_SAMPLES, LatencySettings
+from bertshrink.meters.latency.validity import MeasurementWarning, of_case, of_rounds, validity_of
+from bertshrink.meters.targets import Target, TargetResult, check_system
+from bertshrink.meters.targets.adb.phone import AndroidDevice
+from bertshrink.meters.targets.adb.runner_programs import (
     TOOLS,
     abi_of,
     executor,
@@ -33,11 +38,8 @@ from bertshrink.meters.targets.adb.tools import (
     read_perf_test,
     write_inputs,
 )
-from bertshrink.meters.validity import Doubt, of_case, of_rounds, validity_of
-from bertshrink.model.files import sha256_file
 from bertshrink.report.measurement import Environment, Evidence, Measurement
-from bertshrink.scratch import scratch_folder
-from bertshrink.worker.feeds import random_feed
+from bertshrink.worker.inputs import random_feed
 
 if TYPE_CHECKING:
     from bertshrink.progress import Progress
@@ -88,43 +90,43 @@ class Adb:
         """The address, with the runner's name."""
         return f"adb://{self.serial}?runner={self.runner.name}"
 
-    def check(self, launches: Mapping[str, Launch]) -> None:
+    def check(self, launches: Mapping[str, RunSpec]) -> None:
         """See whether the device, the runner and the models fit together.
 
         Raises:
-            MissingPart: no adb, no device, or a runner for another processor.
-            RequestError: no runner, or a model that it cannot run.
+            MissingDependency: no adb, no device, or a runner for another processor.
+            UserError: no runner, or a model that it cannot run.
 
         """
         built_for = abi_of(self.runner)
         for name, launch in launches.items():
             if launch.path.suffix not in TOOLS or launch.engine not in ("onnxruntime", "executorch"):
-                raise RequestError(f"`{name}` is no file that runs on a phone", hint="export it: .onnx, .ort or .pte")
+                raise UserError(f"`{name}` is no file that runs on a phone", hint="export it: .onnx, .ort or .pte")
         if len({TOOLS[launch.path.suffix] for launch in launches.values()}) > 1:
-            raise RequestError("one runner runs ONNX files or .pte programs", hint="measure them on two targets")
-        phone = Phone(self.serial)
+            raise UserError("one runner runs ONNX files or .pte programs", hint="measure them on two targets")
+        phone = AndroidDevice(self.serial)
         abis = phone.shell("getprop ro.product.cpu.abilist")[1].strip()
         if built_for not in abis.split(","):
-            raise MissingPart(
+            raise MissingDependency(
                 f"`{self.runner.name}` is built for {built_for or 'no Android device'}, the device runs {abis}",
                 where=self.name,
                 hint=f"build it with the NDK for {abis.split(',')[0]}",
             )
 
-    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+    def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """Time all models side by side: `latency` in s per case.
 
         Raises:
-            MissingPart: as `check`; or the device went away.
+            MissingDependency: as `check`; or the device went away.
             MeasurementError: a runner that failed, hung, or told no times.
-            RequestError: texts were asked for, or a model does not take a case.
+            UserError: texts were asked for, or a model does not take a case.
             OutputError: there is no room.
 
         """
         if settings.texts is not None:
-            raise RequestError(f"`{self.name}` runs shapes, not texts", hint="ask for batch sizes and lengths")
+            raise UserError(f"`{self.name}` runs shapes, not texts", hint="ask for batch sizes and lengths")
         check_cases(launches, settings)
-        phone = Phone(self.serial)
+        phone = AndroidDevice(self.serial)
         machine = phone.environment({self.runner.name: sha256_file(self.runner)[:12]})
         machine = machine.model_copy(update={"id": fingerprint(machine)})
         with _folder(phone) as folder:
@@ -139,14 +141,14 @@ class Adb:
             for name, launch in launches.items()
         }
         note = f"{self.name}: times are those that {self.runner.name} told, without the checks of bertshrink's worker"
-        return Found(found, machine, (note,))
+        return TargetResult(found, machine, (note,))
 
     def _figure(
         self,
-        launch: Launch,
+        launch: RunSpec,
         case: Case,
         samples: _Samples,
-        settings: RunningSettings,
+        settings: LatencySettings,
         threads: int,
         machine: Environment,
     ) -> Measurement:
@@ -156,7 +158,7 @@ class Adb:
             *of_rounds(len(samples.kept), settings.rounds, None),
         ]
         if any(len(values) == 1 for values in samples.kept):
-            doubts.append(Doubt(f"{title}: the runner tells the mean of each process only"))
+            doubts.append(MeasurementWarning(f"{title}: the runner tells the mean of each process only"))
         return Measurement(
             metric="latency",
             unit="s",
@@ -171,7 +173,7 @@ class Adb:
 
 
 @contextlib.contextmanager
-def _folder(phone: Phone) -> Iterator[str]:
+def _folder(phone: AndroidDevice) -> Iterator[str]:
     """A private folder on the device, which goes with the block."""
     path = phone.folder()
     try:
@@ -184,13 +186,13 @@ def _folder(phone: Phone) -> Iterator[str]:
 class _Run:
     """Everything that runs on one device."""
 
-    def __init__(self, phone: Phone, folder: str, settings: RunningSettings, threads: int) -> None:
+    def __init__(self, phone: AndroidDevice, folder: str, settings: LatencySettings, threads: int) -> None:
         self.phone, self.folder, self.settings, self.threads = phone, folder, settings, threads
         self.cases: list[Case] = [(case["batch"], case["length"]) for case in settings.cases]
         self.places: dict[str, str] = {}
         self.times: dict[tuple[str, Case], int] = {}
 
-    def send(self, runner: Path, launches: Mapping[str, Launch], progress: Progress) -> None:
+    def send(self, runner: Path, launches: Mapping[str, RunSpec], progress: Progress) -> None:
         """Put the runner, the models and their inputs there."""
         with progress.task("sending to the device", total=1 + len(launches), unit="files") as task:
             self.phone.push(runner, f"{self.folder}/runner")
@@ -204,7 +206,7 @@ class _Run:
                         self._send_inputs(launch, self.places[name], case)
                 task.advance(1, model=name)
 
-    def _send_inputs(self, launch: Launch, model: str, case: Case) -> None:
+    def _send_inputs(self, launch: RunSpec, model: str, case: Case) -> None:
         """A folder for one shape: the inputs, and the model by a link, since the runner looks beside it."""
         place = _case_folder(model, case)
         data = f"{place}/test_data_set_0"
@@ -214,20 +216,20 @@ class _Run:
             for file in write_inputs(feeds, scratch):
                 self.phone.push(file, f"{data}/{file.name}")
 
-    def all(self, launches: Mapping[str, Launch], progress: Progress) -> dict[str, dict[Case, _Samples]]:
+    def all(self, launches: Mapping[str, RunSpec], progress: Progress) -> dict[str, dict[Case, _Samples]]:
         """All rounds; the samples by model and case."""
         found = {name: {case: _Samples() for case in self.cases} for name in launches}
         total = self.settings.rounds * len(launches) * len(self.cases)
         with progress.task("latency on the device", total=total, unit="processes") as task:
             for number in range(self.settings.rounds):
-                for name in in_turn(list(launches), number):
+                for name in alternating_order(list(launches), number):
                     for case in self.cases:
                         seconds = self.once(name, launches[name], case)
                         found[name][case].add(seconds, self.settings.warmup)
                         task.advance(1, model=name)
         return found
 
-    def once(self, name: str, launch: Launch, case: Case) -> list[float]:
+    def once(self, name: str, launch: RunSpec, case: Case) -> list[float]:
         """One process: seconds of every inference."""
         if launch.path.suffix == ".pte":
             return self._programs(name, launch, case)
@@ -239,7 +241,7 @@ class _Run:
         text = self._must(f"cat {result} && rm {result}")
         return read_perf_test(text)
 
-    def _programs(self, name: str, launch: Launch, case: Case) -> list[float]:
+    def _programs(self, name: str, launch: RunSpec, case: Case) -> list[float]:
         shape = f"{case[0]}x{case[1]}"
         shapes = None if launch.shape is not None else ",".join([shape] * len(launch.inputs))
 
@@ -256,7 +258,7 @@ class _Run:
             self.times[name, case] = int(min(_MOST_TIMES, max(2 * MIN_SAMPLES, wanted)))
         return run(self.times[name, case])
 
-    def _timed(self, launch: Launch, command: str) -> str:
+    def _timed(self, launch: RunSpec, command: str) -> str:
         """Run a runner; what it said. It names its process id first, and is killed there when its time is up."""
         limit = self.settings.timeout
         code, said = self.phone.shell(
@@ -287,8 +289,8 @@ def open_target(text: str) -> Target:
     """The target `adb://SERIAL?runner=PATH`.
 
     Raises:
-        MissingPart: on Windows.
-        RequestError: the address is none, or names no runner.
+        MissingDependency: on Windows.
+        UserError: the address is none, or names no runner.
 
     """
     check_system("adb", "linux", "darwin")
@@ -297,9 +299,9 @@ def open_target(text: str) -> Target:
     strange = next((name for name in options if name != "runner"), None)
     if strange is not None or parts.path or parts.fragment or not text.startswith("adb://"):
         what = f"there is no option `{strange}`" if strange else f"`{text}` is no address of a device"
-        raise RequestError(what, where="--target", hint=near(strange or "", ("runner",)))
+        raise UserError(what, where="--target", hint=did_you_mean(strange or "", ("runner",)))
     if "runner" not in options:
-        raise RequestError(
+        raise UserError(
             f"`{text}` names no runner",
             where="--target",
             hint="build onnxruntime_perf_test or executor_runner for Android: adb://SERIAL?runner=/path/to/it",

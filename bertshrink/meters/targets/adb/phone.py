@@ -12,10 +12,10 @@ import secrets
 import shutil
 from pathlib import Path
 
-from bertshrink.errors import BertshrinkError, MeasurementError, MissingPart, OutputError
+from bertshrink.errors import BertshrinkError, MeasurementError, MissingDependency, OutputError
+from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.report.measurement import Environment
-from bertshrink.scratch import scratch_folder
-from bertshrink.worker.keeper import printable, run_in
+from bertshrink.worker.supervisor import printable, run_in
 
 PLACE = "/data/local/tmp"
 """Where a device lets the shell put programs and run them."""
@@ -36,21 +36,21 @@ _PROPERTIES = ("ro.product.manufacturer", "ro.product.model", "ro.soc.model", "r
 _ISA = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme")
 
 
-class Phone:
+class AndroidDevice:
     """A device that is connected.
 
     Args:
         serial: as `adb devices` names it; empty: the only one.
 
     Raises:
-        MissingPart: no adb here, or no device that can be used.
+        MissingDependency: no adb here, or no device that can be used.
 
     """
 
     def __init__(self, serial: str) -> None:
         program = shutil.which("adb")
         if program is None:
-            raise MissingPart(
+            raise MissingDependency(
                 "`adb` is not installed here", where=f"adb://{serial}", hint="install Android's platform tools"
             )
         self.serial = serial
@@ -64,7 +64,7 @@ class Phone:
 
         Raises:
             MeasurementError: it did not end in time.
-            MissingPart: the device is gone.
+            MissingDependency: the device is gone.
 
         """
         code, words = self._adb(["shell", f"{command}; echo {_STATUS}$?"], timeout_s)
@@ -78,7 +78,7 @@ class Phone:
 
         Raises:
             OutputError: there is no room for it.
-            MissingPart: the device is gone.
+            MissingDependency: the device is gone.
 
         """
         code, words = self._adb(["push", str(file), path], _PUSH_S)
@@ -141,8 +141,8 @@ class Phone:
     def _unusable(self, words: str) -> BertshrinkError:
         for pattern, what, mending in _STATES:
             if re.search(pattern, words):
-                return MissingPart(what.format(self.serial), where=f"adb://{self.serial}", hint=mending)
-        return MissingPart(
+                return MissingDependency(what.format(self.serial), where=f"adb://{self.serial}", hint=mending)
+        return MissingDependency(
             f"the device `{self.serial}` cannot be used",
             where=f"adb://{self.serial}",
             hint=words.strip()[-500:] or None,

@@ -1,7 +1,7 @@
 """One count: the instructions of one inference on an emulated core.
 
-The worker runs three inferences and marks where each one ends (`worker.counting`); the plugin notes its counter at each
-mark. The first inference of a process allocates what the later ones use again, so
+The worker runs three inferences and marks where each one ends (`worker.counted_run`); the plugin notes its counter at
+each mark. The first inference of a process allocates what the later ones use again, so
 
     instructions = (counter at mark 3 - counter at mark 1) / 2
 
@@ -30,22 +30,22 @@ from pathlib import Path
 import numpy as np
 
 from bertshrink.errors import MeasurementError
-from bertshrink.meters.parcel import NAME, parcel
-from bertshrink.meters.result import Counted, Output, read_result
+from bertshrink.files.scratch_folder import scratch_folder
+from bertshrink.meters.latency.worker_result import CountResult, Output, read_result
+from bertshrink.meters.latency.worker_zipapp import NAME, build_worker
 from bertshrink.meters.targets.arm64.plugin import Qemu
-from bertshrink.meters.targets.host import Host
-from bertshrink.meters.targets.process import Ended, run_side_by_side
-from bertshrink.scratch import scratch_folder
-from bertshrink.worker.feeds import random_feed
-from bertshrink.worker.job import Job
-from bertshrink.worker.machine import usable_cores
+from bertshrink.meters.targets.host import LocalRunner
+from bertshrink.meters.targets.worker_process import WorkerExit, run_side_by_side
+from bertshrink.worker.inputs import random_feed
+from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.machine.identity import usable_cores
 
 ITERATIONS = 3
 """Inferences: one that allocates, and two that count."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class OutputTolerance:
     """How far emulated outputs may be from this machine's.
 
     Attributes:
@@ -58,10 +58,10 @@ class Limits:
     difference: float
 
 
-FLOAT = Limits(1e-4, 0.03)
+FLOAT = OutputTolerance(1e-4, 0.03)
 """The order of additions leaves 1e-12 in float32, and about 1e-6 in 16 bits."""
 
-QUANTIZED = Limits(0.03, 0.3)
+QUANTIZED = OutputTolerance(0.03, 0.3)
 """Int8 products are exact: the emulated cores agree with each other to the last bit. But where an activation is rounded
 the other way, because a softmax differs in its last bit, all later ones are rounded anew. all-MiniLM-L6-v2 at 32 and 64
 tokens then differs by 0.0028 in cosine and by 6 % of the largest value in int8, by 0.0020 and 9 % in 4 bits: a part of
@@ -80,7 +80,7 @@ _PYTHON = "/usr/bin/python3.11"
 
 
 @dataclass(frozen=True)
-class Emulated:
+class EmulatedRunner:
     """What a count runs on.
 
     Attributes:
@@ -98,7 +98,7 @@ class Emulated:
 
 
 def count(
-    emulated: Emulated, jobs: Sequence[Job], precisions: Sequence[str], host: Host, timeout_s: float
+    emulated: EmulatedRunner, jobs: Sequence[WorkerJob], precisions: Sequence[str], host: LocalRunner, timeout_s: float
 ) -> list[float]:
     """Instructions of one inference of each job's first case, {"batch": B, "length": L}.
 
@@ -113,20 +113,20 @@ def count(
 
     Raises:
         MeasurementError: a run died, hung or lied, or the outputs are not this machine's.
-        MissingPart: ONNX Runtime is not installed on this machine.
+        MissingDependency: ONNX Runtime is not installed on this machine.
 
     """
     found = []
     jobs = [counting_job(job) for job in jobs]
     for job, precision, (marks, counted) in zip(jobs, precisions, _run(emulated, jobs, timeout_s), strict=True):
-        own = read_result(host.answer(replace(job, options=_exactly(job.options)), timeout_s), Counted, job)
+        own = read_result(host.answer(replace(job, options=_exactly(job.options)), timeout_s), CountResult, job)
         limits = FLOAT if precision in ("float32", "float16", "bfloat16") else QUANTIZED
         check_outputs(counted.outputs, own.outputs, limits, job.path)
         found.append((marks[-1] - marks[1]) / (ITERATIONS - 1))
     return found
 
 
-def counting_job(job: Job) -> Job:
+def counting_job(job: WorkerJob) -> WorkerJob:
     """The job `count` on one thread, its tokens within it."""
     case = job.cases[0]
     rows = random_feed(replace(job, inputs=["input_ids"]), case["batch"], case["length"])["input_ids"]
@@ -141,26 +141,26 @@ def _exactly(options: Mapping[str, object]) -> dict[str, object]:
     return dict(options) | {"config": (config if isinstance(config, dict) else {}) | {key: value}}
 
 
-def _run(emulated: Emulated, jobs: Sequence[Job], timeout_s: float) -> list[tuple[list[int], Counted]]:
+def _run(emulated: EmulatedRunner, jobs: Sequence[WorkerJob], timeout_s: float) -> list[tuple[list[int], CountResult]]:
     """Run each job emulated: the counter at its marks, and what the worker gave."""
     with scratch_folder() as name:
         folders = [name / str(number) for number in range(len(jobs))]
         for folder, job in zip(folders, jobs, strict=True):
-            guest = furnish(folder, emulated)
+            guest = prepare_guest(folder, emulated)
             model = f"model{Path(job.path).suffix}"
             (guest / model).symlink_to(job.path)
-            (guest / NAME).write_bytes(parcel())
+            (guest / NAME).write_bytes(build_worker())
             (folder / "job").write_text(dumps(asdict(replace(job, path=f"/{model}"))), encoding="utf-8")
         at_once = min(usable_cores(), MAX_AT_ONCE)
         codes = run_side_by_side(folders, command(emulated, f"/{NAME}"), variables(), timeout_s, at_once)
         found = []
         for folder, job, code in zip(folders, jobs, codes, strict=True):
-            counted = read_result(Ended.of(code, folder).answer(job, timeout_s), Counted, job)
+            counted = read_result(WorkerExit.of(code, folder).answer(job, timeout_s), CountResult, job)
             found.append((read_marks(folder, 1 + job.iterations), counted))
         return found
 
 
-def furnish(folder: Path, emulated: Emulated) -> Path:
+def prepare_guest(folder: Path, emulated: EmulatedRunner) -> Path:
     """Make a folder to run in, with the plugin and all that the emulated program finds at `/`; returns the latter."""
     guest = folder / _GUEST
     guest.mkdir(parents=True)
@@ -170,7 +170,7 @@ def furnish(folder: Path, emulated: Emulated) -> Path:
     return guest
 
 
-def command(emulated: Emulated, program: str, *, writes_bytecode: bool = False) -> list[str]:
+def command(emulated: EmulatedRunner, program: str, *, writes_bytecode: bool = False) -> list[str]:
     """What runs a Python program emulated and counted, in a furnished folder."""
     counted = ["-plugin", f"./count.so,out={_COUNT}", "-seed", "1"]
     emulator = [emulated.qemu.path, "-cpu", emulated.cpu, "-L", _GUEST, "-0", _PYTHON, *counted, f"{_GUEST}{_PYTHON}"]
@@ -208,7 +208,9 @@ def read_marks(folder: Path, num_marks: int) -> list[int]:
     return marks
 
 
-def check_outputs(emulated: Mapping[str, Output], own: Mapping[str, Output], limits: Limits, path: str) -> None:
+def check_outputs(
+    emulated: Mapping[str, Output], own: Mapping[str, Output], limits: OutputTolerance, path: str
+) -> None:
     """Refuse a count whose outputs are not those that this machine computes for the same tokens.
 
     Args:
@@ -224,7 +226,7 @@ def check_outputs(emulated: Mapping[str, Output], own: Mapping[str, Output], lim
     if {name: o.shape for name, o in emulated.items()} != {name: o.shape for name, o in own.items()}:
         raise MeasurementError("emulated, the model gives outputs of other names or shapes than here", where=path)
     for name, output in own.items():
-        distance, difference = how_far(emulated[name].values, output.values)
+        distance, difference = output_distance(emulated[name].values, output.values)
         if not (distance <= limits.distance and difference <= limits.difference):
             raise MeasurementError(
                 f"emulated, the model gives another `{name}` than here: 1 - cosine is {distance:.2g} "
@@ -235,7 +237,7 @@ def check_outputs(emulated: Mapping[str, Output], own: Mapping[str, Output], lim
             )
 
 
-def how_far(values: tuple[float, ...], own: tuple[float, ...]) -> tuple[float, float]:
+def output_distance(values: tuple[float, ...], own: tuple[float, ...]) -> tuple[float, float]:
     """1 - cosine of two lists of values, and their largest difference as a share of the largest of `own`."""
     if len(values) != len(own):
         return math.inf, math.inf

@@ -15,9 +15,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bertshrink.errors import MissingPart
-from bertshrink.meters.targets.arm64 import parts
-from bertshrink.meters.targets.arm64.root import VARIABLE
+from bertshrink.errors import MissingDependency
+from bertshrink.meters.targets.arm64 import pins
+from bertshrink.meters.targets.arm64.sysroot import VARIABLE
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 BY_HAND = f"or copy a prepared folder from a machine that has one, and name it in {VARIABLE}"
@@ -30,23 +30,23 @@ def check_tools() -> None:
     """Find whatever cannot work before anything is fetched.
 
     Raises:
-        MissingPart: no apt-get, dpkg-deb, pip, or Debian's keys.
+        MissingDependency: no apt-get, dpkg-deb, pip, or Debian's keys.
 
     """
     missing = [name for name in ("apt-get", "dpkg-deb") if shutil.which(name) is None]
     if missing:
-        raise MissingPart(
+        raise MissingDependency(
             f"the emulated ARM system is made of Debian's packages, and this system has no `{missing[0]}`",
             hint=f"prepare it on Debian or Ubuntu (a container will do), {BY_HAND}",
         )
     if not KEYRING.is_file():
-        raise MissingPart(
+        raise MissingDependency(
             "Debian's keys are not installed, so its packages cannot be checked",
             where=str(KEYRING),
             hint="sudo apt-get install debian-archive-keyring",
         )
     if importlib.util.find_spec("pip") is None:
-        raise MissingPart(
+        raise MissingDependency(
             "this Python has no pip, which gets the wheels", where=sys.executable, hint="python -m ensurepip"
         )
 
@@ -63,14 +63,14 @@ def fetch_debian(scratch: Path, root: Path, mirror: str) -> dict[str, str]:
         Package -> version.
 
     Raises:
-        MissingPart: they cannot be had.
+        MissingDependency: they cannot be had.
 
     """
     for name in ("lists/partial", "cache/archives/partial", "packages"):
         (scratch / name).mkdir(parents=True)
     (scratch / "status").touch()
     sources = scratch / "sources.list"
-    sources.write_text(f"deb [arch=arm64 signed-by={KEYRING}] {mirror} {parts.SUITE} main\n", encoding="utf-8")
+    sources.write_text(f"deb [arch=arm64 signed-by={KEYRING}] {mirror} {pins.SUITE} main\n", encoding="utf-8")
     settings = {
         "Dir::State": scratch,
         "Dir::State::lists": scratch / "lists",
@@ -91,7 +91,7 @@ def fetch_debian(scratch: Path, root: Path, mirror: str) -> dict[str, str]:
     what, folder = f"Debian's packages for arm64 cannot be had from {mirror}", scratch / "packages"
     hint = f"is the network there? another archive: --mirror ADDRESS; {BY_HAND}"
     run([*apt, "update"], scratch, what, hint)
-    run([*apt, "download", *parts.PACKAGES], folder, what, hint)
+    run([*apt, "download", *pins.PACKAGES], folder, what, hint)
     versions = {}
     for file in sorted(folder.glob("*.deb")):
         run(["dpkg-deb", "-x", str(file), str(root)], scratch, f"`{file.name}` cannot be unpacked", "is the disk full?")
@@ -111,22 +111,22 @@ def fetch_wheels(scratch: Path, site: Path) -> dict[str, str]:
         Package -> version.
 
     Raises:
-        MissingPart: they cannot be had, or have other bytes than the pinned.
+        MissingDependency: they cannot be had, or have other bytes than the pinned.
 
     """
     wanted = scratch / "requirements.txt"
-    lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in parts.WHEELS]
+    lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in pins.WHEELS]
     wanted.write_text("".join(lines), encoding="utf-8")
-    platforms = [word for name in parts.PLATFORMS for word in ("--platform", name)]
-    python = ("--python-version", parts.PYTHON, "--implementation", "cp", "--only-binary", ":all:", "--no-deps")
+    platforms = [word for name in pins.PLATFORMS for word in ("--platform", name)]
+    python = ("--python-version", pins.PYTHON, "--implementation", "cp", "--only-binary", ":all:", "--no-deps")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     command += [*platforms, *python, "--dest", str(scratch), "--requirement", str(wanted)]
-    names = " and ".join(f"{w.name} {w.version}" for w in parts.WHEELS)
+    names = " and ".join(f"{w.name} {w.version}" for w in pins.WHEELS)
     run(command, scratch, f"pip cannot get {names} for aarch64", f"is the network there? {BY_HAND}")
     for file in sorted(scratch.glob("*.whl")):
         with zipfile.ZipFile(file) as archive:
             archive.extractall(site)
-    return {w.name: w.version for w in parts.WHEELS}
+    return {w.name: w.version for w in pins.WHEELS}
 
 
 def leave_out(root: Path) -> None:
@@ -137,7 +137,7 @@ def leave_out(root: Path) -> None:
             if not path.exists() or not path.resolve().is_relative_to(root.resolve()):
                 path.unlink()
         elif path.is_file():
-            if any(name.startswith(part) or (part.startswith("/") and part in name) for part in parts.LEFT_OUT):
+            if any(name.startswith(part) or (part.startswith("/") and part in name) for part in pins.LEFT_OUT):
                 path.unlink()
         elif not any(path.iterdir()):
             path.rmdir()
@@ -147,7 +147,7 @@ def run(command: Sequence[str], folder: Path, what: str, hint: str) -> str:
     """Run a program to its end; what it wrote on stdout.
 
     Raises:
-        MissingPart: it failed: `what`, with `hint` and its last words.
+        MissingDependency: it failed: `what`, with `hint` and its last words.
 
     """
     try:
@@ -164,8 +164,8 @@ def run(command: Sequence[str], folder: Path, what: str, hint: str) -> str:
         )
         words = done.stderr if done.returncode else None
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise MissingPart(what, hint=f"{hint}; {error}") from None
+        raise MissingDependency(what, hint=f"{hint}; {error}") from None
     if words is not None:
         last = "\n".join((words.strip() or done.stdout.strip() or "it said nothing")[-_TAIL:].splitlines()[-6:])
-        raise MissingPart(what, hint=f"{hint}; the last words of `{Path(command[0]).name}`:\n{last}")
+        raise MissingDependency(what, hint=f"{hint}; the last words of `{Path(command[0]).name}`:\n{last}")
     return done.stdout

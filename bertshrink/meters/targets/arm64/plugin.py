@@ -16,9 +16,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertshrink.errors import MissingPart
-from bertshrink.meters.targets.arm64.root import cache
-from bertshrink.model.files import move, output_errors
+from bertshrink.errors import MissingDependency
+from bertshrink.files.atomic import move, output_errors
+from bertshrink.meters.targets.arm64.sysroot import cache
 
 PROGRAM = "qemu-aarch64"
 SOURCE = Path(__file__).with_name("plugin.c")
@@ -53,12 +53,12 @@ def find_qemu() -> Qemu:
     """The emulator.
 
     Raises:
-        MissingPart: it is not installed, or does not say its version.
+        MissingDependency: it is not installed, or does not say its version.
 
     """
     path = shutil.which(PROGRAM)
     if path is None:
-        raise MissingPart(
+        raise MissingDependency(
             f"the emulator `{PROGRAM}` is not installed",
             hint=f"on Debian and Ubuntu: sudo apt-get install {INSTALL[PROGRAM]} "
             "(the package qemu-user-static does not help: it can load no plugin)",
@@ -69,7 +69,7 @@ def find_qemu() -> Qemu:
     except (OSError, subprocess.SubprocessError):
         match = None
     if match is None:
-        raise MissingPart("the emulator does not say its version", where=path, hint=f"run `{PROGRAM} --version`")
+        raise MissingDependency("the emulator does not say its version", where=path, hint=f"run `{PROGRAM} --version`")
     return Qemu(path, match[1])
 
 
@@ -77,13 +77,13 @@ def find_compiler() -> str:
     """A C compiler: `$CC`, or the first that is found.
 
     Raises:
-        MissingPart: there is none.
+        MissingDependency: there is none.
 
     """
     for name in (os.environ.get("CC", ""), *COMPILERS):
         if name and (path := shutil.which(name)):
             return path
-    raise MissingPart(
+    raise MissingDependency(
         "there is no C compiler, and the plugin that counts must be compiled",
         hint=f"on Debian and Ubuntu: sudo apt-get install {INSTALL['cc']}",
     )
@@ -93,7 +93,7 @@ def check_plugin(qemu: Qemu) -> None:
     """See whether the plugin is compiled, or can be.
 
     Raises:
-        MissingPart: neither.
+        MissingDependency: neither.
 
     """
     if not _place(qemu).is_file():
@@ -104,7 +104,7 @@ def plugin(qemu: Qemu) -> Path:
     """The compiled plugin for this emulator; compiled now where it was not before.
 
     Raises:
-        MissingPart: no compiler, or it fails.
+        MissingDependency: no compiler, or it fails.
         OutputError: the cache is not writable.
 
     """
@@ -136,7 +136,7 @@ def _compile(compiler: str, qemu: Qemu, made: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         words = str(error)
     if words is not None:
-        raise MissingPart(
+        raise MissingDependency(
             f"the C compiler `{compiler}` cannot make the plugin that counts",
             where=str(SOURCE),
             hint=f"on Debian and Ubuntu: sudo apt-get install {INSTALL['cc']}; it said:\n{words.strip()[-_TAIL:]}",

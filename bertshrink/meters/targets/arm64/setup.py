@@ -16,19 +16,19 @@ import os
 import shutil
 from pathlib import Path
 
-from bertshrink.errors import BertshrinkError, MissingPart, RequestError
+from bertshrink.errors import BertshrinkError, MissingDependency, UserError
+from bertshrink.files.atomic import new_folder
+from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.meters.targets import check_system
-from bertshrink.meters.targets.arm64 import parts
-from bertshrink.meters.targets.arm64.count import Emulated, command, furnish, read_marks, variables
-from bertshrink.meters.targets.arm64.cpus import CPUS
+from bertshrink.meters.targets.arm64 import pins
+from bertshrink.meters.targets.arm64.cores import CPUS
+from bertshrink.meters.targets.arm64.count import EmulatedRunner, command, prepare_guest, read_marks, variables
 from bertshrink.meters.targets.arm64.fetch import BY_HAND, check_tools, fetch_debian, fetch_wheels, leave_out, run
 from bertshrink.meters.targets.arm64.plugin import INSTALL, find_compiler, find_qemu, plugin
-from bertshrink.meters.targets.arm64.root import ABOUT, Root, check_root, find_root, place
-from bertshrink.meters.targets.process import run_in
-from bertshrink.model.files import new_folder
+from bertshrink.meters.targets.arm64.sysroot import ABOUT, Sysroot, check_root, find_root, place
+from bertshrink.meters.targets.worker_process import run_in
 from bertshrink.progress import Progress, Task
-from bertshrink.scratch import scratch_folder
-from bertshrink.worker.keeper import tail
+from bertshrink.worker.supervisor import tail
 
 PROVED_ON = "a76"
 _TIMEOUT_S = 300
@@ -38,7 +38,7 @@ json.dump([numpy.__version__, onnxruntime.__version__], sys.stdout)
 """
 
 
-def prepare(progress: Progress, mirror: str = parts.MIRROR, *, force: bool = False) -> Root:
+def prepare(progress: Progress, mirror: str = pins.MIRROR, *, force: bool = False) -> Sysroot:
     """Prepare the emulated ARM system, or find that it is prepared.
 
     Args:
@@ -47,9 +47,9 @@ def prepare(progress: Progress, mirror: str = parts.MIRROR, *, force: bool = Fal
         force: prepare it anew even when it is there and whole.
 
     Raises:
-        MissingPart: something that is needed is not here and cannot be had, or this is not Linux.
+        MissingDependency: something that is needed is not here and cannot be had, or this is not Linux.
         OutputError: the disk is full or the place is not writable.
-        RequestError: a folder that is no prepared system lies at the place.
+        UserError: a folder that is no prepared system lies at the place.
 
     """
     check_system("arm64", "linux")
@@ -64,7 +64,7 @@ def prepare(progress: Progress, mirror: str = parts.MIRROR, *, force: bool = Fal
             task.advance(3)
             return root
         if target.exists() and not (target / ABOUT).is_file():
-            raise RequestError(
+            raise UserError(
                 "this folder is no emulated ARM system, so it is not replaced",
                 where=str(target),
                 hint="move it away, or name another",
@@ -86,7 +86,7 @@ def _have_programs(task: Task) -> None:
     for find, package in ((find_qemu, INSTALL["qemu-aarch64"]), (find_compiler, INSTALL["cc"])):
         try:
             find()
-        except MissingPart:
+        except MissingDependency:
             if getattr(os, "geteuid", lambda: 1)() != 0 or shutil.which("apt-get") is None:
                 raise
             missing += package.split()
@@ -96,7 +96,7 @@ def _have_programs(task: Task) -> None:
         what = f"apt-get cannot install {' '.join(missing)}"
         try:
             run(words, Path("/"), what, "`apt-get update` may be due")
-        except MissingPart:
+        except MissingDependency:
             run(["apt-get", "update"], Path("/"), what, "is the network there?")
             run(words, Path("/"), what, "install it by hand")
     plugin(find_qemu())
@@ -108,9 +108,9 @@ def _fill(folder: Path, mirror: str, task: Task) -> None:
         scratch = name
         for part in ("debian", "wheels"):
             (scratch / part).mkdir()
-        task.log(f"fetching {len(parts.PACKAGES)} packages of Debian ({parts.SUITE}, arm64)")
+        task.log(f"fetching {len(pins.PACKAGES)} packages of Debian ({pins.SUITE}, arm64)")
         debian = fetch_debian(scratch / "debian", folder, mirror)
-        task.log(f"fetching {', '.join(f'{w.name} {w.version}' for w in parts.WHEELS)} for aarch64")
+        task.log(f"fetching {', '.join(f'{w.name} {w.version}' for w in pins.WHEELS)} for aarch64")
         wheels = fetch_wheels(scratch / "wheels", folder / "site")
     leave_out(folder)
     about = {"debian": debian, "wheels": wheels}
@@ -122,14 +122,14 @@ def _prove(folder: Path) -> None:
     """Have the system import what it is for, counted.
 
     Raises:
-        MissingPart: it does not run here.
+        MissingDependency: it does not run here.
 
     """
     qemu = find_qemu()
     with scratch_folder() as name:
         scratch = name
-        emulated = Emulated(qemu, CPUS[PROVED_ON].model, folder, plugin(qemu))
-        guest = furnish(scratch, emulated)
+        emulated = EmulatedRunner(qemu, CPUS[PROVED_ON].model, folder, plugin(qemu))
+        guest = prepare_guest(scratch, emulated)
         (guest / "proof.py").write_text(_PROOF, encoding="utf-8")
         (scratch / "job").touch()
         words = command(emulated, "/proof.py", writes_bytecode=True)
@@ -139,8 +139,8 @@ def _prove(folder: Path) -> None:
             read_marks(scratch, 0)
         except (ValueError, BertshrinkError):
             found = None
-        if found != [w.version for w in parts.WHEELS]:
-            raise MissingPart(
+        if found != [w.version for w in pins.WHEELS]:
+            raise MissingDependency(
                 f"the prepared ARM system does not run under QEMU {qemu.version}",
                 where=qemu.path,
                 hint=f"bertshrink was tried with QEMU 7.2; {BY_HAND}; its last words:\n{tail(scratch / 'log')}",

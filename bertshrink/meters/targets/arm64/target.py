@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from bertshrink.errors import RequestError
+from bertshrink.errors import UserError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.running import Launch, check_cases, job_of
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import Found, check_system
-from bertshrink.meters.targets.arm64.count import Emulated, count
-from bertshrink.meters.targets.arm64.cpus import CPUS, KIND, Cpu, cpu_of
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.measure import check_cases, job_of
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.targets import TargetResult, check_system
+from bertshrink.meters.targets.arm64.cores import CPUS, KIND, Core, cpu_of
+from bertshrink.meters.targets.arm64.count import EmulatedRunner, count
 from bertshrink.meters.targets.arm64.plugin import Qemu, check_plugin, find_qemu, plugin
-from bertshrink.meters.targets.arm64.root import Root, check_root, find_root
-from bertshrink.meters.targets.host import Host
+from bertshrink.meters.targets.arm64.sysroot import Sysroot, check_root, find_root
+from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Environment, Evidence, Measurement
 
@@ -37,7 +38,7 @@ class Arm64:
     """
 
     cpu: str
-    host: Host = field(default_factory=Host)
+    host: LocalRunner = field(default_factory=LocalRunner)
     evidence: ClassVar[Evidence] = Evidence.EMULATED_INSTRUCTIONS
 
     @property
@@ -45,17 +46,17 @@ class Arm64:
         """As it was asked for."""
         return f"{KIND}:{self.cpu}"
 
-    def check(self, launches: Mapping[str, Launch]) -> None:
+    def check(self, launches: Mapping[str, RunSpec]) -> None:
         """Find the emulator, the plugin and the prepared system; refuse models that ONNX Runtime does not run.
 
         Raises:
-            MissingPart: something of these is not there.
-            RequestError: a model of another engine.
+            MissingDependency: something of these is not there.
+            UserError: a model of another engine.
 
         """
         for name, launch in launches.items():
             if launch.engine != ENGINE:
-                raise RequestError(
+                raise UserError(
                     f"`{name}` runs on {launch.engine}, and `{self.name}` counts files that ONNX Runtime runs",
                     where="--target",
                     hint="export it first: `bertshrink export MODEL -o DIR`, then measure DIR",
@@ -63,7 +64,7 @@ class Arm64:
         check_plugin(find_qemu())
         find_root()
 
-    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+    def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """Count one inference of every model at every shape, the smallest shape first.
 
         Returns:
@@ -72,17 +73,17 @@ class Arm64:
 
         Raises:
             MeasurementError: nothing that can be believed; outputs that are not this machine's.
-            MissingPart: the emulator or the prepared system is not there or not whole.
-            RequestError: a shape that a model does not take, or texts.
+            MissingDependency: the emulator or the prepared system is not there or not whole.
+            UserError: a shape that a model does not take, or texts.
 
         """
         if settings.texts is not None:
-            raise RequestError(f"`{self.name}` counts shapes, not texts", hint="ask for batch sizes and lengths")
+            raise UserError(f"`{self.name}` counts shapes, not texts", hint="ask for batch sizes and lengths")
         self.check(launches)
         check_cases(launches, settings)
         root, qemu = find_root(), find_qemu()
         check_root(root)
-        emulated = Emulated(qemu, CPUS[self.cpu].model, root.folder, plugin(qemu))
+        emulated = EmulatedRunner(qemu, CPUS[self.cpu].model, root.folder, plugin(qemu))
         machine = describe(CPUS[self.cpu], root, qemu)
         shapes = sorted({(b, n) for b in settings.batch for n in settings.length}, key=lambda s: (s[0] * s[1], s))
         found: dict[str, list[Measurement]] = {name: [] for name in launches}
@@ -101,9 +102,9 @@ class Arm64:
                 for (name, launch), value in zip(launches.items(), values, strict=True):
                     found[name].append(self._measurement(launch, value, batch, length, machine))
                 task.advance(len(launches), shape=f"{batch}x{length}")
-        return Found(found, machine, notes=_notes(self.name, left_out))
+        return TargetResult(found, machine, notes=_notes(self.name, left_out))
 
-    def _measurement(self, launch: Launch, value: float, batch: int, length: int, machine: Environment) -> Measurement:
+    def _measurement(self, launch: RunSpec, value: float, batch: int, length: int, machine: Environment) -> Measurement:
         more = {
             "conditions": launch.conditions(self.name, 1, batch, length),
             "evidence": self.evidence,
@@ -119,7 +120,7 @@ def _notes(name: str, left_out: list[str]) -> tuple[str, ...]:
     return (f"{name}: {shapes} left out, which would take minutes to count; ask for one shape alone to have it",)
 
 
-def describe(cpu: Cpu, root: Root, qemu: Qemu) -> Environment:
+def describe(cpu: Core, root: Sysroot, qemu: Qemu) -> Environment:
     """The emulated machine: all that decides a count, nothing of the machine that emulates it."""
     return environment(
         {
@@ -137,8 +138,8 @@ def open_target(text: str) -> Arm64:
     """The target `arm64:a76`.
 
     Raises:
-        MissingPart: on a system other than Linux.
-        RequestError: no such core.
+        MissingDependency: on a system other than Linux.
+        UserError: no such core.
 
     """
     check_system(KIND, "linux")

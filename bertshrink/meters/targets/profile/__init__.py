@@ -15,16 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bertshrink.errors import MissingPart, RequestError
-from bertshrink.meters.targets import Found, Target
+from bertshrink.errors import MissingDependency, UserError
+from bertshrink.meters.targets import Target, TargetResult
 from bertshrink.meters.targets import open_target as open_any
-from bertshrink.meters.targets.profile.device import Basis, Device, read_device
-from bertshrink.meters.targets.profile.work import Span, Work, work_of
+from bertshrink.meters.targets.profile.device import Basis, DeviceProfile, read_device
+from bertshrink.meters.targets.profile.instructions import Span, Work, work_of
 from bertshrink.report.measurement import Evidence, Measurement
 
 if TYPE_CHECKING:
-    from bertshrink.meters.running import Launch
-    from bertshrink.meters.settings import RunningSettings
+    from bertshrink.meters.latency.launch import RunSpec
+    from bertshrink.meters.latency.settings import LatencySettings
     from bertshrink.progress import Progress
 
 METRIC = "latency_range"
@@ -37,7 +37,7 @@ Case = tuple[int, int]
 """Batch and length."""
 
 
-def bounds_s(device: Device, instructions: Span, weight_bytes: int, threads: int = 1) -> Span:
+def bounds_s(device: DeviceProfile, instructions: Span, weight_bytes: int, threads: int = 1) -> Span:
     """Bounds of the time of one pass, in seconds (the formulas of this file's opening).
 
     Args:
@@ -56,7 +56,7 @@ def bounds_s(device: Device, instructions: Span, weight_bytes: int, threads: int
 
 
 @dataclass(frozen=True)
-class Counts:
+class WorkCounts:
     """Instructions of each model and case, and how they were found.
 
     Attributes:
@@ -72,12 +72,12 @@ class Counts:
 
 
 def count(
-    launches: Mapping[str, Launch],
-    settings: RunningSettings,
+    launches: Mapping[str, RunSpec],
+    settings: LatencySettings,
     progress: Progress,
-    device: Device,
+    device: DeviceProfile,
     basis: Basis | None = None,
-) -> Counts:
+) -> WorkCounts:
     """The instructions of all models in all cases on a device's cores.
 
     Args:
@@ -94,10 +94,10 @@ def count(
     if basis != "operations":
         try:
             counted = _counted(launches, settings, progress, isa)
-        except (MissingPart, RequestError) as error:
+        except (MissingDependency, UserError) as error:
             why = error.what
     if counted is not None:
-        return Counts(counted, "instructions")
+        return WorkCounts(counted, "instructions")
     spans = {
         name: {
             (batch, length): work_of(launch).instructions(isa, launch.precision, batch, length)
@@ -106,17 +106,17 @@ def count(
         }
         for name, launch in launches.items()
     }
-    return Counts(spans, "operations", why)
+    return WorkCounts(spans, "operations", why)
 
 
 def _counted(
-    launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress, isa: str
+    launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress, isa: str
 ) -> dict[str, dict[Case, Span]]:
     """What the target `arm64:...` counts; shapes that it leaves out follow from the largest that it counted.
 
     Raises:
-        MissingPart: it is not set up.
-        RequestError: it cannot run a model.
+        MissingDependency: it is not set up.
+        UserError: it cannot run a model.
 
     """
     counter = open_any(f"{COUNTER}:{isa}")
@@ -130,7 +130,7 @@ def _counted(
             if m.metric == "instructions"
         }
         if not cases:
-            raise MissingPart(f"`{COUNTER}:{isa}` counted nothing of `{name}`")
+            raise MissingDependency(f"`{COUNTER}:{isa}` counted nothing of `{name}`")
         work, largest = work_of(launches[name]), max(cases, key=lambda case: case[0] * case[1])
         per_mac = cases[largest][0] / work.macs(*largest)
         for case in ((batch, length) for batch in settings.batch for length in settings.length):
@@ -151,29 +151,29 @@ class Profile:
     """
 
     name: str
-    device: Device
+    device: DeviceProfile
     evidence: Evidence = Evidence.MODELLED_RANGE
 
-    def check(self, launches: Mapping[str, Launch]) -> None:
+    def check(self, launches: Mapping[str, RunSpec]) -> None:
         """See whether the work of each model can be read.
 
         Raises:
-            RequestError: it cannot.
+            UserError: it cannot.
 
         """
         for launch in launches.values():
             work_of(launch)
 
-    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+    def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """The bounds of every model's latency in every case: `latency_range` in s.
 
         Raises:
-            RequestError: texts were asked for, or a model's work cannot be read.
+            UserError: texts were asked for, or a model's work cannot be read.
 
         """
         if settings.texts is not None:
-            raise RequestError(f"`{self.name}` models shapes, not texts", hint="ask for batch sizes and lengths")
-        from bertshrink.meters.running import check_cases
+            raise UserError(f"`{self.name}` models shapes, not texts", hint="ask for batch sizes and lengths")
+        from bertshrink.meters.latency.measure import check_cases
 
         check_cases(launches, settings)
         basis = self.device.calibrated.basis if self.device.calibrated else None
@@ -186,10 +186,10 @@ class Profile:
             ]
             for name, launch in launches.items()
         }
-        return Found(measurements, machine, (self._note(counts),))
+        return TargetResult(measurements, machine, (self._note(counts),))
 
     def _figure(
-        self, launch: Launch, work: Work, case: Case, instructions: Span, threads: int, machine: str
+        self, launch: RunSpec, work: Work, case: Case, instructions: Span, threads: int, machine: str
     ) -> Measurement:
         return Measurement(
             metric=METRIC,
@@ -201,7 +201,7 @@ class Profile:
             environment=machine,
         )
 
-    def _note(self, counts: Counts) -> str:
+    def _note(self, counts: WorkCounts) -> str:
         device = self.device
         source = f"arm64 instructions counted for {device.isa.value} cores"
         if counts.basis == "operations":
@@ -218,7 +218,7 @@ def open_target(text: str) -> Target:
     """The target `profile:pi5`.
 
     Raises:
-        RequestError: there is no such device.
+        UserError: there is no such device.
 
     """
     return Profile(text, read_device(text.partition(":")[2]))

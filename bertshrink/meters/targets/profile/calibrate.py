@@ -18,17 +18,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bertshrink.errors import MeasurementError, RequestError
-from bertshrink.meters.running import Launch, measure
-from bertshrink.meters.settings import RunningSettings
+from bertshrink.errors import MeasurementError, UserError
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.measure import measure
+from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets.host import fixed_variables
-from bertshrink.meters.targets.profile import Counts, count
-from bertshrink.meters.targets.profile.device import Calibration, Datum, Device, Span
-from bertshrink.meters.targets.ssh import Ssh
+from bertshrink.meters.targets.profile import WorkCounts, count
+from bertshrink.meters.targets.profile.device import Calibration, DeviceProfile, SourcedValue, Span
+from bertshrink.meters.targets.ssh import SshRunner
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Measurement
 
-SETTINGS = RunningSettings(batch=(1,), length=(16, 128), rounds=5, seconds=1.0, threads=1)
+SETTINGS = LatencySettings(batch=(1,), length=(16, 128), rounds=5, seconds=1.0, threads=1)
 WIDER = 1.1
 """What other models may do better or worse than the one measured."""
 
@@ -68,7 +69,9 @@ class Rates:
     is_told: bool
 
 
-def calibrate(machine: Ssh, device: Device, launch: Launch, model: str, progress: Progress) -> Device:
+def calibrate(
+    machine: SshRunner, device: DeviceProfile, launch: RunSpec, model: str, progress: Progress
+) -> DeviceProfile:
     """Measure a device's rates.
 
     Args:
@@ -83,12 +86,12 @@ def calibrate(machine: Ssh, device: Device, launch: Launch, model: str, progress
 
     Raises:
         MeasurementError: nothing that can be believed.
-        MissingPart: the engine is not there, or the connection broke.
-        RequestError: the model does not take the lengths.
+        MissingDependency: the engine is not there, or the connection broke.
+        UserError: the model does not take the lengths.
 
     """
     if launch.shape is not None or launch.max_length < max(SETTINGS.length):
-        raise RequestError(f"`{model}` does not take 1x16 and 1x128", hint="calibrate with a model of free shape")
+        raise UserError(f"`{model}` does not take 1x16 and 1x128", hint="calibrate with a model of free shape")
     there = machine.environment()
     _refuse_other_cores(machine, device, there.isa)
     launches = {model: launch}
@@ -104,12 +107,12 @@ _NEEDS = {"a53": (), "a72": (), "a76": ("asimddp",), "armv8.6": ("asimddp", "i8m
 """Class of cores -> the kernel's words for the dot products by which it is told from the others."""
 
 
-def _refuse_other_cores(machine: Ssh, device: Device, isa: Sequence[str]) -> None:
+def _refuse_other_cores(machine: SshRunner, device: DeviceProfile, isa: Sequence[str]) -> None:
     """Rates of one class of cores say nothing about another one."""
     found = tuple(name for name in ("asimddp", "i8mm") if name in isa)
     kind = machine.link.about.get("machine")
     if kind not in ("aarch64", "arm64") or found != _NEEDS[device.isa.value]:
-        raise RequestError(
+        raise UserError(
             f"`{machine.address}` is no {device.name}: it is {kind} with {', '.join(found) or 'no dot products'}, "
             f"and the profile's cores are of the class {device.isa.value}",
             where="--profile",
@@ -117,7 +120,9 @@ def _refuse_other_cores(machine: Ssh, device: Device, isa: Sequence[str]) -> Non
         )
 
 
-def _rates(machine: Ssh, device: Device, counts: Counts, found: list[Measurement], model: str) -> Rates:
+def _rates(
+    machine: SshRunner, device: DeviceProfile, counts: WorkCounts, found: list[Measurement], model: str
+) -> Rates:
     (ended,) = machine.link.run([None, "-c", _COPY], [""], fixed_variables(1), _COPY_S)
     try:
         told = json.loads(ended.result)
@@ -145,15 +150,17 @@ def ipc_of(spans: dict[tuple[int, int], Span], latencies: list[Measurement], her
     return min(found) / WIDER, max(found) * WIDER
 
 
-def with_rates(device: Device, rates: Rates, how: Calibration) -> Device:
+def with_rates(device: DeviceProfile, rates: Rates, how: Calibration) -> DeviceProfile:
     """The device with measured rates in the place of assumed ones."""
     source = f"measured on {how.by} on {how.when[:10]} with {how.model} ({how.engine}), by {how.basis}"
-    clock = Datum[float](value=rates.hertz / 1e9, source=f"the kernel of {how.by}") if rates.is_told else device.ghz
+    clock = (
+        SourcedValue[float](value=rates.hertz / 1e9, source=f"the kernel of {how.by}") if rates.is_told else device.ghz
+    )
     return device.model_copy(
         update={
             "ghz": clock,
-            "ipc": Datum[Span](value=rates.ipc, source=source),
-            "bandwidth_gbs": Datum[Span](
+            "ipc": SourcedValue[Span](value=rates.ipc, source=source),
+            "bandwidth_gbs": SourcedValue[Span](
                 value=(rates.copy / 1e9, 2 * rates.copy / 1e9),
                 source=f"copies on {how.by} on {how.when[:10]}: what is read, and what is read and written",
             ),
@@ -162,7 +169,7 @@ def with_rates(device: Device, rates: Rates, how: Calibration) -> Device:
     )
 
 
-def _how(machine: Ssh, counts: Counts, launch: Launch, model: str, packages: dict[str, str]) -> Calibration:
+def _how(machine: SshRunner, counts: WorkCounts, launch: RunSpec, model: str, packages: dict[str, str]) -> Calibration:
     return Calibration(
         by=str(machine.address),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -176,7 +183,7 @@ MADE = "three random layers"
 _HIDDEN, _INNER, _VOCAB, _LAYERS = 384, 1536, 1000, 3
 
 
-def made_model(folder: Path) -> Launch:
+def made_model(folder: Path) -> RunSpec:
     """Write the model that is made here, as `folder`/model.onnx."""
     import numpy as np
     import onnx
@@ -218,4 +225,4 @@ def made_model(folder: Path) -> Launch:
     # An IR and an opset that a runtime of two years ago reads: boards do not have the newest one.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "model.onnx")
-    return Launch("onnxruntime", folder / "model.onnx", {}, "float32", _VOCAB, ("input_ids",), 512)
+    return RunSpec("onnxruntime", folder / "model.onnx", {}, "float32", _VOCAB, ("input_ids",), 512)

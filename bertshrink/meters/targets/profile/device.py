@@ -20,10 +20,10 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from bertshrink.errors import RequestError, near
-from bertshrink.model.files import output_errors, write_text
+from bertshrink.errors import UserError, did_you_mean
+from bertshrink.files.atomic import output_errors, write_text
+from bertshrink.files.bounded_text import Reader
 from bertshrink.report.measurement import Environment
-from bertshrink.untrusted import Reader
 
 T = TypeVar("T")
 Isa = Literal["a53", "a72", "a76", "armv8.6"]
@@ -43,7 +43,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Datum(_Frozen, Generic[T]):
+class SourcedValue(_Frozen, Generic[T]):
     """A value and where it is from; `verified` is false for what is assumed or unconfirmed."""
 
     value: T
@@ -63,22 +63,24 @@ class Calibration(_Frozen):
     engine: str
 
 
-class Device(_Frozen):
+class DeviceProfile(_Frozen):
     """A device as far as a time is modelled by it; its fastest cores are meant."""
 
     name: str
-    isa: Datum[Isa] = Field(description="class of cores, by the kernels that they run")
-    cores: Datum[PositiveInt] = Field(description="number of the fastest cores")
-    ghz: Datum[PositiveFloat]
-    ipc: Datum[Span] = Field(description="instructions per cycle of one core")
-    bandwidth_gbs: Datum[Span] = Field(description="of reading memory, 1e9 bytes per second")
-    cache_mb: Datum[PositiveFloat] = Field(description="last-level cache, 1e6 bytes: weights within may cost nothing")
+    isa: SourcedValue[Isa] = Field(description="class of cores, by the kernels that they run")
+    cores: SourcedValue[PositiveInt] = Field(description="number of the fastest cores")
+    ghz: SourcedValue[PositiveFloat]
+    ipc: SourcedValue[Span] = Field(description="instructions per cycle of one core")
+    bandwidth_gbs: SourcedValue[Span] = Field(description="of reading memory, 1e9 bytes per second")
+    cache_mb: SourcedValue[PositiveFloat] = Field(
+        description="last-level cache, 1e6 bytes: weights within may cost nothing"
+    )
     calibrated: Calibration | None = None
 
     @property
     def unverified(self) -> list[str]:
         """The data that nobody vouches for."""
-        return [name for name, datum in self if isinstance(datum, Datum) and not datum.verified]
+        return [name for name, datum in self if isinstance(datum, SourcedValue) and not datum.verified]
 
     def environment(self) -> Environment:
         """The device in a machine's place."""
@@ -102,28 +104,28 @@ def devices() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
-def read_device(name: str) -> Device:
+def read_device(name: str) -> DeviceProfile:
     """The device of that name.
 
     Raises:
-        RequestError: there is none, or its file is wrong.
+        UserError: there is none, or its file is wrong.
 
     """
     known = devices()
     if name not in known:
-        raise RequestError(f"there is no device `{name}`", where="--target", hint=near(name, known))
+        raise UserError(f"there is no device `{name}`", where="--target", hint=did_you_mean(name, known))
     path = known[name]
     hint = "mend it, or make it anew: `bertshrink targets calibrate`"
-    reader = Reader(RequestError, f"the file of the device `{name}` is wrong", hint, most_bytes=1_000_000)
+    reader = Reader(UserError, f"the file of the device `{name}` is wrong", hint, most_bytes=1_000_000)
     try:
-        return Device.model_validate(reader.toml(reader.read_text(path), str(path)))
+        return DeviceProfile.model_validate(reader.toml(reader.read_text(path), str(path)))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise RequestError(f"{reader.fault}: `{place}`: {first['msg']}", where=str(path), hint=reader.hint) from None
+        raise UserError(f"{reader.fault}: `{place}`: {first['msg']}", where=str(path), hint=reader.hint) from None
 
 
-def write_device(name: str, device: Device) -> Path:
+def write_device(name: str, device: DeviceProfile) -> Path:
     """Write the user's own file of a device; where it lies.
 
     Raises:
@@ -137,7 +139,7 @@ def write_device(name: str, device: Device) -> Path:
     return path
 
 
-def to_toml(device: Device) -> str:
+def to_toml(device: DeviceProfile) -> str:
     """The device as a file says it."""
     data = device.model_dump(mode="json", exclude_none=True)
     lines = [f"name = {json.dumps(data.pop('name'), ensure_ascii=False)}"]

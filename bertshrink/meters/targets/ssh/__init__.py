@@ -4,7 +4,7 @@ The machine needs an ssh server, Python 3.10 or newer, numpy and the engine; not
 The worker and the files of the models go over once, into a private folder, checked by sha256; every round is one
 process there, in a short environment of its own, with nothing else of ours running on either side; the results come
 back as JSON of bounded length. When the connection ends, for whatever reason, the worker and the folder go
-(`worker.keeper`).
+(`worker.supervisor`).
 
     link.py      the connection and what goes over it
     address.py   ssh://user@host:port?python=...&folder=...
@@ -28,22 +28,22 @@ from pydantic import BaseModel, ValidationError
 
 from bertshrink.errors import MeasurementError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.parcel import NAME, parcel
-from bertshrink.meters.result import Looked, Result, missing_package, read_result
-from bertshrink.meters.running import Launch
-from bertshrink.meters.settings import RunningSettings
-from bertshrink.meters.targets import Found, Target, check_system
+from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.worker_result import MachineInfo, WorkerResult, missing_package, read_result
+from bertshrink.meters.latency.worker_zipapp import NAME, build_worker
+from bertshrink.meters.targets import Target, TargetResult, check_system
 from bertshrink.meters.targets.host import fixed_variables
-from bertshrink.meters.targets.process import Ended, results_of
+from bertshrink.meters.targets.runner_target import RunnerTarget
 from bertshrink.meters.targets.ssh.address import Address
-from bertshrink.meters.targets.ssh.link import Link
-from bertshrink.meters.targets.ssh.refusals import PACKAGES, not_importable, not_installed
-from bertshrink.meters.targets.timed import Timed
+from bertshrink.meters.targets.ssh.connection import SshConnection
+from bertshrink.meters.targets.ssh.errors import PACKAGES, not_importable, not_installed
+from bertshrink.meters.targets.worker_process import WorkerExit, results_of
 from bertshrink.progress import Progress, Silent
 from bertshrink.report.measurement import Environment, Evidence
-from bertshrink.worker.job import Job
+from bertshrink.worker.job import WorkerJob
 
-_LOOK = Job(engine="", path="this machine", options={}, threads=1, cases=[], vocab_size=0, inputs=[], do="look")
+_LOOK = WorkerJob(engine="", path="this machine", options={}, threads=1, cases=[], vocab_size=0, inputs=[], do="look")
 _LOOK_S = 120
 """A small board needs seconds to start Python, and a minute to import PyTorch for the first time."""
 
@@ -64,7 +64,7 @@ R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass
-class Ssh:
+class SshRunner:
     """Runs the worker on a machine that is reached by ssh.
 
     Attributes:
@@ -76,30 +76,30 @@ class Ssh:
     """
 
     address: Address
-    link: Link
+    link: SshConnection
     name: str = ""
     evidence: Evidence = Evidence.MEASURED_DEVICE
     _sent: dict[Path, str] = field(default_factory=dict)
     _environment: Environment | None = None
 
     @classmethod
-    def connect(cls, address: Address) -> Ssh:
+    def connect(cls, address: Address) -> SshRunner:
         """Connect and send the worker.
 
         Raises:
-            MissingPart: no way there, or no Python that serves.
+            MissingDependency: no way there, or no Python that serves.
             OutputError: nothing can be written there.
 
         """
-        link = Link(address)
+        link = SshConnection(address)
         try:
-            link.put(NAME, parcel())
+            link.put(NAME, build_worker())
         except BaseException:
             link.close()
             raise
         return cls(address, link, address.name, evidence_of(link.about))
 
-    def __enter__(self) -> Ssh:
+    def __enter__(self) -> SshRunner:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -113,7 +113,7 @@ class Ssh:
 
         """
         if self._environment is None:
-            found = read_result(self.answer(_LOOK, _LOOK_S), Looked, _LOOK)
+            found = read_result(self.answer(_LOOK, _LOOK_S), MachineInfo, _LOOK)
             try:
                 self._environment = environment(found.machine)
             except ValidationError as error:
@@ -125,7 +125,7 @@ class Ssh:
         """See to it that engines can be imported there.
 
         Raises:
-            MissingPart: one is not installed, or was built for another machine.
+            MissingDependency: one is not installed, or was built for another machine.
 
         """
         for engine in dict.fromkeys(engines):
@@ -141,7 +141,7 @@ class Ssh:
 
         Raises:
             OutputError: there is no room for them.
-            MissingPart: the connection broke.
+            MissingDependency: the connection broke.
 
         """
         files = {path: _files(path) for path in dict.fromkeys(paths) if path not in self._sent}
@@ -156,12 +156,12 @@ class Ssh:
                     self.link.put(f"{place}/{name}", file, lambda num: task.advance(num / 1e6))
                 self._sent[path] = f"{self.link.about['folder']}/{place}/{path.name}"
 
-    def run(self, jobs: Sequence[Job], timeout_s: float) -> list[Result]:
+    def run(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerResult]:
         """Run jobs there in fresh processes that take turns, and wait for them, asleep.
 
         Raises:
             MeasurementError: a worker died, hung, or gave no result that can be believed.
-            MissingPart: an engine is not installed there, or the connection broke.
+            MissingDependency: an engine is not installed there, or the connection broke.
             OutputError: there is no room for a model.
 
         """
@@ -172,22 +172,22 @@ class Ssh:
                 raise not_installed(self.address, self.link.about, job.engine, [missing])
         return results_of(ended, jobs, timeout_s, time.perf_counter_ns() - start_ns)
 
-    def answer(self, job: Job, timeout_s: float) -> bytes:
+    def answer(self, job: WorkerJob, timeout_s: float) -> bytes:
         """What the worker writes for a job of any kind.
 
         Raises:
             MeasurementError: the worker died or hung.
-            MissingPart: the connection broke.
+            MissingDependency: the connection broke.
 
         """
         return self._ended([job], timeout_s)[0].answer(job, timeout_s)
 
-    def _ended(self, jobs: Sequence[Job], timeout_s: float) -> list[Ended]:
+    def _ended(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerExit]:
         texts = [json.dumps(asdict(self._there(job))) for job in jobs]
         command = [None, f"{self.link.about['folder']}/{NAME}"]
         return self.link.run(command, texts, fixed_variables(jobs[0].threads), timeout_s)
 
-    def _there(self, job: Job) -> Job:
+    def _there(self, job: WorkerJob) -> WorkerJob:
         """The job with its paths as they are over there."""
         if job.do == "look":
             return job
@@ -200,7 +200,7 @@ class Ssh:
         )
 
 
-def _names(ended: Ended) -> list[str]:
+def _names(ended: WorkerExit) -> list[str]:
     try:
         return [str(name) for name in json.loads(ended.result)]
     except (ValueError, TypeError, RecursionError):
@@ -222,7 +222,7 @@ def evidence_of(about: Mapping[str, Any]) -> Evidence:
 
 
 @dataclass(frozen=True)
-class OverSsh:
+class SshTarget:
     """Times models on a machine that is reached by ssh.
 
     Attributes:
@@ -239,39 +239,39 @@ class OverSsh:
         """The address's."""
         return self.address.name
 
-    def check(self, launches: Mapping[str, Launch]) -> None:
+    def check(self, launches: Mapping[str, RunSpec]) -> None:
         """Connect, and see whether the engines are there.
 
         Raises:
-            MissingPart: no way there, no Python that serves, or no engine.
+            MissingDependency: no way there, no Python that serves, or no engine.
             OutputError: nothing can be written there.
 
         """
-        with Ssh.connect(self.address) as machine:
+        with SshRunner.connect(self.address) as machine:
             machine.require(launch.engine for launch in launches.values())
 
-    def measure(self, launches: Mapping[str, Launch], settings: RunningSettings, progress: Progress) -> Found:
+    def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """Send the models and time them there side by side.
 
         Raises:
-            MissingPart: as `check`; or the connection broke.
+            MissingDependency: as `check`; or the connection broke.
             MeasurementError: nothing that can be believed.
             OutputError: the models do not fit.
 
         """
-        with Ssh.connect(self.address) as machine:
+        with SshRunner.connect(self.address) as machine:
             machine.require(launch.engine for launch in launches.values())
             machine.send((launch.path for launch in launches.values()), progress)
-            return Timed(machine).measure(launches, settings, progress)
+            return RunnerTarget(machine).measure(launches, settings, progress)
 
 
 def open_target(text: str) -> Target:
     """The target `ssh://user@host`.
 
     Raises:
-        MissingPart: on Windows.
-        RequestError: the address is none.
+        MissingDependency: on Windows.
+        UserError: the address is none.
 
     """
     check_system("ssh", "linux", "darwin")
-    return OverSsh(Address.read(text))
+    return SshTarget(Address.read(text))

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-from bertshrink.errors import RequestError, near
+from bertshrink.errors import UserError, did_you_mean
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.%:-]*")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
@@ -45,7 +45,7 @@ class Address:
         """Read one.
 
         Raises:
-            RequestError: it is none.
+            UserError: it is none.
 
         """
         parts = urlsplit(text)
@@ -58,7 +58,7 @@ class Address:
         given = parse_qsl(parts.query, keep_blank_values=True)
         strange = next((name for name, _ in given if name not in _OPTIONS), None)
         if strange is not None:
-            raise _wrong(text, f"there is no option `{strange}`", near(strange, _OPTIONS))
+            raise _wrong(text, f"there is no option `{strange}`", did_you_mean(strange, _OPTIONS))
         options = dict(given)
         python, folder = options.get("python", _PYTHON), options.get("folder")
         if not _HOST.fullmatch(host) or (user and not _USER.fullmatch(user)):
@@ -85,8 +85,8 @@ class Address:
         return [*port, "--", f"{self.user}@{self.host}" if self.user else self.host]
 
 
-def _wrong(text: str, what: str, hint: str | None = None) -> RequestError:
-    return RequestError(
+def _wrong(text: str, what: str, hint: str | None = None) -> UserError:
+    return UserError(
         f"`{text}` is no address of a machine: {what}",
         where="--target",
         hint=hint or "write ssh://user@host, ssh://user@host:2222 or ssh://host?python=~/venv/bin/python",

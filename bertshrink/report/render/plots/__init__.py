@@ -6,15 +6,15 @@ Each is drawn from the table by a file of its own; this one says which there are
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bertshrink.report.render import canvas
-from bertshrink.report.render.figures import plain
-from bertshrink.report.render.plots.front import front
+from bertshrink.report.render.plots import svg as canvas
+from bertshrink.report.render.plots.distributions import spread
+from bertshrink.report.render.plots.figure import Sketch
 from bertshrink.report.render.plots.memory import DRAWN, phases
 from bertshrink.report.render.plots.models import components, scores, sizes, training
+from bertshrink.report.render.plots.pareto import front
 from bertshrink.report.render.plots.roofline import roofline
-from bertshrink.report.render.plots.sketch import Sketch
-from bertshrink.report.render.plots.spread import spread
-from bertshrink.report.render.table import Table
+from bertshrink.report.table.figures import plain
+from bertshrink.report.table.table import Table
 
 
 @dataclass(frozen=True)

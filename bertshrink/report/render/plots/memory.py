@@ -5,12 +5,12 @@ batch, and while it answers. What importing the engine alone takes is faint in e
 from typing import Any
 
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render import canvas
-from bertshrink.report.render.canvas import INK, MUTED, SMALL
-from bertshrink.report.render.figures import Scale, plain
-from bertshrink.report.render.metrics import title_of
-from bertshrink.report.render.plots.sketch import FOOT, Sketch, colour
-from bertshrink.report.render.table import Row, Table
+from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots.figure import FOOT, Sketch, colour
+from bertshrink.report.render.plots.svg import INK, MUTED, SMALL
+from bertshrink.report.table.figures import Scale, plain
+from bertshrink.report.table.metrics import title_of
+from bertshrink.report.table.table import Row, Table
 
 PHASES = ("import", "load", "first", "steady")
 DRAWN = {"memory": "memory_shared", "device_memory_allocated": "device_memory_reserved"}
@@ -53,7 +53,7 @@ def phases(table: Table, target: str, metric: str) -> Sketch | None:
         top = 0.0
         for (row, peaks, marks), tall in zip(rows, heights, strict=True):
             axes.text(-_LEFT / (0.988 - _LEFT), 1 - (top + 14) / (height - FOOT), row.label, transform=axes.transAxes)
-            axes.vlines(ticks, top + _NAME - 1, top + tall, color=canvas.GRID, lw=0.8, zorder=0.5)
+            axes.vlines(ticks, top + _NAME - 1, top + tall, color=svg.GRID, lw=0.8, zorder=0.5)
             _block(axes, top + _NAME, peaks, marks, scale, colour(row))
             top += tall
 

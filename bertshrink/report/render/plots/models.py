@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bertshrink import units
-from bertshrink.report.render import canvas
-from bertshrink.report.render.canvas import INK, PAGE, REFERENCE, SERIES
-from bertshrink.report.render.plots.sketch import (
+from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots.figure import (
     FOOT,
     ROW,
     Sketch,
@@ -21,7 +20,8 @@ from bertshrink.report.render.plots.sketch import (
     padded,
     words,
 )
-from bertshrink.report.render.table import Row, Table
+from bertshrink.report.render.plots.svg import INK, PAGE, REFERENCE, SERIES
+from bertshrink.report.table.table import Row, Table
 
 _MAX_COMPONENTS = len(SERIES)
 
@@ -32,11 +32,11 @@ def sizes(table: Table, place: int) -> Sketch:
     height = ROW * len(rows)
 
     def paint(figure: Any) -> None:
-        axes = canvas.rows_axes(figure, height, len(rows))
+        axes = svg.rows_axes(figure, height, len(rows))
         axes.set_xlim(0, max(m.value for _, _, m in rows) or 1)
         axes.set_xticks([])
         for y, (row, cell, m) in enumerate(rows):
-            canvas.row_text(axes, y, row.label, words(cell, column), row.is_baseline)
+            svg.row_text(axes, y, row.label, words(cell, column), row.is_baseline)
             axes.barh(y + 0.1, m.value, height=0.3, color=colour(row), alpha=0.4 if row.is_baseline else 0.9)
 
     return Sketch(column.heading, "Shorter is smaller.", in_words(rows), height, paint)
@@ -55,12 +55,12 @@ def components(table: Table) -> Sketch | None:
     height = ROW * len(rows) + head
 
     def paint(figure: Any) -> None:
-        axes = canvas.rows_axes(figure, height, len(rows))
+        axes = svg.rows_axes(figure, height, len(rows))
         axes.set_position((0.012, 0, 0.976, 1 - head / height))
         axes.set_xlim(0, max(totals) or 1)
         axes.set_xticks([])
         for y, (row, own, total) in enumerate(zip(rows, counts, totals, strict=True)):
-            canvas.row_text(axes, y, row.label, units.format(total, "count"), row.is_baseline)
+            svg.row_text(axes, y, row.label, units.format(total, "count"), row.is_baseline)
             left = 0
             for tint, part, count in zip(SERIES, shown, own, strict=False):
                 axes.barh(y + 0.1, count, left=left, height=0.3, color=tint, alpha=0.9, label=part if y == 0 else None)
@@ -92,12 +92,12 @@ def scores(table: Table, place: int) -> Sketch:
     base = next((m.value / size for row, _, m in rows if row.is_reference), None)
 
     def paint(figure: Any) -> None:
-        axes = canvas.rows_axes(figure, height, len(rows), FOOT)
+        axes = svg.rows_axes(figure, height, len(rows), FOOT)
         axes.set_xlim(*padded(values, 0.06))
-        canvas.row_grid(axes, len(rows))
+        svg.row_grid(axes, len(rows))
         for y, (row, cell, m) in enumerate(rows):
             tint = colour(row)
-            canvas.row_text(axes, y, row.label, words(cell, column), row.is_baseline)
+            svg.row_text(axes, y, row.label, words(cell, column), row.is_baseline)
             if base is not None and not row.is_reference:
                 axes.vlines(base, y - 0.02, y + 0.42, color=REFERENCE, lw=1.6)
                 axes.plot([base, m.value / size], [y + 0.2] * 2, color=tint, lw=2, alpha=0.45, solid_capstyle="butt")

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render import canvas
-from bertshrink.report.render.canvas import CHARACTER, INK, MUTED, SERIES, SMALL
-from bertshrink.report.render.figures import Scale, plain
-from bertshrink.report.render.plots.sketch import (
+from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots.figure import (
     MAX_LABEL,
     Sketch,
     label_apart,
@@ -25,7 +23,9 @@ from bertshrink.report.render.plots.sketch import (
     log_axis,
     log_padded,
 )
-from bertshrink.report.render.table import Row, Table
+from bertshrink.report.render.plots.svg import CHARACTER, INK, MUTED, SERIES, SMALL
+from bertshrink.report.table.figures import Scale, plain
+from bertshrink.report.table.table import Row, Table
 
 _HEIGHT = 330
 _SHAPES = "os^DvPX*"
@@ -81,7 +81,7 @@ def roofline(table: Table, target: str) -> Sketch | None:
                 color=SERIES[number % len(SERIES)],
                 ms=7,
                 lw=0,
-                label=canvas.shortened(model, MAX_LABEL),
+                label=svg.shortened(model, MAX_LABEL),
             )
         places = axes.transData.transform([(p.intensity, p.rate / scale.size) for p in points])
         label_apart(axes, [p.case for p in points], places, [60.0] * len(points), path)

@@ -1,0 +1,1 @@
+"""What `import bertshrink` offers: every command as a plain function, over the same recipe loop."""

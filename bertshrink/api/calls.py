@@ -1,0 +1,306 @@
+"""Every command as a function: the same short recipe, run by the same loop, its result returned.
+
+A command that makes a model becomes a function by its row in `COMMANDS`; what can be set is what its techniques'
+fields say. Errors are exceptions with what, where and how to mend it (`bertshrink.errors`).
+"""
+
+from __future__ import annotations
+
+import inspect as introspection
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertshrink.api.inputs import data_settings, model_name
+from bertshrink.api.result import Result
+from bertshrink.data.settings import DataSettings
+from bertshrink.errors import UserError, did_you_mean
+from bertshrink.progress import Progress, Silent
+from bertshrink.recipe.commands import COMMANDS, Command, recipe_of_bench, recipe_of_command
+from bertshrink.training.distributed.ranks import is_main
+
+if TYPE_CHECKING:
+    from bertshrink.gates.verdict import Judgement
+    from bertshrink.recipe.recipe import Recipe
+
+_WHERE = ("path", "train", "dev", "test", "unlabelled")
+_ABOUT_TEXTS = tuple(name for name in DataSettings.model_fields if name not in _WHERE)
+"""Settings of `data:` beside where it is: arguments of every function that takes data."""
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any],
+    *,
+    model: Any = None,
+    data: Any = None,
+    output: str | Path | None = None,
+    seed: int | None = None,
+    measure: bool = True,
+    force: bool = False,
+    runs: str | Path = "runs",
+    progress: bool = True,
+    **about_texts: Any,
+) -> Result:
+    """Run a recipe.
+
+    Args:
+        recipe: a file, the name of one that ships, or its keys as a dictionary.
+        model: in place of the recipe's.
+        data: in place of the recipe's.
+        output: where the last model is written; None: it stays in the run folder.
+        seed: in place of the recipe's.
+        measure: whether time and memory are measured where the recipe asks for it.
+        force: whether another model that bertshrink wrote gives way at `output`.
+        runs: the folder of run folders.
+        progress: whether work that takes long is shown.
+        about_texts: settings of `data` beside where it is: `text`, `label`, `max_train` ...
+
+    Raises:
+        BertshrinkError: whatever is wrong, or went wrong; finished stages stay.
+    """
+    from bertshrink.recipe.recipe import read_recipe, recipe_of_values
+    from bertshrink.recipe.shipped import find_recipe
+
+    home = Path(runs)
+    _refuse_unknown("run", about_texts, _ABOUT_TEXTS)
+    overrides = {
+        "model": model_name(model, home) if model is not None else None,
+        "data": data_settings(data, home),
+        "seed": seed,
+    }
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if isinstance(recipe, Mapping):
+        asked = recipe_of_values(recipe, overrides, about_texts)
+    else:
+        asked = read_recipe(find_recipe(str(recipe)), overrides, about_texts)
+    return _result(asked, output=output, force=force, runs=home, measure=measure, progress=progress)
+
+
+def bench(
+    models: Any,
+    *,
+    data: Any = None,
+    task: str | None = None,
+    seed: int | None = None,
+    runs: str | Path = "runs",
+    progress: bool = True,
+    **settings: Any,
+) -> Result:
+    """Measure models side by side: latency, memory, size, and how well they agree on texts.
+
+    Args:
+        models: one, or several; the first is what the others are compared with.
+        data: texts that judge them.
+        task: what they are for; None: what the first one says.
+        seed: decides everything random.
+        runs: the folder of run folders.
+        progress: whether work that takes long is shown.
+        settings: of timing, as in a recipe's `measure: latency:` (`batch`, `length`, `rounds`, `target` ...), and of
+            `data` beside where it is.
+
+    Raises:
+        BertshrinkError: whatever is wrong, or went wrong.
+    """
+    from bertshrink.meters.latency.settings import LatencySettings
+
+    home = Path(runs)
+    latency = tuple(LatencySettings.model_fields)
+    _refuse_unknown("bench", settings, (*latency, *_ABOUT_TEXTS))
+    several = models if isinstance(models, list | tuple) and not _is_pair(models) else [models]
+    timing = {name: value for name, value in settings.items() if name in latency}
+    asked = recipe_of_bench(
+        [model_name(one, home) for one in several],
+        {"data": data_settings(data, home), "task": task, "seed": seed, "measure": {"latency": timing}},
+        {name: value for name, value in settings.items() if name in _ABOUT_TEXTS},
+    )
+    return _result(asked, output=None, force=False, runs=home, measure=True, progress=progress)
+
+
+def inspect(model: Any, *, task: str = "auto", runs: str | Path = "runs") -> dict[str, Any]:
+    """What a model is made of and what could shrink, from its headers alone.
+
+    Args:
+        model: a name, a folder, or a model in memory.
+        task: what it is for; `auto`: what it says.
+        runs: where a model in memory is written.
+
+    Raises:
+        BertshrinkError: no such model, an unknown family, a refused file.
+    """
+    from bertshrink.cli.inspect import facts_of
+
+    return facts_of(model_name(model, Path(runs)), task)
+
+
+def gate(
+    artifact: str | Path | None = None,
+    *,
+    report: str | Path | None = None,
+    base_artifact: str | Path | None = None,
+    base: str | None = None,
+    config: str | Path | None = None,
+    files_only: bool = False,
+    strict: bool = False,
+    progress: bool = True,
+) -> Judgement:
+    """Judge artifacts by committed limits and a committed baseline.
+
+    Args:
+        artifact: one of several, by its name; or a file or folder instead of the only one that is named.
+        report: a run's report.json, for quality, memory and instructions.
+        base_artifact: what the artifact is timed against, in turn, on this machine.
+        base: the branch or commit that the change is for; None: what CI or git says.
+        config: where the limits stand; None: bertshrink.toml or pyproject.toml, from here upwards.
+        files_only: leave out what a file alone does not show.
+        strict: what is inconclusive fails.
+        progress: whether work that takes long is shown.
+
+    Returns:
+        the judgement: `exit_code`, `findings`.
+
+    Raises:
+        BertshrinkError: it cannot be judged.
+    """
+    from bertshrink.gates.checkout import judge_checkout
+    from bertshrink.pipeline.requirements import require_ml
+
+    if base_artifact is not None:
+        require_ml()
+    places = (Path(place) if place is not None else None for place in (artifact, report, base_artifact, config))
+    one, its_report, other, limits = places
+    judgement, _ = judge_checkout(
+        _progress(progress),
+        artifact=one,
+        report=its_report,
+        base_artifact=other,
+        base=base,
+        config=limits,
+        files_only=files_only,
+        strict=strict,
+    )
+    return judgement
+
+
+def _function(command: Command) -> Callable[..., Result]:
+    """A command that makes a model as a function."""
+    fields: dict[str, Any] = {}
+    for technique in command.techniques:
+        for field, name in command.flag_names(technique).items():
+            fields.setdefault(name, technique.model_fields[field])
+    from_nothing = not command.techniques[0].takes
+
+    def call(*args: Any, **given: Any) -> Result:
+        _refuse_unknown(command.name, given, tuple(signature.parameters))
+        try:
+            bound = signature.bind(*args, **given)
+        except TypeError as error:
+            raise TypeError(f"{command.name}(): {error}") from None
+        bound.apply_defaults()
+        found = dict(bound.arguments)
+        home = Path(found["runs"])
+        model = None if from_nothing else model_name(found["model"], home)
+        asked = recipe_of_command(
+            command.name,
+            model,
+            {name: found[name] for name in fields},
+            {"data": data_settings(found["data"], home), "task": found["task"], "seed": found["seed"]},
+            {name: found[name] for name in _ABOUT_TEXTS},
+            name_of=str,
+        )
+        output = found["output"]
+        return _result(
+            asked, output=output, force=found["force"], runs=home, measure=found["measure"], progress=found["progress"]
+        )
+
+    kinds = introspection.Parameter
+    parameters = [] if from_nothing else [kinds("model", kinds.POSITIONAL_OR_KEYWORD)]
+    defaults = {
+        "data": None,
+        "output": None,
+        **dict.fromkeys(fields),
+        **{name: None for name in _ABOUT_TEXTS if name not in fields},
+        "task": None,
+        "seed": None,
+        "measure": False,
+        "force": False,
+        "runs": "runs",
+        "progress": True,
+    }
+    parameters += [kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in defaults.items()]
+    signature = introspection.Signature(parameters, return_annotation="Result")
+    call.__name__ = call.__qualname__ = command.name
+    call.__doc__ = _doc(command, fields, from_nothing)
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def _doc(command: Command, fields: Mapping[str, Any], from_nothing: bool) -> str:
+    lines = [command.help, "", "Args:"]
+    if not from_nothing:
+        lines.append("    model: a name, a folder, or a model in memory (transformers, sentence-transformers).")
+    lines += [
+        "    data: a name, a path, a datasets.Dataset or DatasetDict, a DataFrame, or a list of (text, label).",
+        "    output: where the model is written; None: it stays in the run folder.",
+        *(f"    {name}: {field.description}" for name, field in fields.items()),
+        *(f"    {name}: {DataSettings.model_fields[name].description}" for name in _ABOUT_TEXTS if name not in fields),
+        "    task: what the model is for; None: what it, or the data, says.",
+        "    seed: decides everything random.",
+        "    measure: whether time and memory of all models are measured, too.",
+        "    force: whether another model that bertshrink wrote gives way at `output`.",
+        "    runs: the folder of run folders.",
+        "    progress: whether work that takes long is shown.",
+        "",
+        "Raises:",
+        "    BertshrinkError: whatever is wrong, or went wrong; finished stages stay.",
+    ]
+    return "\n".join(lines)
+
+
+def _is_pair(models: Sequence[Any]) -> bool:
+    """Whether two things are one model with its tokenizer."""
+    return len(models) == 2 and hasattr(models[1], "save_pretrained") and not hasattr(models[1], "parameters")
+
+
+def _refuse_unknown(function: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UserError(f"`{function}` has no argument `{name}`", where=name, hint=did_you_mean(name, known))
+
+
+def _progress(is_shown: bool) -> Progress:
+    if not is_shown or not is_main():
+        return Silent()
+    from bertshrink.cli.progress import make_progress
+
+    return make_progress(quiet=False)
+
+
+def _result(
+    asked: Recipe, *, output: str | Path | None, force: bool, runs: Path, measure: bool, progress: bool
+) -> Result:
+    from bertshrink.pipeline.execute import execute
+
+    shown = _progress(progress)
+    outcome = execute(
+        asked,
+        shown,
+        output=Path(output) if output is not None else None,
+        force=force,
+        runs=runs,
+        command=f"bertshrink, from Python: {asked.name}",
+        with_latency=measure,
+        tell=shown.log,
+    )
+    if outcome is None:
+        raise UserError("this is not the first of the processes: only that one has a result", hint="ask `is_main()`")
+    return Result(outcome.model, outcome.report, outcome.folder, outcome.judgement, outcome.margin)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: _function(command) for name, command in COMMANDS.items()},
+    "bench": bench,
+    "gate": gate,
+    "inspect": inspect,
+    "run": run,
+}
+"""What `import bertshrink` offers, by name."""

@@ -1,0 +1,37 @@
+"""The recipe's `data:`: where the texts are and what their columns are. No reader is imported."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NONE = "none"
+"""What `pair` and `label` are set to where there is none, whatever the columns are called."""
+
+
+class DataSettings(BaseModel):
+    """Where the texts are: the recipe's `data:`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str | None = Field(None, description="`builtin:pydoc`, a file, a folder, or a hub name")
+    train: str | None = Field(None, description="the file of the training side, where it is apart")
+    dev: str | None = Field(None, description="the file of the dev side, where it is apart")
+    test: str | None = Field(None, description="the file of the test side, where it is apart")
+    unlabelled: str | None = Field(None, description="more training texts, without labels: a file, folder or hub name")
+    dev_share: float = Field(0.1, gt=0, le=0.5, description="share of train that becomes a side that is not given")
+    text: str | None = Field(None, description="the column of the texts; of words with tags also its number")
+    pair: str | None = Field(None, description="the column of the second texts of pairs; `none`: there are none")
+    label: str | None = Field(
+        None,
+        description="the column of the labels; `none`: there are none; several, as A,B,C, hold 0 or 1 for a class each",
+    )
+    split_seed: int = Field(
+        0, ge=0, description="another fixed choice of the rows for `dev_share`, `max_train`, `max_dev` and the like"
+    )
+    columns: tuple[str, ...] | None = Field(None, min_length=1, description="all columns of a CSV without a header")
+    max_train: int | None = Field(None, gt=0, description="use at most so many training texts (a fixed choice)")
+    max_unlabelled: int | None = Field(None, gt=0, description="use at most so many unlabelled texts (a fixed choice)")
+    max_dev: int | None = Field(None, gt=0, description="judge by at most so many texts (a fixed choice)")
+    max_length: int | None = Field(
+        None, ge=4, description="cut texts after so many tokens (default: the model's limit)"
+    )

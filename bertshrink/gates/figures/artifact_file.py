@@ -1,0 +1,166 @@
+"""What an artifact's file shows without an engine: bytes, parameters, operations, and its tensors by name.
+
+    a folder       the file that its artifact.json names; else its one model.safetensors, model.onnx, onnx/model.onnx...
+    a file         itself; .onnx and .safetensors are read, any other has bytes only
+
+An ONNX file is read in a child process (see `sources.probe`). A folder that bertshrink wrote is checked against its
+manifest first, also where the file itself is named. 100 MB take a fraction of a second; compressing them takes seconds,
+so that is done only where a rule asks for it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.files.atomic import is_lfs_pointer, sha256_file, verify
+from bertshrink.files.headers import FileFacts, read_safetensors
+from bertshrink.files.json_files import read_object
+from bertshrink.gates.figures.figure import Reading
+from bertshrink.gates.limits.metrics import OPERATOR
+from bertshrink.meters.size import onnx_components
+from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS
+from bertshrink.model.folder.layout import FOREIGN, named_file, sealed_root
+from bertshrink.sources.probe import read_header_in_subprocess
+
+_FILES = (WEIGHTS, *FOREIGN)
+_READERS = {".onnx": read_header_in_subprocess, ".safetensors": read_safetensors}
+_LEVEL = 6
+"""zlib's own default, which zip archives have."""
+_CHUNK = 1 << 20
+SMALL_BYTES = 1024
+"""Tensors below this are told as one: shapes and biases explain no growth, and would fill the lock."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file, looked at.
+
+    Attributes:
+        file: the file itself.
+        sha256: of its bytes.
+        facts: its header; None for a format that is not read.
+    """
+
+    file: Path
+    sha256: str
+    facts: FileFacts | None = field(repr=False)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk, external data included."""
+        return self.facts.num_bytes if self.facts is not None else self.file.stat().st_size
+
+    @cached_property
+    def operators(self) -> Mapping[str, int]:
+        """How often each operation occurs, by its name without ONNX's own domain: `com.microsoft.QAttention`."""
+        found = self.facts.operators if self.facts is not None else {}
+        return {operator_name(op): count for op, count in sorted(found.items())}
+
+    @cached_property
+    def tensors(self) -> Mapping[str, str]:
+        """Each large stored tensor as `INT8 384x1536`, and what the small ones take together."""
+        stored = self.facts.tensors if self.facts is not None else ()
+        return {
+            tensor.name: f"{tensor.dtype} {'x'.join(map(str, tensor.shape))} {tensor.num_bytes}"
+            for tensor in stored
+            if tensor.num_bytes >= SMALL_BYTES
+        }
+
+    def readings(self) -> dict[str, Reading]:
+        """Every figure but the compressed size."""
+        found = {"size": Reading(value=self.num_bytes, unit="B")}
+        if self.facts is None:
+            return found
+        found["parameters"] = Reading(value=_num_parameters(self.facts), unit="count")
+        if self.facts.format == "onnx":
+            found["nodes"] = Reading(value=sum(self.operators.values()), unit="count")
+            found["operators"] = Reading(value=len(self.operators), unit="count")
+            found |= {f"{OPERATOR}{name}": Reading(value=count, unit="count") for name, count in self.operators.items()}
+        return found
+
+    def compressed(self) -> Reading:
+        """The bytes that zlib makes of the file; which zlib did it decides the last few of them."""
+        packer, total = zlib.compressobj(_LEVEL), 0
+        with self.file.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                total += len(packer.compress(chunk))
+        total += len(packer.flush()) + self.num_bytes - self.file.stat().st_size  # data beside it counts as it lies
+        return Reading(value=total, unit="B", engine=f"zlib {zlib.ZLIB_RUNTIME_VERSION}")
+
+
+def operator_name(op: str) -> str:
+    """`:MatMul` as `MatMul`, `com.microsoft:QAttention` as `com.microsoft.QAttention`."""
+    return op.removeprefix(":").replace(":", ".")
+
+
+def look_at(path: Path, place: str) -> Artifact:
+    """Read an artifact's header.
+
+    Raises:
+        UserError: there is no such artifact.
+        UnsafeModel: it is damaged, not what bertshrink wrote, or a pointer of git LFS.
+    """
+    file = _file_of(path, place)
+    reader = _READERS.get(file.suffix)
+    try:
+        return Artifact(file, sha256_file(file), reader(file) if reader is not None else None)
+    except UnsafeModel:
+        for beside in sorted(file.parent.iterdir()):  # its data outside of it
+            _fetched(beside)
+        raise
+
+
+def _file_of(path: Path, place: str) -> Path:
+    if path.is_file():
+        _fetched(path)
+        if (folder := sealed_root(path)) is not None:
+            verify(folder)
+        return path
+    if not path.is_dir():
+        raise UserError(
+            f"there is no artifact at `{path}`", where=place, hint="make it first, or say where it lies now"
+        )
+    for inner in sorted(path.rglob("*")):
+        _fetched(inner)
+    verify(path)
+    card = path / ARTIFACT_CARD
+    if card.is_file():
+        file = named_file(path, read_object(card).get("file"))
+        if file is None:
+            hint = "restore the folder from where it came, or export the model again"
+            raise UnsafeModel(f"`{ARTIFACT_CARD}` names no file of its folder", where=str(card), hint=hint)
+        return file
+    found = [path / name for name in _FILES if (path / name).is_file()]
+    if len(found) != 1:
+        text = (
+            "no model file"
+            if not found
+            else "several model files: " + ", ".join(one.relative_to(path).as_posix() for one in found)
+        )
+        raise UserError(f"`{path}` holds {text}", where=place, hint="name the file itself")
+    return found[0]
+
+
+def _fetched(file: Path) -> Path:
+    """The file, where it is here and not only git LFS's word for it.
+
+    Raises:
+        UnsafeModel: it is a pointer.
+    """
+    if is_lfs_pointer(file):
+        hint = "fetch it: `git lfs pull`, or `lfs: true` for actions/checkout"
+        raise UnsafeModel(
+            f"`{file.name}` is a git LFS pointer: the file itself is not here", where=str(file), hint=hint
+        )
+    return file
+
+
+def _num_parameters(facts: FileFacts) -> int:
+    if facts.format == "onnx":
+        return sum(part.num_parameters for part in onnx_components(facts))
+    return sum(tensor.num_elements for tensor in facts.tensors)

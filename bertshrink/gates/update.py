@@ -1,0 +1,146 @@
+"""The next baseline from what is measured now, and what it changes.
+
+The lock keeps what files show, and of a report the figures whose change is limited. Where such a rule needs a report
+and none is given, the old figures stay only as long as the artifact's bytes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bertshrink.errors import UserError
+from bertshrink.gates.baseline.lock import Accepted, Entry, Lock
+from bertshrink.gates.baseline.merge_base import Baseline
+from bertshrink.gates.figures.figure import Reading
+from bertshrink.gates.judge import Finding, Verdict
+from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.verdict import Examined, Judgement
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a lock that changes; None: it is not there."""
+
+    artifact: str
+    metric: str
+    before: float | None
+    now: float | None
+    unit: str
+
+    def __str__(self) -> str:
+        sides = (f"{value:.10g}" if value is not None else "none" for value in (self.before, self.now))
+        return f"{self.artifact}: {self.metric} {' to '.join(sides)}"
+
+
+def next_lock(
+    examined: list[Examined], baseline: Baseline, judgement: Judgement, accept: str | None, kept: Iterable[str] = ()
+) -> Lock:
+    """The lock that makes these artifacts the baseline.
+
+    Args:
+        examined: the artifacts.
+        baseline: what they are compared with; the lock of the working tree.
+        judgement: of the artifacts, for what is to be accepted.
+        accept: why the steps past their limits are taken on purpose; None: they are not.
+        kept: the names of other entries of the lock, which stay as they are.
+
+    Raises:
+        UserError: a rule's figure is not known, or there is nothing to accept.
+    """
+    old = baseline.now.artifacts if baseline.now is not None else {}
+    base = baseline.lock.artifacts if baseline.lock is not None else {}
+    found, num_accepted = {name: old[name] for name in kept if name in old}, 0
+    for one, judged in zip(examined, judgement.judged, strict=True):
+        name, origin = one.gated.name, one.gated.renamed_from
+        then = base.get(name)
+        before = old.get(name) or (old.get(origin) if origin is not None else None) or then
+        accepted = _still(before, then) if before is not None else {}
+        if accept is not None:
+            known = then.operators if then is not None else {}
+            steps = _accepted(judged.findings, accept, one.artifact.operators.keys() - known.keys())
+            accepted, num_accepted = accepted | steps, num_accepted + len(steps)
+        renamed = (origin if origin in (old.keys() | base.keys() | {*(baseline.was or {}).values()}) else None) or (
+            before.renamed_from if before is not None else None
+        )
+        found[name] = Entry.of(one.artifact, _kept(one, before), accepted, renamed)
+    if accept is not None and not num_accepted:
+        raise UserError(
+            "there is nothing to accept: no change since the baseline is past its limit",
+            where="--accept",
+            hint="a limit on the figure itself is raised where it is written",
+        )
+    return Lock(artifacts=found)
+
+
+def _accepted(findings: Iterable[Finding], why: str, new_operators: Iterable[str]) -> dict[str, Accepted]:
+    """The steps past a limit on a change since the baseline, and from what cannot be compared with it."""
+    found = {}
+    for finding in findings:
+        key = finding.rule.key
+        is_open = finding.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) or finding.accepted is not None
+        if not (key.is_relative and finding.rule.since is None and is_open):
+            continue
+        if finding.before is not None and finding.now is not None:
+            name = finding.name.removesuffix(key.change).rstrip(" _") if key.change else finding.name
+            operators = tuple(sorted(new_operators)) if key.metric == "new_operators" else None
+            found[name] = Accepted(before=finding.before, now=finding.now, why=why, operators=operators)
+    return found
+
+
+def _still(before: Entry, then: Entry | None) -> dict[str, Accepted]:
+    """The steps that were accepted before and still lead away from the base's figures."""
+
+    def leads(name: str, step: Accepted) -> bool:
+        if then is None:
+            return False
+        if step.operators is not None:
+            return step.before == len(then.operators)
+        reading = then.reading(name)
+        return reading is not None and reading.value == step.before
+
+    return {name: step for name, step in before.accepted.items() if leads(name, step)}
+
+
+def _kept(one: Examined, before: Entry | None) -> dict[str, Reading]:
+    """What the lock keeps: all that the file shows, and of the rest what is compared with a baseline."""
+    kept = {name: reading for name, reading in one.readings.items() if _source(name) == "files"}
+    wanted = {rule.key.metric for rule in one.gated.rules if rule.key.is_relative and rule.key.gauge.source != "files"}
+    sources = [one.readings]
+    if before is not None and before.sha256 == one.artifact.sha256:
+        sources.append(before.metrics)
+    for readings in sources:
+        found = {name: reading for name, reading in readings.items() if read_key(name).metric in wanted}
+        kept |= found
+        wanted -= {read_key(name).metric for name in found}
+    if wanted:
+        told = f"`{one.report}` says nothing of" if one.report is not None else "there is no report of"
+        raise UserError(
+            f"{told} `{one.gated.path}`: {', '.join(sorted(wanted))}",
+            where=one.gated.place,
+            hint="give a report of this very file with `--report run/report.json`",
+        )
+    return kept
+
+
+def _source(name: str) -> str:
+    return read_key(name).gauge.source
+
+
+def difference(old: Lock | None, new: Lock) -> list[Step]:
+    """What a new lock changes, figure by figure."""
+    before = {
+        (name, metric): reading
+        for name, entry in (old.artifacts if old is not None else {}).items()
+        for metric, reading in entry.metrics.items()
+    }
+    now = {(name, m): reading for name, entry in new.artifacts.items() for m, reading in entry.metrics.items()}
+    return [
+        Step(*key, _value(before.get(key)), _value(now.get(key)), (now.get(key) or before[key]).unit)
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _value(reading: Reading | None) -> float | None:
+    return reading.value if reading is not None else None

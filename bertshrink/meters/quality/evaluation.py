@@ -1,0 +1,81 @@
+"""The judge of a run: one exam for all its models, set by the reference, and what early stopping asks.
+
+What a model is judged by it neither learnt from nor was stopped by: `data.texts` has the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bertshrink.progress import Progress
+
+if TYPE_CHECKING:
+    from bertshrink.data.texts import TextDataset
+    from bertshrink.meters.quality.evaluator import Evaluator
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.encoder import Encoder
+    from bertshrink.report.measurement import Measurement
+
+    Model = Encoder | Artifact
+
+
+@dataclass
+class Evaluation:
+    """Judges the models of a run by their answers to texts.
+
+    Attributes:
+        texts: the data as models are compared on it; None: nothing judges.
+        max_length: cap on tokens per text; None: each model's own.
+        seed: for masks.
+        progress: where long work says that it is alive.
+    """
+
+    texts: TextDataset | None
+    max_length: int | None
+    seed: int
+    progress: Progress
+    _exam: Evaluator | None = field(default=None, repr=False)
+
+    def quality(self, model: Model, reference: Callable[[], Model]) -> list[Measurement]:
+        """A model's figures; the reference sits first, once, whoever is asked about.
+
+        Args:
+            model: who is asked about.
+            reference: gives the model that all others are compared with.
+
+        Raises:
+            UserError: labels or classes that are not the reference's.
+            CheckFailed: outputs that are not finite.
+        """
+        if self.texts is None:
+            return []
+        if self._exam is None:
+            from bertshrink.meters.quality.evaluators import prepare
+
+            first = reference()
+            exam = prepare(first, self.texts, self.max_length, self.seed)
+            self.progress.log(f"judging the reference on the {self.texts.judged_name} texts")
+            with self.progress.task("judge the reference"):
+                found = exam.sit(first)
+            self._exam = exam
+            if model is first:
+                return found
+        with self.progress.task(f"judge on the {self.texts.judged_name} texts"):
+            return self._exam.sit(model)
+
+    def chooser(
+        self, texts: TextDataset | None, reference: Callable[[], Model] | None
+    ) -> Callable[[Model], float] | None:
+        """What early stopping asks of a model, higher is better; None where there is nothing to ask about.
+
+        Args:
+            texts: those that the model learns from.
+            reference: gives what the model is compared with where the metric is a likeness; None: there is none yet.
+        """
+        if texts is None:
+            return None
+        from bertshrink.meters.quality.evaluators import chooser
+
+        return chooser(reference, texts, self.max_length, self.seed)

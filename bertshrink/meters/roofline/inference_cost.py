@@ -1,0 +1,108 @@
+"""What one inference of a model has to do: the operations of its matrix products, and the bytes that it must touch.
+
+    operations   2 M K N of every product, by the type that it is multiplied in; attention's two products grow with the
+                 square of the length: 4 H L of each token in each layer
+    bytes        every matrix that is multiplied with, once (layers that share weights read one copy), and the rows of
+                 the embeddings that are looked up. Activations are left out, as if they never left the caches: a lower
+                 bound
+
+Softmax, norms and activation functions, under 2 % of the operations together, are left out. A checkpoint's are counted
+from its configuration, an ONNX file's from its graph; of other files nothing is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.tasks import TASKS
+
+WIDTH_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
+"""Of a number, by the precision that a checkpoint is run in; TF32 is how a GPU may multiply float32."""
+
+
+@dataclass(frozen=True)
+class InferenceCost:
+    """What one inference has to do.
+
+    Attributes:
+        operations: by the type that they are multiplied in; a multiply-add is two.
+        num_bytes: the fewest that must be touched.
+
+    """
+
+    operations: Mapping[str, int]
+    num_bytes: int
+
+    @property
+    def num_operations(self) -> int:
+        """Of all types together."""
+        return sum(self.operations.values())
+
+
+def encoder_work(facts: CheckpointInfo, batch: int, length: int, precision: str = "float32") -> InferenceCost:
+    """The work of a checkpoint.
+
+    Args:
+        facts: what its folder says.
+        batch: rows.
+        length: tokens of each row.
+        precision: what it is run in: all its products and weights.
+
+    """
+    shape, tokens = facts.shape, batch * length
+    hidden, inner, width = shape.hidden_size, shape.intermediate_size, shape.embedding_size
+    per_sequence, per_token = _head(facts)
+    operations = tokens * shape.flops_per_token(length) + 2 * tokens * per_token + 2 * batch * per_sequence
+    layer = 4 * hidden**2 + 2 * hidden * inner
+    weights = shape.num_groups * layer + per_sequence + per_token + (width * hidden if width != hidden else 0)
+    rows = tokens + length  # of words and of positions
+    num_bytes = (weights + rows * width) * WIDTH_BYTES[precision]
+    return InferenceCost({precision: operations}, num_bytes)
+
+
+def onnx_work(path: Path, batch: int, length: int, precision: str | None = None) -> InferenceCost | None:
+    """The work of an ONNX file; None where its graph does not tell.
+
+    Args:
+        path: the file.
+        batch: rows.
+        length: tokens of each row.
+        precision: what the engine multiplies floats in; None: the graph's own types.
+
+    Raises:
+        UnsafeModel: the file is damaged.
+
+    """
+    from bertshrink.meters.roofline.graph_flops import graph_work
+    from bertshrink.onnx_graph.encoder_graph import read_model
+
+    found = graph_work(read_model(path), batch, length)
+    if found is None:
+        return None
+    operations: dict[str, int] = {}
+    weights: dict[str, int] = {}
+    for product in found.products:
+        kind = precision if precision is not None and product.precision in WIDTH_BYTES else product.precision
+        operations[kind] = operations.get(kind, 0) + product.operations
+        weights |= product.weights
+    return InferenceCost(operations, sum(weights.values()) + found.gathered_bytes)
+
+
+def _head(facts: CheckpointInfo) -> tuple[int, int]:
+    """Weights of the head that multiply one vector of a sequence, and those that multiply every token's."""
+    hidden, family = facts.shape.hidden_size, facts.anatomy.family
+    num_labels = max(1, len(facts.labels))
+    match TASKS[facts.task].auto_class:
+        case "AutoModelForMaskedLM":
+            inner = facts.shape.embedding_size if family in ("albert", "electra") else hidden
+            return 0, hidden * inner + inner * facts.shape.vocab_size
+        case "AutoModelForTokenClassification":
+            return 0, hidden * num_labels
+        case "AutoModelForQuestionAnswering":
+            return 0, hidden * 2
+        case "AutoModel":
+            return (hidden**2 if family not in ("distilbert", "electra") else 0), 0
+    return hidden**2 + hidden * num_labels, 0

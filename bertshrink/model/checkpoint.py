@@ -1,0 +1,248 @@
+"""What a model folder is, from its small JSON files and headers alone: no weight is loaded, no code of it runs.
+
+`read_facts` is what a plan is proven with; `check_weights` refuses what must not be loaded:
+
+    pickles (`pytorch_model.bin`)      loading one runs whatever is in it
+    remote code (`auto_map`)           never runs; a stock class is used or nothing
+    kernels of a hub repository        transformers would fetch and run them when config.json names one
+    a truncated or overlapping file    found in the safetensors header
+    a changed bit                      found by the manifest, where bertshrink wrote the folder
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.files.atomic import READ_BY_LOADERS, verify
+from bertshrink.files.headers import read_header
+from bertshrink.files.json_files import read_object
+from bertshrink.model.checks.stock_class import refuse_beside, refuse_values
+from bertshrink.model.families import EncoderDims, ModelFamily, anatomy_of
+from bertshrink.model.folder.sentence_modules import (
+    OF_TRANSFORMER,
+    SIGMOID_NOTE,
+    Pooling,
+    Sentence,
+    read_activation,
+    read_modules,
+    read_sentence,
+)
+from bertshrink.model.tasks import TASKS, guess_task, read_labels
+
+OF_SENTENCES = ("embedding", "classification", "multi-label", "regression")
+"""The tasks of models that sentence-transformers saves."""
+WEIGHTS = "model.safetensors"
+ARTIFACT_CARD = "artifact.json"
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "pytorch_model.pt", "model.pt")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What the configuration of an encoder says.
+
+    Attributes:
+        folder: where it lies.
+        anatomy: its family's row.
+        shape: its sizes.
+        config: config.json as it is.
+        task: a name in `TASKS`.
+        labels: label names, empty where the task has none (see `TASKS`).
+        pooling: for embedding models.
+        max_length: the longest input in tokens, special tokens included.
+        sentence: what sentence-transformers says of it, where it is used as that library uses it.
+        activation: what makes a score of the logit of one score.
+
+    """
+
+    folder: Path
+    anatomy: ModelFamily
+    shape: EncoderDims
+    config: dict[str, Any]
+    task: str
+    labels: tuple[str, ...] = ()
+    pooling: Pooling | None = None
+    max_length: int = 512
+    sentence: Sentence | None = None
+    activation: Literal["identity", "sigmoid"] = "identity"
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever uses the model must know of its folder."""
+        found = self.sentence.notes() if self.sentence is not None else []
+        if self.task == "embedding" and self.sentence is None:
+            found.append(
+                "the model names no pooling: its sentence vector is taken as the normalised mean of its tokens"
+            )
+        if self.activation == "sigmoid":
+            found.append(SIGMOID_NOTE)
+        return found
+
+
+def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
+    """Read what the folder says of itself.
+
+    Raises:
+        UserError: no config.json, an unknown family or task, sizes missing.
+        UnsafeModel: a damaged file, or a checkpoint that asks for remote code.
+
+    """
+    where = str(folder)
+    path = folder / "config.json"
+    refuse_beside(folder)
+    refuse_no_files(folder)
+    read_modules(folder)
+    if not path.is_file():
+        raise UserError(
+            f"`{folder}` is no model folder: it has no config.json",
+            where=where,
+            hint="give a folder saved with `save_pretrained`, or a hub name such as `distilbert-base-uncased`",
+        )
+    config = read_object(path)
+    refuse_remote_code(folder, config)
+    _refuse_other_weights(path, config)
+    refuse_values(config, str(path))
+    anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
+    shape = EncoderDims.read(anatomy, config, str(path))
+    if task != "auto" and task not in TASKS:
+        raise UserError(f"there is no task `{task}`", hint=f"tasks: auto, {', '.join(TASKS)}")
+    sentence = read_sentence(folder, config) if task == "auto" or task in OF_SENTENCES else None
+    if task == "auto":
+        is_encoder = sentence is not None and sentence.kind == "encoder"
+        task = guess_task(config, is_sentence_transformer=is_encoder, where=str(path))
+    if sentence is not None and (sentence.kind == "encoder") is not (task == "embedding"):
+        sentence = None  # asked for as something else than what that library saved
+    pooling = (sentence.pooling if sentence is not None else None) or Pooling()
+    return CheckpointInfo(
+        folder=folder,
+        anatomy=anatomy,
+        shape=shape,
+        config=config,
+        task=task,
+        labels=read_labels(task, config, str(path)),
+        pooling=pooling if task == "embedding" else None,
+        max_length=capped_length(folder, own_limit(shape, config)),
+        sentence=sentence,
+        activation=read_activation(folder, config) if task == "regression" else "identity",
+    )
+
+
+def refuse_no_files(folder: Path) -> None:
+    """Refuse a folder in which a pipe, folder, device or broken link has the name of a file that a loader reads.
+
+    Raises:
+        UnsafeModel: there is one; for us it would be a file that is missing, others would wait for it for ever.
+
+    """
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.suffix in READ_BY_LOADERS and not path.is_file():
+            hint = "remove it, or download or save the model again"
+            raise UnsafeModel(f"`{path.name}` in the model's folder is no file", where=str(path), hint=hint)
+
+
+def read_base_info(folder: Path) -> CheckpointInfo:
+    """The facts of a checkpoint that is to be fine-tuned: of whatever class it was saved, its base weights serve.
+
+    Raises:
+        UnsafeModel: as `read_facts`.
+        UserError: no model folder, or an unknown family.
+
+    """
+    try:
+        return read_facts(folder)
+    except UserError:
+        return read_facts(folder, "embedding")
+
+
+def refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that asks for code of its own.
+
+    Raises:
+        UnsafeModel: it does.
+
+    """
+    found = ["config.json"] if config.get("auto_map") else []
+    tokenizer = folder / "tokenizer_config.json"
+    if tokenizer.is_file() and read_object(tokenizer).get("auto_map"):
+        found.append(tokenizer.name)
+    kernel = str(config.get("attn_implementation") or config.get("_attn_implementation") or "")
+    if "/" in kernel:
+        raise UnsafeModel(
+            f"the checkpoint asks for the attention kernel `{kernel}` to be fetched and run; bertshrink never does",
+            where=str(folder / "config.json"),
+            hint="delete `attn_implementation` from the file",
+        )
+    if found:
+        raise UnsafeModel(
+            "the checkpoint asks for code of its own to be run (`auto_map`); bertshrink never runs it",
+            where=str(folder / found[0]),
+            hint="if the model is of a stock family, delete `auto_map` from the file and load it as that family",
+        )
+
+
+def _refuse_other_weights(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a configuration that sends transformers to weights other than those that `check_weights` looks at."""
+    named = config.get("transformers_weights")
+    if named not in (None, WEIGHTS):
+        raise UnsafeModel(
+            f"`config.json` names other weights than `{WEIGHTS}`: `{named}`",
+            where=str(path),
+            hint="save the model again with `save_pretrained`",
+        )
+
+
+def capped_length(folder: Path, limit: int) -> int:
+    """The longest input in tokens: what the network takes, capped by what the model was made for."""
+    lengths = [(name, "max_seq_length") for name in OF_TRANSFORMER]
+    for name, key in (*lengths, ("tokenizer_config.json", "model_max_length")):
+        path = folder / name
+        value = read_object(path).get(key) if path.is_file() else None
+        if isinstance(value, int) and value > 0:  # sentence-transformers' own length stands before the tokenizer's
+            return min(value, limit)
+    return limit
+
+
+def own_limit(shape: EncoderDims, config: dict[str, Any]) -> int:
+    """The longest input of the network itself, in tokens."""
+    return position_limit(shape.max_positions, config)
+
+
+def position_limit(max_positions: int, config: dict[str, Any]) -> int:
+    """The longest input that a table of positions allows; RoBERTa's count starts after its pad id."""
+    pad_id = config.get("pad_token_id")
+    first = (pad_id if isinstance(pad_id, int) else 1) + 1
+    return max_positions - (first if config.get("model_type") in ("roberta", "xlm-roberta") else 0)
+
+
+def check_weights(folder: Path) -> dict[str, dict[str, Any]]:
+    """Prove that the folder's weights may be loaded; returns their header.
+
+    Raises:
+        UnsafeModel: a pickle, a damaged file, or bytes that are not those bertshrink wrote.
+        UserError: no weights at all.
+
+    """
+    verify(folder)
+    path = folder / WEIGHTS
+    if path.is_file():
+        return read_header(path)
+    pickles = [name for name in _PICKLES if (folder / name).exists()]
+    if pickles:
+        raise UnsafeModel(
+            f"the weights are a pickle (`{pickles[0]}`), which can run any code when it is loaded",
+            where=str(folder / pickles[0]),
+            hint="where you trust it, `AutoModel.from_pretrained(DIR).save_pretrained(DIR)` writes safetensors",
+        )
+    if (folder / f"{WEIGHTS}.index.json").exists():
+        raise UserError(
+            "the weights are sharded over several files",
+            where=str(folder),
+            hint="save them in one: `model.save_pretrained(DIR, max_shard_size='100GB')`",
+        )
+    raise UserError(
+        f"`{folder}` has no weights: `{WEIGHTS}` is missing",
+        where=str(folder),
+        hint="download the whole model, or save it again with `save_pretrained`",
+    )

@@ -1,0 +1,135 @@
+"""What a model folder says and its stock class would leave out in silence: refused by name, before a weight is loaded.
+
+    files beside the model   adapters, a head of another library: they decide its outputs, and transformers never looks
+                             at them; a pointer of git LFS in a file's place
+    values of config.json    those that transformers 5 ignores, and those that make another network than the families'
+
+Weights are looked at one by one in `weight_names`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bertshrink.errors import UnsafeModel, listed
+from bertshrink.files.atomic import is_lfs_pointer
+
+_SETFIT = (
+    "a classifier of SetFit: its head is a pickle of scikit-learn, which no stock class holds",
+    "fine-tune the sentence encoder as a classifier: `bertshrink finetune DIR --task classification`, in a copy of the "
+    "folder without this file; for the sentence encoder alone such a copy serves, too",
+)
+_ADAPTER_HUB = (
+    "an adapter of the library `adapters`",
+    "merge it into the model's weights, or use the model without it",
+)
+_BESIDE: dict[str, tuple[str, str]] = {
+    "adapter_config.json": (
+        "adapters of PEFT (LoRA and the like), which change the model's outputs",
+        "merge them: `PeftModel.from_pretrained(AutoModel....from_pretrained(BASE), DIR).merge_and_unload()"
+        ".save_pretrained(NEW)`, the tokenizer saved beside it",
+    ),
+    "config_setfit.json": _SETFIT,
+    "model_head.pkl": _SETFIT,
+    "model_head.joblib": _SETFIT,
+    "pytorch_adapter.bin": _ADAPTER_HUB,
+    "adapter.safetensors": _ADAPTER_HUB,
+    "adapter_fusion_config.json": _ADAPTER_HUB,
+    "head_config.json": _ADAPTER_HUB,
+}
+"""File -> what it is, and what to do."""
+
+_READ = ("*.json", "*.txt", "*.model", "[0-9]*_*/config.json")
+"""The small files that are read."""
+
+_VALUES: dict[str, tuple[tuple[Any, ...], str, str]] = {
+    "position_embedding_type": (
+        (None, "absolute"),
+        "relative positions, which transformers 5 knows no more: it would give other numbers than the model's",
+        "use a model with absolute positions",
+    ),
+    "pruned_heads": (
+        (None, {}),
+        "heads of attention that were pruned, which transformers 5 knows no more",
+        "use the model as it was before; `bertshrink distill` makes it smaller by layers and width",
+    ),
+    "is_decoder": ((None, False), "a decoder, whose tokens see only those before them", "use an encoder"),
+    "is_encoder_decoder": ((None, False), "an encoder with a decoder", "use an encoder"),
+    "add_cross_attention": ((None, False), "attention to another model's states", "use an encoder of its own"),
+    "inner_group_num": (
+        (None, 1),
+        "an ALBERT whose groups hold several layers each; bertshrink knows one layer a group",
+        "use an ALBERT with `inner_group_num: 1`",
+    ),
+    "chunk_size_feed_forward": (
+        (None, 0),
+        "feed-forward layers that run in chunks of tokens, which takes only lengths that are multiples of it",
+        "set it to 0: the numbers stay the same",
+    ),
+    "quantization_config": (
+        (None, {}),
+        "weights that another library quantized; they would be read as if they were plain numbers",
+        "give the model as it was before: `bertshrink quantize` starts from float weights",
+    ),
+    "adapters": ((None, {}), *_ADAPTER_HUB),
+}
+"""Key of config.json -> values that are harmless, what any other means, and what to do.
+
+Left out because they change nothing when a model answers: dropout, initialisation, `classifier_dropout`, `use_cache`,
+`gradient_checkpointing`, `torch_dtype`, what is put out besides (`output_hidden_states`), `task_specific_params`.
+"""
+
+
+def refuse_beside(folder: Path) -> None:
+    """Refuse a folder with files that decide the model's outputs and that no stock class reads.
+
+    Raises:
+        UnsafeModel: there is one, or a file is a pointer of git LFS.
+
+    """
+    for name, (what, hint) in _BESIDE.items():
+        if (folder / name).exists():
+            raise UnsafeModel(f"`{name}`: the folder holds {what}", where=str(folder / name), hint=hint)
+    refuse_pointers(folder, folder / "model.safetensors")
+
+
+def refuse_pointers(folder: Path, *files: Path) -> None:
+    """Refuse a folder in which git LFS left pointers where files should be that are read; others do not matter.
+
+    Args:
+        folder: the model's.
+        files: what is read besides its small files.
+
+    Raises:
+        UnsafeModel: it did.
+
+    """
+    paths = {path for pattern in _READ for path in folder.glob(pattern)} | set(files)
+    names = sorted(path.relative_to(folder).as_posix() for path in paths if is_lfs_pointer(path))
+    if names:
+        shown = listed([f"`{name}`" for name in names])
+        is_one = len(names) == 1
+        raise UnsafeModel(
+            f"{shown} {'is a pointer' if is_one else 'are pointers'} of git LFS, not the file{'' if is_one else 's'}",
+            where=str(folder / names[0]),
+            hint="run `git lfs install` and `git lfs pull` in the repository that it comes from",
+        )
+
+
+def refuse_values(config: Mapping[str, Any], where: str) -> None:
+    """Refuse values of config.json that make another network than the stock class builds.
+
+    Raises:
+        UnsafeModel: there is one.
+
+    """
+    for key, (harmless, what, hint) in _VALUES.items():
+        value = config.get(key)
+        is_harmless = any(value == one and isinstance(value, type(one)) for one in harmless)
+        if key == "adapters" and isinstance(value, Mapping):
+            is_harmless = not value.get("adapters")
+        if not is_harmless:
+            shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:40]}..."
+            raise UnsafeModel(f"`{key}: {shown}` in config.json: {what}", where=where, hint=hint)

@@ -1,0 +1,71 @@
+"""A folder's tokenizer, loaded and tried: what its library cannot do with it is a refusal of its files.
+
+The tokenizers library is written in Rust. What it gives up on comes as an exception of any kind, or as a panic, which
+is no `Exception` at all (`pyo3_runtime.PanicException`) and would end the program without a word of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bertshrink.errors import BertshrinkError, UnsafeModel
+from bertshrink.files.json_files import read_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_TEXT = "It was, all in all, a surprisingly good film: 3.5 of 5."
+_MOST_LABELS = 1_000_000
+_HINT = "save it again beside the model: `tokenizer.save_pretrained(DIR)`"
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder that is known to have one.
+
+    Raises:
+        UnsafeModel: it cannot be loaded, or makes nothing of a text.
+
+    """
+    import transformers
+
+    _refuse_endless_labels(folder)
+    with refusing(f"the tokenizer in `{folder}` cannot be loaded", str(folder)):
+        found = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        ids = found(_TEXT)["input_ids"]
+        if not ids or not all(isinstance(one, int) for one in ids):
+            raise UnsafeModel("the tokenizer makes no tokens of a text", where=str(folder), hint=_HINT)
+    return found
+
+
+def _refuse_endless_labels(folder: Path) -> None:
+    """Refuse a config.json with more labels than any model has: transformers, asked for a tokenizer, names them all."""
+    path = folder / "config.json"
+    if path.is_file():
+        number = read_object(path).get("num_labels")
+        if isinstance(number, int) and number > _MOST_LABELS:
+            what = f"`num_labels` of config.json is {number}, more than any model has"
+            raise UnsafeModel(what, where=str(path), hint="mend the value, or save the model again")
+
+
+@contextmanager
+def refusing(what: str, where: str, *, panics_only: bool = False) -> Iterator[None]:
+    """Turn a failure of the library into a refusal; `panics_only`: exceptions pass, they may be a text's fault."""
+    try:
+        yield
+    except (BertshrinkError, MemoryError):
+        raise
+    except BaseException as error:
+        is_panic = not isinstance(error, Exception) and is_library_panic(error)
+        if not is_panic and (panics_only or not isinstance(error, Exception)):
+            raise
+        lines = str(error).splitlines() or [""]
+        reason = lines[0] if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {lines[0]}"
+        raise UnsafeModel(f"{what}: {reason[:300]}", where=where, hint=_HINT) from error
+
+
+def is_library_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust has given up."""
+    return type(error).__name__ == "PanicException"

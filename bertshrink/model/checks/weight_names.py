@@ -1,0 +1,182 @@
+"""Every stored weight has its place in the stock class, and every place its weight; or the checkpoint is refused.
+
+transformers leaves a weight out that it has no place for, and makes up one that is missing. So the names in the
+safetensors header are compared with those of the class, which is built without numbers, before anything is loaded:
+
+    a name that the class has          as it stands; with or without the family's own prefix (`bert.`), as transformers
+                                       reads both; LayerNorm's `gamma` and `beta` of old files
+    a buffer that it computes itself   `position_ids`, `token_type_ids`: saved by old versions
+    a leftover of `_LEFTOVERS`         harmless, with the reason
+    anything else                      refused by name: relative positions, a CRF, an LSTM, adapters, further heads
+
+A pooler that no output comes from may be missing; tied weights stand once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertshrink.errors import UnsafeModel, UserError, listed
+from bertshrink.model.checkpoint import WEIGHTS
+from bertshrink.model.tasks import TASKS, guess_task
+
+if TYPE_CHECKING:
+    from bertshrink.model.checkpoint import CheckpointInfo
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class _Leftover:
+    """Weights that a checkpoint may hold besides its class's, and why nothing is lost without them."""
+
+    pattern: str
+    reason: str
+    tasks: Collection[str] = tuple(TASKS)
+    is_own_head: bool = False
+
+
+_LEFTOVERS = (
+    _Leftover(
+        r"^(cls\.predictions|lm_head|vocab_transform|vocab_layer_norm|vocab_projector|predictions"
+        r"|generator_predictions|generator_lm_head)\.",
+        "the head of the pretraining on masked tokens; other tasks have their own",
+        tuple(set(TASKS) - {"mlm"}),
+    ),
+    _Leftover(
+        r"^(cls\.seq_relationship|sop_classifier|discriminator_predictions)\.",
+        "a head of the pretraining (next sentence, order, replaced tokens) that no task of the table reads",
+    ),
+    _Leftover(r"(^|\.)pooler\.", "the first token's vector for a head that this class does not have"),
+    _Leftover(r"(^|\.)(loss|loss_fct|loss_fn|criterion)\.(weight|pos_weight)$", "what classes weigh in a loss"),
+    _Leftover(
+        r"^(classifier|pre_classifier|qa_outputs)\.",
+        "the head of the class that config.json names, where the model is asked for as another",
+        is_own_head=True,
+    ),
+)
+
+
+def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], model: Any) -> None:
+    """Compare what is stored with what the stock class has.
+
+    Args:
+        facts: what the folder says.
+        header: name -> dtype and shape, of the safetensors file.
+        model: the class, built on the device `meta`.
+
+    Raises:
+        UserError: weights are missing: the checkpoint is for another task.
+        UnsafeModel: weights have no place, another shape than config.json's, or are no floating-point numbers.
+
+    """
+    places = model.state_dict(keep_vars=True)
+    buffers = {name for name, _ in model.named_buffers()} - set(places)
+    prefix = f"{model.base_model_prefix}."
+    found = {name: _place(name, prefix, places) for name in header}
+    strange = [
+        name for name, place in found.items() if place is None and not _is_leftover(name, prefix, buffers, facts)
+    ]
+    filled = {id(places[place]) for place in found.values() if place is not None}
+    missing = [name for name, value in places.items() if id(value) not in filled and not is_spare(name, facts)]
+    _refuse_wrapped(strange, prefix, places, facts)
+    if missing:
+        _refuse_missing(missing, strange, facts)
+    if strange:
+        raise UnsafeModel(
+            f"the checkpoint holds {_some(strange)}, which `{type(model).__name__}` has no place for: without them it "
+            "gives other outputs than the model that was saved",
+            where=str(facts.folder / WEIGHTS),
+            hint="bertshrink takes stock models only; where these weights do nothing, save the model again as its "
+            f"stock class: `transformers.{type(model).__name__}.from_pretrained(DIR).save_pretrained(NEW)`",
+        )
+    for name, place in found.items():
+        if place is not None:
+            _check_form(name, header[name], list(places[place].shape), facts)
+
+
+def _place(name: str, prefix: str, places: Collection[str]) -> str | None:
+    """The parameter that a stored name means."""
+    name = re.sub(r"LayerNorm\.(gamma|beta)$", lambda old: f"LayerNorm.{_NEW[old[1]]}", name)
+    return next((n for n in (name, prefix + name, name.removeprefix(prefix)) if n in places), None)
+
+
+_NEW = {"gamma": "weight", "beta": "bias"}
+
+
+def _is_leftover(name: str, prefix: str, buffers: Collection[str], facts: CheckpointInfo) -> bool:
+    if _place(name, prefix, buffers) is not None:
+        return True
+    return any(
+        re.search(leftover.pattern, name)
+        and facts.task in leftover.tasks
+        and (not leftover.is_own_head or _own_task(facts) != facts.task)
+        for leftover in _LEFTOVERS
+    )
+
+
+def _own_task(facts: CheckpointInfo) -> str | None:
+    """The task of the class that config.json names."""
+    try:
+        return guess_task(facts.config, is_sentence_transformer=False, where="")
+    except UserError:
+        return None
+
+
+def is_spare(name: str, facts: CheckpointInfo) -> bool:
+    """Whether a weight of the class may be missing: the pooler of a sentence encoder, which no output comes from."""
+    return facts.task == "embedding" and re.search(r"(^|\.)pooler\.", name) is not None
+
+
+def _refuse_wrapped(strange: Sequence[str], prefix: str, places: Collection[str], facts: CheckpointInfo) -> None:
+    """Refuse names in front of which whatever trained the model put a word of its own."""
+    first = {name.partition(".")[0] for name in strange}
+    if len(first) != 1:
+        return
+    word = f"{first.pop()}."
+    inner = [name.removeprefix(word) for name in strange]
+    if not any(_place(name, prefix, places) for name in inner):
+        return
+    by = {"module.": " (PyTorch's DataParallel)", "_orig_mod.": " (torch.compile)", "model.": " (a training library)"}
+    raise UnsafeModel(
+        f"the names of {len(strange)} weights begin with `{word}`, the word of what wrapped the model while it was "
+        f"trained{by.get(word, '')}: `{strange[0]}`",
+        where=str(facts.folder / WEIGHTS),
+        hint='take it away: `python -c "from safetensors.torch import load_file as l, save_file as s; '
+        f"s({{k.removeprefix('{word}'): v for k, v in l('{WEIGHTS}').items()}}, '{WEIGHTS}', {{'format': 'pt'}})\"`",
+    )
+
+
+def _refuse_missing(missing: Sequence[str], strange: Sequence[str], facts: CheckpointInfo) -> None:
+    what = f"the checkpoint lacks {len(missing)} weights that the task `{facts.task}` needs: {_some(missing)}"
+    hint = "it was saved for another task: name that one with `task:` or `--task`, or fine-tune it first"
+    if strange:
+        what += f"; and it holds {_some(strange)}, which the task's class has no place for"
+        hint += "; or its names are not those of the stock class"
+    raise UserError(what, where=str(facts.folder), hint=hint)
+
+
+def _check_form(name: str, about: Mapping[str, Any], wanted: Sequence[int], facts: CheckpointInfo) -> None:
+    """Refuse a weight of another shape or type than the class takes."""
+    where = str(facts.folder / WEIGHTS)
+    if list(about["shape"]) != wanted:
+        shapes = ["x".join(map(str, shape)) or "a single number" for shape in (about["shape"], wanted)]
+        raise UnsafeModel(
+            f"the weight `{name}` is {shapes[0]}, and config.json asks for {shapes[1]}",
+            where=where,
+            hint="config.json is that of another model, or the model was changed (heads pruned, labels added) "
+            "without it: save model and configuration together with `save_pretrained`",
+        )
+    if about["dtype"] not in _FLOATS:
+        raise UnsafeModel(
+            f"the weight `{name}` is stored as {about['dtype']}, not as a floating-point number",
+            where=where,
+            hint="give the model as it was before another library quantized it",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return listed([f"`{name}`" for name in names])

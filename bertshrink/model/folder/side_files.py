@@ -1,0 +1,147 @@
+"""The small files beside a model, by which other libraries load it and give the same numbers.
+
+config.json                        labels, `architectures`, `problem_type`
+tokenizer.json, tokenizer_config.json, special_tokens_map.json
+                                   with the length that the model takes, cut and padded alike for those who read
+                                   `tokenizer.json` alone; transformers decides both at every call
+modules.json, 1_Pooling/, sentence_bert_config.json, config_sentence_transformers.json
+                                   a sentence encoder's, in the form that every sentence-transformers reads
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertshrink.files.atomic import MANIFEST, MODEL_CARD
+from bertshrink.files.json_files import read_object
+from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.model.folder.sentence_modules import MODULES, OF_TRANSFORMER, SETTINGS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from bertshrink.model.folder.sentence_modules import Pooling
+
+SENTENCE_FILES = (MODULES, SETTINGS, *OF_TRANSFORMER)
+SPECIAL_TOKENS = "special_tokens_map.json"
+_TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+_OF_RUNS = (ARTIFACT_CARD, MANIFEST, MODEL_CARD, "stage.json", "report.json")
+"""What a folder says of how it came to be: never another's."""
+
+_OF_CALLS = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "is_local", "local_files_only")
+"""What transformers 5 writes into tokenizer_config.json of how a tokenizer was loaded and called last: fastembed cuts
+at a `max_length` that it finds there."""
+
+_TYPES = "sentence_transformers.models."
+"""Where every version of sentence-transformers finds its modules."""
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer's files, those too that transformers no longer writes and others read."""
+    tokenizer.save_pretrained(folder)
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    _write(folder / SPECIAL_TOKENS, special)
+
+
+def fit_tokenizer(folder: Path, max_length: int, fixed: int | None = None) -> None:
+    """Say in a tokenizer's files how long a text the model takes.
+
+    Args:
+        folder: with the tokenizer's files.
+        max_length: the longest input in tokens.
+        fixed: the one length that it takes, to which shorter texts are padded; None: any.
+
+    """
+    about = read_object(folder / _TOKENIZER_CONFIG) if (folder / _TOKENIZER_CONFIG).is_file() else {}
+    about = {name: value for name, value in about.items() if name not in _OF_CALLS} | {"model_max_length": max_length}
+    if about.get("tokenizer_class") == "TokenizersBackend":
+        about["tokenizer_class"] = (
+            "PreTrainedTokenizerFast"  # the same class by the name that transformers 4 knows, too
+        )
+    _write(folder / _TOKENIZER_CONFIG, about)
+    if (folder / _TOKENIZER).is_file():
+        _fit_backend(folder / _TOKENIZER, max_length, fixed)
+    path = next((folder / name for name in OF_TRANSFORMER if (folder / name).is_file()), None)
+    if path is not None and (own := read_object(path)).get("max_seq_length") != max_length:
+        _write(path, own | {"max_seq_length": max_length})
+
+
+def _fit_backend(path: Path, max_length: int, fixed: int | None) -> None:
+    """Cutting and padding of tokenizer.json, each as it was but for the length."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_file(str(path))
+    cut = backend.truncation or {}
+    side = {"direction": cut["direction"]} if "direction" in cut else {}
+    backend.enable_truncation(max_length=max_length, **side)
+    pad = _padding(path.parent, backend)
+    if pad is not None:
+        backend.enable_padding(**pad, length=fixed)
+    backend.save(str(path))
+
+
+def _padding(folder: Path, backend: Any) -> dict[str, Any] | None:
+    """How texts of a batch are made equally long; None where the tokenizer has nothing to pad with."""
+    about = read_object(folder / _TOKENIZER_CONFIG)
+    token = about.get("pad_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    number = backend.token_to_id(token) if isinstance(token, str) else None
+    if number is None:
+        return None
+    return {"pad_id": number, "pad_token": token, "direction": about.get("padding_side") or "right"}
+
+
+def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, prompt: str = "") -> None:
+    """Write a sentence encoder's modules where its folder has none.
+
+    Args:
+        folder: with config.json and the tokenizer.
+        pooling: how token vectors become the sentence's.
+        width: of both.
+        max_length: the longest input in tokens.
+        prompt: what it reads before every text.
+
+    """
+    if (folder / MODULES).is_file():
+        return
+    names = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": at, "name": str(at), "path": path, "type": _TYPES + name}
+        for at, (name, path) in enumerate(zip(names, paths, strict=False))
+    ]
+    keys = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+    modes = {f"pooling_mode_{key}": mode == pooling.mode for mode, key in keys.items()}
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
+    _write(folder / "modules.json", modules)
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    about = folder / SETTINGS
+    if not about.is_file():
+        prompts = {"default": prompt} if prompt else {}
+        named = {"prompts": prompts, "default_prompt_name": next(iter(prompts), None)}
+        _write(about, named | {"similarity_fn_name": "cosine", "truncate_dim": pooling.dimension})
+
+
+def copy_papers(source: Path, folder: Path, but: str) -> None:
+    """Copy what lies beside a model from one artifact's folder to another's.
+
+    Args:
+        source: an artifact's folder.
+        folder: where the copies go.
+        but: the model's file, which is no paper.
+
+    """
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source).as_posix()
+        if path.is_file() and name != but and name not in _OF_RUNS:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+
+
+def _write(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,122 @@
+"""A few lines of Python that use a model's folder, whatever is in it: printed beside its path, kept in its README.md.
+
+Texts of any length work in all of them: the tokenizer's files say where to cut.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bertshrink.files.json_files import read_object
+from bertshrink.model.artifact import ArtifactCard
+from bertshrink.model.checkpoint import ARTIFACT_CARD, read_facts
+from bertshrink.model.folder.sentence_modules import MODULES
+from bertshrink.model.tasks import TASKS
+
+_TEXTS = ("one text", "another text")
+_PAIR = ("a question?", "a text that answers it")
+
+_SENTENCES = """\
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer({folder}).encode({texts})
+"""
+_CHECKPOINT = """\
+from transformers import {kind}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({folder})
+model = {kind}.from_pretrained({folder})
+outputs = model(**tokenizer({texts}, padding=True, truncation=True, return_tensors="pt"))
+"""
+_LABELS_OF_FILE = """\
+names = AutoConfig.from_pretrained({folder}).id2label
+labels = [names[i] for i in logits.argmax(-1).tolist()]
+"""
+_LABELS = "labels = [model.config.id2label[i] for i in outputs.logits.argmax(-1).tolist()]\n"
+_ONNXRUNTIME = """\
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({folder})
+session = onnxruntime.InferenceSession({file})
+tokens = tokenizer({texts}, padding={padding}, truncation=True, return_tensors="np")
+{found} = session.run({outputs}, {{i.name: tokens[i.name] for i in session.get_inputs()}})
+"""
+_OPENVINO = """\
+import openvino
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({folder})
+model = openvino.Core().compile_model({file}, "CPU")
+tokens = tokenizer({texts}, padding={padding}, truncation=True, return_tensors="np")
+found = model({{i.get_any_name(): tokens[i.get_any_name()] for i in model.inputs}})
+{found} = (found[name] for name in {outputs})
+"""
+_EXECUTORCH = """\
+from executorch.runtime import Runtime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({folder})
+program = Runtime.get().load_program({file})
+tokens = tokenizer({texts}, padding={padding}, truncation=True, return_tensors="pt")
+found = program.load_method("forward").execute([tokens[name] for name in {inputs}])
+{found} = (found[at] for at in {places})
+"""
+_OF_ENGINES = {"onnxruntime": _ONNXRUNTIME, "openvino": _OPENVINO, "executorch": _EXECUTORCH}
+
+
+def usage(folder: Path, name: str) -> str:
+    """The lines for a folder that bertshrink wrote.
+
+    Args:
+        folder: where it lies now.
+        name: the path that they shall open.
+
+    Raises:
+        BertshrinkError: it is no model's folder.
+
+    """
+    if (folder / ARTIFACT_CARD).is_file():
+        return _artifact(ArtifactCard.model_validate(read_object(folder / ARTIFACT_CARD)), name)
+    task = read_facts(folder).task
+    if task == "embedding" and (folder / MODULES).is_file():
+        return _SENTENCES.format(folder=_quoted(name), texts=_listed(_TEXTS))
+    lines = _CHECKPOINT.format(kind=TASKS[task].auto_class, folder=_quoted(name), texts=_texts(task))
+    return lines + (_LABELS if task == "classification" else "")
+
+
+def _artifact(card: ArtifactCard, name: str) -> str:
+    outputs = TASKS[card.task].outputs
+    found = "vectors" if card.task == "embedding" else ", ".join(outputs)
+    lines = _OF_ENGINES[card.engine].format(
+        folder=_quoted(name),
+        file=_quoted(f"{name}/{card.file}"),
+        texts=_texts(card.task, card.prompt, card.shape[0] if card.shape else None),
+        padding="True" if card.shape is None else '"max_length"',
+        inputs=_listed(card.inputs),
+        outputs=_listed(outputs),
+        places=[card.outputs.index(output) for output in outputs],
+        found=f"({found},)" if len(outputs) == 1 else found,
+    )
+    if card.task != "classification":
+        return lines
+    return lines.replace("import AutoT", "import AutoConfig, AutoT") + _LABELS_OF_FILE.format(folder=_quoted(name))
+
+
+def _texts(task: str, prompt: str = "", batch: int | None = None) -> str:
+    """A batch of texts, as a tokenizer's arguments."""
+    if task == "question-answering":
+        return ", ".join(_listed((text,), batch) for text in _PAIR)
+    return _listed([prompt + text for text in _TEXTS], batch)
+
+
+def _listed(texts: tuple[str, ...] | list[str], batch: int | None = None) -> str:
+    """Python's list of texts; of a fixed number of rows, the first text as often."""
+    if batch is not None and batch != len(texts):
+        return f"[{_quoted(texts[0])}] * {batch}"
+    return f"[{', '.join(_quoted(text) for text in texts)}]"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

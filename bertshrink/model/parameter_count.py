@@ -1,0 +1,119 @@
+"""How many numbers a stock encoder holds, from its sizes alone: what a conversion buys is told before it runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bertshrink.model.checkpoint import CheckpointInfo, own_limit
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.tasks import TASKS
+
+if TYPE_CHECKING:
+    from bertshrink.model.encoder import Encoder
+
+BYTES = 4
+"""Of a parameter: encoders are stored in float32."""
+
+
+def target_family(family: str, task: str) -> str:
+    """The family of the stock model that an encoder with narrow tables becomes (see `conversion`)."""
+    is_sequence = TASKS[task].auto_class == "AutoModelForSequenceClassification"
+    return "electra" if family in ("distilbert", "electra") and is_sequence else "albert"
+
+
+def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInfo:
+    """The facts of an encoder after its conversion to another family, as `parts.put_together` makes it."""
+    types = max(2, num_types(facts))
+    shape = replace(facts.shape, max_positions=own_limit(facts.shape, facts.config), **sizes)
+    config = facts.config | {"model_type": family, "type_vocab_size": types}
+    return replace(facts, anatomy=FAMILIES[family], shape=shape, config=config)
+
+
+def num_types(facts: CheckpointInfo) -> int:
+    """Rows of the table of token types; 0 where the family has none."""
+    return 0 if facts.anatomy.family == "distilbert" else int(facts.config.get("type_vocab_size", 2))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Tensors of a stock encoder that are alike.
+
+    Attributes:
+        role: `dense`: multiplied with; `table`: looked up by rows; `other`: norms and biases.
+        shape: (inputs, outputs) of a dense layer, (rows, width) of a table, (numbers, 1) of the rest.
+        number: how many.
+        uses: how many operations multiply with each.
+        is_head: whether it stands behind the layers.
+        is_pooler: whether it is the base model's own last layer, which a sentence vector does not need.
+        is_tied: of a table: whether the head multiplies with it, too.
+    """
+
+    role: Literal["table", "dense", "other"]
+    shape: tuple[int, int]
+    number: int = 1
+    uses: float = 1.0
+    is_head: bool = False
+    is_pooler: bool = False
+    is_tied: bool = False
+
+
+def stored(facts: CheckpointInfo) -> list[Stored]:
+    """What the stock model that the facts describe stores, its head included; a tied table once."""
+    shape, family = facts.shape, facts.anatomy.family
+    width, hidden, inner, groups = shape.embedding_size, shape.hidden_size, shape.intermediate_size, shape.num_groups
+    is_masked = TASKS[facts.task].auto_class == "AutoModelForMaskedLM"
+    found = [
+        Stored("table", (shape.vocab_size, width), is_tied=is_masked),
+        Stored("table", (shape.max_positions, width)),
+    ]
+    found += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
+    found += [Stored("other", (width, 1), 2)]
+    if family == "albert" or (family == "electra" and width != hidden):
+        found += [Stored("dense", (width, hidden)), Stored("other", (hidden, 1))]
+    uses = shape.num_layers / groups
+    found += [
+        Stored("dense", (hidden, hidden), 4 * groups, uses),
+        Stored("dense", (hidden, inner), groups, uses),
+        Stored("dense", (inner, hidden), groups, uses),
+        Stored("other", (hidden, 1), 9 * groups),
+        Stored("other", (inner, 1), groups),
+    ]
+    return found + _head(facts)
+
+
+def _head(facts: CheckpointInfo) -> list[Stored]:
+    shape, family = facts.shape, facts.anatomy.family
+    width, hidden, num_labels = shape.embedding_size, shape.hidden_size, max(1, len(facts.labels))
+
+    def layer(inputs: int, outputs: int, *, is_pooler: bool = False) -> list[Stored]:
+        return [
+            Stored("dense", (inputs, outputs), is_head=True, is_pooler=is_pooler),
+            Stored("other", (outputs, 1), is_head=True, is_pooler=is_pooler),
+        ]
+
+    match TASKS[facts.task].auto_class:
+        case "AutoModelForMaskedLM":
+            inner = width if family in ("albert", "electra") else hidden
+            norms = [Stored("other", (inner, 1), 2, is_head=True), Stored("other", (shape.vocab_size, 1), is_head=True)]
+            return layer(hidden, inner) + norms
+        case "AutoModelForTokenClassification":
+            return layer(hidden, num_labels)
+        case "AutoModelForQuestionAnswering":
+            return layer(hidden, 2)
+        case "AutoModel":
+            return layer(hidden, hidden, is_pooler=True) if family not in ("distilbert", "electra") else []
+    return layer(hidden, hidden) + layer(hidden, num_labels)
+
+
+def num_parameters(facts: CheckpointInfo) -> int:
+    """Parameters of the stock model that the facts describe, its head included."""
+    return sum(one.number * math.prod(one.shape) for one in stored(facts))
+
+
+def facts_of(encoder: Encoder) -> CheckpointInfo:
+    """What a folder would say of an encoder that is in memory."""
+    config = encoder.model.config.to_dict()
+    return CheckpointInfo(Path(), encoder.anatomy, encoder.shape, config, encoder.task, encoder.labels)

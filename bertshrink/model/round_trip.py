@@ -1,0 +1,86 @@
+"""What is done with any model, encoder or artifact alike: load it, tell it apart, describe it, prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bertshrink.errors import CheckFailed
+from bertshrink.model.checkpoint import ARTIFACT_CARD, read_facts
+from bertshrink.model.loading import load_model
+from bertshrink.model.tasks import TASKS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bertshrink.model.artifact import Artifact
+    from bertshrink.model.encoder import Encoder
+
+    Model = Encoder | Artifact
+
+PROOF_TOLERANCE = 1e-5
+"""Largest difference between a model in memory and the same one loaded back, as a share of its largest output."""
+
+PROOF_TEXTS = (
+    "a",
+    "The quick brown fox jumps over the lazy dog.",
+    "It was, all in all, a surprisingly good film.",
+    "Return the first element, or None when there is none!",
+    "Prices rose by 3.5 % in 2019; wages did not.",
+    "no",
+    "Who wrote this, and when was it written?",
+    "Batteries are not included, and neither are instructions for putting the thing together.",
+)
+
+
+def proof_answers(model: Model) -> list[NDArray[Any]]:
+    """What a model answers to `PROOF_TEXTS`: every output of each."""
+    rows = model.tokenize(PROOF_TEXTS)
+    return [out[name] for out in model.predict(rows) for name in TASKS[model.task].outputs]
+
+
+def prove(
+    made: Model, folder: Path, kind: Literal["encoder", "artifact"], before: Sequence[NDArray[Any]] | None
+) -> Model:
+    """Prove a stage's result: of the right kind and outputs, finite, and the same after loading it back.
+
+    Args:
+        made: what the stage gave.
+        folder: where it was saved.
+        kind: what the stage promised.
+        before: `proof_answers` of the model that it was made from; None: there is none to be like.
+
+    Returns:
+        the model as loaded from `folder`.
+
+    Raises:
+        CheckFailed: it is not.
+    """
+    import numpy as np
+
+    is_artifact = (folder / ARTIFACT_CARD).is_file()
+    if is_artifact != (kind == "artifact"):
+        raise CheckFailed(f"the stage promised an {kind} and gave something else")
+    if is_artifact:
+        from bertshrink.model.artifact import Artifact
+
+        again: Model = Artifact(folder, made.card)  # type: ignore[union-attr]
+    else:
+        again = load_model(folder, read_facts(folder, made.task), made.source)
+    first, second = proof_answers(made), proof_answers(again)
+    outputs = TASKS[made.task].outputs
+
+    def widths(answer: NDArray[Any]) -> tuple[int, ...]:
+        return answer.shape[1:] if TASKS[made.task].per_token else answer.shape  # a text may be cut shorter now
+
+    hint = "nothing of the stage was kept; try other settings, and report it if it stays"
+    for at, (mine, reloaded, previous) in enumerate(zip(first, second, before or first, strict=True)):
+        if not np.isfinite(mine).all():
+            raise CheckFailed("the stage's model gives values that are not finite", hint=hint)
+        if widths(mine) != widths(previous):
+            name, shapes = outputs[at % len(outputs)], f"from {widths(previous)} to {widths(mine)}"
+            raise CheckFailed(f"the stage changed the shape of `{name}` {shapes}", hint=hint)
+        if np.abs(mine - reloaded).max() > PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
+            raise CheckFailed("the stage's model gives other numbers after it was saved and loaded", hint=hint)
+    return again

@@ -1,0 +1,194 @@
+"""The table of tasks: which model class, which outputs, which headline metric, what labels a checkpoint must have.
+
+    classification       one label of C for a text or a pair
+    multi-label          any number of C labels
+    regression           one score for a text or a pair; a cross-encoder re-ranker is one
+    token-classification one tag for every word (named entities)
+    question-answering   extractive: where in a context the answer starts and ends
+    embedding            one vector for a text
+    mlm                  the masked tokens
+
+What a task costs in training stands in `training.losses`, what it is worth in `meters.quality.evaluators`, how its
+labels become numbers in `data.labels.labels`, how its texts become rows in `data.encoding`. This table holds what all
+of them must agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bertshrink.errors import UserError
+
+_CLASSIFIER = "AutoModelForSequenceClassification"
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One thing that an encoder is used for.
+
+    Attributes:
+        name: as recipes write it.
+        auto_class: the transformers class that loads it.
+        suffixes: endings of `architectures` in config.json that mean this task.
+        outputs: the names of the arrays that its sessions give (see `engines`).
+        beside: those that a file for an engine gives besides, before them, each with a length axis: other libraries
+            pool token vectors themselves.
+        headline: the metric that stands for quality where only one fits; higher is better.
+        per_token: whether the outputs have a length axis after the batch axis.
+        has_labels: whether its outputs are numbered by label names.
+        problem: `problem_type` in config.json, where one class serves several tasks.
+
+    """
+
+    name: str
+    auto_class: str
+    suffixes: tuple[str, ...]
+    outputs: tuple[str, ...]
+    headline: str
+    per_token: bool = False
+    has_labels: bool = False
+    problem: str | None = None
+    beside: tuple[str, ...] = ()
+
+
+TASKS: dict[str, TaskSpec] = {
+    task.name: task
+    for task in (
+        TaskSpec(
+            "classification",
+            _CLASSIFIER,
+            ("ForSequenceClassification",),
+            ("logits",),
+            headline="accuracy",
+            has_labels=True,
+            problem="single_label_classification",
+        ),
+        TaskSpec(
+            "multi-label",
+            _CLASSIFIER,
+            ("ForSequenceClassification",),
+            ("logits",),
+            headline="micro_f1",
+            has_labels=True,
+            problem="multi_label_classification",
+        ),
+        TaskSpec(
+            "regression",
+            _CLASSIFIER,
+            ("ForSequenceClassification",),
+            ("logits",),
+            headline="spearman",
+            problem="regression",
+        ),
+        TaskSpec(
+            "token-classification",
+            "AutoModelForTokenClassification",
+            ("ForTokenClassification",),
+            ("logits",),
+            headline="f1",
+            per_token=True,
+            has_labels=True,
+        ),
+        TaskSpec(
+            "question-answering",
+            "AutoModelForQuestionAnswering",
+            ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+            ("start_logits", "end_logits"),
+            headline="f1",
+            per_token=True,
+        ),
+        TaskSpec(
+            "embedding",
+            "AutoModel",
+            ("Model",),
+            ("sentence_embedding",),
+            headline="spearman",
+            beside=("last_hidden_state",),
+        ),
+        TaskSpec(
+            "mlm",
+            "AutoModelForMaskedLM",
+            ("ForMaskedLM", "ForPreTraining"),
+            ("logits",),
+            headline="masked_accuracy",
+            per_token=True,
+        ),
+    )
+}
+
+
+def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, where: str) -> str:
+    """The task that a checkpoint was saved for.
+
+    Raises:
+        UserError: its class is for a task outside the table, or it names no class.
+
+    """
+    if is_sentence_transformer:
+        return "embedding"
+    named = config.get("architectures")
+    names = named if isinstance(named, list) else []
+    for name in names:
+        for task in TASKS.values():
+            if str(name).endswith(task.suffixes):
+                return _sequence_task(config) if task.auto_class == _CLASSIFIER else task.name
+    raise UserError(
+        f"the checkpoint's class, `{', '.join(map(str, names)) or 'not named'}`, is for no task that bertshrink knows",
+        where=where,
+        hint=f"known tasks: {', '.join(TASKS)}; say which with `task:` in the recipe or `--task`",
+    )
+
+
+def _sequence_task(config: Mapping[str, Any]) -> str:
+    """One class serves three tasks: the problem type tells them apart, else the number of outputs."""
+    problem = config.get("problem_type")
+    if problem in (None, "single_label_classification") and _num_outputs(config) == 1:
+        return "regression"
+    return next((task.name for task in TASKS.values() if problem and task.problem == problem), "classification")
+
+
+def _num_outputs(config: Mapping[str, Any]) -> int:
+    labels = config.get("id2label")
+    number = config.get("num_labels")
+    return len(labels) if isinstance(labels, Mapping) else number if type(number) is int and number > 0 else 2
+
+
+def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The label names of a checkpoint in the order of its logits; empty where the task has none.
+
+    Raises:
+        UserError: the checkpoint's outputs are not the task's, or its label map is not 0..C-1.
+
+    """
+    row = TASKS[task]
+    if row.auto_class == _CLASSIFIER:
+        _check_problem(row, config, where)
+    if not row.has_labels:
+        return ()
+    labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    hint = "save it again as a model whose `id2label` numbers its labels 0, 1, ..."
+    if not isinstance(labels, Mapping):
+        raise UserError("`id2label` of the model's config.json is no mapping", where=where, hint=hint)
+    try:
+        by_id = {int(key): str(name) for key, name in labels.items()}
+        return tuple(by_id[i] for i in range(len(by_id)))
+    except (ValueError, KeyError):
+        raise UserError(
+            "`id2label` of the model's config.json does not number its labels from 0", where=where, hint=hint
+        ) from None
+
+
+def _check_problem(row: TaskSpec, config: Mapping[str, Any], where: str) -> None:
+    """One class, three tasks: refuse to read a checkpoint as another of them than it was saved for."""
+    number, problem = _num_outputs(config), config.get("problem_type")
+    fits = problem in (None, row.problem) or (row.name == "regression" and number == 1)
+    if fits and (number == 1 if row.name == "regression" else number > 1 or row.name == "multi-label"):
+        return
+    raise UserError(
+        f"the model has {number} output{'s' if number != 1 else ''} and `problem_type: {problem or 'not set'}`: "
+        f"that is no model for `{row.name}`",
+        where=where,
+        hint=f"its own task is `{_sequence_task(config)}`; leave `task` out, or choose another model",
+    )

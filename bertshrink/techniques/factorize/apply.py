@@ -1,0 +1,141 @@
+"""How an encoder is factorized: calibrate, choose the subspace, convert, prove that its tokenizer survived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from bertshrink import units
+from bertshrink.data.calibration import calibration_rows
+from bertshrink.model.batches import Row
+from bertshrink.model.conversion import EmbeddingWeights, EncoderWeights, assemble, decompose, prove_tokenizer, steep
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.parameter_count import facts_of, target_family
+from bertshrink.model.size_estimate import savings_summary
+from bertshrink.techniques.factorize import subspace as spaces
+from bertshrink.techniques.factorize.low_rank import factorized, principal_basis
+from bertshrink.techniques.factorize.mlm_head import fitted_mask_head, stand_in
+from bertshrink.techniques.factorize.settings import check_rank
+
+if TYPE_CHECKING:
+    from bertshrink.techniques.base import Workbench
+    from bertshrink.techniques.factorize.settings import FactorizeSettings
+
+CALIBRATION_TOKENS = 200_000
+"""At most, for the moment; the projection is fitted to a part of them."""
+_FITTED = 60_000
+_PROBED = 2048
+"""Tokens whose gradients are looked at."""
+
+
+@dataclass
+class EmbeddingFactorization:
+    """An encoder's tables made narrow, to any rank: what all ranks need of the texts is computed once.
+
+    Attributes:
+        encoder: whose tables they are.
+        parts: of it, its head as the target family has it.
+        rows: to calibrate with.
+        tokens: of the rows.
+        unseen: tokens from the whole vocabulary.
+        moment_EE: of both (see `subspace`).
+        explained_E: the share of the moment that rank k keeps is its entry k - 1.
+        subspace: as `Factorize.subspace`.
+        seed: of everything random.
+    """
+
+    encoder: Encoder
+    parts: EncoderWeights
+    rows: list[Row]
+    tokens: spaces.TokenSample
+    unseen: spaces.TokenSample
+    moment_EE: Tensor
+    explained_E: Tensor
+    subspace: str
+    seed: int
+
+    @classmethod
+    def of(cls, encoder: Encoder, rows: list[Row], subspace: str, seed: int) -> EmbeddingFactorization:
+        """Look at the texts."""
+        parts = decompose(encoder)
+        if (encoder.anatomy.family, target_family(encoder.anatomy.family, encoder.task)) == ("distilbert", "electra"):
+            parts = replace(parts, head=steep(parts.head))
+        given, tokens = parts.embedding, spaces.tokens_of(rows)
+        unseen = spaces.from_vocabulary(given, tokens, len(tokens) // 2 + 1000, seed)
+        moment_EE = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
+        _, explained_E = principal_basis(moment_EE, 1)
+        return cls(encoder, parts, rows, tokens, unseen, moment_EE, explained_E, subspace, seed)
+
+    @cached_property
+    def sensitivity_EE(self) -> Tensor:
+        """As `subspace.sensitivity`."""
+        return spaces.sensitivity(self.encoder, self.parts.embedding, self.rows, _PROBED, self.seed)
+
+    def embedding(self, rank: int) -> EmbeddingWeights:
+        """The closed form in the chosen subspace, its projection fitted to the tokens."""
+        given = self.parts.embedding
+        if rank == given.width and self._is_copied:
+            return given
+        if rank == given.width:
+            return factorized(given, principal_basis(self.moment_EE, rank)[0])
+        if self.subspace == "sensitive":
+            basis = spaces.sensitive_basis(self.moment_EE, self.sensitivity_EE, rank)
+        else:
+            basis, _ = principal_basis(self.moment_EE, rank)
+        some = self.tokens.first(_FITTED).and_more(self.unseen.first(_FITTED // 10))
+        return spaces.refitted(given, factorized(given, basis), some)
+
+    def parts_at(self, rank: int) -> EncoderWeights:
+        """The encoder with tables `rank` wide; below full width the head of masked tokens is a stand-in."""
+        parts = replace(self.parts, embedding=self.embedding(rank))
+        if self.encoder.task == "mlm" and rank < self.parts.embedding.width:
+            return replace(parts, head=stand_in(parts.head, rank))
+        return parts
+
+    @property
+    def _is_copied(self) -> bool:
+        """Whether full width means to copy the tables: a head is tied to them, or the class has no projection then."""
+        family = target_family(self.encoder.anatomy.family, self.encoder.task)
+        return self.encoder.task == "mlm" or (family == "electra" and self.encoder.anatomy.family != "electra")
+
+
+def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> Encoder:
+    """The encoder with narrow tables, as a stock model.
+
+    Raises:
+        CheckFailed: the result is not the model that was meant.
+        UserError: a rank that the tables do not allow; calibration texts without a token; gradients that are not
+            finite.
+    """
+    family = target_family(encoder.anatomy.family, encoder.task)
+    rows, note = calibration_rows(
+        encoder, bench.texts, settings.calibration_examples, CALIBRATION_TOKENS, bench.max_length, bench.seed
+    )
+    bench.note(note)
+    narrowing = EmbeddingFactorization.of(encoder, rows, settings.subspace, bench.seed)
+    width, rank = narrowing.parts.embedding.width, _rank(encoder, settings, narrowing.explained_E)
+    check_rank(rank, width)
+    parts = narrowing.parts_at(rank)
+    if encoder.task == "mlm" and rank < width:
+        head, said = fitted_mask_head(encoder, assemble(encoder, parts, family), rows, bench.seed, bench.progress)
+        parts = replace(parts, head=head)
+        bench.note(f"approximate: the head's table is the narrow one now, and the head was fitted to it; {said}")
+    found = assemble(encoder, parts, family)
+    prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
+    bench.note(f"tables of width {rank} instead of {width}: {savings_summary(facts_of(encoder), facts_of(found))}")
+    share = units.format(float(narrowing.explained_E[rank - 1]), "fraction")
+    bench.note(f"a stock {type(found.model).__name__}; rank {rank} keeps {share} of the energy of embeddings in text")
+    return found
+
+
+def _rank(encoder: Encoder, settings: FactorizeSettings, explained_E: Tensor) -> int:
+    """The width that the settings mean; `explained_E` as `principal_basis` gives it."""
+    if settings.said_rank is not None:
+        return settings.said_rank
+    if settings.max_size is not None:
+        return settings.rank_within(facts_of(encoder))
+    wanted = units.share(str(settings.explained_variance))
+    return min(len(explained_E), 1 + int((explained_E < wanted - 1e-9).sum()))

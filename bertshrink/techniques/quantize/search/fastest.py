@@ -1,0 +1,130 @@
+"""Choice carried out: the `candidates` made, compared and timed on a real model, and one of them taken."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from bertshrink import units
+from bertshrink.errors import BertshrinkError, CheckFailed
+from bertshrink.files.headers import read_onnx
+from bertshrink.hardware import cpu_flags
+from bertshrink.model.size_estimate import TOLERANCE, Sizes, of_file
+from bertshrink.techniques.quantize.schemes import uniform
+from bertshrink.techniques.quantize.search.candidates import (
+    FLOAT,
+    Candidate,
+    Limits,
+    Trial,
+    bfloat16_wins,
+    candidates,
+    choose,
+    describe_cpu,
+    front,
+    rows,
+    sentences,
+)
+from bertshrink.techniques.quantize.search.trials import BuiltVariant, VariantBuilder
+
+
+def choose_fastest(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str, Any]]:
+    """The candidate that the limits and the clock choose, and what was found out about all of them.
+
+    Raises:
+        CheckFailed: none is within the limits, or none runs.
+
+    """
+    settings, bench = trials.settings, trials.bench
+    flags = cpu_flags()
+    wanted = candidates(trials.before.card.engine, flags)
+    made: dict[str, BuiltVariant] = {}
+    all_tried = too_large(trials, wanted)
+    limits = Limits(settings.min_cosine, settings.largest_drop, settings.largest_size)
+    left = [one for one in wanted if one not in [other.candidate for other in all_tried]]
+    if any(one.scheme != FLOAT for one in left) or not all_tried:
+        with bench.progress.task("try schemes", total=len(left), unit="schemes") as task:
+            for candidate in left:
+                all_tried.append(attempt(trials, candidate, made))
+                task.advance(1, scheme=candidate.name)
+        time_all(trials, all_tried, made)
+    chosen = choose(all_tried, limits)
+    bench.note(describe_cpu(flags))
+    bench.notes += sentences(all_tried, chosen, limits)
+    if sentence := bfloat16_wins(all_tried):
+        bench.note(sentence)
+    if chosen is None:
+        for one_made in made.values():
+            one_made.artifact.write_papers(one_made.artifact.folder)
+        raise CheckFailed(
+            "no scheme is within the limits: "
+            + "; ".join(f"{one.candidate.name}: {limits.broken_by(one)}" for one in all_tried),
+            where=str(bench.work),
+            hint="what was tried lies there; loosen `min_cosine`, `max_metric_drop` or `max_size`",
+        )
+    for one in front(all_tried):
+        if one is not chosen:
+            bench.baseline(one.candidate.name, f"tried: {one.candidate.name}", made[one.candidate.name].artifact)
+    for name in set(made) - {one.candidate.name for one in front(all_tried)} - {chosen.candidate.name}:
+        shutil.rmtree(made[name].artifact.folder)
+    return made[chosen.candidate.name], {
+        "scheme": chosen.candidate.name,
+        "types": dict(made[chosen.candidate.name].types),
+        "tried": rows(all_tried, chosen, limits),
+    }
+
+
+def too_large(trials: VariantBuilder, wanted: Sequence[Candidate]) -> list[Trial]:
+    """The candidates that need not be made: by their sizes alone they are beyond the limit.
+
+    The float file stays among those that are made, as what all others are compared with, unless nothing else is left.
+    """
+    settings, limit = trials.settings, trials.settings.largest_size
+    before = of_file(read_onnx(trials.before.file), trials.before.card.family) if limit is not None else None
+    if limit is None or before is None:
+        return []
+    found = []
+    for one in wanted:
+        sizes: Sizes | None = before
+        if one.scheme != FLOAT:
+            update = {"auto": False, "max_size": None, "scheme": one.scheme, "embeddings": one.embeddings}
+            sizes = settings.model_copy(update=update).sizes(before)
+        if sizes is not None and sizes.num_bytes > limit * (1 + TOLERANCE):
+            size, most = (units.format(value, "B") for value in (sizes.num_bytes, limit))
+            found.append(Trial(one, failure=f"not made: {size} are more than {most}"))
+    others = [one for one in found if one.candidate.scheme != FLOAT]
+    return found if len(found) == len(wanted) else others
+
+
+def attempt(trials: VariantBuilder, candidate: Candidate, made: dict[str, BuiltVariant]) -> Trial:
+    """Make one candidate and compare it; what cannot be made or run is told, not raised."""
+    update: dict[str, Any] = {"scheme": candidate.scheme, "embeddings": candidate.embeddings}
+    if candidate.scheme == FLOAT:
+        update = {}
+    settings = trials.settings.model_copy(update=update)
+    types = {} if candidate.scheme == FLOAT else uniform(trials.source, candidate.scheme, settings)
+    folder = "candidate-" + "".join(c if c.isalnum() else "-" for c in candidate.name)
+    if (kept := trials.kept(folder, types)) is not None:
+        found, drop = kept
+        made[candidate.name] = found
+        return Trial(candidate, found.size_bytes, float(found.agreement["cosine"]), drop)
+    try:
+        found = trials.make(types, trials.prepare(types, settings), folder, candidate.options)
+        drop = trials.drop(found) if trials.figure is not None else None
+    except BertshrinkError as error:
+        return Trial(candidate, failure=f"it cannot be made: {error.what}")
+    except Exception as error:  # an engine's own, which has no public home that all engines share
+        return Trial(candidate, failure=f"it does not run: {str(error).strip().splitlines()[0][:200]}")
+    trials.keep(found, drop)
+    made[candidate.name] = found
+    return Trial(candidate, found.size_bytes, float(found.agreement["cosine"]), drop)
+
+
+def time_all(trials: VariantBuilder, all_tried: list[Trial], made: dict[str, BuiltVariant]) -> None:
+    """Time all candidates that run, side by side."""
+    measure = trials.bench.measure
+    assert measure is not None, "whoever lets a stage choose by measurement gives it something to measure with"
+    found = measure({name: one.artifact for name, one in made.items()})
+    for one in all_tried:
+        entries = found.get(one.candidate.name, [])
+        one.latency = tuple(entry for entry in entries if entry.metric == "latency")

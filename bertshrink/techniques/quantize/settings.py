@@ -1,0 +1,144 @@
+"""Settings of `quantize`: what they mean, what fits them, what they promise. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bertshrink import units
+from bertshrink.techniques.base import Kind, Technique, is_share, is_size
+
+if TYPE_CHECKING:
+    from bertshrink.model.artifact import ArtifactSpec
+    from bertshrink.model.size_estimate import Sizes
+
+Scheme = Literal["dynamic-int8", "static-int8", "block-int8", "block-int4", "float16", "bfloat16"]
+
+_LABELS = {
+    "dynamic-int8": "int8",
+    "static-int8": "static int8",
+    "block-int8": "int8 in blocks",
+    "block-int4": "int4 in blocks",
+}
+
+
+class QuantizeSettings(Technique):
+    """Store weights and embeddings in fewer bits, and multiply in integers where the scheme does."""
+
+    name: ClassVar[str] = "quantize"
+    paper: ClassVar[str] = "arXiv:1910.06188"
+    takes: ClassVar[tuple[Kind, ...]] = ("artifact",)
+    gives: ClassVar[Kind] = "artifact"
+    other_names: ClassVar[Mapping[str, str]] = {
+        "calibration": "range_method",
+        "max_drop": "max_metric_drop",
+        "num_calibration": "calibration_examples",
+        "smooth": "smoothquant_alpha",
+    }
+
+    scheme: Scheme = Field(
+        "dynamic-int8",
+        description="number format: dynamic-int8, static-int8, block-int8, block-int4, float16 or bfloat16",
+    )
+    embeddings: Literal["auto", "int8", "int4", "float32"] = Field(
+        "auto", description="number format of embedding tables: int8, int4, float32; auto: the scheme's own"
+    )
+    per_channel: bool = Field(
+        True, description="int8: one scale for each output of a dense layer instead of one for all"
+    )
+    block_size: int = Field(
+        32, ge=16, le=256, description="block schemes: how many neighbours in a row share a scale, a power of two"
+    )
+    rounding: Literal["auto", "gptq", "nearest"] = Field(
+        "auto",
+        description="gptq: round so that outputs on training texts change least; auto: that for 4 bits, where there "
+        "are texts; nearest: to the nearest step",
+    )
+    range_method: Literal["min-max", "entropy", "percentile"] = Field(
+        "percentile",
+        description="static-int8: how the range of an activation is found: min-max, entropy, percentile (99.99 %)",
+    )
+    calibration_examples: int = Field(128, gt=0, description="how many training texts are calibrated with")
+    smoothquant_alpha: float | None = Field(
+        None, gt=0, lt=1, description="static-int8: move so much (as 0.5) of the activations' outliers into the weights"
+    )
+    min_cosine: float = Field(
+        0.98, ge=-1, le=1, description="least cosine between the outputs before and after, on real text"
+    )
+    max_metric_drop: str | None = Field(
+        None,
+        description="most that the task's metric (without labels: the cosine) may lose, such as 0.5%; the weights that "
+        "cost most are kept wider until it holds",
+    )
+    auto: bool = Field(
+        False, description="try the schemes, time them side by side on this machine, and take the fastest within limits"
+    )
+    max_size: str | None = Field(None, description="auto: the most that the file takes, such as 20 MB")
+    engine: Literal["onnxruntime", "openvino"] | None = Field(
+        None, description="what runs the result; default: what runs the model that is quantized"
+    )
+    target: Literal["cpu"] = Field("cpu", description="auto: where the schemes are timed")
+
+    _drop_is_share = field_validator("max_metric_drop")(is_share)
+    _max_is_size = field_validator("max_size")(is_size)
+
+    @model_validator(mode="after")
+    def _no_limit_without_choice(self) -> QuantizeSettings:
+        if self.max_size is not None and not self.auto:
+            raise ValueError("`max_size` chooses among what `auto` tries: set `auto`, too")
+        return self
+
+    @property
+    def largest_drop(self) -> float | None:
+        """`max_metric_drop` as a number."""
+        return None if self.max_metric_drop is None else units.share(self.max_metric_drop)
+
+    @property
+    def largest_size(self) -> float | None:
+        """`max_size` in bytes."""
+        return None if self.max_size is None else units.size(self.max_size)
+
+    def sizes(self, before: Sizes) -> Sizes | None:
+        """Those of the scheme; with `auto` of the smallest one; with `max_metric_drop` they may grow from there."""
+        from bertshrink.techniques.quantize.search.candidates import FLOAT, candidates
+        from bertshrink.techniques.quantize.size_estimate import quantized
+
+        if before.format != "onnx" or not before.is_float:
+            return None
+        tried: list[tuple[str, str]] = [(self.scheme, self.embeddings)]
+        if self.auto:
+            found = candidates(self.engine or "onnxruntime", frozenset())
+            tried = [(one.scheme, one.embeddings) for one in found if one.scheme != FLOAT]
+        made = [quantized(before, *one, self.block_size, per_channel=self.per_channel) for one in tried]
+        return min(made, key=lambda sizes: sizes.num_bytes)
+
+    def extras(self) -> frozenset[str]:
+        """The engine that runs the result, where it is no part of `ml`."""
+        return frozenset({self.engine or "onnxruntime"} - {"onnxruntime"})
+
+    def form(self, before: ArtifactSpec | None) -> ArtifactSpec:
+        """The same file for the engine that is named."""
+        from dataclasses import replace
+
+        found = super().form(before)
+        return replace(found, engine=self.engine or found.engine)
+
+    @property
+    def depends_on_machine(self) -> bool:
+        """What is fastest here need not be elsewhere."""
+        return self.auto
+
+    @field_validator("block_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError(f"{value} is no power of two, which ONNX Runtime's operators ask for")
+        return value
+
+    def label(self) -> str:
+        """The stage in a few words."""
+        if self.auto:
+            return "quantize as measured best"
+        return f"quantize to {_LABELS.get(self.scheme, self.scheme)}"

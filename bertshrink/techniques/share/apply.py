@@ -1,0 +1,121 @@
+"""How an encoder's layers come to share weights: take it apart, choose each group's, put it together as an ALBERT."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertshrink.data.calibration import calibration_rows
+from bertshrink.model.batches import Row, batch_by_length, tensors
+from bertshrink.model.conversion import Weights, assemble, decompose, prove_tokenizer
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.families import shared_group
+from bertshrink.model.parameter_count import facts_of, target_family
+from bertshrink.model.size_estimate import savings_summary
+from bertshrink.techniques.share.fit_head import fitted_head
+from bertshrink.techniques.share.fitting import GroupBatch, group_weights
+from bertshrink.techniques.share.settings import check_groups
+
+if TYPE_CHECKING:
+    from bertshrink.techniques.base import Workbench
+    from bertshrink.techniques.share.settings import ShareSettings
+
+_TOKENS = 60_000
+"""Calibration tokens, at most."""
+_STATES = 2e9
+"""Bytes that the states of one group may take; where they would take more, fewer tokens are looked at."""
+_BATCH = 1024
+"""Tokens that a step of fitting looks at, padding included."""
+_LEARNING_RATE = 5e-4
+
+
+def share(encoder: Encoder, settings: ShareSettings, bench: Workbench) -> Encoder:
+    """The encoder as a stock ALBERT whose layers share weights in groups; itself where nothing more is shared.
+
+    Raises:
+        CheckFailed: the result is not the model that was meant.
+        UserError: a number of groups that the layers do not allow; calibration texts without a token.
+    """
+    shape = encoder.shape
+    check_groups(settings.groups, shape.num_layers, shape.num_groups)
+    if settings.groups == shape.num_groups:
+        bench.note(f"{settings.groups} groups of {shape.num_layers} layers are what the model has: nothing changed")
+        return encoder
+    members = _groups(shape.num_layers, settings.groups)
+    longest = max(members.count(group) for group in members)
+    tokens = min(_TOKENS, int(_STATES / (4 * shape.hidden_size * (longest + 2))))
+    rows, note = calibration_rows(
+        encoder, bench.texts, settings.calibration_examples, tokens, bench.max_length, bench.seed
+    )
+    bench.note(note)
+    parts = decompose(encoder)
+    parts = replace(parts, layers=[parts.layers[i] for i in _groups(shape.num_layers, shape.num_groups)])
+    layers, states, order = _shared_layers(assemble(encoder, parts, "albert"), rows, settings, bench)
+    parts = replace(parts, layers=layers)
+    if target_family(encoder.anatomy.family, encoder.task) != "albert":
+        logits = encoder.predict([rows[i] for i in order])
+        head, said = fitted_head(
+            parts.head, states, torch.from_numpy(np.stack([one["logits"] for one in logits])), encoder.task
+        )
+        parts = replace(parts, head=head)
+        bench.note(f"approximate: ALBERT has no head like the model's own, and one was fitted to its answers; {said}")
+    found = assemble(encoder, parts, "albert")
+    prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
+    bench.note(
+        f"{settings.groups} group{'s' if settings.groups != 1 else ''} of weights for {shape.num_layers} layers: "
+        + savings_summary(facts_of(encoder), facts_of(found))
+    )
+    return found
+
+
+def _groups(num_layers: int, num_groups: int) -> list[int]:
+    """The group of each layer."""
+    return [shared_group(i, num_layers, num_groups) for i in range(num_layers)]
+
+
+def _shared_layers(
+    apart: Encoder, rows: list[Row], settings: ShareSettings, bench: Workbench
+) -> tuple[list[Weights], Tensor, list[int]]:
+    """Each group's weights, group after group, so that each can make good what those before it lost.
+
+    Args:
+        apart: an ALBERT whose layers have weights of their own.
+        rows: to calibrate with.
+        settings: of the stage.
+        bench: progress, notes, seed.
+
+    Returns:
+        the weights; (N, H) what the last layer gives for each row's first token; the rows' numbers, in that order.
+    """
+    base: Any = apart.model.base_model
+    depth = apart.shape.num_layers
+    members = _groups(depth, settings.groups)
+    order = batch_by_length([len(row["input_ids"]) for row in rows], _BATCH)
+    batches = [_embedded(base, [rows[i] for i in batch]) for batch in order]
+    found: list[Weights] = []
+    errors = []
+    total = settings.groups * settings.steps if settings.method == "fitted" else settings.groups
+    with bench.progress.task("share", total, "steps") as task:
+        for group in range(settings.groups):
+            layers = [base.encoder.albert_layer_groups[i].albert_layers[0] for i in range(depth) if members[i] == group]
+            layer, batches, start, end = group_weights(
+                layers, batches, settings.method, settings.steps, _LEARNING_RATE, task
+            )
+            found.append({name: tensor.detach() for name, tensor in layer.state_dict().items()})
+            errors.append(f"{start:.4f}" if start == end else f"{start:.4f} -> {end:.4f}")
+    bench.note(f"error of each group's last states, {settings.method}: {', '.join(errors)}")
+    first = torch.cat([batch.given_BLH[:, 0] for batch in batches])
+    return found, first, [i for batch in order for i in batch]
+
+
+@torch.no_grad()
+def _embedded(base: Any, rows: list[Row]) -> GroupBatch:
+    """Rows as what the first layer reads."""
+    block = tensors(rows)
+    embedded = base.embeddings(block["input_ids"], token_type_ids=block.get("token_type_ids"))
+    states = base.encoder.embedding_hidden_mapping_in(embedded)
+    return GroupBatch(states, states, block["attention_mask"].bool())

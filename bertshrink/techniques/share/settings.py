@@ -1,0 +1,64 @@
+"""Settings of `share`: what they mean, what fits them, what they promise. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from bertshrink.errors import UserError
+from bertshrink.model.parameter_count import converted
+from bertshrink.model.size_estimate import savings_summary
+from bertshrink.techniques.base import Kind, Technique
+
+if TYPE_CHECKING:
+    from bertshrink.model.checkpoint import CheckpointInfo
+
+
+class ShareSettings(Technique):
+    """Let layers share their weights in groups."""
+
+    name: ClassVar[str] = "share"
+    paper: ClassVar[str] = "arXiv:1909.11942"
+    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
+    gives: ClassVar[Kind] = "encoder"
+    other_names: ClassVar[Mapping[str, str]] = {
+        "calibration": "calibration_examples",
+    }
+
+    groups: int = Field(1, ge=1, description="groups of layers that share their weights; 1: all of them, as ALBERT's")
+    method: Literal["fitted", "best", "mean"] = Field(
+        "fitted",
+        description="a group's weights: fitted to give what its layers gave, those of its best layer, or the mean",
+    )
+    steps: int = Field(200, ge=1, description="steps of fitting, for each group")
+    calibration_examples: int = Field(4000, ge=1, description="training texts that are looked at, at most")
+
+    def label(self) -> str:
+        """The stage in a few words."""
+        return f"share {self.groups} group{'s' if self.groups != 1 else ''} of layers"
+
+    def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
+        """Prove the number of groups against the layers, and against what is shared already."""
+        check_groups(self.groups, facts.shape.num_layers, facts.shape.num_groups)
+        return facts if self.groups == facts.shape.num_groups else converted(facts, "albert", num_groups=self.groups)
+
+    def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
+        """What it buys."""
+        return savings_summary(before, after)
+
+
+def check_groups(groups: int, num_layers: int, num_groups: int) -> None:
+    """Prove a number of groups.
+
+    Raises:
+        UserError: more than there are layers, or than sets of weights.
+    """
+    if groups > num_layers:
+        raise UserError(f"`groups` is {groups}; the model has {num_layers} layers", hint=f"give 1 to {num_layers}")
+    if groups > num_groups:
+        raise UserError(
+            f"`groups` is {groups}; the model's layers share {num_groups} sets of weights already",
+            hint=f"give 1 to {num_groups}",
+        )
