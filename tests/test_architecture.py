@@ -14,7 +14,7 @@ import pytest
 import bertshrink
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
-from tests.folders import model_folder
+from tests.support.model_folders import model_folder
 
 PACKAGE = Path(bertshrink.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -69,10 +69,12 @@ def test_no_two_files_import_each_other_in_a_circle():
     assert "bertshrink.cli.app" in order
 
 
-def test_a_room_holds_about_a_dozen_files_and_the_docs_name_every_room():
+def test_a_room_has_a_sentence_and_about_a_dozen_files_and_the_docs_name_it():
     told = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     for folder in sorted({path.parent for path in FILES} - {PACKAGE}):
         assert len(list(folder.glob("*.py"))) <= 14, folder
+        opening = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+        assert opening, f"{folder}: a room has its sentence"
         room = folder.relative_to(PACKAGE).parts[0]
         assert f"`{room}/`" in told, room
 

@@ -51,7 +51,7 @@ def run(
         seed: in place of the recipe's.
         measure: whether time and memory are measured where the recipe asks for it.
         force: whether another model that bertshrink wrote gives way at `output`.
-        runs: the folder of run folders.
+        runs: directory for run folders.
         progress: whether work that takes long is shown.
         about_texts: settings of `data` beside where it is: `text`, `label`, `max_train` ...
 
@@ -92,8 +92,8 @@ def bench(
         models: one, or several; the first is what the others are compared with.
         data: texts that judge them.
         task: what they are for; None: what the first one says.
-        seed: decides everything random.
-        runs: the folder of run folders.
+        seed: random seed.
+        runs: directory for run folders.
         progress: whether work that takes long is shown.
         settings: of timing, as in a recipe's `measure: latency:` (`batch`, `length`, `rounds`, `target` ...), and of
             `data` beside where it is.
@@ -151,8 +151,8 @@ def gate(
         base_artifact: what the artifact is timed against, in turn, on this machine.
         base: the branch or commit that the change is for; None: what CI or git says.
         config: where the limits stand; None: bertshrink.toml or pyproject.toml, from here upwards.
-        files_only: leave out what a file alone does not show.
-        strict: what is inconclusive fails.
+        files_only: check only rules that need no report.
+        strict: treat inconclusive results as failures.
         progress: whether work that takes long is shown.
 
     Returns:
@@ -244,10 +244,10 @@ def _doc(command: Command, fields: Mapping[str, Any], from_nothing: bool) -> str
         *(f"    {name}: {field.description}" for name, field in fields.items()),
         *(f"    {name}: {DataSettings.model_fields[name].description}" for name in _ABOUT_TEXTS if name not in fields),
         "    task: what the model is for; None: what it, or the data, says.",
-        "    seed: decides everything random.",
+        "    seed: random seed.",
         "    measure: whether time and memory of all models are measured, too.",
         "    force: whether another model that bertshrink wrote gives way at `output`.",
-        "    runs: the folder of run folders.",
+        "    runs: directory for run folders.",
         "    progress: whether work that takes long is shown.",
         "",
         "Raises:",

@@ -26,7 +26,7 @@ from bertshrink.errors import UserError, did_you_mean
 from bertshrink.files.atomic import output_errors
 
 _OBJECTS = "objects"
-"""Below the folder of run folders."""
+"""Below directory for run folders."""
 _SPLITS = ("train", "dev", "test", "unlabelled")
 _SPLIT_NAMES = {"validation": "dev", "valid": "dev", "eval": "dev"}
 _MODEL_HINT = "give a name, a folder, a transformers model (with its tokenizer), a pipeline or a SentenceTransformer"
@@ -40,7 +40,7 @@ def model_name(model: Any, runs: Path) -> str:
 
     Args:
         model: as in this file's opening.
-        runs: the folder of run folders, where a model in memory is written.
+        runs: directory for run folders, where a model in memory is written.
 
     Raises:
         UserError: it is nothing of this kind, or it has no tokenizer.
@@ -70,7 +70,7 @@ def data_settings(data: Any, runs: Path) -> dict[str, Any] | str | None:
 
     Args:
         data: as in this file's opening; None: there is none.
-        runs: the folder of run folders, where data in memory is written.
+        runs: directory for run folders, where data in memory is written.
 
     Raises:
         UserError: it is nothing of this kind, or it is empty.

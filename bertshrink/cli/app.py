@@ -75,9 +75,7 @@ recipe_app = typer.Typer(help="What a recipe may hold.", no_args_is_help=True, r
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(targets_app, name="targets")
 
-Explain = Annotated[
-    bool, typer.Option("--explain", help="make nothing: show what it buys and what other settings give")
-]
+Explain = Annotated[bool, typer.Option("--explain", help="dry run: show expected savings and compare settings")]
 
 
 def run(argv: list[str]) -> int:

@@ -51,14 +51,17 @@ def gate(
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="judge nothing: write the baseline anew")] = False,
     accept: Annotated[
-        str | None, typer.Option("--accept", metavar="WHY", help="with --update: take what changed too much on purpose")
+        str | None,
+        typer.Option(
+            "--accept", metavar="WHY", help="with --update: accept regressions beyond their limit; WHY is recorded"
+        ),
     ] = None,
     init: Annotated[
         bool,
         typer.Option("--init", help="write first limits from today's figures, or add an artifact to them"),
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="what is inconclusive fails")] = False,
-    files_only: Annotated[bool, typer.Option("--files-only", help="leave out what a file alone does not show")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="treat inconclusive results as failures")] = False,
+    files_only: Annotated[bool, typer.Option("--files-only", help="check only rules that need no report")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the findings as one JSON document")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="print them as Markdown")] = False,
     junit: Annotated[Place, typer.Option("--junit", help="write them as JUnit XML")] = None,

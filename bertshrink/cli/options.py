@@ -55,13 +55,13 @@ Columns = Annotated[
     typer.Option("--columns", metavar="NAMES", help="all columns of a CSV or TSV without a header, as text,label"),
 ]
 MaxTrain = Annotated[
-    int | None, typer.Option("--max-train", min=1, help="use at most so many training texts, a fixed choice")
+    int | None, typer.Option("--max-train", min=1, help="use at most N training texts (a fixed sample)")
 ]
 SplitSeed = Annotated[
     int | None,
-    typer.Option("--split-seed", min=0, help="another fixed choice of the rows that become dev, or that limits leave"),
+    typer.Option("--split-seed", min=0, help="seed of the rows that become dev, or remain within a limit"),
 ]
-MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="cut texts after so many tokens")]
+MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="truncate texts to N tokens")]
 DATA_FLAGS = {
     "text": Text,
     "pair": Pair,
@@ -72,22 +72,23 @@ DATA_FLAGS = {
 }
 """What every command with `--data` takes of the texts beside where they are: settings of `data:` by their names."""
 Output = Annotated[
-    Path | None, typer.Option("-o", "--output", parser=place, metavar="PATH", help="where the finished model shall lie")
+    Path | None,
+    typer.Option("-o", "--output", parser=place, metavar="PATH", help="output directory for the final model"),
 ]
-Force = Annotated[bool, typer.Option("--force", help="replace what is at `-o`")]
+Force = Annotated[bool, typer.Option("--force", help="replace the model at `-o`")]
 Runs = Annotated[
     Path,
-    typer.Option("--runs", parser=place, metavar="PATH", envvar="BERTSHRINK_RUNS", help="the folder of run folders"),
+    typer.Option("--runs", parser=place, metavar="PATH", envvar="BERTSHRINK_RUNS", help="directory for run folders"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print the report as one JSON document")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="no progress, no log")]
-NoLatency = Annotated[bool, typer.Option("--no-latency", help="leave out latency and memory")]
+Json = Annotated[bool, typer.Option("--json", help="print the report as JSON")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="hide progress and log")]
+NoLatency = Annotated[bool, typer.Option("--no-latency", help="do not measure latency and memory")]
 Measure = Annotated[
     bool,
-    typer.Option("--measure/--no-latency", help="time all models side by side, too: latency and memory, for minutes"),
+    typer.Option("--measure/--no-latency", help="also measure latency and memory of all models (takes minutes)"),
 ]
 Task = Annotated[str | None, typer.Option("--task", help=f"auto, {', '.join(TASKS)}")]
-Seed = Annotated[int | None, typer.Option("--seed", help="decides everything random")]
+Seed = Annotated[int | None, typer.Option("--seed", help="random seed")]
 
 
 def with_data_flags(command: Callable[..., int]) -> Callable[..., int]:

@@ -193,6 +193,8 @@ class RichProgress(_Staged):
 
 class _RichTask:
     _SHORTEST, _LONGEST, _WIDE = 8, 30, 100
+    _SETTLED_S = 1.0
+    """Before that a rate says nothing: of two steps the first may take a millisecond and the second a minute."""
 
     def __init__(
         self, bars: RichProgress, title: str, total: float | None, unit: str, done: float, is_timed: bool
@@ -237,11 +239,13 @@ class _RichTask:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     def _rate(self) -> float:
-        return (self.done - self.first) / max(self.moved - self.began, 1e-9)
+        """Units per second as of the last step; 0 while it is not known."""
+        took = self.moved - self.began
+        return (self.done - self.first) / took if took >= self._SETTLED_S else 0.0
 
     def _left(self) -> float | None:
-        """Seconds to go, as of the last step; they pass while nothing moves. None before the first."""
-        if not self.total or self.done <= self.first:
+        """Seconds to go, as of the last step; they pass while nothing moves. None before a rate is known."""
+        if not self.total or not self._rate():
             return None
         waited = time.monotonic() - self.moved
         return max(0.0, (self.total - self.done) / self._rate() - waited)

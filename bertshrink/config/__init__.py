@@ -1,0 +1,1 @@
+"""YAML and TOML whose every value remembers its file, line and column."""

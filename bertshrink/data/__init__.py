@@ -1,0 +1,1 @@
+"""Texts, labels, and rows of tokens."""

@@ -14,11 +14,11 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str | None = Field(None, description="`builtin:pydoc`, a file, a folder, or a hub name")
-    train: str | None = Field(None, description="the file of the training side, where it is apart")
-    dev: str | None = Field(None, description="the file of the dev side, where it is apart")
-    test: str | None = Field(None, description="the file of the test side, where it is apart")
+    train: str | None = Field(None, description="file of the train split, if separate")
+    dev: str | None = Field(None, description="file of the dev split, if separate")
+    test: str | None = Field(None, description="file of the test split, if separate")
     unlabelled: str | None = Field(None, description="more training texts, without labels: a file, folder or hub name")
-    dev_share: float = Field(0.1, gt=0, le=0.5, description="share of train that becomes a side that is not given")
+    dev_share: float = Field(0.1, gt=0, le=0.5, description="fraction of train held out when there is no dev split")
     text: str | None = Field(None, description="the column of the texts; of words with tags also its number")
     pair: str | None = Field(None, description="the column of the second texts of pairs; `none`: there are none")
     label: str | None = Field(
@@ -29,9 +29,7 @@ class DataSettings(BaseModel):
         0, ge=0, description="another fixed choice of the rows for `dev_share`, `max_train`, `max_dev` and the like"
     )
     columns: tuple[str, ...] | None = Field(None, min_length=1, description="all columns of a CSV without a header")
-    max_train: int | None = Field(None, gt=0, description="use at most so many training texts (a fixed choice)")
-    max_unlabelled: int | None = Field(None, gt=0, description="use at most so many unlabelled texts (a fixed choice)")
-    max_dev: int | None = Field(None, gt=0, description="judge by at most so many texts (a fixed choice)")
-    max_length: int | None = Field(
-        None, ge=4, description="cut texts after so many tokens (default: the model's limit)"
-    )
+    max_train: int | None = Field(None, gt=0, description="use at most N training texts (a fixed sample)")
+    max_unlabelled: int | None = Field(None, gt=0, description="use at most N unlabelled texts (a fixed sample)")
+    max_dev: int | None = Field(None, gt=0, description="evaluate on at most N texts (a fixed sample)")
+    max_length: int | None = Field(None, ge=4, description="truncate texts to N tokens (default: the model's limit)")

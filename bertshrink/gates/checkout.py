@@ -35,8 +35,8 @@ def judge_checkout(
         base_artifact: what the artifact is timed against, in turn, on this machine.
         base: the branch or commit that the change is for; None: what CI or git says.
         config: where the limits stand; None: bertshrink.toml or pyproject.toml, from here upwards.
-        files_only: leave out what a file alone does not show.
-        strict: what is inconclusive fails.
+        files_only: check only rules that need no report.
+        strict: treat inconclusive results as failures.
         name: what tells this judgement from others of a pull request; None: its limits and artifact.
 
     Returns:

@@ -1,0 +1,1 @@
+"""ONNX graphs of encoders: canonical form, weights, sizes."""

@@ -62,7 +62,7 @@ def execute(
         progress: where long work says that it is alive.
         output: where the last model is published; None: it stays in the run folder.
         force: whether another model of bertshrink's gives way there.
-        runs: the folder of run folders.
+        runs: directory for run folders.
         command: what makes the report again.
         with_latency: whether time and memory are measured where the recipe asks for it.
         tell: says one line, whatever `progress` shows.

@@ -90,7 +90,7 @@ def opened(
     Args:
         plan: proven.
         progress: where long work says that it is alive.
-        runs: the folder of run folders.
+        runs: directory for run folders.
         command: what makes the report again.
         target: where the last model is to be published afterwards; that it may be is checked before anything is made.
 

@@ -196,7 +196,7 @@ def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError]
     if task is None:
         faults.append(
             UserError(
-                "what the model shall learn cannot be told: neither it nor the data has labels",
+                "cannot infer the task: neither the model nor the data has labels",
                 where=recipe.place("task"),
                 hint=f"name the task with `task:` or `--task`: {', '.join(TASKS)}",
             )
@@ -359,7 +359,7 @@ def _comparable(
 def _misfit(technique: Technique, kind: Kind | None, where: str) -> UserError:
     if not technique.takes:
         hint = "leave `model` out and put it first; `finetune --task mlm` trains a model on"
-        return UserError(f"`{technique.name}` starts from nothing, and a model is there", where=where, hint=hint)
+        return UserError(f"`{technique.name}` creates its own model, but the recipe names one", where=where, hint=hint)
     assert kind is not None
     wanted = technique.takes[0]
     makers = [name for name, other in TECHNIQUES.items() if kind in other.takes and other.gives == wanted]

@@ -63,7 +63,7 @@ class _Body(BaseModel):
     )
     task: str = Field("auto", description=f"what the model is for: auto, {', '.join(TASKS)}")
     data: Any = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
-    seed: int = Field(0, ge=0, lt=2**32, description="decides everything random")
+    seed: int = Field(0, ge=0, lt=2**32, description="random seed")
     compare: list[str] = Field(default_factory=list, description="other models, measured beside")
     stages: list[Any] = Field(default_factory=list, description="techniques, in the order they are applied")
     measure: dict[str, Any] = Field(default_factory=dict, description="what is measured")

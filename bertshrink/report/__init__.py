@@ -1,0 +1,1 @@
+"""What was found: measurements, statistics, and the versioned report."""

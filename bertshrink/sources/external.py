@@ -178,7 +178,7 @@ def _vocab_size(origin: ExternalFile, home: Path) -> int:
         rows = told if isinstance(told, int) and told > 0 else None if largest is None else largest + 1
     if rows is None:
         raise UserError(
-            "how many token ids the model knows cannot be told",
+            "cannot determine the vocabulary size",
             where=str(home),
             hint="put the model's config.json, which has its `vocab_size`, beside the file",
         )

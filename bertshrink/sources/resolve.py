@@ -165,7 +165,9 @@ def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
         raise UserError(f"the hub has no model `{name}`, or it is private", where=where, hint=hint) from None
     except Exception as error:  # the hub client's network and cache errors share no base
         reason = "the hub cannot be reached and the model is not in its cache" if not reachable else str(error)
-        raise MissingDependency(f"`{name}` cannot be had: {reason.splitlines()[0]}", where=where, hint=hint) from error
+        raise MissingDependency(
+            f"cannot download `{name}`: {reason.splitlines()[0]}", where=where, hint=hint
+        ) from error
 
 
 _looked_at: set[tuple[Path, int, int, int]] = set()

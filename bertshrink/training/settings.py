@@ -37,32 +37,32 @@ class TrainingSettings(BaseModel):
         None, gt=0, le=1000, description="passes over the training texts; default: by task, fewer the more texts"
     )
     learning_rate: float | None = Field(None, gt=0, lt=1, description="peak of the linear schedule")
-    batch_size: int = Field(32, ge=1, description="texts per step, at most; batches hold texts of like length")
-    max_tokens_per_batch: int | None = Field(None, ge=16, description="tokens per step, padding included, at most")
-    gradient_accumulation_steps: int = Field(
-        1, ge=1, description="parts in which a step is computed, one after another: saves memory"
-    )
-    warmup_ratio: float = Field(0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    batch_size: int = Field(32, ge=1, description="maximum texts per step; batches hold texts of similar length")
+    max_tokens_per_batch: int | None = Field(None, ge=16, description="maximum tokens per step, padding included")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="gradient accumulation steps")
+    warmup_ratio: float = Field(0.06, ge=0, lt=1, description="fraction of the steps in which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
-    dropout: bool | None = Field(None, description="keep the model's own dropout while training")
+    dropout: bool | None = Field(None, description="keep the model's dropout in training")
     attention_dropout: bool | None = Field(
-        None, description="that of attention's weights as well; default: on a GPU alone, as it can halve a CPU's speed"
+        None, description="also keep attention dropout; default: only on a GPU, since it can halve a CPU's speed"
     )
     precision: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="of the arithmetic in training; auto: bfloat16 where the hardware multiplies it natively"
+        "auto", description="training precision; auto: bfloat16 where the hardware supports it natively"
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="stop after so many judgings without gain, and keep the best; default: train to the end"
+        None,
+        ge=1,
+        description="early stopping: evaluations without improvement before stopping; keeps the best checkpoint",
     )
-    eval_steps: int | None = Field(None, ge=1, description="steps between judgings; default: a tenth of the run")
+    eval_steps: int | None = Field(None, ge=1, description="steps between evaluations; default: a tenth of the run")
     save_steps: int | None = Field(None, ge=1, description="steps between checkpoints; default: a tenth of the run")
     max_nonfinite_steps: int = Field(
-        5, ge=1, description="steps in a row without a finite loss after which training goes back to a checkpoint, once"
+        5, ge=1, description="consecutive non-finite losses before training restarts from a checkpoint, once"
     )
-    gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     compile: bool = Field(False, description="compile the training step with torch.compile")
     report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
-        (), description="where training curves go as well: tensorboard, wandb, mlflow"
+        (), description="trackers for the training curves: tensorboard, wandb, mlflow"
     )
 
     def check_trackers(self) -> None:

@@ -17,7 +17,7 @@ from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
-from tests.tiny import sentences, tiny_encoder, tiny_pairs, tiny_texts
+from tests.support.tiny import sentences, tiny_encoder, tiny_pairs, tiny_texts
 
 SETTINGS = {
     "pretrain": {"epochs": 1, "hidden_size": 16, "heads": 2, "layers": 2, "vocab_size": 400, "tokens_per_row": 16},

@@ -34,7 +34,7 @@ def home() -> Path:
 
 def _make(folder: Path) -> None:
     from bertshrink.cli.app import run
-    from tests.tiny import tiny_encoder
+    from tests.support.tiny import tiny_encoder
 
     tiny_encoder("bert", "classification").save(folder / "classifier")
     from sentence_transformers import SentenceTransformer

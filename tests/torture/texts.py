@@ -188,7 +188,7 @@ def team() -> Path:
 
 def _make_team(folder: Path) -> None:
     from bertshrink.cli.app import run
-    from tests.gating import accuracy, artifact, commit, git, outcomes, report
+    from tests.support.gate_fixtures import accuracy, artifact, commit, git, outcomes, report
 
     file = artifact(folder / "dist" / "model.onnx")
     report(folder / "report.json", file, accuracy(outcomes()))

@@ -1,0 +1,1 @@
+"""Which columns are texts and labels, by name and by content."""

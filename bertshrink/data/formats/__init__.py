@@ -1,0 +1,1 @@
+"""Formats that are no tables: CoNLL, SQuAD, running text."""

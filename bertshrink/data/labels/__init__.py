@@ -1,0 +1,1 @@
+"""What labels are, and that they are seen where they are expected."""

@@ -1,0 +1,1 @@
+"""What is judged: an artifact's file and its report as figures."""

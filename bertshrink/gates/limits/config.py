@@ -295,7 +295,9 @@ def _anchored(
     for rule in found:
         if not rule.key.is_relative:
             hint = f"write `{rule.key}_growth` or `{rule.key}_drop`"
-            faults.append(UserError(f"`{rule.key}` is no change since anything", where=rule.place, hint=hint))
+            faults.append(
+                UserError(f"an anchor can only limit changes: `{rule.key}` is not one", where=rule.place, hint=hint)
+            )
     return found
 
 

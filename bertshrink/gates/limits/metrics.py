@@ -56,7 +56,7 @@ GAUGES: Mapping[str, Gauge] = MappingProxyType(
     {
         "size": Gauge("B", "lower", "files", "bytes of the model file, external data included"),
         "compressed_size": Gauge("B", "lower", "files", "the same through zlib, as an archive ships it"),
-        "parameters": Gauge("count", "lower", "files", "numbers the model holds"),
+        "parameters": Gauge("count", "lower", "files", "parameter count"),
         "nodes": Gauge("count", "lower", "files", "operations of the graph"),
         "operators": Gauge("count", "lower", "files", "different operations of the graph"),
         "new_operators": Gauge("count", "lower", "files", "operations that the baseline has not"),

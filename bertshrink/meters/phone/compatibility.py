@@ -263,7 +263,9 @@ def _look(path: Path, scratch: Path) -> _Found:
     except (ValueError, ValidationError):
         raise MeasurementError(
             f"the check of `{path}` ended with status {done.returncode} and no result",
-            hint=f"onnxruntime's tools may have changed; its last words:\n{words}" if words else "it said nothing",
+            hint=f"onnxruntime's tools may have changed; last lines of stderr:\n{words}"
+            if words
+            else "it said nothing",
         ) from None
 
 

@@ -358,7 +358,7 @@ def chooser(
         found = exams[0].headline(candidate)
         if found is None:
             raise UserError(
-                f"nothing in `{texts.name}` is labelled that could be chosen by",
+                f"early stopping needs labelled dev data; `{texts.name}` has none",
                 hint="leave `early_stopping_patience` out",
             )
         return found

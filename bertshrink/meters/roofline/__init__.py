@@ -1,0 +1,1 @@
+"""What the machine could do, and how near the models come to it."""

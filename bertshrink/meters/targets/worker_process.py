@@ -81,7 +81,7 @@ def results_of(
 def _refuse(code: int | None, job: WorkerJob, words: str, num_bytes: int, timeout_s: float) -> None:
     """Refuse a worker that was ended, died, or wrote too much, by the end of its log and the length of its result."""
     what = f"the worker that measured `{job.path}`"
-    hint = f"its last words:\n{words}" if words else "it said nothing"
+    hint = f"last lines of stderr:\n{words}" if words else "it said nothing"
     if code is None:
         raise MeasurementError(f"{what} gave no result within {timeout_s:g} s", hint=hint)
     if code < 0:

@@ -49,7 +49,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "size": Metric("Size", "size", "bytes of the model's files"),
-    "parameters": Metric("Parameters", "size", "numbers the model holds"),
+    "parameters": Metric("Parameters", "size", "parameter count"),
     "flops_per_token": Metric("FLOPs per token", "size", "counted from the shapes", decides=False),
     "accuracy": Metric("Accuracy", "quality", "share of the texts with the right label"),
     "micro_f1": Metric("Micro F1", "quality", "F1 over all decisions for or against a label"),

@@ -1,4 +1,4 @@
-"""How long the slow answers take: the median and the percentiles of every latency, case by case.
+"""Tail latency: the median and the percentiles of every latency, case by case.
 
 A percentile that too few samples stand behind is not given; its cell says how many it takes.
 """

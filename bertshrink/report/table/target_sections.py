@@ -29,9 +29,9 @@ from bertshrink.report.table.metrics import (
 from bertshrink.report.table.notes import Advice, Found, doubts
 
 VALIDITIES: dict[Validity, str] = {
-    "invalid": "something else had a hand in these figures: measure again",
-    "semivalid": "true of what happened; measure again before much hangs on it",
-    "valid": "nothing speaks against the figures",
+    "invalid": "something else influenced these figures: measure again",
+    "semivalid": "use with caution: repeat the measurement before relying on it",
+    "valid": "no reason to doubt the figures",
 }
 """What each validity means, the worst first."""
 

@@ -56,19 +56,19 @@ class DistillSettings(TrainingSettings, Technique):
         "unshare": "allow_unsharing",
     }
 
-    layers: int | None = Field(None, description="layers that the student keeps; none given: it keeps its depth")
+    layers: int | None = Field(None, description="number of student layers; default: the model's")
     layer_map: Literal["uniform", "every-other", "first", "last", "auto"] | tuple[int, ...] = Field(
         "uniform",
         description="which teacher layers: uniform (first, last and evenly between), every-other, first, last, a list "
         "counted from 1, or auto: the map whose untrained student is nearest to the teacher",
     )
-    hidden_size: int | None = Field(None, ge=1, description="width of a thinner student; default: the model's")
+    hidden_size: int | None = Field(None, ge=1, description="hidden size of the student; default: the model's")
     heads: int | None = Field(None, ge=1, description="attention heads of the student; default: the model's")
     intermediate_size: int | None = Field(
-        None, ge=1, description="feed-forward width of a thinner student; default: the model's"
+        None, ge=1, description="feed-forward hidden size of the student; default: the model's"
     )
     allow_unsharing: bool = Field(
-        False, description="let a layer-shared student (ALBERT) grow where sharing cannot be kept"
+        False, description="allow a layer-shared (ALBERT) student to grow when sharing cannot be kept"
     )
     trainable: Literal["all", "embeddings"] = Field(
         "all", description="weights that learn: all, or the embeddings alone, with layers and head as they are"
@@ -76,10 +76,10 @@ class DistillSettings(TrainingSettings, Technique):
     match_layers: int | None = Field(
         None, ge=1, description="with `trainable: embeddings`: run and compare only so many of the first layers"
     )
-    temperature: float | None = Field(None, gt=0, description="T, which softens the soft targets")
+    temperature: float | None = Field(None, gt=0, description="temperature T of the soft targets")
     soft_weight: float | None = Field(None, ge=0, description="weight of the teacher's soft targets")
     task_weight: float | None = Field(None, ge=0, description="weight of the task's own loss (labels, masked tokens)")
-    hidden_weight: float | None = Field(None, ge=0, description="weight of the likeness of aligned hidden states")
+    hidden_weight: float | None = Field(None, ge=0, description="weight of the hidden-state loss")
     hidden_loss: Literal["cosine", "mse"] | None = Field(
         None, description="how hidden states are compared: cosine (DistilBERT) or mse (TinyBERT)"
     )
@@ -92,7 +92,7 @@ class DistillSettings(TrainingSettings, Technique):
     relation_weight: float | None = Field(
         None, ge=0, description="weight of the last layers' query, key and value relations (MiniLMv2)"
     )
-    relation_heads: int | None = Field(None, ge=1, description="parts of the relations; default: the teacher's heads")
+    relation_heads: int | None = Field(None, ge=1, description="number of relation heads; default: the teacher's heads")
     logits_weight: float | None = Field(None, ge=0, description="weight of the squared error of the logits")
     fake_quant: Literal["int8", "int4"] | None = Field(
         None,
@@ -110,7 +110,7 @@ class DistillSettings(TrainingSettings, Technique):
     teacher_cache: bool = Field(
         False, description="keep the teacher's answers on disk: later epochs and other students read them"
     )
-    cache_top_k: int | None = Field(None, ge=1, description="keep only so many logits of each answer in the cache")
+    cache_top_k: int | None = Field(None, ge=1, description="cache only the top N logits of each output")
 
     @model_validator(mode="before")
     @classmethod

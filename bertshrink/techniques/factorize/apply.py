@@ -127,7 +127,10 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
     prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
     bench.note(f"tables of width {rank} instead of {width}: {savings_summary(facts_of(encoder), facts_of(found))}")
     share = units.format(float(narrowing.explained_E[rank - 1]), "fraction")
-    bench.note(f"a stock {type(found.model).__name__}; rank {rank} keeps {share} of the energy of embeddings in text")
+    bench.note(
+        f"a stock {type(found.model).__name__}; rank {rank} retains {share} of the embedding variance on the "
+        "calibration texts"
+    )
     return found
 
 

@@ -33,15 +33,17 @@ class FactorizeSettings(Technique):
         "energy": "explained_variance",
     }
 
-    rank: int | None = Field(None, ge=1, description="width of the embedding tables; default: 128, as ALBERT's")
+    rank: int | None = Field(None, ge=1, description="embedding size; default: 128, as in ALBERT")
     explained_variance: str | None = Field(
-        None, description="instead of `rank`: the least share that is kept, such as 99%"
+        None, description="instead of `rank`: minimum explained variance, such as 99%"
     )
-    max_size: str | None = Field(None, description="instead of `rank`: the most that the weights take, such as 60 MB")
+    max_size: str | None = Field(None, description="instead of `rank`: maximum size of the weights, such as 60 MB")
     subspace: Literal["sensitive", "principal"] = Field(
         "sensitive", description="directions that are kept: those the layers are sensitive to, or the strongest"
     )
-    calibration_examples: int = Field(4000, ge=1, description="training texts that say which tokens matter, at most")
+    calibration_examples: int = Field(
+        4000, ge=1, description="maximum calibration texts, which say which tokens matter"
+    )
 
     @field_validator("explained_variance")
     @classmethod
@@ -87,7 +89,7 @@ class FactorizeSettings(Technique):
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What it buys, as far as it is known before the texts are looked at."""
         if self.explained_variance is not None:
-            return f"the width follows from the texts: the least that keeps {self.explained_variance} of the energy"
+            return f"the rank follows from the texts: the lowest that retains {self.explained_variance} of the variance"
         return f"tables of width {after.shape.embedding_size} instead of {before.shape.embedding_size}: " + (
             savings_summary(before, after)
         )

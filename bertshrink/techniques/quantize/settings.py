@@ -60,7 +60,7 @@ class QuantizeSettings(Technique):
         "percentile",
         description="static-int8: how the range of an activation is found: min-max, entropy, percentile (99.99 %)",
     )
-    calibration_examples: int = Field(128, gt=0, description="how many training texts are calibrated with")
+    calibration_examples: int = Field(128, gt=0, description="number of calibration texts")
     smoothquant_alpha: float | None = Field(
         None, gt=0, lt=1, description="static-int8: move so much (as 0.5) of the activations' outliers into the weights"
     )
@@ -75,11 +75,11 @@ class QuantizeSettings(Technique):
     auto: bool = Field(
         False, description="try the schemes, time them side by side on this machine, and take the fastest within limits"
     )
-    max_size: str | None = Field(None, description="auto: the most that the file takes, such as 20 MB")
+    max_size: str | None = Field(None, description="auto: maximum file size, such as 20 MB")
     engine: Literal["onnxruntime", "openvino"] | None = Field(
         None, description="what runs the result; default: what runs the model that is quantized"
     )
-    target: Literal["cpu"] = Field("cpu", description="auto: where the schemes are timed")
+    target: Literal["cpu"] = Field("cpu", description="auto: target the schemes are timed on")
 
     _drop_is_share = field_validator("max_metric_drop")(is_share)
     _max_is_size = field_validator("max_size")(is_size)

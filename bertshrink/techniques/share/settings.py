@@ -27,13 +27,13 @@ class ShareSettings(Technique):
         "calibration": "calibration_examples",
     }
 
-    groups: int = Field(1, ge=1, description="groups of layers that share their weights; 1: all of them, as ALBERT's")
+    groups: int = Field(1, ge=1, description="number of layer groups that share weights; 1: all layers, as in ALBERT")
     method: Literal["fitted", "best", "mean"] = Field(
         "fitted",
         description="a group's weights: fitted to give what its layers gave, those of its best layer, or the mean",
     )
-    steps: int = Field(200, ge=1, description="steps of fitting, for each group")
-    calibration_examples: int = Field(4000, ge=1, description="training texts that are looked at, at most")
+    steps: int = Field(200, ge=1, description="fitting steps per group")
+    calibration_examples: int = Field(4000, ge=1, description="maximum calibration texts")
 
     def label(self) -> str:
         """The stage in a few words."""

@@ -1,0 +1,1 @@
+"""Optimizers of large embedding tables, and Adam for a few steps."""

@@ -1,0 +1,1 @@
+"""Texts as training batches: padding, masking, packing."""

@@ -143,7 +143,7 @@ class PackedRows(torch.utils.data.Dataset[Item]):
         tokenizer: for the special tokens.
         manner: how rows are made.
         max_length: tokens of a row, special tokens included.
-        seed: with the epoch and the row's number, decides everything random.
+        seed: with the epoch and the row's number, random seed.
     """
 
     def __init__(

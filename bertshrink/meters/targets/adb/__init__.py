@@ -270,7 +270,8 @@ class _Run:
             raise MeasurementError(f"the runner of `{launch.path}` gave no result within {limit:g} s")
         if code:
             raise MeasurementError(
-                f"the runner of `{launch.path}` failed with exit status {code}", hint=f"its last words:\n{said[-1500:]}"
+                f"the runner of `{launch.path}` failed with exit status {code}",
+                hint=f"last lines of stderr:\n{said[-1500:]}",
             )
         return said
 

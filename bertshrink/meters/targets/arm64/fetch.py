@@ -88,7 +88,7 @@ def fetch_debian(scratch: Path, root: Path, mirror: str) -> dict[str, str]:
         "Acquire::Retries": "2",
     }
     apt = ["apt-get", "-q", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
-    what, folder = f"Debian's packages for arm64 cannot be had from {mirror}", scratch / "packages"
+    what, folder = f"Debian's packages for arm64 cannot be downloaded from {mirror}", scratch / "packages"
     hint = f"is the network there? another archive: --mirror ADDRESS; {BY_HAND}"
     run([*apt, "update"], scratch, what, hint)
     run([*apt, "download", *pins.PACKAGES], folder, what, hint)

@@ -143,5 +143,5 @@ def _prove(folder: Path) -> None:
             raise MissingDependency(
                 f"the prepared ARM system does not run under QEMU {qemu.version}",
                 where=qemu.path,
-                hint=f"bertshrink was tried with QEMU 7.2; {BY_HAND}; its last words:\n{tail(scratch / 'log')}",
+                hint=f"bertshrink was tried with QEMU 7.2; {BY_HAND}; last lines of stderr:\n{tail(scratch / 'log')}",
             )

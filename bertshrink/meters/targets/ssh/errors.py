@@ -127,7 +127,7 @@ def not_importable(
         return MissingDependency(
             f"the engine `{engine}` on `{address}` was built for another machine",
             where=f"ssh://{address}",
-            hint=f"the machine is {kind}: install the wheels for it; its last words:\n{words}",
+            hint=f"the machine is {kind}: install the wheels for it; last lines of stderr:\n{words}",
         )
     return MissingDependency(
         f"the engine `{engine}` on `{address}` cannot be imported", where=f"ssh://{address}", hint=words or None

@@ -1,0 +1,1 @@
+"""A student that computes in training as it will after `quantize`."""

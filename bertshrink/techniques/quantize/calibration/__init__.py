@@ -1,0 +1,1 @@
+"""What must be known before weights are written: ranges, Gram matrices, smoothed scales."""

@@ -1,0 +1,1 @@
+"""The maths of few bits, on numpy arrays alone."""

@@ -1,0 +1,1 @@
+"""Assignments of number formats, searched by measurement."""

@@ -1,0 +1,1 @@
+"""Weights in each number format as nodes of a graph."""

@@ -1,0 +1,186 @@
+"""The live lines of a terminal: what they show in 80 and 40 columns, and when they are drawn."""
+
+import io
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from bertshrink.cli import progress
+from bertshrink.meters.targets import runner_target
+from bertshrink.progress import Silent
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def bars(width=80, encoding="utf-8"):
+    written = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    return progress.RichProgress(Console(file=written, width=width, force_terminal=True))
+
+
+def moving(clock, *, title="distill to 3 layers", total=1000, unit="tokens", **fields):
+    task = progress._RichTask(bars(), title, total, unit, 0, False)
+    clock[0] += 20
+    task.advance(250, **fields)
+    return task
+
+
+def test_eighty_columns_show_title_bar_share_times_and_one_number(clock):
+    (line,) = moving(clock, loss="0.1234", rate="0.0002").lines(80)
+    assert line.startswith("distill to 3 layers  ━")
+    assert line.endswith(" 25 %  0:20  1:00 left  loss 0.1234")
+    assert len(line) == 80 or "━" * 7 in line
+    assert len(line) <= 80
+
+
+def test_a_wide_window_shows_the_rest(clock):
+    (line,) = moving(clock, loss="0.1234", skipped="3").lines(140)
+    assert line.endswith("1:00 left  loss 0.1234  12 tokens/s  skipped 3")
+
+
+def test_details_go_first_and_nothing_is_cut(clock):
+    task = moving(clock, title="stage 2/3 a title of some length", loss="0.1234", more="x" * 90)
+    for width in range(12, 160):
+        lines = task.lines(width)
+        shown = " ".join(lines)
+        assert "stage 2/3 a title of some length" in shown and "25 %" in shown and "1:00 left" in shown
+        assert all(len(line) <= width for line in lines if line != lines[0] or len(lines) == 1) or width < 25
+        if width < 80:
+            assert "xxx" not in shown, "a detail is shown whole or not at all"
+    assert len(task.lines(80)) == 1
+    assert len(task.lines(40)) == 2 and "━" in task.lines(40)[1]
+
+
+@pytest.mark.parametrize("fields", [{}, {"model": "a-model-with-a-name-that-is-much-too-long-for-a-line " * 2}])
+def test_forty_columns_of_every_kind_of_task(clock, fields):
+    for total in (None, 7):
+        task = moving(clock, title="latency and memory", total=total, unit="processes", **fields)
+        assert all(len(line) <= 40 for line in task.lines(40))
+
+
+def test_the_time_left_passes_while_nothing_moves(clock):
+    task = moving(clock)
+    clock[0] += 15
+    assert "0:35  0:45 left" in task.lines(80)[0]
+    clock[0] += 500
+    assert "0:00 left" in task.lines(80)[0]
+
+
+def test_no_time_is_promised_before_the_first_step(clock):
+    task = progress._RichTask(bars(), "try", 10, "tries", 4, False)
+    clock[0] += 5
+    assert "left" not in task.lines(80)[0] and " 40 %" in task.lines(80)[0] and "0:05" in task.lines(80)[0]
+
+
+@pytest.mark.parametrize("columns", [60, 80])  # the longest pair of names, which nothing can break, takes 56
+def test_help_fits_the_window(columns, monkeypatch, capsys):
+    from bertshrink.cli.app import run
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(["distill", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= columns
+    assert "--max-length" in text
+
+
+def test_a_shipped_recipe_is_told_in_whole_sentences(capsys):
+    from bertshrink.cli.app import run
+
+    assert run(["recipe", "list"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line.endswith((".", ")")) and "  " in line
+
+
+def test_a_terminal_without_these_letters(clock):
+    assert "#####..." in moving(clock).lines(80, is_plain=True)[0]
+
+
+def test_the_clock_moves_although_nothing_else_does(monkeypatch):
+    monkeypatch.setattr(progress.RichProgress, "CLOCK_S", 0.02)
+    shown = bars()
+    drawn = []
+    monkeypatch.setattr(shown, "_drawn", lambda: drawn.append(time.monotonic()) or progress.RichProgress._drawn(shown))
+    before = threading.active_count()
+    with shown.task("slow", 10):
+        time.sleep(0.4)
+    assert len(drawn) > 5
+    time.sleep(0.1)
+    assert threading.active_count() == before, "the clock ends with its task"
+
+
+def test_timing_is_hardly_disturbed(monkeypatch):
+    monkeypatch.setattr(progress.RichProgress, "CLOCK_S", 0.02)
+    monkeypatch.setattr(progress.RichProgress, "TIMED_S", 60.0)
+    shown = bars()
+    with shown.task("latency and memory", 10, is_timed=True):
+        time.sleep(0.1)  # a tick that began before
+        drawn = []
+        monkeypatch.setattr(shown, "_drawn", lambda: drawn.append(1) or progress.RichProgress._drawn(shown))
+        time.sleep(0.3)
+    assert len(drawn) <= 2, "its start and its end, and nothing between"
+
+
+def test_what_is_timed_says_so(monkeypatch):
+    asked = []
+
+    class Asked(Silent):
+        def task(self, title, *given, is_timed=False, **more):
+            asked.append((title, is_timed))
+            return super().task(title)
+
+    monkeypatch.setattr(runner_target, "measure", lambda *given: {"m": []})
+    monkeypatch.setattr(
+        runner_target, "roofline", lambda *given: type("R", (), {"models": {}, "machine": [], "notes": {}})
+    )
+
+    class Runner:
+        name, evidence = "cpu", None
+
+        def environment(self):
+            return type("E", (), {"num_cores": 1})
+
+    settings = type("S", (), {"roofline": True, "texts": None, "threads": 1})
+    runner_target.RunnerTarget(Runner()).measure({"m": None}, settings, Asked())
+    assert asked == [("what the machine can do", True)]
+
+
+def test_tasks_within_tasks_and_lines_between(clock):
+    shown = bars()
+    with shown.task("try schemes", 3) as outer:
+        with shown.task("latency and memory", 2, is_timed=True) as inner:
+            inner.log("a line that stays")
+            assert len(str(shown._drawn()).splitlines()) == 2
+        outer.advance(1)
+        assert len(str(shown._drawn()).splitlines()) == 1
+    with shown.task("again"):
+        pass
+    shown.console.file.seek(0)
+    assert "a line that stays" in shown.console.file.read()
+
+
+@pytest.mark.parametrize("kind", ["bars", "lines"])
+def test_a_run_of_several_stages_says_at_which_it_is(clock, kind, capsys):
+    shown = bars() if kind == "bars" else progress.PlainProgress()
+    titles = []
+    for number, total in ((1, 3), (1, 1), (0, 0)):
+        shown.stage(number, total)
+        with shown.task("distill", 10) as task:
+            titles.append(task.title)
+    assert titles == ["stage 1/3 distill", "distill", "distill"]
+
+
+def test_no_rate_and_no_time_left_before_they_are_known():
+    """The first of two steps takes a millisecond: that says nothing of the second."""
+    with bars(100).task("quantize", 2) as task:
+        task.advance()
+        (line,) = task.lines(100)
+        assert "left" not in line and "/s" not in line and "50 %" in line
+        task.began -= 4
+        (line,) = task.lines(100)
+        assert "0:04 left" in line

@@ -1,0 +1,328 @@
+"""What sentence-transformers writes beside a model is read as it reads it: equal vectors and scores, or refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from bertshrink.cli.app import run
+from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.model.artifact import Artifact
+from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.loading import load_model
+from bertshrink.techniques.distill import Distill
+from bertshrink.techniques.export import Export
+from bertshrink.training.losses import task_loss
+from tests.support.tiny import bench_of, sentences, tiny_encoder
+
+sentence_transformers = pytest.importorskip("sentence_transformers")
+from sentence_transformers import CrossEncoder, SentenceTransformer  # noqa: E402
+from sentence_transformers.sentence_transformer import modules as models  # noqa: E402
+
+TEXTS = ["The Good film IS bad", "a book about WATER and time", "we see no way out", *sentences(5)]
+PAIRS = list(zip(TEXTS, reversed(TEXTS), strict=True))
+
+
+def sentence_model(place, *modules, family="bert", **settings):
+    """A folder as sentence-transformers itself saves it: Transformer, mean pooling, and whatever else is given."""
+    raw = place.parent / f"{place.name}-raw"
+    raw.mkdir()
+    tiny_encoder(family, "embedding").save(raw)
+    made = SentenceTransformer(
+        modules=[models.Transformer(str(raw)), *(modules or (models.Pooling(32),))], device="cpu", **settings
+    )
+    made.save(str(place))
+    return place
+
+
+def cross_encoder(place, num_labels=1, **settings):
+    raw = place.parent / f"{place.name}-raw"
+    raw.mkdir()
+    names = {i: f"LABEL_{i}" for i in range(num_labels)}
+    more = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+    tiny_encoder("bert", "classification", **more).save(raw)
+    CrossEncoder(str(raw), num_labels=num_labels, device="cpu", **settings).save(str(place))
+    return place
+
+
+def edit(path, **values):
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | values))
+
+
+def theirs(folder, texts=TEXTS):
+    return SentenceTransformer(str(folder), device="cpu").encode(texts, show_progress_bar=False)
+
+
+def ours(model, texts=TEXTS):
+    return np.stack([row["sentence_embedding"] for row in model.predict(model.tokenize(texts))])
+
+
+def everything_made_of(folder, tmp_path):
+    """The model itself, one distilled from it whole, saved and loaded, and an ONNX file of it."""
+    encoder = Encoder.load(folder)
+    (tmp_path / "student").mkdir()
+    encoder.save(tmp_path / "student")
+    made = Export()(encoder, bench_of(encoder, tmp_path / "work", texts=None))
+    (tmp_path / "exported").mkdir()
+    made.save(tmp_path / "exported")
+    return encoder, Encoder.load(tmp_path / "student"), load_model(tmp_path / "exported")
+
+
+def lower_case(folder):
+    """As sentence-transformers up to version 5 saved it, over a tokenizer that keeps capitals."""
+    edit(folder / "sentence_bert_config.json", do_lower_case=True)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": None}))
+
+
+def lower_case_of_a_family(folder):
+    """The same over a class that builds its own steps at every load, by what tokenizer_config.json says."""
+    edit(folder / "sentence_bert_config.json", do_lower_case=True)
+    edit(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", do_lower_case=False, strip_accents=False)
+    assert isinstance(transformers.AutoTokenizer.from_pretrained(folder), transformers.BertTokenizer)
+
+
+KINDS = {
+    "truncate_dim": ({"truncate_dim": 8}, lambda folder: None, "first 8 numbers"),
+    "truncate_dim of normalised vectors": ({"truncate_dim": 8}, None, "first 8 numbers"),
+    "a default prompt": (
+        {"prompts": {"query": "see the ", "passage": "read "}, "default_prompt_name": "query"},
+        lambda folder: None,
+        "`see the ` (`query`, the default)",
+    ),
+    "small letters": ({}, lower_case, "small letters"),
+    "small letters, a family's class": ({}, lower_case_of_a_family, "small letters"),
+    "max_seq_length": ({}, lambda folder: edit(folder / "sentence_bert_config.json", max_seq_length=5), None),
+    "nothing": ({}, lambda folder: None, None),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_setting_gives_the_vectors_of_sentence_transformers(kind, tmp_path):
+    settings, change, told = KINDS[kind]
+    modules = (models.Pooling(32), models.Normalize()) if change is None else ()
+    folder = sentence_model(tmp_path / "m", *modules, **settings)
+    if change is not None:
+        change(folder)
+    wanted = theirs(folder)
+    for model in everything_made_of(folder, tmp_path):
+        found = ours(model)
+        assert found.shape == wanted.shape
+        assert np.allclose(found, wanted, atol=1e-5), type(model)
+    assert np.allclose(theirs(tmp_path / "student"), wanted, atol=1e-5), "the student's folder says the same"
+    notes = " ".join(read_facts(folder).notes)
+    assert told is None or told in notes
+
+
+def test_the_settings_matter(tmp_path):
+    """What the test above compares would differ where a setting was left out."""
+    plain = theirs(sentence_model(tmp_path / "plain"))
+    prompted = sentence_model(tmp_path / "p", prompts={"query": "see the "}, default_prompt_name="query")
+    short = sentence_model(tmp_path / "s")
+    edit(short / "sentence_bert_config.json", max_seq_length=5)
+    for folder in (prompted, short):
+        assert not np.allclose(theirs(folder), plain, atol=1e-3)
+    for name, change in (("l", lower_case), ("f", lower_case_of_a_family)):
+        small = sentence_model(tmp_path / name)
+        change(small)
+        wanted = theirs(small)
+        edit(small / "sentence_bert_config.json", do_lower_case=False)
+        assert not np.allclose(theirs(small), wanted, atol=1e-3)
+
+
+def test_prompts_without_a_default_travel_and_are_told(tmp_path):
+    folder = sentence_model(tmp_path / "m", prompts={"query": "see the ", "passage": ""})
+    encoder, student, artifact = everything_made_of(folder, tmp_path)
+    assert np.allclose(ours(artifact), theirs(folder), atol=1e-5)
+    assert "`query`" in " ".join(read_facts(folder).notes)
+    again = SentenceTransformer(str(tmp_path / "student"), device="cpu")
+    assert again.prompts["query"] == "see the " and encoder.prompt == student.prompt == ""
+
+
+def test_a_length_of_its_own_stands_before_the_tokenizers(tmp_path):
+    folder = sentence_model(tmp_path / "m")
+    edit(folder / "tokenizer_config.json", model_max_length=4)
+    edit(folder / "sentence_bert_config.json", max_seq_length=9)
+    encoder = Encoder.load(folder)
+    assert encoder.max_length == 9
+    assert np.allclose(ours(encoder), theirs(folder), atol=1e-5)
+    edit(folder / "sentence_bert_config.json", max_seq_length=999)
+    assert Encoder.load(folder).max_length == 64, "no more than there are positions"
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
+def test_a_training_of_cut_vectors_learns_cut_vectors(family, tmp_path):
+    encoder = Encoder.load(sentence_model(tmp_path / "m", family=family, truncate_dim=8))
+    student = Distill(layers=2, epochs=1)(encoder, bench_of(encoder, tmp_path / "work"))
+    assert ours(student).shape == (len(TEXTS), 8)
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("modules", "word"),
+    [
+        (lambda: [models.Pooling(32), models.Dense(32, 16)], "`Dense`"),
+        (lambda: [models.Pooling(32), models.LayerNorm(32)], "`LayerNorm`"),
+        (lambda: [models.Pooling(32, pooling_mode=("mean", "max"))], "`mean`, `max`"),
+        (lambda: [models.Pooling(32, pooling_mode="weightedmean")], "`weightedmean`"),
+        (lambda: [models.Pooling(32, pooling_mode="lasttoken")], "`lasttoken`"),
+        (lambda: [models.Pooling(32, pooling_mode="mean_sqrt_len_tokens")], "`mean_sqrt_len_tokens`"),
+        (lambda: [models.Normalize(), models.Pooling(32)], "in this order"),
+        (lambda: [models.WordWeights(["a"], {"a": 2.0}), models.Pooling(32)], "`WordWeights`"),
+    ],
+)
+def test_modules_that_no_stock_checkpoint_holds(modules, word, tmp_path):
+    folder = sentence_model(tmp_path / "m", *modules())
+    with pytest.raises(UserError, match="not supported") as caught:
+        read_facts(folder)
+    assert word in caught.value.what and caught.value.where and caught.value.hint
+
+
+@pytest.mark.parametrize("harmless", [lambda: models.Pooling(32, pooling_mode=["mean"]), lambda: models.Pooling(32)])
+def test_modules_that_change_nothing(harmless, tmp_path):
+    folder = sentence_model(tmp_path / "m", harmless(), models.Dropout(0.1))
+    for model in everything_made_of(folder, tmp_path):
+        assert np.allclose(ours(model), theirs(folder), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "word"),
+    [
+        ("sentence_bert_config.json", {"tokenizer_args": {"do_lower_case": True}}, "`tokenizer_args: do_lower_case`"),
+        ("sentence_bert_config.json", {"config_kwargs": {"hidden_act": "relu"}}, "`config_kwargs: hidden_act`"),
+        ("sentence_bert_config.json", {"query_length": 8}, "`query_length`"),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 3}}}, "`processing_kwargs`"),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
+            "pooler_output",
+        ),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, "`truncate_dim` is `0`"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {}}, "default prompt `q`"),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "`SparseEncoder`"),
+        ("config_sentence_transformers.json", {"model_type": "MultiVectorEncoder"}, "`MultiVectorEncoder`"),
+        ("2_Normalize/config.json", {"module_input_name": "token_embeddings"}, "works on `token_embeddings`"),
+    ],
+)
+def test_settings_that_would_change_the_vectors(file, values, word, tmp_path):
+    folder = sentence_model(tmp_path / "m", models.Pooling(32), models.Normalize())
+    edit(folder / file, **values)
+    with pytest.raises((UserError, UnsafeModel)) as caught:
+        read_facts(folder)
+    assert word in caught.value.what and caught.value.where and caught.value.hint
+
+
+def test_a_pooling_that_leaves_prompts_out(tmp_path):
+    pooling = models.Pooling(32, include_prompt=False)
+    folder = sentence_model(tmp_path / "m", pooling)
+    assert np.allclose(ours(Encoder.load(folder)), theirs(folder), atol=1e-5), "without prompts there is none to leave"
+    prompted = sentence_model(tmp_path / "p", pooling, prompts={"query": "see "})
+    with pytest.raises(UserError, match="`include_prompt: false`"):
+        read_facts(prompted)
+
+
+def test_the_old_layout_is_named(tmp_path):
+    folder = sentence_model(tmp_path / "m")
+    (folder / "0_Transformer").mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).rename(folder / "0_Transformer" / name)
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(listed))
+    for content in (None, '{"__version__": "0.2.0"}'):
+        if content is not None:
+            (folder / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"lies in `0_Transformer/`") as caught:
+            read_facts(folder)
+        assert "SentenceTransformer(DIR).save(NEW)" in caught.value.hint
+
+
+# Cross-encoders
+
+
+def scores_of(model, pairs=PAIRS):
+    rows = model.tokenize([first for first, _ in pairs], [second for _, second in pairs])
+    return np.stack([row["logits"] for row in model.predict(rows)])
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [(None, "sigmoid"), (torch.nn.Sigmoid(), "sigmoid"), (torch.nn.Identity(), "identity")],
+)
+def test_a_cross_encoder_of_one_score(activation, expected, tmp_path):
+    folder = cross_encoder(tmp_path / "m", activation_fn=activation, max_length=12)
+    facts = read_facts(folder)
+    assert (facts.task, facts.activation, facts.max_length, facts.pooling) == ("regression", expected, 12, None)
+    assert ("sigmoid" in " ".join(facts.notes)) is (expected == "sigmoid")
+    wanted = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    raw = CrossEncoder(str(folder), device="cpu").predict(PAIRS, activation_fn=torch.nn.Identity())
+    for model in everything_made_of(folder, tmp_path):
+        assert np.allclose(scores_of(model)[:, 0], raw, atol=1e-5), "logits, as the class gives them"
+        assert model.activation == expected
+    again = CrossEncoder(str(tmp_path / "student"), device="cpu")
+    assert np.allclose(again.predict(PAIRS), wanted, atol=1e-5), "the student's folder says how a score is made"
+    assert type(again.activation_fn).__name__.lower() == expected
+
+
+def test_a_cross_encoder_of_three_labels(tmp_path):
+    folder = cross_encoder(tmp_path / "m", num_labels=3)
+    assert (read_facts(folder).task, len(read_facts(folder).labels)) == ("classification", 3)
+    wanted = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    for model in everything_made_of(folder, tmp_path):
+        assert np.allclose(scores_of(model), wanted, atol=1e-5)
+
+
+def test_a_cross_encoders_default_prompt(tmp_path):
+    folder = cross_encoder(tmp_path / "m", prompts={"query": "see the "}, default_prompt_name="query")
+    wanted = CrossEncoder(str(folder), device="cpu").predict(PAIRS, activation_fn=torch.nn.Identity())
+    for model in everything_made_of(folder, tmp_path):
+        assert np.allclose(scores_of(model)[:, 0], wanted, atol=1e-5)
+
+
+def test_activations_in_config_json(tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    tiny_encoder("bert", "regression").save(folder)
+    assert read_facts(folder).activation == "identity", "a score of transformers' own"
+    edit(folder / "config.json", sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid"})
+    assert read_facts(folder).activation == "sigmoid"
+    edit(folder / "config.json", sentence_transformers=None, sbert_ce_default_activation_function="torch.nn.Identity")
+    assert read_facts(folder).activation == "identity"
+    edit(folder / "config.json", sbert_ce_default_activation_function="torch.nn.modules.activation.Tanh")
+    with pytest.raises(UserError, match="Tanh` behind the model's logits is not supported"):
+        read_facts(folder)
+
+
+def test_a_cross_encoder_without_its_head_or_with_more_behind_it(tmp_path):
+    folder = cross_encoder(tmp_path / "m")
+    edit(folder / "config.json", architectures=["BertModel"])
+    with pytest.raises(UserError, match="has no head for scores"):
+        read_facts(folder)
+    edit(folder / "config.json", architectures=["BertForSequenceClassification"])
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": 1, "name": "1", "path": "1_Dense", "type": "sentence_transformers.base.modules.dense.Dense"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(UserError, match="module `Dense` is not supported"):
+        read_facts(folder)
+
+
+def test_a_score_is_learnt_as_the_sigmoid_of_its_logit():
+    logits, labels = {"logits": torch.tensor([[0.0], [2.0]])}, torch.tensor([0.5, 1.0])
+    assert task_loss("regression", logits, labels, "sigmoid").item() == pytest.approx(
+        ((torch.sigmoid(torch.tensor(2.0)) - 1) ** 2 / 2).item()
+    )
+    assert task_loss("regression", logits, labels).item() == pytest.approx((0.25 + 1) / 2)
+
+
+def test_a_cross_encoder_through_the_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cross_encoder(tmp_path / "m")
+    assert run(["export", "m", "--no-latency", "-q", "-o", "out"]) == 0
+    assert "sigmoid" in capsys.readouterr().out
+    card = Artifact.load(tmp_path / "out").card
+    assert (card.task, card.outputs, card.activation) == ("regression", ("logits",), "sigmoid")

@@ -1,0 +1,153 @@
+"""From a name to a folder: paths never ask the network, the demo is checked, an absent hub is told at once."""
+
+import hashlib
+import socket
+import sys
+import time
+
+import pytest
+
+from bertshrink.errors import MissingDependency, UnsafeModel, UserError
+from bertshrink.files import hub
+from bertshrink.sources import resolve
+from tests.support.model_folders import artifact_folder, model_folder
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def fail(*arguments, **more):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    monkeypatch.setattr(socket.socket, "connect", fail)
+    monkeypatch.setattr(resolve, "hub_is_reachable", fail)
+
+
+@pytest.fixture
+def reach(monkeypatch):
+    """The real test of the hub, forgotten before and after; nothing it sets stays."""
+    for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "go_offline", lambda: None)
+    real = hub.hub_is_reachable
+    real.cache_clear()
+    yield real
+    real.cache_clear()
+
+
+def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
+    monkeypatch.chdir(tmp_path)
+    folder = model_folder(tmp_path / "m")
+    artifact = artifact_folder(tmp_path / "a")
+    for name in ("m", "./m", str(folder)):
+        assert resolve.locate_model(name).resolve() == resolve.locate_config(name).resolve() == folder
+    assert resolve.locate_config("a/onnx/model.onnx").resolve() == artifact, "an empty file is no model to run"
+    (tmp_path / "org").mkdir()
+    model_folder(tmp_path / "org" / "name")
+    assert resolve.locate_model("org/name").resolve() == tmp_path / "org" / "name", "a folder here wins over a hub name"
+    for name in ("./none", "/none", "~/none/x", "~nobody/x", "a/b/c", "x" * 5000, "m/config.json"):
+        with pytest.raises(UserError) as caught:
+            resolve.locate_model(name, "here")
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "org/name"])
+def test_an_absent_hub_is_told_within_seconds(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(MissingDependency, match=f"cannot download `{name}`: the hub cannot be reached") as caught:
+        resolve.locate_model(name, "r.yaml:1:1")
+    assert time.monotonic() - began < 5
+    assert (caught.value.where, caught.value.hint) == ("r.yaml:1:1", "give a local folder")
+
+
+def test_a_name_that_the_hub_would_not_take(monkeypatch):
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
+    with pytest.raises(UserError, match="neither a folder here nor a hub name"):
+        resolve.locate_model("what is this?")
+
+
+def test_the_hub_is_tried_once_with_a_short_limit(monkeypatch, reach):
+    tries = []
+
+    def unreachable(address, timeout):
+        tries.append((address, timeout))
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    assert reach() is reach() is False
+    assert tries == [(("huggingface.co", 443), hub.REACH_TIMEOUT_S)]
+    assert hub.REACH_TIMEOUT_S <= 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "address"),
+    [
+        ("HTTPS_PROXY", "http://proxy:3128", ("proxy", 3128)),
+        ("HF_ENDPOINT", "https://mirror.example", ("mirror.example", 443)),
+        ("HF_ENDPOINT", "http://localhost:8080", ("localhost", 8080)),
+    ],
+)
+def test_a_proxy_or_mirror_is_tried_instead(monkeypatch, reach, variable, value, address):
+    tries = []
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(socket, "create_connection", lambda at, timeout: tries.append(at) or socket.socket())
+    assert reach()
+    assert tries == [address]
+
+
+def test_offline_by_wish_asks_nobody(reach, no_network, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert not reach()
+
+
+def test_an_offline_hub_silences_the_libraries(monkeypatch):
+    import datasets.config
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for module in (huggingface_hub.constants, datasets.config):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    hub.go_offline()
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    assert datasets.config.HF_HUB_OFFLINE
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A demo package with a model in it, under a hub name."""
+    package = tmp_path / "packages" / "demo_package_of_a_test"
+    folder = model_folder(package / "model")
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.setattr(resolve, "DEMO", {"org/demo": (package.name, "model", digest)})
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_the_demo_comes_from_its_package_unimported(demo, no_network):
+    assert resolve.locate_config("org/demo") == resolve.locate_model("org/demo") == demo
+    assert "demo_package_of_a_test" not in sys.modules
+
+
+def test_a_demo_with_other_weights_is_refused(demo):
+    (demo / "model.safetensors").write_bytes(b"Weights")
+    with pytest.raises(UnsafeModel, match="are not those of `org/demo`") as caught:
+        resolve.locate_model("org/demo")
+    assert "--force-reinstall --no-deps demo-package-of-a-test" in caught.value.hint
+    (demo / "model.safetensors").unlink()
+    with pytest.raises(UnsafeModel):
+        resolve.locate_model("org/demo")
+
+
+def test_a_demo_that_is_not_installed_names_its_extra(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resolve, "DEMO", {"org/demo": ("no_such_package_here", "model", "")})
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
+    with pytest.raises(MissingDependency) as caught:
+        resolve.locate_model("org/demo")
+    assert "pip install 'bertshrink[demo]'" in caught.value.hint
