@@ -183,10 +183,7 @@ def gate(
 
 def _function(command: Command) -> Callable[..., Result]:
     """A command that makes a model as a function."""
-    fields: dict[str, Any] = {}
-    for technique in command.techniques:
-        for field, name in command.flag_names(technique).items():
-            fields.setdefault(name, technique.model_fields[field])
+    fields = command.fields
     from_nothing = not command.techniques[0].takes
 
     def call(*args: Any, **given: Any) -> Result:

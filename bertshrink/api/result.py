@@ -118,9 +118,7 @@ class Session:
         import numpy as np
 
         given = [texts] if isinstance(texts, str) else list(texts)
-        answers = self.artifact.predict(
-            self.artifact.tokenize(given, pairs) if pairs else self.artifact.tokenize(given)
-        )
+        answers = self.artifact.predict(self.artifact.tokenize(given, pairs))
         found: dict[str, Any] = {}
         for name in answers[0]:
             values = [answer[name] for answer in answers]

@@ -295,12 +295,8 @@ def _form(as_json: bool) -> Literal["json", "terminal"]:
 
 def _add(command: Command) -> None:
     """Make a Typer command whose flags are the fields of the command's techniques."""
-    found: dict[str, Any] = {}
-    for technique in command.techniques:
-        for field, name in command.flag_names(technique).items():
-            found.setdefault(name, technique.model_fields[field])
     # A technique's own settings come before those that all training has.
-    fields = dict(sorted(found.items(), key=lambda entry: entry[0] in TrainingSettings.model_fields))
+    fields = dict(sorted(command.fields.items(), key=lambda entry: entry[0] in TrainingSettings.model_fields))
     decided = {name for stage in command.stages for name in command.flag_names(TECHNIQUES[stage]).values()}
 
     about = {**DATA_FLAGS, "max_length": MaxLength}

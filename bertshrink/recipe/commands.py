@@ -26,6 +26,8 @@ from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from bertshrink.recipe.recipe import Recipe
 
 
@@ -59,6 +61,15 @@ class Command:
         taken = {field for other in before for field in other.model_fields}
         prefix = f"{technique.name}_" if technique.name in self.prefixed else ""
         return {field: field if field in taken else prefix + field for field in technique.model_fields}
+
+    @property
+    def fields(self) -> dict[str, FieldInfo]:
+        """What can be set -> the field that describes it; of one that several stages have, the first stage's."""
+        found: dict[str, FieldInfo] = {}
+        for technique in self.techniques:
+            for field, name in self.flag_names(technique).items():
+                found.setdefault(name, technique.model_fields[field])
+        return found
 
     def wants(self, technique: type[Technique], given: Mapping[str, Any]) -> bool:
         """Whether a stage is asked for: it always is, or a flag is given that is its own."""
