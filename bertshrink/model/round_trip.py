@@ -14,10 +14,7 @@ from bertshrink.model.tasks import TASKS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bertshrink.model.artifact import Artifact
-    from bertshrink.model.encoder import Encoder
-
-    Model = Encoder | Artifact
+    from bertshrink.model.loading import Model
 
 PROOF_TOLERANCE = 1e-5
 """Largest difference between a model in memory and the same one loaded back, as a share of its largest output."""

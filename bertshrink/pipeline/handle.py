@@ -10,7 +10,7 @@ from bertshrink.model.checkpoint import CheckpointInfo
 from bertshrink.model.loading import load_model
 
 if TYPE_CHECKING:
-    from bertshrink.model.round_trip import Model
+    from bertshrink.model.loading import Model
 
 
 @dataclass

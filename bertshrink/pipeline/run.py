@@ -49,7 +49,7 @@ from bertshrink.version import __version__
 if TYPE_CHECKING:
     from bertshrink.data.texts import TextDataset
     from bertshrink.meters import targets as meters
-    from bertshrink.techniques.base import Model
+    from bertshrink.model.loading import Model
 
 REFERENCE = "reference"
 REPORT = "report.json"

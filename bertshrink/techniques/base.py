@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact, ArtifactSpec
     from bertshrink.model.checkpoint import CheckpointInfo
     from bertshrink.model.encoder import Encoder
+    from bertshrink.model.loading import Model
     from bertshrink.report.measurement import Measurement
     from bertshrink.training.loop import TrainingResult
-
-    Model = Encoder | Artifact
 
 Kind = Literal["encoder", "artifact"]
 """What a technique takes and gives."""

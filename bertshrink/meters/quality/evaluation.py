@@ -14,11 +14,8 @@ from bertshrink.progress import Progress
 if TYPE_CHECKING:
     from bertshrink.data.texts import TextDataset
     from bertshrink.meters.quality.evaluator import Evaluator
-    from bertshrink.model.artifact import Artifact
-    from bertshrink.model.encoder import Encoder
+    from bertshrink.model.loading import Model
     from bertshrink.report.measurement import Measurement
-
-    Model = Encoder | Artifact
 
 
 @dataclass
