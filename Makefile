@@ -6,7 +6,7 @@
 #   PYTHON     which Python (3.11 or newer) makes .venv; without it, the first that is found
 #   PIP_ARGS   more arguments for pip install, such as an index with the CPU build of torch (see constraints.txt)
 #   RUN_ARGS   more arguments for the quickstart, such as --quiet
-#   TEST_ARGS  more arguments for pytest, such as -k export
+#   TEST_ARGS  more arguments for pytest, such as -k export; coverage is of all tests, and not counted with them
 #   SEED, FULL, ONLY   of `make torture`: which sample, FULL=1 for the whole list, ONLY=papers or ONLY=papers:17
 
 VENV := .venv
@@ -23,19 +23,33 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 
 # Two processes with one thread each: on a few cores, more threads than that wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+
+# Coverage costs least through sys.monitoring, which Python has since 3.12.
+COVERED = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
+	$(PYTEST) $(1) $(or $(TEST_ARGS),--cov --cov-report=)
+LEAST_COVERED = @$(if $(TEST_ARGS),,echo "the ten least covered files:"; \
+	$(BIN)/coverage report --sort=cover --fail-under=0 | sed -n '1p;3,12p')
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test torture gate lint format clean
+.PHONY: help quickstart test test-fast matrix torture gate lint format clean
 
 help: ## show these lines
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
 quickstart: $(VENV)/.ready-to-run ## halve, export, quantize and measure a real sentence encoder; write an HTML report
 	$(BIN)/bertshrink run quickstart $(RUN_ARGS)
 
-test: lint ## every check and every test
-	$(PYTEST) $(TEST_ARGS)
+test: lint ## every check, and every test; of families, tasks and techniques every pair; coverage
+	$(call COVERED)
+	$(LEAST_COVERED)
+
+test-fast: $(VENV)/.ready-to-develop ## within a minute: the tests that train nothing and start no process
+	$(PYTEST) --fast $(TEST_ARGS)
+
+matrix: lint ## what `make test` runs and the whole matrix, in environments of other libraries too; CI runs this
+	$(call COVERED,--matrix)
+	$(LEAST_COVERED)
 
 torture: $(VENV)/.ready-to-develop ## spoil files, fill disks, kill processes: a sample in a quarter of an hour; FULL=1 for all
 	$(BIN)/python -m tests.torture --seed $(SEED) $(if $(FULL),--full) $(if $(ONLY),--only "$(ONLY)")
@@ -55,7 +69,7 @@ format: $(VENV)/.ready-to-develop ## mend what ruff can mend
 	$(BIN)/ruff format
 
 clean: ## remove .venv, builds and caches; results in runs/ stay
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .coverage* .ruff_cache .import_linter_cache
 	find bertshrink tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.ready-to-run: $(VENV)/.made pyproject.toml constraints.txt

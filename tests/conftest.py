@@ -4,11 +4,33 @@ import pytest
 from hypothesis import settings
 
 from bertshrink.gates.baseline.ci import VARIABLES
+from tests.support.fast_loop import LEFT_OUT, Guard
 
 # A change is judged by the same examples on every machine, busy or not; `--hypothesis-profile deep` looks for new ones.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("deep", max_examples=2_000, deadline=None)
 settings.load_profile("steady")
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("bertshrink")
+    group.addoption("--fast", action="store_true", help="only tests that train nothing, start no process, take no time")
+    group.addoption("--matrix", action="store_true", help="also the cases that pairs of values stand for otherwise")
+
+
+def pytest_configure(config):
+    if config.getoption("--fast"):
+        config.pluginmanager.register(Guard())
+
+
+def pytest_collection_modifyitems(config, items):
+    unwanted = () if config.getoption("--matrix") else ("matrix",)
+    left_out = LEFT_OUT if config.getoption("--fast") else unwanted
+    keep, drop = [], []
+    for item in items:
+        (drop if any(item.get_closest_marker(name) for name in left_out) else keep).append(item)
+    config.hook.pytest_deselected(items=drop)
+    items[:] = keep
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""What every technique promises, over every family and task of the tables."""
+"""What every technique promises, over every family and task of the tables: each pair of these; with `--matrix` all."""
 
 import gc
 from dataclasses import replace
@@ -17,6 +17,7 @@ from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
+from tests.support.pairwise import matrix
 from tests.support.tiny import sentences, tiny_encoder, tiny_pairs, tiny_texts
 
 SETTINGS = {
@@ -93,9 +94,7 @@ def check(made, technique, before, folder):
     return again
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", FROM_A_MODEL)
+@matrix(("name", "family", "task"), FROM_A_MODEL, FAMILIES, TASKS)
 def test_result_is_stock_finite_and_equal_after_loading(name, family, task, tmp_path, exported):
     technique = TECHNIQUES[name](**SETTINGS.get(name, {}))
     model = given_to(technique, family, task, exported, tmp_path)
