@@ -78,7 +78,7 @@ def read_arguments() -> argparse.Namespace:
     form.add_argument("int8", type=Path, help="artifact folder in int8")
     form.add_argument("--cores", type=lambda text: text.split(","), default=list(CPUS))
     form.add_argument("--lengths", type=lambda text: [int(part) for part in text.split(",")], default=[16])
-    form.add_argument("--output", type=Path, help="where the JSON document shall lie, too")
+    form.add_argument("--output", type=Path, help="where the JSON document should be, too")
     return form.parse_args()
 
 

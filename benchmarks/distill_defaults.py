@@ -1,4 +1,4 @@
-"""How the defaults of `distill` were chosen: one teacher, one data set, several settings, the same dev texts.
+"""How the defaults of `distill` were chosen: one teacher, one dataset, several settings, the same dev texts.
 
     python benchmarks/distill_defaults.py MODEL DATA --layers 3 [--max-train N] [--max-length L] \\
         '{"epochs": 1}' '{"epochs": 1, "dropout": false}' ...

@@ -2,7 +2,7 @@
 
 Three looks at one and the same training. Parts: a stopwatch around the teacher, the student, the backward pass, the
 optimizer and the making of batches; what is left is called the rest. Operators: torch.profiler over the last steps,
-whose own cost lies on the many small ones, so that their shares are upper bounds. Matrix rates: the layers' products at
+whose own cost is on the many small ones, so that their shares are upper bounds. Matrix rates: the layers' products at
 the run's own number of tokens, float32 and bfloat16, by themselves; beside them, what training makes of such
 operations (the formula of `distill_mfu` without the head), padding included.
 """
@@ -78,7 +78,7 @@ class Clock:
         yield self
 
     def advance(self, steps: float = 1, **fields: str) -> None:
-        """A step's gradients are there: what lies between two calls is the work of one whole step."""
+        """A step's gradients are there: what is between two calls is the work of one whole step."""
         self.marks.append(time.perf_counter())
         self.tokens.append(steps)
         self.watch.is_on = self.first <= len(self.marks) < self.last

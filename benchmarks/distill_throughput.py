@@ -13,7 +13,7 @@ Figures are non-pad tokens per second of training, after a warm-up; ratios are f
 T = 2 (weight 1), labels (0.5), cosine of aligned hidden states (1); batches of 32; AdamW at 1e-4, falling linearly
 after a rise over 6 % of the steps, gradients clipped at 1. bertshrink uses the precision that `auto` finds here
 (shown), the others what they come with (float32). `--accuracy` trains each for one epoch over the data, or over so many
-of its rows, and judges the students on the dev side. `--profile` shows where bertshrink's time goes, and what of the
+of its rows, and judges the students on the dev split. `--profile` shows where bertshrink's time goes, and what of the
 machine's matrix-multiplication rate training reaches (`distill_profile.py`). Output: a table, and as the last line one
 JSON document.
 
@@ -233,7 +233,7 @@ def write_rows(args: argparse.Namespace, path: Path) -> None:
 
 
 def judge(args: argparse.Namespace, folder: str) -> float:
-    """A student's accuracy on the dev side."""
+    """A student's accuracy on the dev split."""
     from bertshrink.meters.quality.evaluators import prepare
     from bertshrink.model.encoder import Encoder
 

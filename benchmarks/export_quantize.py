@@ -3,7 +3,7 @@
     python benchmarks/export_quantize.py --teacher FOLDER --data FOLDER [--models sst2 bert-base albert-base]
         [--optimum PYTHON] [--nncf PYTHON] [--rounds 9] [--threads 2] [--cache FOLDER]
 
-Models: `sst2`, the fine-tuned classifier that `--teacher` names, judged on the dev side of `--data`; `bert-base` and
+Models: `sst2`, the fine-tuned classifier that `--teacher` names, judged on the dev split of `--data`; `bert-base` and
 `albert-base`, classifiers of those shapes with random weights and the teacher's tokenizer, for bytes, time and memory.
 
     torch            PyTorch, float32
@@ -173,7 +173,7 @@ def nncf(python: str, float_file: Path, rows: list[dict[str, Any]], cache: Path)
 
 
 def rows_of(artifact: Any, data: str | None, num: int | None = None) -> tuple[list[dict[str, Any]], list[str] | None]:
-    """Real texts, one row a text, and their labels."""
+    """Real texts, one row per text, and their labels."""
     from bertshrink.data.load import load
     from bertshrink.data.settings import DataSettings
 

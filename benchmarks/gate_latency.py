@@ -47,7 +47,7 @@ def busy(stop):
 
 
 def copy_of(folder, target, num_extra=0):
-    """The artifact, sealed anew, with `num_extra` multiplications that change nothing."""
+    """The artifact, sealed again, with `num_extra` multiplications that change nothing."""
     with new_folder(target, replace=True) as scratch:
         artifact = Artifact.load(folder)
         artifact.save(scratch)

@@ -8,7 +8,7 @@ A classifier of BERT base's shape (12 layers, 768 wide; random weights serve for
 the order A B C, then C B A: float32, TF32, float16 and bfloat16; eager, compiled by Inductor, as CUDA graphs, and both.
 `--onnx` adds a file by ONNX Runtime's CUDA provider. `device` is CUDA's own clock around the forward pass, `whole` the
 host's around a whole answer, copies included; `peak` what PyTorch's allocator gave to tensors. The roofs (products and
-reads of the same GPU) are measured last. DIR/gpu.json and DIR/gpu.md are written anew after every process, so that a
+reads of the same GPU) are measured last. DIR/gpu.json and DIR/gpu.md are written again after every process, so that a
 run that is cut off keeps what it had. The last line is one JSON document. Exit codes: 0; 6 without a CUDA GPU.
 
 This script has never run on a GPU: it was written and tried on a machine without one. `--try` runs two layers and two
@@ -118,7 +118,7 @@ def timings_of(rows: Sequence[Mapping[str, Any]], target: str) -> list[Measureme
 
 
 def write(folder: Path, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], roofs: Roofline | None) -> None:
-    """Both files, anew."""
+    """Both files, again."""
     found = {**about, "rows": list(rows)}
     if roofs is not None:
         found["machine"] = [m.model_dump(mode="json") for m in roofs.machine]

@@ -6,7 +6,7 @@ FOLDER holds train.txt (and valid.txt): lines of text, documents apart by blank 
 with a WordPiece vocabulary of 8,192 tokens trained on the text, learns masked tokens and next sentences from rows of 64
 tokens: small enough for the thousands of steps that the next sentence needs. Its student of 2 layers is taught as
 DistilBERT was. Both run through `bertshrink`'s own commands. Printed: the curves' first and last points, masked
-accuracy on the dev side of teacher, student and untrained student, seconds. With `--out`: curves.png and curves.json.
+accuracy on the dev split of teacher, student and untrained student, seconds. With `--out`: curves.png and curves.json.
 The last line is one JSON document.
 """
 

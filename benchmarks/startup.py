@@ -4,7 +4,7 @@
 
 Three commands take turns, so that what the machine does meanwhile falls on all alike: Python doing nothing, which is
 the floor; `bertshrink --help`; and a recipe with a misspelt key, which goes through the reader and the table of
-techniques and ends with exit code 2. One round before counting fills the caches. Beside the time that passes stands
+techniques and ends with exit code 2. One round before counting fills the caches. Beside the time that passes is
 the processor's, which a busy machine lengthens less. Prints a table and, as its last line, one JSON document with
 every sample.
 """

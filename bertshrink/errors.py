@@ -1,6 +1,6 @@
 """What can go wrong, and the exit code that says which kind it was.
 
-Every failure that a user can cause or mend is a `BertshrinkError`: what happened, where, and how to mend it.
+Every failure that a user can cause or fix is a `BertshrinkError`: what happened, where, and how to fix it.
 Nothing below `cli` prints or exits; `cli` catches these in one place and prints
 
     error: `prune_heads` has no setting `kep`

@@ -51,7 +51,7 @@ def parse(text: str) -> tuple[float, str]:
             if not math.isfinite(value):
                 raise ValueError(f"`{text}` is not finite")
             return value, unit
-    raise ValueError(f"`{suffix}` is no unit; known are {', '.join(s for u in _SCALES.values() for s in u if s)}")
+    raise ValueError(f"`{suffix}` is not a unit; known are {', '.join(s for u in _SCALES.values() for s in u if s)}")
 
 
 def share(text: str) -> float:
@@ -63,7 +63,7 @@ def share(text: str) -> float:
     """
     value, unit = parse(text)
     if unit not in ("fraction", "count") or not 0 <= value <= 1:
-        raise ValueError(f"`{text}` is no share such as `98%`")
+        raise ValueError(f"`{text}` is not a share such as `98%`")
     return value
 
 
@@ -76,7 +76,7 @@ def size(text: str) -> float:
     """
     value, unit = parse(text)
     if unit != "B" or value <= 0:
-        raise ValueError(f"`{text}` is no size such as `70 MB`")
+        raise ValueError(f"`{text}` is not a size such as `70 MB`")
     return value
 
 

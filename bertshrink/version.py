@@ -1,4 +1,4 @@
-"""Which bertshrink this is, and where it lies. Imports nothing: every room may ask."""
+"""Which bertshrink this is, and where it is. Imports nothing: every room may ask."""
 
 from pathlib import Path
 

@@ -40,7 +40,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def shell_lines(text: str) -> list[str]:
-    """What code blocks and code spans would have a shell do; spans with a placeholder in capitals are no commands."""
+    """What code blocks and code spans would have a shell do; spans with a placeholder in capitals are not commands."""
     lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
     outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     spans = [span for span in re.findall(r"`([^`\n]+)`", outside) if not re.search(r"\b[A-Z]{4,}\b", span)]

@@ -1,7 +1,7 @@
 """Every command as a function: the same short recipe, run by the same loop, its result returned.
 
 A command that makes a model becomes a function by its row in `COMMANDS`; what can be set is what its techniques'
-fields say. Errors are exceptions with what, where and how to mend it (`bertshrink.errors`).
+fields say. Errors are exceptions with what, where and how to fix it (`bertshrink.errors`).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def gate(
         report: a run's report.json, for quality, memory and instructions.
         base_artifact: what the artifact is timed against, in turn, on this machine.
         base: the branch or commit that the change is for; None: what CI or git says.
-        config: where the limits stand; None: bertshrink.toml or pyproject.toml, from here upwards.
+        config: where the limits are; None: bertshrink.toml or pyproject.toml, from here upwards.
         files_only: check only rules that need no report.
         strict: treat inconclusive results as failures.
         progress: whether work that takes long is shown.
@@ -289,7 +289,7 @@ def _result(
         tell=shown.log,
     )
     if outcome is None:
-        raise UserError("this is not the first of the processes: only that one has a result", hint="ask `is_main()`")
+        raise UserError("only the first process has a result", hint="ask `is_main()`")
     return Result(outcome.model, outcome.report, outcome.folder, outcome.judgement, outcome.margin)
 
 

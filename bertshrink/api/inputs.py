@@ -94,7 +94,7 @@ def _mapping(data: Mapping[str, Any], runs: Path) -> dict[str, Any]:
             known = [*_SPLITS, *_SPLIT_NAMES]
             raise UserError(f"`data` has no split `{key}`", where="data", hint=did_you_mean(str(key), known))
         if name in found:
-            raise UserError(f"two splits of `data` mean `{name}`", where="data", hint="leave one of them out")
+            raise UserError(f"two splits of `data` are `{name}`", where="data", hint="leave one of them out")
         if name in _SPLITS and not isinstance(value, str | os.PathLike):
             found[name] = str(_kept(runs, name, partial(_write_split, value, name=name)))
         else:
@@ -145,7 +145,7 @@ def _tokenizer_of(model: Any) -> Any:
 
 def _save_transformers(model: Any, tokenizer: Any, folder: Path) -> None:
     if tokenizer is None:
-        what = f"the `{type(model).__name__}` has no tokenizer: nothing says where it was loaded from"
+        what = f"the `{type(model).__name__}` has no tokenizer: it does not say where it was loaded from"
         raise UserError(what, where="model", hint="give both: `(model, tokenizer)`")
     if not hasattr(model, "save_pretrained") or not hasattr(tokenizer, "save_pretrained"):
         what = f"a `{type(model).__name__}` with a `{type(tokenizer).__name__}` cannot be saved"
@@ -155,7 +155,7 @@ def _save_transformers(model: Any, tokenizer: Any, folder: Path) -> None:
     quiet_libraries()
     model.save_pretrained(folder)
     still = copy.deepcopy(tokenizer)
-    if hasattr(still, "backend_tokenizer"):  # how it padded and cut when it was called last is no part of the model
+    if hasattr(still, "backend_tokenizer"):  # how it padded and cut when it was called last is not part of the model
         still.backend_tokenizer.no_padding()
         still.backend_tokenizer.no_truncation()
     still.save_pretrained(folder)

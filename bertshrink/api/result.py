@@ -1,4 +1,4 @@
-"""What a call returns: the model, where it lies, and everything that was measured of it."""
+"""What a call returns: the model, where it is, and everything that was measured of it."""
 
 from __future__ import annotations
 

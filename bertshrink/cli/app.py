@@ -98,7 +98,7 @@ def _run_told(argv: list[str]) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (Interrupted, Terminated) as stop:
-        print(f"{stop.what}; {stop.hint} from here", file=sys.stderr)  # noqa: T201
+        print(f"{stop.what}; {stop.hint}", file=sys.stderr)  # noqa: T201
         return stop.exit_code
     except BertshrinkError as error:
         _tell(error)
@@ -114,29 +114,27 @@ def _run_told(argv: list[str]) -> int:
         _print_error(message[:1].lower() + message[1:].rstrip("."), f"`{place}`", f"see `{place} --help`")
         return 2
     except Stopped:
-        print("stopped by SIGTERM; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        print("stopped by SIGTERM; run the same command to resume", file=sys.stderr)  # noqa: T201
         return Terminated.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        print("stopped; run the same command to resume", file=sys.stderr)  # noqa: T201
         return STOPPED
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            _print_error("a name is longer than the system takes", _shortened(error.filename), "give a shorter one")
+            _print_error("a name is too long for the file system", _shortened(error.filename), "give a shorter one")
             return UserError.exit_code
         if isinstance(error, OSError) and error.errno in _DISK:
             _print_error(f"cannot write: {error.strerror}", error.filename, "free some space, or choose another place")
             return OutputError.exit_code
         if isinstance(error, OSError) and error.errno in _PLACE:
-            _print_error(
-                f"cannot read or write: {error.strerror}", error.filename, "mend that, or choose another place"
-            )
+            _print_error(f"cannot read or write: {error.strerror}", error.filename, "fix that, or choose another place")
             return OutputError.exit_code
         return _bug(argv)
     except BaseException as error:
         if not is_library_panic(error):
             raise
         hint = "save the model again; if it comes from elsewhere, do not trust its files"
-        _print_error(f"a library gave up on a file of the model: {error}", None, hint)
+        _print_error(f"a library could not read a file of the model: {error}", None, hint)
         return UnsafeModel.exit_code
     finally:
         if before is not None:
@@ -159,7 +157,7 @@ def _end_in_order() -> Any:
     """Let SIGTERM end the program as an error does, so that no process or folder of its own is left behind.
 
     Returns:
-        What stood there before; None where nothing was changed.
+        What was there before; None where nothing was changed.
 
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -215,7 +213,7 @@ def _root(
 @app.command("run")
 @with_data_flags
 def _run(
-    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one that ships (quickstart)")],
+    recipe: Annotated[str, typer.Argument(help="recipe file, or the name of a shipped recipe (quickstart)")],
     data: Data = None,
     model: Annotated[str | None, typer.Option("--model", help="start from this model instead of the recipe's")] = None,
     output: Output = None,

@@ -32,38 +32,45 @@ def bench(
         str | None, typer.Option("--length", help="input lengths in tokens, as 32,128 [default: 32,128]")
     ] = None,
     texts: Annotated[
-        str | None, typer.Option("--texts", help="a file of real texts to run instead, with the lengths that they have")
+        str | None, typer.Option("--texts", help="file of real texts to run instead, with their own lengths")
     ] = None,
     padding: Annotated[
-        str | None, typer.Option("--padding", help="of texts: `longest` of each batch, or a number of tokens")
+        str | None,
+        typer.Option(
+            "--padding", help="with --texts: padding to the `longest` of each batch, or to a number of tokens"
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="where to run; may be given again: `bertshrink targets list` shows all"),
+        typer.Option("--target", help="target; may be repeated; see `bertshrink targets list`"),
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", help="a way to run the models, as torch:bf16,compiled; may be given again"),
+        typer.Option("--engine", help="engine with options, as torch:bf16,compiled; may be repeated"),
     ] = None,
     roofline: Annotated[
-        bool, typer.Option("--roofline/--no-roofline", help="measure what the machine can do, too")
+        bool, typer.Option("--roofline/--no-roofline", help="also measure the machine's peak rates (roofline)")
     ] = True,
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="fresh processes per model [10]")] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", help="sampling time per case and process [0.5]")] = None,
     budget: Annotated[
         float | None,
-        typer.Option("--budget", help="seconds for all rounds of a target: fewer may fit [140]"),
+        typer.Option("--budget", help="time budget in seconds for all rounds of a target [140]"),
     ] = None,
     margin: Annotated[
-        float | None, typer.Option("--margin", help="what counts as the same speed, as a share [0.05]")
+        float | None, typer.Option("--margin", help="margin within which speeds count as equivalent [0.05]")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="default: every usable core")] = None,
-    cold: Annotated[bool, typer.Option("--cold", help="load from the disk, not from the page cache")] = False,
-    mobile: Annotated[bool, typer.Option("--mobile", help="check whether files for ONNX Runtime suit a phone")] = False,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="engine threads; default: usable cores")
+    ] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="load from disk instead of the page cache")] = False,
+    mobile: Annotated[bool, typer.Option("--mobile", help="check ONNX Runtime files for use on phones")] = False,
     across_machines: Annotated[
-        bool, typer.Option("--across-machines", help="also say how times on different targets compare")
+        bool, typer.Option("--across-machines", help="also compare times between targets")
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="one round each, and says what it cannot claim")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="one round per model: a rough estimate without intervals")
+    ] = False,
     data: Data = None,
     task: Task = None,
     runs: Runs = Path("runs"),
@@ -78,11 +85,13 @@ def bench(
     from bertshrink.recipe.commands import recipe_of_bench
 
     if texts is not None and length is not None:
-        raise UserError("texts have lengths of their own", where="--length", hint="leave out one of the two")
+        raise UserError("texts have their own lengths", where="--length", hint="leave out one of the two")
     if texts is None and padding is not None:
         raise UserError("random tokens need no padding", where="--padding", hint="give texts with `--texts`")
     if as_json and as_markdown:
-        raise UserError("one form at a time", where="--markdown", hint="leave out `--json` or `--markdown`")
+        raise UserError(
+            "only one output format is possible", where="--markdown", hint="leave out `--json` or `--markdown`"
+        )
     defaults: dict[str, Any] = QUICK if quick else {"rounds": ROUNDS, "budget": BUDGET_S}
     given = {
         "batch": numbers(batch, "--batch"),

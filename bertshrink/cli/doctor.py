@@ -86,7 +86,7 @@ def _find() -> dict[str, Any]:
             "isa": list(machine.isa),
             "int8": f"native ({', '.join(int8)})"
             if int8
-            else "no dot-product instructions: int8 saves bytes, less time",
+            else "no dot-product instructions: int8 saves bytes, but little time",
             "bfloat16": f"native ({', '.join(bfloat16)})" if bfloat16 else "not native: training runs in float32",
         },
         "parts": [

@@ -32,7 +32,7 @@ def gate(
     artifact: Annotated[
         Place,
         typer.Argument(
-            help="one of several artifacts, by its name; or a file or folder instead of the only one that is named",
+            help="artifact to judge: its name in the configuration, or a file or folder in place of the only one",
             metavar="[ARTIFACT]",
         ),
     ] = None,
@@ -40,16 +40,17 @@ def gate(
         Place, typer.Option("--report", help="a run's report.json: quality, memory, instructions")
     ] = None,
     base_artifact: Annotated[
-        Place, typer.Option("--base-artifact", help="time the artifact against this one, in turn, on this machine")
+        Place, typer.Option("--base-artifact", help="artifact to time against, in alternation, on this machine")
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="the branch or commit that this change is for [default: what CI or git says]"),
+        typer.Option("--base", help="base branch or commit of this change [default: from CI or git]"),
     ] = None,
     config: Annotated[
-        Place, typer.Option("--config", help="where the limits stand [default: bertshrink.toml, pyproject.toml]")
+        Place,
+        typer.Option("--config", help="configuration file with the limits [default: bertshrink.toml, pyproject.toml]"),
     ] = None,
-    update: Annotated[bool, typer.Option("--update", help="judge nothing: write the baseline anew")] = False,
+    update: Annotated[bool, typer.Option("--update", help="write a new baseline instead of judging")] = False,
     accept: Annotated[
         str | None,
         typer.Option(
@@ -58,17 +59,17 @@ def gate(
     ] = None,
     init: Annotated[
         bool,
-        typer.Option("--init", help="write first limits from today's figures, or add an artifact to them"),
+        typer.Option("--init", help="write initial limits from the current figures, or add an artifact"),
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="treat inconclusive results as failures")] = False,
     files_only: Annotated[bool, typer.Option("--files-only", help="check only rules that need no report")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the findings as one JSON document")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="print them as Markdown")] = False,
-    junit: Annotated[Place, typer.Option("--junit", help="write them as JUnit XML")] = None,
-    comment_file: Annotated[Place, typer.Option("--comment-file", help="write a pull request's comment")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the results as Markdown")] = False,
+    junit: Annotated[Place, typer.Option("--junit", help="write the results as JUnit XML")] = None,
+    comment_file: Annotated[Place, typer.Option("--comment-file", help="write a pull request comment")] = None,
     id_: Annotated[
         str | None,
-        typer.Option("--id", help="whose comment it is, where jobs differ in more than limits and artifact"),
+        typer.Option("--id", help="identifier of the comment, for jobs that differ in more than limits and artifact"),
     ] = None,
     openmetrics: Annotated[Place, typer.Option("--openmetrics", help="write every figure as OpenMetrics text")] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="no progress")] = False,
@@ -81,9 +82,7 @@ def gate(
         if init:
             return _init(artifact, report, config)
         if accept is not None and not update:
-            raise UserError(
-                "`--accept` says why a new baseline is written", where="--accept", hint="give `--update` too"
-            )
+            raise UserError("`--accept` needs `--update`", where="--accept", hint="give `--update` too")
         if update:
             found, chosen = config_and_artifacts(config, artifact)
             return _update(found, [look_at(one, found.folder, report, False) for one in chosen], base, accept)
@@ -128,7 +127,7 @@ def _update(config: Config, examined: list[Examined], base: str | None, accept: 
     except BaselineError as error:
         if accept is not None:
             raise
-        typer.echo(f"the old baseline is left aside: {error.what}", err=True)
+        typer.echo(f"the old baseline is ignored: {error.what}", err=True)
         baseline = Baseline(None, str(config.lock), _lock_now(config))
     own = {one.gated.name for one in examined}
     known = baseline.now.artifacts if baseline.now is not None else {}
@@ -175,22 +174,20 @@ def _init(artifact: Place, report: Place, config: Place) -> int:
     from bertshrink.gates.verdict import examine
 
     if artifact is None:
-        raise UserError(
-            "nothing says what is to be judged", where="--init", hint="name it: `bertshrink gate --init ARTIFACT`"
-        )
+        raise UserError("no artifact is named", where="--init", hint="name it: `bertshrink gate --init ARTIFACT`")
     known = config if config is not None and config.is_file() else None
     if config is None and (found := find_config(Path.cwd())) is not None:
         known = found[0]
     target = (known or config or Path.cwd() / "bertshrink.toml").resolve()
     if known is None and target.exists():
         hint = "add `[gate]` there, or name another file with `--config`"
-        raise UserError(f"`{target.name}` is there already, without limits", where=str(short(target)), hint=hint)
+        raise UserError(f"`{target.name}` already exists, without limits", where=str(short(target)), hint=hint)
     own, its_report = _seen_from(artifact, target.parent), report and _seen_from(report, target.parent)
     if known is not None and any(is_at(one, artifact, target.parent) for one in read_config(short(target)).gated):
         raise UserError(
             f"`{own.as_posix()}` has limits already",
             where=str(short(target)),
-            hint=f"edit them; its baseline is written anew with `bertshrink gate --update {own.as_posix()}`",
+            hint=f"edit them; its baseline is written again with `bertshrink gate --update {own.as_posix()}`",
         )
     first = examine(Gated(own.as_posix(), own, None, (), "--init"), target.parent, report)
     if known is None:
@@ -207,7 +204,7 @@ def _init(artifact: Place, report: Place, config: Place) -> int:
 
 
 def _seen_from(path: Path, folder: Path) -> Path:
-    """A path relative to a folder that it lies in; as it is anywhere else."""
+    """A path relative to a folder that it is in; as it is anywhere else."""
     whole = path.resolve()
     return whole.relative_to(folder) if whole.is_relative_to(folder) else whole
 

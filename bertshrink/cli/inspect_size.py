@@ -23,7 +23,7 @@ def show_roads(name: str, task: str, size: str, as_json: bool) -> None:
     """Print which layers, width of tables and number format together fit into a size, with the commands.
 
     Raises:
-        BertshrinkError: no such model, one whose sizes cannot be told, or no size.
+        BertshrinkError: no such model, one whose sizes are unknown, or no size.
     """
     try:
         limit = units.size(size)
@@ -47,7 +47,10 @@ def _model(name: str, task: str) -> CheckpointInfo | Sizes:
     artifact = Artifact.load(folder)
     sizes = of_file(read_onnx(artifact.file), artifact.card.family) if artifact.card.format == "onnx" else None
     if sizes is None or not sizes.is_float:
-        what = f"`{name}` is {artifact.card.precision} in the format {artifact.card.format}: nothing is made of it anew"
+        what = (
+            f"`{name}` is {artifact.card.precision} in the format {artifact.card.format}: it cannot be "
+            "made into another"
+        )
         raise UserError(what, where="--size", hint="give the encoder that it was made from")
     return sizes
 
@@ -72,7 +75,7 @@ def _print(name: str, found: Roads) -> None:
 
     limit = units.format(found.limit, "B")
     line(f"{name}: {units.format(found.now, 'B')}; estimated from sizes alone, right within 2 %")
-    line(f"what fits into {limit}, the least cut first:\n" if found.fit else f"nothing fits into {limit}")
+    line(f"what fits into {limit}, smallest change first:\n" if found.fit else f"nothing fits into {limit}")
     rows = Table(box=None, pad_edge=False)
     for column, side in (("", "right"), ("layers", "right"), ("rank", "right"), ("format", "left"), ("size", "right")):
         rows.add_column(column, justify=side)  # type: ignore[arg-type]
@@ -83,7 +86,7 @@ def _print(name: str, found: Roads) -> None:
     if shown:
         console.print(rows)
     if len(found.fit) > _SHOWN:
-        line(f"   and {len(found.fit) - _SHOWN} more, which cut deeper: `--json` has all")
+        line(f"   and {len(found.fit) - _SHOWN} more, with larger changes: `--json` lists all")
     for format_ in FORMATS:
         if format_ in found.misses:
             line(f"   not in {format_}: {units.format(found.misses[format_], 'B')} at least")

@@ -35,31 +35,33 @@ def expanded(text: str | Path) -> Path:
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="texts: a file, a folder, a hub name or builtin:pydoc; sides apart as train=A,dev=B"),
+    typer.Option("--data", help="texts: a file, folder, hub name or builtin:pydoc; separate splits as train=A,dev=B"),
 ]
-Text = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="the column of the texts")]
+Text = Annotated[str | None, typer.Option("--text", metavar="COLUMN", help="column of the texts")]
 Pair = Annotated[
     str | None,
-    typer.Option("--pair", metavar="COLUMN", help="the column of the second texts of pairs; `none`: there are none"),
+    typer.Option("--pair", metavar="COLUMN", help="column of the second texts of pairs; `none`: single texts"),
 ]
 Label = Annotated[
     str | None,
     typer.Option(
         "--label",
         metavar="COLUMN",
-        help="the column of the labels; `none`: there are none; several, as A,B,C, hold 0 or 1 for a class each",
+        help="column of the labels; `none`: unlabelled; several columns of 0 or 1, one per class, as A,B,C",
     ),
 ]
 Columns = Annotated[
     str | None,
-    typer.Option("--columns", metavar="NAMES", help="all columns of a CSV or TSV without a header, as text,label"),
+    typer.Option(
+        "--columns", metavar="NAMES", help="names of all columns of a CSV or TSV without a header, as text,label"
+    ),
 ]
 MaxTrain = Annotated[
     int | None, typer.Option("--max-train", min=1, help="use at most N training texts (a fixed sample)")
 ]
 SplitSeed = Annotated[
     int | None,
-    typer.Option("--split-seed", min=0, help="seed of the rows that become dev, or remain within a limit"),
+    typer.Option("--split-seed", min=0, help="seed that selects the rows of the dev split and of limits"),
 ]
 MaxLength = Annotated[int | None, typer.Option("--max-length", min=4, help="truncate texts to N tokens")]
 DATA_FLAGS = {

@@ -91,7 +91,7 @@ class _PlainTask:
         self.lines.log(message)
 
     def say(self, *, ended: bool = False) -> None:
-        """Where it stands: share, rate, time left."""
+        """Where it is: share, rate, time left."""
         now = time.monotonic()
         self.spoke = now
         elapsed = max(now - self.began, 1e-9)

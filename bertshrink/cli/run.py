@@ -109,7 +109,7 @@ def numbers(text: str, flag: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"`{text}` is no list of whole numbers", where=flag, hint="write it as 1,8") from None
+        raise UserError(f"`{text}` is not a list of whole numbers", where=flag, hint="write it as 1,8") from None
 
 
 def print_schema() -> None:

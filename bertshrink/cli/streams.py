@@ -5,7 +5,7 @@ stdout   a full disk (ENOSPC, and whatever else the system says, also when it on
 stderr   carries progress and messages: where it takes none, the work goes on without
 
 What the exit code is after the reader went is decided by where the result is. A model in a folder, a report in the run
-folder or a gate's verdict stands, read or not: the code is the one that it would have been. Where the result was the
+folder or a gate's verdict is, read or not: the code is the one that it would have been. Where the result was the
 print alone (`inspect`, `doctor`, `--help`), it is 128+13, as of any program that SIGPIPE ends.
 """
 
@@ -69,7 +69,7 @@ class _Stream:
                 raise OutputError(
                     f"cannot print: {error.strerror or error}",
                     where="stdout",
-                    hint="free some space, or print elsewhere; what was made before stands",
+                    hint="free some space, or print elsewhere; what was made before is kept",
                 ) from error
 
     def _drop(self) -> None:
@@ -96,7 +96,7 @@ class Streams:
         self.stdout = _Stream(sys.stdout, is_result=True) if sys.stdout is not None else None
         for stream in filter(None, self._before):
             if hasattr(stream, "reconfigure") and not str(stream.encoding).lower().startswith("utf"):
-                stream.reconfigure(errors="replace")  # `≥` on a terminal that has no such letter is no failure
+                stream.reconfigure(errors="replace")  # `≥` on a terminal that has no such letter is not a failure
         if self.stdout is not None:
             sys.stdout = self.stdout
         if sys.stderr is not None:

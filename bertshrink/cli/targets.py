@@ -42,8 +42,8 @@ def list_targets(as_json: Json = False) -> None:
 @targets_app.command("setup")
 def set_up(
     kind: Annotated[str, typer.Argument(help="what to prepare: arm64")],
-    mirror: Annotated[str | None, typer.Option("--mirror", help="another archive of Debian's packages")] = None,
-    force: Annotated[bool, typer.Option("--force", help="prepare it anew even when it is there")] = False,
+    mirror: Annotated[str | None, typer.Option("--mirror", help="another Debian mirror")] = None,
+    force: Annotated[bool, typer.Option("--force", help="prepare it again even if it exists")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Prepare a target that needs it: arm64 gets Python and ONNX Runtime for ARM, about 48 MB from Debian and PyPI."""
@@ -54,7 +54,7 @@ def set_up(
     from bertshrink.meters.targets.arm64.setup import prepare
 
     if kind_of(kind) != "arm64":
-        raise UserError(f"`{kind}` is nothing to prepare", hint=did_you_mean(kind, ["arm64"]))
+        raise UserError(f"`{kind}` needs no preparation", hint=did_you_mean(kind, ["arm64"]))
     root = prepare(make_progress(quiet), mirror or MIRROR, force=force)
     result_stands()
     typer.echo(root.folder)
@@ -63,9 +63,9 @@ def set_up(
 @targets_app.command("calibrate")
 def calibrate_device(
     target: Annotated[str, typer.Argument(help="the device, as ssh://pi@board")],
-    profile: Annotated[str, typer.Option("--profile", help="the device file whose assumed rates are replaced, as pi5")],
+    profile: Annotated[str, typer.Option("--profile", help="device profile whose assumed rates are replaced, as pi5")],
     model: Annotated[
-        str | None, typer.Argument(help="the model to measure with; left out: one is made here, for ONNX Runtime")
+        str | None, typer.Argument(help="model to measure with; default: a generated one, for ONNX Runtime")
     ] = None,
     task: Task = None,
     quiet: Quiet = False,
@@ -78,7 +78,7 @@ def calibrate_device(
     from bertshrink.meters.targets.ssh.address import Address
 
     if not target.startswith("ssh://"):
-        raise UserError(f"`{target}` is no device that can be measured", hint="write it as ssh://user@host")
+        raise UserError(f"`{target}` is not a device that can be measured", hint="write it as ssh://user@host")
     device, address = read_device(profile), Address.read(target)
     progress = make_progress(quiet)
     with scratch_folder() as scratch:

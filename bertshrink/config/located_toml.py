@@ -1,4 +1,4 @@
-"""Where each key of a TOML file stands: `tomllib` reads values without places, errors must name them.
+"""Where each key of a TOML file is: `tomllib` reads values without places, errors must name them.
 
 The file has been read by `tomllib` before, so that it is valid TOML; what is left is to walk over its lines, past
 strings and brackets that run over several of them, and to note headers and keys. Keys inside inline tables have the

@@ -81,12 +81,12 @@ def read_yaml(text: str, origin: str) -> LocatedConfig:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = place_of(origin, mark.line + 1, mark.column + 1) if mark else origin
-        raise UserError(f"this is no YAML: {error.problem}", where=where, hint=_HINT) from None
+        raise UserError(f"this is not YAML: {error.problem}", where=where, hint=_HINT) from None
     except YAMLError as error:
-        raise UserError(f"this is no YAML: {str(error).splitlines()[0]}", where=origin, hint=_HINT) from None
+        raise UserError(f"this is not YAML: {str(error).splitlines()[0]}", where=origin, hint=_HINT) from None
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
         # What ruamel makes of `!!int x`, of an integer of 5,000 digits, of a list as a key
-        raise UserError(f"this is no YAML: {error}", where=origin, hint=_HINT) from None
+        raise UserError(f"this is not YAML: {error}", where=origin, hint=_HINT) from None
     if not isinstance(tree, dict):
         raise UserError("the recipe is not a mapping of keys to values", where=origin, hint=_HINT)
     places: dict[Path, str] = {}
@@ -114,7 +114,7 @@ def _check_events(events: Iterable[Any], origin: str) -> None:
                 sizes[anchor] = total - before
         elif kind == "AliasEvent":
             if event.anchor not in sizes:
-                what = f"the alias `*{event.anchor}` stands within what it names, or before it"
+                what = f"the alias `*{event.anchor}` appears inside or before its anchor"
                 raise UserError(what, where=where, hint="write it out")
             total += sizes[event.anchor]
         elif kind in ("ScalarEvent", "SequenceStartEvent", "MappingStartEvent"):
@@ -156,7 +156,7 @@ def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
     """Strip ruamel's types; note the place of each key and item on the way.
 
     Raises:
-        UserError: a key stands twice, or is no plain value; an integer is too long.
+        UserError: a key appears twice, or is not a plain value; an integer is too long.
     """
     marks: Any = getattr(node, "lc", None)
     if isinstance(node, dict):
@@ -166,8 +166,8 @@ def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
             if not isinstance(key, str | int | float | bool | None):
                 raise UserError("a key is a list or a mapping", where=where, hint="keys are words")
             if str(key) in found:
-                raise UserError(f"the key `{key}` stands there twice", where=where, hint="keep one of the two")
-            if marks.data and key in marks.data:  # a key merged in by `<<` stands elsewhere
+                raise UserError(f"the key `{key}` appears twice", where=where, hint="keep one of the two")
+            if marks.data and key in marks.data:  # a key merged in by `<<` is elsewhere
                 line, column = marks.key(key)
                 places[(*path, str(key))] = place_of(origin, line + 1, column + 1)
             found[str(key)] = _plain(value, (*path, str(key)), origin, places)
@@ -250,7 +250,7 @@ def _booleans(model: type[BaseModel], values: dict[str, Any], path: Path) -> Ite
             kinds = _members(model.model_fields[name].annotation)
             words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
             if not {bool, Any}.intersection(kinds) and not any(word is value for word in words) and inner is None:
-                yield (*path, name), {"type": "boolean", "msg": "this setting is no yes or no", "input": value}
+                yield (*path, name), {"type": "boolean", "msg": "this setting is not `true` or `false`", "input": value}
 
 
 def _walk(location: Iterable[str | int], values: Any) -> Path:

@@ -26,7 +26,7 @@ def calibration_rows(
 
     Args:
         encoder: whose tokenizer reads them.
-        texts: their training side is read; None: tokens are drawn.
+        texts: their training split is read; None: tokens are drawn.
         most_texts: of them, at most.
         most_tokens: the last row is the one with which so many are reached.
         max_length: cap on tokens a text; None: the model's own.
@@ -36,7 +36,10 @@ def calibration_rows(
         UserError: the texts hold no token but special ones.
     """
     if texts is None:
-        note = "no calibration texts: tokens count as Zipf's law has them in the vocabulary's order; name some with "
+        note = (
+            "no calibration texts: token frequencies are assumed to follow Zipf's law in vocabulary "
+            "order; name some with "
+        )
         return zipf_rows(encoder, min(_DRAWN_ROWS, most_texts), _DRAWN_LENGTH, seed), f"{note}`data`"
     chosen = replace(texts.train.first(most_texts), labels=None)
     limit = min(max_length or encoder.max_length, encoder.max_length)
@@ -44,7 +47,7 @@ def calibration_rows(
     special = set(encoder.tokenizer.all_special_ids)
     if not any(i not in special for row in rows for i in row["input_ids"]):
         raise UserError(
-            f"the training texts of `{texts.name}` tokenize to nothing but special tokens",
+            f"the training texts of `{texts.name}` contain only special tokens after tokenization",
             hint="calibrate with texts in the model's language, or leave `data` out",
         )
     kept = take_tokens(rows, most_tokens)

@@ -9,7 +9,7 @@ with text on both sides of it.
     question-answering     start and end token of the first answer; the first token (CLS) where the window does not
                            hold the whole answer, or where there is none (arXiv:1810.04805, SQuAD 2.0)
 
-Back: a word's tag comes from the window in which it stands farthest from an edge; a question's answer is the span with
+Back: a word's tag comes from the window in which it is farthest from an edge; a question's answer is the span with
 the highest sum of start and end logit over all its windows, of at most `MAX_ANSWER_TOKENS` tokens, among the `N_BEST`
 starts and ends of each (the procedure of the BERT paper's published code).
 """
@@ -131,7 +131,7 @@ def _encode_words(
 
 
 def _word_of_characters(words: Sequence[str]) -> list[int]:
-    """The number of the word at each character of the words joined by one blank; -1 at blanks."""
+    """The number of the word at each character of the words joined by one blank; -1 at spaces."""
     found: list[int] = []
     for number, word in enumerate(words):
         found += ([-1] if number else []) + [number] * len(word)
@@ -158,14 +158,14 @@ def _encode_questions(
 ) -> EncodedRows:
     if split.pairs is None:
         raise UserError(
-            "question answering needs a context for every question",
+            "question answering needs a context for each question",
             where=where,
             hint="give SQuAD files, or name the columns with `text:` and `pair:` under `data:`",
         )
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
     if room < 2:
         raise UserError(
-            f"{max_length} tokens hold no question with a part of its context",
+            f"{max_length} tokens are too few for a question with part of its context",
             where=where,
             hint="give `max_length` under `data:` a larger number, or leave it out",
         )
@@ -248,7 +248,7 @@ def tags_of(
 def answers_of(
     encoded: EncodedRows, outputs: Sequence[Mapping[str, NDArray[Any]]], contexts: Sequence[str], *, may_be_none: bool
 ) -> list[str]:
-    """The answer to every question, as it stands in its context.
+    """The answer to every question, as it is in its context.
 
     Args:
         encoded: the questions.

@@ -1,4 +1,4 @@
-"""Choices of rows by the hashes of their texts: the same rows every time, wherever they stand in the file.
+"""Choices of rows by the hashes of their texts: the same rows every time, wherever they are in the file.
 
 A choice has a purpose, which goes into the hash: what one purpose has drawn says nothing about another's choice, so
 that a part can be drawn from again.
@@ -13,7 +13,7 @@ from typing import Any
 from bertshrink.data.labels.shapes import classes_of
 
 _HASHES = 1000
-"""Hashes are told apart in so many classes: shares are whole thousandths."""
+"""Hashes are distinguished in so many classes: shares are whole thousandths."""
 
 
 def salt(seed: int) -> str:

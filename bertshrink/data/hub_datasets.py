@@ -15,7 +15,7 @@ def load_hub(name: str, **options: Any) -> Any:
     """What `datasets.load_dataset` gives for a name: `owner/data`, or `owner/data/configuration`.
 
     Raises:
-        MissingDependency: the hub has no such data set, or cannot be reached.
+        MissingDependency: the hub has no such dataset, or cannot be reached.
         OutputError: the cache of `datasets` is full or cannot be written.
     """
     hub_is_reachable()
@@ -31,18 +31,18 @@ def load_hub(name: str, **options: Any) -> Any:
             _no_room(error)
             reason = reason or next(iter(str(error).splitlines()), type(error).__name__)
     raise MissingDependency(
-        f"the data set `{name}` is neither a path here nor to be had from the hub: {reason}",
+        f"`{name}` is not a local path, and the hub does not provide it as a dataset: {reason}",
         hint="give a local file or folder with `--data`, or `builtin:pydoc`",
     )
 
 
 def _no_room(error: BaseException | None) -> None:
-    """Tell a cache that cannot be written from a data set that is not there."""
+    """Tell a cache that cannot be written from a dataset that is not there."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             place = f" `{error.filename}`" if error.filename else ""
             raise OutputError(
-                f"the cache of data sets{place} cannot be written: {error.strerror}",
-                hint="free some space, or have it elsewhere: HF_HOME=FOLDER",
+                f"the cache of datasets{place} cannot be written: {error.strerror}",
+                hint="free some space, or move it: HF_HOME=FOLDER",
             ) from error
         error = error.__cause__ or error.__context__

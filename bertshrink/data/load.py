@@ -27,8 +27,8 @@ def load(settings: DataSettings, task: str = "auto") -> TextDataset:
         task: what is learnt from it, or `auto`: it decides whether labels are scores.
 
     Raises:
-        UserError: nothing there, no text in it, columns that cannot be told, or cells that are none of their role.
-        MissingDependency: a hub name while the hub cannot be reached.
+        UserError: nothing there, no text in it, columns that cannot be determined, or cells that are none of their
+        role. MissingDependency: a hub name while the hub cannot be reached.
     """
     return _load(settings, task, _stamps(settings))
 
@@ -59,28 +59,24 @@ def _load(settings: DataSettings, task: str, stamps: tuple[tuple[str, int, int],
     texts = _assign(name, settle(sides, task), settings, notes)
     for side, split in (("train", texts.train), ("dev", texts.dev), ("test", texts.test)):
         if split is not None and not len(split):
-            raise UserError(
-                f"the {side} side of `{name}` holds no text", hint="give data with at least one text a side"
-            )
+            raise UserError(f"the {side} split of `{name}` holds no text", hint="give at least one text per split")
     return texts
 
 
 def _check_asked(sides: dict[str, Split], settings: DataSettings, name: str) -> None:
-    """Refuse names of columns for data that has none, or has them not: only a test side may lack the labels."""
+    """Refuse names of columns for data that has none, or has them not: only a test split may lack the labels."""
     for side, split in sides.items():
         if split.roles is not None and split.roles.absent is not None and side != "test":
             raise split.roles.absent
     asked = [key for key in ("text", "pair", "label") if getattr(settings, key) not in (None, NONE)]
     if asked and any(split.roles is None for split in sides.values()):
-        raise UserError(
-            f"`{asked[0]}` names a column, and `{name}` has no columns to name", hint=f"leave `{asked[0]}` out"
-        )
+        raise UserError(f"`{asked[0]}` names a column, and `{name}` has no columns", hint=f"leave `{asked[0]}` out")
 
 
 def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: list[str]) -> TextDataset:
     """Give every side its use (see this file's opening)."""
     if not sides:
-        raise UserError(f"`{name}` has no train or dev side", hint="name them train.* and dev.*")
+        raise UserError(f"`{name}` has no train or dev split", hint="name them train.* and dev.*")
     judged_name, salt = "test" if "test" in sides else "dev", hash_sampling.salt(settings.split_seed)
     if "train" in sides and len(sides) > 1:
         train, dev, test = sides["train"], sides.get("dev", sides.get("test")), sides.get("test")
@@ -88,11 +84,11 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
     else:
         whole, test, judged_name = sides.get("train") or next(iter(sides.values())), None, "dev"
         train, dev = whole.parted(whole.drawn(settings.dev_share, salt))
-        notes.append(f"no dev side was given: {len(dev)} of {len(whole)} texts, chosen by hash, became it")
+        notes.append(f"no dev split was given: {len(dev)} of {len(whole)} texts, chosen by hash, became it")
         if not len(dev) and len(whole):
             raise UserError(
-                f"none of the {len(whole)} texts of `{name}` became the dev side, which nothing else is given for",
-                hint="give more texts, a dev side of its own, a larger `dev_share`, or another `--split-seed`",
+                f"none of the {len(whole)} texts of `{name}` became the dev split, and no other dev split is given",
+                hint="give more texts, a separate dev split, a larger `dev_share`, or another `--split-seed`",
             )
     assert dev is not None
     given = len(train), len(dev), len(test or ())
@@ -100,18 +96,18 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
     test = test.first(settings.max_dev, salt) if test is not None else None
     if salt and len(sides) > 1 and (len(train), len(dev), len(test or ())) == given:
         notes.append(
-            "`split_seed` chose no rows: all sides are given and whole; only `early_stopping_patience` may choose by it"
+            "`split_seed` chose no rows: all splits are given and used whole; only `early_stopping_patience` may use it"
         )
     if settings.unlabelled is not None:
         from bertshrink.data.unlabelled import read_unlabelled
 
         more = read_unlabelled(settings.unlabelled, notes).first(settings.max_unlabelled, salt)
-        notes.append(f"{len(more)} texts without labels join the {len(train)} of the training side")
+        notes.append(f"{len(more)} texts without labels join the {len(train)} of the training split")
         train = train.with_unlabelled(more)
     found = TextDataset(name, train, dev, test, judged_name, settings.dev_share, tuple(notes), settings.split_seed)
     overlap = len(_rows(train) & _rows(found.judged))
     if overlap:
-        note = f"{overlap} texts of the {judged_name} side are in the training side, too"
+        note = f"{overlap} texts of the {judged_name} split are also in the training split"
         found = replace(found, notes=(*notes, note))
     return found
 
@@ -121,7 +117,7 @@ def _rows(split: Split) -> set[tuple[str, str]]:
 
 
 COLUMNS = ("text", "content", "document")
-"""Where running text stands, in rows that have several columns."""
+"""Where running text is, in rows that have several columns."""
 
 
 DEV_TEXTS = 2000
@@ -159,7 +155,7 @@ def load_corpus(settings: DataSettings) -> TextDataset:
     train = _side(settings, "train")
     dev = _side(settings, "dev")
     if train is None:
-        raise UserError(f"`{name}` has no train side", hint="name it train.txt")
+        raise UserError(f"`{name}` has no train split", hint="name it train.txt")
     if train.column is None and settings.text not in (None, "text"):
         raise UserError(
             f"`text` names a column, and the lines of `{name}` have none", where=name, hint="leave `text` out"
@@ -168,14 +164,14 @@ def load_corpus(settings: DataSettings) -> TextDataset:
     if dev is None:
         train = replace(train, dev_share=settings.dev_share, split_seed=settings.split_seed)
         dev = replace(train, is_dev=True)
-        notes.append(f"no dev side was given: {100 * settings.dev_share:g} % of the documents, by hash, became it")
+        notes.append(f"no dev split was given: {100 * settings.dev_share:g} % of the documents, by hash, became it")
     train = replace(train, max_documents=settings.max_train)
     judged = _lines(dev, settings.max_dev or DEV_TEXTS)
     taste = _lines(train, TASTE)
     for side, lines in (("train", taste), ("dev", judged)):
         if not lines:
-            raise UserError(f"the {side} side of `{name}` holds no text", hint="give running text")
-    notes.append(f"running text: judged by the first {len(judged)} lines of the dev side")
+            raise UserError(f"the {side} split of `{name}` holds no text", hint="give running text")
+    notes.append(f"running text: evaluated on the first {len(judged)} lines of the dev split")
     return TextDataset(name, Split(taste), Split(judged), notes=tuple(notes), corpus=train)
 
 
@@ -200,7 +196,7 @@ def _side(settings: DataSettings, side: str) -> Corpus | None:
 
 
 def _in_rows(corpus: Corpus, asked: str | None) -> Corpus | None:
-    """The corpus with the column that its text stands in; None where none is known to."""
+    """The corpus with the column that its text is in; None where none is known to."""
     first = next(corpus.rows(), {})
     column = next((name for name in ((asked,) if asked is not None else COLUMNS) if name in first), None)
     return replace(corpus, column=column) if column is not None and isinstance(first[column], str) else None

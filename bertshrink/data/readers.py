@@ -1,15 +1,15 @@
-"""Files, folders and hub data sets as the sides of `TextDataset`.
+"""Files, folders and hub datasets as the sides of `TextDataset`.
 
     a file        .tsv .csv .jsonl .parquet: columns; .json: rows, columns, SQuAD, or sides by name; .txt: one text a
                   line; .conll .iob .bio .annotated (.txt after them): one word and its tag a line, blank lines between
                   texts; each also packed: .gz, .zst
     a folder      see `split_files`
-    a hub name    through `datasets`: `glue/sst2` is data set `glue`, configuration `sst2`; with an owner, three parts
+    a hub name    through `datasets`: `glue/sst2` is dataset `glue`, configuration `sst2`; with an owner, three parts
 
 Files are read as they are written: `decoding` proves the encoding, `delimited` the dialect, `json_tables` and
 `parquet` keep the file's own types. Local files touch no cache. What the columns of a table are is the matter of
-`columns`; how words with tags and questions are read stands in `formats`.
-A test side without labels beside a labelled training side (GLUE writes -1 for each) judges nothing and is left out.
+`columns`; how words with tags and questions are read is in `formats`.
+A test split without labels beside a labelled training split (GLUE writes -1 for each) judges nothing and is left out.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def check_source(name: str, where: str | None) -> None:
     """
     if name.startswith("builtin:"):
         if name != "builtin:pydoc":
-            raise UserError(f"there is no `{name}`", where=where, hint="the one builtin text is `builtin:pydoc`")
+            raise UserError(f"there is no `{name}`", where=where, hint="the only built-in text is `builtin:pydoc`")
         return
     path = local_path(name)
     if path.is_file() and suffix_of(path) not in READERS:
-        raise UserError(f"`{name}` is no text file that bertshrink reads", where=where, hint=_KINDS)
+        raise UserError(f"`{name}` is not a text file that bertshrink reads", where=where, hint=_KINDS)
     try:
         if path.is_dir():
             _sides_of_folder(path)
@@ -70,20 +70,20 @@ def read_sides(settings: DataSettings, notes: list[str]) -> dict[str, Split]:
     """The sides that are there, by name (`train`, `dev`, `test`); what was decided goes into `notes`.
 
     Raises:
-        UserError: a file that cannot be read, or columns that cannot be told.
+        UserError: a file that cannot be read, or columns that cannot be determined.
         MissingDependency: a hub name while the hub cannot be reached.
-        OutputError: the cache of hub data sets cannot be written.
+        OutputError: the cache of hub datasets cannot be written.
     """
     sides = sides_of(_read_all(settings, notes), settings)
     train, test = sides.get("train"), sides.get("test")
     if train is not None and test is not None and not _is_hidden(train) and _is_hidden(test):
         del sides["test"]
-        notes.append(f"the test side's {len(test)} texts have no labels: it judges nothing and is left out")
+        notes.append(f"the {len(test)} texts of the test split have no labels: the split is not used")
     return sides
 
 
 def _read_all(settings: DataSettings, notes: list[str]) -> dict[str, Table | Split]:
-    """The sides that are there: tables, and what is no table; errors as in `read_sides`."""
+    """The sides that are there: tables, and what is not a table; errors as in `read_sides`."""
     if settings.path == "builtin:pydoc":
         from bertshrink.data.formats.pydoc import read_pydoc
 
@@ -104,7 +104,7 @@ def _read_all(settings: DataSettings, notes: list[str]) -> dict[str, Table | Spl
             sides = _read_hub(settings.path, notes)
     for side, name in (("train", settings.train), ("dev", settings.dev), ("test", settings.test)):
         if name is not None:
-            # One name may mean its own side of a folder, so that sides of two data sets can be put together.
+            # One name may mean its own side of a folder, so that sides of two datasets can be put together.
             path = local_path(name)
             if not path.exists() and not path.suffix:
                 check_source(name, None)
@@ -113,7 +113,7 @@ def _read_all(settings: DataSettings, notes: list[str]) -> dict[str, Table | Spl
                 continue
             files = _sides_of_folder(path).get(side, []) if path.is_dir() else [path]
             if not files:
-                raise UserError(f"the folder `{name}` has no {side} side", hint="name its file")
+                raise UserError(f"the folder `{name}` has no {side} split", hint="name its file")
             sides[side] = _read_files(files, settings, notes)
     return sides
 
@@ -127,7 +127,9 @@ def _sides_of_folder(folder: Path, notes: list[str] | None = None) -> dict[str, 
     found = find_sides(folder)
     if found.sides:
         if found.left_out and notes is not None:
-            notes.append(f"left out of `{folder.name}`, for their names are of no side: {', '.join(found.left_out)}")
+            notes.append(
+                f"left out of `{folder.name}`, because their names match no split: {', '.join(found.left_out)}"
+            )
         return found.sides
     # Of several files of JSON, the one whose keys name sides.
     whole = [folder / name for name in found.left_out if name.lower().endswith(".json")]
@@ -143,14 +145,14 @@ def _sides_of_folder(folder: Path, notes: list[str] | None = None) -> dict[str, 
 
 
 def _read_whole(files: list[Path], settings: DataSettings, notes: list[str]) -> dict[str, Table | Split]:
-    """Files that hold everything: sides by name in JSON, else a training side."""
+    """Files that hold everything: sides by name in JSON, else a training split."""
     document = _read_json(files[0]) if len(files) == 1 and suffix_of(files[0]) == ".json" else None
     sides = _sides_of_json(document) if document is not None else {}
     if document is None or not sides:
         return {"train": _read_files(files, settings, notes, document)}
     others = sides.pop("", [])
     if others:
-        notes.append(f"`{files[0].name}` has further parts, which were left out: {', '.join(others)}")
+        notes.append(f"`{files[0].name}` has further parts, which are not read: {', '.join(others)}")
     return {
         side: _told(table_of(replace(document, value=rows), f"{files[0]}: {side}", settings.columns), notes)
         for side, rows in sides.items()
@@ -181,7 +183,7 @@ def _read_files(
     path = files[0]
     check_plain(path)
     if suffix_of(path) not in READERS:
-        raise UserError(f"`{path}` is no text file that bertshrink reads", where=str(path), hint=_KINDS)
+        raise UserError(f"`{path}` is not a text file that bertshrink reads", where=str(path), hint=_KINDS)
     if is_tagged(path):
         if len(files) > 1:
             what = f"words with tags are read from one file, and `{path}` has parts beside it"
@@ -252,7 +254,7 @@ def _no_table(path: Path, lines: Sequence[str]) -> None:
     tabs = {line.count("\t") for line in lines if line.strip()}
     if len(tabs) == 1 and 0 not in tabs and len(lines) > 1:
         raise UserError(
-            f"every line of `{path}` has {tabs.pop()} tabs: it is a table, and .txt is one text a line",
+            f"every line of `{path}` has {tabs.pop()} tabs: it is a table, and .txt is one text per line",
             where=str(path),
             hint="name it .tsv",
         )

@@ -19,16 +19,18 @@ class DataSettings(BaseModel):
     test: str | None = Field(None, description="file of the test split, if separate")
     unlabelled: str | None = Field(None, description="more training texts, without labels: a file, folder or hub name")
     dev_share: float = Field(0.1, gt=0, le=0.5, description="fraction of train held out when there is no dev split")
-    text: str | None = Field(None, description="the column of the texts; of words with tags also its number")
-    pair: str | None = Field(None, description="the column of the second texts of pairs; `none`: there are none")
+    text: str | None = Field(None, description="column of the texts; for tagged words also its number")
+    pair: str | None = Field(None, description="column of the second texts of pairs; `none`: single texts")
     label: str | None = Field(
         None,
-        description="the column of the labels; `none`: there are none; several, as A,B,C, hold 0 or 1 for a class each",
+        description="column of the labels; `none`: unlabelled; several columns of 0 or 1, one per class, as A,B,C",
     )
     split_seed: int = Field(
-        0, ge=0, description="another fixed choice of the rows for `dev_share`, `max_train`, `max_dev` and the like"
+        0, ge=0, description="seed that selects the rows for `dev_share`, `max_train`, `max_dev` and the like"
     )
-    columns: tuple[str, ...] | None = Field(None, min_length=1, description="all columns of a CSV without a header")
+    columns: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of all columns of a CSV without a header"
+    )
     max_train: int | None = Field(None, gt=0, description="use at most N training texts (a fixed sample)")
     max_unlabelled: int | None = Field(None, gt=0, description="use at most N unlabelled texts (a fixed sample)")
     max_dev: int | None = Field(None, gt=0, description="evaluate on at most N texts (a fixed sample)")

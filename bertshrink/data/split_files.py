@@ -3,7 +3,7 @@
     train.*, dev.* (valid*, val.*, eval*), test.*       by the name alone, by its beginning, or by a word in it
     train-00000-of-00002.parquet, train.1.csv, ...      parts: names that differ in one number, none of them missing
     train/, dev/, test/                                 folders with one file each, or its parts
-    data/                                               one folder deep, as hub data sets have it
+    data/                                               one folder deep, as hub datasets have it
 
 A path is a path: nothing in a name is a pattern. Where two files could be a side, none is chosen. What is left out is
 told.
@@ -34,7 +34,7 @@ READERS = {
 }
 SIDES = {"train": ("train",), "dev": ("dev", "valid", "validation", "val", "eval"), "test": ("test",)}
 _TAILS = "ing|set|data|uation"
-"""What may follow a side's name without a blank: training, devset, evaluation. `testimonials` is no test side."""
+"""What may follow a side's name without a blank: training, devset, evaluation. `testimonials` is not a test split."""
 _OTHER_DATA = re.compile(
     r"\.(xlsx?|ods|zip|7z|rar|tar|tgz|bz2|xz|xml|arrow|feather|orc|avro|pkl|pickle|h5|hdf5|db|sqlite|npz|npy)"
 )
@@ -86,7 +86,7 @@ def find_sides(folder: Path) -> Found:
         return Found(sides, (*loose, *(f"{inside.name}/" for inside in inner if inside not in _parents(taken))))
     if len(inner) > 1:
         names = ", ".join(f"`{inside.name}`" for inside in inner)
-        what, hint = f"the folder `{folder}` holds several data sets: {names}", "give one of them as the path"
+        what, hint = f"the folder `{folder}` holds several datasets: {names}", "give one of them as the path"
         raise UserError(what, where=str(folder), hint=hint)
     if inner:
         return find_sides(inner[0])
@@ -169,7 +169,7 @@ def _of_side(folder: Path, side: str, files: list[Path], folders: list[Path]) ->
         rank = _rank(path, side)
         if rank is not None and rank[0] < 2 and (_OTHER_DATA.fullmatch(path.suffix.lower()) or _is_odd(path)):
             raise UserError(
-                f"the {side} side of `{folder}` is `{path.name}`, which is no file that bertshrink reads",
+                f"the {side} split of `{folder}` is `{path.name}`, which is not a file that bertshrink reads",
                 where=str(path),
                 hint=f"kinds: {' '.join(READERS)}, also packed as {' or '.join(PACKED)}",
             )
@@ -187,9 +187,9 @@ def _one_or_parts(files: list[Path], folder: Path, side: str) -> list[Path]:
         return files
     names = ", ".join(f"`{path.name}`" for path in files[:8])
     raise UserError(
-        f"the folder `{folder}` has several files for the {side} side: {names}",
+        f"the folder `{folder}` has several files for the {side} split: {names}",
         where=str(folder),
-        hint="name the one that is meant, sides apart: --data train=FILE,dev=FILE,test=FILE",
+        hint="name the files of each split: --data train=FILE,dev=FILE,test=FILE",
     )
 
 
@@ -224,7 +224,7 @@ def _check_whole(files: Sequence[Path], folder: Path, at: int | None = None) -> 
     if there != wanted:
         missing = ", ".join(map(str, sorted(wanted - there)[:8]))
         raise UserError(
-            f"`{files[0].name}` and its kind in `{folder}` are not all: number {missing} is missing",
+            f"`{files[0].name}` and its parts in `{folder}` are incomplete: number {missing} is missing",
             where=str(folder),
-            hint="fetch the missing parts, or name the file that is meant",
+            hint="fetch the missing parts, or name the file you mean",
         )

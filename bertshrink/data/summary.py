@@ -39,7 +39,8 @@ def account(texts: TextDataset, task: str) -> list[str]:
     sides = [("train", texts.train), ("dev", texts.dev)]
     sides += [("test", texts.test)] if texts.test is not None else []
     found = {
-        "data": f"{', '.join(f'{name} {len(split):,}' for name, split in sides)} rows; {texts.judged_name} judges",
+        "data": f"{', '.join(f'{name} {len(split):,}' for name, split in sides)} rows; evaluated on "
+        f"{texts.judged_name}",
         "columns": "; ".join(dict.fromkeys(filter(None, (_columns(split.roles) for _, split in sides)))),
         "labels": _labels(sides, task, texts.judged.labels is not None),
         "left out": "; ".join(_left_out(sides)),
@@ -64,9 +65,9 @@ def _labels(sides: Sequence[tuple[str, Split]], task: str, is_judged: bool) -> s
     is_wanted = own is not None and (own.has_labels or task in ("regression", "question-answering"))
     told = [f"{name}: {line}" for name, split in sides if (line := _of_side(split))]
     if not told:
-        return "none: quality is agreement with the first model's answers" if is_wanted else ""
+        return "unlabelled: quality is agreement with the reference model" if is_wanted else ""
     if not is_judged and is_wanted:
-        told.append("none where models are judged: quality is agreement with the first model's answers")
+        told.append("unlabelled where models are evaluated: quality is agreement with the reference model")
     return "; ".join(told)
 
 

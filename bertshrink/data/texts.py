@@ -1,12 +1,12 @@
 """Texts: what a model is trained, calibrated and judged on.
 
-What may be named and which files are read stands in `readers`. Here is what comes of it: up to three sides, and the
+What may be named and which files are read is in `readers`. Here is what comes of it: up to three sides, and the
 rule for what each is used for. A model learns from train. It is judged by test where there is one, else by dev. What is
 chosen while it learns (when to stop) is chosen by dev where test judges, else by a fixed tenth of train that is kept
 out of the training: what a report is about chooses nothing.
 
-Where there is no dev side, a fixed tenth of train, chosen by each text's hash, becomes it. Reading is deterministic and
-the fingerprint is over the content, so a moved file is the same data and an edited one is not.
+Where there is no dev split, a fixed tenth of train, chosen by each text's hash, becomes it. Reading is deterministic
+and the fingerprint is over the content, so a moved file is the same data and an edited one is not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Split(Sequence[Example]):
             or number; multi-label: a tuple of names, or `OneHot`; regression: a number; token-classification: a tuple
             of tags, one a word; question-answering: a tuple of (answer, first character in the context), empty for no
             answer.
-        label_names: names of integer labels where the data knows them (a hub data set's ClassLabel), or of a vector's
+        label_names: names of integer labels where the data knows them (a hub dataset's ClassLabel), or of a vector's
             places (the columns it was made of).
         rows: the number of each row in the table that it was read from, from 0; None: not from one table.
         roles: what the columns of that table are; None: it was none.
@@ -92,7 +92,7 @@ class Split(Sequence[Example]):
 
     @property
     def is_scored(self) -> bool:
-        """Whether pairs of texts are labelled with numbers that are no classes."""
+        """Whether pairs of texts are labelled with numbers that are not classes."""
         return self.pairs is not None and self.labels is not None and any(isinstance(v, float) for v in self.labels)
 
     def take(self, rows: Sequence[int]) -> Split:
@@ -118,14 +118,14 @@ class Split(Sequence[Example]):
     def with_unlabelled(self, other: Split) -> Split:
         """These rows and more rows of texts without labels.
 
-        Beside texts of tagged words, others fall into words at blanks.
+        Beside texts of tagged words, others fall into words at spaces.
 
         Raises:
             UserError: one has pairs and the other has not.
         """
         if (self.pairs is None) != (other.pairs is None):
             raise UserError(
-                "the unlabelled texts are of another kind than the labelled ones",
+                "labelled and unlabelled texts differ in kind",
                 hint="pairs go with pairs, and single texts with single texts",
             )
         labels = self.labels if self.labels is not None else (None,) * len(self)
@@ -160,7 +160,7 @@ class TextDataset:
     Attributes:
         name: as the recipe wrote it.
         train: to learn from.
-        dev: to choose by where there is a test side, else to judge by.
+        dev: to choose by where there is a test split, else to judge by.
         test: to judge by.
         judged_name: `dev` or `test`: what the side that judges is called.
         dev_share: of train, for choosing where nothing else is there to choose by.
@@ -222,7 +222,10 @@ class TextDataset:
         test = self.test.apart() if self.test is not None else None
         if (train, dev, test) == (self.train, self.dev, self.test):
             return self
-        note = f"both texts of each pair are texts of their own: {len(train)} in train, {len(dev)} in dev, none twice"
+        note = (
+            f"the two texts of each pair are read as separate texts: {len(train)} in train, {len(dev)} in "
+            "dev, without duplicates"
+        )
         return replace(self, train=train, dev=dev, test=test, notes=(*self.notes, note), _memo={})
 
     def as_read(self, task: str) -> TextDataset:

@@ -19,7 +19,7 @@ def read_unlabelled(name: str, notes: list[str]) -> Split:
     for split in sides:
         if split.roles is not None and split.roles.second is not None:
             raise UserError(
-                f"`{split.roles.second}` holds texts, too, and only `{split.roles.text}` would be read",
+                f"`{split.roles.second}` also holds texts, but only `{split.roles.text}` would be read",
                 where=split.source,
                 hint="give a file without that column",
             )

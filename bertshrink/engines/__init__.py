@@ -41,7 +41,7 @@ class Session(Protocol):
 
 @runtime_checkable
 class DeviceSession(Session, Protocol):
-    """A session whose model lies on a device with a clock and an allocator of its own."""
+    """A session whose model is on a device with a clock and an allocator of its own."""
 
     def device_ns(self, feeds: Arrays) -> int:
         """Nanoseconds of one forward pass by the device's own clock, copies to and from it left out."""

@@ -60,7 +60,7 @@ class ExecuTorchSession:
         feeds = given(feeds, self.inputs)
         for name, planned in zip(self.inputs, self.planned, strict=True):
             if any(size > most for size, most in zip(feeds[name].shape, planned, strict=True)):
-                raise ValueError(f"`{name}` is {feeds[name].shape}, and the program takes {planned} at most")
+                raise ValueError(f"`{name}` is {feeds[name].shape}, and the program takes at most {planned}")
         found = self.method.execute([torch.from_numpy(feeds[name]) for name in self.inputs])
         by_name = dict(zip(self.names, found, strict=True))
         return {name: by_name[name].numpy() for name in self.outputs}
@@ -99,7 +99,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
             that are given (all).
 
     Raises:
-        ValueError: the program is no encoder's.
+        ValueError: the program is not an encoder's.
 
     """
     if threads is not None:

@@ -65,7 +65,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
         path: the .onnx or .ort file.
         threads: intra-op threads; None: one per core.
         options: `config`: ONNX Runtime session config entries; `profile`: how the path of the file begins that it
-            shall write what it runs into, once the session is gone; `device`: `cpu` (the default) or `cuda`; `tf32`:
+            should write what it runs into, once the session is gone; `device`: `cpu` (the default) or `cuda`; `tf32`:
             whether a GPU may use it; `outputs`: the names of those that are fetched (all).
 
     Raises:

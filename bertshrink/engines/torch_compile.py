@@ -54,7 +54,7 @@ def _require_tools(device: str) -> None:
 
         if not has_triton():
             raise EngineUnavailable(
-                "`torch.compile` makes programs for a GPU with Triton, which is not here or does not know this GPU",
+                "`torch.compile` needs Triton on a GPU, which is not installed or does not support this GPU",
                 "`pip install triton`, or leave `compiled` out",
             )
         return
@@ -65,7 +65,7 @@ def _require_tools(device: str) -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler:
         raise EngineUnavailable(
-            "`torch.compile` makes programs with a C++ compiler, and none is on the PATH",
+            "`torch.compile` needs a C++ compiler on the PATH",
             "install one (`apt install g++`) or leave `compiled` out",
         ) from None
 

@@ -49,12 +49,12 @@ def absence(version: str, cuda: str | None) -> tuple[str, str]:
         )
     return (
         f"there is no CUDA GPU for PyTorch: {version} is built for CUDA {cuda} and sees none",
-        "look at `nvidia-smi` and CUDA_VISIBLE_DEVICES, or measure on `--target cpu`",
+        "check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or measure on `--target cpu`",
     )
 
 
 class CudaSession:
-    """A session whose model lies on a GPU, with the GPU's clock and memory.
+    """A session whose model is on a GPU, with the GPU's clock and memory.
 
     Args:
         session: the model, on the GPU.
@@ -109,7 +109,7 @@ class CudaSession:
 class CudaGraphForward:
     """A forward pass as CUDA graphs: recorded at a shape's first use, replayed afterwards.
 
-    Its outputs lie where the next replay of the same shape writes.
+    Its outputs are where the next replay of the same shape writes.
 
     Args:
         forward: the pass.

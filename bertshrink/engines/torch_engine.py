@@ -1,6 +1,6 @@
 """PyTorch as an engine: a stock checkpoint folder, run without gradients; eager in float32 unless told otherwise.
 
-Pooling stands here, as plain tensor functions, because both the session and training need it. Masked mean as
+Pooling is here, as plain tensor functions, because both the session and training need it. Masked mean as
 sentence-transformers computes it: sum(mask * h) / max(sum(mask), 1e-9), then optionally h / max(||h||, 1e-12).
 """
 

@@ -41,7 +41,7 @@ class TorchOptions:
 
     @classmethod
     def read(cls, options: Mapping[str, Any] | None) -> TorchOptions:
-        """Read options as they stand in a job.
+        """Read options as they are in a job.
 
         Raises:
             ValueError: one that is not known, a value that is not allowed, or two that exclude each other.
@@ -58,7 +58,7 @@ class TorchOptions:
         given["pooling"] = tuple(given["pooling"]) if given.get("pooling") else None
         found = cls(**given)
         if found.device == "cpu" and (found.cuda_graphs or found.tf32):
-            raise ValueError("CUDA graphs and TF32 are a GPU's: the device is `cpu`")
+            raise ValueError("CUDA graphs and TF32 need a GPU: the device is `cpu`")
         if found.cuda_graphs and found.compile == "reduce-overhead":
-            raise ValueError("`reduce-overhead` records CUDA graphs by itself: ask for one of the two")
+            raise ValueError("`reduce-overhead` already records CUDA graphs: use one of the two")
         return found

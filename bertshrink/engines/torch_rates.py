@@ -17,7 +17,7 @@ Run = Callable[[], object]
 
 
 def product(precision: str, shape: tuple[int, int, int], threads: int, options: dict[str, Any]) -> Run:
-    """A call that multiplies M x K by K x N as a linear layer does: the weight lies N x K.
+    """A call that multiplies M x K by K x N as a linear layer does: the weight is N x K.
 
     Args:
         precision: a name of PyTorch's; `tf32` is float32 with TF32 allowed.

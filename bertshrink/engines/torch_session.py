@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bertshrink.engines.torch_compile import Forward
 
 SENTENCE = "sentence_embedding"
-"""The one output that is no model's own."""
+"""The one output that is not a model's own."""
 
 
 def pool(

@@ -1,7 +1,7 @@
 """Folders that appear whole or not at all, and know when a bit of them has changed.
 
 A folder is written under a hidden name beside its place, synced, sealed with `MANIFEST.json` (sha256 and bytes of every
-file), and renamed into place; the parent folder is synced last. Nothing that stood there before is touched until then.
+file), and renamed into place; the parent folder is synced last. Nothing that was there before is touched until then.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def fsync(path: Path) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file or folder its place on the same disk; a file that stood there gives way at once.
+    """Give a file or folder its place on the same disk; a file that was there gives way at once.
 
     Windows moves nothing that another program has open, such as a scanner that looks at every new file: there it is
     tried for some seconds.
@@ -119,7 +119,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def check_name(path: Path) -> None:
-    """Prove that the system takes a file or folder of this name, and the hidden one that stands in for it meanwhile.
+    """Prove that the system takes a file or folder of this name, and the hidden one that replaces it meanwhile.
 
     Raises:
         UserError: it is too long, or no name at all.
@@ -163,7 +163,7 @@ def verify(folder: Path) -> bool:
         False when it has none (bertshrink did not write it).
 
     Raises:
-        UnsafeModel: the manifest is unreadable, a file of it is missing, is no plain file or has other bytes, or a
+        UnsafeModel: the manifest is unreadable, a file of it is missing, is not a plain file or has other bytes, or a
             file was added that those who load the folder would read.
 
     """
@@ -187,8 +187,8 @@ def verify(folder: Path) -> bool:
     for path in (*folder.glob("*"), *folder.glob("*_*/*"), *folder.glob("onnx/*")):
         name = path.relative_to(folder).as_posix()
         if name not in expected and path.suffix in READ_BY_LOADERS and name not in (MANIFEST, "report.json"):
-            what = f"`{name}` has been added since bertshrink wrote the folder, and could change what the model answers"
-            raise UnsafeModel(what, where=str(path), hint="take it away, or make the folder again")
+            what = f"`{name}` was added after bertshrink wrote the folder, and could change the model's outputs"
+            raise UnsafeModel(what, where=str(path), hint="remove it, or create the folder again")
     return True
 
 
@@ -229,7 +229,7 @@ def _entries(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def amend(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write small files anew in a sealed folder, of which the manifest tells the truth at every moment.
+    """Write small files again in a sealed folder, of which the manifest tells the truth at every moment.
 
     They leave the manifest first and enter it last: whenever this is stopped, what the manifest lists is as it says.
 
@@ -277,15 +277,15 @@ def refuse_taken(target: Path, *, replace: bool) -> None:
         return
     if not replace:
         raise UserError(
-            f"`{target}` is there already",
+            f"`{target}` already exists",
             where="-o",
-            hint="name another place, or let it be replaced with `--force`",
+            hint="choose another place, or replace it with `--force`",
         )
     if not is_folder or not (target / MANIFEST).is_file():
         raise UserError(
-            f"`{target}` is no folder that bertshrink wrote, so it is not replaced",
+            f"`{target}` is not a folder that bertshrink wrote, so it is not replaced",
             where="-o",
-            hint="name another place, or remove it yourself",
+            hint="choose another place, or remove it yourself",
         )
 
 
@@ -294,7 +294,7 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a scratch folder that becomes `target`, sealed, when the block ends well, and vanishes when it does not.
 
     Args:
-        target: where the folder shall appear.
+        target: where the folder should appear.
         replace: whether a folder already there gives way (it is moved aside first and deleted last).
 
     Raises:

@@ -1,4 +1,4 @@
-"""JSON, TOML and other text that somebody else wrote: read within bounds, or refused with what, where and how to mend.
+"""JSON, TOML and other text that somebody else wrote: read within bounds, or refused with what, where and how to fix.
 
     a plain file        no pipe, device or folder, whatever name or link leads to it; nothing is waited for
     its size            no more than `most_bytes` are read, of text with no more than `_MOST_VALUES` values
@@ -45,7 +45,7 @@ class Reader:
     Attributes:
         error: the kind of error, by whose exit code a command then ends.
         fault: what begins each message: `the lock is damaged`.
-        hint: how to mend it.
+        hint: how to fix it.
         most_bytes: longer texts are refused.
         most_depth: lists and tables inside each other.
         may_have_nul: whether texts may hold the character NUL, which no path can.
@@ -104,7 +104,7 @@ class Reader:
         """The value of a JSON text.
 
         Raises:
-            BertshrinkError: of the reader's kind: it is no JSON, or beyond the bounds of this file's opening.
+            BertshrinkError: of the reader's kind: it is not JSON, or beyond the bounds of this file's opening.
 
         """
         if isinstance(text, bytes):
@@ -136,7 +136,7 @@ class Reader:
             table: the only one whose values must be within the bounds; the others are somebody else's.
 
         Raises:
-            BertshrinkError: of the reader's kind: it is no TOML, or beyond the bounds of this file's opening.
+            BertshrinkError: of the reader's kind: it is not TOML, or beyond the bounds of this file's opening.
 
         """
         deep = _DOTTED.search(text)
@@ -150,7 +150,7 @@ class Reader:
             what, _, place = str(error).partition(" (at line ")
             line, _, column = place.rstrip(")").partition(", column ")
             if isinstance(error, tomllib.TOMLDecodeError):
-                what = f"this is no TOML: {what[:1].lower()}{what[1:]}"
+                what = f"this is not TOML: {what[:1].lower()}{what[1:]}"
             else:
                 what = f"an integer has more than {_MOST_DIGITS} digits"
             is_known = line.isdigit() and column.isdigit()
@@ -209,7 +209,7 @@ def open_regular(path: Path) -> BinaryIO:
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        kind = "a folder" if stat.S_ISDIR(mode) else "no plain file (a pipe or a device)"
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file (a pipe or a device)"
         raise OSError(errno.EINVAL, f"it is {kind}", str(path))
     return os.fdopen(handle, "rb")
 
@@ -217,7 +217,7 @@ def open_regular(path: Path) -> BinaryIO:
 def number_fault(value: Any) -> str | None:
     """What is wrong with a number: not finite, or an integer without end; None where nothing is, or it is none."""
     if isinstance(value, float) and not math.isfinite(value):
-        return f"`{value}` is no number"
+        return f"`{value}` is not a number"
     if isinstance(value, int) and abs(value) >= 10**_MOST_DIGITS:
         return f"an integer has more than {_MOST_DIGITS} digits"
     return None
@@ -247,7 +247,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _no_number(text: str) -> Never:
-    raise ValueError(f"`{text}` is no number")
+    raise ValueError(f"`{text}` is not a number")
 
 
 def _finite(text: str) -> float:
@@ -264,10 +264,10 @@ def _integer(text: str) -> int:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys each stand once."""
+    """A JSON object whose keys appear once each."""
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"`{_dotted((twice,))}` stands there twice")
+        raise ValueError(f"`{_dotted((twice,))}` appears twice")
     return found

@@ -123,7 +123,9 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else num_bytes
             if length + 8 > num_bytes or length > _MAX_HEADER_BYTES:
-                raise UnsafeModel("the safetensors file is truncated: its header is cut", where=str(path), hint=_HINT)
+                raise UnsafeModel(
+                    "the safetensors file is truncated: its header is incomplete", where=str(path), hint=_HINT
+                )
             text = file.read(length)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -148,7 +150,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     for name, entry in header.items():
         start, stop = entry["data_offsets"]
         if bytes_of(entry["dtype"], entry["shape"]) != stop - start:
-            what = f"the tensor `{name[:100]}` has other bytes than its shape asks for"
+            what = f"the tensor `{name[:100]}` has a size that does not match its shape"
             raise UnsafeModel(what, where=str(path), hint=_HINT)
     return header
 
@@ -194,7 +196,7 @@ def read_onnx(path: Path) -> FileFacts:
         raise UnsafeModel("the file holds no ONNX graph", where=str(path), hint=_HINT)
     check_size(model, str(path))
     for at in inside:
-        model.graph.initializer[at].ClearField("data_location")  # no other file: its numbers lie in this one
+        model.graph.initializer[at].ClearField("data_location")  # no other file: its numbers are in this one
     protos = [proto for graph in graphs(model.graph) for proto in _stored(graph)]
     nodes = [node for graph in graphs(model.graph) for node in graph.node]
     bodies = [node for function in model.functions for top in function.node for node in with_inner(top)]
@@ -287,7 +289,7 @@ def _onnx_tensor(name: str, proto: Any, path: Path) -> Tensor:
     # The message's own size stands in for the length of its raw data, which to ask for would copy it.
     is_short = proto.HasField("raw_data") and proto.ByteSize() < num_bytes
     if any(size < 0 for size in shape) or is_short:
-        raise UnsafeModel(f"the tensor `{name}` has fewer bytes than its shape asks for", where=str(path), hint=_HINT)
+        raise UnsafeModel(f"the tensor `{name}` has fewer bytes than its shape needs", where=str(path), hint=_HINT)
     return Tensor(name, dtype, shape, num_bytes)
 
 
@@ -301,7 +303,7 @@ def _external_bytes(protos: list[Any], path: Path) -> int:
         is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
         if not is_inside or beside.is_symlink() or not beside.is_file() or beside.stat().st_nlink > 1:
             raise UnsafeModel(
-                f"the weights lie in `{name}`, which is no plain file beside the model",
+                f"the weights are in `{name}`, which is not a regular file beside the model",
                 where=str(path),
                 hint="save the model with its weights in one file",
             )

@@ -25,7 +25,7 @@ def local_path(name: str) -> Path:
     try:
         path.exists()
     except OSError as error:
-        text = f"`{name[:40]}...` can be no path: {error.strerror}"
+        text = f"`{name[:40]}...` cannot be a path: {error.strerror}"
         raise UserError(text, hint="check the path") from None
     return path
 

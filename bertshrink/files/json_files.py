@@ -24,7 +24,7 @@ def read_json(path: Path) -> Any:
     """Read one JSON file of a model folder.
 
     Raises:
-        UnsafeModel: it is no plain file, no JSON, or beyond the bounds of `bounded_text`.
+        UnsafeModel: it is not a plain file, no JSON, or beyond the bounds of `bounded_text`.
 
     """
     is_vocabulary = path.name in _VOCABULARIES
@@ -35,7 +35,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Read one JSON file of a model folder that must hold an object.
 
     Raises:
-        UnsafeModel: it is no JSON, or something else.
+        UnsafeModel: it is not JSON, or something else.
 
     """
     found = read_json(path)

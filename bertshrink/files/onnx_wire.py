@@ -69,7 +69,7 @@ def num_bytes(stored: onnx.TensorProto) -> int | None:
 
 
 def point_at(stored: onnx.TensorProto, location: str, offset: str, length: int) -> None:
-    """Say where a tensor's numbers lie."""
+    """Say where a tensor's numbers are."""
     stored.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", offset), ("length", str(length))):
         stored.external_data.add(key=key, value=value)
@@ -107,7 +107,7 @@ def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 127) << (7 * place)
         if byte < 128:
             return value, at + place + 1
-    raise ValueError("a number is cut")
+    raise ValueError("a number is truncated")
 
 
 def _with(
@@ -126,7 +126,7 @@ def _with(
 
 
 def opening(number: int, length: int) -> bytes:
-    """What stands before a value of so many bytes: its key and its length."""
+    """What is before a value of so many bytes: its key and its length."""
     return _as_varint(_key(number)) + _as_varint(length)
 
 

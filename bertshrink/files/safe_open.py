@@ -59,7 +59,7 @@ def open_plain(path: Path, *, may_have_other_names: bool = False) -> Iterator[Bi
         if blob is not None:
             _check_blob(file, blob, about.st_size, path)
         elif about.st_nlink > 1 and not may_have_other_names:
-            what = f"`{path.name}` has a second name elsewhere (a hard link), so it may be a file of something else"
+            what = f"`{path.name}` has a hard link elsewhere, so it may belong to something else"
             raise UnsafeModel(what, where=str(path), hint="replace it by a copy: `cp FILE COPY && mv COPY FILE`")
         yield file
 
@@ -92,7 +92,7 @@ def blob_of(link: Path) -> Path:
                 return target
             break
     raise UnsafeModel(
-        f"`{link.name}` is a link to `{link.readlink()}`; of links only a hub cache's own, to its blobs, are followed",
+        f"`{link.name}` is a link to `{link.readlink()}`; only links of a hub cache to its own blobs are followed",
         where=str(link),
         hint=_HINT,
     )
@@ -107,10 +107,10 @@ def _check_blob(file: BinaryIO, blob: Path, num_bytes: int, path: Path) -> None:
     }
     digest = digests.get(len(name))
     if digest is None:
-        raise UnsafeModel(f"`{path.name}` is a link to a blob whose name is no hash: `{name}`", where=str(path))
+        raise UnsafeModel(f"`{path.name}` is a link to a blob whose name is not a hash: `{name}`", where=str(path))
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
     if digest.hexdigest() != name:
         hint = "delete it from the hub's cache and download it again"
-        raise UnsafeModel(f"`{path.name}` has other bytes than the hub's hash says", where=str(path), hint=hint)
+        raise UnsafeModel(f"`{path.name}` does not match the hub's hash", where=str(path), hint=hint)
     file.seek(0)

@@ -3,7 +3,7 @@
     config.py    limits, as written in pyproject.toml, bertshrink.toml or a recipe, every one with its place (places.py)
     rules.py     its entries: metrics.py reads the key, limits.py the limit
     reading.py   one figure with what must be alike to compare it; facts.py: the figures that a file shows
-    lock.py      the baseline, a committed file; history.py: as it stood before this change
+    lock.py      the baseline, a committed file; history.py: as it was before this change
                  git.py asks git, ci.py reads CI's variables, base.py finds the commit that the change left its base at,
                  lineage.py which entry of that commit's locks is which artifact of today
     judge.py     one rule, a figure and its baseline -> a finding; paired.py: the exact test for accuracy;

@@ -34,7 +34,7 @@ def judge_checkout(
         report: a run's report.json, for quality, memory and instructions.
         base_artifact: what the artifact is timed against, in turn, on this machine.
         base: the branch or commit that the change is for; None: what CI or git says.
-        config: where the limits stand; None: bertshrink.toml or pyproject.toml, from here upwards.
+        config: where the limits are; None: bertshrink.toml or pyproject.toml, from here upwards.
         files_only: check only rules that need no report.
         strict: treat inconclusive results as failures.
         name: what tells this judgement from others of a pull request; None: its limits and artifact.
@@ -82,7 +82,7 @@ def config_and_artifacts(path: Path | None, artifact: Path | None) -> tuple[Conf
 
 
 def is_at(one: Gated, artifact: Path, folder: Path) -> bool:
-    """Whether an artifact is the one that lies at a path."""
+    """Whether an artifact is the one that is at a path."""
     return artifact.resolve() == (folder / one.path).resolve()
 
 
@@ -96,7 +96,7 @@ def identifier(config: Config, chosen: tuple[Gated, ...]) -> str:
 
 
 def short(path: Path) -> Path:
-    """A path as seen from here, where it lies below."""
+    """A path as seen from here, where it is below."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
 

@@ -7,7 +7,7 @@
 
 A finding has one of four verdicts. What cannot be judged is a failure with its cause, never a pass: no figure, another
 unit (cause `measurement`); no baseline, another unit, engine or other questions in it, a baseline of zero (cause
-`baseline`). What the base does not know is new (`newness.py`), which is no pass either. Worse figures never turn a
+`baseline`). What the base does not know is new (`newness.py`), which is not a pass either. Worse figures never turn a
 failure into a pass.
 """
 
@@ -99,14 +99,14 @@ def judge(name: str, rule: Rule, now: Reading, before: Reading | None, accepted:
     unit = rule.key.gauge.unit
     if now.unit != unit:
         text = f"the figure is in `{now.unit}`, the rule in `{unit}`"
-        return unjudged(name, rule, text, "measurement", "measure it anew with this version")
+        return unjudged(name, rule, text, "measurement", "measure it again with this version")
     if not rule.key.change:
         return _absolute(name, rule, now)
     if before is None:
-        hint = "write the baseline anew with `bertshrink gate --update`"
+        hint = "write the baseline again with `bertshrink gate --update`"
         return unjudged(name, rule, "the baseline has no such figure", "baseline", hint, now.value)
     if now.engine is None and rule.key.gauge.source in _BY_ENGINE:
-        text, hint = "nothing says which version of the engine this is of", "measure it anew with this version"
+        text, hint = "the engine's version is unknown", "measure it again with this version"
         return unjudged(name, rule, text, "measurement", hint, now.value)
     apart = _apart(rule, now, before)
     finding = (
@@ -119,7 +119,7 @@ def judge(name: str, rule: Rule, now: Reading, before: Reading | None, accepted:
 
 def _apart(rule: Rule, now: Reading, before: Reading) -> tuple[str, str] | None:
     """(why two figures cannot be compared, what to do); None where they can."""
-    unit, anew = rule.key.gauge.unit, "take the new one on purpose: `bertshrink gate --update --accept 'WHY'`"
+    unit, anew = rule.key.gauge.unit, "accept the new one: `bertshrink gate --update --accept 'WHY'`"
     if before.unit != unit:
         return f"the baseline is in `{before.unit}`, the figure in `{unit}`", anew
     if (now.engine, now.questions is None) != (before.engine, before.questions is None) or (
@@ -127,7 +127,7 @@ def _apart(rule: Rule, now: Reading, before: Reading) -> tuple[str, str] | None:
     ):
         return f"taken with {_how(now)}, the baseline with {_how(before)}", anew
     if now.questions != before.questions:
-        return f"judged by other texts than the baseline: {now.setting}, {before.setting}", anew
+        return f"evaluated on other texts than the baseline: {now.setting}, {before.setting}", anew
     if rule.limit.is_share and before.value <= 0:
         hint = f"limit the figure itself, or its growth in its own unit: `<= {units.format(1, unit or 'count')}`"
         return f"the baseline is {shown(before.value, unit)}", hint
@@ -152,12 +152,12 @@ def judge_ratio(name: str, rule: Rule, ratio: Interval) -> Finding:
     elif not limit.is_held(ratio.low):
         verdict = Verdict.FAIL
     cause: Cause | None = "limit" if verdict is Verdict.FAIL else None
-    hint = "more rounds, or a quieter machine, would tell" if verdict is Verdict.INCONCLUSIVE else None
+    hint = "more rounds or a quieter machine may decide it" if verdict is Verdict.INCONCLUSIVE else None
     return Finding(name, rule, verdict, text, cause, hint, ratio.value, None, ratio.value)
 
 
 def judge_new(name: str, rule: Rule, new: list[str], num_before: int, accepted: Accepted | None = None) -> Finding:
-    """Hold the operations that the baseline has not against their limit."""
+    """Hold the operations that are not in the baseline against their limit."""
     held = rule.limit.is_held(len(new))
     names = listed([f"`{one}`" for one in new], 10)
     text = f"{len(new)} beside the {num_before} of the baseline" + (f": {names}" if new else "")
@@ -176,7 +176,7 @@ def _absolute(name: str, rule: Rule, now: Reading) -> Finding:
 
 
 def _stands(limit: Limit, value: float, low: float, high: float, tolerance: float) -> tuple[Verdict, float]:
-    """(verdict, how far the value is past the limit) of a figure that lies between two bounds."""
+    """(verdict, how far the value is past the limit) of a figure that is between two bounds."""
     past = value - limit.value if limit.sign == "<=" else limit.value - value
     if limit.is_held(value):
         return Verdict.PASS, 0.0
@@ -206,7 +206,7 @@ def _changed(name: str, rule: Rule, now: Reading, before: Reading) -> Finding:
         more = "" if is_here else ", on another machine than the baseline's"
     cause: Cause | None = "limit" if verdict is Verdict.FAIL else None
     if verdict is Verdict.INCONCLUSIVE:
-        hint = "more texts to judge by would tell" if now.outcomes is not None else "measure both on one machine"
+        hint = "more evaluation texts may decide it" if now.outcomes is not None else "measure both on one machine"
     return Finding(name, rule, verdict, text + more, cause, hint, now.value, before.value, judged)
 
 

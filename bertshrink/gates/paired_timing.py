@@ -52,6 +52,6 @@ def race(base: Path, new: Path, settings: LatencySettings, progress: Progress) -
     for old, own in zip(times[_BASE], times[_NEW], strict=True):
         ratio = compare(old, own)
         if ratio is None or own.conditions.batch is None or own.conditions.length is None:
-            raise MeasurementError("the two artifacts were not timed alike", hint="try again")
+            raise MeasurementError("the two artifacts were timed under different conditions", hint="try again")
         ratios[own.conditions.batch, own.conditions.length] = ratio
     return ratios

@@ -5,7 +5,7 @@
       accuracy_drop: "<= 0.5 pt"        # against the reference, answer by answer
       cpu p50 ratio: "<= 0.5"           # of the reference's time, from the run's interleaved rounds
 
-Here the baseline is the run's reference, not a lock: both sides stand in one report, measured in one run.
+Here the baseline is the run's reference, not a lock: both sides are in one report, measured in one run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def judge_run(rules: tuple[Rule, ...], report: Report, folder: Path) -> Judgemen
     Args:
         rules: the recipe's.
         report: of the run.
-        folder: where the model lies.
+        folder: where the model is.
 
     Raises:
         UnsafeModel: the model is damaged.

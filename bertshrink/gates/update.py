@@ -114,7 +114,7 @@ def _kept(one: Examined, before: Entry | None) -> dict[str, Reading]:
         kept |= found
         wanted -= {read_key(name).metric for name in found}
     if wanted:
-        told = f"`{one.report}` says nothing of" if one.report is not None else "there is no report of"
+        told = f"`{one.report}` does not cover" if one.report is not None else "there is no report of"
         raise UserError(
             f"{told} `{one.gated.path}`: {', '.join(sorted(wanted))}",
             where=one.gated.place,

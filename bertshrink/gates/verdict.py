@@ -73,7 +73,7 @@ class Judgement:
         notes: what one should know, one sentence each.
         strict: inconclusive findings fail.
         skipped: rules that were left out: on request, or because they warn of times that nobody took.
-        has_lock: the baseline is a lock, which can be written anew.
+        has_lock: the baseline is a lock, which can be written again.
         id: what tells this judgement from others of the same pull request: its limits, its artifact, its job.
     """
 
@@ -154,7 +154,7 @@ def judge_all(
 
     def is_asked(one: Examined, rule: Rule) -> bool:
         is_time, is_file = (rule.key.gauge.source == source for source in ("time", "files"))
-        # A warning about time, where nobody asked for the race that it takes, would stand under every change.
+        # A warning about time, where nobody asked for the race that it takes, would appear under every change.
         return is_file if files_only else not is_time or one.ratios is not None or rule.severity == "fail"
 
     refs = dict.fromkeys(rule.since for one in examined for rule in one.gated.rules if rule.since is not None)
@@ -245,28 +245,28 @@ def _no_entry(one: Examined, lock: Lock | None) -> tuple[str, Cause, str]:
 def _no_figure(one: Examined, key: Key) -> tuple[str, Cause, str]:
     """(text, cause, hint) where the artifact has no such figure."""
     if key.gauge.source == "files":
-        return "files of this format do not show it", "measurement", "leave the rule out, or judge an .onnx file"
+        return "files of this format do not contain it", "measurement", "leave the rule out, or judge an .onnx file"
     if one.report is None:
-        hint = "give one with `--report run/report.json`, or judge what files show alone with `--files-only`"
-        return "a file does not show it, and there is no report", "measurement", hint
+        hint = "give one with `--report run/report.json`, or use `--files-only` for rules that need no report"
+        return "it needs a report, and there is none", "measurement", hint
     if not one.is_reported:
         return (
-            f"`{one.report}` says nothing of this file",
+            f"`{one.report}` does not cover this file",
             "measurement",
             f"measure {one.gated.path} itself: `bertshrink bench {one.gated.path} --data TEXTS`",
         )
-    return f"`{one.report}` does not have it", "measurement", "let the recipe measure it, or leave the rule out"
+    return f"`{one.report}` does not contain it", "measurement", "measure it in the recipe, or leave the rule out"
 
 
 def _new_operators(one: Examined, rule: Rule, entry: Entry | None, own: Entry | None, is_new: bool) -> Finding:
     artifact = one.artifact
     if not artifact.operators:
-        hint = "only .onnx files show their operations: leave the rule out, or judge one"
+        hint = "only .onnx files list their operations: leave the rule out, or judge one"
         return unjudged(str(rule.key), rule, "the operations are not known", "measurement", hint)
     if entry is None or not entry.operators:
         if is_new:
             return new_operators(rule, artifact, own, one.gated)
-        hint = "write the baseline anew with `bertshrink gate --update`"
+        hint = "write the baseline again with `bertshrink gate --update`"
         return unjudged(str(rule.key), rule, "the baseline has no operations", "baseline", hint)
     new = sorted(set(artifact.operators) - set(entry.operators))
     accepted = own.accepted.get(rule.key.metric) if own is not None and rule.since is None else None
@@ -285,7 +285,7 @@ def _gone(one: Gone, examined: list[Examined], config: Config) -> Judged:
         f'renamed: `renamed_from = "{one.name}"` beside the path of the new one; taken out: `removed = ["{one.name}"]`'
         " in the table of limits"
     )
-    text = f"gone: `{one.lock}` of the base knows it, and the limits name it no more{like}"
+    text = f"gone: `{one.lock}` of the base knows it, but the limits no longer name it{like}"
     return Judged(one.name, one.name, (Finding(PRESENCE, rule, Verdict.FAIL, text, "gone", hint, 0, 1, 0),))
 
 

@@ -1,7 +1,7 @@
 """How large a model is: bytes on disk, parameters, and where they sit.
 
-An encoder's bytes are those of `model.safetensors`, told apart by the family's anatomy; its parameters are those of the
-model that runs, tied ones once. An artifact's are read off its graph, whatever technique wrote it:
+An encoder's bytes are those of `model.safetensors`, distinguished by the family's anatomy; its parameters are those of
+the model that runs, tied ones once. An artifact's are read off its graph, whatever technique wrote it:
 
     embeddings   tables of which rows are gathered
     matmul       matrices that are multiplied with
@@ -10,7 +10,7 @@ model that runs, tied ones once. An artifact's are read off its graph, whatever 
 Files of other formats (.ort, .pte) have bytes only: their insides are their engine's own matter.
 
 Each is followed through the operations that only dress it (Transpose, Cast, DequantizeLinear). A scale or zero point of
-a quantized weight has bytes, but is no parameter; two parameters of 4 bits share a byte.
+a quantized weight has bytes, but is not a parameter; two parameters of 4 bits share a byte.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SizeResult:
 
 
 def measure(model: Encoder | Artifact, folder: Path) -> SizeResult:
-    """Measure a model whose files lie in `folder`.
+    """Measure a model whose files are in `folder`.
 
     Raises:
         UnsafeModel: the weights file is damaged.
@@ -177,7 +177,7 @@ def _packed(facts: FileFacts, origins: dict[str, str]) -> dict[str, int]:
 
 
 def _origins(facts: FileFacts) -> dict[str, str]:
-    """Value -> the stored tensor that it is, as it lies or dressed; nodes stand in the order they run."""
+    """Value -> the stored tensor that it is, as it is or dressed; nodes are in the order they run."""
     origins = {tensor.name: tensor.name for tensor in facts.tensors}
     for node in facts.nodes:
         if _type(node) in DRESSINGS and node.inputs and node.inputs[0] in origins:

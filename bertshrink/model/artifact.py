@@ -69,7 +69,7 @@ class ArtifactCard(BaseModel):
     format: str = Field(description="`onnx`, `ort`, `pte`")
     engine: str = Field(description="what runs it: a name in `engines.ENGINES`")
     options: dict[str, Any] = Field(default_factory=dict, description="the engine's options")
-    file: str = Field(description="where it lies in the folder")
+    file: str = Field(description="where it is in the folder")
     task: str
     family: str
     precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
@@ -106,14 +106,14 @@ class Like(Protocol):
         """Its tokenizer."""
 
     def write_papers(self, folder: Path) -> None:
-        """Write what lies beside its file into a folder: see `side_files`."""
+        """Write what is beside its file into a folder: see `side_files`."""
 
 
 class Artifact:
     """An artifact folder.
 
     Args:
-        folder: where it lies.
+        folder: where it is.
         card: its card.
         source: its name for messages, where that is not the folder.
 
@@ -176,7 +176,7 @@ class Artifact:
         if not path.is_file():
             hint = "make one with `bertshrink export MODEL -o DIR`"
             raise UserError(
-                f"`{folder}` is no artifact folder: it has no {ARTIFACT_CARD}", where=str(folder), hint=hint
+                f"`{folder}` is not an artifact folder: it has no {ARTIFACT_CARD}", where=str(folder), hint=hint
             )
         verify(folder)
         hint = "restore the folder from where it came, or export the model again"
@@ -186,10 +186,10 @@ class Artifact:
             what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
             raise UnsafeModel(what, where=str(path), hint=hint) from None
         if card.engine not in ENGINES:
-            what = f"the artifact is for the engine `{card.engine}`, which this version does not know"
+            what = f"the artifact needs the engine `{card.engine}`, which this version does not support"
             raise UserError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
         if named_file(folder, card.file) is None:
-            what = f"`{ARTIFACT_CARD}` names no file of this folder: `{card.file}`"
+            what = f"`{ARTIFACT_CARD}` names a file that is not in this folder: `{card.file}`"
             raise UnsafeModel(what, where=str(path), hint=hint)
         return cls(folder, card, source)
 
@@ -205,7 +205,7 @@ class Artifact:
         """Write card and papers beside the engine's file, which must be in `folder` already.
 
         Args:
-            folder: where the file lies, at its place in the layout.
+            folder: where the file is, at its place in the layout.
             card: of it.
             like: the model that it was made of, whose papers are taken.
 
@@ -222,7 +222,7 @@ class Artifact:
         (folder / ARTIFACT_CARD).write_text(text, encoding="utf-8")
 
     def write_papers(self, folder: Path) -> None:
-        """Write what lies beside the file into a folder, with the length that this file takes."""
+        """Write what is beside the file into a folder, with the length that this file takes."""
         if self._like is not None:
             self._like.write_papers(folder)
         elif self.folder != folder:

@@ -44,7 +44,7 @@ class CheckpointInfo:
     """What the configuration of an encoder says.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         anatomy: its family's row.
         shape: its sizes.
         config: config.json as it is.
@@ -74,7 +74,7 @@ class CheckpointInfo:
         found = self.sentence.notes() if self.sentence is not None else []
         if self.task == "embedding" and self.sentence is None:
             found.append(
-                "the model names no pooling: its sentence vector is taken as the normalised mean of its tokens"
+                "the model does not define its pooling: the sentence vector is the normalised mean of its tokens"
             )
         if self.activation == "sigmoid":
             found.append(SIGMOID_NOTE)
@@ -96,7 +96,7 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     read_modules(folder)
     if not path.is_file():
         raise UserError(
-            f"`{folder}` is no model folder: it has no config.json",
+            f"`{folder}` is not a model folder: it has no config.json",
             where=where,
             hint="give a folder saved with `save_pretrained`, or a hub name such as `distilbert-base-uncased`",
         )
@@ -139,7 +139,7 @@ def refuse_no_files(folder: Path) -> None:
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.suffix in READ_BY_LOADERS and not path.is_file():
             hint = "remove it, or download or save the model again"
-            raise UnsafeModel(f"`{path.name}` in the model's folder is no file", where=str(path), hint=hint)
+            raise UnsafeModel(f"`{path.name}` in the model's folder is not a file", where=str(path), hint=hint)
 
 
 def read_base_info(folder: Path) -> CheckpointInfo:
@@ -170,13 +170,13 @@ def refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
     kernel = str(config.get("attn_implementation") or config.get("_attn_implementation") or "")
     if "/" in kernel:
         raise UnsafeModel(
-            f"the checkpoint asks for the attention kernel `{kernel}` to be fetched and run; bertshrink never does",
+            f"the checkpoint asks to download and run the attention kernel `{kernel}`; bertshrink never does that",
             where=str(folder / "config.json"),
             hint="delete `attn_implementation` from the file",
         )
     if found:
         raise UnsafeModel(
-            "the checkpoint asks for code of its own to be run (`auto_map`); bertshrink never runs it",
+            "the checkpoint asks to run its own code (`auto_map`); bertshrink never does that",
             where=str(folder / found[0]),
             hint="if the model is of a stock family, delete `auto_map` from the file and load it as that family",
         )
@@ -199,7 +199,7 @@ def capped_length(folder: Path, limit: int) -> int:
     for name, key in (*lengths, ("tokenizer_config.json", "model_max_length")):
         path = folder / name
         value = read_object(path).get(key) if path.is_file() else None
-        if isinstance(value, int) and value > 0:  # sentence-transformers' own length stands before the tokenizer's
+        if isinstance(value, int) and value > 0:  # sentence-transformers' own length is before the tokenizer's
             return min(value, limit)
     return limit
 
@@ -231,9 +231,9 @@ def check_weights(folder: Path) -> dict[str, dict[str, Any]]:
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles:
         raise UnsafeModel(
-            f"the weights are a pickle (`{pickles[0]}`), which can run any code when it is loaded",
+            f"the weights are a pickle (`{pickles[0]}`), which can run arbitrary code when loaded",
             where=str(folder / pickles[0]),
-            hint="where you trust it, `AutoModel.from_pretrained(DIR).save_pretrained(DIR)` writes safetensors",
+            hint="if you trust it, `AutoModel.from_pretrained(DIR).save_pretrained(DIR)` writes safetensors",
         )
     if (folder / f"{WEIGHTS}.index.json").exists():
         raise UserError(

@@ -244,7 +244,9 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
     missing, unexpected = model.load_state_dict(weights, strict=False)
     tied = {name for name in missing if "predictions.decoder" in name or name == "generator_lm_head.weight"}
     if set(missing) - tied or unexpected:
-        raise CheckFailed(f"the weights do not fill a stock {family}: {(sorted(set(missing) - tied) + unexpected)[:3]}")
+        raise CheckFailed(
+            f"the weights do not match a stock {family}: {(sorted(set(missing) - tied) + unexpected)[:3]}"
+        )
     model.tie_weights()
     found = replace(encoder, tokenizer=tokenizer_for(encoder, family))
     found.max_length = min(encoder.max_length, config.max_position_embeddings)
@@ -341,7 +343,7 @@ def tokenizer_for(encoder: Encoder, family: str) -> Any:
     """The tokenizer with its class written down, and padding where the target counts positions right.
 
     Raises:
-        UserError: it pads on the left, and the source counts positions from the first token that is no padding.
+        UserError: it pads on the left, and the source counts positions from the first token that is not padding.
     """
     tokenizer = copy.deepcopy(encoder.tokenizer)
     if _like_bert(encoder.anatomy.family) == "roberta" and tokenizer.padding_side == "left":
@@ -367,6 +369,6 @@ def prove_tokenizer(encoder: Encoder, found: Encoder, texts: Sequence[str]) -> N
     mine, theirs = (one.tokenize(some) for one in (again, encoder))
     if [row["input_ids"] for row in mine] != [row["input_ids"] for row in theirs]:
         raise CheckFailed(
-            f"beside a stock {type(found.model).__name__} the tokenizer reads other ids than before",
-            hint="save it as `tokenizer.json` (`PreTrainedTokenizerFast`), which no class reinterprets",
+            f"after conversion to {type(found.model).__name__} the tokenizer produces different token ids",
+            hint="save it as `tokenizer.json` (`PreTrainedTokenizerFast`), which no class changes",
         )

@@ -191,7 +191,7 @@ class Encoder:
         self.write_papers(folder)
 
     def write_papers(self, folder: Path) -> None:
-        """Write what lies beside the weights into `folder`: configuration, tokenizer, a sentence encoder's modules."""
+        """Write what is beside the weights into `folder`: configuration, tokenizer, a sentence encoder's modules."""
         self.model.config.save_pretrained(folder)
         write_tokenizer(self.tokenizer, folder)
         if self.sentence_folder is not None:
@@ -257,9 +257,9 @@ def _without_numbers(auto: Any, path: str, safe: dict[str, Any]) -> Any:
             return auto.from_config(config)
     except Exception as error:  # a strange configuration makes transformers raise anything
         raise UnsafeModel(
-            f"config.json describes no model that transformers can build: {_reason(error)}",
+            f"transformers cannot build a model from config.json: {_reason(error)}",
             where=str(Path(path) / "config.json"),
-            hint="mend the value, or save the model again",
+            hint="fix the value, or save the model again",
         ) from error
 
 
@@ -269,7 +269,7 @@ def _refuse_unfilled(info: dict[str, Any], facts: CheckpointInfo) -> None:
     names = [name for name in made_up if not is_spare(name, facts)]
     if names:
         raise UnsafeModel(
-            f"transformers did not read {len(names)} weights that the checkpoint holds: `{names[0]}`",
+            f"transformers did not load {len(names)} weights of the checkpoint: `{names[0]}`",
             where=str(facts.folder),
             hint="save the model again with the installed transformers",
         )

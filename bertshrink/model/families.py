@@ -106,7 +106,7 @@ def anatomy_of(family: str, where: str | None = None) -> ModelFamily:
     if family in FAMILIES:
         return FAMILIES[family]
     raise UserError(
-        f"the model's family is `{family}`, which bertshrink does not know",
+        f"the model's family is `{family}`, which bertshrink does not support",
         where=where,
         hint=f"known families: {', '.join(FAMILIES)}",
     )

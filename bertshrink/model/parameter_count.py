@@ -46,7 +46,7 @@ class Stored:
         shape: (inputs, outputs) of a dense layer, (rows, width) of a table, (numbers, 1) of the rest.
         number: how many.
         uses: how many operations multiply with each.
-        is_head: whether it stands behind the layers.
+        is_head: whether it is behind the layers.
         is_pooler: whether it is the base model's own last layer, which a sentence vector does not need.
         is_tied: of a table: whether the head multiplies with it, too.
     """

@@ -58,7 +58,7 @@ def prove(
 
     is_artifact = (folder / ARTIFACT_CARD).is_file()
     if is_artifact != (kind == "artifact"):
-        raise CheckFailed(f"the stage promised an {kind} and gave something else")
+        raise CheckFailed(f"the stage should return an {kind} and returned something else")
     if is_artifact:
         from bertshrink.model.artifact import Artifact
 
@@ -71,13 +71,13 @@ def prove(
     def widths(answer: NDArray[Any]) -> tuple[int, ...]:
         return answer.shape[1:] if TASKS[made.task].per_token else answer.shape  # a text may be cut shorter now
 
-    hint = "nothing of the stage was kept; try other settings, and report it if it stays"
+    hint = "the stage's output was discarded; try other settings, and report it if it persists"
     for at, (mine, reloaded, previous) in enumerate(zip(first, second, before or first, strict=True)):
         if not np.isfinite(mine).all():
-            raise CheckFailed("the stage's model gives values that are not finite", hint=hint)
+            raise CheckFailed("the stage's model returns non-finite values", hint=hint)
         if widths(mine) != widths(previous):
             name, shapes = outputs[at % len(outputs)], f"from {widths(previous)} to {widths(mine)}"
             raise CheckFailed(f"the stage changed the shape of `{name}` {shapes}", hint=hint)
         if np.abs(mine - reloaded).max() > PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
-            raise CheckFailed("the stage's model gives other numbers after it was saved and loaded", hint=hint)
+            raise CheckFailed("the stage's model gives different outputs after saving and loading", hint=hint)
     return again

@@ -53,7 +53,7 @@ class Part:
         num_bytes: of each, with the scales that belong to it.
         about: bytes of each besides its numbers: its entry in a header, the nodes that were added for it.
         uses: how many operations multiply with each.
-        is_head: whether it stands behind the layers.
+        is_head: whether it is behind the layers.
         is_pooler: whether it is the base model's own last layer, which a sentence vector does not need.
         is_tied: of a table: whether a head multiplies with it, too.
     """

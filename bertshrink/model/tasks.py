@@ -8,7 +8,7 @@
     embedding            one vector for a text
     mlm                  the masked tokens
 
-What a task costs in training stands in `training.losses`, what it is worth in `meters.quality.evaluators`, how its
+What a task costs in training is in `training.losses`, what it is worth in `meters.quality.evaluators`, how its
 labels become numbers in `data.labels.labels`, how its texts become rows in `data.encoding`. This table holds what all
 of them must agree on.
 """
@@ -135,9 +135,10 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
             if str(name).endswith(task.suffixes):
                 return _sequence_task(config) if task.auto_class == _CLASSIFIER else task.name
     raise UserError(
-        f"the checkpoint's class, `{', '.join(map(str, names)) or 'not named'}`, is for no task that bertshrink knows",
+        f"the checkpoint's class, `{', '.join(map(str, names)) or 'not named'}`, belongs to no task that "
+        "bertshrink supports",
         where=where,
-        hint=f"known tasks: {', '.join(TASKS)}; say which with `task:` in the recipe or `--task`",
+        hint=f"known tasks: {', '.join(TASKS)}; choose one with `task:` in the recipe or `--task`",
     )
 
 
@@ -170,7 +171,7 @@ def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, 
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     hint = "save it again as a model whose `id2label` numbers its labels 0, 1, ..."
     if not isinstance(labels, Mapping):
-        raise UserError("`id2label` of the model's config.json is no mapping", where=where, hint=hint)
+        raise UserError("`id2label` of the model's config.json is not a mapping", where=where, hint=hint)
     try:
         by_id = {int(key): str(name) for key, name in labels.items()}
         return tuple(by_id[i] for i in range(len(by_id)))
@@ -188,7 +189,7 @@ def _check_problem(row: TaskSpec, config: Mapping[str, Any], where: str) -> None
         return
     raise UserError(
         f"the model has {number} output{'s' if number != 1 else ''} and `problem_type: {problem or 'not set'}`: "
-        f"that is no model for `{row.name}`",
+        f"that is not a model for `{row.name}`",
         where=where,
         hint=f"its own task is `{_sequence_task(config)}`; leave `task` out, or choose another model",
     )

@@ -2,7 +2,7 @@
 
 Exporters leave shared weights behind `Transpose` or `Identity` nodes (where quantizers overlook them), or fold them
 once per use (where a shared weight is stored many times), keep shape notes that go stale, and repeat the same small
-sums in every layer. One sweep in the graph's order mends all of it:
+sums in every layer. One sweep in the graph's order fixes all of it:
 
     Constant                     becomes a stored tensor; equal tensors (by bytes) are stored once
     Identity, Dropout            vanish

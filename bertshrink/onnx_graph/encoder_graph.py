@@ -40,7 +40,7 @@ class WeightMatMul:
     Attributes:
         node: the MatMul.
         weight: the name of the initializer, (I, O), or (O, I) where `is_transposed`.
-        is_transposed: whether a Transpose stands between the two.
+        is_transposed: whether a Transpose is between the two.
 
     """
 
@@ -73,9 +73,9 @@ def read_model(path: Path, *, numbers: bool = True) -> onnx.ModelProto:
     except Exception as error:  # protobuf's DecodeError has no public home that all its builds share
         if type(error).__name__ != "DecodeError":
             raise
-        raise UnsafeModel(f"`{path.name}` is no ONNX file or is cut", where=str(path), hint=hint) from None
+        raise UnsafeModel(f"`{path.name}` is not an ONNX file, or is truncated", where=str(path), hint=hint) from None
     if not model.graph.node or not model.graph.output:
-        raise UnsafeModel(f"`{path.name}` is no ONNX file or holds an empty graph", where=str(path), hint=hint)
+        raise UnsafeModel(f"`{path.name}` is not an ONNX file or holds an empty graph", where=str(path), hint=hint)
     if any(is_external(stored) and at not in left for at, stored in enumerate(model.graph.initializer)):
         raise UnsafeModel(
             f"`{path.name}` keeps weights outside the file, which bertshrink does not follow",
@@ -107,7 +107,7 @@ def initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
 
 
 def array(tensor: onnx.TensorProto) -> NDArray[Any]:
-    """A stored tensor as numpy, wherever its numbers lie."""
+    """A stored tensor as numpy, wherever its numbers are."""
     return tensor_data(tensor)
 
 
@@ -144,7 +144,7 @@ def unstored_weights(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
     Such are a MatMul whose weight is computed on the way (expanded, cast, sliced) or stands on its left, a Gemm that is
     no plain one, and the fused operators of engines (`Attention` of com.microsoft), which hold several layers' weights.
-    A vector (rotary frequencies) is no weight.
+    A vector (rotary frequencies) is not a weight.
     """
     stored = initializers(model)
     known = {found.node.output[0] for found in weight_matmuls(model)}

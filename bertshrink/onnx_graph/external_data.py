@@ -1,9 +1,9 @@
 """Weights that stay outside their graph, so that a graph of a hundred million weights is a message of a few kilobytes.
 
 Protobuf copies what it holds: on reading (the bytes, then the message), whenever a tensor moves into another message,
-and on writing. Of a model of 440 MB that is gigabytes. Here a large tensor says only where its numbers lie, in ONNX's
+and on writing. Of a model of 440 MB that is gigabytes. Here a large tensor says only where its numbers are, in ONNX's
 own words (`external_data`: location, offset, length, checksum), and they are read when they are asked for, one tensor
-at a time. They lie
+at a time. They are
 
     in the ONNX file itself        `report.onnx_message.skeleton`: the file's message without its large `raw_data`
     in memory, lent                `BorrowedTensors`: the weights of a PyTorch model, and transposed views of them
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from bertshrink.files.onnx_wire import GRAPH, INITIALIZER, LARGE_BYTES, RAW_DATA, opening, point_at
 
 _LENT: dict[str, NDArray[Any]] = {}
-"""What lenders hold, by what stands as `offset` in the tensors; no path is empty, so their `location` is."""
+"""What lenders hold, by what is stored as `offset` in the tensors; no path is empty, so their `location` is."""
 
 _TICKETS = itertools.count()
 
@@ -63,15 +63,15 @@ def inline_tensor(value: NDArray[Any], name: str) -> onnx.TensorProto:
 
 
 def is_external(stored: onnx.TensorProto) -> bool:
-    """Whether a tensor's numbers lie elsewhere."""
+    """Whether a tensor's numbers are elsewhere."""
     return bool(stored.data_location == onnx.TensorProto.EXTERNAL)
 
 
 def tensor_data(stored: onnx.TensorProto) -> NDArray[Any]:
-    """A tensor's numbers, wherever they lie.
+    """A tensor's numbers, wherever they are.
 
     Raises:
-        OSError: the file that they lie in was cut.
+        OSError: the file that they are in was cut.
 
     """
     if not is_external(stored):
@@ -83,13 +83,13 @@ def tensor_data(stored: onnx.TensorProto) -> NDArray[Any]:
     length = int(entries["length"])
     data = np.fromfile(entries["location"], np.uint8, length, offset=int(entries["offset"]))
     if data.size != length:
-        raise OSError(f"`{entries['location']}` was cut while it was read")
+        raise OSError(f"`{entries['location']}` was truncated while being read")
     found = data.view(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)).reshape(tuple(stored.dims))
     return found
 
 
 def digest(stored: onnx.TensorProto) -> bytes:
-    """The sha256 of a tensor's numbers; of one that lies outside it is computed once and noted beside its place."""
+    """The sha256 of a tensor's numbers; of one that is outside it is computed once and noted beside its place."""
     noted = [entry.value for entry in stored.external_data if entry.key == "checksum" and is_external(stored)]
     if noted:
         return bytes.fromhex(noted[0])
@@ -149,7 +149,7 @@ def _serialized(message: Message) -> bytes:
 
 
 def _head(stored: onnx.TensorProto) -> tuple[bytes, int]:
-    """What stands before the numbers of a tensor that lies outside, their key included, and how many bytes they are."""
+    """What is before the numbers of a tensor that is outside, their key included, and how many bytes they are."""
     length = next(int(entry.value) for entry in stored.external_data if entry.key == "length")
     return _serialized(_parts(stored, RAW_DATA)) + opening(RAW_DATA, length), length
 

@@ -60,7 +60,7 @@ def _narrow(weight: np.ndarray, dtype: HalfType, name: str) -> np.ndarray:
         half = weight.astype(onnx.helper.tensor_dtype_to_np_dtype(_ELEMENTS[dtype]))
     if not np.all(np.isfinite(half.astype(np.float32))):
         raise CheckFailed(
-            f"`{name}` holds numbers up to {np.abs(weight).max():.3g}, and {dtype} ends at 65504",
+            f"`{name}` holds numbers up to {np.abs(weight).max():.3g}, and the largest {dtype} is 65504",
             hint="use bfloat16, which has float32's range",
         )
     return half

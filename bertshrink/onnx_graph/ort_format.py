@@ -85,10 +85,12 @@ def graph_of(data: bytes) -> onnx.ModelProto:
     outputs with types and shapes; and what the file says of itself.
 
     Raises:
-        UnsafeModel: the bytes are no .ort file, or a damaged one.
+        UnsafeModel: the bytes are not an .ort file, or a damaged one.
 
     """
-    damaged = UnsafeModel("the file is no .ort file, or damaged, or cut", hint="export it again, or download it again")
+    damaged = UnsafeModel(
+        "the file is not an .ort file, or is damaged or truncated", hint="export it again, or download it again"
+    )
     if data[4:8] != MAGIC:
         raise damaged
     _tools()

@@ -75,4 +75,4 @@ def describe_fusions(stored: Mapping[str, int], run: Mapping[str, int]) -> str:
 
     """
     joined = ", ".join(f"{count} {name}" for name, count in run.items() if name not in stored)
-    return f"ONNX Runtime joins nodes when it loads the file, and runs {joined}" if joined else ""
+    return f"ONNX Runtime fuses nodes when it loads the file, and runs {joined}" if joined else ""

@@ -31,7 +31,7 @@ class Delivery:
 
     Args:
         recipe: what was asked.
-        target: where it shall lie; None: in the run folder alone.
+        target: where it should be; None: in the run folder alone.
         margin: what the report counts as the same speed.
 
     Attributes:
@@ -63,7 +63,7 @@ class Delivery:
         """Judge and publish what was made, unless a gate has to wait for what measuring finds.
 
         Raises:
-            UserError: something else lies at `-o` by now.
+            UserError: something else is at `-o` by now.
             OutputError: it cannot be written there.
         """
         if made.model is None or self._waits:
@@ -84,12 +84,12 @@ class Delivery:
         except BaseException as stop:
             if made.model is not None:
                 is_stop = isinstance(stop, KeyboardInterrupt | Interrupted | Terminated)
-                what = "was stopped" if is_stop else "failed, and the same command measures again"
+                what = "was stopped" if is_stop else "failed; run the same command to measure again"
                 tell(f"the model is finished: {self.place(made)}; only measuring {what}")
             raise
 
     def place(self, made: RunResult) -> Path | None:
-        """Where the model lies for its user by now; None: nothing was made."""
+        """Where the model is for its user by now; None: nothing was made."""
         is_there = self.target is not None and self.is_held and not (self._waits and self.judgement is None)
         return self.target.folder if self.target is not None and is_there else made.model
 
@@ -97,7 +97,7 @@ class Delivery:
         """Judge and publish what had to wait, or bring the report at `-o` up to what measuring has found.
 
         Raises:
-            UserError: what lies at `-o` is not what was published there.
+            UserError: what is at `-o` is not what was published there.
             OutputError: it cannot be written there.
         """
         if finished.model is None:

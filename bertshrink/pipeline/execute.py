@@ -30,7 +30,7 @@ class Outcome:
     Attributes:
         report: everything that was found.
         folder: the run folder.
-        model: where the last model lies for its user; None: no stage made one.
+        model: where the last model is for its user; None: no stage made one.
         page: the report as HTML.
         margin: what the report counts as the same speed.
         judgement: what the recipe's gates came to; None: it has none.

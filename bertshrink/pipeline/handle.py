@@ -1,4 +1,4 @@
-"""A model of a run: where it lies, what decides it, and itself once something needs it."""
+"""A model of a run: where it is, what decides it, and itself once something needs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModelHandle:
 
     Attributes:
         name: of the stage that made it, or of what was given.
-        folder: where it lies.
+        folder: where it is.
         key: the fingerprint of what decides it.
         facts: what its folder says, where a task was named that it does not say itself.
         source: its name, for messages.
@@ -34,7 +34,7 @@ class ModelHandle:
     loaded: Model | None = field(default=None, repr=False)
 
     def load(self) -> Model:
-        """The model, loaded once; of an encoder, nobody may change what lies there, so its weights can be let go."""
+        """The model, loaded once; of an encoder, nobody may change what is there, so its weights can be let go."""
         if self.loaded is None:
             self.loaded = load_model(self.folder, self.facts, self.source, is_lasting=True)
         return self.loaded

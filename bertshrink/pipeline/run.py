@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "reference"
 REPORT = "report.json"
-NOT_YET = "time and memory had not been measured yet when this was written"
+NOT_YET = "time and memory were not yet measured when this was written"
 NOT_TIMED = "time and memory were not measured: `--measure` of a command, `measure:` of a recipe ask for it"
 
 
@@ -284,7 +284,7 @@ class Run:
         if card is None:
             card, made = self._make(stage, before, key)
         else:
-            self.progress.log(f"{stage.name}: found finished")
+            self.progress.log(f"{stage.name}: already finished")
         ranks.broadcast_from_main(None)
         self._stand(ModelHandle(stage.name, self.store.stage(stage.name), key, loaded=made))
         self.report.snapshots += [Snapshot.model_validate(entry) for entry in card["snapshots"]]
@@ -316,7 +316,7 @@ class Run:
             own.seconds = round(time.monotonic() - began, 3)
             beside = [self._baseline(bench.work, stage, name, label, m) for name, label, m in bench.baselines]
             metric = TASKS[self.plan.task].headline
-            if technique.trains:  # what stands beside it is where it began, and it closed a gap
+            if technique.trains:  # what is beside it is where it began, and it closed a gap
                 own.notes += [note for other in beside if (note := self.report.gap(own, other, metric)) is not None]
             return {"snapshots": [s.model_dump(mode="json") for s in (own, *beside)]}
 
@@ -354,7 +354,7 @@ class Run:
 
         teacher = self._reference_model()
         if not isinstance(teacher, Encoder):
-            raise UserError("the recipe's first model is an artifact, which cannot teach")
+            raise UserError("the recipe's first model is an artifact, which cannot be a teacher")
         return teacher
 
     def _baseline(self, work: Path, stage: PlannedStage, name: str, label: str, model: Model) -> Snapshot:
@@ -377,7 +377,7 @@ class Run:
         self.report.snapshots.append(self._snapshot(standing.load(), folder, unique, unique, "compared"))
 
     def _snapshot(self, model: Model, folder: Path, name: str, label: str, role: Any) -> Snapshot:
-        """Size and quality of a model that lies in `folder`."""
+        """Size and quality of a model that is in `folder`."""
         from bertshrink.meters import size
 
         found = size.measure(model, folder)
@@ -394,7 +394,7 @@ class Run:
         )
 
     def _running(self) -> None:
-        """Time and memory of every model that lies on disk, once, side by side."""
+        """Time and memory of every model that is on disk, once, side by side."""
         settings = self.recipe.measure.latency
         if settings is False:
             return

@@ -9,7 +9,7 @@
       report.json ...        the report
 
 Each finished thing carries a fingerprint of everything that decides it: the model that went in, the technique's
-settings, the data's content, the seed, the version. The same fingerprint is loaded, another one is made anew.
+settings, the data's content, the seed, the version. The same fingerprint is loaded, another one is made again.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from bertshrink.files.fingerprint import STAGE_CARD
 
 LOCK = ".lock"
 STAGE_SCHEMA = "bertshrink.stage/1"
-_KEPT = Reader(UnsafeModel, "a file of the run folder is damaged", "remove it, and it is made anew")
+_KEPT = Reader(UnsafeModel, "a file of the run folder is damaged", "remove it, and it is created again")
 
 
 class RunFolder:
     """One run's folder.
 
     Args:
-        folder: where it lies; made when it is locked.
+        folder: where it is; made when it is locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,10 +123,10 @@ class RunFolder:
         Args:
             name: of the stage.
             key: its fingerprint.
-            fill: writes the model into the scratch folder it is given and returns what the card shall hold.
+            fill: writes the model into the scratch folder it is given and returns what the card should hold.
 
         Raises:
-            OutputError: the disk is full or not writable; what stood there before still does.
+            OutputError: the disk is full or not writable; what was there before still does.
         """
         self._check_space(name)
         with new_folder(self.stage(name), replace=True) as scratch:
@@ -172,7 +172,7 @@ class OutputFolder:
 
         Args:
             key: the fingerprint.
-            run: the run folder, which must not lie in the target, nor the target in it.
+            run: the run folder, which must not be in the target, nor the target in it.
 
         Raises:
             UserError: something else is there, or there is no folder to put it in.
@@ -184,7 +184,7 @@ class OutputFolder:
             text = f"there is no folder `{self.folder.parent}` for `{self.folder.name}`"
             raise UserError(text, where="-o", hint="make it first, or name another place")
         if run is not None and (place.is_relative_to(run.absolute()) or run.absolute().is_relative_to(place)):
-            text = f"`{self.folder}` and the run folder `{run}` lie in each other"
+            text = f"`{self.folder}` and the run folder `{run}` contain each other"
             raise UserError(text, where="-o", hint="name another place")
         if not os.access(place.parent, os.W_OK):
             raise OutputError(f"`{place.parent}` is not writable", where="-o", hint="name another place")
@@ -192,7 +192,7 @@ class OutputFolder:
             refuse_taken(self.folder, replace=self.replace)
 
     def holds(self, key: str) -> bool:
-        """Whether the result with this fingerprint lies here already, every bit of it right."""
+        """Whether the result with this fingerprint is here already, every bit of it right."""
         card = _read_card(self.folder)
         if card is None or card.get("fingerprint") != key:
             return False
@@ -202,7 +202,7 @@ class OutputFolder:
             return False
 
     def publish(self, source: Path, key: str, extra: dict[str, str]) -> bool:
-        """Copy a finished stage's folder here, whole or not at all; nothing is done when it lies here already.
+        """Copy a finished stage's folder here, whole or not at all; nothing is done when it is here already.
 
         Args:
             source: a stage's folder.
@@ -226,19 +226,19 @@ class OutputFolder:
         return True
 
     def complete(self, key: str, extra: dict[str, str]) -> None:
-        """Write some files anew beside the model that was published here.
+        """Write some files again beside the model that was published here.
 
         Args:
             key: the model's fingerprint.
             extra: as of `publish`.
 
         Raises:
-            UserError: it does not lie here any more.
+            UserError: it is not here any more.
             OutputError: it cannot be written.
         """
         if not self.holds(key):
-            text = f"what lies at `{self.folder}` is not the model that was written there any more"
-            raise UserError(text, where="-o", hint="its report was not completed; the same command writes it again")
+            text = f"the model at `{self.folder}` is no longer the one that was written"
+            raise UserError(text, where="-o", hint="its report is incomplete; run the same command to write it again")
         amend(self.folder, extra)
 
 

@@ -21,7 +21,7 @@ from bertshrink.report.measurement import across
 from bertshrink.report.report import Report, Sheet, Snapshot
 
 _ON_A_PHONE = "on a phone"
-_EXPORT_FIRST = "the checks for phones are of files for ONNX Runtime: export it first"
+_EXPORT_FIRST = "the phone checks are for ONNX Runtime files: export it first"
 
 
 def open_targets(settings: LatencySettings) -> list[Target]:
@@ -64,7 +64,7 @@ def measure_everywhere(
 
     Args:
         targets: of `open_targets`.
-        models: as they lie on disk; loaded only where something has to be measured.
+        models: as they are on disk; loaded only where something has to be measured.
         settings: what to run.
         progress: shows each target's work.
         store: keeps what each target found; taken from there again where target, models, settings and this machine
@@ -83,7 +83,7 @@ def measure_everywhere(
     missing = [target for target in targets if kept[target.name] is None]
     launches = {model.name: launch_of(model.load(), model.folder) for model in models} if missing else {}
     for model in models:
-        model.loaded = None  # the workers shall have the memory
+        model.loaded = None  # the workers should have the memory
     ways = {t.name: expand_variants(launches, settings.engine, on_gpu=kind_of(t.name) == ON_GPU) for t in missing}
     for target in missing:
         target.check(ways[target.name])
@@ -96,7 +96,7 @@ def measure_everywhere(
 def add_results(report: Report, everywhere: Sequence[TargetResult]) -> None:
     """Put what targets found into a report: a model that ran in several ways gets a row for each.
 
-    The first way stands in the model's own row, so that everything is compared with the first model's first way.
+    The first way is in the model's own row, so that everything is compared with the first model's first way.
     """
     rows = {snapshot.name: snapshot for snapshot in report.snapshots}
     before = {name: snapshot.model_copy(deep=True) for name, snapshot in rows.items()}
@@ -112,7 +112,7 @@ def add_results(report: Report, everywhere: Sequence[TargetResult]) -> None:
 
 
 def _row(report: Report, model: Snapshot, before: Snapshot, name: str, way: str) -> Snapshot:
-    """The row of a way to run a model: the model's own, where no other way stands there yet, or a new one.
+    """The row of a way to run a model: the model's own, where no other way is there yet, or a new one.
 
     Args:
         report: gets the new one.

@@ -82,19 +82,19 @@ class Command:
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command("pretrain", "Make an encoder from running text: tokenizer, weights and all.", ("pretrain",)),
-        Command("finetune", "Teach an encoder a task from labelled texts: make a teacher.", ("finetune",)),
+        Command("pretrain", "Pre-train an encoder from scratch on running text, with its tokenizer.", ("pretrain",)),
+        Command("finetune", "Fine-tune an encoder on labelled texts.", ("finetune",)),
         Command(
             "factorize",
-            "Make the embedding tables narrow, let layers share weights: an encoder as a stock ALBERT.",
+            "Factorize the embedding tables (and share layers) into a stock ALBERT.",
             ("factorize",),
             later=("share", "distill"),
             prefixed=("share",),
         ),
-        Command("share", "Let layers share their weights in groups, as ALBERT's do.", ("share",)),
-        Command("distill", "Teach a smaller student what its teacher knows.", ("distill",)),
-        Command("export", "Write an encoder as a file that an engine runs, proven equal to it.", ("export",)),
-        Command("quantize", "Write an encoder or an exported artifact in fewer bits.", ("export", "quantize")),
+        Command("share", "Share weights between groups of layers, as ALBERT does.", ("share",)),
+        Command("distill", "Distill a smaller student from its teacher.", ("distill",)),
+        Command("export", "Export an encoder to ONNX, .ort or ExecuTorch, verified against PyTorch.", ("export",)),
+        Command("quantize", "Quantize an encoder or an exported artifact.", ("export", "quantize")),
     )
 }
 
@@ -165,7 +165,7 @@ def _refuse_idle(
         for key in command.flag_names(technique).values():
             if key in given and key not in used:
                 raise UserError(
-                    f"`{name_of(key)}` belongs to `{technique.name}`, which is left out: the model is an artifact",
+                    f"`{name_of(key)}` is a setting of `{technique.name}`, which is skipped: the model is an artifact",
                     where=name_of(key),
                     hint="leave it out, or give the encoder",
                 )

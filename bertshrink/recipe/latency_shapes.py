@@ -32,7 +32,8 @@ def fit_grid(recipe: Recipe, forms: Mapping[str, ArtifactSpec], faults: list[Ber
 
 
 def fit_clock(recipe: Recipe, forms: Mapping[str, ArtifactSpec]) -> LatencySettings:
-    """The recipe's timing, or the default one where the report shall show no times, with shapes that these models take.
+    """The recipe's timing, or the default one where the report should show no times, with shapes that these models
+    take.
 
     For a stage that chooses by the clock: what it makes does not depend on whether the report shows times.
     """
@@ -53,7 +54,7 @@ def _one_shape(
                 f"`{name}` takes {_text(shape)} only and `{other[0]}` {_text(other[1])} only: they cannot be timed "
                 "side by side",
                 where=where,
-                hint="give them one shape, or leave the timing out: `latency: false`, `--no-latency`",
+                hint="give them the same shape, or turn timing off: `latency: false`, `--no-latency`",
             )
         )
         return None
@@ -63,7 +64,7 @@ def _one_shape(
         if key in latency.model_fields_set and asked != only:
             faults.append(
                 UserError(
-                    f"{key} {', '.join(map(str, asked))} is asked for, and `{name}` takes {_text(shape)} only",
+                    f"{key} {', '.join(map(str, asked))} is requested, but `{name}` takes only {_text(shape)}",
                     where=recipe.place("measure", "latency", key),
                     hint=f"leave it out, or ask for {only[0]}",
                 )
@@ -85,9 +86,9 @@ def _bounded(
         if key in latency.model_fields_set:
             faults.append(
                 UserError(
-                    f"{key} {max(asked)} is more than `{name}` takes: {limit} {unit} at most",
+                    f"{key} {max(asked)} exceeds the limit of `{name}`: {limit} {unit}",
                     where=recipe.place("measure", "latency", key),
-                    hint=f"ask for {'lengths' if key == 'length' else 'batches'} up to {limit}",
+                    hint=f"use {'lengths' if key == 'length' else 'batches'} up to {limit}",
                 )
             )
         else:

@@ -117,7 +117,7 @@ def make_plan(recipe: Recipe) -> Plan:
         _patience(recipe, faults)
     if card is not None and recipe.task in TASKS and recipe.task != task:
         text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
-        faults.append(UserError(text, where=recipe.place("task"), hint="leave `task` out: an artifact knows its own"))
+        faults.append(UserError(text, where=recipe.place("task"), hint="leave `task` out: an artifact has its own"))
     if card is not None:
         _require(card.engine, recipe.place("model"), faults)
     forms = {recipe.model or "the model": _form(about)} if about is not None else {}
@@ -176,7 +176,7 @@ def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError]
     task = recipe.task if recipe.task in TASKS else None
     if task is None and facts.task not in ("embedding", "mlm"):
         task = facts.task
-        notes.append(f"no task was named: it is that of the model's own head, {task}")
+        notes.append(f"task: {task}, from the model's own head")
     if task is None and faults:
         return facts
     if task is None and recipe.data is not None:
@@ -192,7 +192,7 @@ def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError]
             faults.append(error)
             return facts
         if task is not None:
-            notes.append(f"no task was named: the data's labels are for {task}")
+            notes.append(f"task: {task}, from the data's labels")
     if task is None:
         faults.append(
             UserError(
@@ -278,15 +278,15 @@ def _stages(
                     f"`{technique.name}` learns from other texts than `{recipe.stages[0].technique.name}`, and a "
                     "recipe has one set",
                     where=where,
-                    hint="make it a recipe of its own, with the pre-trained model as its `model`",
+                    hint="use a separate recipe with the pre-trained model as its `model`",
                 )
             )
         if technique.makes_teacher and number > _num_leading(recipe):
             faults.append(
                 UserError(
-                    f"`{technique.name}` makes a teacher, and stands after a stage that makes a model smaller",
+                    f"`{technique.name}` makes a teacher, but comes after a stage that makes the model smaller",
                     where=where,
-                    hint="put it first; `distill` without `layers` trains a small model on",
+                    hint="put it first; `distill` without `layers` continues training a small model",
                 )
             )
         fits = kind in technique.takes if technique.takes else kind is None
@@ -358,12 +358,12 @@ def _comparable(
 
 def _misfit(technique: Technique, kind: Kind | None, where: str) -> UserError:
     if not technique.takes:
-        hint = "leave `model` out and put it first; `finetune --task mlm` trains a model on"
+        hint = "leave `model` out and put it first; `finetune --task mlm` continues training a model"
         return UserError(f"`{technique.name}` creates its own model, but the recipe names one", where=where, hint=hint)
     assert kind is not None
     wanted = technique.takes[0]
     makers = [name for name, other in TECHNIQUES.items() if kind in other.takes and other.gives == wanted]
-    hint = f"put `{makers[0]}` before it" if makers else f"move it to where the model is still an {wanted}"
+    hint = f"put `{makers[0]}` before it" if makers else f"move it to a point where the model is still an {wanted}"
     article = {"encoder": "an encoder", "artifact": "an artifact"}
     return UserError(
         f"`{technique.name}` takes {article[wanted]}, and gets {article[kind]} here", where=where, hint=hint

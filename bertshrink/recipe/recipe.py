@@ -1,6 +1,6 @@
 """A recipe: what is asked, as it was written, every value with its place.
 
-    name: edge                       # names the run folder; default: the file's name
+    name: edge                       # name of the run folder; default: the file's name
     model: distilbert-base-uncased   # a folder, or a hub name
     data: ./sst2                     # see `data.texts`; or a mapping of its settings
     task: auto
@@ -46,9 +46,9 @@ class MeasureSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    quality: bool = Field(True, description="judge every stage on the dev texts")
+    quality: bool = Field(True, description="evaluate every stage on the dev split")
     latency: LatencySettings | Literal[False] = Field(
-        default_factory=LatencySettings, description="time and memory of all models, interleaved; false: none"
+        default_factory=LatencySettings, description="time and memory of all models, interleaved; `false`: not measured"
     )
 
 
@@ -57,18 +57,18 @@ class _Body(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str | None = Field(None, description="names the run folder", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str | None = Field(None, description="name of the run folder", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str | None = Field(
-        None, description="the encoder to start from: a folder or a hub name; none where `pretrain` makes one"
+        None, description="encoder to start from: a folder or a hub name; omitted with `pretrain`"
     )
-    task: str = Field("auto", description=f"what the model is for: auto, {', '.join(TASKS)}")
+    task: str = Field("auto", description=f"task of the model: auto, {', '.join(TASKS)}")
     data: Any = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
     seed: int = Field(0, ge=0, lt=2**32, description="random seed")
-    compare: list[str] = Field(default_factory=list, description="other models, measured beside")
+    compare: list[str] = Field(default_factory=list, description="other models to measure for comparison")
     stages: list[Any] = Field(default_factory=list, description="techniques, in the order they are applied")
     measure: dict[str, Any] = Field(default_factory=dict, description="what is measured")
     gates: dict[str, Any] = Field(
-        default_factory=dict, description="limits that the last model must hold, against the first one"
+        default_factory=dict, description="limits that the last model must meet, relative to the reference"
     )
 
 
@@ -116,7 +116,7 @@ def read_recipe(
         about_texts: settings of `data` that replace the file's; None means not given.
 
     Raises:
-        UserError: no such file, or it is no recipe (all faults at once); something is said of texts, and none are
+        UserError: no such file, or it is not a recipe (all faults at once); something is said of texts, and none are
             given.
     """
     text = RECIPE.read_text(path)
@@ -167,10 +167,10 @@ def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about
     data = values.get("data")
     if data is None:
         flag = next(iter(flags.values()))
-        raise UserError(f"`{flag}` is about texts, and none are given", where=flag, hint="give them with `--data`")
+        raise UserError(f"`{flag}` applies to texts, and none are given", where=flag, hint="give them with `--data`")
     if isinstance(data, str):
         data = other_data(data, None)
-    if isinstance(data, dict):  # what is no mapping is refused with its place
+    if isinstance(data, dict):  # what is not a mapping is refused with its place
         values["data"] = data | told
         places |= {("data", key): flag for key, flag in flags.items()}
 
@@ -183,7 +183,7 @@ _SIDE = "(?:train|dev|test|unlabelled)="
 
 
 def other_data(given: str | Mapping[str, Any], kept: Any) -> dict[str, Any]:
-    """The settings of texts named on the command line: `PATH`, or sides apart as `train=PATH,dev=PATH`.
+    """The settings of texts named on the command line: `PATH`, or separate splits as `train=PATH,dev=PATH`.
 
     Args:
         given: as typed, or settings as they are.
@@ -257,7 +257,7 @@ def _stage(entry: Any, index: int, source: LocatedConfig, faults: list[UserError
     else:
         faults.append(
             UserError(
-                f"`{entry}` is no stage",
+                f"`{entry}` is not a stage",
                 where=source.place(path),
                 hint="write `- export`, or `- distill: {layers: 3}`",
             )

@@ -9,7 +9,7 @@ from bertshrink.files.hub import local_path
 
 
 def recipe_folders() -> list[Path]:
-    """Where shipped recipes lie: inside the installed package, or beside it in a checkout."""
+    """Where shipped recipes are: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     checkout = package.parent
     beside = [checkout / "recipes"] if (checkout / "pyproject.toml").is_file() else []
@@ -34,5 +34,5 @@ def find_recipe(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     if path.suffix or "/" in name:
-        raise UserError(f"there is no recipe file `{name}`", hint="`bertshrink recipe list` names those that ship")
+        raise UserError(f"there is no recipe file `{name}`", hint="`bertshrink recipe list` shows the shipped ones")
     raise UserError(f"there is no recipe `{name}`", hint=did_you_mean(name, shipped))

@@ -135,7 +135,7 @@ def _encoders(start: Sizes) -> Iterator[tuple[int | None, int | None, Sizes]]:
 
 
 def _after(sizes: Sizes, stages: Sequence[tuple[str, dict[str, Any]]]) -> Sizes | None:
-    """The sizes behind some stages; None where one of them does not fit the model, or its sizes cannot be told."""
+    """The sizes behind some stages; None where one of them does not fit the model, or its sizes is unknown."""
     found: Sizes | None = sizes
     for name, settings in stages:
         try:
@@ -159,6 +159,6 @@ def advice(model: CheckpointInfo | Sizes, name: str, limit: float) -> str:
         kinds.setdefault((road.cuts_layers, road.cuts_tables), road)
     simple = [road for kind, road in kinds.items() if not all(kind)] or list(kinds.values())
     if not simple:
-        return "no number of layers, width of tables and number format gets there: start from a smaller model"
+        return "no combination of layers, table width and number format fits: start from a smaller model"
     told = " or ".join(f"`{' && '.join(road.commands(name))}`" for road in simple[:3])
-    return f"{told}; all roads: `{shlex.join(['bertshrink', 'inspect', name, '--size', units.format(limit, 'B')])}`"
+    return f"{told}; all options: `{shlex.join(['bertshrink', 'inspect', name, '--size', units.format(limit, 'B')])}`"

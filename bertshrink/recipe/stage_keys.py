@@ -1,4 +1,4 @@
-"""What decides each result of a plan, as fingerprints: the same ones are taken as finished, others are made anew."""
+"""What decides each result of a plan, as fingerprints: the same ones are taken as finished, others are made again."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 History of the form:
     bertshrink.bench/1   first form
 
-Units are base units (s, B, count, token/s, ...). A percentile that too few samples stand behind is null, and
+Units are base units (s, B, count, token/s, ...). A percentile that too few samples are behind is null, and
 `p99_need_n` says how many it takes. `ratio` is this model over the first one: below 1 takes less; its verdict speaks of
 speed where the figure is a time.
 """
@@ -25,7 +25,7 @@ def to_json(report: Report, margin: float = MARGIN) -> str:
 
     Args:
         report: of any run.
-        margin: what counts as the same speed, as a share of the reference's.
+        margin: margin within which speeds count as equivalent, as a fraction.
 
     """
     reference = next((s for s in report.snapshots if s.role == "reference"), None)
@@ -57,7 +57,7 @@ def _model(snapshot: Snapshot, reference: Snapshot | None, margin: float) -> dic
 
 def _figure(m: Measurement, base: Snapshot | None, margin: float) -> dict[str, Any]:
     interval = m.interval() if m.rounds and not m.is_exact else None
-    is_measured = not m.is_range  # a range is no sample of anything
+    is_measured = not m.is_range  # a range is not a sample of anything
     return {
         "metric": m.metric,
         "unit": m.unit,

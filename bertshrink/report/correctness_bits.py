@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Outcomes(BaseModel):
-    """One bit an answer, 1 where it is right; of which questions stands in the measurement's conditions."""
+    """One bit an answer, 1 where it is right; of which questions is in the measurement's conditions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +32,7 @@ class Outcomes(BaseModel):
         try:
             raw = base64.b64decode(self.bits, validate=True)
         except binascii.Error:
-            raise ValueError("the outcomes are no base64") from None
+            raise ValueError("the outcomes are not base64") from None
         spare = 8 * len(raw) - self.num
         if not 0 <= spare < 8 or (raw and raw[-1] & ((1 << spare) - 1)):
             raise ValueError(f"the outcomes are not those of {self.num} answers")

@@ -4,7 +4,7 @@ Every sample is kept, grouped by the process (round) that took it; median, inter
 stored. Two models are compared by the ratio of their medians round by round (`compare`, `judge`); intervals and
 verdicts are those of `report.statistics`.
 
-A percentile is given only when enough samples stand behind it: the smallest n for which the nearest-rank estimate has a
+A percentile is given only when enough samples support it: the smallest n for which the nearest-rank estimate has a
 99 % upper confidence bound inside the sample, 1 - p^n >= 0.99 in MLPerf's early-stopping form (p50 7, p90 44, p99 459
 for the maximum; MLPerf asks one more failing query, hence its 11, 64, 662).
 """
@@ -118,9 +118,9 @@ class Measurement(_Frozen):
         None, description="of a figure of answers to texts: 95 % bounds for other texts of the same kind"
     )
     ahead: tuple[float, float] | None = Field(
-        None, description="95 % bounds of the figure less the reference's, over the same texts drawn anew"
+        None, description="95 % bounds of the figure less the reference's, over the same texts drawn again"
     )
-    chance: float | None = Field(None, description="what always giving the commonest answer gets on these texts")
+    chance: float | None = Field(None, description="what always predicting the most frequent class gets on these texts")
 
     @model_validator(mode="after")
     def _finite(self) -> "Measurement":
@@ -138,7 +138,7 @@ class Measurement(_Frozen):
             raise MeasurementError(
                 f"`{self.metric}` gave a value that is not finite",
                 where=self.conditions.label() or None,
-                hint="look at the outputs of the model that was measured: a constant or broken model does this",
+                hint="check the model's outputs: a constant or broken model causes this",
             )
         return self
 

@@ -16,8 +16,8 @@ from bertshrink.files.bounded_text import Reader
 from bertshrink.report.measurement import Conditions, Environment, Measurement
 
 SCHEMA = "bertshrink.report/1"
-_HINT = "make it anew: the `command` that a report holds does it"
-_READER = Reader(BaselineError, "this is no report", _HINT)
+_HINT = "create it again with the `command` in the report"
+_READER = Reader(BaselineError, "this is not a report", _HINT)
 
 
 class _Record(BaseModel):
@@ -51,7 +51,7 @@ class Snapshot(_Record):
     kind: Literal["encoder", "artifact"]
     technique: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
-    path: str | None = Field(None, description="where the model lies, relative to the run folder; None when not kept")
+    path: str | None = Field(None, description="where the model is, relative to the run folder; None when not kept")
     facts: dict[str, Any] = Field(
         default_factory=dict, description="family, task, num_layers, hidden_size, precision, ..."
     )
@@ -127,7 +127,7 @@ class Report(_Record):
 
         Raises:
             UserError: there is no such file.
-            BaselineError: it is no report, is damaged, or has another version of the form.
+            BaselineError: it is not a report, is damaged, or has another version of the form.
 
         """
         if not os.path.lexists(path):

@@ -9,16 +9,16 @@ A round is one process per model; what varies between processes is what counts, 
               arXiv:1411.5279): the bare percentile interval is too short by sqrt((n-1)/n) and by z/t, which matters
               for ten rounds; the quantile levels are moved out to make up for both
 
-Below six rounds no bootstrap can be wide enough (all resamples of 3 values lie between the least and the largest, which
-cover a mean in 3 of 4 cases), so Student's interval of the mean stands there.
+Below six rounds no bootstrap can be wide enough (all resamples of 3 values are between the least and the largest, which
+cover a mean in 3 of 4 cases), so Student's interval of the mean is there.
 
 A figure of answers to texts has one round and an interval all the same, since other texts would have given another:
 Wilson's of a share, Fisher's of a correlation. Two models' answers to the same texts are compared by an exact test.
 
-The verdict: `equivalent` when the 90 % interval lies within the margin (two one-sided tests at 5 %, Schuirmann 1987);
+The verdict: `equivalent` when the 90 % interval is within the margin (two one-sided tests at 5 %, Schuirmann 1987);
 else `faster` or `slower` when the 99.5 % interval leaves out 1, by the bootstrap and by Student's t alike (far out in
-the tails ten values hold too little for a bootstrap alone), so that the same model twice is told apart from itself in
-less than one of a hundred comparisons; else `inconclusive`.
+the tails ten values hold too little for a bootstrap alone), so that the same model twice is distinguished from itself
+in less than one of a hundred comparisons; else `inconclusive`.
 """
 
 from __future__ import annotations

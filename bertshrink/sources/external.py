@@ -4,7 +4,7 @@ What may be named                                      Where its tokenizer and c
     a bare `.onnx`, `.ort` or `.pte` file              beside it; of `onnx/FILE.onnx` also one folder up (the hub's way)
     a folder with `model.onnx` (optimum's way),        in the folder
         `model_quantized.onnx`, `model.ort` or `model.pte`, or these in `onnx/` and `executorch/`
-    an artifact folder without a manifest              in the folder; its own card stands
+    an artifact folder without a manifest              in the folder; its own card is
 
 The given folder is not touched and not read again: its small files are copied (see `safe_open`), the file is what
 the child wrote (see `probe`). The card says what the file says of itself, where bertshrink exported it; else what
@@ -108,7 +108,7 @@ def _temp_dir() -> Path:
 
 
 def _tokenizer_dir(path: Path) -> Path:
-    """Where the tokenizer of a file lies."""
+    """Where the tokenizer of a file is."""
     folder = path.parent
     has_tokenizer = any((folder / name).exists() for names in _TOKENIZERS for name in names)
     return folder if has_tokenizer else root_of(path)
@@ -167,7 +167,7 @@ def _vocab_size(origin: ExternalFile, home: Path) -> int:
     papers, rows = origin.papers, origin.look.vocab_size
     if not any(all((papers / name).is_file() for name in names) for names in _TOKENIZERS):
         raise UserError(
-            "the model file has no tokenizer beside it",
+            "there is no tokenizer beside the model file",
             where=str(home),
             hint="put the model's `tokenizer.json`, `tokenizer_config.json` and `config.json` there, as "
             "`AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR)` writes them",

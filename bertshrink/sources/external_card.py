@@ -39,13 +39,13 @@ _TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
 _ENGINES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
 _ACTIVATIONS = {"identity": "identity", "sigmoid": "sigmoid"}
 _TO = {".ort": "ort", ".pte": "executorch"}
-_SAID = Reader(UnsafeModel, "what the file says of itself (its metadata) is damaged", "export the model again")
+_SAID = Reader(UnsafeModel, "the file's metadata is damaged", "export the model again")
 _EXPORT = "or export the model with `bertshrink export MODEL -o DIR`"
 
 
 @dataclass(frozen=True)
 class ExternalFile:
-    """What is known of a file: the look at it, the copies of what lies beside it, its name for messages."""
+    """What is known of a file: the look at it, the copies of what is beside it, its name for messages."""
 
     look: ProbeResult
     papers: Path
@@ -69,7 +69,7 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int) -> ArtifactCard
     Args:
         origin: what is known of it.
         file: the private copy of it.
-        vocab_size: token ids lie below this.
+        vocab_size: token ids are below this.
 
     Raises:
         UserError: something is missing that neither the file nor config.json says, or they contradict each other,
@@ -98,7 +98,7 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int) -> ArtifactCard
         pooling = pooling or _pooling(origin)
         mode, normalize, *cut = pooling
         notes.append(
-            f"the file gives token vectors: {'a normalised' if normalize else 'a'} {mode} of them was appended"
+            f"the file returns token vectors: {'a normalised' if normalize else 'a'} {mode} of them was appended"
             + (f", cut to its first {cut[0]} numbers" if cut else "")
         )
     if not is_ready:
@@ -136,10 +136,11 @@ def _notes(origin: ExternalFile, said: dict[str, Any], output: str, is_pooled: b
     width = next(iter(origin.look.outputs[output].shape[-1:]), None)
     if is_pooled and dimension is not None and (width is None or width > dimension):
         raise UserError(
-            f"the file's `{output}` has {width or 'any number of'} numbers, and sentence-transformers cuts them to "
+            f"the file's `{output}` has {width or 'any number of'} numbers, and sentence-transformers "
+            "truncates them to "
             f"{dimension} (`truncate_dim` in {SETTINGS})",
             where=origin.where,
-            hint="give the model that the file was exported from, or a file that ends in token vectors, or set "
+            hint="give the model that the file was exported from, or a file that returns token vectors, or set "
             "`truncate_dim` to null",
         )
     return [*notes, SIGMOID_NOTE] if said["activation"] == "sigmoid" else notes
@@ -199,7 +200,7 @@ def _told(origin: ExternalFile) -> dict[str, Any]:
         task = "embedding"
     elif not config:
         raise UserError(
-            "for what task the file was made cannot be told",
+            "cannot tell the task of the file",
             where=where,
             hint=f"put the model's config.json, which names its class and labels, beside it; {_EXPORT}",
         )
@@ -208,14 +209,14 @@ def _told(origin: ExternalFile) -> dict[str, Any]:
     try:
         labels = read_labels(task, config, where) if config else ()
     except UserError as error:
-        raise UserError(error.what, where=where, hint="mend the config.json beside the file") from None
+        raise UserError(error.what, where=where, hint="fix the config.json beside the file") from None
     positions = config.get("max_position_embeddings")
     unknown = 1 << 30
     limit = position_limit(positions, config) if isinstance(positions, int) else unknown
     limit = capped_length(origin.papers, limit)
     if not 0 < limit < unknown:
         raise UserError(
-            "the longest input of the file cannot be told",
+            "cannot tell the longest input of the file",
             where=where,
             hint="put the model's config.json beside it, or set `model_max_length` in tokenizer_config.json",
         )
@@ -282,7 +283,7 @@ def _outputs(origin: ExternalFile, task: str) -> tuple[dict[str, str], bool]:
     raise UserError(
         f"the file gives {_shown(found)}, where a model for `{task}` gives {_shown(wanted)}",
         where=origin.where,
-        hint="name its outputs so when it is exported (`output_names`), or mend `architectures` in config.json",
+        hint="use these output names at export (`output_names`), or fix `architectures` in config.json",
     )
 
 

@@ -1,4 +1,4 @@
-"""The weights of an ONNX file that lie in files beside it ("external data"), taken into its message.
+"""The weights of an ONNX file that are in files beside it ("external data"), taken into its message.
 
 Only plain files of its own folder, and only spans that they have.
 """
@@ -21,7 +21,7 @@ from bertshrink.sources.onnx_checks import all_tensors
 
 
 def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int, limit: Callable[[int], None]) -> bool:
-    """Put the bytes of weights that lie in files beside the model into it.
+    """Put the bytes of weights that are in files beside the model into it.
 
     Args:
         model: as it was read.
@@ -48,7 +48,7 @@ def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int, limit:
             spans.append((files[name], *span(tensor, entries, os.fstat(files[name].fileno()).st_size)))
         total = num_bytes + sum(length for _, _, length in spans)
         if total > MAX_FILE_BYTES:
-            raise UnsafeModel("the model and its weights are more than 2 GB, the most that one ONNX file holds")
+            raise UnsafeModel("the model and its weights are more than 2 GB, the limit of one ONNX file")
         if outside:
             limit(total)
         for tensor, (file, offset, length) in zip(outside, spans, strict=True):
@@ -63,13 +63,13 @@ def beside(source: Path, name: str) -> Path:
     """The file that a model's `location` means: a name, perhaps behind `./`, as onnx and ONNX Runtime take both.
 
     Raises:
-        UnsafeModel: it is no name of a file in the model's own folder, or a pointer of git LFS in its place.
+        UnsafeModel: it is not a name of a file in the model's own folder, or a pointer of git LFS in its place.
 
     """
     parts = PurePosixPath(name).parts  # without `.`
     if len(parts) != 1 or parts[0] in ("/", "//", "..") or "\\" in name or "\0" in name or name.endswith("/"):
         raise UnsafeModel(
-            f"the file's weights lie in `{name}`, which is no file beside it",
+            f"the file's weights are in `{name}`, which is not a file beside it",
             hint="put the weights beside the model, or save it in one file",
         )
     path = source.parent / parts[0]
@@ -83,7 +83,7 @@ def span(tensor: onnx.TensorProto, entries: dict[str, str], file_bytes: int) -> 
     """Offset and length of a tensor in its file.
 
     Raises:
-        UnsafeModel: they are no numbers, lie beyond the file, or are not what the shape asks for.
+        UnsafeModel: they are not numbers, are beyond the file, or are not what the shape asks for.
 
     """
     hint = "download both files of the model again"
@@ -91,10 +91,10 @@ def span(tensor: onnx.TensorProto, entries: dict[str, str], file_bytes: int) -> 
         asked = bytes_of(onnx.TensorProto.DataType.Name(tensor.data_type), tensor.dims)
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", asked))
     except ValueError:
-        raise UnsafeModel(f"where the weight `{tensor.name}` lies is unreadable", hint=hint) from None
+        raise UnsafeModel(f"the location of the weight `{tensor.name}` is unreadable", hint=hint) from None
     if min(offset, length, asked, *tensor.dims, 0) < 0 or offset + length > file_bytes or length != asked:
         raise UnsafeModel(
-            f"the weight `{tensor.name}` asks for {asked} bytes, given as {length} from byte {offset} of a file of "
+            f"the weight `{tensor.name}` needs {asked} bytes, stored as {length} from byte {offset} of a file of "
             f"{file_bytes}",
             hint=hint,
         )

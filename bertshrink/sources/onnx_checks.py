@@ -47,7 +47,7 @@ _DENSE = (
     *("MatMulIntegerToFloat", "MatMulNBits", "Attention", "QAttention", "MultiHeadAttention", "GemmFastGelu"),
 )
 _MAX_WEIGHT = float(np.sqrt(np.finfo(np.float32).max))
-"""1.8e19: any norm squares what a weight makes, and beyond this the square is no float32."""
+"""1.8e19: any norm squares what a weight makes, and beyond this the square is not a float32."""
 _SHAPE_ELEMENTS = 1024
 """Stored shapes and axes are shorter; what is longer is a weight, whose bytes no shape depends on."""
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -66,11 +66,11 @@ def check_structure(model: onnx.ModelProto) -> None:
 
     """
     if not model.graph.node or not model.graph.output or not model.opset_import:
-        raise refuse("the file is no ONNX file or holds an empty graph")
+        raise refuse("the file is not an ONNX file or holds an empty graph")
     check_size(model)
     depth = max(_depth(graph) for graph in all_graphs(model))
     if depth > MAX_NESTING:
-        raise refuse(f"the graph's branches and loops are {depth} deep, which no encoder needs")
+        raise refuse(f"the graph's branches and loops are {depth} deep, far more than an encoder needs")
     _check_calls(model)
     own = {(function.domain, function.name) for function in model.functions}
     for node in all_nodes(model):
@@ -118,7 +118,7 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _depth(graph: onnx.GraphProto) -> int:
-    """How many subgraphs lie inside each other; protobuf's own limit keeps this recursion short."""
+    """How many subgraphs are inside each other; protobuf's own limit keeps this recursion short."""
     return max((1 + _depth(inner) for node in graph.node for inner in inner_graphs(node)), default=0)
 
 
@@ -162,7 +162,7 @@ def check_tensors(model: onnx.ModelProto) -> None:
         try:
             value = onnx.numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError, OverflowError, MemoryError):
-            raise refuse(f"the tensor `{name}` has other bytes than its type and shape ask for") from None
+            raise refuse(f"the tensor `{name}` has a size that does not match its type and shape") from None
         if value.ndim >= 2 and value.dtype.name in _FLOATS:
             largest = float(max(value.max(initial=0.0), -value.min(initial=0.0)))
             if not largest < _MAX_WEIGHT:
@@ -206,7 +206,7 @@ def check_shapes(model: onnx.ModelProto, path: Path) -> None:
 
 
 def check_encoder(model: onnx.ModelProto) -> int:
-    """Refuse what is no encoder of text.
+    """Refuse what is not an encoder of text.
 
     Returns:
         the number of rows of the table that the token ids look up: the vocabulary.
@@ -217,14 +217,14 @@ def check_encoder(model: onnx.ModelProto) -> int:
     """
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in stored]
-    hint = "bertshrink reads encoders of text; make one with `bertshrink export MODEL -o DIR`"
+    hint = "bertshrink reads text encoders; make one with `bertshrink export MODEL -o DIR`"
     for ours in ("input_ids", "attention_mask"):
         if not set(INPUT_NAMES[ours]) & set(inputs):
             shown = ", ".join(f"`{name}`" for name in inputs) or "none"
-            raise refuse(f"the file is no encoder of text: its inputs are {shown}, without `{ours}`", hint)
+            raise refuse(f"the file is not a text encoder: its inputs are {shown}, without `{ours}`", hint)
     unknown = set(inputs) - {name for names in INPUT_NAMES.values() for name in names}
     if unknown:
-        raise refuse(f"the graph asks for an input `{min(unknown)}`, which bertshrink does not give", hint)
+        raise refuse(f"the graph needs an input `{min(unknown)}`, which bertshrink does not provide", hint)
     weights, ids = {name: name for name in stored}, set(INPUT_NAMES["input_ids"])
     tables, num_dense = [], 0
     for node in model.graph.node:
@@ -247,7 +247,7 @@ def check_encoder(model: onnx.ModelProto) -> int:
         num_dense += node.op_type in _DENSE and any(name in weights for name in node.input)
     if not tables or not num_dense:
         missing = "table that the token ids look rows up in" if not tables else "dense layer with stored weights"
-        raise refuse(f"the file is no encoder of text: it has no {missing}", hint)
+        raise refuse(f"the file is not a text encoder: it has no {missing}", hint)
     return int(max(tables))
 
 

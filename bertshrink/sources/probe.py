@@ -86,7 +86,7 @@ def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = C
 
 
 def probe_again_in_subprocess(source: Path, command: tuple[str, ...] = COMMAND) -> None:
-    """Read, check and run a sealed file in a child process, where it lies.
+    """Read, check and run a sealed file in a child process, where it is.
 
     Args:
         source: the file.
@@ -135,7 +135,7 @@ def _in_child(source: Path, how: str, command: tuple[str, ...] = COMMAND, *more:
             check=False,
         )
     except subprocess.TimeoutExpired as expired:
-        raise _died(source, f"was not done after {timeout_s} s", expired.stdout or b"") from None
+        raise _died(source, f"did not finish within {timeout_s} s", expired.stdout or b"") from None
     except ValueError:  # a NUL in the path
         raise UnsafeModel("the file's name holds the character NUL", where=repr(source), hint="rename it") from None
     said = _lines(done.stdout)
@@ -198,7 +198,7 @@ def _end_of(code: int) -> str:
 def _died(source: Path, how: str, stdout: bytes) -> UnsafeModel:
     at = next((line["at"] for line in reversed(_lines(stdout)) if "at" in line), "starting")
     return UnsafeModel(
-        f"`{source.name}` cannot be read safely: the process that looked at it {how} while {at}",
+        f"`{source.name}` cannot be read safely: the process that read it {how} while {at}",
         where=str(source),
         hint="export the model again; if it comes from elsewhere, do not trust the file",
     )

@@ -5,12 +5,12 @@ Files from elsewhere meet libraries written in C++ (protobuf, onnx, ONNX Runtime
 to crash or to take all memory. So the look happens here, within limits of memory and time that grow with the file, and
 what comes out is either a word of refusal or the file, whole and proven, at TARGET:
 
-    read      as one message; weights that lie in a file beside it ("external data") are taken in
+    read      as one message; weights that are in a file beside it ("external data") are taken in
     check     see `onnx_checks`; functions are unfolded
     run       opened by ONNX Runtime (where it is installed) and run once: outputs finite
     write     one self-contained file; byte for byte the given one where nothing had to change
 
-That is `look`. `again` reads, checks and runs a file that bertshrink sealed where it lies: a seal says that nothing has
+That is `look`. `again` reads, checks and runs a file that bertshrink sealed where it is: a seal says that nothing has
 changed, not who made it. `facts` gives what `files.headers.read_onnx` reads of it, and runs nothing.
 
 An .ort file is a graph that ONNX Runtime has optimised: what holds for weights and for encoders is checked of it, too,
@@ -100,7 +100,7 @@ def look(source: Path, target: Path) -> dict[str, Any]:
 
 
 def look_again(source: Path) -> dict[str, Any]:
-    """Read, check and run a sealed file where it lies.
+    """Read, check and run a sealed file where it is.
 
     Returns:
         nothing: it is what its card says.
@@ -164,7 +164,7 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
         if type(error).__name__ != "DecodeError":
             raise
         deep = "max_depth" in str(error).lower() or "maxdepth" in str(error).lower()
-        what = "is nested deeper than protobuf reads" if deep else "is no ONNX file, or damaged, or cut"
+        what = "is nested deeper than protobuf reads" if deep else "is not an ONNX file, or is damaged or truncated"
         raise checks.refuse(f"the file {what}") from None
     step("checking it")
     checks.check_structure(model)
@@ -214,11 +214,11 @@ def refuse_other_kinds(data: bytes) -> None:
         raise UnsafeModel("the file is empty", hint=_MADE_AGAIN)
     for magic, kind, *at in _MAGIC:
         if data.startswith(magic, *at):
-            raise UnsafeModel(f"the file is no ONNX file but {kind}", hint=hint)
+            raise UnsafeModel(f"the file is not an ONNX file but {kind}", hint=hint)
 
 
 def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are no stored tensors, which old files list as well."""
+    """The inputs that are not stored tensors, which old files list as well."""
     stored = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in stored]
 
@@ -281,7 +281,7 @@ def main(how: str, *paths: str) -> None:
     try:
         result: dict[str, Any] = {"found": LOOKS[how](*map(Path, paths))}
     except MemoryError:
-        result = {"refused": ["UnsafeModel", "the file needs far more memory than its size explains", None, None]}
+        result = {"refused": ["UnsafeModel", "the file needs far more memory than its size suggests", None, None]}
     except BertshrinkError as error:
         result = {"refused": [type(error).__name__, error.what, error.where, error.hint]}
     sys.stdout.write(json.dumps(result) + "\n")

@@ -30,7 +30,7 @@ def look(path: Path) -> dict[str, Any]:
         the fields of `probe.ProbeResult`; the vocabulary is not known.
 
     Raises:
-        UnsafeModel: it is no encoder's, or gives values that are not finite.
+        UnsafeModel: it is not an encoder's, or gives values that are not finite.
         MissingDependency: ExecuTorch is not installed.
 
     """
@@ -48,10 +48,10 @@ def look(path: Path) -> dict[str, Any]:
     sizes = next(iter(planned), ())
     if not {"input_ids", "attention_mask"} <= set(names) or len(planned) != 1 or len(sizes) != 2:
         shown = ", ".join("x".join(map(str, sizes)) for sizes in about["planned"]) or "none"
-        what = f"the program is no encoder of text: its inputs are {shown}, not token ids and a mask of one shape"
+        what = f"the program is not a text encoder: its inputs are {shown}, not token ids and a mask of one shape"
         raise UnsafeModel(what, hint=_HINT)
     if math.prod(sizes) > _MOST_TOKENS:
-        raise UnsafeModel(f"the program plans for {sizes[0]}x{sizes[1]} tokens at once", hint=_HINT)
+        raise UnsafeModel(f"the program plans memory for {sizes[0]}x{sizes[1]} tokens", hint=_HINT)
     found, is_open = _run(session, names, sizes), False
     if sizes != _SMALL and all(small <= most for small, most in zip(_SMALL, sizes, strict=True)):
         with contextlib.suppress(UnsafeModel):

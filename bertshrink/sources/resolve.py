@@ -47,7 +47,7 @@ def locate_config(name: str, where: str | None = None) -> Path:
     """A folder with at least the configuration of the model: all that a plan needs.
 
     Raises:
-        UserError: a path where nothing is, or a file that is no model.
+        UserError: a path where nothing is, or a file that is not a model.
         MissingDependency: a hub name, and the hub cannot be reached.
     """
     return _locate(name, where, _SMALL)
@@ -153,18 +153,18 @@ def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
         from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
     except ModuleNotFoundError:
         raise MissingDependency(
-            f"`{name}` is no folder here, and hub names need the `ml` extra",
+            f"`{name}` is not a local folder, and hub names need the `ml` extra",
             where=where,
             hint="pip install 'bertshrink[ml]', or " + hint,
         ) from None
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not reachable))
     except HFValidationError:
-        raise UserError(f"`{name}` is neither a folder here nor a hub name", where=where, hint=hint) from None
+        raise UserError(f"`{name}` is neither a local folder nor a hub name", where=where, hint=hint) from None
     except RepositoryNotFoundError:
         raise UserError(f"the hub has no model `{name}`, or it is private", where=where, hint=hint) from None
     except Exception as error:  # the hub client's network and cache errors share no base
-        reason = "the hub cannot be reached and the model is not in its cache" if not reachable else str(error)
+        reason = "the hub is unreachable, and the model is not cached" if not reachable else str(error)
         raise MissingDependency(
             f"cannot download `{name}`: {reason.splitlines()[0]}", where=where, hint=hint
         ) from error

@@ -191,7 +191,7 @@ class Technique(BaseModel, ABC):
         return None
 
     def sizes(self, before: Sizes) -> Sizes | None:
-        """The sizes of what comes out, the smallest where the settings leave a choice; None: they cannot be told.
+        """The sizes of what comes out, the smallest where the settings leave a choice; None: they is unknown.
 
         An encoder's follow from its facts; what gives an artifact says what it changes.
         """

@@ -130,7 +130,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
 
 
 def best_of(history: Sequence[dict[str, Any]]) -> tuple[int, float]:
-    """(step, value) of the best judging, the first of equal ones; one that is no number is the worst."""
+    """(step, value) of the best judging, the first of equal ones; one that is not a number is the worst."""
     judged = [(int(entry["step"]), float(entry["judged"])) for entry in history if "judged" in entry]
     return max(judged, key=lambda found: (-math.inf if math.isnan(found[1]) else found[1], -found[0]))
 

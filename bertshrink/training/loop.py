@@ -123,9 +123,7 @@ def train(job: TrainingJob, settings: TrainingSettings, *, work: Path, seed: int
     elif not keeps_attention_dropout(settings):
         only = anatomy_of(student.config.model_type).attention_dropout
         if drop_dropout(student, only):
-            outcome.notes.append(
-                "no dropout of attention's weights, which would halve the speed of long texts on a CPU"
-            )
+            outcome.notes.append("attention dropout is off: it would halve the speed of long texts on a CPU")
     if settings.gradient_checkpointing:
         if not student.supports_gradient_checkpointing:
             missing = f"`gradient_checkpointing` is set, and transformers has none for {type(student).__name__}"
@@ -190,8 +188,8 @@ def _attempt(
     start = newest_checkpoint(folder, delete=False)
     done = step_of(start) if start is not None else 0
     if start is not None:
-        progress.log(f"going on from step {done} of {num_steps}")
-        outcome.notes.append(f"went on from the checkpoint of step {done}")
+        progress.log(f"resuming at step {done} of {num_steps}")
+        outcome.notes.append(f"resumed from the checkpoint of step {done}")
     watch = TrainingCallback(settings, settings.eval_steps or tenth, job.judge, folder)
     with (
         output_errors(folder),
@@ -235,9 +233,9 @@ def _attempt(
     if skipped >= num_steps:
         raise CheckFailed("no step had a finite loss: nothing was learnt", hint=_DIVERGED)
     if skipped:
-        outcome.notes.append(f"{skipped} of {num_steps} steps had no finite loss and were left out")
+        outcome.notes.append(f"{skipped} of {num_steps} steps had a non-finite loss and were skipped")
     if rollbacks:
-        outcome.notes.append("the loss stayed without a finite value once: training went back to a checkpoint")
+        outcome.notes.append("the loss was not finite once: training went back to a checkpoint")
     trainer.release()
     job.objective.to("cpu").eval()
 
@@ -277,12 +275,14 @@ def _restore_best(
     step, value = best_of(history)
     best = folder / f"best-{step}"
     if not is_whole(best):
-        raise CheckFailed(f"the best weights, of step {step}, are not whole", hint=f"delete `{folder}` and train again")
+        raise CheckFailed(
+            f"the best weights, of step {step}, are incomplete", hint=f"delete `{folder}` and train again"
+        )
     safetensors.torch.load_model(objective, best / WEIGHTS)
     last = max(int(entry["step"]) for entry in history if "judged" in entry)
     stopped = f"; training stopped at step {last} of {num_steps}" if last < num_steps else ""
     outcome.notes.append(
-        f"the weights of step {step} judged best on the texts kept for choosing ({value:.4f}){stopped}"
+        f"the weights of step {step} were best on the texts held out for choosing ({value:.4f}){stopped}"
     )
 
 

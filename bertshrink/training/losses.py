@@ -5,7 +5,7 @@
     regression             squared error of the score; of a cross-encoder's that is the sigmoid of the logit
     token-classification   cross-entropy of every labelled token with its tag
     question-answering     mean of the cross-entropies of the first and the last token
-    mlm                    cross-entropy of every masked token with what stood there
+    mlm                    cross-entropy of every masked token with what was there
 
 Rows and tokens without a label (`IGNORED`, or NaN for scores) cost nothing, and a batch without any label costs 0.
 """

@@ -73,7 +73,7 @@ class TrainingSettings(BaseModel):
         """
         for name in self.report_to:
             found = importlib.util.find_spec(_TRACKERS[name])
-            if found is None or found.origin is None:  # a tracker's folder of curves is no package
+            if found is None or found.origin is None:  # a tracker's folder of curves is not a package
                 raise MissingDependency(
                     f"`report_to` names {name}, which is not installed", hint=f"pip install {_TRACKERS[name]}"
                 )

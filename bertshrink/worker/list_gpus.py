@@ -46,6 +46,6 @@ def _of_onnxruntime() -> dict[str, Any]:
     except EngineUnavailable as error:
         return found | {"gpus": [], "lacks": error.what, "hint": error.hint}
     if not name:
-        hint = "look at `nvidia-smi`, or measure on `--target cpu`"
+        hint = "check `nvidia-smi`, or measure on `--target cpu`"
         return found | {"lacks": "no NVIDIA driver answers here, so ONNX Runtime has no GPU", "hint": hint}
     return found

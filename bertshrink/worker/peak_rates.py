@@ -5,7 +5,7 @@
                features that it needs
     streams    reading and copying an array over and over. Of size 0, which means far above the last-level cache, it is
                the memory's rate; at the size of a model's weights it is the rate at which those can come, wherever they
-               lie between two inferences
+               are between two inferences
 
 A copy moves two bytes for each byte of the array; what a cache reads besides before it writes is not counted. A stream
 on a GPU runs over its own memory.

@@ -16,7 +16,7 @@ apart, since the others have had the caches meanwhile.
 
 A sample is taken by the clock of the host, from arrays of the host to arrays of the host. Where a device has a clock of
 its own (`engines.DeviceSession`), another series of forward passes is taken by that one, and the device's memory is
-told apart from the host's.
+distinguished from the host's.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A shared machine's speed changes within a second, so two models timed one after the other differ by what happened in
 between. Workers in a relay are all alive, and take turns of some 50 ms: whatever the machine does falls on all alike.
-They stand in a ring of pipes (`keeper.run_together` makes it); the token goes round, and who waits for it sleeps in the
+They are in a ring of pipes (`keeper.run_together` makes it); the token goes round, and who waits for it sleeps in the
 kernel. It says of each worker how many stages it has finished, so that nobody begins a stage before all are through
 with the one before, and how much processor time it has used, so that work of the others' is not taken for a stranger's.
 """

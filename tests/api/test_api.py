@@ -151,7 +151,7 @@ def test_a_recipe_as_a_file_and_as_its_keys(here):
     assert (by_file.path / model).read_bytes() == (by_keys.path / model).read_bytes()
     with pytest.raises(UserErrors) as found:
         bertshrink.run({"model": "./m", "stage": ["export"], "stages": [3]}, **QUIET)
-    assert "did you mean `stages`?" in str(found.value) and "`3` is no stage" in str(found.value)
+    assert "did you mean `stages`?" in str(found.value) and "`3` is not a stage" in str(found.value)
 
 
 def test_inspect(here):
@@ -190,7 +190,7 @@ MODEL = torch.nn.Linear(2, 2)
             ("two splits of `data` mean `dev`", "leave one"),
         ),
         (lambda: bertshrink.distill("./m", data=ROWS, layers=9, **QUIET), ("`layers` is 9", "give 1 to 4")),
-        (lambda: bertshrink.distill("./m", layers=2, text="x", **QUIET), ("`--text` is about texts", "`--data`")),
+        (lambda: bertshrink.distill("./m", layers=2, text="x", **QUIET), ("`--text` applies to texts", "`--data`")),
     ],
 )
 def test_bad_input_says_what_where_and_how(here, call, told):

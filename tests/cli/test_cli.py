@@ -46,7 +46,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def here(world, tmp_path, monkeypatch, tmp_path_factory):
-    """A copy of the world to stand in, without a network."""
+    """A copy of the world to be in, without a network."""
     import datasets
 
     def fail(*arguments, **more):
@@ -79,9 +79,9 @@ def listing(folder):
         (["run", "nonsense"], "there is no recipe `nonsense`", None),
         (["run", "quickstar"], "there is no recipe `quickstar`", None),
         (["run", "no/such.yaml"], "there is no recipe file `no/such.yaml`", None),
-        (["bench", "m", "--batch", "one"], "`one` is no list of whole numbers", "--batch"),
+        (["bench", "m", "--batch", "one"], "`one` is not a list of whole numbers", "--batch"),
         (["bench", "m", "--batch", "0"], "`batch` is `0`", "--batch"),
-        (["export", "m", "--max-length", "8"], "`--max-length` is about texts, and none are given", "--max-length"),
+        (["export", "m", "--max-length", "8"], "`--max-length` applies to texts, and none are given", "--max-length"),
     ],
 )
 def test_wrong_usage(here, capsys, argv, what, where):
@@ -167,10 +167,10 @@ REFUSED = {
     "missing data": (nothing, ["distill", "./m", "--data", "./none"], 2, "no file or folder", "--data"),
     "empty data": (dev(""), DISTILL, 2, "is empty", "dev.tsv"),
     "no text": (dev("sentence\tlabel\n \t0\n"), DISTILL, 2, "holds no text", "--data"),
-    "one class": (train("positive"), FINETUNE, 2, "that teaches nothing", "--data"),
+    "one class": (train("positive"), FINETUNE, 2, "there is nothing to learn from them", "--data"),
     "other labels": (train("good", "bad"), DISTILL, 2, "do not match the teacher's: `bad`, `good`", "d"),
     "other label in dev": (dev("sentence\tlabel\na\tpositive\nb\tmeh\n"), DISTILL, 2, "do not match", "d"),
-    "no labels": (dev("sentence\na\n"), FINETUNE, 2, "the dev side of `./d` has no labels", "--data"),
+    "no labels": (dev("sentence\na\n"), FINETUNE, 2, "the dev split of `./d` has no labels", "--data"),
     "no layers": (nothing, [*DISTILL, "--layers", "0"], 2, "`layers` is 0; the model has 4", "--layers"),
     "many layers": (nothing, [*DISTILL, "--layers", "5"], 2, "`layers` is 5; the model has 4", "--layers"),
     "other task": (nothing, [*DISTILL, "--task", "mlm"], 2, "weights that the task `mlm` needs", "m"),
@@ -189,9 +189,9 @@ REFUSED = {
         "has changed since",
         "sealed/model.safetensors",
     ),
-    "output is there": (nothing, [*DISTILL, "-o", "d"], 2, "`d` is there already", "-o"),
-    "output is precious": (nothing, [*DISTILL, "-o", "d", "--force"], 2, "no folder that bertshrink wrote", "-o"),
-    "output is here": (nothing, [*DISTILL, "-o", ".", "--force"], 2, "lie in each other", "-o"),
+    "output is there": (nothing, [*DISTILL, "-o", "d"], 2, "`d` already exists", "-o"),
+    "output is precious": (nothing, [*DISTILL, "-o", "d", "--force"], 2, "not a folder that bertshrink wrote", "-o"),
+    "output is here": (nothing, [*DISTILL, "-o", ".", "--force"], 2, "contain each other", "-o"),
     "output in no folder": (nothing, [*DISTILL, "-o", "no/out"], 2, "there is no folder `no`", "-o"),
     "nothing to write": (recipe(""), [*RUN, "-o", "out"], 2, "has no stages", "-o"),
 }
@@ -253,7 +253,7 @@ def test_a_bug_leaves_a_log_and_no_traceback(here, capsys, monkeypatch):
             2,
             "error: a\n  --> 1\nerror: b\nhint: c\n",
         ),
-        (KeyboardInterrupt(), 130, "stopped; the same command goes on from here\n"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command to resume\n"),
         (
             OSError(28, "No space left on device", "x"),
             7,
@@ -322,14 +322,14 @@ def test_distill_from_end_to_end(here, capsys):
     made = listing(folder / "01-distill")
     assert run(command) == 0, "the same command again finds everything there"
     out, err = capsys.readouterr()
-    assert "01-distill: found finished" in err
+    assert "01-distill: already finished" in err
     assert "distill to 2 layers" in out
     assert "report: " in out
     assert listing(here / "out") == before
     assert listing(folder / "01-distill") == made
 
     assert run([*command, "--seed", "1"]) == 2, "another result does not replace it unasked"
-    assert "`out` is there already" in capsys.readouterr().err
+    assert "`out` already exists" in capsys.readouterr().err
     assert run([*command, "--seed", "1", "--force", "-q"]) == 0
     assert capsys.readouterr().err == ""
     assert listing(here / "out") != before
@@ -392,7 +392,7 @@ def test_a_damaged_stage_is_refused_not_used(here, capsys):
 def test_inspect_of_a_model_saved_for_another_task(here, capsys):
     config(architectures=["BertForNextSentencePrediction"])(here)
     assert run(["inspect", "m"]) == 2
-    assert "say which with `task:` in the recipe or `--task`" in capsys.readouterr().err
+    assert "choose one with `task:` in the recipe or `--task`" in capsys.readouterr().err
     assert run(["inspect", "m", "--task", "mlm", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["task"] == "mlm"
     assert run(["inspect", "m", "--task", "x"]) == 2

@@ -89,7 +89,7 @@ def test_a_missing_model_points_at_the_argument(here):
 
 
 def test_a_flag_that_would_do_nothing_is_refused(here):
-    with pytest.raises(BertshrinkError, match="`--opset` belongs to `export`, which is left out") as caught:
+    with pytest.raises(BertshrinkError, match="`--opset` belongs to `export`, which is skipped") as caught:
         recipe_of_command("quantize", "a", {"opset": 17}, {})
     assert caught.value.where == "--opset"
 
@@ -125,7 +125,7 @@ def test_what_is_said_of_texts_goes_into_the_data():
 @pytest.mark.parametrize("name", ABOUT)
 def test_what_is_said_of_texts_that_are_not_there_is_refused(name, tmp_path):
     flag = "--" + name.replace("_", "-")
-    with pytest.raises(UserError, match=f"`{flag}` is about texts, and none are given") as caught:
+    with pytest.raises(UserError, match=f"`{flag}` applies to texts, and none are given") as caught:
         recipe_of_command("export", "m", {}, {}, {name: ABOUT[name]})
     assert caught.value.where == flag
     (tmp_path / "r.yaml").write_text("model: m\nstages: [export]\n")

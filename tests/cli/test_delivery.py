@@ -38,7 +38,7 @@ def here(world, tmp_path, monkeypatch):
 
 
 def seen(monkeypatch, result):
-    """Measuring replaced: what lies at `out` while it runs, and then `result` (an exception, or a memory in bytes)."""
+    """Measuring replaced: what is at `out` while it runs, and then `result` (an exception, or a memory in bytes)."""
     found = []
 
     def measure(work):
@@ -63,7 +63,7 @@ EXPORT = ["export", "./m", "-q", "--measure", "-o", "out"]
         (
             MeasurementError("the worker died"),
             3,
-            "out; only measuring failed, and the same command measures again\nerr",
+            "out; only measuring failed; run the same command to measure again\nerr",
         ),
     ],
     ids=["ctrl-c", "sigterm", "failure"],

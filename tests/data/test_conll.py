@@ -96,11 +96,11 @@ def test_what_may_be_either_is_refused():
         ("a\tO\nb\t\n", "line 2 has the word `b` and no tag", "a.conll:2"),
         ("a O\nNew York B-LOC\nb O\n", "line 2 has 3 columns, and most have 2", "a.conll:2"),
         ("a DT O\nb O\nc NN O\n", "line 2 has 2 columns, and most have 3", "a.conll:2"),
-        ("O\twhat\nB-GENRE\tcomedy\n", "the tags seem to stand in column 1", "a.conll"),
+        ("O\twhat\nB-GENRE\tcomedy\n", "the tags seem to be in column 1", "a.conll"),
         ("x 0 0 In IN -\nx 0 1 it PRP -\n", "which of 6 columns holds the tags", "a.conll"),
         ("doc In O\n" * 30, "column 1 holds the same word in every line", "a.conll"),
-        ("# only = this\n\n", "holds no tagged word", "a.conll"),
-        ("", "holds no tagged word", "a.conll"),
+        ("# only = this\n\n", "contains no tagged words", "a.conll"),
+        ("", "contains no tagged words", "a.conll"),
     ],
 )
 def test_what_is_no_such_file_is_refused_with_its_line(text, message, where):

@@ -1,4 +1,4 @@
-"""Running text as a stream of documents: every kind of file, dev sides by hash, hub names, what is no running text."""
+"""Running text as a stream of documents: kinds of files, dev splits by hash, hub names, what is not running text."""
 
 import gzip
 import json
@@ -66,14 +66,14 @@ def test_running_text_is_unpacked_and_decoded_as_tables_are(tmp_path):
         assert is_corpus(DataSettings(path=str(tmp_path / name)))
         assert list(Corpus((tmp_path / name,)).documents()) == expected
     (tmp_path / "half.txt").write_bytes("Grüße\n".encode() * 3 + b"\xfc\n")
-    with pytest.raises(UserError, match="is UTF-8, but line 4 holds bytes that are none"):
+    with pytest.raises(UserError, match="is UTF-8, but line 4 contains invalid bytes"):
         list(Corpus((tmp_path / "half.txt",)).documents())
 
 
 def test_the_end_of_a_file_ends_a_document(tmp_path):
     files = tuple(write(tmp_path, f"train-{i:05}-of-00002.txt", [[f"text {i}"]]) for i in range(2))
     assert list(Corpus(files).documents()) == [["text 0"], ["text 1"]]
-    write(tmp_path, "dev.txt", [["a dev side of its own"]])
+    write(tmp_path, "dev.txt", [["a separate dev split"]])
     assert load_corpus(DataSettings(path=str(tmp_path))).corpus.files == files
 
 
@@ -129,7 +129,7 @@ def test_what_is_no_running_text_is_read_whole(tmp_path):
 
 def test_no_text_and_torn_files_are_errors(tmp_path):
     (tmp_path / "train.txt").write_text("\n \n")
-    with pytest.raises(UserError, match=r"train side of .* holds no text"):
+    with pytest.raises(UserError, match=r"train split of .* holds no text"):
         read_texts(DataSettings(path=str(tmp_path / "train.txt")), "mlm")
     (tmp_path / "torn.jsonl").write_text('{"text": "one"}\n{"text": "tw')
     with pytest.raises(UserError, match="cannot be read as jsonl"):
@@ -142,7 +142,7 @@ def test_a_hub_data_set_is_streamed(monkeypatch):
     def load_dataset(*where, split, streaming):
         asked.append((where, split, streaming))
         if len(where) == 1:
-            raise ValueError("no such data set")
+            raise ValueError("no such dataset")
         return iter({"id": "7", "text": "\n".join(lines)} for lines in MANY)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -156,5 +156,5 @@ def test_a_hub_data_set_is_streamed(monkeypatch):
     sides = [list(side.documents()) for side in (texts.corpus, replace(texts.corpus, is_dev=True))]
     assert sorted(sides[0] + sides[1]) == sorted(MANY)
     monkeypatch.setattr(datasets, "load_dataset", lambda *where, **more: 1 / 0)
-    with pytest.raises(MissingDependency, match="neither a path here nor to be had from the hub"):
+    with pytest.raises(MissingDependency, match="is not a local path, and the hub"):
         read_texts(DataSettings(path="someone/encyclopedia"), "mlm")

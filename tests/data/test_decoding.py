@@ -69,7 +69,7 @@ def test_no_encoding_is_taken_for_another(tmp_path, language):
 
 def test_a_broken_line_of_utf8_is_named(tmp_path):
     good = "Grüße,x\n".encode()
-    with pytest.raises(UserError, match=r"is UTF-8, but line 3 holds bytes that are none \(0xfc\)") as caught:
+    with pytest.raises(UserError, match=r"is UTF-8, but line 3 contains invalid bytes \(0xfc\)") as caught:
         read(tmp_path, "t.csv", b"text,label\n" + good + "Grüße,x\n".encode("cp1252") + good * 9)
     assert caught.value.where.endswith("t.csv:3")
     with pytest.raises(UserError, match="it looks like cp1251") as caught:

@@ -102,7 +102,7 @@ def test_a_question_of_any_length_leaves_room_for_its_context(kind, question):
         if question and max_length > least + 8:
             start = tokenizer(question, add_special_tokens=False)["input_ids"][:2]
             assert encoded.rows[0]["input_ids"][1 : 1 + len(start)] == start
-    with pytest.raises(UserError, match="hold no question"):
+    with pytest.raises(UserError, match="are too few for a question"):
         encode_asked(kind, split, least - 1)
 
 
@@ -113,7 +113,7 @@ def test_answers_that_cannot_be_found_are_the_first_token(kind):
     split = Split(("where",) * len(answers), (context,) * len(answers), labels=answers)
     encoded = encode_asked(kind, split)
     assert encoded.labels[:3] == [(0, 0)] * 3
-    assert encoded.labels[3] == encoded.labels[4] != (0, 0), "the first answer, blanks around it left out"
+    assert encoded.labels[3] == encoded.labels[4] != (0, 0), "the first answer, spaces around it left out"
     assert encoded.labels[5] is None
     mute = encode_asked(kind, Split(("where",), (context,), labels=((("\u200b", 25),),)))
     assert (mute.labels == [(0, 0)]) == (kind == "wordpiece"), "a character that the tokenizer drops"

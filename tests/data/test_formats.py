@@ -20,7 +20,7 @@ def _no_cache(tmp_path, monkeypatch):
 
 
 def write(folder, **files):
-    """Files by name, `__` for the dot; what is no string is written as JSON."""
+    """Files by name, `__` for the dot; what is not a string is written as JSON."""
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
@@ -121,7 +121,7 @@ def test_a_hub_data_set_of_questions_is_the_same(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (squad(answers=[{"text": "Ann", "answer_start": 3}]), "question 1: the answer `Ann` does not stand"),
+        (squad(answers=[{"text": "Ann", "answer_start": 3}]), "question 1: the answer `Ann` is not"),
         (squad(answers=[{"text": "Ann"}]), "'answer_start' is missing"),
         ({"data": [{"title": "t"}]}, "'paragraphs' is missing"),
     ],
@@ -140,7 +140,7 @@ def test_sides_by_name_in_one_file(tmp_path):
     found = read(tmp_path, data_full__json=sides, domains__json={"banking": ["x", "y"]})
     assert (found.train.texts, found.train.labels) == (("a", "b"), ("x", "y"))
     assert (found.dev.texts, found.test.texts) == (("c",), ("d",))
-    assert found.notes == ("`data_full.json` has further parts, which were left out: oos_val",)
+    assert found.notes == ("`data_full.json` has further parts, which are not read: oos_val",)
 
 
 def test_several_labels_a_row(tmp_path):
@@ -171,7 +171,7 @@ def test_a_test_side_without_labels_judges_nothing(tmp_path, hidden):
     side = "sentence\tlabel\na\t0\nb\t1\n"
     found = read(tmp_path, train__tsv=side, dev__tsv="sentence\tlabel\nc\t0\n", test__tsv=hidden)
     assert (found.test, found.judged_name) == (None, "dev")
-    assert found.notes == ("the test side's 1 texts have no labels: it judges nothing and is left out",)
+    assert found.notes == ("the test split's 1 texts of the test split have no labels: the split is not used",)
 
 
 def test_texts_without_labels_at_all_keep_their_test_side(tmp_path):

@@ -235,7 +235,7 @@ def test_a_new_head_has_no_class_that_no_row_has():
 
 
 def test_decimals_are_asked_about():
-    with pytest.raises(UserError, match="scores or names of classes") as caught:
+    with pytest.raises(UserError, match="scores or class names") as caught:
         guess_data_task(side(["0.5", "1", "2.25"]))
     assert "--task regression" in caught.value.hint and "--task classification" in caught.value.hint
     assert guess_data_task(side(["1.1", "1.10"])) == "classification", "one number in two ways: names"
@@ -270,7 +270,7 @@ def test_every_class_stays_where_it_is_learnt(labels, share):
     kept, drawn = split.parted(split.drawn(share))
     assert set().union(*map(classes_of, labels)) == set().union(*map(classes_of, kept.labels))
     turned = split.take(range(len(split))[::-1])
-    assert set(turned.parted(turned.drawn(share))[1].texts) == set(drawn.texts), "wherever the rows stand"
+    assert set(turned.parted(turned.drawn(share))[1].texts) == set(drawn.texts), "wherever the rows are"
 
 
 def test_another_seed_chooses_other_rows(tmp_path):
@@ -298,7 +298,7 @@ MOOD = {"text": [f"words in a row {i}" for i in range(9)], "mood": "abcabcaba", 
 
 @pytest.mark.parametrize("task", ["classification", "multi-label", "regression"])
 def test_labels_that_are_expected_and_not_seen_stop_the_run(task):
-    with pytest.raises(UserError, match=r"no label is seen .* `mood` .*, `when`") as caught:
+    with pytest.raises(UserError, match=r"has no labels, which .* `mood` .*, `when`") as caught:
         seen(task, **MOOD)
     assert "--label none" in caught.value.hint
     seen("embedding", **MOOD)
@@ -306,6 +306,6 @@ def test_labels_that_are_expected_and_not_seen_stop_the_run(task):
 
 
 def test_a_second_text_that_would_go_unread_stops_the_run():
-    with pytest.raises(UserError, match="`title` holds texts, too, and only `text`") as caught:
+    with pytest.raises(UserError, match="`title` also holds texts, but only `text`") as caught:
         seen("classification", text=MOOD["text"], title=MOOD["text"], label="abababbaa")
     assert "`--pair none`" in caught.value.hint and "--pair 'title'" in caught.value.hint

@@ -110,7 +110,7 @@ def test_what_is_left_beside_a_known_text_or_label():
     ],
 )
 def test_what_is_not_clear_is_asked_for_with_every_column(found):
-    with pytest.raises(UserError, match="which column holds the text cannot be told") as caught:
+    with pytest.raises(UserError, match="cannot tell which column holds the text") as caught:
         split_of(found, DataSettings())
     for name in found.columns:
         assert f"\n    {name}" in caught.value.what
@@ -173,7 +173,7 @@ def test_cells_are_texts_and_labels_as_they_are_written_but_for_blanks_around(ro
     stripped = {}
     is_merged = any(stripped.setdefault(label.strip(), label) != label for _, label in rows if label.strip())
     if is_merged:
-        with pytest.raises(UserError, match="differ only by blanks"):
+        with pytest.raises(UserError, match="differ only by spaces"):
             split_of(found, DataSettings())
         return
     split = split_of(found, DataSettings())
@@ -261,5 +261,5 @@ def test_what_has_no_columns_takes_no_names_of_any(tmp_path, setting):
     (tmp_path / "a.txt").write_text("one\ntwo\nthree\n" * 20)
     with pytest.raises(UserError, match="column"):
         load(DataSettings(path=str(tmp_path / "a.txt"), **{setting: "x"}))
-    with pytest.raises(UserError, match="no columns to name"):
+    with pytest.raises(UserError, match="has no columns"):
         load(DataSettings(path="builtin:pydoc", **{setting: "x"}))

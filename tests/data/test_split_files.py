@@ -1,4 +1,4 @@
-"""Which files are which side: parts, folders one deep, what could be meant twice; paths are no patterns."""
+"""Which files are which side: parts, folders one deep, what could be meant twice; paths are not patterns."""
 
 import errno
 import json
@@ -76,9 +76,9 @@ def test_the_sides_of_a_folder(tmp_path, names, found):
 
 def test_a_refusal_names_what_could_be_meant(tmp_path):
     for names, message in (
-        (["train_a.csv", "train_b.csv"], "several files for the train side: `train_a.csv`, `train_b.csv`"),
-        (["x/train.csv", "y/train.csv"], "holds several data sets: `x`, `y`"),
-        (["train-00000-of-00003.csv", "train-00002-of-00003.csv"], "are not all: number 1 is missing"),
+        (["train_a.csv", "train_b.csv"], "several files for the train split: `train_a.csv`, `train_b.csv`"),
+        (["x/train.csv", "y/train.csv"], "holds several datasets: `x`, `y`"),
+        (["train-00000-of-00003.csv", "train-00002-of-00003.csv"], "are incomplete: number 1 is missing"),
         (["a.csv", "b.csv"], "holds no train or dev file; it holds `a.csv`, `b.csv`"),
     ):
         folder = tmp_path / names[0].replace("/", "-")
@@ -88,7 +88,7 @@ def test_a_refusal_names_what_could_be_meant(tmp_path):
 
 def test_what_a_folder_holds_besides_is_told(tmp_path):
     folder = fill(tmp_path / "d", "train.csv", "dev.csv", "extra.csv", "old/train.csv", "README.txt")
-    assert "left out of `d`, for their names are of no side: extra.csv, old/" in sides(folder)[1]
+    assert "left out of `d`, because their names match no split: extra.csv, old/" in sides(folder)[1]
 
 
 def test_parts_have_the_same_columns(tmp_path):
@@ -139,10 +139,10 @@ def test_pipes_folders_and_links_into_nothing_are_refused_at_once(tmp_path):
     (tmp_path / "t.tsv").mkdir()
     for path, message in (
         (tmp_path / "train.csv", "is a pipe or a device"),
-        (tmp_path, "the train side of .* is `train.csv`, which is no file"),
+        (tmp_path, "the train split of .* is `train.csv`, which is not a file"),
         (tmp_path / "dev.csv", "there is no file"),
         (tmp_path / "t.tsv", "holds no train or dev file"),
-        (Path("/dev/zero"), "pipe or a device|no text file"),
+        (Path("/dev/zero"), "pipe or a device|not a text file"),
     ):
         with pytest.raises(UserError, match=message):
             check_source(str(path), None)
@@ -151,7 +151,7 @@ def test_pipes_folders_and_links_into_nothing_are_refused_at_once(tmp_path):
 
 
 def test_a_cache_of_hub_data_without_room_is_a_failure_to_write(monkeypatch):
-    """A home that is full or cannot be written is not called a data set that is not there."""
+    """A home that is full or cannot be written is not called a dataset that is not there."""
     for code in (errno.EACCES, errno.ENOSPC, errno.EROFS):
 
         def load_dataset(*where, code=code, **more):

@@ -59,6 +59,6 @@ def test_labels_of_every_kind(labels, names, task, expected):
 
 def test_what_is_judged_without_labels():
     plain, labelled = Split(("a", "b")), Split(("c", "d"), labels=("x", "y"))
-    assert lines(TextDataset("d", plain, plain))["labels"].startswith("none: quality is agreement")
-    assert "none where models are judged" in lines(TextDataset("d", labelled, plain))["labels"]
+    assert lines(TextDataset("d", plain, plain))["labels"].startswith("unlabelled: quality is agreement")
+    assert "unlabelled where models are evaluated" in lines(TextDataset("d", labelled, plain))["labels"]
     assert "labels" not in lines(TextDataset("d", plain, plain), "embedding")

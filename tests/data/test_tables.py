@@ -96,7 +96,7 @@ def test_what_csv_writes_with_backslashes(tmp_path, table, delimiter, quoting):
         came_back(path, names, rows)
     except AssertionError:
         told = read_delimited(path, ".csv").how
-        assert "kept as they stand" in told or (delimiter == "\t" and "\\" in text)
+        assert "kept as they are" in told or (delimiter == "\t" and "\\" in text)
 
 
 @SOME
@@ -279,7 +279,7 @@ def test_quotes_of_a_tsv_are_words_unless_they_do_something(tmp_path):
         return columns["text"], how
 
     assert texts('" a lone one', 'in " between') == (['" a lone one', 'in " between'], "")
-    assert texts('"all of it"', "other") == (['"all of it"', "other"], "quotes kept as they stand")
+    assert texts('"all of it"', "other") == (['"all of it"', "other"], "quotes are kept")
     assert texts('"with a\ttab"', "other") == (["with a\ttab", "other"], "")
     assert texts('"say ""hi"""', '"x"') == (['say "hi"', "x"], "")
     assert texts('"a"', '"b"', '"c"') == (["a", "b", "c"], "")
@@ -301,14 +301,14 @@ def test_rows_are_named_by_the_lines_they_begin_on(tmp_path):
         ("t.csv", "text\na,x\nc,y\n", ":2", "line 2 has 2 fields, and the first line has 1"),
         ("t.csv", "text\na;x\nc;y\n", ":2", "line 2 has 2 fields, and the first line has 1"),
         ("t.csv", "abc;1,5\ndef;2,5\n", "", "can be read as 2 columns by commas and as 2 columns by semicolons"),
-        ("t.csv", 'text,label\n"a" b,x\n', ":2", "line 2 has text behind a cell's closing quote"),
+        ("t.csv", 'text,label\n"a" b,x\n', ":2", "line 2 has text after a cell's closing quote"),
         ("t.csv", 'text,label\na,x\n"b,x\nc,y\n', ":3", "line 3 opens a quote that is never closed"),
         ("t.csv", "text,label\na\rb,x\n", ":2", "line 2 holds a carriage return outside of quotes"),
         ("t.csv", "text,text\na,x\n", "", "two columns with the name `text`"),
         ("t.csv", "text, text \na,x\n", "", "two columns with the name `text`"),
         ("t.csv", "text,label\na,x\0\n", ":2", "line 2 of .* holds a NUL byte"),
         ("t.csv", "A plane.,B plane.,5.0\nA man.,B man.,3.8\n", ":1", "no header: .* `5.0` is a number"),
-        ("t.csv", "fine,pos\nbad,neg\nok,pos\nso so,neg\n", ":1", "no header: in its first line, `pos` stands again"),
+        ("t.csv", "fine,pos\nbad,neg\nok,pos\nso so,neg\n", ":1", "no header: in its first line, `pos` is again"),
         ("t.tsv", "this reads like a whole text\nand so does this\n", ":1", "no header: .* reads like a text"),
         ("t.csv", "text,label\na,x\ntext,label\nb,y\n", ":3", "line 3 of .* is the same as the first"),
         ("t.csv", b"PK\x03\x04\0\0", "", "is a ZIP archive"),
@@ -320,16 +320,16 @@ def test_rows_are_named_by_the_lines_they_begin_on(tmp_path):
         ("t.json", '{"text": ["a"], "label": [1, 2]}', "", "different lengths: `text` 1, `label` 2"),
         ("t.json", '{"a": [{"text": "x"}], "b": [{"text": "y"}]}', "", "rows under several keys: `a`, `b`"),
         ("t.json", '{"version": 1, "name": {"x": 1}}', "", "neither rows nor columns; its keys: `version`, `name`"),
-        ("t.json", '[{"text": "a"}, {"text": "b", "label": NaN}]', ", row 2", "`label` holds NaN or Infinity"),
+        ("t.json", '[{"text": "a"}, {"text": "b", "label": NaN}]', ", row 2", "`label` contains NaN or Infinity"),
         ("t.json", '[{"text": "a"}, ["b"]]', ", row 2", "the first is an object, row 2 is a list of 1"),
         ("t.json", '[{"text": "a", "text": "b"}]', "", "has the key `text` twice"),
         ("t.json", "[" * 100_000, ":1", "nested too deeply"),
-        ("t.json", '{"text": "a"} {"text": "b"}', ":1", "there is more behind its end"),
+        ("t.json", '{"text": "a"} {"text": "b"}', ":1", "there is more text after its end"),
         ("t.jsonl", '{"text": "a"}\n{"text": "b"\n', ":2", "line 2: Expecting"),
         ("t.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}\n', ":2", "has the key `text` twice"),
-        ("t.jsonl", '{"text": "a"}\n{"text": "\\ud83d"}\n', ":2", "half a surrogate pair"),
+        ("t.jsonl", '{"text": "a"}\n{"text": "\\ud83d"}\n', ":2", "half of a surrogate pair"),
         ("t.jsonl", '{"text": "a"}\n{"text": ' + "[" * 99 + "]" * 99 + "}\n", ":2", "nested deeper than 16 levels"),
-        ("t.jsonl", '{"text": "a", "x": 1e999}\n', ":1", "holds NaN or Infinity"),
+        ("t.jsonl", '{"text": "a", "x": 1e999}\n', ":1", "contains NaN or Infinity"),
         ("t.txt", "text\tlabel\na\tx\nb\ty\n", "", "every line of .* has 1 tabs: it is a table"),
     ],
 )  # fmt: skip
@@ -352,12 +352,12 @@ def test_columns_of_a_file_without_a_header(tmp_path):
     columns, how, lines = read(tmp_path, "t.tsv", content, columns=("source", "label", "mark", "sentence"))
     assert columns["label"] == ["1", "0"] and columns["mark"] == ["", "*"] and (how, lines) == ("", [1, 2])
     for names, message in (
-        (("text", "label"), "2 columns are named, and the rows of .* have 4 fields"),
+        (("text", "label"), "2 columns are named, but the rows of .* have 4 fields"),
         (("a", "b", "c", "c"), "two columns with the name `c`"),
     ):
         with pytest.raises(UserError, match=message):
             read(tmp_path, "t.tsv", content, columns=names)
-    with pytest.raises(UserError, match="names the columns itself"):
+    with pytest.raises(UserError, match="is already a header"):
         read(tmp_path, "t.csv", "text,label\na,x\n", columns=("text", "label"))
     with pytest.raises(UserError, match="name their columns themselves"):
         read(tmp_path, "t.json", '[{"text": "a"}]', columns=("text",))
@@ -387,7 +387,7 @@ def test_parquet_keeps_its_types_and_the_names_of_classes(tmp_path):
         read_table(tmp_path / "torn.parquet", DataSettings())
 
 
-# Where a row stands
+# Where a row is
 
 
 def test_a_row_is_named_by_its_line_or_its_number():

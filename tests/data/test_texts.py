@@ -90,7 +90,7 @@ def test_a_file_of_each_kind(tmp_path, suffix):
         of_text = str if suffix in (".csv", ".tsv") else int  # a cell of text stays text
         assert all_rows(found) == sorted((text, of_text(label)) for text, label in ROWS)
     assert len(found.dev) + len(found.train) == len(ROWS)
-    assert "no dev side was given" in found.notes[0]
+    assert "no dev split was given" in found.notes[0]
     again = load(DataSettings(path=str(path)))
     assert (again.train, again.dev, again.fingerprint) == (found.train, found.dev, found.fingerprint)
 
@@ -175,7 +175,7 @@ def test_columns_are_told_by_their_names_or_named(tmp_path, header, settings, ex
 @pytest.mark.parametrize(
     ("header", "settings", "message"),
     [
-        (("x", "y", "z"), {}, r"which column holds the text cannot be told[^$]*\n    x  a  \([^$]*\n    z  7  "),
+        (("x", "y", "z"), {}, r"cannot tell which column holds the text[^$]*\n    x  a  \([^$]*\n    z  7  "),
         (("text", "y", "z"), {"label": "w"}, "there is no column `w`"),
         (("text", "y", "z"), {"text": "w"}, "there is no column `w`"),
         (("text", "y", "z"), {"pair": "w"}, "there is no column `w`"),
@@ -221,7 +221,7 @@ def test_a_missing_second_text_is_empty(tmp_path):
             "line 2 has 4 fields, and the first line has 2",
         ),
         ("a.csv", b"text,label\n\xff\xfe\x00,1\n", "line 2 of .* holds a NUL byte"),
-        ("a.xml", "x", "is no text file"),
+        ("a.xml", "x", "is not a text file"),
     ],
 )
 def test_files_that_hold_no_text(tmp_path, name, content, message):
@@ -237,7 +237,7 @@ def test_files_that_hold_no_text(tmp_path, name, content, message):
 def test_an_empty_side(tmp_path):
     write_tsv(tmp_path / "train.tsv")
     write_tsv(tmp_path / "dev.tsv", [(" ", 0)])
-    with pytest.raises(UserError, match=r"the dev side of .* holds no text"):
+    with pytest.raises(UserError, match=r"the dev split of .* holds no text"):
         load(DataSettings(path=str(tmp_path)))
 
 
@@ -250,11 +250,13 @@ def texts_of(labels, dev=(0, 1)):
 
 def test_labels_that_can_teach():
     check_labels(texts_of([0, 1, 1]))
-    with pytest.raises(UserError, match="every label of the train side of `d` is `1`: that teaches nothing"):
+    with pytest.raises(
+        UserError, match="every label of the train split of `d` is `1`: there is nothing to learn from them"
+    ):
         check_labels(texts_of([1, 1]))
-    with pytest.raises(UserError, match="every label of the dev side of `d` is `0`"):
+    with pytest.raises(UserError, match="every label of the dev split of `d` is `0`"):
         check_labels(texts_of([0, 1], [0]))
-    with pytest.raises(UserError, match="the train side of `d` has no labels"):
+    with pytest.raises(UserError, match="the train split of `d` has no labels"):
         check_labels(texts_of(None))
 
 
@@ -291,7 +293,7 @@ def test_the_fingerprint_is_the_content(tmp_path):
 def test_an_overlap_is_told(tmp_path):
     write_tsv(tmp_path / "train.tsv", ROWS[:30])
     write_tsv(tmp_path / "dev.tsv", ROWS[28:])
-    assert load(DataSettings(path=str(tmp_path))).notes == ("2 texts of the dev side are in the training side, too",)
+    assert load(DataSettings(path=str(tmp_path))).notes == ("2 texts of the dev split are in the training split, too",)
 
 
 def test_pairs_apart_are_texts_of_their_own_each_once():

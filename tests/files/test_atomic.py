@@ -24,7 +24,7 @@ def inside(folder):
 
 @pytest.fixture
 def old(tmp_path):
-    """A sealed folder that stands already."""
+    """A sealed folder that is already."""
     with new_folder(tmp_path / "out") as scratch:
         (scratch / "a").write_text("old")
     return tmp_path / "out"
@@ -200,12 +200,12 @@ def test_only_what_bertshrink_wrote_is_ever_replaced(old, tmp_path, monkeypatch)
 
     refuse_taken(tmp_path / "new", replace=False)
     refuse_taken(old, replace=True)
-    assert "is there already" in taken(old, replace=False)
+    assert "already exists" in taken(old, replace=False)
     (tmp_path / "work").mkdir()
     refuse_taken(tmp_path / "work", replace=False)
     (tmp_path / "work" / "thesis.tex").write_text("")
-    assert "is no folder that bertshrink wrote" in taken(tmp_path / "work", replace=True)
-    assert "is no folder that bertshrink wrote" in taken(tmp_path / "work" / "thesis.tex", replace=True)
+    assert "is not a folder that bertshrink wrote" in taken(tmp_path / "work", replace=True)
+    assert "is not a folder that bertshrink wrote" in taken(tmp_path / "work" / "thesis.tex", replace=True)
     (tmp_path / "link").symlink_to(old)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for name in ("link", "dangling"):

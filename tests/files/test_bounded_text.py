@@ -1,4 +1,4 @@
-"""Text of others is read within bounds; what lies beyond is refused by the caller's kind of error, never waited for."""
+"""Text of others is read within bounds; what is beyond is refused by the caller's kind of error, never waited for."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from bertshrink.files.atomic import MANIFEST, new_folder, verify
 from bertshrink.files.bounded_text import Reader
 from bertshrink.files.headers import read_header
 
-READER = Reader(BaselineError, "the lock is damaged", "mend it", most_bytes=10_000)
+READER = Reader(BaselineError, "the lock is damaged", "fix it", most_bytes=10_000)
 # as files hold texts, keys no less than values: no NUL, no half of a pair
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 VALUES = st.recursive(
@@ -44,12 +44,12 @@ def test_what_python_writes_is_read_as_it_is(value, ascii_only, indent):
         ("[" * 100_000, "deep"),
         ("[" * 65 + "]" * 65, "deep"),
         ('{"a":' * 70 + "1" + "}" * 70, "deep"),
-        ("[NaN]", "`NaN` is no number"),
+        ("[NaN]", "`NaN` is not a number"),
         ("[-Infinity]", "no number"),
         ("[1e400]", "too large"),
         ("1" * 50, "more than 40 digits"),
         ("-" + "1" * 5000, "more than 40 digits"),
-        ('{"a": 1, "b": {"a": 1, "a": 2}}', "`a` stands there twice"),
+        ('{"a": 1, "b": {"a": 1, "a": 2}}', "`a` appears twice"),
         (r'{"a": ["\ud83d"]}', "`a.0` holds one half"),
         (r'{"\udc00": 1}', "half"),
         (r'["a\u0000b"]', "NUL"),
@@ -62,7 +62,7 @@ def test_json_beyond_the_bounds(text, what):
         READER.json(text, "a.json")
     assert found.value.what.startswith("the lock is damaged: ")
     assert found.value.where.startswith("a.json")
-    assert found.value.hint == "mend it"
+    assert found.value.hint == "fix it"
 
 
 def test_a_pair_of_halves_is_a_character():
@@ -84,8 +84,8 @@ def test_a_place_in_json():
         (".".join("a" * 100_000) + " = 1", "deep"),
         ("a = " + "1" * 5000, "more than 40 digits"),
         ("a = " + "1" * 60, "`a`: an integer has more"),
-        ("a = inf", "`a`: `inf` is no number"),
-        ("a = 1e999", "`a`: `inf` is no number"),
+        ("a = inf", "`a`: `inf` is not a number"),
+        ("a = 1e999", "`a`: `inf` is not a number"),
         ('a = "\\u0000"', "`a` holds the character NUL"),
         ("a = 1\na = 2", "overwrite"),
     ],
@@ -144,13 +144,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, "more than 20000 values", "r.yaml:5"),
         ("a: " + "[" * 10_000, "more than 32 deep", "r.yaml:1:35"),
         ("- " * 10_000, "more than 32 deep", "r.yaml:1"),
-        ("a: &x [*x]", "stands within what it names", "r.yaml:1:8"),
-        ("a: *x", "stands within what it names, or before it", "r.yaml:1:4"),
+        ("a: &x [*x]", "is within what it names", "r.yaml:1:8"),
+        ("a: *x", "is within what it names, or before it", "r.yaml:1:4"),
         ("a: !mine 3", "the tag `!mine`", "r.yaml:1:4"),
         ("a: !!binary aGk=", "the tag `!!binary`", "r.yaml:1:4"),
         ("a: !!timestamp 2020-01-01", "the tag `!!timestamp`", "r.yaml:1:4"),
         ("%YAML 1.1\n---\na: yes", "directives", "r.yaml"),
-        ("1: a\n'1': b", "`1` stands there twice", "r.yaml"),
+        ("1: a\n'1': b", "`1` appears twice", "r.yaml"),
         ("a: 1\na: 2", "duplicate key", "r.yaml:2:1"),
         ("? [a]\n: b", "a key is a list", "r.yaml"),
         ("a: " + "1" * 5000, "no YAML", "r.yaml"),
@@ -264,5 +264,5 @@ def test_a_file_added_to_a_sealed_folder(sealed):
     (sealed / "README.md").write_text("edited")
     assert verify(sealed)
     (sealed / "added_tokens.json").write_text("{}")
-    with pytest.raises(UnsafeModel, match=r"`added_tokens\.json` has been added"):
+    with pytest.raises(UnsafeModel, match=r"`added_tokens\.json` was added"):
         verify(sealed)

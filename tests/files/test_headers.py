@@ -82,7 +82,7 @@ def test_external_data_stays_in_the_folder(tmp_path, location):
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     (folder / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(UnsafeModel, match="no plain file beside the model"):
+    with pytest.raises(UnsafeModel, match="not a regular file beside the model"):
         read_onnx(folder / "m.onnx")
 
 

@@ -113,7 +113,7 @@ def test_a_machine_without_git_says_whose_lock_judges(remote, tmp_path):
 def test_limits_that_need_no_baseline_need_no_git(tmp_path):
     (tmp_path / "bertshrink.toml").write_text(LIMITS.replace('size_growth = "<= 1%"\n', ""))
     found = baseline(tmp_path, GITHUB)
-    assert "not looked at" in found.notes[0]
+    assert "not read" in found.notes[0]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes another owner")
@@ -331,7 +331,7 @@ def test_base_that_a_change_sets_does_not_count_in_ci(remote, tmp_path):
     assert size(folder, PATH) == 11, "on a person's machine it is what they say"
     found = baseline(folder, GITHUB)
     assert found.lock.artifacts["m.onnx"].metrics["size"].value == 1
-    assert any("does not count yet" in note for note in found.notes)
+    assert any("takes effect afterwards" in note for note in found.notes)
 
 
 def test_base_that_the_base_sets_counts_in_ci(tmp_path):
@@ -352,7 +352,7 @@ def test_base_that_the_base_sets_counts_in_ci(tmp_path):
     assert size(folder, PULL_REQUEST) == 1, "what CI says of this very change is surer"
 
 
-# Where the folder lies
+# Where the folder is
 
 
 def test_worktrees_links_and_folders_below(remote, tmp_path):
@@ -406,7 +406,7 @@ def test_a_lock_in_a_submodule_has_no_verdict(remote, tmp_path):
     commit(around)
     git(around, "update-ref", "refs/remotes/origin/main", "main")
     git(around, "checkout", "-q", "-b", "change")
-    refused(around, PULL_REQUEST, "lies in a submodule")
+    refused(around, PULL_REQUEST, "is in a submodule")
 
 
 def test_a_clone_without_blobs_fetches_what_it_reads(remote, tmp_path):
@@ -452,7 +452,7 @@ def test_a_folder_that_becomes_a_submodule_has_no_verdict(remote, tmp_path):
     refused(around / "sub", PULL_REQUEST, "has become a submodule", "--base")
 
 
-# What stands in the files
+# What is in the files
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["lf", "crlf"])

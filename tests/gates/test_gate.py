@@ -192,7 +192,7 @@ def test_a_report_of_another_file_says_nothing(judged, capsys):
     artifact(judged / "dist/model.onnx", seed=1)
     code, rules, _, _ = gate(capsys)
     assert (code, rules["accuracy_drop"]["cause"]) == (3, "measurement")
-    assert "says nothing of this file" in rules["accuracy_drop"]["text"]
+    assert "does not cover this file" in rules["accuracy_drop"]["text"]
 
 
 def test_a_rule_without_its_report_is_no_pass(judged, capsys):

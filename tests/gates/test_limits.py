@@ -1,4 +1,4 @@
-"""Limits as people write them: what each means, where it stands, and what a wrong one is told."""
+"""Limits as people write them: what each means, where it is, and what a wrong one is told."""
 
 import tomllib
 
@@ -212,13 +212,13 @@ def build_rules(gates):
     [
         ('sise = "<= 1 MB"', "there is no rule `sise`", "did you mean `size`?"),
         ('reports = "r.json"', "there is no rule `reports`", "did you mean `report`?"),
-        ("size = 25", "`size` is `25`, which is no limit", '"<= 25"'),
-        ("size = true", "`size` is `True`, which is no limit", "write them as"),
-        ('size = "25 MB"', "`25 MB` is no limit", '"<= 25 MB"'),
+        ("size = 25", "`size` is `25`, which is not a limit", '"<= 25"'),
+        ("size = true", "`size` is `True`, which is not a limit", "write them as"),
+        ('size = "25 MB"', "`25 MB` is not a limit", '"<= 25 MB"'),
         ('size = {limit = "<= 1 MB", sevrity = "warn"}', "has no setting `sevrity`", "did you mean `severity`?"),
-        ('size = {limit = "<= 1 MB", severity = "error"}', "`error` is no severity", "`fail` or `warn`"),
-        ('size = "<= 1 MB"\nseverity = "no"', "`no` is no severity", "`fail` or `warn`"),
-        ('size_growth = "<= 1%"\n"size growth" = "<= 2%"', "limits the same", "pyproject.toml:3:1"),
+        ('size = {limit = "<= 1 MB", severity = "error"}', "`error` is not a severity", "`fail` or `warn`"),
+        ('size = "<= 1 MB"\nseverity = "no"', "`no` is not a severity", "`fail` or `warn`"),
+        ('size_growth = "<= 1%"\n"size growth" = "<= 2%"', "repeats an entry", "pyproject.toml:3:1"),
         ('baseline = 3\nsize = "<= 1 MB"', "`baseline` is `3`", "lock file"),
         ('[tool.bertshrink.gate.anchor]\nsize_growth = "<= 3%"', "`anchor` has no `ref`", "v1.0.0"),
         (
@@ -226,9 +226,9 @@ def build_rules(gates):
             "an anchor can only limit changes",
             "size_growth",
         ),
-        ("[tool.bertshrink.gate.latency]\nrounds = 2\n", "2 rounds prove nothing", "5 at least"),
+        ("[tool.bertshrink.gate.latency]\nrounds = 2\n", "2 rounds are too few", "5 at least"),
         ("[tool.bertshrink.gate.latency]\nround = 10\n", "has no setting `round`", "did you mean `rounds`?"),
-        ('[tool.bertshrink.gate.artifacts.a]\nsize = "<= 1 MB"', "the artifact `a` has no `path`", "where it lies"),
+        ('[tool.bertshrink.gate.artifacts.a]\nsize = "<= 1 MB"', "the artifact `a` has no `path`", "where it is"),
         ("", "there are no limits", "write them as"),
     ],
 )

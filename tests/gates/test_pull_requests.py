@@ -135,7 +135,7 @@ def grown(root):
 
 
 def grown_with_lock(root):
-    """one more layer, and the lock written anew"""
+    """one more layer, and the lock written again"""
     grown(root)
     update(root / MODULE)
 
@@ -360,7 +360,7 @@ def under_another_name(root):
     update(root / MODULE)
 
 
-# play, where CI judges, exit code, words that stand in the verdict
+# play, where CI judges, exit code, words that are in the verdict
 PLAYS = [
     (nothing, MODULE, 0, "every rule holds"),
     (smaller, MODULE, 0, "every rule holds"),
@@ -407,7 +407,7 @@ def test_a_pull_request_gets_its_verdict(repo, capsys, change, where, code, word
 
 
 def in_words(rules, told):
-    """What is no pass, artifact by artifact; the error where there is no verdict at all."""
+    """What is not a pass, artifact by artifact; the error where there is no verdict at all."""
     if not rules:
         return re.search("error: (.*)", told.replace("::error", ""))[1]
     open_ = {}

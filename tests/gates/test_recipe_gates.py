@@ -68,7 +68,7 @@ def test_a_broken_gate_publishes_nothing(here, capsys):
 def test_what_was_not_measured_is_no_pass(here, capsys):
     (here / "r.yaml").write_text(RECIPE + '  memory: "<= 1 GB"\n')
     assert run(["run", "r.yaml", "-q"]) == 3
-    assert "does not have it" in capsys.readouterr().err
+    assert "does not contain it" in capsys.readouterr().err
 
 
 def test_a_misspelt_gate_is_told_before_anything_runs(here, capsys):

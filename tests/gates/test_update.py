@@ -228,7 +228,7 @@ def test_an_artifact_is_added_to_others(repo, capsys):
     assert run(["gate", "--init", "../dist/third.onnx", "--report", "../third.json"]) == 0
     os.chdir("..")
     text = (repo / "bertshrink.toml").read_text()
-    assert text.startswith(SEVERAL), "not a byte of what stood there has changed"
+    assert text.startswith(SEVERAL), "not a byte of what was there has changed"
     added = tomllib.loads(text)["gate"]["artifacts"]["dist/third.onnx"]
     assert (added["path"], added["report"], added["accuracy_drop"]) == ("dist/third.onnx", "third.json", "<= 0.5 pt")
     after = iter((repo / "bertshrink.lock.json").read_text().splitlines())

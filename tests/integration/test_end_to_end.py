@@ -60,7 +60,7 @@ def write(folder, task, rows, side, seed):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder to stand in with a sentence encoder `m` and a classifier `c`."""
+    """A folder to be in with a sentence encoder `m` and a classifier `c`."""
     monkeypatch.chdir(tmp_path)
     for name, task in (("m", "embedding"), ("c", "classification")):
         (tmp_path / name).mkdir()
@@ -107,7 +107,7 @@ def test_a_teacher_and_its_student(here, task):
     assert (teacher.task, student.task, student.labels) == (task, task, teacher.labels)
     assert verify(finished.folder / "02-distill")
     again = carry_out(text)
-    assert again.report.snapshots == report.snapshots, "everything is found finished"
+    assert again.report.snapshots == report.snapshots, "everything is already finished"
 
 
 def test_a_sentence_encoder_is_taught_with_scores_and_distilled_on_single_texts(here):
@@ -188,14 +188,14 @@ def test_a_recipe_without_a_model_begins_with_pretraining(here):
 def test_the_task_is_told_by_the_data_and_noted(here, task):
     data(here, task)
     plan = make_plan(_recipe(f"{HEAD}data: ./d\nstages: [finetune]"))
-    assert (plan.task, plan.notes[0]) == (task, f"no task was named: the data's labels are for {task}")
+    assert (plan.task, plan.notes[0]) == (task, f"task: {task}, from the data's labels")
 
 
 def test_a_head_tells_the_task(here):
     data(here, "classification")
     plan = make_plan(_recipe("model: ./c\ndata: ./d\nstages: [finetune]"))
     assert plan.task == "classification"
-    assert "that of the model's own head" in plan.notes[0]
+    assert "from the model's own head" in plan.notes[0]
 
 
 def test_a_task_that_cannot_be_told(here):
@@ -257,7 +257,7 @@ def test_labels_that_the_teacher_does_not_know_name_both(here):
     (fault,) = faults_of(f"model: ./c\nmeasure: {{latency: false}}\ndata: ./d\nstages: [{{{DISTILL}}}]")
     assert "`sour` in the data, `negative`, `positive` in the teacher" in fault.what
     (fault,) = faults_of(f"{HEAD}data: ./d\ntask: classification\nstages: [{{{FINETUNE}}}]")
-    assert "labels that its train side has not: `sour`; there are `negative`, `positive`" in fault.what
+    assert "labels that its train split has not: `sour`; there are `negative`, `positive`" in fault.what
 
 
 def test_texts_without_labels_suffice_for_a_student(here):
@@ -279,7 +279,7 @@ def test_more_texts_without_labels_join_a_students_but_not_a_teachers_training(h
     texts = f"data: {{path: ./d, unlabelled: ./t.txt, max_unlabelled: 7}}\ntask: {task}\n"
     finished = carry_out(f"{HEAD}{texts}stages:\n  - {FINETUNE}\n  - {DISTILL}\n")
     notes = {s.name: " ".join(s.notes) for s in finished.report.snapshots}
-    assert "7 rows without a label were left out" in notes["01-finetune"]
+    assert "7 unlabelled rows were skipped" in notes["01-finetune"]
     assert f"trained 1 epoch of {TRAIN + 7} rows" in notes["02-distill"]
 
 
@@ -309,7 +309,7 @@ def test_early_stopping_chooses_by_texts_that_do_not_judge(here, task, monkeypat
     assert all(len(split) == DEV for split in choosing)
     assert finished.report.data["test"] == DEV
     for snapshot in finished.report.snapshots[:2]:
-        assert any("judged best on the texts kept for choosing" in note for note in snapshot.notes)
+        assert any("were best on the texts held out for choosing" in note for note in snapshot.notes)
 
 
 def test_running_text_keeps_nothing_to_choose_by(here):

@@ -70,14 +70,14 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(place):
     assert again.returncode == 0, err
     report = json.loads(out)
     assert (run / "01-distill" / MANIFEST).stat().st_mtime_ns == first.st_mtime_ns  # not made twice
-    assert "01-distill: found finished" in err
+    assert "01-distill: already finished" in err
     notes = next(s["notes"] for s in report["snapshots"] if s["name"] == "02-distill")
-    assert any("went on from the checkpoint of step" in note for note in notes)
+    assert any("resumed from the checkpoint of step" in note for note in notes)
     assert not list(run.glob(".work/*/*"))  # nothing left of the unfinished try
 
     third = start(place)
     out, err = third.communicate(timeout=300)
-    assert third.returncode == 0 and err.count("found finished") == 2
+    assert third.returncode == 0 and err.count("already finished") == 2
     kept = ("name", "measurements", "history")
     assert [{k: s[k] for k in kept} for s in json.loads(out)["snapshots"]] == [
         {k: s[k] for k in kept} for s in report["snapshots"]

@@ -148,7 +148,7 @@ def test_a_program_is_timed_by_its_runner(fake, launch, tmp_path, log, value):
     found = target(fake).measure({"m": program}, QUICK, Silent())
     latency = found.measurements["m"][0]
     assert latency.value == pytest.approx(value)
-    assert ("the mean of each process only" in " ".join(latency.warnings)) == (log is not EXECUTOR)
+    assert ("only the mean of each process" in " ".join(latency.warnings)) == (log is not EXECUTOR)
     assert "--input_shapes=2x8,2x8" in (fake / "said").read_text()
 
 
@@ -157,9 +157,9 @@ def test_a_program_is_timed_by_its_runner(fake, launch, tmp_path, log, value):
     [
         ("import sys; sys.exit('out of luck')", "failed with exit status 1"),
         ("pass", "failed on the device"),
-        ("import sys; open(sys.argv[-1], 'w').write('no times here')", "tells no times"),
-        ("import sys; open(sys.argv[-1], 'w').write('m,nan,1,2,0')", "a time that is none"),
-        ("import sys; open(sys.argv[-1], 'w').write('m,-1,1,2,0')", "a time that is none"),
+        ("import sys; open(sys.argv[-1], 'w').write('no times here')", "reports no times"),
+        ("import sys; open(sys.argv[-1], 'w').write('m,nan,1,2,0')", "an unreadable time"),
+        ("import sys; open(sys.argv[-1], 'w').write('m,-1,1,2,0')", "an unreadable time"),
         ("import time; time.sleep(60)", "no result within 1 s"),
     ],
 )
@@ -204,7 +204,7 @@ def test_what_does_not_fit_together(fake, launch, tmp_path):
         target(fake).check({})
     assert abi_of(Path(sys.executable)) in ("x86_64", "arm64-v8a")
     for other in (type(launch)("torch", tmp_path, {}, "float32", 20, (), 64),):
-        with pytest.raises(UserError, match="no file that runs on a phone"):
+        with pytest.raises(UserError, match="not a file that runs on a phone"):
             target(fake).check({"m": other})
     with pytest.raises(UserError, match="no runner at"):
         open_target("adb://PIXEL?runner=/no/such").check({})

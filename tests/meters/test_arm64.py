@@ -215,12 +215,12 @@ out = json.dumps(told).encode()
         (WRONG, r"gives another `logits` than here: 1 - cosine is 0\.0\d+ .* the farthest value is off by"),
         ("out = out.replace(b'logits', b'other')", "outputs of other names or shapes"),
         ("out = out.replace(b'[1, 8, ', b'[1, 4, ')", "outputs of other names or shapes"),
-        ("out = b'no result'", "is no result"),
+        ("out = b'no result'", "is not a result"),
         ("sys.stdout.buffer.write(out); raise SystemExit", "counted nothing"),
         ("marks = ['x', 1]", "counted nothing"),
-        ("marks = marks[:2]", "4 growing ones were due, not"),
-        ("marks = marks[::-1]", "4 growing ones were due, not"),
-        ("marks[2] = marks[1]", "4 growing ones were due, not"),
+        ("marks = marks[:2]", "4 growing ones were expected, not"),
+        ("marks = marks[::-1]", "4 growing ones were expected, not"),
+        ("marks[2] = marks[1]", "4 growing ones were expected, not"),
         ("print('uncaught target signal 4', file=sys.stderr); raise SystemExit(1)", "failed with exit status 1"),
         ("import signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
         ("time.sleep(60)", "no result within 3 s"),
@@ -390,7 +390,7 @@ def test_counts_are_the_same_every_time_and_see_one_small_product_more(tmp_path)
 
 @NEEDS_ROOT
 def test_the_plugin_counts_by_the_instruction(tmp_path):
-    """Twice as many turns of a loop are twice as many instructions, and a mark lies where it was made."""
+    """Twice as many turns of a loop are twice as many instructions, and a mark is where it was made."""
     emulated = EmulatedRunner(
         plugins.find_qemu(), CPUS["a53"].model, roots.find_root().folder, plugins.plugin(plugins.find_qemu())
     )

@@ -227,7 +227,7 @@ def test_the_list_says_what_is_missing(tools, capsys, monkeypatch):
 
 def test_setup_of_what_needs_none(capsys):
     assert run(["targets", "setup", "cpu"]) == 2
-    assert "`cpu` is nothing to prepare" in capsys.readouterr().err
+    assert "`cpu` needs no preparation" in capsys.readouterr().err
 
 
 def test_the_plugin_compiles_without_a_warning(tmp_path):

@@ -229,7 +229,7 @@ def test_sigterm_ends_the_worker_too(tmp_path):
     _, told = process.communicate(timeout=60)
     assert worker, told
     assert process.returncode == 143
-    assert "stopped by SIGTERM; the same command goes on" in told
+    assert "stopped by SIGTERM; run the same command to resume" in told
     deadline = time.monotonic() + 20
     while any(map(is_alive, worker)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -336,7 +336,7 @@ def test_the_roofline_stands_with_the_figures(models, tmp_path):
 
 def test_an_unknown_engine_is_told_by_the_plan():
     asked = recipe_of_bench(["./nowhere"], {"measure": {"latency": {"engine": ["torch:bf61"]}}})
-    with pytest.raises((UserErrors, UserError), match="`torch` has no word `bf61`"):
+    with pytest.raises((UserErrors, UserError), match="`torch` has no option `bf61`"):
         make_plan(asked)
 
 

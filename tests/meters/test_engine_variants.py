@@ -53,13 +53,13 @@ def test_pytorch_takes_every_word(words):
         ("troch", "no engine `troch`", "did you mean `torch`"),
         ("torch:bf61", "no word `bf61`", "did you mean `bf16`"),
         ("torch:complied,bf16", "no word `complied`", "did you mean `compiled`"),
-        ("torch:", "a word is missing", "torch:bf16,compiled"),
-        ("torch:bf16,", "a word is missing", "torch:bf16,compiled"),
+        ("torch:", "an option is missing", "torch:bf16,compiled"),
+        ("torch:bf16,", "an option is missing", "torch:bf16,compiled"),
         ("torch:bf16,fp32", "`bf16` and `fp32` exclude each other", "leave one"),
-        ("torch:bf16,bf16", "a word stands twice", "leave one"),
+        ("torch:bf16,bf16", "a word appears twice", "leave one"),
         ("torch:eager,compiled", "exclude each other", "leave one"),
         ("torch:graphs,reduce-overhead", "both record CUDA graphs", "leave one"),
-        ("executorch:bf16", "no word `bf16`", "takes no words"),
+        ("executorch:bf16", "no word `bf16`", "takes no options"),
     ],
 )
 def test_what_cannot_be_meant(text, what, hint):
@@ -97,7 +97,7 @@ def test_models_times_ways():
         ({"small": ONNX}, ["torch"], "none of torch runs `small`", "onnxruntime, openvino"),
         ({"teacher": FOLDER}, ["openvino", "onnxruntime"], "none of openvino, onnxruntime runs", "torch"),
         ({"teacher": FOLDER}, ["torch", "openvino"], "`openvino` runs none of the models", ".onnx"),
-        ({"teacher": FOLDER}, ["torch:bf16", "torch: bf16"], "asked for twice", "leave one"),
+        ({"teacher": FOLDER}, ["torch:bf16", "torch: bf16"], "requested twice", "leave one"),
         ({"teacher": FOLDER}, ["torch:graphs"], "only a GPU has", "--target gpu"),
     ],
 )

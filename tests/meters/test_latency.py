@@ -152,9 +152,9 @@ def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path)
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("pass", "is no result"),
-        ("print('garbage')", "is no result"),
-        ("print('[' * 300_000)", "is no result"),
+        ("pass", "is not a result"),
+        ("print('garbage')", "is not a result"),
+        ("print('[' * 300_000)", "is not a result"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
         ("import sys; sys.exit(5)", "exit status 5"),
@@ -227,7 +227,7 @@ def test_an_engine_that_is_not_there_says_how_to_get_it():
     assert "bertshrink[ml]" in caught.value.hint
 
 
-# Workers that lie -----------------------------------------------------------------------------------------------------
+# Workers that are -----------------------------------------------------------------------------------------------------
 
 
 def test_an_honest_result_is_taken():

@@ -52,9 +52,7 @@ def test_what_providers_take_of_products_in_a_row(report):
     assert rows["NNAPI", "open"].num_taken == 0
     assert rows["NNAPI", "fixed"].num_taken == 4
     assert rows["CoreML MLProgram", "fixed"].not_taken == ("ai.onnx:Gather",)
-    assert report.notes[-1].endswith(
-        "NNAPI: only with fixed shapes; `bertshrink export --static-shape 1x64` makes them"
-    )
+    assert report.notes[-1].endswith("NNAPI: needs fixed shapes; `bertshrink export --static-shape 1x64` makes them")
 
 
 def test_what_a_build_needs_and_what_it_weighs(report, launch):
@@ -85,7 +83,7 @@ def test_dynamic_int8_is_for_the_cpu(tmp_path):
     report = check_mobile(launch_at(tmp_path / "m", tiny_onnx(int8=True)))
     assert {row.verdict for row in report.coverage} == {"no"}
     assert {row.weight_share for row in report.coverage} == {0.0}
-    assert "no provider is worth trying" in report.notes[-1]
+    assert "the CPU provider is the best choice" in report.notes[-1]
 
 
 def test_an_ort_file_has_no_providers(launch, tmp_path):
@@ -95,7 +93,7 @@ def test_an_ort_file_has_no_providers(launch, tmp_path):
     assert [file.format for file in report.footprints] == ["ort"]
     assert "ai.onnx:MatMul" in report.operators
     assert len(report.tables()) == 1
-    assert "no provider takes from it" in report.notes[0]
+    assert "no other provider can run parts of it" in report.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_quantized_matrix_is_as_much_work(tmp_path):
 
 def test_other_formats_do_not_say_what_they_compute(tmp_path):
     (tmp_path / "m.pte").write_bytes(b"x")
-    with pytest.raises(UserError, match="does not say what it computes"):
+    with pytest.raises(UserError, match="does not contain a readable graph"):
         open_target("profile:pi5").check({"m": RunSpec("executorch", tmp_path / "m.pte", {}, "x", 20, (), 64)})
 
 
@@ -189,7 +189,7 @@ def test_a_profile_gives_ranges_and_says_what_they_are(made):
         target="profile:pi5", engine="onnxruntime", precision="float32", threads=1, batch=1, length=8
     )
     (note,) = found.notes
-    assert "nothing was measured on one" in note
+    assert "nothing was measured on the device" in note
     assert "is not prepared" in note or "is not installed" in note
     assert "not verified: ipc" in note
     assert "modelled" in found.environment.cpu
@@ -288,7 +288,7 @@ def test_no_renderer_shows_a_range_as_a_measured_time():
         assert "4.12 to 8.25 ms" in plain, name
         assert "1.00 to 2.00 ms" in plain, name
         assert "Modelled latency" in plain, name
-        assert "6.19" not in plain, "the middle of a range is no figure"
+        assert "6.19" not in plain, "the middle of a range is not a figure"
         assert not re.search(r"± \d", plain), name
         assert "x faster" not in plain, name
     figure = json.loads(bench_json.to_json(report))["models"][1]["figures"][0]
@@ -339,7 +339,7 @@ def test_a_real_machine_is_measured_and_others_are_refused(tmp_path, own, monkey
     with server(tmp_path / "sshd") as board:
         monkeypatch.setenv("PATH", board.path)
         with SshRunner.connect(Address.read(board.address())) as there:
-            with pytest.raises(UserError, match="is no Board"):
+            with pytest.raises(UserError, match="is not a Board"):
                 calibrate.calibrate(there, BOARD, launch, "m", Silent())
             there.link.about["machine"] = "aarch64"
             here = there.environment()

@@ -1,4 +1,4 @@
-"""A machine's roofs and where models stand below them."""
+"""A machine's roofs and where models are below them."""
 
 import json
 import subprocess
@@ -174,7 +174,7 @@ def test_precisions_are_those_that_models_need():
     assert min(entry["shape"][0] for entry in job.products) >= 4096
 
 
-# Where a model stands -------------------------------------------------------------------------------------------------
+# Where a model is -------------------------------------------------------------------------------------------------
 
 
 def test_the_roof_is_the_fastest_way_and_float32_stands_in():
@@ -207,7 +207,7 @@ def test_no_rates_no_position():
 def test_it_is_told_in_a_sentence():
     work = InferenceCost({"float32": 61 * 10**9}, 5 * 10**9)
     told = RooflinePoint(work, 2.0, 1.22, "arithmetic").sentence("8x128")
-    assert told == ("8x128: bound by arithmetic, 30.5 Gop/s is 61 % of what this machine can do; at most 1.6x is left")
+    assert told == ("8x128: bound by arithmetic, 30.5 Gop/s is 61 % of the machine's peak; at most 1.6x remains")
     assert "bound by memory, 2.50 GB/s" in RooflinePoint(work, 2.0, 1.0, "memory").sentence("1x8")
     assert RooflinePoint(work, 2.0, 1.96, "memory").sentence("1x8").endswith("nothing is left")
 
@@ -316,7 +316,7 @@ def test_a_worker_that_lies_about_rates(text):
         def answer(self, job, timeout_s):
             return text.encode()
 
-    with pytest.raises(MeasurementError, match="is no result"):
+    with pytest.raises(MeasurementError, match="is not a result"):
         measure_roofs(Liar(), [TORCH], [], 1)
 
 

@@ -335,10 +335,10 @@ def test_no_way_in(board, tmp_path, monkeypatch):
         other = Path(f"{key(tmp_path / 'other')}.pub").read_text()
         (tmp_path / "known").write_text(f"[127.0.0.1]{port} {other}")
         configuration.write_text(before.replace(f"{board.folder}/known_hosts", str(tmp_path / "known")))
-        assert "is another one than before" in refusal(board.address())
+        assert "has changed" in refusal(board.address())
         configuration.write_text(before.replace(f"{board.folder}/user", str(tmp_path / "other")))
         text = refusal(board.address())
-        assert "refuses to let you in" in text
+        assert "refuses the login" in text
         assert "ssh-copy-id" in text
     finally:
         configuration.write_text(before)
@@ -362,7 +362,7 @@ def test_no_room(board, launches, tmp_path):
 )
 def test_garbage_is_no_answer(board, tmp_path, lines):
     fake = program(tmp_path / "python", f"#!/bin/sh\n{lines}\ncat > /dev/null\n")
-    assert "is no answer" in refusal(board.address(python=fake), (), MeasurementError)
+    assert "is not an answer" in refusal(board.address(python=fake), (), MeasurementError)
 
 
 def test_a_machine_that_only_talks_or_is_silent(board, tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ def test_pooling_that_nobody_stated(folder):
         ([TRANSFORMER, POOLING], {"pooling_mode": "weightedmean"}, "is not supported"),
         ([TRANSFORMER, POOLING], {}, "is not supported"),
         ([TRANSFORMER, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}], {}, "`Dense` is not"),
-        ([{**TRANSFORMER, "path": "0_Transformer"}], {}, "lies in `0_Transformer/`"),
+        ([{**TRANSFORMER, "path": "0_Transformer"}], {}, "is in `0_Transformer/`"),
     ],
 )
 def test_unsupported_pooling(folder, modules, config, message):
@@ -146,8 +146,8 @@ def test_unsupported_pooling(folder, modules, config, message):
         ("config.json", None, "is not a JSON object"),
         ("modules.json", {"a": 1}, "is not a list of modules"),
         ("modules.json", ["a"], "is not a list of modules"),
-        ("modules.json", [{**POOLING, "path": "../../../etc"}], "leads out of the model's folder"),
-        ("modules.json", [{**POOLING, "path": "/etc"}], "leads out of the model's folder"),
+        ("modules.json", [{**POOLING, "path": "../../../etc"}], "points outside the model's folder"),
+        ("modules.json", [{**POOLING, "path": "/etc"}], "points outside the model's folder"),
         ("modules.json", [TRANSFORMER, POOLING], "`config.json` cannot be read"),
         ("sentence_bert_config.json", [], "is not a JSON object"),
     ],
@@ -287,7 +287,7 @@ def test_labels_by_name_or_number(values, names, expected):
         (["positive", 0.5], ()),
         ([None, "positive"], ()),
         ([-1, 1], ()),
-        ([-1, 1], ("negative", "positive")),  # how a hub data set says that a row has no label
+        ([-1, 1], ("negative", "positive")),  # how a hub dataset says that a row has no label
     ],
 )
 def test_labels_that_the_teacher_does_not_have(values, names):

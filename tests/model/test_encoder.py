@@ -187,8 +187,8 @@ def test_a_tokenizer_that_is_missing_or_damaged(folder, files, message):
     ("values", "message"),
     [
         ({"vocab_size": 7}, r"`bert\.embeddings\.word_embeddings\.weight` is 146x32, and config\.json asks for 7x32"),
-        ({"num_attention_heads": 5}, "describes no model that transformers can build: .*attention heads"),
-        ({"hidden_act": "nonsense"}, "describes no model that transformers can build: .*nonsense"),
+        ({"num_attention_heads": 5}, "transformers cannot build a model from config.json: .*attention heads"),
+        ({"hidden_act": "nonsense"}, "transformers cannot build a model from config.json: .*nonsense"),
         ({"id2label": {"0": "a", "1": "b", "2": "c"}}, r"`classifier\.bias` is 2, and config\.json asks for 3"),
     ],
 )

@@ -237,7 +237,7 @@ def test_the_old_layout_is_named(tmp_path):
     for content in (None, '{"__version__": "0.2.0"}'):
         if content is not None:
             (folder / "config.json").write_text(content)
-        with pytest.raises(UserError, match=r"lies in `0_Transformer/`") as caught:
+        with pytest.raises(UserError, match=r"is in `0_Transformer/`") as caught:
             read_facts(folder)
         assert "SentenceTransformer(DIR).save(NEW)" in caught.value.hint
 

@@ -179,7 +179,7 @@ def test_weights_of_another_form(tmp_path):
         ({"pruned_heads": {"0": [2, 3]}}, "pruned"),
         ({"is_decoder": True}, "decoder"),
         ({"is_decoder": True, "add_cross_attention": True}, "decoder"),
-        ({"add_cross_attention": True}, "another model's states"),
+        ({"add_cross_attention": True}, "cross-attention"),
         ({"inner_group_num": 2}, "several layers each"),
         ({"chunk_size_feed_forward": 4}, "chunks"),
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "quantized"),

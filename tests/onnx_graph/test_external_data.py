@@ -1,4 +1,4 @@
-"""Graphs whose large tensors lie elsewhere: read, lent, written; byte for byte the whole ones."""
+"""Graphs whose large tensors are elsewhere: read, lent, written; byte for byte the whole ones."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The run folder: finished is finished, changed is made anew, damaged is refused."""
+"""The run folder: finished is finished, changed is made again, damaged is refused."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_a_finished_stage_is_found(store):
     card = save(store)
     assert store.finished("01-x", "k") == card
     assert card["fingerprint"] == "k"
-    assert store.finished("01-x", "other") is None, "other ingredients: made anew"
+    assert store.finished("01-x", "other") is None, "other ingredients: made again"
     save(store, "other", "new weights")
     assert store.finished("01-x", "k") is None
     assert (store.stage("01-x") / "model").read_text() == "new weights"
@@ -146,7 +146,7 @@ def test_each_ingredient_decides_the_fingerprint():
     found = {fingerprint(*parts) for parts in [base, *others]}
     assert len(found) == len(others) + 1
     assert fingerprint(*base) == fingerprint(*base)
-    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}), "the order of keys is no ingredient"
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}), "the order of keys is not an ingredient"
 
 
 def test_a_given_models_key_is_its_content(tmp_path):
@@ -179,8 +179,8 @@ def test_publishing(store, tmp_path):
     before = (tmp_path / "out" / "model").stat().st_mtime_ns
     assert target.holds("k")
     target.publish(store.stage("01-x"), "k", {"report.json": "{}"})
-    assert (tmp_path / "out" / "model").stat().st_mtime_ns == before, "what lies there already is left alone"
-    with pytest.raises(UserError, match="is there already"):
+    assert (tmp_path / "out" / "model").stat().st_mtime_ns == before, "what is there already is left alone"
+    with pytest.raises(UserError, match="already exists"):
         target.check("other", store.folder)
     OutputFolder(tmp_path / "out", replace=True).check("other", store.folder)
     save(store, "other", "new")
@@ -195,14 +195,14 @@ def test_a_damaged_result_is_not_taken_for_the_right_one(store, tmp_path):
     target.publish(store.stage("01-x"), "k", {})
     (tmp_path / "out" / "model").write_text("damage!")
     assert not target.holds("k")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         target.check("k", store.folder)
 
 
 @pytest.mark.parametrize("where", ["runs/r", "runs", "runs/r/out", "."])
 def test_a_target_and_the_run_folder_do_not_lie_in_each_other(store, tmp_path, monkeypatch, where):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="lie in each other") as caught:
+    with pytest.raises(UserError, match="contain each other") as caught:
         OutputFolder(Path(where), replace=True).check("k", Path("runs/r"))
     assert caught.value.where == "-o"
 

@@ -69,12 +69,12 @@ HEAD = "model: ./m\ndata: d.tsv\nstages: "
         ("model: ./m\nstages: [distill]", "r.yaml:2:10", "`distill` needs texts, and the recipe names none", "--data"),
         ("model: ./none", "r.yaml:1:1", "there is no model folder `./none`", "check the path"),
         ("model: ~nobody/x", "r.yaml:1:1", "there is no model folder `~nobody/x`", "check the path"),
-        ("model: " + "x" * 5000, "r.yaml:1:1", "can be no path", "check the path"),
+        ("model: " + "x" * 5000, "r.yaml:1:1", "cannot be a path", "check the path"),
         ("model: ./d.tsv", "r.yaml:1:1", "is a file, not a model folder", "config.json"),
         ("model: ./m\ndata: ./none.tsv", "r.yaml:2:1", "there is no file or folder `./none.tsv`", "check the path"),
         ("model: ./m\ndata: builtin:x", "r.yaml:2:1", "there is no `builtin:x`", "builtin:pydoc"),
         ("model: ./m\ndata: ./m/config.txt/x", "r.yaml:2:1", "there is no file or folder", "check the path"),
-        ("model: ./m\ndata: r.yaml", "r.yaml:2:1", "is no text file", "kinds: .tsv"),
+        ("model: ./m\ndata: r.yaml", "r.yaml:2:1", "is not a text file", "kinds: .tsv"),
         ("model: ./m\ndata: ./e", "r.yaml:2:1", "holds no train or dev file", "train.*"),
         (
             "model: ./m\ndata: {train: d.tsv, dev: e.tsv}",
@@ -114,16 +114,16 @@ def test_all_faults_at_once(plan):
     [
         (
             {"family": "gpt2"},
-            "`gpt2`, which bertshrink does not know",
+            "`gpt2`, which bertshrink does not support",
             "bert, roberta, xlm-roberta, distilbert, albert",
         ),
-        ({"family": None}, "which bertshrink does not know", "known families"),
+        ({"family": None}, "which bertshrink does not support", "known families"),
         ({"num_hidden_layers": None}, "`num_hidden_layers` of the model's config.json is `None`", "save the model"),
         ({"hidden_size": "32"}, "`hidden_size` of the model's config.json is `32`", "save the model"),
         ({"vocab_size": 0}, "`vocab_size` of the model's config.json is `0`", "save the model"),
-        ({"head": "ForNextSentencePrediction"}, "is for no task that bertshrink knows", "embedding, mlm"),
+        ({"head": "ForNextSentencePrediction"}, "belongs to no task that bertshrink supports", "embedding, mlm"),
         ({"id2label": {"1": "a", "2": "b"}}, "does not number its labels from 0", "id2label"),
-        ({"id2label": ["a", "b"]}, "is no mapping", "id2label"),
+        ({"id2label": ["a", "b"]}, "is not a mapping", "id2label"),
     ],
 )
 def test_a_model_that_is_not_for_this(plan, tmp_path, changes, what, hint):
@@ -148,14 +148,14 @@ def test_one_class_of_models_serves_three_tasks(plan, tmp_path, changes, task, o
     model_folder(tmp_path / "m", **changes)
     assert plan("model: ./m").task == own
     (fault,) = faults_of(plan, f"model: ./m\ntask: {task}")
-    assert f"that is no model for `{task}`" in fault.what and f"`{own}`" in fault.hint
+    assert f"that is not a model for `{task}`" in fault.what and f"`{own}`" in fault.hint
 
 
 def test_a_model_folder_without_a_configuration(plan, tmp_path):
     (tmp_path / "empty").mkdir()
     (fault,) = faults_of(plan, "model: ./empty")
     assert type(fault) is UserError
-    assert "is no model folder: it has no config.json" in fault.what
+    assert "is not a model folder: it has no config.json" in fault.what
 
 
 def test_a_damaged_model_is_refused_as_such(plan, tmp_path):

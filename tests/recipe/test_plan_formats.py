@@ -78,7 +78,7 @@ def test_what_comes_out_is_known_before(plan):
         ),
         ("model: ./m\nstages: [{export: {to: ort}}, quantize]", "2:31", "gets an .ort file here", "ONNX file"),
         ("model: ./a\nstages: [{export: {to: executorch}}]", "2:20", "is made from an encoder", "`to: ort`"),
-        ("model: ./a\nstages: [{export: {to: ort, opset: 17}}]", "2:29", "`opset` says how a graph is made", "leave"),
+        ("model: ./a\nstages: [{export: {to: ort, opset: 17}}]", "2:29", "`opset` is about making a graph", "leave"),
         (
             "model: ./a\nstages: [{export: {to: ort, static_shape: 1x65}}]",
             "2:29",

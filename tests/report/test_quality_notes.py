@@ -1,4 +1,4 @@
-"""What stands beside a figure in words: noise, the trivial answer, a student that is not smaller, what is not valid."""
+"""What is beside a figure in words: noise, the trivial answer, a student that is not smaller, what is not valid."""
 
 import io
 
@@ -50,7 +50,7 @@ def test_answers_are_compared_one_by_one(before, after, told):
 
 def test_other_figures_by_the_interval_of_their_distance():
     assert difference(figure(0.9), figure(0.88, ahead=(-0.031, 0.004))).evidence == (
-        "-3.1 to +0.4 points on other such texts"
+        "-3.1 to +0.4 points on other texts of this kind"
     )
     assert difference(figure(0.9), figure(0.8, ahead=(-0.12, -0.08))).word == "worse"
     loss = {"metric": "pseudo_perplexity", "unit": "", "better": "lower"}
@@ -60,13 +60,15 @@ def test_other_figures_by_the_interval_of_their_distance():
 def test_what_cannot_be_told():
     other = share([1]).model_copy(update={"conditions": WHERE.model_copy(update={"questions": "others"})})
     assert difference(share([1]), other) is None, "other questions"
-    assert difference(share([], "agreement"), share([1], "agreement")) is None, "the reference is no rival in likeness"
+    assert difference(share([], "agreement"), share([1], "agreement")) is None, (
+        "the reference is not a rival in likeness"
+    )
     assert difference(figure(0.9), figure(0.8)) is None
 
 
 def test_the_trivial_answer():
     assert against_trivial(share(range(40), chance=0.6)) == (
-        "is no better than always giving the commonest answer (60.00%)"
+        "is no better than always predicting the most frequent class (60.00%)"
     )
     near = share(range(38), chance=0.6, sampling=(0.52, 0.71))
     assert against_trivial(near).startswith("is, within noise, no better than")
@@ -105,7 +107,7 @@ def test_all_renderings_say_it(form):
     for part in (
         "p = 1, 3 of 100 answers differ",
         "within noise",
-        "the reference is no better than always giving the commonest answer (52.00%)",
+        "the reference is no better than always predicting the most frequent class (52.00%)",
         "not smaller than the reference: 1.10 MB against 1.00 MB",
         "52.00 ± 10%",
         "95 % interval for other texts",
@@ -115,7 +117,7 @@ def test_all_renderings_say_it(form):
 
 
 def test_an_interval_is_written_so_that_it_tells_the_truth():
-    """`±` stands for an interval about the figure; one that lies askew has its bounds, and none is none."""
+    """`±` stands for an interval about the figure; one that is askew has its bounds, and none is none."""
     scale = Scale.of([share(range(100))])
     for sampling, written in (
         ((0.42, 0.62), "52.00 ± 10%"),

@@ -41,11 +41,11 @@ def evil():
 
 
 def place(table, metric, shape=None):
-    """Where the column of a metric stands."""
+    """Where the column of a metric is."""
     for i, column in enumerate(table.columns):
         if column.metric == metric and shape in (None, (column.conditions.batch, column.conditions.length)):
             return i
-    raise AssertionError(f"no column of {metric}")
+    raise AssertionError(f"not a column of {metric}")
 
 
 def row(table, name):

@@ -128,7 +128,7 @@ def test_the_verdict_of_an_invalid_figure_says_so():
     scattered = [timed("latency", 1.0, "torch", seed, noise=0.6) for seed in (1, 2)]
     unsure = [m.model_copy(update={"validity": "invalid"}) for m in scattered]
     assert verdict_text(*unsure, 0.05) == "unclear", "no claim, nothing to mark"
-    assert row(table, "onnx").cells[at].verdict == "equal within 5 %", "semivalid is told where the target stands"
+    assert row(table, "onnx").cells[at].verdict == "equal within 5 %", "semivalid is told where the target is"
     assert 'class="verdict doubtful">faster (invalid)' in page("invalid")
 
 
@@ -184,7 +184,7 @@ def test_doubts_about_texts_are_summed_up_by_case():
     ("rounds", "num_samples", "told"),
     [
         (1, 6, ("no verdict, no ratio, no interval", "they take 64, 130 and 662 samples, there are 6")),
-        (2, 20, ("no verdict on who is faster: 2 rounds, and it takes 4", "there are 40")),
+        (2, 20, ("no verdict on who is faster: 2 rounds, of at least 4", "there are 40")),
         (10, 12, ("no p95, no p99: they take 130 and 662 samples, there are 120",)),
         (10, 70, ()),
     ],
@@ -198,7 +198,7 @@ def test_what_is_not_claimed_is_told(rounds, num_samples, told):
 
 
 def test_the_page_tells_what_is_not_claimed():
-    assert "Not claimed no verdict on who is faster: 2 rounds, and it takes 4" in words_of(page("two rounds"))
+    assert "Not claimed no verdict on who is faster: 2 rounds, of at least 4" in words_of(page("two rounds"))
     assert "Not claimed no verdict, no ratio, no interval" in words_of(page("one round"))
     assert "needs 662 samples" in page("two rounds") and "Not claimed" not in page("bench")
 
@@ -321,7 +321,7 @@ def test_the_front_is_what_nobody_beats():
 
 def test_what_the_table_calls_equal_is_not_better_on_the_front():
     (plot,) = [plot for plot in pictures("bench") if plot.title == "Spearman against latency"]
-    assert "Line: models that no other beats" in plot.caption
+    assert "Line: Pareto front, models that no other beats" in plot.caption
     report = made.bench()
     spearman = report.snapshots[-1].find("spearman")
     last = report.snapshots[-1]

@@ -1,4 +1,4 @@
-"""Reports survive the disk; what is no report is said to be none."""
+"""Reports survive the disk; what is not a report is said to be none."""
 
 import json
 
@@ -92,7 +92,7 @@ def test_what_is_not_finite_is_refused(path, number):
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_json_is_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(BaselineError, match="this is no report"):
+    with pytest.raises(BaselineError, match="this is not a report"):
         Report.read(path)
 
 

@@ -1,4 +1,4 @@
-"""What lies beside an ONNX file of others decides its outputs, too: kept, or refused by name."""
+"""What is beside an ONNX file of others decides its outputs, too: kept, or refused by name."""
 
 import json
 import shutil
@@ -105,7 +105,7 @@ def test_weights_beside_the_file_behind_a_dot(location, tmp_path):
 
 @pytest.mark.parametrize("name", ["../w", "/w", "a/w", "./../w", ".", "..", "", "w/", "a\\w", "./a/w", "//w", "w\0"])
 def test_weights_anywhere_else_are_refused(name, tmp_path):
-    with pytest.raises(UnsafeModel, match="is no file beside it"):
+    with pytest.raises(UnsafeModel, match="is not a file beside it"):
         beside(tmp_path / "model.onnx", name)
 
 
@@ -188,7 +188,9 @@ def test_vectors_that_the_file_gives_whole_and_the_settings_cut(tmp_path):
     model.graph.output[0].name = "sentence_embedding"
     next(node for node in model.graph.node if node.name == "head").output[0] = "sentence_embedding"
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match=r"has 2 numbers, and sentence-transformers cuts them to 1 \(`truncate_dim`"):
+    with pytest.raises(
+        UserError, match=r"has 2 numbers, and sentence-transformers truncates them to 1 \(`truncate_dim`"
+    ):
         taken(folder)
     (folder / "config_sentence_transformers.json").write_text('{"truncate_dim": 2}')
     assert vectors(taken(folder)).shape == (3, 2)

@@ -181,5 +181,5 @@ def test_a_file_that_a_loader_would_wait_for(folder, kind):
     path = folder / "special_tokens_map.json"
     path.unlink(missing_ok=True)
     {"fifo": lambda: os.mkfifo(path), "folder": path.mkdir, "dangling": lambda: path.symlink_to("nowhere")}[kind]()
-    with pytest.raises(UnsafeModel, match="is no file"):
+    with pytest.raises(UnsafeModel, match="is not a file"):
         Encoder.load(folder)

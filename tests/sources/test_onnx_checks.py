@@ -110,10 +110,10 @@ def test_other_kinds_of_files(tmp_path):
         "zip": "zip archive",
         "pickle": "a pickle",
         "empty": "is empty",
-        "text": "no ONNX file, or damaged",
+        "text": "not an ONNX file, or is damaged",
         "lfs": "git LFS",
         "folder": "is a folder",
-        "pipe": "is no plain file",
+        "pipe": "is not a plain file",
         "huge": "larger than 2 GB",
         "missing": "is missing",
     }
@@ -165,7 +165,7 @@ def test_shapes_that_contradict_each_other(tmp_path):
     assert "not valid ONNX" in look_here(write(tmp_path, encoder_model(nodes, weights)), tmp_path)
     model = encoder_model()
     model.graph.initializer[0].dims[0] += 1
-    assert "other bytes than its type and shape" in look_here(write(tmp_path, model), tmp_path)
+    assert "a size that does not match its type and shape" in look_here(write(tmp_path, model), tmp_path)
     model.graph.initializer[0].dims[0] = 2**60
     look_here(write(tmp_path, model), tmp_path)
     model = encoder_model()
@@ -379,7 +379,7 @@ def test_weights_outside_the_folder(location, tmp_path):
     for place in (tmp_path, folder / "sub"):
         (place / "w.bin").write_bytes(data)
     what = look_here(write(folder, model), tmp_path)
-    assert "no file beside it" in what or "is missing" in what
+    assert "not a file beside it" in what or "is missing" in what
 
 
 def test_weights_behind_links(tmp_path):
@@ -482,7 +482,7 @@ def test_a_blob_with_other_bytes_is_refused(tmp_path):
         blob = (snapshot / name).resolve()
         good = blob.read_bytes()
         blob.write_bytes(good + b" ")
-        with pytest.raises(UnsafeModel, match="other bytes than the hub's hash says"), open_plain(snapshot / name):
+        with pytest.raises(UnsafeModel, match="does not match the hub's hash"), open_plain(snapshot / name):
             pass
         blob.write_bytes(good)
         with open_plain(snapshot / name) as file:
@@ -608,7 +608,7 @@ def test_an_artifact_folder_without_its_manifest_is_looked_at(tmp_path):
     seal(ours)
     assert resolve.locate_model(str(ours)) == ours
     (ours / "MANIFEST.json").write_text('{"files": {}}')
-    with pytest.raises(UnsafeModel, match="has been added"):
+    with pytest.raises(UnsafeModel, match="was added"):
         resolve.locate_model(str(ours))
     (ours / "MANIFEST.json").unlink()
     assert resolve.locate_model(str(ours)) != ours
@@ -680,6 +680,6 @@ def test_a_graph_that_is_out_of_all_proportion(tmp_path, kind):
 def test_a_missing_tokenizer_is_asked_for(tmp_path):
     folder = onnx_folder(tmp_path / "m")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match="no tokenizer beside it") as caught:
+    with pytest.raises(UserError, match="no tokenizer beside the model file") as caught:
         resolve.locate_model(str(folder / "model.onnx"))
     assert "`tokenizer.json`" in caught.value.hint

@@ -41,7 +41,7 @@ def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
     artifact = artifact_folder(tmp_path / "a")
     for name in ("m", "./m", str(folder)):
         assert resolve.locate_model(name).resolve() == resolve.locate_config(name).resolve() == folder
-    assert resolve.locate_config("a/onnx/model.onnx").resolve() == artifact, "an empty file is no model to run"
+    assert resolve.locate_config("a/onnx/model.onnx").resolve() == artifact, "an empty file is not a model to run"
     (tmp_path / "org").mkdir()
     model_folder(tmp_path / "org" / "name")
     assert resolve.locate_model("org/name").resolve() == tmp_path / "org" / "name", "a folder here wins over a hub name"
@@ -64,7 +64,7 @@ def test_an_absent_hub_is_told_within_seconds(tmp_path, monkeypatch, name):
 
 def test_a_name_that_the_hub_would_not_take(monkeypatch):
     monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
-    with pytest.raises(UserError, match="neither a folder here nor a hub name"):
+    with pytest.raises(UserError, match="neither a local folder nor a hub name"):
         resolve.locate_model("what is this?")
 
 

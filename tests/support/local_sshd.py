@@ -104,7 +104,7 @@ def key(path):
 
 
 def bare_python(folder, *packages):
-    """A virtual environment with these packages, which lie where they lie; its site-packages."""
+    """A virtual environment with these packages, which are where they are; its site-packages."""
     venv.create(folder, with_pip=False, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
     for name in packages:

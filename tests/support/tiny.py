@@ -167,7 +167,7 @@ def tiny_pairs(num: int, seed: int = 0) -> Split:
 
 
 def tiny_texts(task: str, num_train: int = 16, num_dev: int = 8) -> TextDataset:
-    """A data set of the task's shape."""
+    """A dataset of the task's shape."""
     return TextDataset("salad", tiny_split(task, num_train, seed=1), tiny_split(task, num_dev, seed=2))
 
 

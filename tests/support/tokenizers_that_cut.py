@@ -1,7 +1,7 @@
 """Tokenizers of every kind that encoders come with, built in code: they cut the same words into different pieces.
 
 wordpiece   BERT, DistilBERT, ELECTRA: lower case, accents and control characters dropped, `##` inside words
-bytes       RoBERTa: byte-level BPE, blanks belong to tokens but not to their offsets
+bytes       RoBERTa: byte-level BPE, spaces belong to tokens but not to their offsets
 raw-bytes   the same with offsets that hold the blank, as some checkpoints are saved
 unigram     ALBERT, XLM-RoBERTa: SentencePiece, `▁` for the blank before a word, offsets that hold it
 """

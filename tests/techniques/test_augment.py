@@ -1,4 +1,4 @@
-"""Made rows of small data: what they are made of, how often, that none stands twice, and who may have them."""
+"""Made rows of small data: what they are made of, how often, that none appears twice, and who may have them."""
 
 import random
 from collections import Counter
@@ -155,7 +155,7 @@ def test_single_texts_and_tagged_words():
     assert len(made) == len(set(made.texts)) > 100 and not set(made.texts) & set(texts)
     tagged = tuple(tuple(text.split()) for text in texts)
     assert augmented(Split(texts, words=tagged), 4, seed=0).words == tuple(tuple(text.split()) for text in made.texts)
-    # Tagged words of a script without blanks stay words.
+    # Tagged words of a script without spaces stay words.
     japanese = (("今日", "は", "天気", "が", "いい", "です"), ("明日", "も", "雨", "が", "降り", "ます"))
     found = augmented(Split(tuple(map(" ".join, japanese)), words=japanese), 8, seed=0)
     assert {word for row in found.words for word in row} <= {word for row in japanese for word in row}
@@ -182,15 +182,15 @@ def test_made_rows_join_the_training_rows_without_labels(tmp_path):
     number = len(augmented(split, 3, bench.seed))
     assert number >= 4
     assert rows.rows[:2] == plain.rows and rows.labels == [*plain.labels, *[None] * number]
-    assert f"{number} rows without labels were made of the 2 of the training side" in bench.notes
+    assert f"{number} unlabelled rows were generated from the 2 of the training split" in bench.notes
 
 
 @pytest.mark.parametrize(
     ("settings", "task", "told"),
     [
-        ({}, "mlm", "masks alter its texts"),
-        ({}, "question-answering", "a context that is whole"),
-        ({"soft_weight": 0, "hidden_weight": 0}, "classification", "all that is learnt from is labels"),
+        ({}, "mlm", "masking already alters its texts"),
+        ({}, "question-answering", "its whole context"),
+        ({"soft_weight": 0, "hidden_weight": 0}, "classification", "the loss uses only labels"),
     ],
 )
 def test_who_learns_nothing_of_made_rows_is_refused(settings, task, told, tmp_path):

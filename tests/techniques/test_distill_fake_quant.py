@@ -214,7 +214,7 @@ def test_in_int4_what_is_kept_lies_on_its_grid(tmp_path):
     assert max(len(block.unique()) for block in query.reshape(-1, 16)) <= 16
     assert len(before["bert.encoder.layer.0.attention.self.query.bias"].unique()) == 32
     assert found.dense == 2 * 6 + 2 and found.tables == 2, "the head's is a table's, too"
-    assert any("rounded to int4 in blocks of 16; the weights kept are the rounded ones" in note for note in bench.notes)
+    assert any("rounded to int4 in blocks of 16; the rounded weights were kept" in note for note in bench.notes)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
@@ -305,7 +305,7 @@ def test_a_run_that_was_cut_ends_with_the_same_weights(tmp_path):
     with killed_after(8):
         settings(teacher.copy(), bench)
     resumed = settings(teacher.copy(), bench)
-    assert "went on from the checkpoint of step 5" in bench.notes
+    assert "resumed from the checkpoint of step 5" in bench.notes
     assert same(weights_of(whole), weights_of(resumed))
 
 
@@ -396,7 +396,10 @@ def test_embeddings_alone_can_learn_to_be_rounded(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"fake_quant": "int8", "match_layers": 2, "trainable": "embeddings"}, "with `match_layers` they are sums"),
+        (
+            {"fake_quant": "int8", "match_layers": 2, "trainable": "embeddings"},
+            "with `match_layers` which `match_layers` sums",
+        ),
         ({"fake_quant": "int8", "block_size": 32}, "only int4 has blocks"),
         ({"block_size": 32}, "only int4 has blocks"),
         ({"fake_quant": "int2"}, "int8"),

@@ -39,7 +39,7 @@ def test_embeddings_as_wide_as_the_layers_stay_so(family):
 
 
 def test_as_many_positions_as_dimensions_do_not_mislead():
-    """The rows of a table are no hidden dimensions, nor are neurons, though they be as many."""
+    """The rows of a table are not hidden dimensions, nor are neurons, though they be as many."""
     encoder = tiny_encoder(max_position_embeddings=32, intermediate_size=32)
     heavy = torch.arange(8, 16)
     with torch.no_grad():
@@ -100,8 +100,8 @@ def test_the_weightiest_dimensions_stay_everywhere():
     [
         ({"hidden_size": 48}, "classification", "`hidden_size` is 48; the model has 32"),
         ({"intermediate_size": 65}, "classification", "`intermediate_size` is 65; the model has 64"),
-        ({"hidden_size": 30}, "classification", "cannot be shared by 4 attention heads"),
-        ({"heads": 3}, "classification", "cannot be shared by 3 attention heads"),
+        ({"hidden_size": 30}, "classification", "is not divisible by 4 attention heads"),
+        ({"heads": 3}, "classification", "is not divisible by 3 attention heads"),
         ({"hidden_size": 16}, "embedding", "cannot give the teacher's vectors"),
         ({"heads": 2, "attention_weight": 1}, "classification", "the student has 2 of 4 heads"),
         ({"hidden_size": 20, "relation_weight": 1, "relation_heads": 8}, "classification", "that 8 divides"),

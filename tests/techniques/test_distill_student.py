@@ -130,7 +130,7 @@ def test_default_epochs_fall_with_the_size_of_the_data():
 
 def test_unshare_is_refused_where_nothing_is_shared(tmp_path):
     tiny_encoder("bert").save(tmp_path)
-    with pytest.raises(UserError, match="share no weights"):
+    with pytest.raises(UserError, match="do not share weights"):
         Distill(layers=2, allow_unsharing=True).fit(read_facts(tmp_path))
     tiny_encoder("albert").save(tmp_path / "albert")
     assert Distill(layer_map=(1, 3, 4), allow_unsharing=True).fit(read_facts(tmp_path / "albert")).shape.num_groups == 3

@@ -137,7 +137,7 @@ def test_a_recovery_that_was_cut_goes_on_to_the_same_weights(tmp_path):
     with killed_after(8):
         settings(shaken(teacher), bench)
     resumed = settings(shaken(teacher), bench)
-    assert "went on from the checkpoint of step 5" in bench.notes
+    assert "resumed from the checkpoint of step 5" in bench.notes
     for (name, one), (_, other) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
         assert torch.equal(one, other), name
 
@@ -310,7 +310,7 @@ def test_history_is_plain_numbers(tmp_path):
 
 
 def test_a_run_killed_after_its_last_step_does_nothing_more(tmp_path):
-    """Between the last checkpoint and the stored stage lie evaluation and saving: a kill there must not train on."""
+    """Between the last checkpoint and the stored stage are evaluation and saving: a kill there must not train on."""
     teacher = tiny_encoder()
     settings = Distill(layers=2, epochs=2, batch_size=8, save_steps=4)
     first = settings(teacher.copy(), workbench(teacher, tmp_path))

@@ -138,11 +138,11 @@ def test_no_texts_means_zipfs_law_and_is_said(tmp_path):
         ({"rank": 8, "explained_variance": "90%"}, "`rank` and `explained_variance` both decide the width"),
         ({"rank": 0}, "greater than or equal to 1"),
         ({"rank": -3}, "greater than or equal to 1"),
-        ({"explained_variance": "0%"}, "is no share"),
-        ({"explained_variance": "120%"}, "is no share"),
-        ({"explained_variance": "5 MB"}, "is no share"),
-        ({"max_size": "5 ms"}, "is no size"),
-        ({"max_size": "-5 MB"}, "is no size"),
+        ({"explained_variance": "0%"}, "is not a share"),
+        ({"explained_variance": "120%"}, "is not a share"),
+        ({"explained_variance": "5 MB"}, "is not a share"),
+        ({"max_size": "5 ms"}, "is not a size"),
+        ({"max_size": "-5 MB"}, "is not a size"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(given, says):
@@ -174,13 +174,13 @@ def test_a_masked_language_model_of_lower_rank_gets_a_head_that_is_fitted_and_st
     assert found.model.get_output_embeddings().weight is found.model.get_input_embeddings().weight
     said = next(note for note in bench.notes if note.startswith("approximate"))
     # By chance one guess in 170 would be the same.
-    assert float(re.search(r"([\d.]+)% of \d+ masked tokens kept out", said)[1]) > 40
+    assert float(re.search(r"([\d.]+)% of \d+ masked tokens held out", said)[1]) > 40
 
 
 def test_texts_without_a_known_token_are_refused(tmp_path):
     encoder = tiny_encoder()
     texts = replace(tiny_texts("classification"), train=Split(("\u6771\u4eac",) * 8))
-    with pytest.raises(UserError, match="tokenize to nothing but special tokens"):
+    with pytest.raises(UserError, match="contain only special tokens after tokenization"):
         Factorize(rank=8)(encoder, bench_of(encoder, tmp_path, texts))
 
 
@@ -194,7 +194,7 @@ def test_a_tokenizer_that_would_read_other_ids_is_found_out(tmp_path, monkeypatc
         return found
 
     monkeypatch.setattr(Encoder, "load", classmethod(other))
-    with pytest.raises(CheckFailed, match="the tokenizer reads other ids than before"):
+    with pytest.raises(CheckFailed, match="the tokenizer produces different token ids"):
         Factorize(rank=8)(encoder, bench_of(encoder, tmp_path))
 
 

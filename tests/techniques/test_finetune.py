@@ -90,7 +90,7 @@ def test_other_classes_get_a_new_head_that_is_noted(tmp_path):
     bench = bench_of(tmp_path, "classification", texts, seed=3)
     made = with_head(tiny_encoder(), bench)
     assert made.labels == ("x", "y", "z")
-    assert bench.notes == ["a new head for classification with 3 labels (x, y, z) stands on the weights of `tiny-bert`"]
+    assert bench.notes == ["a new head for classification with 3 labels (x, y, z) is on the weights of `tiny-bert`"]
     again = with_head(tiny_encoder(), bench_of(tmp_path, "classification", texts, seed=3))
     other = with_head(tiny_encoder(), bench_of(tmp_path, "classification", texts, seed=4))
     assert torch.equal(made.model.classifier.weight, again.model.classifier.weight), "the seed decides"
@@ -100,7 +100,7 @@ def test_other_classes_get_a_new_head_that_is_noted(tmp_path):
 def test_a_pooler_that_was_not_there_is_noted(tmp_path):
     bench = bench_of(tmp_path, "classification")
     with_head(tiny_encoder(task="mlm"), bench)
-    assert bench.notes[0].endswith("; the 2 weights of the pooler are new, too")
+    assert bench.notes[0].endswith("; the 2 weights of the pooler are also new")
 
 
 def test_a_sentence_encoder_gives_up_its_layout_with_its_task(tmp_path):
@@ -228,7 +228,7 @@ def test_rows_without_a_label_are_left_out_and_noted(tmp_path):
     texts = replace(texts, train=replace(texts.train, labels=labels))
     bench = bench_of(tmp_path, "classification", texts)
     rows, _ = training_rows(tiny_encoder(), TINY, bench)
-    assert (len(rows), bench.notes) == (12, ["4 rows without a label were left out"])
+    assert (len(rows), bench.notes) == (12, ["4 unlabelled rows were skipped"])
 
 
 def test_with_patience_the_texts_that_choose_are_not_learnt_from(tmp_path):
@@ -266,18 +266,18 @@ def both(train, dev=None):
 LISTS = Split(("a b", "c"), labels=(("x",), ("y", "x")))
 CLASSES = Split(("a b", "c"), labels=("x", "y"))
 REFUSED = {
-    "one label a row": ("multi-label", both(CLASSES), "have one label each"),
+    "one label per row": ("multi-label", both(CLASSES), "have one label each"),
     "no tags": ("token-classification", both(CLASSES), "have one label each"),
     "many labels a row": ("classification", both(LISTS), "several labels each"),
     "scores for classes": ("classification", both(Split(("a", "b"), labels=(0.5, 3.25))), "labelled with scores"),
-    "names for scores": ("regression", both(CLASSES), "`x`, which is no number"),
+    "names for scores": ("regression", both(CLASSES), "`x`, which is not a number"),
     "no answers": ("question-answering", both(replace(CLASSES, pairs=("e", "f"))), "needs answers"),
-    "one class": ("classification", both(Split(("a", "b"), labels=("x", "x"))), "that teaches nothing"),
+    "one class": ("classification", both(Split(("a", "b"), labels=("x", "x"))), "there is nothing to learn from them"),
     "nothing labelled": ("classification", both(Split(("a", "b"))), "has no labels, which classification needs"),
     "label in dev alone": (
         "classification",
         both(CLASSES, Split(("a", "b"), labels=("x", "new"))),
-        "the dev side of `d` has labels that its train side has not: `new`; there are `x`, `y`",
+        "the dev split of `d` has labels that its train split lacks: `new`; there are `x`, `y`",
     ),
     "no pairs": ("embedding", both(Split(("a", "b"))), "has none"),
     "pairs with classes": ("embedding", both(replace(CLASSES, pairs=("e", "f"))), "classes such as `x`"),

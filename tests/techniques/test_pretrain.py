@@ -168,7 +168,7 @@ def test_a_vocabulary_is_a_function_of_the_text(kind, tmp_path):
     first, *others = (train_tokenizer(settings, Corpus((file,))) for _ in range(4))
     assert len(first) == 1000
     assert all(other.get_vocab() == first.get_vocab() for other in others)
-    assert len(first.backend_tokenizer.get_added_tokens_decoder()) == 5, "pieces of words are no tokens of their own"
+    assert len(first.backend_tokenizer.get_added_tokens_decoder()) == 5, "pieces of words are not tokens of their own"
 
 
 def test_capitals_are_kept_where_asked(texts):
@@ -209,7 +209,7 @@ def test_training_that_was_cut_goes_on_to_the_same_weights(texts, tmp_path):
     assert [folder.name for folder in (bench.work / CHECKPOINTS).glob("checkpoint-*")] == ["checkpoint-5"]
     bench.notes.clear()
     resumed = settings(None, bench)
-    assert "went on from the checkpoint of step 5" in bench.notes
+    assert "resumed from the checkpoint of step 5" in bench.notes
     for (name, one), (_, other) in zip(
         whole.model.state_dict().items(), resumed.model.state_dict().items(), strict=True
     ):
@@ -246,7 +246,7 @@ def test_the_student_of_a_masked_language_model_reads_packed_rows(texts, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_size": 30}, "cannot be shared by 4 `heads`"),
+        ({"hidden_size": 30}, "is not divisible by 4 `heads`"),
         ({"family": "roberta", "objective": "mlm+nsp"}, "needs two segments"),
         ({"family": "bert", "objective": "mlm+sop"}, "is ALBERT's"),
         ({"family": "albert", "objective": "mlm+nsp"}, "is BERT's"),

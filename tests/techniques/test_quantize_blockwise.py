@@ -25,7 +25,7 @@ def run_node(kind, feed, tensors, **attributes):
     ((name, value),) = feed.items()
     kept = {key: array for key, array in tensors.items() if array is not None}
     node = helper.make_node(kind, [name if key == name else key for key in (*feed, *kept)], ["y"], **attributes)
-    if kind == "GatherBlockQuantized":  # the table stands before the ids
+    if kind == "GatherBlockQuantized":  # the table is before the ids
         node.input[:2] = ["data", name]
     node.domain = "com.microsoft"
     graph = helper.make_graph(

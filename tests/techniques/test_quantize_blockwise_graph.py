@@ -83,7 +83,7 @@ def test_block_sizes(width, asked, expected):
 
 
 def test_block_sizes_that_are_refused():
-    with pytest.raises(ValidationError, match="48 is no power of two"):
+    with pytest.raises(ValidationError, match="48 is not a power of two"):
         Quantize(block_size=48)
     with pytest.raises(ValidationError, match="greater than or equal to 16"):
         Quantize(block_size=8)

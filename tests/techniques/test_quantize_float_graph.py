@@ -224,13 +224,13 @@ def test_hidden_states_without_a_configuration_are_a_sentence_encoder(tmp_path):
 @pytest.mark.parametrize(
     ("more", "match", "hint"),
     [
-        ({"config": False}, "for what task", "config.json"),
+        ({"config": False}, "cannot tell the task", "config.json"),
         ({"architectures": None}, "not named", "architectures"),
         ({"id2label": {str(i): str(i) for i in range(3)}}, "the last of 3", "id2label"),
         ({"head": "ForTokenClassification"}, "has the shape 1x2", "architectures"),
         ({"head": "ForQuestionAnswering"}, "gives `logits`", "output_names"),
         ({"id2label": {"0": "a"}}, "the last of 1", "config.json"),
-        ({"problem_type": "nonsense"}, "no model for", "config.json"),
+        ({"problem_type": "nonsense"}, "not a model for", "config.json"),
     ],
 )
 def test_what_cannot_be_told_is_asked_for(more, match, hint, tmp_path):

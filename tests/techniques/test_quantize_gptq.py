@@ -25,7 +25,7 @@ def output_error(weight, found, gram):
 
 
 def slow_gptq(weight, gram, bits, size, symmetric, damping):
-    """Optimal Brain Surgeon as it stands in the book: the inverse of what is left, anew for every input."""
+    """Optimal Brain Surgeon as it is in the book: the inverse of what is left, again for every input."""
     rows, width = weight.shape
     rest = weight.astype(np.float64)
     hessian = gram + np.eye(width) * damping * np.diag(gram).mean()
@@ -103,7 +103,7 @@ def test_inputs_that_never_woke_are_rounded_to_the_nearest():
     gram[dead], gram[:, dead] = 0, 0
     found = gptq_quantize(weight, gram, 8, 32, symmetric=False)
     reach = np.repeat(found.scale_RB, 32, axis=1)[:, dead]
-    # their errors count little when scales are chosen, so some may lie a little outside of the range
+    # their errors count little when scales are chosen, so some may be a little outside of the range
     assert np.mean(np.abs(dequantize(found)[:, dead] - weight[:, dead]) <= reach * 0.5001) > 0.9
     nothing = gptq_quantize(weight, np.zeros((64, 64)), 8, 32, symmetric=False)
     assert np.array_equal(nothing.steps_RI, quantize_blocks(weight, 8, 32, symmetric=False).steps_RI)

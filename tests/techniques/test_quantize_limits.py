@@ -178,7 +178,7 @@ def test_tries_outlive_a_stop(exported, tmp_path, monkeypatch):
     )
     bench = Workbench(None, None, tmp_path, measure=clock({"block-int8": 0.1}))
     made = Quantize(auto=True, min_cosine=0.9)(exported, bench)
-    assert written == ["candidate-float16"], "what lies there with other bytes is made again"
+    assert written == ["candidate-float16"], "what is there with other bytes is made again"
     assert made.card.details["tried"] == whole.card.details["tried"]
     assert made.file.read_bytes() == whole.file.read_bytes()
     assert made.card.details["accounting"] == whole.card.details["accounting"]

@@ -94,7 +94,7 @@ def test_moving_scales_changes_nothing_in_float(family, tmp_path):
     moved = migrate(source, calibration(tmp_path, 12, family), 0.5)
     assert source.SerializeToString(deterministic=True) == before
     # of each layer: what query, key and value read, the mix of values, and what the intermediate layer reads; electra's
-    # first layer reads the embeddings' projection, which is no norm's, while that itself reads a norm
+    # first layer reads the embeddings' projection, which is not a norm's, while that itself reads a norm
     assert moved.num_smoothed == 3 * 2 + 1, "and what the classifier reads"
     assert moved.num_activations == 4 * 2 + 1 + (family == "electra")
     assert moved.num_muls == 2 * 2 - (family == "electra"), "residual paths; the last norm has none"
@@ -167,4 +167,4 @@ def test_without_texts_its_own_sentences_serve(tmp_path):
     bench = Workbench(None, None, tmp_path)
     artifact = Export()(tiny_encoder("bert", num_hidden_layers=1), bench)
     Quantize(scheme="static-int8", min_cosine=-1)(artifact, bench)
-    assert any("sentences of its own, because no texts are named" in note for note in bench.notes)
+    assert any("built-in sentences, because no texts are named" in note for note in bench.notes)

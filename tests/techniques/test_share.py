@@ -188,7 +188,7 @@ def test_what_shared_layers_leave_of_a_size_goes_to_the_tables(tmp_path):
     settings = Factorize(
         max_size=f"{of_encoder(replace(shared, shape=replace(shared.shape, embedding_size=9))).num_bytes} B"
     )
-    with pytest.raises(UserError, match="with tables one number wide") as caught:
+    with pytest.raises(UserError, match="with tables of width 1") as caught:
         settings.fit(facts)
     assert "`share`, as a stage before this one" in caught.value.hint
     assert settings.fit(shared).shape.embedding_size == 9
@@ -204,7 +204,7 @@ def test_a_head_that_albert_has_not_is_fitted_and_called_approximate(family, tas
     found = Share(groups=2, steps=2)(encoder.copy(), bench)
     assert found.anatomy.family == "albert"
     said = next(note for note in bench.notes if note.startswith("approximate"))
-    assert "one was fitted to its answers" in said and "texts" in said
+    assert "one was fitted to the model's outputs" in said and "texts" in said
 
 
 @pytest.mark.parametrize("act", [torch.relu, torch.nn.functional.gelu])
@@ -218,7 +218,7 @@ def test_a_fitted_head_answers_like_the_other_one(act):
     mine = torch.tanh(states @ head["first"]["weight"].T + head["first"]["bias"]) @ head["last"]["weight"].T
     mine += head["last"]["bias"]
     assert (mine - answers).square().mean() < 0.1 * answers.var()
-    assert float(re.search(r"([\d.]+)%", said)[1]) > 80 and "60 texts kept out of the fit" in said
+    assert float(re.search(r"([\d.]+)%", said)[1]) > 80 and "60 texts held out of the fit" in said
 
 
 @pytest.mark.parametrize("groups", [0, -1])

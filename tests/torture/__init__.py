@@ -1,7 +1,7 @@
 """Faults injected by the hundred: files of every format spoilt at random, full disks, killed processes.
 
 `make torture` runs a seeded sample within a quarter of an hour on two cores, `make torture FULL=1` the whole list. It
-is no part of `make test`: what it finds becomes an ordinary test. Every case has a number in its kind; a seed and that
+is not part of `make test`: what it finds becomes an ordinary test. Every case has a number in its kind; a seed and that
 number make it again:
 
     make torture SEED=1 ONLY=papers:17

@@ -20,7 +20,7 @@ CODES = (2, 5)
 
 @cache
 def home() -> Path:
-    """Where the unspoilt things lie; made once, in forked processes, so that this one stays without threads."""
+    """Where the unspoilt things are; made once, in forked processes, so that this one stays without threads."""
     import atexit
     import tempfile
 
@@ -170,7 +170,7 @@ def seals(rng: random.Random, folder: Path) -> Probe:
 
 
 def listing(folder: Path) -> dict[str, str | bytes]:
-    """What lies in a folder."""
+    """What is in a folder."""
     return {
         str(p.relative_to(folder)): p.read_bytes() if p.is_file() and not p.is_symlink() else "no file"
         for p in folder.rglob("*")

@@ -61,7 +61,7 @@ def spoil_text(rng: random.Random, text: str) -> tuple[bytes, str]:
 
 
 def spoil_json(rng: random.Random, value: Any) -> tuple[bytes, str]:
-    """One value of a JSON document becomes an odd one, goes, or stands twice."""
+    """One value of a JSON document becomes an odd one, goes, or appears twice."""
     value = json.loads(json.dumps(value))
     places = list(_places(value))
     owner, key = rng.choice(places)

@@ -274,7 +274,7 @@ def gates(rng: random.Random, folder: Path) -> Probe:
 
 
 def _as_before(found: dict[str, Any], base: dict[str, Any], rule: str, path: Path) -> bool:
-    """Whether a rule is judged as without the change; of a spoilt report the figure is that which stands there."""
+    """Whether a rule is judged as without the change; of a spoilt report the figure is that which is there."""
     mine, theirs = found["rules"].get(rule), base["rules"][rule]
     if mine is None or (mine["verdict"], mine["now"]) == (theirs["verdict"], theirs["now"]):
         return mine is not None

@@ -109,7 +109,7 @@ def test_attention_drops_weights_out_while_training_alone():
 def test_quick_dropout_drops_the_share_that_it_is_told(p):
     torch.manual_seed(0)
     drop = cpu_kernels.FastDropout(p)
-    given = torch.ones(4, 100_000).T.requires_grad_()  # 4 lanes of a word lie side by side
+    given = torch.ones(4, 100_000).T.requires_grad_()  # 4 lanes of a word are side by side
     found = drop(given)
     for lane in found.T:
         assert float((lane == 0).float().mean()) == pytest.approx(p, abs=0.01)

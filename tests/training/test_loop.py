@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Line(torch.nn.Module):
-    """y = w x on one number a row; some rows cost infinity."""
+    """y = w x on one number per row; some rows cost infinity."""
 
     def __init__(self, bad=(), seen=None):
         super().__init__()
@@ -87,7 +87,7 @@ def test_attention_drops_out_where_that_is_fast_or_asked_for(family, kept, atten
     bench = Workbench(tiny_texts("classification"), model, tmp_path, task="classification")
     Finetune(epochs=1, batch_size=16, **kept)(model, bench)
     assert seen == {attention} and 0.1 in hidden
-    assert any("no dropout of attention's weights" in note for note in bench.notes) == (not kept)
+    assert any("attention dropout is off" in note for note in bench.notes) == (not kept)
 
 
 def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
@@ -95,7 +95,7 @@ def test_a_step_without_a_finite_loss_is_left_out_and_counted(tmp_path):
     found = go(job_of(objective), tmp_path)
     assert all(torch.isfinite(p).all() for p in objective.parameters())
     assert sum(entry.get("skipped", 0) for entry in found.history) == 2
-    assert any("2 of 20 steps had no finite loss" in note for note in found.notes)
+    assert any("2 of 20 steps had a non-finite loss" in note for note in found.notes)
     left_out = [entry for entry in found.history if "skipped" in entry]
     assert [entry["step"] for entry in left_out] == [3, 8]
     assert not any("loss" in entry or "part" in entry for entry in left_out), "a curve has no point without a loss"
@@ -216,7 +216,7 @@ def test_best_weights_that_are_damaged_are_no_result(tmp_path):
         (tmp_path / CHECKPOINTS / "best-5" / "model.safetensors").unlink(missing_ok=True)
         return 1.0
 
-    with pytest.raises(CheckFailed, match="the best weights, of step 5, are not whole"):
+    with pytest.raises(CheckFailed, match="the best weights, of step 5, are incomplete"):
         go(job_of(Line(), judge=judge), tmp_path, early_stopping_patience=2, eval_steps=5)
 
 
@@ -307,11 +307,11 @@ def test_a_signal_ends_training_after_its_step_and_the_same_command_goes_on(plac
     process.send_signal(number)
     _, told = process.communicate(timeout=120)
     assert process.returncode == code, told
-    assert "the same command goes on from here" in told and "Traceback" not in told
+    assert "run the same command to resume" in told and "Traceback" not in told
     (folder,) = (place / f"cut-{code}").glob(f"*/.work/*/*/{CHECKPOINTS}")
     stopped = int(told.rpartition("after step ")[2].partition(";")[0])
     assert (folder / f"checkpoint-{stopped}" / "MANIFEST.json").is_file()
     again = start(place, f"cut-{code}")
     _, told = again.communicate(timeout=300)
-    assert again.returncode == 0 and f"going on from step {stopped}" in told
+    assert again.returncode == 0 and f"resuming at step {stopped}" in told
     assert (place / f"out-cut-{code}" / "model.safetensors").read_bytes() == undisturbed.read_bytes()

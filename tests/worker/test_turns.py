@@ -90,7 +90,7 @@ def test_one_works_at_a_time_and_turns_are_short(tmp_path):
     for result in results:
         (case,) = result.cases
         assert 3 <= len(case.resumed_ns) <= 7
-        assert sum(case.samples_ns) >= 0.29e9  # of 0.3 s, some of which lie between the samples
+        assert sum(case.samples_ns) >= 0.29e9  # of 0.3 s, some of which are between the samples
         assert set(result.pss_bytes.values()) == {None}
 
 

@@ -181,5 +181,5 @@ def test_files_are_forgotten_and_still_there(tmp_path):
 
 
 def test_a_result_of_another_form_is_refused(job):
-    with pytest.raises(MeasurementError, match="is no result"):
+    with pytest.raises(MeasurementError, match="is not a result"):
         read_result(b'{"engine": {}}', WorkerResult, job)

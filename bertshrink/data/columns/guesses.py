@@ -1,6 +1,6 @@
 """What columns are by their names and by their cells, where nobody says it.
 
-Names are compared without blanks around them and in any case; `Class Index`, `class-index` and `class_index` are one.
+Names are compared without spaces around them and in any case; `Class Index`, `class-index` and `class_index` are one.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _CAMEL_ID = re.compile(r".*[a-z](ID|Id)\d*")
 _PARSE = re.compile(r".*_?(binary_)?parse")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WIDE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-"""Letters of scripts that put no blanks between words."""
+"""Letters of scripts that put no spaces between words."""
 _SAMPLE = 4000
 _MIN_WORDS = 3
 _MIN_WIDE = 6
@@ -106,7 +106,7 @@ def is_parse(name: str) -> bool:
 
 
 def is_empty(cell: Any) -> bool:
-    """Whether a cell says nothing: an empty one, blanks, null, not a number."""
+    """Whether a cell says nothing: an empty one, spaces, null, not a number."""
     return cell is None or (isinstance(cell, str) and not cell.strip()) or (isinstance(cell, float) and cell != cell)
 
 

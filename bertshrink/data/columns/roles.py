@@ -28,8 +28,8 @@ class Roles:
     """What the columns of a table are.
 
     Attributes:
-        table: the table without its cells: its name, and where its rows stand.
-        text: the column of the texts, or of the words of each.
+        table: the table without its cells: its name, and where its rows are.
+        text: column of the texts, or of the words of each.
         pair: of the second texts.
         labels: of the labels; several hold 0 or 1 each.
         left_out: columns that are not read -> why.
@@ -150,7 +150,7 @@ class _Search:
         elif len(left) == 2 and not self.pair and not self.labels:
             self._of_two(left)
         if self.text is None or not self._may_be_text(self.text):
-            raise self._asked("which column holds the text cannot be told")
+            raise self._asked("cannot tell which column holds the text")
 
     def _hold(self, names: Mapping[str, str], name: str) -> bool:
         """Whether a column of a known name holds texts at all and not only lists."""
@@ -193,7 +193,7 @@ class _Search:
         first = known[0]
         for other in known[1:]:
             if not _say_the_same(self.table.columns[first], self.table.columns[other]):
-                raise self._asked(f"`{first}` and `{other}` both look like labels, and they say different things")
+                raise self._asked(f"`{first}` and `{other}` both look like labels, and they disagree")
         return first
 
     def _second(self) -> str | None:
@@ -244,7 +244,7 @@ def asked_labels(table: Table, settings: DataSettings) -> tuple[str, ...]:
         found = [asked_column(table, part.strip()) for part in name.split(",")]
         if len(set(found)) == len(found) and None not in found:
             return tuple(column for column in found if column is not None)
-        raise asked(table, f"`{name}` names no columns, each once", {})
+        raise asked(table, f"`{name}` does not name each column once", {})
     one = asked_column(table, name)
     return (one,) if one is not None else ()
 

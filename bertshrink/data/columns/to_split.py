@@ -1,8 +1,8 @@
-"""One side of the data, made of a table: cells as they stand there become texts, second texts and labels.
+"""One side of the data, made of a table: cells as they are there become texts, second texts and labels.
 
 Which columns they come from is found by `roles`; what labels of all sides together are (classes, scores,
 vectors) is the matter of `kinds`. Here a cell is only refused where it can be nothing of its role. A row without
-text is left out; one without a label (an empty cell, null) is unlabelled. Blanks around a text and a label are no part
+text is left out; one without a label (an empty cell, null) is unlabelled. Spaces around a text and a label are not part
 of it.
 """
 
@@ -33,7 +33,7 @@ def split_of(table: Table, settings: DataSettings) -> Split:
     """Pick the columns of one side and drop rows without text.
 
     Raises:
-        UserError: columns that cannot be told, or cells of another kind than their column's role.
+        UserError: columns that cannot be determined, or cells of another kind than their column's role.
     """
     words = asked_column(table, settings.text) or _named(table, WORD_COLUMNS)
     if words is not None and any(isinstance(cell, list) for cell in table.columns[words]):
@@ -61,7 +61,7 @@ def split_of(table: Table, settings: DataSettings) -> Split:
 
 
 def sides_of(found: Mapping[str, Table | Split], settings: DataSettings) -> dict[str, Split]:
-    """The sides of the data; a table with the columns that the training side is read from is read as that one is.
+    """The sides of the data; a table with the columns that the training split is read from is read as that one is.
 
     Raises:
         UserError: as in `split_of`.
@@ -108,7 +108,7 @@ def _text(cell: Any, table: Table, column: str, at: int) -> str:
         return ""
     if isinstance(cell, list | tuple | dict | bytes):
         kind = "an object" if isinstance(cell, dict) else "bytes" if isinstance(cell, bytes) else "a list"
-        raise _bad(table, column, at, f"{kind} where a text should be", "name the column of the texts with `--text`")
+        raise _bad(table, column, at, f"{kind} where a text is expected", "name the column of the texts with `--text`")
     return str(cell)
 
 
@@ -134,9 +134,9 @@ def _labels(table: Table, roles: Roles) -> tuple[tuple[Any, ...] | None, tuple[s
             before, row = written.setdefault(label, (cell, at))
             if before != cell:
                 what = (
-                    f"the label {cell!r} and that of {table.where(row)}, {before!r}, differ only by blanks around them"
+                    f"the label {cell!r} and that of {table.where(row)}, {before!r}, differ only by surrounding spaces"
                 )
-                raise _bad(table, column, at, what, "write them in one way")
+                raise _bad(table, column, at, what, "write them the same way")
         found.append(label)
     return (tuple(found) if any(label is not None for label in found) else None), names, num_unjudged
 
@@ -148,11 +148,11 @@ def _label(cell: Any, table: Table, column: str, at: int) -> Any:
     if isinstance(cell, list | tuple):
         for one in cell:
             if is_empty(one) or isinstance(one, list | tuple | dict | bytes):
-                what = f"the list of labels holds `{shown(one)}`, which is no label"
+                what = f"the list of labels holds `{shown(one)}`, which is not a label"
                 raise _bad(table, column, at, what, "write a list of names, or a 0 or 1 for each class")
         return tuple(one.strip() if isinstance(one, str) else one for one in cell)
     if isinstance(cell, dict | bytes):
-        raise _bad(table, column, at, f"`{shown(cell)}` is no label", "name the label's column with `--label`")
+        raise _bad(table, column, at, f"`{shown(cell)}` is not a label", "name the label's column with `--label`")
     if isinstance(cell, bool | int | float):
         return cell
     return str(cell).strip()
@@ -176,10 +176,12 @@ def _vector(table: Table, columns: Sequence[str], at: int) -> OneHot | None:
 def _tagged(table: Table, column: str, settings: DataSettings) -> Split:
     """Rows of words and tags; numbered tags by their names where the data knows them."""
     if settings.pair not in (None, NONE):
-        raise UserError("words with tags have no second texts", where=table.name, hint="leave out `--pair`")
+        raise UserError("tagged words cannot have a second text", where=table.name, hint="leave out `--pair`")
     asked = asked_labels(table, settings)
     if len(asked) > 1:
-        raise UserError("words have one column of tags", where=table.name, hint="name one with `--label`")
+        raise UserError(
+            "tagged words have exactly one column of tags", where=table.name, hint="name one with `--label`"
+        )
     tag = asked[0] if asked else _named(table, TAG_COLUMNS) if settings.label is None else None
     tag = None if tag == column else tag
     words = [_words(cell, table, column, at) for at, cell in enumerate(table.columns[column])]
@@ -202,10 +204,10 @@ def _words(cell: Any, table: Table, column: str, at: int) -> tuple[str, ...]:
     if cell is None:
         return ()
     if not isinstance(cell, list | tuple):
-        raise _bad(table, column, at, f"`{shown(cell)}` is no list of words", "give a list in every row")
+        raise _bad(table, column, at, f"`{shown(cell)}` is not a list of words", "give a list in every row")
     for word in cell:
         if word is None or isinstance(word, list | tuple | dict | bytes):
-            raise _bad(table, column, at, f"`{shown(word)}` is no word", "mend the list of words")
+            raise _bad(table, column, at, f"`{shown(word)}` is not a word", "fix the list of words")
     return tuple(map(str, cell))
 
 
@@ -213,17 +215,17 @@ def _tags(cell: Any, words: Sequence[str], table: Table, column: str, at: int) -
     if cell is None:
         return None
     if not isinstance(cell, list | tuple):
-        raise _bad(table, column, at, f"`{shown(cell)}` is no list of tags", "give a tag for every word")
+        raise _bad(table, column, at, f"`{shown(cell)}` is not a list of tags", "give a tag for every word")
     if len(words) != len(cell):
         raise UserError(
-            f"row {at + 1} has {len(words)} words and {len(cell)} tags", where=table.where(at), hint="mend the data"
+            f"row {at + 1} has {len(words)} words and {len(cell)} tags", where=table.where(at), hint="fix the data"
         )
     names = table.label_names.get(column, ())
     found = []
     for tag in cell:
         if is_empty(tag) or isinstance(tag, list | tuple | dict | bytes):
-            raise _bad(table, column, at, f"`{shown(tag)}` is no tag", "mend the list of tags")
+            raise _bad(table, column, at, f"`{shown(tag)}` is not a tag", "fix the list of tags")
         if names and not (isinstance(tag, int) and 0 <= tag < len(names)):
-            raise _bad(table, column, at, f"`{shown(tag)}` numbers no tag", f"there are {len(names)} tags")
+            raise _bad(table, column, at, f"`{shown(tag)}` is not the number of a tag", f"there are {len(names)} tags")
         found.append(names[tag] if names else str(tag).strip())
     return to_iob2(found)

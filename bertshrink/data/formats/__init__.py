@@ -1,1 +1,1 @@
-"""Formats that are no tables: CoNLL, SQuAD, running text."""
+"""Formats that are not tables: CoNLL, SQuAD, running text."""

@@ -5,7 +5,7 @@
     documents       `-DOCSTART-` lines end a text
     columns         the word is the first, its tag the last of all (CoNLL-2003: word, part of speech, chunk, entity);
                     where the first numbers the words, the word is the second; `text` and `label` number others
-    numbered words  a range (`1-2`, the words follow one by one) and an empty word (`8.1`) are no words of the text
+    numbered words  a range (`1-2`, the words follow one by one) and an empty word (`8.1`) are not words of the text
 
 What does not look like that is refused with its line: as many columns in every line, tags of one scheme in the last of
 more than two. Tags are read as IOB2 (see `to_iob2`).
@@ -50,13 +50,13 @@ def read_conll(lines: Iterable[str], name: str, settings: DataSettings) -> Split
         settings: `text` and `label` may number the columns of the words and the tags.
 
     Raises:
-        UserError: a line with a word and no tag, columns that cannot be told, or no text at all.
+        UserError: a line with a word and no tag, columns that cannot be determined, or no text at all.
     """
     if settings.pair not in (None, NONE):
-        raise UserError("words with tags have no second texts", where=name, hint="leave out `--pair`")
+        raise UserError("tagged words cannot have a second text", where=name, hint="leave out `--pair`")
     texts, num_columns = _texts(list(lines), name)
     if not texts:
-        raise UserError(f"`{name}` holds no tagged word", where=name, hint="give a file with at least one text")
+        raise UserError(f"`{name}` contains no tagged words", where=name, hint="give a file with at least one text")
     word, tag = _columns(texts, num_columns, name, settings)
     is_numbered = word > 0 and _are_numbered(texts)
     words: list[tuple[str, ...]] = []
@@ -73,7 +73,7 @@ def read_conll(lines: Iterable[str], name: str, settings: DataSettings) -> Split
             words.append(tuple(word for word, _ in row))
             tags.append(to_iob2([tag for _, tag in row]))
     if not words:
-        raise UserError(f"`{name}` holds no tagged word", where=name, hint="give a file with at least one text")
+        raise UserError(f"`{name}` contains no tagged words", where=name, hint="give a file with at least one text")
     names = [f"column {at + 1} of {num_columns}" for at in range(num_columns)]
     others = {column: "no role" for at, column in enumerate(names) if at not in (word, tag)}
     is_tagged = settings.label != NONE
@@ -92,7 +92,7 @@ def read_conll(lines: Iterable[str], name: str, settings: DataSettings) -> Split
 def to_iob2(tags: Iterable[str]) -> tuple[str, ...]:
     """Tags in IOB2, where every entity begins with B-: an I- that continues nothing of its kind begins one.
 
-    In the older IOB1, B- stands only between neighbours of one kind. Other schemes (BILOU, BIOES) and tags that mark no
+    In the older IOB1, B- is only between neighbours of one kind. Other schemes (BILOU, BIOES) and tags that mark no
     entities (parts of speech) are taken as they are.
     """
     found: list[str] = []
@@ -135,7 +135,7 @@ def _texts(lines: Sequence[str], name: str) -> tuple[list[_Text], int]:
 
 
 def _is_comment(line: str, columns: Sequence[str], num_columns: int, tags: set[str], where: str) -> bool:
-    """Whether a line that begins with `#` and stands before a text is a comment and no word.
+    """Whether a line that begins with `#` and is before a text is a comment and no word.
 
     Raises:
         UserError: it may be either.
@@ -160,7 +160,7 @@ def _columns(texts: Sequence[_Text], num_columns: int, name: str, settings: Data
     word = told[0] if told[0] is not None else int(is_numbered)
     if told[1] is not None:
         if word == told[1]:
-            raise UserError("words and tags are of one column", where=name, hint=_HINT)
+            raise UserError("words and tags are the same column", where=name, hint=_HINT)
         return word, told[1]
     cells = [columns for text in texts for _, columns in text.lines]
     for number, columns in (line for text in texts for line in text.lines):
@@ -168,30 +168,30 @@ def _columns(texts: Sequence[_Text], num_columns: int, name: str, settings: Data
             raise UserError(
                 f"line {number} has the word `{shown(columns[0])}` and no tag",
                 where=f"{name}:{number}",
-                hint="write the word, a blank or tab, and the tag; a blank line ends a text",
+                hint="write the word, a space or tab, and the tag; a blank line ends a text",
             )
         if len(columns) != num_columns:
             raise UserError(
                 f"line {number} has {len(columns)} columns, and most have {num_columns}: `{shown(' '.join(columns))}`",
                 where=f"{name}:{number}",
-                hint="mend the line; blanks inside of words need tabs between the columns",
+                hint="fix the line; spaces inside of words need tabs between the columns",
             )
     tag = num_columns - 1
     firsts, lasts = ([bool(_SCHEME.fullmatch(columns[at])) for columns in cells] for at in (word, tag))
     if all(firsts) and not all(lasts) and any(columns[word][1:2] == "-" for columns in cells):
-        raise _unclear(f"the tags seem to stand in column {word + 1}", cells[0], name)
+        raise _unclear(f"the tags seem to be in column {word + 1}", cells[0], name)
     if num_columns - is_numbered > 2 and not all(lasts):
         odd = cells[lasts.index(False)][-1]
         raise _unclear(
-            f"which of {num_columns} columns holds the tags cannot be told: the last one holds `{odd}`, "
-            "which is no tag of entities",
+            f"which of {num_columns} columns holds the tags is unclear: the last one holds `{odd}`, "
+            "which is not a tag of entities",
             cells[0],
             name,
         )
     if num_columns > 2 and len(cells) > _FEW and len({columns[word] for columns in cells}) == 1:
         raise _unclear(f"column {word + 1} holds the same word in every line", cells[0], name)
     if told[0] is not None and word == tag:
-        raise _unclear("the words are told to stand in the last column", cells[0], name)
+        raise _unclear("the words are said to be in the last column", cells[0], name)
     return word, tag
 
 
@@ -210,7 +210,9 @@ def _told(key: str, given: str | None, num_columns: int, name: str) -> int | Non
     found = _COLUMN.fullmatch(given)
     if found is None or int(found[1]) > num_columns:
         raise UserError(
-            f"`{key}: {given}` is no column of `{name}`, which has {num_columns} without names", where=name, hint=_HINT
+            f"`{key}: {given}` is not a column of `{name}`, which has {num_columns} without names",
+            where=name,
+            hint=_HINT,
         )
     return int(found[1]) - 1
 
@@ -233,5 +235,5 @@ def _cell(columns: Sequence[str], at: int, number: int, name: str, word: str) ->
     raise UserError(
         f"line {number} has the word `{shown(word)}` and nothing in column {at + 1}",
         where=f"{name}:{number}",
-        hint="write the word, a blank or tab, and the tag; a blank line ends a text",
+        hint="write the word, a space or tab, and the tag; a blank line ends a text",
     )

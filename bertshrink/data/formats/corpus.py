@@ -1,8 +1,8 @@
 """Running text that is larger than memory: read as a stream of documents, never as a whole.
 
-A corpus is a .txt file (lines; a blank line ends a document), or .jsonl, .parquet or a hub data set (each row a
+A corpus is a .txt file (lines; a blank line ends a document), or .jsonl, .parquet or a hub dataset (each row a
 document, in the column `text:` names or the first of `COLUMNS`), or a folder of such files with its sides by name.
-Files are read as `readers` reads them, line by line. Where there is no dev side, documents are drawn for it by hash.
+Files are read as `readers` reads them, line by line. Where there is no dev split, documents are drawn for it by hash.
 
 Only a taste of it becomes `TextDataset`: the lines that judge, and a few of train for what must be looked at
 beforehand.
@@ -32,8 +32,8 @@ class Corpus:
     """One side of running text.
 
     Attributes:
-        files: of one kind; empty for a hub data set.
-        hub: the name of a hub data set.
+        files: of one kind; empty for a hub dataset.
+        hub: the name of a hub dataset.
         column: of rows that are documents; None: the lines of .txt files.
         dev_share: where dev is drawn from the same files: documents that are dev's; 0: none.
         split_seed: which documents those are.
@@ -80,7 +80,7 @@ class Corpus:
         """What the files hold, row by row.
 
         Raises:
-            MissingDependency: the hub has no such data set, or cannot be reached.
+            MissingDependency: the hub has no such dataset, or cannot be reached.
             UserError: a file that cannot be read.
         """
         if self.hub is not None:
@@ -91,7 +91,7 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of the files' bytes and of what is drawn from them; of a hub data set its name."""
+        """The sha256 of the files' bytes and of what is drawn from them; of a hub dataset its name."""
         drawn = f"{salt(self.split_seed)}{self.hub} {self.column} {self.dev_share} {self.is_dev} {self.max_documents}"
         digest = hashlib.sha256(drawn.encode())
         for file in self.files:
@@ -113,4 +113,4 @@ def _rows_of_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 READERS = {".txt": _rows_of_lines, ".jsonl": json_rows, ".ndjson": json_rows, ".parquet": parquet_rows}
-"""Kinds of files that running text may stand in."""
+"""Kinds of files that running text may be in."""

@@ -1,7 +1,7 @@
 """Real English that every machine with Python has: the documentation strings of its standard library.
 
 Sources are read with `ast`, nothing is imported, and joined by the language reference in `pydoc_data.topics`. A text
-is one paragraph: white space folded, doctest and table lines dropped, between 4 and 60 words, mostly letters. Which
+is one paragraph: whitespace folded, doctest and table lines dropped, between 4 and 60 words, mostly letters. Which
 side a text is on is fixed by its module's name, so no module, and after a last look no text, is on both sides.
 """
 
@@ -18,7 +18,7 @@ MIN_WORDS, MAX_WORDS = 4, 60
 """Shorter is a name, longer is a list or a table."""
 
 DEV_MODULES = 8
-"""One module in this many is on the dev side."""
+"""One module in this many is on the dev split."""
 
 _SKIPPED = {"test", "tests", "idlelib", "site-packages", "dist-packages", "lib2to3", "turtledemo", "__pycache__"}
 _NOT_PROSE = (">>>", "...", "+--", "===", "---", "|")

@@ -18,7 +18,7 @@ def read_squad(data: Sequence[Any], where: str) -> Split:
     A question whose answers are not given is unlabelled; one that is impossible, or has an empty list, has none.
 
     Raises:
-        UserError: a part is missing, or an answer does not stand where it is said to.
+        UserError: a part is missing, or an answer is not where it should be.
     """
     questions, contexts, answers = [], [], []
     try:
@@ -31,7 +31,7 @@ def read_squad(data: Sequence[Any], where: str) -> Split:
                     contexts.append(context)
                     answers.append(answers_of(given, f"{where}, question {len(questions)}"))
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"this is no SQuAD file: {error} is missing", where=where, hint="mend the file") from None
+        raise UserError(f"this is not a SQuAD file: {error} is missing", where=where, hint="fix the file") from None
     found = answered(questions, contexts, answers, where)
     roles = Roles(Table(where, {}), "question", "context", ("answers",), num_rows=len(questions))
     return replace(found, roles=replace(roles, num_empty=len(questions) - len(found)))
@@ -61,7 +61,7 @@ def answers_of(given: Any, where: str) -> tuple[tuple[str, int], ...] | None:
     except KeyError as error:
         raise UserError(f"{error} is missing in the answer `{shown(given)}`", where=where, hint=_HINT) from None
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"`{shown(given)}` is no answer", where=where, hint=_HINT) from None
+        raise UserError(f"`{shown(given)}` is not an answer", where=where, hint=_HINT) from None
     return tuple(found)
 
 
@@ -72,15 +72,15 @@ def answered(questions: Sequence[str], contexts: Sequence[str], answers: Sequenc
     """Questions, their contexts, and for each a tuple of (answer, first character) or None; without a question they go.
 
     Raises:
-        UserError: an answer does not stand where it is said to.
+        UserError: an answer is not where it should be.
     """
     for number, (context, row) in enumerate(zip(contexts, answers, strict=True), start=1):
         for text, start in row or ():
             if start < 0 or context[start : start + len(text)] != text:
                 raise UserError(
-                    f"question {number}: the answer `{text[:60]}` does not stand at character {start} of its context",
+                    f"question {number}: the answer `{text[:60]}` does not start at character {start} of its context",
                     where=where,
-                    hint="mend `answer_start`: it counts characters of the context from 0",
+                    hint="fix `answer_start`: it counts characters of the context from 0",
                 )
     keep = [i for i, question in enumerate(questions) if question]
     labels = tuple(answers) if any(row is not None for row in answers) else None

@@ -47,10 +47,10 @@ def check_texts(texts: TextDataset, task: str, labels: Sequence[str] | None, *, 
             if labels is not None:
                 raise
             raise UserError(
-                f"the {side} side of `{texts.name}` has labels that its train side has not: "
+                f"the {side} split of `{texts.name}` has labels that its train split lacks: "
                 f"`{'`, `'.join(error.strange[:5])}`; there are `{'`, `'.join(known[:10])}`",
                 where=error.where,
-                hint="mend the labels, give a train side with every label, or raise `--max-train` where it is set",
+                hint="fix the labels, give a train split with every label, or raise `--max-train` where it is set",
             ) from None
 
 
@@ -61,14 +61,14 @@ def _check_pairs(texts: TextDataset) -> None:
     train = texts.train
     if train.pairs is None:
         raise UserError(
-            f"a sentence encoder is fine-tuned on pairs of texts, and the train side of `{texts.name}` has none",
+            f"a sentence encoder is fine-tuned on pairs of texts, and the train split of `{texts.name}` has none",
             hint="name the column of the second texts with `--pair` (`pair:` under `data:`), or another task with "
             "`--task`",
         )
     if train.labels is not None and not train.is_scored:
         shown = next(value for value in train.labels if value is not None)
         raise UserError(
-            f"the pairs of `{texts.name}` are labelled with classes such as `{shown}`, which are no scores",
+            f"the pairs of `{texts.name}` are labelled with classes such as `{shown}`, which are not scores",
             hint="give pairs with a column of numbers such as STS-B's `score`, pairs without labels that belong "
             "together, or name another task with `--task`",
         )
@@ -86,7 +86,7 @@ def check_seen(texts: TextDataset, task: str) -> None:
             continue
         if roles.second is not None:
             raise UserError(
-                f"`{roles.second}` holds texts, too, and only `{roles.text}`"
+                f"`{roles.second}` also holds texts, but only `{roles.text}`"
                 f"{f' and `{roles.pair}`' if roles.pair else ''} would be read",
                 where=roles.table.name,
                 hint=f"`--pair '{roles.second}'` reads both as pairs, `--pair {roles.pair or 'none'}` leaves it out, "
@@ -95,10 +95,9 @@ def check_seen(texts: TextDataset, task: str) -> None:
         if task not in ("mlm", "embedding") and split.labels is None and roles.maybe_labels:
             shown = ", ".join(f"`{name}` ({roles.left_out[name]})" for name in roles.maybe_labels[:12])
             raise UserError(
-                f"no label is seen in the {side} side, and `{task}` has labels; columns that may hold them: {shown}",
+                f"the {side} split has no labels, which `{task}` needs; columns that may hold them: {shown}",
                 where=roles.table.name,
-                hint="`--label COLUMN` names one, `--label none` says that there are none; in a recipe `label:` under "
-                "`data:`",
+                hint="name one with `--label COLUMN`, or say `--label none`; in a recipe `label:` under `data:`",
             )
 
 
@@ -113,10 +112,11 @@ def check_labels(texts: TextDataset, task: str = "classification") -> None:
         if not labels:
             left = split.roles.left_out if split.roles is not None else {}
             others = f"; columns without a role: {', '.join(f'`{name}`' for name in left)}" if left else ""
-            raise UserError(f"the {side} side of `{texts.name}` has no labels, which {task} needs{others}", hint=HINT)
+            raise UserError(f"the {side} split of `{texts.name}` has no labels, which {task} needs{others}", hint=HINT)
         if task == "classification" and len(classes := Counter(map(str, labels))) < 2:
             raise UserError(
-                f"every label of the {side} side of `{texts.name}` is `{next(iter(classes))}`: that teaches nothing",
+                f"every label of the {side} split of `{texts.name}` is `{next(iter(classes))}`: there is "
+                "nothing to learn from them",
                 hint="check the label column, or give data with two classes or more",
             )
 
@@ -138,8 +138,8 @@ def guess_data_task(split: Split) -> str | None:
         return "regression"
     if may_be_scores(label for label in split.labels or () if label is not None):
         raise UserError(
-            f"the labels are numbers such as `{label}`, which may be scores or names of classes",
+            f"the labels are numbers such as `{label}`: they may be scores or class names",
             where=split.source or None,
-            hint="say which with `--task regression` or `--task classification`",
+            hint="choose with `--task regression` or `--task classification`",
         )
     return "classification"

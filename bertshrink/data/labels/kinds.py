@@ -6,7 +6,7 @@
     classes   everything else, as it is written; whole floats of JSON and Parquet (1.0, what pandas makes of 1 beside a
               missing one) are whole numbers
 
-What may be either and cannot be told is asked for.
+What may be either and is unknown is asked for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def settle(sides: Sides, task: str) -> Sides:
         task: what is learnt from them, or `auto`.
 
     Raises:
-        UserError: labels of several kinds, a score that is no number, text that no file can hold.
+        UserError: labels of several kinds, a score that is not a number, text that no file can hold.
     """
     for name, split in sides.items():
         _check_characters(name, split)
@@ -73,9 +73,9 @@ def _refuse(sides: Sides, is_bad: Callable[[Any], bool], why: str, wanted: str, 
     side, at, value = next(cell for cell in _cells(sides) if is_bad(cell[2]))
     split = sides[side]
     raise UserError(
-        f"a row of the {side} side is labelled `{shown(value)}`; {why} {wanted}",
+        f"a row of the {side} split is labelled `{shown(value)}`; {why} {wanted}",
         where=split.where(at),
-        hint=hint or "mend the labels, or name another column with `--label`",
+        hint=hint or "fix the labels, or name another column with `--label`",
     )
 
 
@@ -141,7 +141,7 @@ def _vectors(sides: Sides, values: Sequence[tuple[Any, ...]]) -> Sides:
         if is_float or length > 1:
             return _mapped(sides, lambda value: OneHot(map(int, value)))
         raise UserError(
-            f"every label is a list of one number: of one class [1] would say yes, of several the class 1 (the "
+            f"every label is a list of one number: with one class [1] means yes, with several it means class 1 (the "
             f"first: `{shown(list(values[0]))}`)",
             where=next((split.source for split in sides.values() if split.source), None),
             hint="write the classes' names, or true and false",
@@ -171,17 +171,18 @@ def _check_characters(name: str, split: Split) -> None:
     for header in headers:
         if header is not None and not _is_whole(header):
             raise UserError(
-                f"the column `{shown(header)}` has half of a character in its name", where=split.source or None
+                f"the name of the column `{shown(header)}` contains half of a surrogate pair",
+                where=split.source or None,
             )
     columns = (("text", split.texts), ("second text", split.pairs), ("words", split.words), ("label", split.labels))
     for kind, cells in columns:
         for at, cell in enumerate(cells or ()):
             if not _is_whole(cell):
                 raise UserError(
-                    f"a row of the {name} side: the {kind} `{shown(cell)}` holds half of a character, a surrogate "
+                    f"a row of the {name} split: the {kind} `{shown(cell)}` holds half of a character, a surrogate "
                     "without its other half",
                     where=split.where(at),
-                    hint="mend the row: whoever wrote it cut an emoji or another rare letter in two",
+                    hint="fix the row: an emoji or another rare character was cut in two when it was written",
                 )
 
 

@@ -35,13 +35,13 @@ class LabelMismatch(UserError):
 
 
 def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_names: Sequence[str] = ()) -> list[int]:
-    """Turn the labels of a data set into the teacher's class numbers.
+    """Turn the labels of a dataset into the teacher's class numbers.
 
     Args:
-        values: one label a row, names or numbers.
+        values: one label per row, names or numbers.
         labels: the teacher's class names in the order of its logits.
         where: the data, for messages.
-        value_names: what the data calls its numbers, where it knows (a hub data set's ClassLabel).
+        value_names: what the data calls its numbers, where it knows (a hub dataset's ClassLabel).
 
     A value matches by name, as it is written or in any case, where that puts no two labels into one class; or by number
     when every value is a whole number in 0..C-1 (also all as 0.0, 1.0, or as false and true of two classes).
@@ -50,7 +50,7 @@ def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_n
         UserError: values that the teacher does not have; the message names both sides.
     """
     if value_names:
-        # A hub data set writes -1 where a row has no label.
+        # A hub dataset writes -1 where a row has no label.
         known = range(len(value_names))
         named = [value_names[value] if value in known else f"{value} (no label)" for value in values]
         if {name.casefold() for name in named} <= {label.casefold() for label in labels}:
@@ -118,7 +118,7 @@ def match_labels(
 
     Args:
         task: a name in `TASKS` that learns from labels; a task that has none gives the values back.
-        values: one label a row, as the data has it.
+        values: one label per row, as the data has it.
         labels: the model's label names in the order of its logits.
         where: the data, for messages.
         value_names: what the data calls its numbers, where it knows.
@@ -135,7 +135,7 @@ def match_labels(
     elif task in ("multi-label", "token-classification"):
         for i, value in zip(at, known, strict=True):
             if not isinstance(value, tuple | list):
-                kind = "list of labels" if task == "multi-label" else "list of tags, one a word"
+                kind = "list of labels" if task == "multi-label" else "list of tags, one per word"
                 raise UserError(
                     f"row {i + 1} is labelled `{value}`, and `{task}` needs a {kind}",
                     where=where,
@@ -199,7 +199,8 @@ def _check_answers(rows: Sequence[int], values: Sequence[Any], where: str) -> No
     for row, value in zip(rows, values, strict=True):
         if not isinstance(value, tuple | list) or not all(isinstance(one, tuple | list) for one in value):
             raise UserError(
-                f"row {row + 1} is labelled `{value}`, and `question-answering` needs answers, with where they start",
+                f"row {row + 1} is labelled `{value}`, and `question-answering` needs answers with their "
+                "start positions",
                 where=where,
                 hint="give SQuAD files, or choose another task with `--task`",
             )
@@ -213,14 +214,14 @@ def _score(value: Any, row: int, where: str) -> float:
     if math.isfinite(score):
         return score
     raise UserError(
-        f"row {row + 1} is labelled `{value}`, which is no number, and `regression` learns scores",
+        f"row {row + 1} is labelled `{value}`, which is not a number, and `regression` is trained on scores",
         where=where,
         hint="name the column of the scores with `label:` under `data:`, or choose another task with `--task`",
     )
 
 
 def match_classes(labels: Sequence[str], reference: Sequence[str], name: str) -> list[int]:
-    """Where each class of the reference stands among a model's own: the order that makes their logits comparable.
+    """Where each class of the reference is among a model's own: the order that makes their logits comparable.
 
     Args:
         labels: the model's class names, in the order of its logits.
@@ -262,7 +263,7 @@ def labels_of(texts: TextDataset, task: str, own: Sequence[str] = ()) -> tuple[s
     values = [value for value in train.labels or () if value is not None]
     if not values:
         raise UserError(
-            f"the train side of `{texts.name}` has no labels, which {task} needs",
+            f"the train split of `{texts.name}` has no labels, which {task} needs",
             hint=HINT,
         )
     is_listed = [isinstance(value, tuple | list) for value in values]
@@ -275,13 +276,13 @@ def labels_of(texts: TextDataset, task: str, own: Sequence[str] = ()) -> tuple[s
             )
         if any(is_listed):
             raise UserError(
-                f"the rows of `{texts.name}` have several labels each, and `classification` learns one",
+                f"the rows of `{texts.name}` have several labels each, and `classification` is trained on one",
                 hint="name the task with `--task multi-label` (or token-classification)",
             )
         flat = values
     elif not all(is_listed):
         raise UserError(
-            f"the rows of `{texts.name}` have one label each, and `{task}` learns a list of them",
+            f"the rows of `{texts.name}` have one label each, and `{task}` is trained on lists of labels",
             hint="name the task with `--task classification`",
         )
     else:

@@ -4,7 +4,7 @@
     2. strict UTF-8; most other encodings cannot pass for it
     3. UTF-16 without a mark: a good part of the bytes is zero, all of them at even or all at odd places
     4. cp1252, what Windows writes in western Europe. Every byte has a meaning there, so that decoding proves nothing:
-       the letters beyond ASCII must be those of western languages, and signs must not stand within words
+       the letters beyond ASCII must be those of western languages, and signs must not be within words
 
 Whatever passes none of these is refused with the name of what it looks like. Files are known by their first bytes, not
 by their names: gzip and Zstandard are unpacked, archives, workbooks and pages of the web are named and refused.
@@ -37,7 +37,7 @@ _FOREIGN = {
     b"7z\xbc\xaf": ("a 7z archive", "unpack it"),
     b"Rar!": ("a RAR archive", "unpack it"),
     b"ARROW1": ("an Arrow file", "write it as Parquet"),
-    b"SQLite format 3": ("an SQLite data base", "export the table as CSV"),
+    b"SQLite format 3": ("an SQLite database", "export the table as CSV"),
     b"%PDF-": ("a PDF", "export the table as CSV"),
     b"version https://git-lfs": ("a git LFS pointer, not the data", "fetch the data: git lfs pull"),
     b"<!DOCTYPE html": ("a page of the web, not the data", "download the file itself (the `raw` link)"),
@@ -182,16 +182,16 @@ def _proven(path: Path, size: int, changed: int) -> str:
 
 
 def _nul(line: int, path: Path) -> UserError:
-    hint = "it is damaged, or no text: mend the file"
+    hint = "it is damaged or not a text file: fix it"
     return UserError(f"line {line} of `{path}` holds a NUL byte", where=f"{path}:{line}", hint=hint)
 
 
 def _broken(data: bytes, at: int, encoding: str, path: Path) -> UserError:
     line = data.count(b"\n", 0, at) + 1
     return UserError(
-        f"`{path}` is {encoding}, but line {line} holds bytes that are none (0x{data[at]:02x})",
+        f"`{path}` is {encoding}, but line {line} contains invalid bytes (0x{data[at]:02x})",
         where=f"{path}:{line}",
-        hint="mend the line, or make the file again with one encoding throughout",
+        hint="fix the line, or make the file again with one encoding throughout",
     )
 
 
@@ -237,7 +237,7 @@ def _refusal(data: bytes, path: Path) -> UserError:
     name = best.encoding if best is not None else None
     looks = f": it looks like {name}" if name not in (None, "utf_8", "ascii", "cp1252") else ""
     return UserError(
-        f"`{path}` is neither UTF-8 nor surely cp1252{looks}",
+        f"`{path}` is not UTF-8, and not certainly cp1252{looks}",
         where=str(path),
         hint=f"save it as UTF-8, for example: iconv -f {(name or 'ENCODING').replace('_', '-')} -t utf-8 OLD > NEW",
     )

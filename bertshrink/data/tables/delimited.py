@@ -8,7 +8,7 @@ Fields are split by Python's `csv` in its strict mode: it is exact about quotes 
 Types are nobody's matter here.
 
 TSV may be written with quotes (as spreadsheets do) or without any meaning of them (as GLUE is). Where both hold,
-quoting is taken to be on if the quotes do something: a tab, a line break or a doubled quote stands within them, an
+quoting is taken to be on if the quotes do something: a tab, a line break or a doubled quote is within them, an
 empty cell is written so, or a whole column has them. Backslashes escape only where nothing else holds.
 """
 
@@ -36,7 +36,7 @@ _QUOTED = {
     "off": {"quoting": csv.QUOTE_NONE},
     "off, escaped": {"quoting": csv.QUOTE_NONE, "escapechar": "\\"},
 }
-_HINT = "a cell that holds the delimiter or a line break stands in double quotes, and a quote in it is doubled"
+_HINT = "a cell that holds the delimiter or a line break is in double quotes, and a quote in it is doubled"
 
 
 @dataclass
@@ -108,12 +108,12 @@ def _named(names: tuple[str, ...], rows: list[list[str]], where: str) -> tuple[s
     first = [cell.strip() for cell in rows[0]]
     if len(names) != len(first):
         raise UserError(
-            f"{len(names)} columns are named, and the rows of `{where}` have {len(first)} fields",
+            f"{len(names)} columns are named, but the rows of `{where}` have {len(first)} fields",
             where=where,
             hint=f"the first row: {_shown(first)}",
         )
     if first == [name.strip() for name in names]:
-        what = f"the first line of `{where}` names the columns itself"
+        what = f"the first line of `{where}` is already a header"
         raise UserError(what, where=where, hint="leave `columns` out")
     return as_header(list(names), where)
 
@@ -156,7 +156,7 @@ def _dialect(text: str, own: str, where: str, shift: int, count: int | None, *, 
         raise UserError(
             f"`{where}` can be read as {words}",
             where=where,
-            hint="write it anew with every cell in double quotes, or as JSON lines",
+            hint="rewrite it with every cell in double quotes, or as JSON lines",
         )
     faulty = [trial for trial in trials if trial.num_fields > 1]  # the first line has that delimiter
     faulty = faulty or [t for t in trials if t.fault is not None and (t is trials[0] or _is_wide(text, t))]
@@ -167,7 +167,7 @@ def _dialect(text: str, own: str, where: str, shift: int, count: int | None, *, 
     raise UserError(
         f"`{where}` cannot be read as {DELIMITERS[worst.delimiter]}-separated: line {line + shift} {what}",
         where=f"{where}:{line + shift}",
-        hint=_HINT if worst.num_fields > 1 else f"{_HINT}; a file of one text a line is named .txt",
+        hint=_HINT if worst.num_fields > 1 else f"{_HINT}; a file of one text per line is named .txt",
     )
 
 
@@ -189,7 +189,7 @@ def _of_delimiter(text: str, delimiter: str) -> _Trial:
         if on.holds:
             if on.rows == off.rows or _quotes_matter(on, off):
                 return on
-            off.told = "quotes kept as they stand"
+            off.told = "quotes are kept"
             return off
     if not on.holds or re.search(f'{re.escape(delimiter)} +"', text.partition("\n")[0]):
         blank = _try(text, delimiter, "blank")
@@ -218,7 +218,7 @@ def _quotes_matter(on: _Trial, off: _Trial) -> bool:
 
 
 def _is_escaped(text: str, delimiter: str) -> bool:
-    """Whether every backslash stands before something that needs one."""
+    """Whether every backslash is before something that needs one."""
     return "\\" not in re.sub(rf'\\[\\"\r\n{re.escape(delimiter)}]', "", text)
 
 
@@ -227,7 +227,7 @@ def _told(found: _Trial, text: str) -> list[str]:
     if "escaped" in found.quoting:
         told.append("backslashes escape")
     elif "\\" in text and _is_escaped(text, found.delimiter):
-        told.append("backslashes kept as they stand")
+        told.append("backslashes are kept")
     first = text.find("\n")
     if "\r\n" in text and text[first - 1 : first] != "\r":  # elsewhere a CR before LF is part of the line's end
         lines = text.split("\n")
@@ -245,7 +245,7 @@ def _try(text: str, delimiter: str, quoting: str, skip: int = 0) -> _Trial:
     try:
         for row in reader:
             if len(row) != wanted or not row:
-                if not row or (len(row) == 1 and not row[0].strip() and wanted > 1):  # a blank line is no record
+                if not row or (len(row) == 1 and not row[0].strip() and wanted > 1):  # a blank line is not a record
                     before = reader.line_num
                     continue
                 if skip:
@@ -267,7 +267,7 @@ def _try(text: str, delimiter: str, quoting: str, skip: int = 0) -> _Trial:
 def _said(error: str, first: int, last: int) -> tuple[int, str]:
     """`csv`'s errors in our words: (line, what is wrong there)."""
     if "expected after" in error:
-        return last, "has text behind a cell's closing quote"
+        return last, "has text after a cell's closing quote"
     if "unexpected end" in error:
         return first, "opens a quote that is never closed"
     if "new-line character" in error:

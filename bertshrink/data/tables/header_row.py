@@ -1,7 +1,7 @@
 """Whether the first line of a delimited file is its header.
 
 A file without one loses its first row to the names of its columns, so what is surely no header is refused: a number
-above numbers, a class that stands again below it, a sentence. A second header further down would be a row.
+above numbers, a class that appears again below it, a sentence. A second header further down would be a row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def prove_header(table: Table, known: Collection[str]) -> None:
         known: names that columns have, as `plain` writes them: any of them makes a line a header.
 
     Raises:
-        UserError: the first line seems to be no header, or stands again further down.
+        UserError: the first line seems to be no header, or is again further down.
     """
     names = list(table.columns)
     _no_second_header(table)
@@ -44,7 +44,7 @@ def _like_a_cell(name: str, cells: Sequence[str], names: Sequence[str]) -> str |
     if is_number(name) and not is_counted and all(is_number(cell) for cell in cells if cell.strip()):
         return f"`{name}` is a number like those below it"
     if name in cells and len(set(cells)) <= len(cells) * (0.5 if len(cells) > 20 else 0.9):  # it holds classes
-        return f"`{name[:60]}` stands again below it"
+        return f"`{name[:60]}` appears again below it"
     if len(name.split()) >= 5 or (len(name) > 20 and name.endswith((".", "!", "?"))):
         return f"`{name[:60]}` reads like a text"
     return None

@@ -1,6 +1,6 @@
 """JSON and JSON lines as tables, whatever the file's name says: rows, columns, or either under a key.
 
-    [{"text": ..., "label": ...}, ...]             rows; also one object a line
+    [{"text": ..., "label": ...}, ...]             rows; also one object per line
     [[text, label], ...]                           rows without names: (text, label), or (sentence1, sentence2, label)
     ["text", ...]                                  texts
     {"text": [...], "label": [...]}                columns (datasets' to_dict, pandas' orient="list")
@@ -9,7 +9,7 @@
     {"train": ..., "dev": ...}                     sides by name, each one of these
 
 An object in a row is taken apart once: `{"title": {"en": ...}}` becomes the column `title.en`; answers of questions
-stay whole. What JSON does not know (NaN, Infinity), half surrogates, keys that stand twice in an object, and nesting
+stay whole. What JSON does not know (NaN, Infinity), half surrogates, keys that appear twice in an object, and nesting
 beyond any table's are refused with their row.
 """
 
@@ -39,7 +39,7 @@ class Document:
     """A file of JSON.
 
     Attributes:
-        value: what stands in it; of JSON lines the list of all.
+        value: what is in it; of JSON lines the list of all.
         lines: of JSON lines, the line of each.
         how: its encoding, where a user should know.
         has_halves: whether it may hold half surrogates.
@@ -82,7 +82,7 @@ def read_json(path: Path, *, by_lines: bool) -> Document:
         raise _torn(path, kind, 1, _words(error)) from None
     if not is_line or (rest and not rest.startswith("\n")):
         line = text.count("\n", 0, end) + 1
-        raise _torn(path, kind, line, "there is more behind its end")
+        raise _torn(path, kind, line, "there is more text after its end")
     values, lines = [], array("q")
     for number, row in enumerate(text.split("\n"), start=1):
         if not row or row.isspace():
@@ -100,7 +100,7 @@ def read_json(path: Path, *, by_lines: bool) -> Document:
 
 
 def json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """JSON lines of any size, one object a line; errors as in `read_json`."""
+    """JSON lines of any size, one object per line; errors as in `read_json`."""
     decoder = json.JSONDecoder(object_pairs_hook=_once)
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -119,7 +119,7 @@ def json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class _TwiceError(ValueError):
-    """A key that stands twice in one object."""
+    """A key that appears twice in one object."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _line_of_twice(text: str, decoder: json.JSONDecoder) -> int | None:
 def _doubled(path: Path, error: _TwiceError, line: int | None) -> UserError:
     where = str(path) if line is None else f"{path}:{line}"
     what = f"an object of `{path}` has the key `{error}` twice"
-    return UserError(what, where=where, hint="which of the two holds cannot be told: mend the file")
+    return UserError(what, where=where, hint="it is unclear which one applies: fix the file")
 
 
 def _words(error: Exception) -> str:
@@ -156,7 +156,7 @@ def _torn(path: Path, kind: str, line: int, reason: str) -> UserError:
     return UserError(
         f"`{path}` cannot be read as {kind}: line {line}: {reason}",
         where=f"{path}:{line}",
-        hint="mend the file, or give one of the kind that its name says",
+        hint="fix the file, or give one of the kind that its name says",
     )
 
 
@@ -210,12 +210,12 @@ def table_of(document: Document, where: str, names: tuple[str, ...] | None = Non
 
 
 def _unwrapped(found: dict[str, Any], where: str) -> tuple[Any, str]:
-    """(rows or columns, how they stood in the object)."""
+    """(rows or columns, how they were in the object)."""
     if set(found) <= _SPLIT and {"columns", "data"} <= set(found) and isinstance(found["columns"], list):
         rows, header = found["data"], as_header(found["columns"], where)
         if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != len(header) for row in rows):
             what = f"the rows of `{where}` do not all have the {len(header)} cells that its `columns` name"
-            raise UserError(what, where=where, hint="mend the file")
+            raise UserError(what, where=where, hint="fix the file")
         return {name: [row[i] for row in rows] for i, name in enumerate(header)}, "columns and rows apart"
     wrapped = [key for key, value in found.items() if _are_objects(value)]
     if len(wrapped) == 1:
@@ -228,7 +228,7 @@ def _unwrapped(found: dict[str, Any], where: str) -> tuple[Any, str]:
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"`{key}` {length}" for key, length in lengths.items())
             what = f"the columns of `{where}` have different lengths: {shown}"
-            raise UserError(what, where=where, hint="mend the file")
+            raise UserError(what, where=where, hint="fix the file")
         return found, "column by column"
     if values and all(isinstance(value, dict) and value for value in values):
         return _by_index(found, where)
@@ -258,13 +258,13 @@ def _by_index(found: dict[str, Any], where: str) -> tuple[Any, str]:
     if all(map(is_number, inner)) and not any(map(is_number, found)):
         if any(list(value) != inner for value in found.values()):
             what = f"the columns of `{where}` have different rows"
-            raise UserError(what, where=where, hint="mend the file")
+            raise UserError(what, where=where, hint="fix the file")
         return {key: list(value.values()) for key, value in found.items()}, "column by column"
     if all(map(is_number, found)) and not any(map(is_number, inner)):
         return list(found.values()), "rows by number"
     keys = ", ".join(f"`{key}`" for key in list(found)[:12])
     raise UserError(
-        f"`{where}` holds objects by key, and whether they are rows or columns cannot be told; its keys: {keys}",
+        f"`{where}` holds objects by key, and it is unclear whether they are rows or columns; its keys: {keys}",
         where=where,
         hint='write a list of rows, such as [{"text": "...", "label": "..."}]',
     )
@@ -293,7 +293,7 @@ def _columns(rows: list[Any], where: str, names: tuple[str, ...] | None, lines: 
     raise UserError(
         f"the rows of `{where}` are neither objects nor [text, label]: the first is {_kind(rows[0])}",
         where=where,
-        hint="mend the file, or name the columns of lists: --columns text,label",
+        hint="fix the file, or name the columns of lists: --columns text,label",
     )
 
 
@@ -306,7 +306,7 @@ def _kind(row: Any) -> str:
 def _bad_row(number: int, where: str, lines: Sequence[int], first: str, other: str) -> UserError:
     place = f"{where}:{lines[number]}" if lines else f"{where}, row {number + 1}"
     what = f"the rows of `{where}` are not alike: the first is {first}, row {number + 1} is {other}"
-    return UserError(what, where=place, hint="mend the row")
+    return UserError(what, where=place, hint="fix the row")
 
 
 def _check_cells(table: Table, has_halves: bool) -> None:
@@ -321,17 +321,17 @@ def _check_cells(table: Table, has_halves: bool) -> None:
             if kind is float or kind is list or kind is dict or (has_halves and kind is str):
                 fault = _fault(cell, has_halves)
                 if fault is not None:
-                    hint = "write null for what is missing" if "NaN" in fault else "mend the row"
+                    hint = "write null for what is missing" if "NaN" in fault else "fix the row"
                     raise UserError(f"the column `{name}` {fault}", where=table.where(row), hint=hint)
         if has_halves and _fault(name, True):
-            raise UserError("a key holds half a surrogate pair", where=table.name, hint="mend the file")
+            raise UserError("a key contains half of a surrogate pair", where=table.name, hint="fix the file")
 
 
 def _fault(cell: Any, has_halves: bool, depth: int = 0) -> str | None:
     if isinstance(cell, float) and not math.isfinite(cell):
-        return "holds NaN or Infinity, which are no JSON"
+        return "contains NaN or Infinity, which JSON does not allow"
     if isinstance(cell, str) and has_halves and any("\ud800" <= c <= "\udfff" for c in cell):
-        return "holds half a surrogate pair, which is no text"
+        return "contains half of a surrogate pair"
     if isinstance(cell, list | dict):
         if depth == _MAX_DEPTH:
             return f"is nested deeper than {_MAX_DEPTH} levels"

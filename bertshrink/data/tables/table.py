@@ -14,11 +14,11 @@ class Table:
     """Rows of named cells.
 
     Attributes:
-        name: the file (or the part of it, or the data set) that it was read from, for messages.
-        columns: header without blanks around it -> its cells, all columns of one length. Cells of a delimited file are
-            strings as they stand there; those of JSON and Parquet have the file's own types (str, int, float, bool,
+        name: the file (or the part of it, or the dataset) that it was read from, for messages.
+        columns: header without spaces around it -> its cells, all columns of one length. Cells of a delimited file are
+            strings as they are there; those of JSON and Parquet have the file's own types (str, int, float, bool,
             None, list, dict, and what Parquet has besides).
-        label_names: header -> names of its numbers, where the data knows them (a hub data set's ClassLabel).
+        label_names: header -> names of its numbers, where the data knows them (a hub dataset's ClassLabel).
         how: what the reader decided and a user should know, `semicolon-separated, cp1252`; empty where nothing was.
         lines: the line on which each row begins, where the file has lines; empty where rows are only counted.
         parts: (file, number of rows) of each file, where several became one table.
@@ -35,7 +35,7 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
     def where(self, row: int) -> str:
-        """Where the row with this number (from 0) stands: `train.csv:17`, or `train.parquet, row 17`."""
+        """Where the row with this number (from 0) is: `train.csv:17`, or `train.parquet, row 17`."""
         name, own = self.name, row
         for file, num_rows in self.parts:
             if own < num_rows:
@@ -45,7 +45,7 @@ class Table:
         return f"{name}:{self.lines[row]}" if self.lines else f"{name}, row {own + 1}"
 
     def bare(self) -> Table:
-        """The table without its cells: what it is called and where its rows stand."""
+        """The table without its cells: what it is called and where its rows are."""
         return replace(self, columns={})
 
     @classmethod
@@ -61,7 +61,7 @@ def _class_names(feature: Any) -> tuple[str, ...]:
 
 
 def as_header(cells: Sequence[Any], where: str) -> tuple[str, ...]:
-    """The names of columns without blanks around them; one without a name gets its number.
+    """The names of columns without spaces around them; one without a name gets its number.
 
     Raises:
         UserError: two columns have the same name.
@@ -72,7 +72,7 @@ def as_header(cells: Sequence[Any], where: str) -> tuple[str, ...]:
             raise UserError(
                 f"`{where}` has two columns with the name `{name}`",
                 where=where,
-                hint="give each a name of its own (blanks around names do not tell them apart)",
+                hint="give each a name of its own (spaces around names do not distinguish them)",
             )
     return tuple(names)
 

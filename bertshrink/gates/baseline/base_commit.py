@@ -63,7 +63,7 @@ def find_base(repository: Repository, named: str | None, told: Told) -> Base:
             return _left(repository, head, commit, name, told)
     if told.is_ci:
         raise BaselineError(
-            "git knows no base branch here, so that the baseline of this change is not known",
+            "git knows no base branch here, so the baseline of this change is unknown",
             hint="name it with `--base`, or let CI clone the repository with its remote; " + _FETCH,
         )
     return Base(head, f"HEAD ({head[:10]})")
@@ -166,5 +166,5 @@ def _asked(repository: Repository, remote: str) -> str | None:
 
 def _unknown(ref: str) -> BaselineError:
     return BaselineError(
-        f"git finds no common commit with `{ref}`, so that the baseline of this change is not known", hint=_FETCH
+        f"git finds no common commit with `{ref}`, so the baseline of this change is unknown", hint=_FETCH
     )

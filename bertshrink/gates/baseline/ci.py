@@ -1,7 +1,7 @@
 """What a CI system says in its own variables: whether it is one, what the change is for, what came before it, and which
 branch is the default.
 
-GitHub says some of it in its event's payload only. A branch is never taken as it stands in the clone: a local `main`
+GitHub says some of it in its event's payload only. A branch is never taken as it is in the clone: a local `main`
 may be the change itself (`base.py` asks for the remotes' one).
 """
 
@@ -91,7 +91,7 @@ class Told:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What the change is for; nothing where it is no pull request, or CI does not say."""
+        """What the change is for; nothing where it is not a pull request, or CI does not say."""
         return self.commits + self.branches
 
 

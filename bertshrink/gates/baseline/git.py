@@ -1,4 +1,4 @@
-"""Git, asked: where the repository lies, which commits there are, and a commit's files.
+"""Git, asked: where the repository is, which commits there are, and a commit's files.
 
 Nothing is ever guessed from silence: that git is not installed, refuses the folder or does not answer is `GitSilent`,
 with its reason and its remedy; None means that there is no repository at all. The variables that git sets for its hooks
@@ -39,8 +39,8 @@ class GitSilent(Exception):
     """There is a repository, and git cannot be asked about it.
 
     Args:
-        why: the reason, as the end of "git cannot be asked: ...".
-        hint: how to mend it.
+        why: the reason, as the end of "git cannot be queried: ...".
+        hint: how to fix it.
     """
 
     def __init__(self, why: str, hint: str) -> None:
@@ -90,7 +90,7 @@ class Repository:
         return self.line("rev-parse", "--is-shallow-repository") == "true"
 
     def path_of(self, file: Path) -> str | None:
-        """A file's path from the root, with slashes, links followed; None where it lies outside."""
+        """A file's path from the root, with slashes, links followed; None where it is outside."""
         whole = file.resolve()
         return whole.relative_to(self.root).as_posix() if whole.is_relative_to(self.root) else None
 
@@ -172,10 +172,10 @@ class Tree:
 
 
 def repository_of(folder: Path, environ: Mapping[str, str] = os.environ) -> Repository | None:
-    """The repository that a folder lies in; None where it lies in none.
+    """The repository that a folder is in; None where it is in none.
 
     Raises:
-        GitSilent: it lies in one, and git cannot be asked about it.
+        GitSilent: it is in one, and git cannot be asked about it.
     """
     marked = next((one for one in (folder, *folder.parents) if (one / ".git").exists()), None)
     own = {name: value for name, value in environ.items() if name not in _LOCAL}
@@ -219,6 +219,6 @@ def _run(
         hint = "install it: `apt-get install git`, `apk add git`, or an image that has it"
         raise GitSilent("it is not installed", hint) from None
     except OSError as error:
-        raise GitSilent(f"it cannot be started: {error.strerror}", "mend the installation of git") from None
+        raise GitSilent(f"it cannot be started: {error.strerror}", "fix the installation of git") from None
     except subprocess.TimeoutExpired:
-        raise GitSilent(f"it did not answer within {timeout_s:.0f} seconds", "see what holds it up") from None
+        raise GitSilent(f"it did not answer within {timeout_s:.0f} seconds", "find out what blocks it") from None

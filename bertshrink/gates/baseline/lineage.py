@@ -1,12 +1,12 @@
 """Which entry of a commit's locks is which artifact of today: by name, by place, or by a rename that is declared.
 
-A change may move its folder, its configuration, its lock or an artifact, and name any of them anew; what the commit
+A change may move its folder, its configuration, its lock or an artifact, and name any of them again; what the commit
 knew is found all the same:
 
     1. the configuration at the same path then, with the lock that it named then; where there is none, the one that has
        vanished since and is most like this one (`git mv a b`, from bertshrink.toml to pyproject.toml)
     2. of its lock, the entry of the same name
-    3. of any lock of that commit, the entry of the artifact that lay at the same path
+    3. of any lock of that commit, the entry of the artifact that was at the same path
     4. the entry that `renamed_from` declares, if nothing else claims it
 
 What is left is new. What the configuration's lock knew, and nothing claims or declares as `removed`, is gone; so are,
@@ -35,7 +35,7 @@ class Committed:
     """A configuration with its lock, as a commit has them.
 
     Attributes:
-        config: its path from the root of the repository; None: the lock stands there alone.
+        config: its path from the root of the repository; None: the lock is there alone.
         text: the configuration's.
         limits: its table.
         lock: the lock's path from the root.
@@ -181,9 +181,11 @@ def _renamed(
 def _no_rename(one: Gated, own: Committed | None, vanished: list[Committed]) -> BaselineError:
     known = [f"`{name}`" for then, name in _named([own, *vanished]) if then.is_named(name)]
     return BaselineError(
-        f"`{one.name}` is declared as renamed from `{one.renamed_from}`, which the baseline does not know",
+        f"`{one.name}` is declared as renamed from `{one.renamed_from}`, which is not in the baseline",
         where=one.place,
-        hint=f"it knows {', '.join(known)}" if known else "where the artifact is new, take `renamed_from` out",
+        hint=f"the baseline contains {', '.join(known)}"
+        if known
+        else "where the artifact is new, take `renamed_from` out",
     )
 
 
@@ -195,7 +197,7 @@ def _removed(config: Config, then: Committed, name: str) -> bool:
 
 
 def _place(repository: Repository, config: Config, path: Path) -> str:
-    """An artifact's path from the root of the repository; as it is where it lies outside."""
+    """An artifact's path from the root of the repository; as it is where it is outside."""
     whole = Path(posixpath.normpath((config.folder / path).as_posix()))
     return whole.relative_to(repository.root).as_posix() if whole.is_relative_to(repository.root) else whole.as_posix()
 
@@ -229,7 +231,7 @@ def _entries(tree: Tree, lock: str) -> Mapping[str, Entry]:
     if (inner := tree.submodule_of(lock)) is not None:
         hint = f"keep it in the repository of the limits, not in `{inner}`: `baseline = PATH`"
         raise BaselineError(
-            "the lock lies in a submodule, whose files a change here does not hold", where=where, hint=hint
+            "the lock is in a submodule, whose files are not part of a change here", where=where, hint=hint
         )
     return parse(text.decode("utf-8-sig", errors="replace"), where).artifacts if text is not None else {}
 

@@ -5,7 +5,7 @@ what a reviewer reads: which figure moved, which tensor appeared. Outcomes of qu
 accuracy is compared question by question.
 
 History of the form:
-    bertshrink.lock/1   first form; `renamed_from` and what was accepted of operations stand only where there is some
+    bertshrink.lock/1   first form; `renamed_from` and what was accepted of operations are only where there is some
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.metrics import OPERATOR
 
 SCHEMA = "bertshrink.lock/1"
-_HINT = "restore it from git, or write it anew with `bertshrink gate --update` and review the difference"
+_HINT = "restore it from git, or write it again with `bertshrink gate --update` and review the difference"
 _READER = Reader(BaselineError, "the lock is damaged", _HINT)
 
 
@@ -68,7 +68,7 @@ class Entry(_Record):
         accepted: dict[str, Accepted] | None = None,
         renamed_from: str | None = None,
     ) -> Entry:
-        """What the lock keeps of an artifact; the counts of operations stand in a table of their own."""
+        """What the lock keeps of an artifact; the counts of operations are in a table of their own."""
         metrics = {name: reading for name, reading in readings.items() if not name.startswith(OPERATOR)}
         return cls(
             file=artifact.file.name,
@@ -102,7 +102,7 @@ class Lock(_Record):
 
 
 def _lines(value: Any, depth: int) -> str:
-    """JSON with sorted keys; objects of plain values stand on one line from the third level on."""
+    """JSON with sorted keys; objects of plain values are on one line from the third level on."""
     if isinstance(value, dict) and value:
         is_flat = depth > 3 and not any(isinstance(v, dict) for v in value.values())
         if not is_flat:
@@ -123,7 +123,7 @@ def parse(text: str, where: str) -> Lock:
     """Read a lock's text.
 
     Raises:
-        BaselineError: it is no lock, is damaged, or has another version of the form.
+        BaselineError: it is not a lock, is damaged, or has another version of the form.
     """
     if text.startswith(LFS_POINTER):
         hint = "fetch it with `git lfs pull`; better keep it out of LFS, as text that is reviewed: `git lfs untrack`"

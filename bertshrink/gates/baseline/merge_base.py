@@ -1,11 +1,11 @@
-"""The lock as it stood before this change: read from git, so that nobody can move a baseline and pass in one step.
+"""The lock as it was before this change: read from git, so that nobody can move a baseline and pass in one step.
 
     base.py        the commit that the change left its base at
     lineage.py     what that commit's locks know of today's artifacts, wherever they, the lock or the limits have moved
     this file      what a change is compared with, in one piece
 
-In CI there is no verdict where git cannot be asked: exit code 4. Elsewhere the working tree's own lock judges then, and
-that is said: without git there is nothing else.
+In CI there is no verdict where git cannot be queried: exit code 4. Elsewhere the working tree's own lock judges then,
+and that is said: without git there is nothing else.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def read_baseline(config: Config, base: str | None = None, environ: Mapping[str,
             return _own(config, now, why, "check the change out with git, whole", base, told)
         return _of_base(repository, config, now, base, told)
     except GitSilent as error:
-        return _own(config, now, f"git cannot be asked: {error.why}", error.hint, base, told)
+        return _own(config, now, f"git cannot be queried: {error.why}", error.hint, base, told)
 
 
 def read_anchor(config: Config, ref: str, was: Mapping[str, str], baseline: Baseline) -> Lock:
@@ -106,12 +106,12 @@ def _own(config: Config, now: Lock | None, why: str, hint: str, base: str | None
     """The working tree's own lock, where a person judges on their own machine; never where a base is known to be."""
     origin = f"{config.lock.as_posix()} of the working tree"
     if now is None and not any(rule.needs_baseline for one in config.gated for rule in one.rules):
-        return Baseline(None, "none is asked for", None, (f"{why}: what the base holds is not looked at",))
+        return Baseline(None, "none is asked for", None, (f"{why}: the base is not read",))
     if told.is_ci or base is not None or config.base is not None:
         asked = f"`{base or config.base}` is the base" if not told.is_ci else "this is CI"
         asked = f"{told.variable} names a base" if told.variable is not None else asked
         raise BaselineError(f"{why}, and {asked}: the baseline of this change is not known", hint=hint)
-    notes = (f"{why}: the working tree's own lock judges, which this change may have edited ({hint})",)
+    notes = (f"{why}: the lock of the working tree is used, which this change may have edited ({hint})",)
     return Baseline(now, origin, now, notes if now is not None else (why,))
 
 
@@ -125,10 +125,10 @@ def _of_base(repository: Repository, config: Config, now: Lock | None, named: st
     found = trace(tree, config)
     origin = f"{_short(repository, config, found.ancestor.lock) if found.ancestor else lock} of {base.name}"
     if not found.entries and (found.ancestor is None or not found.ancestor.entries):
-        notes += (f"`{lock}` is not in {base.name} yet: what it holds is new",) if now is not None else ()
+        notes += (f"`{lock}` is not in {base.name} yet: everything in it is new",) if now is not None else ()
         return Baseline(None, origin, now, notes, is_base=True, gone=found.gone, repository=repository)
     if now is None and found.entries:
-        hint = "restore it from git, or write it anew with `bertshrink gate --update`"
+        hint = "restore it from git, or write it again with `bertshrink gate --update`"
         raise BaselineError(f"`{lock}` is removed in this change", where=origin, hint=hint)
     notes += _moves(repository, config, found, base, now)
     return Baseline(Lock(artifacts=dict(found.entries)), origin, now, notes, True, found.was, found.gone, repository)
@@ -150,7 +150,7 @@ def _base(repository: Repository, config: Config, named: str | None, told: Told)
     then = limits.get("base") if isinstance(limits, dict) else None
     if isinstance(then, str):
         return find_base(repository, then, told), ()
-    return base, (f"`base = {config.base}` is new in this change and does not count yet",) if config.base else ()
+    return base, (f"`base = {config.base}` is new in this change and takes effect afterwards",) if config.base else ()
 
 
 def _super(repository: Repository, told: Told) -> Base | None:

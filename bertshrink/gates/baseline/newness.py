@@ -1,6 +1,6 @@
 """What the base does not know: a new artifact, a new figure. It cannot be compared, so it is never a pass: it is new.
 
-New is no failure where two things hold:
+New is not a failure where two things hold:
 
     a limit without a baseline holds it   `size` for what a file shows, the figure itself for what a report shows
     its baseline comes with the change    the lock of the change says what the artifact shows, so that the next change
@@ -44,7 +44,7 @@ def judge_newcomer(
         return _unheld(title, rule, gated, size if rule.key.gauge.source == "files" else now)
     if rule.since is None and (fault := _untrue(rule, now, written)):
         return _to_write(title, rule, f"new, and {fault}", gated, now.value)
-    since = f": {rule.since} does not have it" if rule.since is not None else ": the base does not have it"
+    since = f": {rule.since} does not contain it" if rule.since is not None else ": the base does not contain it"
     text = f"{shown(now.value, now.unit)}, new{since}"
     return Finding(title, rule, Verdict.NEW, text, None, None, now.value)
 
@@ -92,7 +92,7 @@ def _untrue_operators(rule: Rule, artifact: Artifact, own: Entry | None) -> str 
     apart = sorted(set(own.operators) ^ set(artifact.operators))
     if rule.limit.is_held(len(apart)):
         return None
-    return f"the lock of this change tells {len(apart)} operations otherwise than the file: `{apart[0]}`"
+    return f"the lock of this change differs from the file in {len(apart)} operations: `{apart[0]}`"
 
 
 def _untrue(rule: Rule, now: Reading, written: Reading | None) -> str | None:

@@ -89,7 +89,7 @@ class Artifact:
         with self.file.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 total += len(packer.compress(chunk))
-        total += len(packer.flush()) + self.num_bytes - self.file.stat().st_size  # data beside it counts as it lies
+        total += len(packer.flush()) + self.num_bytes - self.file.stat().st_size  # data beside it counts as it is
         return Reading(value=total, unit="B", engine=f"zlib {zlib.ZLIB_RUNTIME_VERSION}")
 
 
@@ -122,9 +122,7 @@ def _file_of(path: Path, place: str) -> Path:
             verify(folder)
         return path
     if not path.is_dir():
-        raise UserError(
-            f"there is no artifact at `{path}`", where=place, hint="make it first, or say where it lies now"
-        )
+        raise UserError(f"there is no artifact at `{path}`", where=place, hint="make it first, or give its path now")
     for inner in sorted(path.rglob("*")):
         _fetched(inner)
     verify(path)

@@ -40,7 +40,7 @@ TABLES: dict[str, tuple[str, ...]] = {"bertshrink.toml": ("gate",), "pyproject.t
 """The files that are looked for, and the table of each that is meant."""
 
 _LIMITS = Reader(
-    UserError, "the limits cannot be read", "mend the file, or name another with `--config`", most_bytes=1_000_000
+    UserError, "the limits cannot be read", "fix the file, or name another with `--config`", most_bytes=1_000_000
 )
 _TEXTS = {
     "artifact": "the model that is judged: a folder or a file",
@@ -101,7 +101,7 @@ def find_config(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
     """The nearest file, from `folder` upwards, that has a table of limits, and the table's path.
 
     Raises:
-        UserError: two files of one folder have one, or one is no TOML.
+        UserError: two files of one folder have one, or one is not TOML.
     """
     for parent in (folder, *folder.parents):
         found = [
@@ -111,7 +111,7 @@ def find_config(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
         ]
         if len(found) > 1:
             raise UserError(
-                "limits stand in two files", where=f"{found[0][0]}, {found[1][0]}", hint="keep them in one of the two"
+                "two files contain limits", where=f"{found[0][0]}, {found[1][0]}", hint="keep them in one of the two"
             )
         if found:
             return found[0]
@@ -190,7 +190,7 @@ def _read(
     values: Any, source: LocatedConfig, at: tuple[str, ...], path: Path, artifact: Path | None, faults: list[UserError]
 ) -> Config | None:
     if not isinstance(values, dict):
-        faults.append(UserError(f"`{'.'.join(at)}` is no table of limits", where=source.place(at), hint=HINT))
+        faults.append(UserError(f"`{'.'.join(at)}` is not a table of limits", where=source.place(at), hint=HINT))
         return None
     texts = {key: _string(values[key], key, source, (*at, key), faults) for key in _TEXTS if key in values}
     severity = severity_of(texts.get("severity"), source, (*at, "severity"), faults)
@@ -201,15 +201,15 @@ def _read(
     if "latency" in values:
         latency = fill(LatencySettings, values["latency"], source, (*at, "latency"), "latency", faults)
         if latency is not None and latency.rounds < MIN_ROUNDS:
-            where, hint = source.place((*at, "latency", "rounds")), f"ask for {MIN_ROUNDS} at least, better 10"
-            faults.append(UserError(f"{latency.rounds} rounds prove nothing", where=where, hint=hint))
+            where, hint = source.place((*at, "latency", "rounds")), f"use at least {MIN_ROUNDS}, better 10"
+            faults.append(UserError(f"{latency.rounds} rounds are too few", where=where, hint=hint))
     several = values.get("artifacts")
     gated = [] if several is None else _several(several, source, (*at, "artifacts"), rules, texts, severity, faults)
     name = texts.get("artifact") or (artifact.as_posix() if artifact is not None and not gated else None)
     if name is not None and gated:
         faults.append(
             UserError(
-                "`artifact` and `artifacts` both say what is judged",
+                "`artifact` and `artifacts` both name what is judged",
                 where=source.place((*at, "artifact")),
                 hint="keep one of the two",
             )
@@ -221,7 +221,7 @@ def _read(
         gated = [Gated(name, artifact or Path(name), own, tuple(rules), place, texts.get("renamed_from"))]
     elif not gated and not faults:
         faults.append(
-            UserError("nothing says what is judged", where=source.place(at), hint='name it: `artifact = "dist/model"`')
+            UserError("no artifact is named", where=source.place(at), hint='name it: `artifact = "dist/model"`')
         )
     if not faults and not any(one.rules for one in gated):
         faults.append(UserError("there are no limits", where=source.place(at), hint=HINT))
@@ -240,7 +240,7 @@ def _removed(
         return ()
     if not isinstance(values, list) or not all(isinstance(one, str) and one.strip() for one in values):
         hint = 'list them as the lock calls them: `removed = ["dist/old"]`'
-        faults.append(UserError("`removed` is no list of artifacts", where=source.place(at), hint=hint))
+        faults.append(UserError("`removed` is not a list of artifacts", where=source.place(at), hint=hint))
         return ()
     if kept := [one.name for one in gated if one.name in values]:
         hint = "take it out of one of the two"
@@ -265,7 +265,7 @@ def _several(
         here = (*at, name)
         if not isinstance(body, dict) or "path" not in body:
             faults.append(
-                UserError(f"the artifact `{name}` has no `path`", where=source.place(here), hint="say where it lies")
+                UserError(f"the artifact `{name}` has no `path`", where=source.place(here), hint="give its path")
             )
             continue
         own = {key: _string(body[key], key, source, (*here, key), faults) for key in _OF_ARTIFACT if key in body}
@@ -305,7 +305,7 @@ def _string(value: Any, name: str, source: LocatedConfig, at: tuple[str, ...], f
     if isinstance(value, str) and value.strip():
         return value
     hint = f"`{name}` is {(_TEXTS | _OF_ARTIFACT)[name]}"
-    faults.append(UserError(f"`{name}` is `{value}`, which is no text", where=source.place(at), hint=hint))
+    faults.append(UserError(f"`{name}` is `{value}`, which is not text", where=source.place(at), hint=hint))
     return None
 
 

@@ -89,7 +89,7 @@ def _as_several(text: str, path: tuple[str, ...], origin: str) -> str:
 
 def _refused(origin: str) -> UserError:
     hint = "write the limits as tables that follow each other: `[gate]`, `[gate.anchor]`, `[gate.artifacts.NAME]`"
-    return UserError("the limits are written so that none can be added to them", where=origin, hint=hint)
+    return UserError("the file's layout does not allow adding limits", where=origin, hint=hint)
 
 
 def _limits(header: str, key: str, artifact: Path, report: Path | None, readings: dict[str, Reading]) -> str:

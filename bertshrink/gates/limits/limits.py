@@ -97,18 +97,18 @@ def read_limit(text: str, key: Key) -> Limit:
     example = _example(key)
     found = _LIMIT.fullmatch(text)
     if found is None:
-        raise ValueError(f"`{text}` is no limit", f'write it as "{example}"')
+        raise ValueError(f"`{text}` is not a limit", f'write it as "{example}"')
     sign: Sign = "<=" if found[1] == "<=" else ">="
     if sign not in _signs(key):
         better = "higher" if sign == "<=" else "lower"
-        raise ValueError(f"`{text}`: `{key}` is better the {better} it is", f'write it as "{example}"')
+        raise ValueError(f"`{text}`: `{key}` is better when {better}", f'write it as "{example}"')
     try:
         value, unit = units.parse(found[2])
     except ValueError as error:
         raise ValueError(str(error), f'write it as "{example}"') from None
     limit = _in_units(key, sign, value, unit, f"{sign} {found[2]}")
     if limit is None:
-        raise ValueError(f"`{text}` is no limit for `{key}`", f'write it as "{example}"')
+        raise ValueError(f"`{text}` is not a limit for `{key}`", f'write it as "{example}"')
     if limit.value < 0:
         raise ValueError(f"`{text}` is below zero", f'write it as "{example}"')
     return limit

@@ -1,13 +1,13 @@
 """What can be limited, and how a rule's key is read.
 
-    [TARGET ] METRIC [ BATCHxLENGTH][_CHANGE]          words apart by blanks or underscores before the change
+    [TARGET ] METRIC [ BATCHxLENGTH][_CHANGE]          words apart by spaces or underscores before the change
 
     size                         a figure of the file
     size_growth                  the same against the baseline: by how much it grew
     accuracy_drop                likewise, for what is better the higher it is
     operator:MatMul              how often one operation occurs
     arm64:a76 instructions 1x16  on one target, for one shape; without a shape every measured one must hold
-    cpu p50 ratio                the median time of one answer against another artifact, timed in the same job
+    cpu p50 ratio                the median time per inference against another artifact, timed in the same job
 
 What each figure is, is written once, in `GAUGES`.
 """
@@ -28,7 +28,7 @@ Change = Literal["", "growth", "drop", "ratio"]
 
 OPERATOR = "operator:"
 HOST = "cpu"
-"""The target of whatever runs, or lies, on the machine at hand."""
+"""The target of whatever runs, or is, on the machine at hand."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Gauge:
 
 
 def _quality(better: Better = "higher", unit: str = "fraction") -> Gauge:
-    return Gauge(unit, better, "quality", "quality on the texts that judge")
+    return Gauge(unit, better, "quality", "quality on the evaluation texts")
 
 
 GAUGES: Mapping[str, Gauge] = MappingProxyType(
@@ -59,7 +59,7 @@ GAUGES: Mapping[str, Gauge] = MappingProxyType(
         "parameters": Gauge("count", "lower", "files", "parameter count"),
         "nodes": Gauge("count", "lower", "files", "operations of the graph"),
         "operators": Gauge("count", "lower", "files", "different operations of the graph"),
-        "new_operators": Gauge("count", "lower", "files", "operations that the baseline has not"),
+        "new_operators": Gauge("count", "lower", "files", "operations that are not in the baseline"),
         "accuracy": _quality(),
         "macro_f1": _quality(),
         "micro_f1": _quality(),
@@ -74,10 +74,10 @@ GAUGES: Mapping[str, Gauge] = MappingProxyType(
         "sts_spearman": _quality(unit=""),
         "pearson": _quality(unit=""),
         "pseudo_perplexity": _quality("lower", ""),
-        "memory": Gauge("B", "lower", "memory", "peak of the process while it answers"),
-        "memory_over_engine": Gauge("B", "lower", "memory", "the same less what importing the engine takes"),
-        "instructions": Gauge("count", "lower", "instructions", "instructions of one answer"),
-        "p50": Gauge("s", "lower", "time", "median time of one answer"),
+        "memory": Gauge("B", "lower", "memory", "peak memory of the process during inference"),
+        "memory_over_engine": Gauge("B", "lower", "memory", "the same minus the engine's import"),
+        "instructions": Gauge("count", "lower", "instructions", "instructions per inference"),
+        "p50": Gauge("s", "lower", "time", "median time per inference"),
     }
 )
 """Every metric that a rule may name, besides `operator:NAME`."""
@@ -182,7 +182,7 @@ def _check(key: Key, text: str) -> None:
     gauge, hint = key.gauge, None
     if gauge.source == "time" and key.change != "ratio":
         raise ValueError(
-            f"`{text}`: a time is worth nothing on another machine, so it is judged as a ratio only",
+            f"`{text}`: times of different machines are not comparable, so only ratios can be limited",
             f'write "cpu {key.metric} ratio" = "<= 1.10", and give `--base-artifact`',
         )
     if key.change == "ratio" and gauge.source != "time":
@@ -190,13 +190,13 @@ def _check(key: Key, text: str) -> None:
     elif key.metric == "new_operators" and key.change:
         hint = "write `new_operators`, which is a difference already"
     elif key.change == "drop" and gauge.better != "higher":
-        hint = f"what is better the lower it is, grows: write `{key.metric}_growth`"
+        hint = f"lower is better: write `{key.metric}_growth`"
     elif key.change == "growth" and gauge.better == "higher":
-        hint = f"what is better the higher it is, drops: write `{key.metric}_drop`"
+        hint = f"higher is better: write `{key.metric}_drop`"
     elif (key.target or key.shape) and gauge.source in ("files", "quality"):
         hint = f"`{key.metric}` is the same on every target and for every shape: write it alone"
     elif gauge.source in ("time", "memory") and key.target not in (None, HOST):
-        hint = "times and memory are those of the machine that runs: write `cpu`, or leave the target out"
+        hint = "times and memory are those of this machine: write `cpu`, or leave the target out"
     elif gauge.source == "memory" and key.shape:
         hint = "memory is the peak over all shapes: leave the shape out"
     if hint:

@@ -30,7 +30,7 @@ def entries(
     others: tuple[str, ...] = (),
     since: str | None = None,
 ) -> list[Rule]:
-    """The entries that are limits; `others` are keys that may stand beside them, for hints."""
+    """The entries that are limits; `others` are keys that may be beside them, for hints."""
     found: dict[Any, Rule] = {}
     for name, value in values.items():
         place = source.place((*at, name))
@@ -48,7 +48,7 @@ def entries(
             faults.append(UserError(f"a limit has no setting `{wrong[0]}`", where=place, hint=hint))
             continue
         if not isinstance(text, str):
-            faults.append(UserError(f"`{name}` is `{text}`, which is no limit", where=place, hint=_quoted(text)))
+            faults.append(UserError(f"`{name}` is `{text}`, which is not a limit", where=place, hint=_quoted(text)))
             continue
         try:
             limit = read_limit(text, key)
@@ -58,7 +58,7 @@ def entries(
         default: Severity = "warn" if key.gauge.source == "time" else severity
         decided = default if own is None else severity_of(own, source, (*at, name), faults)
         if key in found:
-            faults.append(UserError(f"`{name}` limits the same as an entry above", where=place, hint=found[key].place))
+            faults.append(UserError(f"`{name}` repeats an entry above", where=place, hint=found[key].place))
         found[key] = Rule(key, limit, decided, place, since)
     return list(found.values())
 
@@ -74,6 +74,6 @@ def severity_of(value: Any, source: LocatedConfig, at: tuple[str | int, ...], fa
         return "fail"
     if value != "warn":
         faults.append(
-            UserError(f"`{value}` is no severity", where=source.place(at), hint="a severity is `fail` or `warn`")
+            UserError(f"`{value}` is not a severity", where=source.place(at), hint="a severity is `fail` or `warn`")
         )
     return "warn"

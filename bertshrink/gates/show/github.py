@@ -43,7 +43,7 @@ def commands(judgement: Judgement, root: Path) -> list[str]:
 
 
 def error(what: str, where: str | None, hint: str | None, root: Path) -> str:
-    """One fault that is no finding, as an annotation."""
+    """One fault that is not a finding, as an annotation."""
     text = "\n".join(filter(None, (what, None if where is None or _place(where, root) else where, hint)))
     properties = ",".join([*_place(where or "", root), f"title={_property('gate')}"])
     return f"::error {properties}::{_message(text)}"

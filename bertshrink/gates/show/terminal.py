@@ -41,7 +41,7 @@ def _table(judgement: Judgement, judged: Judged) -> Fitting:
 
 
 def _told(judgement: Judgement, judged: Judged) -> list[RenderableType]:
-    """Below the table: of every rule that does not hold, where it stands and what to do; then what grew."""
+    """Below the table: of every rule that does not hold, where it is and what to do; then what grew."""
     parts: list[RenderableType] = []
     for finding in judged.findings:
         if finding.verdict not in (Verdict.PASS, Verdict.NEW):

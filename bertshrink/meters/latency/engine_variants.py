@@ -1,4 +1,4 @@
-"""The ways to run one model, as a user asks for them, so that it can stand in one table under several engines.
+"""The ways to run one model, as a user asks for them, so that it can be in one table under several engines.
 
     --engine torch                     PyTorch, eager, float32
     --engine torch:bf16,compiled       in bfloat16, compiled by Inductor
@@ -21,7 +21,7 @@ from bertshrink.errors import UserError, did_you_mean
 from bertshrink.meters.latency.launch import RunSpec
 
 FLAG = "--engine"
-_EXAMPLE = "write an engine and its words, such as `torch:bf16,compiled`"
+_EXAMPLE = "write an engine and its options, such as `torch:bf16,compiled`"
 
 _EXACT_INT8 = {"session.x64quantprecision": "1"}
 """On x86 without VNNI, ONNX Runtime's fastest int8 products add pairs in 16 bits and saturate; this asks for those that
@@ -108,8 +108,10 @@ def _refuse_words(engine: str, words: Sequence[str], text: str) -> None:
     known, leave_out = WORDS[engine], "leave one of them out"
     for word in words:
         if word not in known:
-            what = f"`{engine}` has no word `{word}`" if word else f"a word is missing in `{text}`"
-            hint = did_you_mean(word, known) if word and known else _EXAMPLE if known else f"`{engine}` takes no words"
+            what = f"`{engine}` has no option `{word}`" if word else f"an option is missing in `{text}`"
+            hint = (
+                did_you_mean(word, known) if word and known else _EXAMPLE if known else f"`{engine}` takes no options"
+            )
             raise UserError(what, where=FLAG, hint=hint)
     said: dict[str, str] = {}
     for word in words:
@@ -117,7 +119,7 @@ def _refuse_words(engine: str, words: Sequence[str], text: str) -> None:
         if other != word:
             raise UserError(f"`{other}` and `{word}` exclude each other in `{text}`", where=FLAG, hint=leave_out)
     if len(set(words)) < len(words):
-        raise UserError(f"a word stands twice in `{text}`", where=FLAG, hint=leave_out)
+        raise UserError(f"an option appears twice in `{text}`", where=FLAG, hint=leave_out)
     if {"graphs", "reduce-overhead"} <= set(words):
         what = f"`graphs` and `reduce-overhead` both record CUDA graphs, in `{text}`"
         raise UserError(what, where=FLAG, hint=leave_out)
@@ -176,10 +178,10 @@ def expand_variants(
 
 
 def _refuse_variants(variants: Sequence[EngineVariant], on_gpu: bool) -> None:
-    """Refuse a way that is asked for twice, and one that needs a GPU where there will be none."""
+    """Refuse a way that is requested twice, and one that needs a GPU where there will be none."""
     for at, variant in enumerate(variants):
         if variant in variants[:at]:
-            raise UserError(f"`{variant.label}` is asked for twice", where=FLAG, hint="leave one of them out")
+            raise UserError(f"`{variant.label}` is requested twice", where=FLAG, hint="leave one of them out")
         if variant.is_gpus and not on_gpu:
             hint = "ask for `--target gpu`, or leave out `graphs` and `tf32`"
-            raise UserError(f"`{variant.label}` asks for what only a GPU has", where=FLAG, hint=hint)
+            raise UserError(f"`{variant.label}` needs a GPU", where=FLAG, hint=hint)

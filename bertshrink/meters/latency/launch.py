@@ -24,7 +24,7 @@ class RunSpec:
         path: the model's folder or file.
         options: the engine's options.
         precision: `float32`, `int8`, ...
-        vocab_size: token ids lie below this.
+        vocab_size: token ids are below this.
         inputs: the names of the arrays that the model takes.
         max_length: the longest input in tokens.
         shape: the one (batch, length) that it takes; None: any.
@@ -52,7 +52,7 @@ class RunSpec:
 
 
 def launch_of(model: Encoder | Artifact, folder: Path) -> RunSpec:
-    """How to run a model that lies in `folder`: an encoder by torch, an artifact by its own engine."""
+    """How to run a model that is in `folder`: an encoder by torch, an artifact by its own engine."""
     if isinstance(model, Artifact):
         card = model.card
         path = folder.resolve() / card.file

@@ -154,18 +154,18 @@ def check_cases(launches: Mapping[str, RunSpec], settings: LatencySettings) -> N
     for name, launch in launches.items():
         if max(settings.length) > launch.max_length:
             raise UserError(
-                f"length {max(settings.length)} is more than `{name}` takes: {launch.max_length} tokens at most",
+                f"length {max(settings.length)} exceeds the limit of `{name}`: {launch.max_length} tokens",
                 hint=f"leave it out, or ask for `length: [{launch.max_length}]`",
             )
         if launch.max_batch is not None and max(settings.batch) > launch.max_batch:
             raise UserError(
-                f"batch {max(settings.batch)} is more than `{name}` takes: {launch.max_batch} rows at most",
+                f"batch {max(settings.batch)} exceeds the limit of `{name}`: {launch.max_batch} rows",
                 hint=f"leave it out, or ask for `batch: [{launch.max_batch}]`",
             )
         if launch.shape is not None and (settings.batch, settings.length) != tuple((size,) for size in launch.shape):
             batch, length = launch.shape
             raise UserError(
-                f"`{name}` takes {batch}x{length} (batch x length) only",
+                f"`{name}` takes only {batch}x{length} (batch x length)",
                 hint=f"ask for `batch: [{batch}]` and `length: [{length}]`",
             )
 

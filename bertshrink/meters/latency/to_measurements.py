@@ -125,7 +125,7 @@ def memory_over_engine(result: WorkerResult) -> int:
 
 
 def _shape(case: CaseResult, asked: dict[str, Any]) -> dict[str, Any]:
-    """The conditions of one case: texts have lengths of their own."""
+    """The conditions of one case: texts have their own lengths."""
     if "batches" not in asked:
         return {"batch": case.batch, "length": case.length}
     pad_to = asked["pad_to"]
@@ -158,8 +158,4 @@ def _passes(samples_ns: Sequence[int], batches: int) -> list[float]:
 def _of_memory(results: Sequence[WorkerResult]) -> tuple[MeasurementWarning, ...]:
     if all(result.memory_method == "VmHWM" for result in results):
         return ()
-    return (
-        MeasurementWarning(
-            "memory peaks are those since the process began: this system cannot set them back between phases"
-        ),
-    )
+    return (MeasurementWarning("memory peaks are since process start: this system cannot reset them between phases"),)

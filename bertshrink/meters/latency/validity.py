@@ -1,7 +1,7 @@
 """What speaks against a set of timings: arithmetic over samples, said in a sentence each. No sample is ever dropped.
 
     not warmed up   the last block of warm-up iterations still differs from the one before by more than 2 %
-    outliers        more than 5 % of the samples lie further than 14.8 MAD from their process's median (hyperfine's
+    outliers        more than 5 % of the samples are further than 14.8 MAD from their process's median (hyperfine's
                     rule: a modified z-score of 10)
     drift           the first half of the processes and the second differ by more than 3 %; ratios hold all the same,
                     since models take turns
@@ -120,7 +120,7 @@ def of_machine(strains: Sequence[Interference], threads: int, num_cores: int) ->
         found.append(MeasurementWarning(text, others + threads > num_cores + CROWDED_BY))
     stolen = _median(s.stolen / s.seconds / num_cores for s in strains if s.stolen is not None and s.seconds)
     if stolen > STEAL_TOLERANCE:
-        text = f"the hypervisor gave {100 * stolen:.0f} % of the processors' time to other machines"
+        text = f"the hypervisor gave {100 * stolen:.0f} % of the CPU time to other virtual machines"
         found.append(MeasurementWarning(text, stolen > STEAL_LIMIT))
     throttled = sum(s.throttled or 0 for s in strains)
     if throttled > 0:
@@ -155,7 +155,7 @@ def warmup_change(warmup: Sequence[float]) -> float:
 
 
 def count_outliers(samples: Sequence[float]) -> int:
-    """How many samples of one process lie further from its median than `OUTLIER_MADS` median absolute deviations."""
+    """How many samples of one process are further from its median than `OUTLIER_MADS` median absolute deviations."""
     middle = statistics.median(samples)
     spread = statistics.median(abs(value - middle) for value in samples)
     return sum(abs(value - middle) > OUTLIER_MADS * spread for value in samples)

@@ -185,7 +185,7 @@ def read_result(text: bytes, kind: type[R], job: WorkerJob) -> R:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise MeasurementError(
-            _about(job, f"is no result{f' at `{place}`' if place else ''}: {first['msg']}")
+            _about(job, f"is not a result{f' at `{place}`' if place else ''}: {first['msg']}")
         ) from None
 
 
@@ -204,17 +204,17 @@ def check_result(text: bytes, job: WorkerJob, wall_ns: int) -> WorkerResult:
     """
     result = read_result(text, WorkerResult, job)
     if len(result.cases) != len(job.cases) or not all(map(_answers, result.cases, job.cases)):
-        raise MeasurementError(_about(job, "is of other cases than were asked for"))
+        raise MeasurementError(_about(job, "has other cases than requested"))
     if set(result.memory_bytes) != set(PHASES) or set(result.clocks_ns) != set(PHASES[:-1]):
-        raise MeasurementError(_about(job, "leaves out a phase"))
+        raise MeasurementError(_about(job, "lacks a phase"))
     for case in result.cases:
         if case.output_rms is None:
             raise MeasurementError(
-                f"the model gives values that are not finite at batch {case.batch}, length {case.length}",
+                f"the model returns non-finite values at batch {case.batch}, length {case.length}",
                 where=job.path,
             )
         if len(case.samples_ns) < job.min_samples or len(case.warmup_ns) < job.warmup_iterations:
-            raise MeasurementError(_about(job, "has fewer samples than were asked for"))
+            raise MeasurementError(_about(job, "has fewer samples than requested"))
     told_ns = sum(result.clocks_ns.values()) + sum(
         sum(map(sum, (c.warmup_ns, c.samples_ns, c.resumed_ns, c.whole_ns or (), c.device_ns or ())))
         for c in result.cases

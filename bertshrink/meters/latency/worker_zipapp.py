@@ -1,6 +1,6 @@
 """The worker as one file: `bertshrink.worker` and `bertshrink.engines` in a zip that Python runs (PEP 441).
 
-The same bytes run in a fresh process here, under an emulator, on another machine, in whatever Python stands there; they
+The same bytes run in a fresh process here, under an emulator, on another machine, in whatever Python is there; they
 are the same for the same sources, so a machine that has them already needs no second copy.
 """
 

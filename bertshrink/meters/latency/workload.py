@@ -35,7 +35,7 @@ def read_workload(path: str) -> Split:
     texts = read_sides(DataSettings(train=path), [])["train"]
     count = min(len(texts), NUM_TEXTS)
     if count == 0:
-        raise UserError("there are no texts to run", where=path, hint="one text a line, or a column `text`")
+        raise UserError("there are no texts to run", where=path, hint="one text per line, or a column `text`")
     return texts.take([at * len(texts) // count for at in range(count)])
 
 
@@ -72,7 +72,7 @@ def text_cases(
         )
     rows = [row["input_ids"] for row in tokenize(tokenizer, texts.texts, texts.pairs, pad_to or max_length)]
     if shape is not None and len(rows) < shape[0]:
-        raise UserError(f"{len(rows)} texts do not fill one batch of {shape[0]}", where=settings.texts)
+        raise UserError(f"{len(rows)} texts are fewer than one batch of {shape[0]}", where=settings.texts)
     written = [list(both) for both in zip(texts.texts, texts.pairs, strict=True)] if texts.pairs else texts.texts
     name = Path(settings.texts or "texts").name
     return [

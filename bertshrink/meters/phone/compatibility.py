@@ -206,7 +206,7 @@ def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner 
     """
     if launch.engine != ENGINE:
         raise UserError(
-            f"`{launch.path.name}` runs on {launch.engine}, and the checks for phones are of files for ONNX Runtime",
+            f"`{launch.path.name}` runs on {launch.engine}, and the phone checks are for ONNX Runtime files",
             where="--mobile",
             hint="export it first: `bertshrink export MODEL -o DIR`, then check DIR",
         )
@@ -290,13 +290,15 @@ def _named(operators: Mapping[str, Mapping[str, list[str]]], types: Mapping[str,
 
 
 def _notes(coverage: tuple[ProviderCoverage, ...], suffix: str, length: int) -> tuple[str, ...]:
-    notes = [NNAPI_NOTE] if coverage else [f"a {suffix} file holds the graph of the CPU: no provider takes from it"]
+    notes = (
+        [NNAPI_NOTE] if coverage else [f"a {suffix} file contains the CPU graph: no other provider can run parts of it"]
+    )
     if coverage and all(row.verdict == "no" for row in coverage):
-        notes.append("no provider is worth trying: ONNX Runtime's own kernels for the CPU run all of it")
+        notes.append("the CPU provider is the best choice: it runs the whole graph")
     open_ones = {row.provider for row in coverage if row.shapes == "open" and row.verdict == "no"}
     better = sorted({row.provider for row in coverage if row.shapes == "fixed" and row.verdict != "no"} & open_ones)
     if better:
         notes.append(
-            f"{', '.join(better)}: only with fixed shapes; `bertshrink export --static-shape 1x{length}` makes them"
+            f"{', '.join(better)}: needs fixed shapes; `bertshrink export --static-shape 1x{length}` makes them"
         )
     return tuple(notes)

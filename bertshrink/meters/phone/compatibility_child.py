@@ -2,9 +2,9 @@
 `python -m bertshrink.meters.phone.compatibility_child FILE SCRATCH`; the last line on stdout is the result as JSON.
 
 Providers (XNNPACK, NNAPI, CoreML) take the nodes that they support and leave the rest to the CPU; each unbroken group
-of theirs is a partition, and between two of them tensors are copied. Which operators NNAPI and CoreML support stands in
+of theirs is a partition, and between two of them tensors are copied. Which operators NNAPI and CoreML support is in
 tables that come with onnxruntime (`tools/mobile_helpers`), and its `check_partitioning` forms the groups as the runtime
-would. There is no table for XNNPACK; what it takes of a text encoder is little, and stands here (`Xnnpack`).
+would. There is no table for XNNPACK; what it takes of a text encoder is little, and is here (`Xnnpack`).
 
 The graph is looked at as ONNX Runtime gives it to a provider: optimised to level "basic". An .ort file holds a graph
 for the CPU, so nothing is to be seen of it but the operators.
@@ -28,7 +28,7 @@ TABLES = {
 NO_LIMIT = 999
 PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "MatMulNBits", "FusedMatMul")
 SECOND = {"QLinearMatMul": 3}
-"""Where a product's weights stand among its inputs, if not second."""
+"""Where a product's weights are among its inputs, if not second."""
 
 Weights = dict[str, tuple[int, ...]]
 """Constants, and what dequantizes one: name -> shape."""

@@ -53,13 +53,13 @@ class Evaluation:
 
             first = reference()
             exam = prepare(first, self.texts, self.max_length, self.seed)
-            self.progress.log(f"judging the reference on the {self.texts.judged_name} texts")
+            self.progress.log(f"evaluating the reference on the {self.texts.judged_name} texts")
             with self.progress.task("judge the reference"):
                 found = exam.sit(first)
             self._exam = exam
             if model is first:
                 return found
-        with self.progress.task(f"judge on the {self.texts.judged_name} texts"):
+        with self.progress.task(f"evaluate on the {self.texts.judged_name} texts"):
             return self._exam.sit(model)
 
     def chooser(

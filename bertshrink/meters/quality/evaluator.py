@@ -27,7 +27,7 @@ class Score(NamedTuple):
     """One figure of a model's answers.
 
     `right`: of a share of answers, which of them are right; `spread`: what its texts say of it; `chance`: what always
-    giving the commonest answer gets; `is_likeness`: it is about the reference, in which that one is no rival.
+    giving the commonest answer gets; `is_likeness`: it is about the reference, in which that one is not a rival.
     """
 
     metric: str
@@ -59,7 +59,7 @@ class Evaluator(ABC):
         split: the texts.
         max_length: cap on tokens per text; None: each model's own.
         labels: the reference's label names, in whose order logits are compared.
-        conditions: data set, side, number of texts.
+        conditions: dataset, side, number of texts.
         seed: for masks.
         reference: the first model's answers, set by its own sitting.
         of_reference: its figures, by metric.

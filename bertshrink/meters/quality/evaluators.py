@@ -14,8 +14,8 @@ Where a text is one question with one answer (accuracy, exact_match, their agree
 and masked tokens of one text hang together, so that counting them one by one would prove too much.
 
 All in float32 and over every text (embedding: at most `MAX_PAIRED`, since pairs grow with the square). Rows without a
-label count for likeness only. For the reference itself the figures of likeness are 1 by definition and stand there as
-the scale. The metrics themselves stand in `metrics`, what other texts would have given in `intervals`.
+label count for likeness only. For the reference itself the figures of likeness are 1 by definition and are there as
+the scale. The metrics themselves are in `metrics`, what other texts would have given in `intervals`.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class QuestionAnsweringEvaluator(_WindowExam):
     """Answers to questions: one text each."""
 
     def answer(self, model: Encoder | Artifact) -> list[str]:
-        """The answers, as they stand in their contexts."""
+        """The answers, as they are in their contexts."""
         encoded = self.encoded(model)
         may_be_none = any(label == () for label in self.split.labels or ())
         assert self.split.pairs is not None

@@ -41,10 +41,10 @@ class Spread(Protocol):
     """What a figure's texts say of it."""
 
     def interval(self) -> Bounds:
-        """95 % bounds of the figure; None where they cannot be told."""
+        """95 % bounds of the figure; None where they is unknown."""
 
     def drawn(self) -> Floats | None:
-        """The figure on texts drawn anew, the same ones for every model; None where none are drawn."""
+        """The figure on texts drawn again, the same ones for every model; None where none are drawn."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Groups:
         return max(-1.0, self.value - half), min(1.0, self.value + half)
 
     def drawn(self) -> Floats | None:
-        """None: it is a likeness, in which the reference is no rival."""
+        """None: it is a likeness, in which the reference is not a rival."""
         return None
 
 
@@ -178,7 +178,7 @@ def groups_of(num: int) -> list[slice]:
 
 
 def ahead(own: Spread, reference: Spread) -> Bounds:
-    """95 % bounds of the figure less the reference's, over the same texts; None where they cannot be told."""
+    """95 % bounds of the figure less the reference's, over the same texts; None where they is unknown."""
     mine, theirs = own.drawn(), reference.drawn()
     return _middle(mine - theirs) if mine is not None and theirs is not None else None
 

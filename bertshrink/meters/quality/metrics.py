@@ -1,10 +1,10 @@
 """What answers are worth against the right ones: pure functions, one per kind of answer.
 
 entities   precision, recall and F1 over whole entities of tagged words, as conlleval and seqeval count them: an
-           entity is right when its type, its first and its last word are. Tags that are no parts of entities, such as
+           entity is right when its type, its first and its last word are. Tags that are not parts of entities, such as
            parts of speech, are entities of one word each
 answers    exact match and F1 over words, as SQuAD's own script counts them (arXiv:1606.05250): case, punctuation,
-           articles and blanks do not matter, and the best of several right answers counts
+           articles and spaces do not matter, and the best of several right answers counts
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def entity_counts(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]])
 
 
 def plain(text: str) -> str:
-    """A text without case, punctuation, articles and superfluous blanks."""
+    """A text without case, punctuation, articles and superfluous spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 

@@ -1,6 +1,6 @@
 """The matrix products of an ONNX graph at one shape of its inputs: how many operations, in what type, on what weights.
 
-Shapes are inferred on a copy of the graph without its weights' bytes, in which ONNX Runtime's own operators stand as
+Shapes are inferred on a copy of the graph without its weights' bytes, in which ONNX Runtime's own operators are as
 what they do to shapes: products as MatMul, look-ups as Gather, the rest as what leaves a shape alone. A product of
 M x K by K x N counts 2 M K N operations; attention in one operator counts its two products. Everything else (softmax,
 norms, activations) is a few operations a number and is left out, as everywhere in the program.
@@ -69,7 +69,7 @@ class GraphCost:
 
 
 def graph_work(model: onnx.ModelProto, batch: int, length: int) -> GraphCost | None:
-    """The products and look-ups of a graph whose inputs are (batch, length); None where a shape cannot be told."""
+    """The products and look-ups of a graph whose inputs are (batch, length); None where a shape is unknown."""
     graph = _Shaped(model, batch, length)
     found = graph.products()
     return None if found is None else GraphCost(tuple(found), graph.gathered_bytes())

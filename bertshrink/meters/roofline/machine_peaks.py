@@ -108,8 +108,8 @@ def measure_roofs(
         launches: how they ran.
         touched: the bytes that inferences touch: reading is measured at these sizes too.
         threads: as many as the models have.
-        on_gpu: whether the models lie on a GPU; the runner then uses it for this too.
-        timeout_s: seconds after which a process is given up.
+        on_gpu: whether the models are on a GPU; the runner then uses it for this too.
+        timeout_s: timeout of a process in seconds.
 
     Raises:
         MeasurementError: a process died, hung, or gave no result that can be believed.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bertshrink.meters.latency.runner import Runner
 
 ON_GPU = "gpu"
-"""The target whose models lie on a GPU."""
+"""The target whose models are on a GPU."""
 
 _NOTHING_LEFT = 0.95
 """From this share on, what is left is within the noise of both measurements."""
@@ -35,7 +35,7 @@ _NOTHING_LEFT = 0.95
 
 @dataclass(frozen=True)
 class RooflinePoint:
-    """Where one inference stands below its roofs.
+    """Where one inference is below its roofs.
 
     Attributes:
         work: what it has to do.
@@ -56,11 +56,11 @@ class RooflinePoint:
         return self.floor_s / self.latency_s
 
     def sentence(self, case: str) -> str:
-        """For people: `8x128: bound by arithmetic, 61 % of what this machine can do; at most 1.6x is left`."""
+        """For people: `8x128: bound by arithmetic, 61 % of the machine's peak; at most 1.6x remains`."""
         rate = (self.work.num_operations, "op/s") if self.binds == "arithmetic" else (self.work.num_bytes, "B/s")
         reached = units.format(rate[0] / self.latency_s, rate[1])
-        left = "nothing is left" if self.share >= _NOTHING_LEFT else f"at most {1 / self.share:.1f}x is left"
-        share = f"{100 * self.share:.0f} % of what this machine can do"
+        left = "nothing is left" if self.share >= _NOTHING_LEFT else f"at most {1 / self.share:.1f}x remains"
+        share = f"{100 * self.share:.0f} % of the machine's peak"
         return f"{case}: bound by {self.binds}, {reached} is {share}; {left}"
 
 
@@ -169,7 +169,7 @@ def _task(launch: RunSpec) -> str:
 
 
 def position(work: InferenceCost, latency_s: float, roofs: MachinePeaks) -> RooflinePoint | None:
-    """Where an inference stands; None where the machine's rates are not known."""
+    """Where an inference is; None where the machine's rates are not known."""
     compute_s = 0.0
     for precision, operations in work.operations.items():
         product = roofs.product(precision)

@@ -120,7 +120,7 @@ TARGETS: dict[str, TargetKind] = {
         "bertshrink.meters.targets.ssh:open_target", "a machine reached by ssh: ssh://user@host", is_here=False
     ),
 }
-"""By what stands before the colon of an address."""
+"""By what is before the colon of an address."""
 
 
 _SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
@@ -128,7 +128,7 @@ _SYSTEMS = {"linux": "Linux", "darwin": "macOS", "win32": "Windows"}
 
 
 def kind_of(text: str) -> str:
-    """What stands before the colon of an address."""
+    """What is before the colon of an address."""
     return text.partition(":")[0]
 
 

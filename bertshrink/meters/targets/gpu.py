@@ -110,8 +110,8 @@ class GpuTarget:
                     hint=f"on a GPU run {' and '.join(ENGINES_ON_GPU)}",
                 )
         if not launches and nvidia.about() is None and self.runner.environment().gpu is None:
-            hint = "look at `nvidia-smi`, or measure on `--target cpu`"
-            raise MissingDependency("no NVIDIA GPU shows on this machine", where="--target gpu", hint=hint)
+            hint = "check `nvidia-smi`, or measure on `--target cpu`"
+            raise MissingDependency("this machine has no visible NVIDIA GPU", where="--target gpu", hint=hint)
         for engine in dict.fromkeys(launch.engine for launch in launches.values()):
             found = self.runner.devices(engine)
             if not found.gpus:

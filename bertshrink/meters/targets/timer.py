@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timer:
-    """Times artifacts that lie in folders of their own.
+    """Times artifacts that are in folders of their own.
 
     Attributes:
         settings: shapes that the artifacts take, and rounds.

@@ -47,17 +47,17 @@ _READ = ("*.json", "*.txt", "*.model", "[0-9]*_*/config.json")
 _VALUES: dict[str, tuple[tuple[Any, ...], str, str]] = {
     "position_embedding_type": (
         (None, "absolute"),
-        "relative positions, which transformers 5 knows no more: it would give other numbers than the model's",
+        "relative positions, which transformers 5 no longer supports: the outputs would differ",
         "use a model with absolute positions",
     ),
     "pruned_heads": (
         (None, {}),
-        "heads of attention that were pruned, which transformers 5 knows no more",
-        "use the model as it was before; `bertshrink distill` makes it smaller by layers and width",
+        "pruned attention heads, which transformers 5 no longer supports",
+        "use the model from before the pruning; `bertshrink distill` makes it smaller by layers and width",
     ),
     "is_decoder": ((None, False), "a decoder, whose tokens see only those before them", "use an encoder"),
     "is_encoder_decoder": ((None, False), "an encoder with a decoder", "use an encoder"),
-    "add_cross_attention": ((None, False), "attention to another model's states", "use an encoder of its own"),
+    "add_cross_attention": ((None, False), "cross-attention", "use a standalone encoder"),
     "inner_group_num": (
         (None, 1),
         "an ALBERT whose groups hold several layers each; bertshrink knows one layer a group",
@@ -70,15 +70,15 @@ _VALUES: dict[str, tuple[tuple[Any, ...], str, str]] = {
     ),
     "quantization_config": (
         (None, {}),
-        "weights that another library quantized; they would be read as if they were plain numbers",
-        "give the model as it was before: `bertshrink quantize` starts from float weights",
+        "weights quantized by another library; they would be misread as plain numbers",
+        "give the model from before that: `bertshrink quantize` starts from float weights",
     ),
     "adapters": ((None, {}), *_ADAPTER_HUB),
 }
 """Key of config.json -> values that are harmless, what any other means, and what to do.
 
 Left out because they change nothing when a model answers: dropout, initialisation, `classifier_dropout`, `use_cache`,
-`gradient_checkpointing`, `torch_dtype`, what is put out besides (`output_hidden_states`), `task_specific_params`.
+`gradient_checkpointing`, `torch_dtype`, what is output besides (`output_hidden_states`), `task_specific_params`.
 """
 
 

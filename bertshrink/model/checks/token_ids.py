@@ -26,7 +26,7 @@ _OF_A_FAMILY = (
 def in_small_letters(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A fast tokenizer that reads everything in small letters, by the same step as sentence-transformers puts there.
 
-    It is of no family's class: those of transformers 5 build their steps anew from a few settings at every load, and
+    It is of no family's class: those of transformers 5 build their steps again from a few settings at every load, and
     the step in front would be gone from the copy that is saved.
 
     Raises:
@@ -38,8 +38,7 @@ def in_small_letters(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
 
     if not tokenizer.is_fast:
         raise UnsafeModel(
-            f"texts are read in small letters (`do_lower_case`), and the tokenizer is a slow one, "
-            f"`{type(tokenizer).__name__}`",
+            f"texts are lower-cased (`do_lower_case`), and the tokenizer is a slow one, `{type(tokenizer).__name__}`",
             where=tokenizer.name_or_path,
             hint="save the model with a fast tokenizer, one with a tokenizer.json",
         )
@@ -73,7 +72,7 @@ def fit_to_tables(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> 
     if without:
         shown = listed([f"`{token}` ({number})" for number, token in without])
         raise UnsafeModel(
-            f"the tokenizer gives tokens that the model's table of {rows} words has no row for: {shown}",
+            f"the tokenizer produces ids beyond the model's {rows} embedding rows: {shown}",
             where=str(facts.folder),
             hint="where they were added, load the model with transformers, call `model.resize_token_embeddings("
             "len(tokenizer))` and train it with them; else take them out of the tokenizer's files",

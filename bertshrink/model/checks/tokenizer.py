@@ -1,7 +1,7 @@
 """A folder's tokenizer, loaded and tried: what its library cannot do with it is a refusal of its files.
 
 The tokenizers library is written in Rust. What it gives up on comes as an exception of any kind, or as a panic, which
-is no `Exception` at all (`pyo3_runtime.PanicException`) and would end the program without a word of the file.
+is not an `Exception` at all (`pyo3_runtime.PanicException`) and would end the program without a word of the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         found = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         ids = found(_TEXT)["input_ids"]
         if not ids or not all(isinstance(one, int) for one in ids):
-            raise UnsafeModel("the tokenizer makes no tokens of a text", where=str(folder), hint=_HINT)
+            raise UnsafeModel("the tokenizer turns a text into no tokens", where=str(folder), hint=_HINT)
     return found
 
 
@@ -47,7 +47,7 @@ def _refuse_endless_labels(folder: Path) -> None:
         number = read_object(path).get("num_labels")
         if isinstance(number, int) and number > _MOST_LABELS:
             what = f"`num_labels` of config.json is {number}, more than any model has"
-            raise UnsafeModel(what, where=str(path), hint="mend the value, or save the model again")
+            raise UnsafeModel(what, where=str(path), hint="fix the value, or save the model again")
 
 
 @contextmanager

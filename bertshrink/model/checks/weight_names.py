@@ -3,13 +3,13 @@
 transformers leaves a weight out that it has no place for, and makes up one that is missing. So the names in the
 safetensors header are compared with those of the class, which is built without numbers, before anything is loaded:
 
-    a name that the class has          as it stands; with or without the family's own prefix (`bert.`), as transformers
+    a name that the class has          as it is; with or without the family's own prefix (`bert.`), as transformers
                                        reads both; LayerNorm's `gamma` and `beta` of old files
     a buffer that it computes itself   `position_ids`, `token_type_ids`: saved by old versions
     a leftover of `_LEFTOVERS`         harmless, with the reason
     anything else                      refused by name: relative positions, a CRF, an LSTM, adapters, further heads
 
-A pooler that no output comes from may be missing; tied weights stand once.
+A pooler that no output comes from may be missing; tied weights are counted once.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ _LEFTOVERS = (
     _Leftover(
         r"^(cls\.predictions|lm_head|vocab_transform|vocab_layer_norm|vocab_projector|predictions"
         r"|generator_predictions|generator_lm_head)\.",
-        "the head of the pretraining on masked tokens; other tasks have their own",
+        "the pre-training head for masked tokens; other tasks have their own",
         tuple(set(TASKS) - {"mlm"}),
     ),
     _Leftover(
         r"^(cls\.seq_relationship|sop_classifier|discriminator_predictions)\.",
-        "a head of the pretraining (next sentence, order, replaced tokens) that no task of the table reads",
+        "a pre-training head (next sentence, order, replaced tokens) that no supported task uses",
     ),
-    _Leftover(r"(^|\.)pooler\.", "the first token's vector for a head that this class does not have"),
-    _Leftover(r"(^|\.)(loss|loss_fct|loss_fn|criterion)\.(weight|pos_weight)$", "what classes weigh in a loss"),
+    _Leftover(r"(^|\.)pooler\.", "the pooler, for a head that this class does not have"),
+    _Leftover(r"(^|\.)(loss|loss_fct|loss_fn|criterion)\.(weight|pos_weight)$", "class weights of a loss"),
     _Leftover(
         r"^(classifier|pre_classifier|qa_outputs)\.",
-        "the head of the class that config.json names, where the model is asked for as another",
+        "the head of the class named in config.json, when the model is loaded as another",
         is_own_head=True,
     ),
 )
@@ -70,7 +70,7 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
 
     Raises:
         UserError: weights are missing: the checkpoint is for another task.
-        UnsafeModel: weights have no place, another shape than config.json's, or are no floating-point numbers.
+        UnsafeModel: weights have no place, another shape than config.json's, or are not floating-point numbers.
 
     """
     places = model.state_dict(keep_vars=True)
@@ -145,7 +145,7 @@ def _refuse_wrapped(strange: Sequence[str], prefix: str, places: Collection[str]
         f"the names of {len(strange)} weights begin with `{word}`, the word of what wrapped the model while it was "
         f"trained{by.get(word, '')}: `{strange[0]}`",
         where=str(facts.folder / WEIGHTS),
-        hint='take it away: `python -c "from safetensors.torch import load_file as l, save_file as s; '
+        hint='remove it: `python -c "from safetensors.torch import load_file as l, save_file as s; '
         f"s({{k.removeprefix('{word}'): v for k, v in l('{WEIGHTS}').items()}}, '{WEIGHTS}', {{'format': 'pt'}})\"`",
     )
 
@@ -154,7 +154,7 @@ def _refuse_missing(missing: Sequence[str], strange: Sequence[str], facts: Check
     what = f"the checkpoint lacks {len(missing)} weights that the task `{facts.task}` needs: {_some(missing)}"
     hint = "it was saved for another task: name that one with `task:` or `--task`, or fine-tune it first"
     if strange:
-        what += f"; and it holds {_some(strange)}, which the task's class has no place for"
+        what += f"; and it contains {_some(strange)}, which the task's class does not use"
         hint += "; or its names are not those of the stock class"
     raise UserError(what, where=str(facts.folder), hint=hint)
 
@@ -174,7 +174,7 @@ def _check_form(name: str, about: Mapping[str, Any], wanted: Sequence[int], fact
         raise UnsafeModel(
             f"the weight `{name}` is stored as {about['dtype']}, not as a floating-point number",
             where=where,
-            hint="give the model as it was before another library quantized it",
+            hint="give the model from before that another library quantized it",
         )
 
 

@@ -38,7 +38,7 @@ def check_sizes(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]]) 
         if isinstance(value, int) and value > most:
             stored = f"{len(header)} weights, the longest axis of which is {longest}"
             raise UnsafeModel(
-                f"`{key}` of config.json is {value}, which the stored weights contradict: they are {stored}",
+                f"`{key}` of config.json is {value}, but the stored weights are {stored}",
                 where=str(facts.folder / "config.json"),
-                hint="mend the value, or save the model again",
+                hint="fix the value, or save the model again",
             )

@@ -1,1 +1,1 @@
-"""What lies beside weights in a model's folder, read and written."""
+"""What is beside weights in a model's folder, read and written."""

@@ -1,11 +1,11 @@
-"""Where an artifact's files lie: one layout, which those who load models from folders look for.
+"""Where an artifact's files are: one layout, which those who load models from folders look for.
 
     onnx/model.onnx               float weights                     optimum, sentence-transformers, fastembed,
     onnx/model_quantized.onnx     what `quantize` makes             transformers.js (there `dtype: "q8"`)
     onnx/model.ort                ONNX Runtime's own format
     executorch/model.pte          a program for ExecuTorch
 
-Everything else lies at the root: the configuration, the tokenizer, a sentence encoder's modules, the card.
+Everything else is at the root: the configuration, the tokenizer, a sentence encoder's modules, the card.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def sealed_root(file: Path) -> Path | None:
 
 
 def named_file(folder: Path, name: object) -> Path | None:
-    """The file of a folder that a card names; None where it names none, or one that lies elsewhere."""
+    """The file of a folder that a card names; None where it names none, or one that is elsewhere."""
     if not isinstance(name, str):
         return None
     parts = PurePosixPath(name)

@@ -1,4 +1,4 @@
-"""What lies in a model's folder and does not go along into what is made of it: told, unless it is known to say nothing.
+"""What is in a model's folder and does not go along into what is made of it: told, unless it is known to say nothing.
 
     goes along     config.json, the tokenizer's files, and what sentence-transformers reads (see `side_files`)
     says nothing   the same model in other formats, papers of its training, texts for people, pictures, code
@@ -47,4 +47,4 @@ def left_behind(folder: Path, *, is_sentence: bool) -> list[str]:
             names.append(f"`{path.name}`")
     if not names:
         return []
-    return [f"left in the model's folder, for no stock class reads it for this task: {listed(names, 5)}"]
+    return [f"not carried over, because the stock class for this task does not use it: {listed(names, 5)}"]

@@ -103,9 +103,7 @@ class Sentence:
                 "those of every model made of it"
             )
         if self.lower_case:
-            found.append(
-                "texts are read in small letters (`do_lower_case`): the tokenizer that is written does so itself"
-            )
+            found.append("texts are lower-cased (`do_lower_case`): the saved tokenizer does so itself")
         named = ", ".join(f"`{name}`" for name, text in sorted((self.prompts or {}).items()) if text)
         if self.prompt:
             found.append(
@@ -113,7 +111,7 @@ class Sentence:
                 "sentence-transformers does; whoever calls a tokenizer without it must put it there"
             )
         elif named:
-            found.append(f"prompts ({named}) are kept in its settings; none is the default, so texts are read without")
+            found.append(f"prompts ({named}) are kept in its settings; none is the default, so none is prepended")
         return found
 
 
@@ -122,7 +120,7 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
 
     Raises:
         UnsafeModel: it is damaged, or leads out of the folder.
-        UserError: the transformer lies in a folder of its own.
+        UserError: the transformer is in a folder of its own.
 
     """
     path = folder / MODULES
@@ -134,10 +132,10 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
     for module in listed:
         place = str(module.get("path") or "")
         if not (folder / place).resolve().is_relative_to(folder.resolve()):
-            raise UnsafeModel(f"`{MODULES}` leads out of the model's folder: `{place}`", where=str(path), hint=_AGAIN)
+            raise UnsafeModel(f"`{MODULES}` points outside the model's folder: `{place}`", where=str(path), hint=_AGAIN)
         if _kind(module) == "Transformer" and place:
             raise UserError(
-                f"the transformer of this sentence-transformers model lies in `{place}/`, not at the top",
+                f"the transformer of this sentence-transformers model is in `{place}/`, not at the top",
                 where=str(path),
                 hint="load and save it again with a current sentence-transformers, which writes it at the top: "
                 "`SentenceTransformer(DIR).save(NEW)`",
@@ -146,7 +144,7 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
 
 
 def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside: bool = False) -> Sentence | None:
-    """What the folder says; None where it is no folder of sentence-transformers.
+    """What the folder says; None where it is not a folder of sentence-transformers.
 
     Args:
         folder: the model's.
@@ -201,7 +199,7 @@ def _kind_of_model(
         return "cross-encoder"
     if said not in (None, "SentenceTransformer"):
         raise UserError(
-            f"the model is a `{said}` of sentence-transformers, which gives no one plain vector a text",
+            f"the model is a `{said}` of sentence-transformers, which does not return one plain vector per text",
             where=where,
             hint="known kinds: SentenceTransformer, CrossEncoder",
         )
@@ -209,14 +207,12 @@ def _kind_of_model(
 
 
 def _refuse_modules(modules: list[dict[str, Any]], known: tuple[str, ...], where: str) -> None:
-    """Refuse modules that are not known, or stand where they mean something else."""
+    """Refuse modules that are not known, or are where they mean something else."""
     kinds = [_kind(module) for module in modules]
     strange = next((kind for kind in kinds if kind not in known), None)
     if strange is not None:
         hint = (
-            _SUPPORTED
-            if len(known) > 1
-            else "a cross-encoder is a Transformer with its own head, and nothing behind it"
+            _SUPPORTED if len(known) > 1 else "a cross-encoder is a Transformer with its own head, and nothing after it"
         )
         raise UserError(f"the sentence-transformers module `{strange}` is not supported", where=where, hint=hint)
     chain = [kind for kind in kinds if kind != "Dropout"]
@@ -273,8 +269,8 @@ def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:
     dimension = settings.get("truncate_dim")
     if dimension is None or (isinstance(dimension, int) and not isinstance(dimension, bool) and dimension > 0):
         return dimension
-    what = f"`truncate_dim` is `{dimension}`, which is no number of dimensions"
-    raise UserError(what, where=where, hint="mend it, or set it to null")
+    what = f"`truncate_dim` is `{dimension}`, which is not a number of dimensions"
+    raise UserError(what, where=where, hint="fix it, or set it to null")
 
 
 def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
@@ -299,7 +295,7 @@ def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
 
 
 def _refuse_without_prompt(folder: Path, modules: list[dict[str, Any]]) -> None:
-    """Refuse a pooling that leaves a prompt's tokens out: no graph knows where a prompt ends."""
+    """Refuse a pooling that leaves a prompt's tokens out: an exported graph cannot know where a prompt ends."""
     paths = [folder / str(m.get("path") or "") / "config.json" for m in modules if _kind(m) == "Pooling"]
     path = next((path for path in paths if path.is_file()), None)
     if path is not None and read_object(path).get("include_prompt") is False:
@@ -314,12 +310,12 @@ def _refuse_without_prompt(folder: Path, modules: list[dict[str, Any]]) -> None:
 def _read_prompts(settings: Mapping[str, Any], where: str) -> tuple[dict[str, str], str | None]:
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
-        raise UnsafeModel("`prompts` are no texts by name", where=where, hint=_AGAIN)
+        raise UnsafeModel("`prompts` are not texts by name", where=where, hint=_AGAIN)
     if default is not None and default not in prompts:
         raise UnsafeModel(
             f"the default prompt `{default}` is not among the model's prompts",
             where=where,
-            hint="mend `default_prompt_name`, or set it to null",
+            hint="fix `default_prompt_name`, or set it to null",
         )
     return {str(name): text or "" for name, text in prompts.items()}, default
 

@@ -128,12 +128,12 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, p
 
 
 def copy_papers(source: Path, folder: Path, but: str) -> None:
-    """Copy what lies beside a model from one artifact's folder to another's.
+    """Copy what is beside a model from one artifact's folder to another's.
 
     Args:
         source: an artifact's folder.
         folder: where the copies go.
-        but: the model's file, which is no paper.
+        but: the model's file, which is not a paper.
 
     """
     for path in sorted(source.rglob("*")):

@@ -70,11 +70,11 @@ def usage(folder: Path, name: str) -> str:
     """The lines for a folder that bertshrink wrote.
 
     Args:
-        folder: where it lies now.
-        name: the path that they shall open.
+        folder: where it is now.
+        name: the path that they should open.
 
     Raises:
-        BertshrinkError: it is no model's folder.
+        BertshrinkError: it is not a model's folder.
 
     """
     if (folder / ARTIFACT_CARD).is_file():

@@ -62,7 +62,7 @@ def render(report: Report, margin: float = MARGIN) -> str:
 
     Args:
         report: any report.
-        margin: what counts as the same speed, as a share of the reference's.
+        margin: margin within which speeds count as equivalent, as a fraction.
 
     Returns:
         The page, the same bytes for the same report.
@@ -102,7 +102,7 @@ def render(report: Report, margin: float = MARGIN) -> str:
 
 
 def _groups(table: Table, places: list[int]) -> list[tuple[str, int]]:
-    """The heads above the columns at these places: a title and how many columns stand under it."""
+    """The heads above the columns at these places: a title and how many columns are under it."""
     counts = Counter(table.columns[place].group for place in places)
     return [(_GROUP_TITLES[group], count) for group, count in counts.items()]
 

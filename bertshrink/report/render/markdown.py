@@ -2,7 +2,7 @@
 
 What the figures are worth, one table (one for each target where there are several), its footnotes, the advice, how it
 was measured, and the recipe. Text from the report is escaped, so that a
-name with a pipe or a tag in it stays text; whatever is long or verbatim stands in a fence longer than any run of
+name with a pipe or a tag in it stays text; whatever is long or verbatim is in a fence longer than any run of
 backticks in it.
 """
 
@@ -23,7 +23,7 @@ def render(report: Report, margin: float = MARGIN) -> str:
 
     Args:
         report: any report.
-        margin: what counts as the same speed, as a share of the reference's.
+        margin: margin within which speeds count as equivalent, as a fraction.
 
     Returns:
         Markdown with GitHub's tables, ending in a newline.

@@ -5,7 +5,7 @@ Markdown. What the model is (size, quality) comes before what it costs (latency,
 the figure and what it is against the reference with its verdict, beside it, under it, or on lines of their own: each
 table takes the layout that needs the fewest lines, further tables for columns that do not fit included; in a window
 that is narrower than a column alone, all columns are lists. What the
-figures of each target are worth stands last, where the eye is when the command has ended.
+figures of each target are worth is last, where the eye is when the command has ended.
 """
 
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ def render(report: Report, width: int | None = None, margin: float = MARGIN) -> 
     Args:
         report: any report.
         width: characters per line to fill at most; None: what the console has.
-        margin: what counts as the same speed, as a share of the reference's.
+        margin: margin within which speeds count as equivalent, as a fraction.
 
     Returns:
         Something that a Rich console prints.
@@ -178,7 +178,7 @@ def _name(row: Row) -> str:
 
 
 def _head(column: Column) -> list[str]:
-    """The lines of a column's head: what, under which conditions, and what stands with the figure."""
+    """The lines of a column's head: what, under which conditions, and what is with the figure."""
     lines = [f"{column.title} [{column.note}]", column.subtitle, column.against_title]
     return [line for line in lines if line]
 

@@ -7,7 +7,7 @@ from bertshrink import units
 from bertshrink.report.measurement import Interval, Measurement
 
 DASH = "\u2013"
-"""What stands where nothing was measured."""
+"""What is where nothing was measured."""
 
 
 def plain(text: str) -> str:
@@ -53,7 +53,7 @@ _RATES = ("B/s", "FLOP/s", "op/s")
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 
 _ASKEW = 0.15
-"""Of half an interval's width: how far its middle may lie from the figure for `±` to tell the truth."""
+"""Of half an interval's width: how far its middle may be from the figure for `±` to tell the truth."""
 _TOO_LONG = 1e4
 """Figures with five digits before the point are hard to read."""
 
@@ -101,7 +101,7 @@ class Scale:
 
     def figure(self, m: Measurement) -> str:
         """The median with half the width of its 95 % interval: `45.2 ± 0.83 ms`; of a range its bounds:
-        `12.0 to 31.0 ms`; both bounds where an interval over texts lies askew: `100.00% [84.54, 100.00]`.
+        `12.0 to 31.0 ms`; both bounds where an interval over texts is askew: `100.00% [84.54, 100.00]`.
         """
         interval = m.interval()
         low, high = self.write(interval.low), self.write(interval.high)

@@ -2,8 +2,8 @@
 
 A footnote tells what the metric means, and of a timed one how many samples each process took, over all of its shapes.
 What decides whether figures can be believed and compared (evidence, texts, engines, threads, processes, machines) is
-mostly the same for all that was measured in one go, so it stands in lines of its own, headed by the metrics it is
-about; those of figures that belong to a place where models ran stand with it (`target_sections`).
+mostly the same for all that was measured in one go, so it is in lines of its own, headed by the metrics it is
+about; those of figures that belong to a place where models ran are with it (`target_sections`).
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Found = list[tuple[Snapshot, Measurement]]
 _OTHER_TEXTS = (
     "± half the 95 % interval for other texts of their kind (shares Wilson's, correlations Fisher's, else bootstrap)"
 )
-_NOISE = "within noise: not told apart from the reference at 5 %, text by text"
+_NOISE = "within noise: not distinguished from the reference at 5 %, text by text"
 
 
 def footnote(metric: str, found: Found) -> str:

@@ -1,7 +1,7 @@
 """What came out, in three or four figures: size, speed, quality, memory of the last model against the reference.
 
 Of several latencies the smallest speed-up is the one in large figures, so that the headline never flatters; the rest
-stand beside it. A figure that is called invalid is none: its place says why.
+are beside it. A figure that is called invalid is none: its place says why.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from bertshrink.report.table.quality_notes import against_trivial, difference
 from bertshrink.report.table.table import Cell, Column, Row, Table
 
 _MAX_OTHERS = 3
-"""Cases that stand one by one beside the least speed-up; more are summed up."""
+"""Cases that are one by one beside the least speed-up; more are summed up."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Fact:
     """One figure of the headline.
 
     Its title, the figure, its interval (empty: exact), from what to what, the same of its siblings (other shapes, other
-    qualities), the verdict of a speed or a quality or a size that is no smaller, and what stands behind it.
+    qualities), the verdict of a speed or a quality or a size that is no smaller, and what support it.
     """
 
     title: str
@@ -55,7 +55,7 @@ def _unsound(table: Table, what: str, base: Row, result: Row, places: list[int])
     told = [text for row in (result, base) for at in places if (m := row.cells[at].measurement) for text in m.warnings]
     reasons = list(dict.fromkeys(plain(text) for text in told))
     more = f", and {len(reasons) - 1} more below" if len(reasons) > 1 else ""
-    return Fact(f"so no {what} is told here", "Not valid", "", f"{reasons[0]}{more}" if reasons else "see below")
+    return Fact(f"so no {what} is stated", "Not valid", "", f"{reasons[0]}{more}" if reasons else "see below")
 
 
 def told(fact: Fact, has_others: bool = True) -> str:

@@ -51,12 +51,12 @@ METRICS: dict[str, Metric] = {
     "size": Metric("Size", "size", "bytes of the model's files"),
     "parameters": Metric("Parameters", "size", "parameter count"),
     "flops_per_token": Metric("FLOPs per token", "size", "counted from the shapes", decides=False),
-    "accuracy": Metric("Accuracy", "quality", "share of the texts with the right label"),
+    "accuracy": Metric("Accuracy", "quality", "fraction of texts with the correct label"),
     "micro_f1": Metric("Micro F1", "quality", "F1 over all decisions for or against a label"),
     "f1": Metric("F1", "quality", "of whole entities, or of the words of answers"),
-    "precision": Metric("Precision", "quality", "share of the entities found that are right", decides=False),
-    "recall": Metric("Recall", "quality", "share of the right entities that are found", decides=False),
-    "exact_match": Metric("Exact match", "quality", "share of the questions with a right answer, word for word"),
+    "precision": Metric("Precision", "quality", "fraction of predicted entities that are correct", decides=False),
+    "recall": Metric("Recall", "quality", "fraction of correct entities that are found", decides=False),
+    "exact_match": Metric("Exact match", "quality", "fraction of questions answered exactly"),
     "sts_spearman": Metric("STS Spearman", "quality", "rank correlation of the cosines of pairs with their scores"),
     "spearman": Metric(
         "Spearman",
@@ -64,14 +64,14 @@ METRICS: dict[str, Metric] = {
         "rank correlation: of scores with the right ones; of a sentence encoder's similarities with the reference's",
     ),
     "pearson": Metric("Pearson", "quality", "linear correlation of scores with the right ones", decides=False),
-    "recall@10": Metric("Recall@10", "quality", "share of the reference's ten nearest neighbours found"),
-    "masked_accuracy": Metric("Masked accuracy", "quality", "share of the masked tokens filled in right"),
+    "recall@10": Metric("Recall@10", "quality", "fraction of the reference's ten nearest neighbours found"),
+    "masked_accuracy": Metric("Masked accuracy", "quality", "fraction of masked tokens predicted correctly"),
     "macro_f1": Metric("Macro F1", "quality", "F1 of each class, averaged over the classes"),
     "pseudo_perplexity": Metric("Pseudo-perplexity", "quality", "exp of the mean loss of the masked tokens"),
     "agreement": Metric(
         "Agreement",
         "quality",
-        "share of the answers (labels, tags, tokens) that are the reference's; of scores, their rank correlation",
+        "fraction of answers (labels, tags, tokens) equal to the reference's; for scores, their rank correlation",
     ),
     "latency": Metric("Latency", "latency", "time of one batch, batch x length in tokens"),
     "latency_whole": Metric("Latency with tokenizing", "latency", "time of one batch, from the text to the answer"),
@@ -84,11 +84,11 @@ METRICS: dict[str, Metric] = {
         "Modelled latency", "modelled", "bounds of the time of one batch, computed, not measured", is_compared=False
     ),
     "instructions": Metric("Instructions", "work", "of one batch, counted on an emulated core: exact, and no time"),
-    "load_time": Metric("Load", "time", "from the file to a model that can answer", decides=False),
+    "load_time": Metric("Load", "time", "time from the file to a model ready for inference", decides=False),
     "first_inference": Metric("First inference", "time", "the first batch after loading", decides=False),
-    "memory": Metric("Memory", "memory", "peak of the process while it answers"),
+    "memory": Metric("Memory", "memory", "peak memory of the process during inference"),
     "memory_over_engine": Metric(
-        "Memory over engine", "memory", "the same peak less what importing the engine takes", decides=False
+        "Memory over engine", "memory", "the same peak minus the engine's import", decides=False
     ),
     "memory_shared": Metric(
         "Memory (PSS)", "memory", "proportional set size at the end: what processes share is divided", decides=False
@@ -108,7 +108,7 @@ METRICS: dict[str, Metric] = {
     "share_of_peak": Metric(
         "Share of peak",
         "roofline",
-        "of what this machine can do at best with the same operations and bytes: 1 leaves nothing to gain",
+        "fraction of the machine's peak for the same operations and bytes; 1 is the limit",
         decides=False,
         is_compared=False,
     ),
@@ -134,7 +134,7 @@ becomes a column under the name it has."""
 
 
 def title_of(metric: str) -> str:
-    """What stands above the metric's columns."""
+    """What is above the metric's columns."""
     return METRICS[metric].title if metric in METRICS else plain(metric.replace("_", " ")).capitalize()
 
 
@@ -153,7 +153,7 @@ def group_of(m: Measurement) -> Group:
 
 
 def is_compared(m: Measurement) -> bool:
-    """Whether the figure stands against the reference's: not a share of something else, and not a modelled range."""
+    """Whether the figure is against the reference's: not a share of something else, and not a modelled range."""
     known = METRICS.get(m.metric)
     return (known is None or known.is_compared) and not m.is_range
 

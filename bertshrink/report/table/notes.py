@@ -1,6 +1,6 @@
 """What a report's reader should know besides the figures: notes of the stages, and doubts about the measurements.
 
-A note stands as its technique wrote it. A measurement's warning is `CASE: DOUBT` (`8x16: not warmed up, the last
+A note is as its technique wrote it. A measurement's warning is `CASE: DOUBT` (`8x16: not warmed up, the last
 warm-up iterations still changed by +184 %`) or a doubt without a case. A run of a few models under a few shapes has
 dozens, so doubts of one kind become one line: how many cases have it, and how far it goes where it is worst. The kind
 is the doubt up to its first comma; a doubt without a case is a kind of its own. Nothing is lost: the JSON and the

@@ -1,6 +1,6 @@
 """Tail latency: the median and the percentiles of every latency, case by case.
 
-A percentile that too few samples stand behind is not given; its cell says how many it takes.
+A percentile that too few samples are behind is not given; its cell says how many it takes.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from bertshrink.report.table.target_sections import PERCENTILES
 
 @dataclass(frozen=True)
 class Line:
-    """A model in a case: its median with the interval, its percentiles, what they stand on, and its validity."""
+    """A model in a case: its median with the interval, its percentiles, what they are on, and its validity."""
 
     label: str
     median: str

@@ -1,5 +1,5 @@
-"""What a quality is worth, in words beside the figure: whether a model is told apart from the reference, and whether it
-is better than always giving the commonest answer; and whether what was to be smaller is smaller at all.
+"""What a quality is worth, in words beside the figure: whether a model is distinguished from the reference, and whether
+it is better than always predicting the most frequent class; and whether what was to be smaller is smaller at all.
 
     answers with kept outcomes   an exact test of those that only one model has right (McNemar's, the sign test)
     any other figure             whether the 95 % interval of the distance to the reference leaves out 0
@@ -20,7 +20,7 @@ from bertshrink.report.table.notes import Advice
 
 LEVEL = 0.05
 NOISE = "within noise"
-TRIVIAL = "always giving the commonest answer"
+TRIVIAL = "always predicting the most frequent class"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def difference(base: Measurement, m: Measurement) -> Difference | None:
     sign = (low > 0) - (high < 0)
     word = _word(-sign if m.better == "lower" else sign)
     size, digits, unit = (100, 1, " points") if m.unit == "fraction" else (1, 3, "")
-    return Difference(word, f"{size * low:+.{digits}f} to {size * high:+.{digits}f}{unit} on other such texts")
+    return Difference(word, f"{size * low:+.{digits}f} to {size * high:+.{digits}f}{unit} on other texts of this kind")
 
 
 def _word(sign: int) -> str:
@@ -57,7 +57,7 @@ def _word(sign: int) -> str:
 
 
 def against_trivial(m: Measurement) -> str:
-    """`is no better than always giving the commonest answer (65.5%)`; empty where it is, or nobody knows."""
+    """`is no better than always predicting the most frequent class (65.5%)`; empty where it is, or nobody knows."""
     if m.chance is None or m.better != "higher":
         return ""
     than = f"better than {TRIVIAL} ({Scale.of([m]).write(m.chance)}%)"

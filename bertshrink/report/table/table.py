@@ -1,12 +1,12 @@
 """What a report says, as one neutral table that every renderer draws.
 
 Rows are models: the reference, then each stage with its baselines directly under it. Where stages made the reference,
-those before it stand above it, compared with nothing. Columns are a metric under
+those before it are above it, compared with nothing. Columns are a metric under
 its conditions. A cell holds the figure (`45.2 ± 0.8 ms`: median and half the width of its 95 % interval over rounds)
 and what it is against the reference (`2.90x [2.81, 2.99]`). A quality has the half of its interval over texts, and
-whether it is told apart from the reference's (see `quality_notes`). Counted figures, such as a size, have exact ratios;
-a measured one has a ratio only together with its interval, and none when a single round leaves no interval to give.
-What was not measured is a dash.
+whether it is distinguished from the reference's (see `quality_notes`). Counted figures, such as a size, have exact
+ratios; a measured one has a ratio only together with its interval, and none when a single round leaves no interval to
+give. What was not measured is a dash.
 
 Text of a report is not to be trusted: every string that enters the table has lost its control characters here; escaping
 for HTML, Markdown or a terminal is the renderer's part.
@@ -102,7 +102,7 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether the model only stands beside a stage for comparison."""
+        """Whether the model only is beside a stage for comparison."""
         return self.snapshot.role == "baseline"
 
     @property
@@ -114,7 +114,7 @@ class Row:
 @dataclass(frozen=True)
 class Chapter:
     """A part of the columns that is shown as one table: its title, the evidence of its figures (empty: of the models
-    themselves), and where its columns stand.
+    themselves), and where its columns are.
     """
 
     title: str
@@ -180,7 +180,7 @@ def build(report: Report, only_deciding: bool = False, margin: float = MARGIN) -
     Args:
         report: any report, also one without a reference or without measurements.
         only_deciding: leave out the columns that one does not pick a model by, such as the time to load.
-        margin: what counts as the same speed, as a share of the reference's.
+        margin: margin within which speeds count as equivalent, as a fraction.
 
     Returns:
         The table: rows and columns in the order to show, numbered footnotes, advice, the targets' standing.

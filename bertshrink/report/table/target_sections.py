@@ -1,6 +1,6 @@
 """Where the models ran, and what the figures from there are worth: the first thing to know before believing one.
 
-A target stands with its evidence class, how its figures were taken, the validity of the worst of them with all reasons,
+A target is with its evidence class, how its figures were taken, the validity of the worst of them with all reasons,
 and what they cannot claim: no verdict from fewer than four rounds, no percentile from too few samples. Figures of the
 models themselves (size, quality) belong to no target.
 """
@@ -31,7 +31,7 @@ from bertshrink.report.table.notes import Advice, Found, doubts
 VALIDITIES: dict[Validity, str] = {
     "invalid": "something else influenced these figures: measure again",
     "semivalid": "use with caution: repeat the measurement before relying on it",
-    "valid": "no reason to doubt the figures",
+    "valid": "no sign of interference",
 }
 """What each validity means, the worst first."""
 
@@ -148,11 +148,9 @@ def _limits(found: Found) -> list[str]:
     rounds = min(len(m.rounds) for _, m in timed)
     told = []
     if rounds == 1:
-        told.append(
-            f"no verdict, no ratio, no interval: one round says nothing of the next; a verdict takes {MIN_VERDICT}"
-        )
+        told.append(f"no verdict, no ratio, no interval: one round is not enough; a verdict needs {MIN_VERDICT}")
     elif rounds < MIN_VERDICT:
-        told.append(f"no verdict on who is faster: {rounds} rounds, and it takes {MIN_VERDICT}")
+        told.append(f"no verdict on who is faster: {rounds} rounds, of at least {MIN_VERDICT}")
     steady = [m for _, m in timed if group_of(m) == "latency"]
     return [*told, *_missing(steady)]
 
@@ -172,7 +170,7 @@ def _missing(timed: list[Measurement]) -> list[str]:
     counts = [len(m.all) for m in timed]
     needs = _listed([str(PERCENTILE_NEEDS[p]) for p in short])
     there = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    return [f"{', '.join(parts)}: {'they take' if len(short) > 1 else 'it takes'} {needs} samples, there are {there}"]
+    return [f"{', '.join(parts)}: {'they need' if len(short) > 1 else 'it needs'} {needs} samples, there are {there}"]
 
 
 def _listed(words: list[str]) -> str:

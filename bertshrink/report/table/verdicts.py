@@ -34,7 +34,7 @@ def word_of(kind: Kind, margin: float) -> str:
 
 
 def verdict_text(base: Measurement, m: Measurement, margin: float) -> str:
-    """The verdict as a cell has it, a claim from invalid figures marked; empty where the figure is no speed."""
+    """The verdict as a cell has it, a claim from invalid figures marked; empty where the figure is not a speed."""
     if not is_speed(m):
         return ""
     kind = verdict_of(base, m, margin)

@@ -1,6 +1,6 @@
 """Distillation as DistilBERT does it: the student is the teacher with every other layer, taught by the whole teacher.
 
-    student layer i = teacher layer round(i L / N)        i = 1..N, halves upward; other maps stand in `layer_maps`
+    student layer i = teacher layer round(i L / N)        i = 1..N, halves upward; other maps are in `layer_maps`
     loss = a KL(teacher/T || student/T) T^2 + b task + c (1 - cos(h_student, h_teacher)) + further parts (`losses`)
 
 The KL runs over classes, over tags or the vocabulary at every attended token, or over the tokens at which an answer
@@ -14,7 +14,7 @@ that another stage made smaller. With `fake_quant` it learns as it will compute 
 
 Of small data it reads made texts, too (`augment_per_example`).
 
-Papers: DistilBERT, arXiv:1910.01108; the parts' own stand in `losses` and `augment`. Left out: several teachers.
+Papers: DistilBERT, arXiv:1910.01108; the parts' own are in `losses` and `augment`. Left out: several teachers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bertshrink.techniques.distill.settings import DistillSettings
 
 
 class Distill(DistillSettings):
-    """Teach a smaller student what its teacher knows."""
+    """Distill a smaller student from its teacher."""
 
     def __call__(self, model: Model, bench: Workbench) -> Encoder:
         """Reduce the model and teach it."""

@@ -51,9 +51,11 @@ def make_student(model: Encoder, settings: DistillSettings, bench: Workbench) ->
         chosen = choose_map(model, settings, bench)
     student = reduce_layers(model, chosen, unshare=settings.allow_unsharing) if len(chosen) < depth else model
     if len(chosen) < depth:
-        bench.note(f"the student is the model's layers {', '.join(map(str, chosen))} of {depth}")
+        bench.note(f"the student keeps the layers {', '.join(map(str, chosen))} of {depth}")
         if student.shape.num_groups > model.shape.num_groups and model.anatomy.is_shared:
-            bench.note(f"sharing was given up: {model.shape.num_groups} groups of weights grew to {len(chosen)}")
+            bench.note(
+                f"layers no longer share weights: {model.shape.num_groups} groups of weights grew to {len(chosen)}"
+            )
     old, new = student.shape, settings.thinner(student.shape)
     if new != old:
         student = thin(student, new)
@@ -130,15 +132,15 @@ def teach(
     task, weights = student.task, settings.weights(student.task)
     if num_layers > teacher.shape.num_layers:
         raise UserError(
-            f"the model has {num_layers} layers, its teacher {teacher.shape.num_layers}: it cannot be taught"
+            f"the model has {num_layers} layers, its teacher {teacher.shape.num_layers}: it cannot be distilled"
         )
     if TASKS[task].has_labels and match_classes(student.labels, teacher.labels, student.source) != list(
         range(len(teacher.labels))
     ):
         raise UserError(
             f"the student's classes are `{'`, `'.join(student.labels[:10])}`, the teacher's "
-            f"`{'`, `'.join(teacher.labels[:10])}`: not in one order",
-            hint="distill a model that was made of its teacher",
+            f"`{'`, `'.join(teacher.labels[:10])}`, in another order",
+            hint="distill a model that was made from its teacher",
         )
     # An earlier stage may have made the student thinner than its teacher, which `fit` cannot know.
     settings.check_heads(task, student.shape, teacher.shape)
@@ -151,7 +153,7 @@ def teach(
     answering: LiveTeacher | CachedTeacher = live
     if settings.teacher_cache and isinstance(rows, TokenizedRows):
         if bench.cache is None:
-            raise UserError("`teacher_cache` is set, and there is no folder to keep it in", hint="leave it out")
+            raise UserError("`teacher_cache` is set, but there is no folder to keep it in", hint="leave it out")
         pooling = teacher.pooling.spec if teacher.pooling else None
         answering = CachedTeacher(
             live,
@@ -234,7 +236,7 @@ def teach_shallow(student: Encoder, settings: DistillSettings, bench: Workbench)
         taught = teach(low, shallow, first, depth, lone, rows, tables=(codes.own_VK,))
     rule = f", rows of the table by whitened Adagrad at {TABLE_STEP:g} times the learning rate, without weight decay"
     bench.note(
-        f"the embeddings learnt from the hidden states after the first {depth} of {mine.num_layers} layers"
+        f"the embeddings were trained on the hidden states after the first {depth} of {mine.num_layers} layers"
         f"{'' if ranks.is_sharded() else rule}"
     )
     found = dict(taught.model.named_parameters())
@@ -261,9 +263,9 @@ def training_rows(
         return PackedRows(store, model.tokenizer, "full-sentences", limit, bench.seed)
     side = texts.train if settings.early_stopping_patience is None else texts.choosing()[0]
     if settings.augment_per_example:
-        bench.progress.log(f"making rows of the {len(side)} training texts")
+        bench.progress.log(f"generating rows from the {len(side)} training texts")
         made = augmented(side, settings.augment_per_example, bench.seed)
-        bench.note(f"{len(made)} rows without labels were made of the {len(side)} of the training side")
+        bench.note(f"{len(made)} unlabelled rows were generated from the {len(side)} rows of the training split")
         side = side.with_unlabelled(made)
     read = side if labelled else _bare(side)
     encoded = encode(model.task, model.tokenizer, read, limit, model.labels, texts.name, model.prompt)

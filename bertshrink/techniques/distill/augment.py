@@ -8,9 +8,9 @@ those nearest to it. Of each 6 rows made of a pair 3 are of the first kind, 2 of
 are turned round. Single texts are altered alone.
 
 To alter a text is to do one to three of these things: a run of its words goes; a word becomes another of its own kind,
-drawn as often as it stands in the texts (numbers for numbers, capitalized for capitalized, others of four letters or
+drawn as often as it is in the texts (numbers for numbers, capitalized for capitalized, others of four letters or
 more among themselves, and short words, which carry negation and grammar, never); a run of words of a near text comes
-in; its two parts change places. Words are what blanks part, and single characters of scripts that have none.
+in; its two parts change places. Words are what spaces part, and single characters of scripts that have none.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def augmented(split: Split, per_row: int, seed: int) -> Split:
         seed: decides everything, together with the texts.
 
     Returns:
-        Rows of which none stands twice, none in `split`, and none is empty; the words of tagged texts with them.
+        Rows of which none appears twice, none in `split`, and none is empty; the words of tagged texts with them.
     """
     maker = _Maker(split, seed)
     turns = (
@@ -152,7 +152,7 @@ def _kind(word: str) -> str:
 
 
 def _joined(words: Sequence[str]) -> str:
-    """A text of these words, with blanks but between characters of scripts that have none."""
+    """A text of these words, with spaces but between characters of scripts that have none."""
     return re.sub(rf"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])", "", " ".join(words))
 
 

@@ -42,7 +42,7 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
     ):
         setattr(config, anatomy.field(name), value)
     if getattr(config, "embedding_size", None) == shape.hidden_size:
-        config.embedding_size = wanted.embedding_size  # as wide as the layers, so that nothing stands between
+        config.embedding_size = wanted.embedding_size  # as wide as the layers, so that nothing is between
     student = type(encoder.model)(config).to(encoder.model.dtype)
     given, sizes = encoder.model.state_dict(), {name: t.shape for name, t in student.state_dict().items()}
     hidden = _weightiest_hidden(given, shape.hidden_size, wanted.hidden_size)

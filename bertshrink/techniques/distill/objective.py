@@ -21,7 +21,7 @@ class DistillationLoss(nn.Module):
 
     Args:
         student: the model that learns, stock transformers.
-        teacher: answers a batch; a `LiveTeacher` or a `CachedTeacher`. It is no part of this module.
+        teacher: answers a batch; a `LiveTeacher` or a `CachedTeacher`. It is not part of this module.
         task: a name in `TASKS`.
         weights: of the parts.
         aligned: (student state, teacher state) pairs that belong together; i is layer i's output.
@@ -89,7 +89,7 @@ class DistillationLoss(nn.Module):
             attended = mask_BL.bool()
             pairs = [(student[attended], teacher[attended]) for student, teacher in pairs]
         elif self.task == "question-answering":
-            # Probability of padding is no answer to anything.
+            # Probability of padding is not an answer to anything.
             hidden = mask_BL == 0
             pairs = [
                 (student.masked_fill(hidden, -1e4), teacher.masked_fill(hidden, -1e4)) for student, teacher in pairs

@@ -39,7 +39,7 @@ def kept_groups(chosen: tuple[int, ...], num_layers: int, num_groups: int) -> tu
 
 
 class DistillSettings(TrainingSettings, Technique):
-    """Teach a smaller student what its teacher knows."""
+    """Distill a smaller student from its teacher."""
 
     name: ClassVar[str] = "distill"
     paper: ClassVar[str] = "arXiv:1910.01108"
@@ -71,10 +71,10 @@ class DistillSettings(TrainingSettings, Technique):
         False, description="allow a layer-shared (ALBERT) student to grow when sharing cannot be kept"
     )
     trainable: Literal["all", "embeddings"] = Field(
-        "all", description="weights that learn: all, or the embeddings alone, with layers and head as they are"
+        "all", description="weights that are trained: all, or the embeddings only"
     )
     match_layers: int | None = Field(
-        None, ge=1, description="with `trainable: embeddings`: run and compare only so many of the first layers"
+        None, ge=1, description="with `trainable: embeddings`: number of first layers to run and compare"
     )
     temperature: float | None = Field(None, gt=0, description="temperature T of the soft targets")
     soft_weight: float | None = Field(None, ge=0, description="weight of the teacher's soft targets")
@@ -84,7 +84,7 @@ class DistillSettings(TrainingSettings, Technique):
         None, description="how hidden states are compared: cosine (DistilBERT) or mse (TinyBERT)"
     )
     hidden_states: Literal["last", "all"] | None = Field(
-        None, description="hidden states compared: the last, or all aligned"
+        None, description="hidden states to compare: last, or all aligned ones"
     )
     attention_weight: float | None = Field(
         None, ge=0, description="weight of the error of aligned layers' attention scores (TinyBERT)"
@@ -100,15 +100,15 @@ class DistillSettings(TrainingSettings, Technique):
         "`dynamic-int8`, int4 for `block-int4`; what is kept is a stock float checkpoint",
     )
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(
-        None, description="with `fake_quant: int4`: values of a row that share a scale; default: 32"
+        None, description="with `fake_quant: int4`: values that share a scale; default: 32"
     )
-    mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
+    mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: fraction of masked tokens")
     whole_word: bool = Field(False, description="MLM: mask whole words")
     augment_per_example: int = Field(
-        0, ge=0, description="rows made of each training text or pair, for the teacher to answer: for small data"
+        0, ge=0, description="synthetic rows per training text or pair, labelled by the teacher; for small data"
     )
     teacher_cache: bool = Field(
-        False, description="keep the teacher's answers on disk: later epochs and other students read them"
+        False, description="cache the teacher's outputs on disk for later epochs and other students"
     )
     cache_top_k: int | None = Field(None, ge=1, description="cache only the top N logits of each output")
 
@@ -138,7 +138,7 @@ class DistillSettings(TrainingSettings, Technique):
 
     def _check_shallow(self) -> None:
         if self.trainable != "embeddings":
-            raise ValueError("`match_layers` is for embeddings that learn alone: set `trainable: embeddings`")
+            raise ValueError("`match_layers` is for training the embeddings only: set `trainable: embeddings`")
         outputs = ("soft_weight", "task_weight", "logits_weight", "relation_weight", "early_stopping_patience")
         for name in ("layers", "hidden_size", "heads", "intermediate_size", *outputs):
             if getattr(self, name):
@@ -146,9 +146,7 @@ class DistillSettings(TrainingSettings, Technique):
                     f"`{name}` needs all layers, and `match_layers` runs only the first ones: leave one out"
                 )
         if self.fake_quant:
-            raise ValueError(
-                "`fake_quant` rounds the rows of a table, and with `match_layers` they are sums: leave one out"
-            )
+            raise ValueError("`fake_quant` rounds the rows of a table, which `match_layers` sums: leave one out")
 
     def needs(self) -> frozenset[Need]:
         """A teacher, texts to learn from and to be judged by; labels only where they are learnt from."""
@@ -257,7 +255,7 @@ class DistillSettings(TrainingSettings, Technique):
         if not facts.anatomy.is_shared:
             if self.allow_unsharing:
                 raise UserError(
-                    f"`allow_unsharing` is set, but layers of the family `{facts.anatomy.family}` share no weights",
+                    f"`allow_unsharing` is set, but layers of the family `{facts.anatomy.family}` do not share weights",
                     hint="leave it out",
                 )
             return replace(facts, shape=replace(thinner, num_layers=len(chosen), num_groups=len(chosen)))
@@ -292,7 +290,7 @@ class DistillSettings(TrainingSettings, Technique):
         """
         if self.weights(task).attention and student.num_heads != teacher.num_heads:
             raise UserError(
-                f"`attention_weight` compares head with head, and the student has {student.num_heads} of "
+                f"`attention_weight` compares heads one by one, and the student has {student.num_heads} of "
                 f"{teacher.num_heads} heads",
                 hint="use `relation_weight`, which frees the number of heads, or keep the teacher's heads",
             )
@@ -321,7 +319,7 @@ class DistillSettings(TrainingSettings, Technique):
         parts = (weights.soft, weights.task, weights.hidden, weights.attention, weights.relation, weights.logits)
         if not any(parts):
             raise UserError(
-                "every loss weight is 0: there is nothing to learn from",
+                "every loss weight is 0: there is nothing to train on",
                 hint="leave one of `soft_weight`, `task_weight` and `hidden_weight` at its default",
             )
         if self.augment_per_example:
@@ -329,7 +327,7 @@ class DistillSettings(TrainingSettings, Technique):
         if self.teacher_cache:
             if task == "mlm":
                 raise UserError(
-                    "`teacher_cache` keeps answers to fixed inputs, and masks change in every epoch",
+                    "`teacher_cache` needs fixed inputs, and masks change in every epoch",
                     hint="leave `teacher_cache` out",
                 )
             if weights.attention or weights.relation:
@@ -340,11 +338,11 @@ class DistillSettings(TrainingSettings, Technique):
 
     def _check_made(self, task: str) -> None:
         if task in ("mlm", "question-answering"):
-            reason = "masks alter its texts anyway" if task == "mlm" else "an answer stands in a context that is whole"
+            reason = "masking already alters its texts" if task == "mlm" else "an answer needs its whole context"
             raise UserError(f"`augment_per_example` is set, but the task is {task}: {reason}", hint="leave it out")
         if self.needs_labels(task):
             raise UserError(
-                "`augment_per_example` makes rows without labels, and all that is learnt from is labels",
+                "`augment_per_example` makes unlabelled rows, but the loss uses only labels",
                 hint="leave `soft_weight` at its default, or leave `augment_per_example` out",
             )
 
@@ -356,10 +354,10 @@ class DistillSettings(TrainingSettings, Technique):
             ("intermediate_size", thinner.intermediate_size, shape.intermediate_size),
         ):
             if new > old:
-                raise UserError(f"`{name}` is {new}; the model has {old}", hint="a student is made of its teacher")
+                raise UserError(f"`{name}` is {new}; the model has {old}", hint="a student is cut from its teacher")
         if thinner.hidden_size % thinner.num_heads:
             raise UserError(
-                f"a width of {thinner.hidden_size} cannot be shared by {thinner.num_heads} attention heads",
+                f"a width of {thinner.hidden_size} is not divisible by {thinner.num_heads} attention heads",
                 hint="choose `hidden_size` and `heads` so that one divides the other",
             )
         factorized = shape.embedding_size != shape.hidden_size
@@ -379,4 +377,7 @@ class DistillSettings(TrainingSettings, Technique):
         """What fake quantization is for; a smaller student's sizes the plan shows anyway."""
         if self.fake_quant is None:
             return ""
-        return f"weights that bear rounding to {self.fake_quant}; their file stays float until `export` and `quantize`"
+        return (
+            f"weights trained to be rounded to {self.fake_quant}; the checkpoint stays float until "
+            "`export` and `quantize`"
+        )

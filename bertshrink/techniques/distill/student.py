@@ -1,6 +1,6 @@
 """A student of fewer layers: a stock model of the same family, its weights copied from the chosen layers.
 
-Whatever stands outside the list of layers (embeddings, pooler, head) is copied as it is. A layer-shared student
+Whatever is outside the list of layers (embeddings, pooler, head) is copied as it is. A layer-shared student
 (ALBERT) keeps one copy of each group of weights that its layers use; unshared, each layer gets a group of its own.
 """
 

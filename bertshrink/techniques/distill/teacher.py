@@ -103,7 +103,7 @@ def projections(model: nn.Module, wanted: bool) -> Iterator[tuple[list[Tensor], 
 
 
 class LiveTeacher:
-    """A frozen copy of a model that answers every batch anew.
+    """A frozen copy of a model that answers every batch again.
 
     Args:
         encoder: the teacher.

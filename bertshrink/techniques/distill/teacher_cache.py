@@ -12,7 +12,7 @@ an approximation).
 
 A record is filled the first time its row comes by, so filling takes no pass of its own. It counts only when its
 checksum is right, which is looked at once per process: a torn or garbled record, or one that two processes wrote at
-once, is made anew. Several processes share one file without a lock for the same reason.
+once, is made again. Several processes share one file without a lock for the same reason.
 
 The folder's name is a digest of everything that decides the content: the teacher's weights, the token ids of all rows,
 what is stored and how. Whatever changes one of them names another folder.
@@ -49,12 +49,12 @@ VERSION = 1
 ROWS, META = "rows.bin", "meta.json"
 _CRC_BYTES = 4
 _PRESENT = 0x5BD1E995
-"""Mixed into every checksum, so that the zeros of a record never written are no valid one."""
+"""Mixed into every checksum, so that the zeros of a record never written are not valid one."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything of a record stands.
+    """Where everything of a record is.
 
     Attributes:
         widths: output name -> values per row, or per token.
@@ -183,7 +183,7 @@ class CachedTeacher:
         layout = self._layout_of(answers)
         if layout != self.layout:
             if self.layout is not None:
-                self.rebuilt = f"`{self.folder / META}` did not fit the teacher's answers, and its cache is made anew"
+                self.rebuilt = f"`{self.folder / META}` does not match the teacher: its cache is built again"
                 self.checked_N[:] = False
             write_text(self.folder / META, json.dumps(asdict(layout), sort_keys=True) + "\n")
             self._open(layout)
@@ -208,7 +208,7 @@ class CachedTeacher:
         self.checked_N[row] = True
 
     def _pack(self, name: str, value: NDArray[Any]) -> bytes:
-        """(C,) or (L, C) outputs as they lie in a record."""
+        """(C,) or (L, C) outputs as they are in a record."""
         assert self.layout is not None
         width = self.layout.widths[name]
         if not self._is_sparse(name):
@@ -302,7 +302,7 @@ class CachedTeacher:
             self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             now = os.fstat(self.file)
             if now.st_size not in (0, size):
-                self.rebuilt = f"the teacher cache had {now.st_size} bytes instead of {size} and is made anew"
+                self.rebuilt = f"the teacher cache had {now.st_size} bytes instead of {size} and is built again"
             free = shutil.disk_usage(self.folder).free
             if size - now.st_blocks * 512 > free:
                 raise OutputError(
@@ -323,7 +323,7 @@ class CachedTeacher:
             found = Layout(**json.loads(path.read_text(encoding="utf-8")))
             found.sizes(self.lengths_N)
         except (ValueError, TypeError, AttributeError):
-            self.rebuilt = f"`{path}` could not be read, and the teacher cache is made anew"
+            self.rebuilt = f"`{path}` could not be read: the teacher cache is built again"
             return None
         return found
 

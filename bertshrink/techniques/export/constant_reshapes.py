@@ -1,6 +1,6 @@
 """Replace the sums about shapes in front of every `Reshape` by a constant.
 
-A traced model computes each reshape's target anew: the batch from one Shape, the length from another, joined with -1
+A traced model computes each reshape's target again: the batch from one Shape, the length from another, joined with -1
 and the head size; four small nodes a reshape. ONNX can say the same in a constant: a number, 0 (as the input has it
 here), or -1 (what is left).
 

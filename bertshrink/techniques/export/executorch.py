@@ -8,7 +8,7 @@ the model's longest input. Batch and length stay free below them, but the memory
 `int8` is dynamic quantization by PyTorch 2 export (torchao's `prepare_pt2e` with ExecuTorch's XNNPACKQuantizer):
 weights of dense layers in 8 bits with one scale for each output, activations turned to 8 bits as the program runs.
 That quantizer leaves lookups alone, and in a small model the tables are half the file, so here tables become bytes with
-one scale a row before the model is exported:  row = bytes[id] * scale[id].  The outputs are compared with the float
+one scale per row before the model is exported:  row = bytes[id] * scale[id].  The outputs are compared with the float
 model's on text; what quantization has ruined is not given away.
 
 Stored twice: the table of a masked-language head, once for the lookup and once as XNNPACK's weight.
@@ -83,7 +83,7 @@ def trace(encoder: Encoder, form: ArtifactSpec, outputs: Sequence[str], *, int8:
     """The model as `torch.export` sees it, for one shape or within bounds, quantized or not."""
     names = input_names(encoder)
     largest = form.shape or (form.max_batch or 1, encoder.max_length)
-    # An example that is no special case: sizes of 1 would be taken for constants.
+    # An example that is not a special case: sizes of 1 would be taken for constants.
     sizes = largest if form.shape else tuple(min(size, at_most) for size, at_most in zip((3, 7), largest, strict=True))
     ids = torch.ones(sizes, dtype=torch.int64)
     given = (ids, torch.ones_like(ids), torch.zeros_like(ids))[: len(names)]
@@ -100,7 +100,7 @@ def trace(encoder: Encoder, form: ArtifactSpec, outputs: Sequence[str], *, int8:
 
 
 class Int8Embedding(torch.nn.Module):
-    """An embedding table in 8 bits with one scale a row.
+    """An embedding table in 8 bits with one scale per row.
 
     Args:
         weight_VH: the float table.

@@ -49,11 +49,11 @@ def fix(artifact: Artifact, shape: tuple[int, int], bench: Workbench) -> Artifac
     for name in artifact.card.outputs:
         before, after = old[name].astype(np.float64), new[name].astype(np.float64)
         if not np.abs(before - after).max() <= _TOLERANCE * max(1.0, float(np.abs(before).max())):
-            raise CheckFailed(f"with a fixed shape `{name}` has other numbers", where=str(path))
+            raise CheckFailed(f"with a fixed shape `{name}` gives other numbers", where=str(path))
     card = artifact.card.model_copy(
         update={"shape": shape, "max_length": shape[1], "lineage": (*artifact.card.lineage, "export")}
     )
-    bench.note(f"the file takes {shape[0]}x{shape[1]} (batch x length) and nothing else")
+    bench.note(f"the file takes only {shape[0]}x{shape[1]} (batch x length)")
     return Artifact.create(folder, card, artifact)
 
 

@@ -132,7 +132,7 @@ def note_precision(name: str, path: Path, bench: Workbench) -> None:
     """Say where an engine, left to itself, multiplies in another type than the file's."""
     precision = engine(name).load(str(path)).describe().get("precision", "float32")
     if precision != "float32":
-        bench.note(f"{name} runs the float32 file in {precision} on this machine, and is judged and timed so")
+        bench.note(f"{name} runs the float32 file in {precision} on this machine, and is evaluated and timed so")
 
 
 def refuse_too_large(encoder: Encoder) -> None:
@@ -306,7 +306,7 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
             f"the exported graph has {found} MatMuls with a stored weight and {products - found} without, where "
             f"{shape.num_layers} layers need at least {6 * shape.num_layers} and exactly {2 * shape.num_layers}",
             where=encoder.source,
-            hint="the installed torch or transformers writes another graph than those bertshrink was made with",
+            hint="the installed torch or transformers writes a graph that bertshrink does not know",
         )
 
 
@@ -320,7 +320,7 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
     fused, num_fused = fuse_attention(model)
     if num_fused != encoder.shape.num_layers:
         raise CheckFailed(
-            f"{num_fused} of {encoder.shape.num_layers} attentions could be joined",
+            f"{num_fused} of {encoder.shape.num_layers} attentions could be fused",
             where=encoder.source,
             hint="leave `attention` at `standard`",
         )

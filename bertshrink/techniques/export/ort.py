@@ -11,7 +11,7 @@ fused operators (com.microsoft) are in every build for CPUs, whatever machine wr
 CoreML, which want "basic".
 
 Optimising computes what is stored alone, so weights stored in half become float32 again, with all their bytes. To leave
-the Cast to whoever loads the file would keep them half on disk and have every run convert them anew: nothing optimises
+the Cast to whoever loads the file would keep them half on disk and have every run convert them again: nothing optimises
 an .ort file a second time. So it is said, and the card says float32.
 
 What the file gives must equal what ONNX Runtime gives of the .onnx file, bit for bit, on the machine that writes it.
@@ -112,7 +112,8 @@ def check_equal(artifact: Artifact, path: Path) -> None:
                 raise CheckFailed(
                     f"`{name}` of the .ort file has other numbers than that of the ONNX file at {batch}x{length}",
                     where=str(path),
-                    hint="the installed onnxruntime writes down another graph than it runs; try another version of it",
+                    hint="the installed onnxruntime writes a graph that differs from the one it runs; try "
+                    "another version",
                 )
 
 

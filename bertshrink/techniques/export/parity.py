@@ -1,7 +1,7 @@
 """Does the file give PyTorch's numbers? Compared on real sentences with real padding, at five shapes.
 
 Shapes (batch x length): 1x1, 1x7, 5x31, 8x128, 2x512, cut at the model's maximum, or the one that the file takes; rows
-of a batch have different lengths. Outputs with a length axis are compared at tokens only: what stands at padding is
+of a batch have different lengths. Outputs with a length axis are compared at tokens only: what is at padding is
 nobody's answer. The rule is
 
     max |file - PyTorch|  <=  tolerance * max |PyTorch|  +  1e-6
@@ -106,7 +106,7 @@ def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: fl
             f"the {path.suffix[1:].upper()} file differs from PyTorch by {difference:.2e} at {at}, where "
             f"values reach {scale:.2e} and the tolerance is {tolerance:.0e} of that",
             where=str(path),
-            hint="a looser `tolerance` accepts it; more often the graph was traced wrong",
+            hint="raise `tolerance` to accept it; more often the graph was traced wrongly",
         )
     return difference / scale if scale else 0.0
 

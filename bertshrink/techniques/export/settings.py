@@ -41,12 +41,12 @@ class ExportSettings(Technique):
 
     to: Literal["onnx", "ort", "executorch"] = Field("onnx", description="file format of the result")
     engine: Literal["onnxruntime", "openvino"] = Field(
-        "onnxruntime", description="what an ONNX file is meant for, compared with PyTorch by, judged and timed with"
+        "onnxruntime", description="engine the ONNX file is for: verified, evaluated and timed with it"
     )
     static_shape: str | None = Field(
         None,
         pattern=r"^[1-9]\d{0,5}x[1-9]\d{0,5}$",
-        description="the one shape that the file takes, as BATCHxLENGTH, for engines that need static shapes",
+        description="fixed input shape of the file, as BATCHxLENGTH, for engines that need static shapes",
     )
     opset: int = Field(
         20, ge=17, le=20, description="version of the ONNX operators: 20 has Gelu, 17 is for older runtimes"
@@ -58,7 +58,7 @@ class ExportSettings(Technique):
     )
     precision: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32",
-        description="how weights are stored; they are multiplied in float32, or in what the engine prefers",
+        description="number format of the stored weights; the engine chooses what it computes in",
     )
     outputs: Literal["both", "sentence_embedding"] = Field(
         "both",
@@ -69,21 +69,21 @@ class ExportSettings(Technique):
         None,
         gt=0,
         le=0.1,
-        description="largest accepted difference from PyTorch, as a share of the largest output; default: 0.0001 in "
+        description="largest accepted difference from PyTorch, as a fraction of the largest output; default: 0.0001 in "
         "fp32, 0.01 in fp16, 0.05 in bf16",
     )
     int8: bool = Field(
         False,
-        description="ExecuTorch: weights in 8 bits, one scale for each output, activations turned to 8 bits as it runs",
+        description="ExecuTorch: 8-bit weights, one scale per output, with dynamic 8-bit activations",
     )
     int8_cosine: float = Field(
-        0.99, ge=-1, le=1, description="ExecuTorch: least cosine between the outputs in float and in 8 bits"
+        0.99, ge=-1, le=1, description="ExecuTorch: minimum cosine between float and 8-bit outputs"
     )
     max_batch: int = Field(
         MAX_BATCH,
         ge=1,
         le=1024,
-        description="ExecuTorch: rows at once that memory is planned for, without `static_shape`",
+        description="ExecuTorch: maximum rows per batch, for which memory is planned; without `static_shape`",
     )
 
     @property
@@ -119,7 +119,7 @@ class ExportSettings(Technique):
         return " ".join(words)
 
     def extras(self) -> frozenset[str]:
-        """The engine that runs the file, where it is no part of `ml`."""
+        """The engine that runs the file, where it is not part of `ml`."""
         return frozenset({self.runs_on} - {"onnxruntime"})
 
     @property
@@ -130,9 +130,7 @@ class ExportSettings(Technique):
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove that the model takes texts of the fixed length, and has the outputs that are chosen among."""
         if "outputs" in self.model_fields_set and not TASKS[facts.task].beside:
-            raise UserError(
-                f"`outputs` is for sentence encoders, and the model is one for `{facts.task}`", hint="leave it out"
-            )
+            raise UserError(f"`outputs` is for sentence encoders; the model is for `{facts.task}`", hint="leave it out")
         if self.shape is not None and self.shape[1] > facts.max_length:
             raise UserError(
                 f"`static_shape: {self.static_shape}` is longer than the model's longest input",
@@ -141,7 +139,7 @@ class ExportSettings(Technique):
         return facts
 
     def sizes(self, before: Sizes) -> Sizes | None:
-        """The ONNX file's; of other formats they cannot be told, nor of an artifact that is only written anew."""
+        """The ONNX file's; of other formats they is unknown, nor of an artifact that is only written again."""
         if self.to != "onnx":
             return None
         from bertshrink.techniques.export.size_estimate import as_onnx
@@ -176,17 +174,17 @@ class ExportSettings(Technique):
         for name in _OF_ENCODERS:
             if name in self.model_fields_set:
                 raise UserError(
-                    f"`{name}` says how a graph is made from an encoder, and the model is an artifact",
+                    f"`{name}` is about making a graph from an encoder; the model is an artifact",
                     hint="leave it out, or start from the encoder",
                 )
         if self.to == "executorch" or (self.to == "onnx" and self.static_shape is None):
             raise UserError(
-                f"`to: {self.to}` is made from an encoder, and the model is an artifact",
+                f"`to: {self.to}` is made from an encoder; the model is an artifact",
                 hint="of an ONNX artifact `to: ort` can be made, and `static_shape` gives it one shape",
             )
         if self.static_shape is not None and before.shape not in (None, self.shape):
             raise UserError(
-                f"`static_shape: {self.static_shape}` cannot be: the artifact has another fixed shape already"
+                f"`static_shape: {self.static_shape}` is not possible: the artifact already has another fixed shape"
             )
         if self.shape is not None and before.max_length is not None and self.shape[1] > before.max_length:
             raise UserError(

@@ -122,10 +122,12 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
     if encoder.task == "mlm" and rank < width:
         head, said = fitted_mask_head(encoder, assemble(encoder, parts, family), rows, bench.seed, bench.progress)
         parts = replace(parts, head=head)
-        bench.note(f"approximate: the head's table is the narrow one now, and the head was fitted to it; {said}")
+        bench.note(f"approximate: the head now uses the narrow table and was fitted to it; {said}")
     found = assemble(encoder, parts, family)
     prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
-    bench.note(f"tables of width {rank} instead of {width}: {savings_summary(facts_of(encoder), facts_of(found))}")
+    bench.note(
+        f"embedding tables {rank} wide instead of {width}: {savings_summary(facts_of(encoder), facts_of(found))}"
+    )
     share = units.format(float(narrowing.explained_E[rank - 1]), "fraction")
     bench.note(
         f"a stock {type(found.model).__name__}; rank {rank} retains {share} of the embedding variance on the "

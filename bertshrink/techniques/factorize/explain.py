@@ -51,7 +51,7 @@ def explain(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> 
     ranks = sorted({rank for rank in _RANKS if rank < width} | {width} | asked)
     few = take_tokens(measured, _MEASURED)
     wanted = _states(encoder, few)
-    bench.note(f"cosines measured on {len(wanted)} tokens of {len(few)} calibration texts kept out")
+    bench.note(f"cosines measured on {len(wanted)} tokens of {len(few)} held-out calibration texts")
     found = []
     with bench.progress.task("explain", len(ranks), "ranks") as task:
         for rank in ranks:

@@ -102,7 +102,7 @@ def fitted_mask_head(
         "norm": {"weight": gain, "bias": shift},
         "table": {"bias": last},
     }
-    return parts, f"{share:.1%} of {int(kept_out.sum())} masked tokens kept out of the fit get the same first guess"
+    return parts, f"{share:.1%} of {int(kept_out.sum())} masked tokens held out of the fit get the same top prediction"
 
 
 def stand_in(head: dict[str, Weights], rank: int) -> dict[str, Weights]:

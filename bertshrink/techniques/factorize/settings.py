@@ -39,17 +39,17 @@ class FactorizeSettings(Technique):
     )
     max_size: str | None = Field(None, description="instead of `rank`: maximum size of the weights, such as 60 MB")
     subspace: Literal["sensitive", "principal"] = Field(
-        "sensitive", description="directions that are kept: those the layers are sensitive to, or the strongest"
+        "sensitive", description="directions to keep: those the layers are most sensitive to, or the strongest"
     )
     calibration_examples: int = Field(
-        4000, ge=1, description="maximum calibration texts, which say which tokens matter"
+        4000, ge=1, description="maximum number of calibration texts, which weight the tokens"
     )
 
     @field_validator("explained_variance")
     @classmethod
     def _is_kept(cls, text: str | None) -> str | None:
         if text is not None and units.share(text) == 0:
-            raise ValueError(f"`{text}` is no share to keep: nothing would be left")
+            raise ValueError(f"`{text}` is not a fraction above 0")
         return text
 
     _max_is_size = field_validator("max_size")(is_size)
@@ -58,7 +58,7 @@ class FactorizeSettings(Technique):
     def _one_of_three(self) -> FactorizeSettings:
         given = [name for name in ("rank", "explained_variance", "max_size") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"`{given[0]}` and `{given[1]}` both decide the width: say one")
+            raise ValueError(f"`{given[0]}` and `{given[1]}` both decide the width: keep one")
         return self
 
     @property
@@ -73,7 +73,7 @@ class FactorizeSettings(Technique):
         if self.said_rank is not None:
             return f"factorize to rank {self.said_rank}"
         return (
-            f"factorize to {self.explained_variance} energy"
+            f"factorize to {self.explained_variance} explained variance"
             if self.explained_variance is not None
             else f"factorize to {self.max_size}"
         )
@@ -90,7 +90,7 @@ class FactorizeSettings(Technique):
         """What it buys, as far as it is known before the texts are looked at."""
         if self.explained_variance is not None:
             return f"the rank follows from the texts: the lowest that retains {self.explained_variance} of the variance"
-        return f"tables of width {after.shape.embedding_size} instead of {before.shape.embedding_size}: " + (
+        return f"embedding tables {after.shape.embedding_size} wide instead of {before.shape.embedding_size}: " + (
             savings_summary(before, after)
         )
 
@@ -111,8 +111,7 @@ class FactorizeSettings(Technique):
         least, more = (of_encoder(found).num_bytes for found in narrow)
         if least > most:
             raise UserError(
-                f"`max_size` is {self.max_size}; with tables one number wide the weights take "
-                f"{units.format(least, 'B')}",
+                f"`max_size` is {self.max_size}; with tables of width 1 the weights take {units.format(least, 'B')}",
                 hint="layers that share weights (`share`, as a stage before this one), fewer layers (`distill`) or "
                 "8-bit weights (`quantize`) make the rest smaller",
             )

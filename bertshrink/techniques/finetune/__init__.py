@@ -25,7 +25,7 @@ from bertshrink.techniques.finetune.settings import FinetuneSettings
 
 
 class Finetune(FinetuneSettings):
-    """Teach an encoder a task from labelled texts: make a teacher."""
+    """Fine-tune an encoder on labelled texts."""
 
     def __call__(self, model: Model, bench: Workbench) -> Encoder:
         """Give the model its head and train it."""

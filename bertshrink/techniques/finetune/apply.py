@@ -62,12 +62,12 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
     missing = target.load_state_dict(base.state_dict(), strict=False).missing_keys
     made.tie_weights()
     config.architectures = [type(made).__name__]
-    fresh = f"; the {len(missing)} weights of the pooler are new, too" if missing else ""
+    fresh = f"; the {len(missing)} weights of the pooler are also new" if missing else ""
     new_head = "the model" if task.name == "embedding" else f"a new head for {bench.task}"
     if labels:
         shown = ", ".join(labels[:6]) + (", ..." if len(labels) > 6 else "")
         new_head += f" with {len(labels)} labels ({shown})"
-    bench.note(f"{new_head} stands on the weights of `{model.source}`{fresh}")
+    bench.note(f"{new_head} was added to the weights of `{model.source}`{fresh}")
     if task.name == "embedding":
         return Encoder(made.eval(), model.tokenizer, bench.task, model.source, model.max_length, Pooling())
     tokenizer, limit = model.tokenizer, model.max_length
@@ -137,7 +137,7 @@ def in_batch_contrastive(first_BH: Tensor, second_BH: Tensor) -> Tensor:
 
 
 class PairCollator:
-    """Pairs as rows one after the other, and the cosine that each pair shall have (NaN: it has no score).
+    """Pairs as rows one after the other, and the cosine that each pair should have (NaN: it has no score).
 
     Args:
         pad_id: of the tokenizer.
@@ -214,7 +214,7 @@ def training_rows(
     found = encode(task, model.tokenizer, side, limit, model.labels, texts.name, model.prompt)
     known = [i for i, label in enumerate(found.labels) if label is not None]
     if len(known) < len(found.rows):
-        bench.note(f"{len(found.rows) - len(known)} rows without a label were left out")
+        bench.note(f"{len(found.rows) - len(known)} unlabelled rows were skipped")
     rows = TokenizedRows([found.rows[i] for i in known], [found.labels[i] for i in known])
     return rows, Collator(task, pad_id, len(model.labels))
 

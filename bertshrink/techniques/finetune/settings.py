@@ -43,7 +43,7 @@ SMALL_FACTOR = 2.0
 
 
 class FinetuneSettings(TrainingSettings, Technique):
-    """Teach an encoder a task from labelled texts: make a teacher."""
+    """Fine-tune an encoder on labelled texts."""
 
     name: ClassVar[str] = "finetune"
     paper: ClassVar[str] = "arXiv:1810.04805"
@@ -52,7 +52,7 @@ class FinetuneSettings(TrainingSettings, Technique):
     trains: ClassVar[bool] = True
     makes_teacher: ClassVar[bool] = True
 
-    mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: share of tokens that are masked")
+    mask_share: float = Field(0.15, gt=0, lt=1, description="MLM: fraction of masked tokens")
     whole_word: bool = Field(False, description="MLM: mask whole words")
 
     def needs(self) -> frozenset[Need]:

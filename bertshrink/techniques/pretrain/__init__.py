@@ -26,7 +26,7 @@ from bertshrink.techniques.pretrain.settings import PretrainSettings
 
 
 class Pretrain(PretrainSettings):
-    """Make an encoder from running text: tokenizer, weights and all."""
+    """Pre-train an encoder from scratch on running text, with its tokenizer."""
 
     def __call__(self, model: Model | None, bench: Workbench) -> Encoder:
         """Train tokenizer and encoder."""
@@ -34,7 +34,7 @@ class Pretrain(PretrainSettings):
 
         if bench.texts is None or bench.texts.corpus is None:
             raise UserError(
-                "`pretrain` needs running text, and the data is none",
-                hint="give a .txt file or a folder with train.txt: lines, documents apart by blank lines",
+                "`pretrain` needs running text, and the data is not",
+                hint="give a .txt file or a folder with train.txt: lines, with blank lines between documents",
             )
         return pretrain(self, bench.texts.corpus, bench)

@@ -140,7 +140,7 @@ def train_tokenizer(settings: PretrainSettings, corpus: Corpus) -> transformers.
 
 
 def _letters_within(documents: Iterator[list[str]], tokenizer: Tokenizer) -> list[str]:
-    """The letters that can stand in a word behind its first, sorted."""
+    """The letters that can be in a word behind its first, sorted."""
     letters: set[str] = set()
     for lines in documents:
         letters.update(*lines)

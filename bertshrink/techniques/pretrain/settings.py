@@ -22,7 +22,7 @@ PADDED_POSITIONS = {"roberta": 2}
 
 
 class PretrainSettings(TrainingSettings, Technique):
-    """Make an encoder from running text: tokenizer, weights and all."""
+    """Pre-train an encoder from scratch on running text, with its tokenizer."""
 
     name: ClassVar[str] = "pretrain"
     paper: ClassVar[str] = "arXiv:1810.04805"
@@ -37,24 +37,24 @@ class PretrainSettings(TrainingSettings, Technique):
     heads: int = Field(4, ge=1, description="attention heads")
     intermediate_size: int | None = Field(None, ge=1, description="feed-forward width; default: 4 times the width")
     embedding_size: int = Field(128, ge=1, description="albert: width of the embeddings")
-    vocab_size: int = Field(8192, ge=256, description="tokens of the vocabulary that is trained")
+    vocab_size: int = Field(8192, ge=256, description="size of the trained vocabulary, in tokens")
     tokenizer: Literal["wordpiece", "byte-bpe"] | None = Field(
-        None, description="how words are cut; default: byte-bpe for roberta, else wordpiece"
+        None, description="tokenizer; default: byte-bpe for roberta, else wordpiece"
     )
-    lowercase: bool = Field(True, description="wordpiece: read all letters as small ones")
+    lowercase: bool = Field(True, description="wordpiece: lower-case all text")
     objective: Literal["mlm", "mlm+nsp", "mlm+sop"] | None = Field(
         None, description="masked tokens, with next sentence (bert) or sentence order (albert); default: by family"
     )
-    mask_share: float = Field(0.15, gt=0, lt=1, description="share of tokens that are masked")
+    mask_share: float = Field(0.15, gt=0, lt=1, description="fraction of masked tokens")
     whole_word: bool = Field(False, description="mask whole words")
-    tokens_per_row: int = Field(128, ge=16, le=512, description="length of the rows that are learnt from")
+    tokens_per_row: int = Field(128, ge=16, le=512, description="length of the training rows, in tokens")
 
     @model_validator(mode="after")
     def _together(self) -> PretrainSettings:
         if self.hidden_size % self.heads:
-            raise ValueError(f"`hidden_size` {self.hidden_size} cannot be shared by {self.heads} `heads`")
+            raise ValueError(f"`hidden_size` {self.hidden_size} is not divisible by {self.heads} `heads`")
         if self.second_objective and self.family not in ("bert", "albert"):
-            raise ValueError(f"`objective: {self.objective}` needs two segments, which `{self.family}` has no head for")
+            raise ValueError(f"`objective: {self.objective}` needs two segments, for which `{self.family}` has no head")
         if self.family == "bert" and self.objective == "mlm+sop":
             raise ValueError("`objective: mlm+sop` is ALBERT's: choose `family: albert`, or `mlm+nsp`")
         if self.family == "albert" and self.objective == "mlm+nsp":

@@ -13,7 +13,7 @@ The result is counted (`coverage`) and compared with the float artifact (`simila
 
 The default of `min_cosine` is meant to catch what went wrong, not what quantization costs: all-MiniLM-L6-v2 measures
 0.991 to 0.994 with 6 layers and 0.995 to 0.997 with 3 of them in dynamic int8, and the loss grows with depth, so that
-12 layers lie near 0.985.
+12 layers are near 0.985.
 """
 
 from __future__ import annotations

@@ -50,7 +50,10 @@ def quantize(artifact: Artifact, settings: QuantizeSettings, bench: Workbench) -
     if sentence := describe_fusions(made.artifact.card.details["operators"], as_run):
         bench.note(sentence)
     if as_run and any(kind in HALF for kind in made.types.values()):
-        bench.note("ONNX Runtime's CPU turns half weights into float32 when it loads them: float32's speed and memory")
+        bench.note(
+            "ONNX Runtime converts half-precision weights to float32 when it loads them on a CPU: speed and "
+            "memory are those of float32"
+        )
     details |= {"accounting": accounting.details(), "agreement": made.agreement, "operators_as_run": as_run}
     card = made.artifact.card
     card = card.model_copy(update={"details": card.details | details})
@@ -94,7 +97,7 @@ def read_source(artifact: Artifact) -> onnx.ModelProto:
 
 
 def refuse_no_encoder(model: onnx.ModelProto, where: str) -> None:
-    """Refuse a graph that is no encoder's.
+    """Refuse a graph that is not an encoder's.
 
     Raises:
         UnsafeModel: naming what it lacks.
@@ -103,7 +106,7 @@ def refuse_no_encoder(model: onnx.ModelProto, where: str) -> None:
     inputs = {value.name for value in model.graph.input}
     if not {"input_ids", "attention_mask"} <= inputs or not table_gathers(model) or not weight_matmuls(model):
         raise UnsafeModel(
-            "the file is no encoder's graph: it lacks `input_ids`, `attention_mask`, a table or dense layers",
+            "the file is not an encoder's graph: it lacks `input_ids`, `attention_mask`, a table or dense layers",
             where=where,
             hint="make one with `bertshrink export MODEL -o DIR`",
         )

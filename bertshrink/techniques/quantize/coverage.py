@@ -25,7 +25,7 @@ LARGE_BYTES = 64 << 10
 ACTIVATIONS = "activations"
 """The type of a MatMul of two activations: attention scores and mixing."""
 ROWS = "int8-rows"
-"""The type of a table of bytes with one scale a row, whichever int8 scheme asked for it."""
+"""The type of a table of bytes with one scale per row, whichever int8 scheme asked for it."""
 
 _LOOKED_THROUGH = ("Cast", "Transpose", "Reshape", "DequantizeLinear")
 _FLOATS = {
@@ -99,10 +99,10 @@ def check_complete(
     del gathers["float32"]  # tables of a few rows are float32, too
     for what, there, wanted in (("dense layers", dense, matmuls), ("lookups", lookups, gathers)):
         if Counter(there) != +wanted:
-            raise CheckFailed(f"{what} were to be {_listed(wanted)}, and are {_listed(there)}", where=model.graph.name)
+            raise CheckFailed(f"{what} should be {_listed(wanted)}, and are {_listed(there)}", where=model.graph.name)
     left = _large_floats(model, {name for name in asked if types.get(name, "float32") == "float32"})
     if left:
-        raise CheckFailed(f"`{left[0]}` was left in float32, though nobody asked for it", where=model.graph.name)
+        raise CheckFailed(f"`{left[0]}` was left in float32, although it should be quantized", where=model.graph.name)
 
 
 class _Count:
@@ -142,7 +142,7 @@ class _Count:
         return kind
 
     def gather(self, node: onnx.NodeProto) -> None:
-        """Count the lookup of a table's rows; other Gathers are no lookups."""
+        """Count the lookup of a table's rows; other Gathers are not lookups."""
         name = self.origin(node.input[0])
         if name is None or len(self.tensors[name].dims) != 2 or self.tensors[name].dims[1] == 1:
             return

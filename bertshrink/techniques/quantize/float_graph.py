@@ -48,7 +48,8 @@ def read_float_graph(path: Path, max_length: int, where: str | None = None) -> o
         where: its name for messages.
 
     Raises:
-        UnsafeModel: it is no ONNX file, quantized already, computes in other floats than float32, branches, or holds a
+        UnsafeModel: it is not an ONNX file, quantized already, computes in other floats than float32, branches, or
+        holds a
             dense layer's weight in another form than as a stored matrix.
 
     """
@@ -89,7 +90,7 @@ def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
     for node in model.graph.node:
         if node.op_type in QUANTIZED_OPS or (node.op_type == "Gather" and node.input[0] in integers):
             raise UnsafeModel(
-                f"the file is quantized already: node `{node.name or node.output[0]}` is a `{node.op_type}` of "
+                f"the file is already quantized: node `{node.name or node.output[0]}` is a `{node.op_type}` of "
                 "integers",
                 where=where,
                 hint="start from the float32 export",
@@ -102,7 +103,7 @@ def _refuse_other_floats(model: onnx.ModelProto, where: str) -> None:
     kinds = {onnx.TensorProto.DataType.Name(stored[found.weight].data_type) for found in weight_matmuls(model)}
     if kinds - {"FLOAT"}:
         raise UnsafeModel(
-            f"the graph computes in {min(kinds - {'FLOAT'}).lower()}, and is quantized from float32",
+            f"the graph computes in {min(kinds - {'FLOAT'}).lower()}, but only float32 can be quantized",
             where=where,
             hint="start from the float32 export",
         )

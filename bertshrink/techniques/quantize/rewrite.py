@@ -4,7 +4,7 @@ A writer a type and kind of reader (dense layer, lookup), from the tables below;
 (`onnx_graph.half_precision`). Everything else is copied: attention scores and mixing (two activations), norms, biases,
 and tables of a few rows stay float32.
 
-Nothing is skipped silently: the finished graph is counted anew (`coverage`), and a count other than the one asked for
+Nothing is skipped silently: the finished graph is counted again (`coverage`), and a count other than the one asked for
 is an error. With every weight in float32 the result is the canonical graph itself, byte for byte.
 """
 
@@ -60,7 +60,7 @@ def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: RewriteO
         options: block size, ranges of activations and the like; None: the defaults.
 
     Raises:
-        UserError: a name that is no weight, or no type; a range that is missing.
+        UserError: a name that is not a weight, or no type; a range that is missing.
         CheckFailed: the finished graph is not what was asked for.
 
     """
@@ -88,7 +88,7 @@ def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, StoredWeight])
     """Refuse an assignment that cannot be carried out.
 
     Raises:
-        UserError: a name that is no weight, or no type; a table whose rows a dense layer does not read as outputs.
+        UserError: a name that is not a weight, or no type; a table whose rows a dense layer does not read as outputs.
 
     """
     for name, kind in types.items():
@@ -98,4 +98,4 @@ def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, StoredWeight])
             raise UserError(f"there is no type `{kind}`", hint=f"types: {', '.join(TYPES)}")
         weight = known[name]
         if kind in DENSE and weight.is_table and not all(found.is_transposed for found in weight.matmuls):
-            raise UserError(f"`{name}` is looked up by rows and multiplied with as it is: keep it in float32")
+            raise UserError(f"`{name}` is both looked up by rows and multiplied: keep it in float32")

@@ -5,7 +5,7 @@
     int8-static                  bytes; activations become bytes by ranges found beforehand (`static_int8`)
     int8-block, int4-block       a scale for each block of a row (`numerics.blockwise`, `writers.blockwise`)
 
-A table in one of the first two int8 types is bytes with one scale a row: looking up knows no activations.
+A table in one of the first two int8 types is bytes with one scale per row: looking up knows no activations.
 
 A *scheme* gives one type to all dense layers and one to all tables. A table that a masked-language head multiplies
 with is a table: it is stored once, in one type, for both. What measuring finds (some layers wider than others) is

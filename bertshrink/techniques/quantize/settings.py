@@ -45,12 +45,8 @@ class QuantizeSettings(Technique):
     embeddings: Literal["auto", "int8", "int4", "float32"] = Field(
         "auto", description="number format of embedding tables: int8, int4, float32; auto: the scheme's own"
     )
-    per_channel: bool = Field(
-        True, description="int8: one scale for each output of a dense layer instead of one for all"
-    )
-    block_size: int = Field(
-        32, ge=16, le=256, description="block schemes: how many neighbours in a row share a scale, a power of two"
-    )
+    per_channel: bool = Field(True, description="int8: one scale per output of a dense layer instead of one for all")
+    block_size: int = Field(32, ge=16, le=256, description="block schemes: values that share a scale, a power of two")
     rounding: Literal["auto", "gptq", "nearest"] = Field(
         "auto",
         description="gptq: round so that outputs on training texts change least; auto: that for 4 bits, where there "
@@ -58,14 +54,18 @@ class QuantizeSettings(Technique):
     )
     range_method: Literal["min-max", "entropy", "percentile"] = Field(
         "percentile",
-        description="static-int8: how the range of an activation is found: min-max, entropy, percentile (99.99 %)",
+        description="static-int8: method that finds an activation's range: min-max, entropy, percentile (99.99 %)",
     )
     calibration_examples: int = Field(128, gt=0, description="number of calibration texts")
     smoothquant_alpha: float | None = Field(
-        None, gt=0, lt=1, description="static-int8: move so much (as 0.5) of the activations' outliers into the weights"
+        None,
+        gt=0,
+        lt=1,
+        description="static-int8: SmoothQuant alpha, the fraction of activation outliers moved into the "
+        "weights, as 0.5",
     )
     min_cosine: float = Field(
-        0.98, ge=-1, le=1, description="least cosine between the outputs before and after, on real text"
+        0.98, ge=-1, le=1, description="minimum cosine between the outputs before and after, on real text"
     )
     max_metric_drop: str | None = Field(
         None,
@@ -73,11 +73,11 @@ class QuantizeSettings(Technique):
         "cost most are kept wider until it holds",
     )
     auto: bool = Field(
-        False, description="try the schemes, time them side by side on this machine, and take the fastest within limits"
+        False, description="try the schemes, time them on this machine, and keep the fastest one within limits"
     )
     max_size: str | None = Field(None, description="auto: maximum file size, such as 20 MB")
     engine: Literal["onnxruntime", "openvino"] | None = Field(
-        None, description="what runs the result; default: what runs the model that is quantized"
+        None, description="engine of the result; default: that of the quantized model"
     )
     target: Literal["cpu"] = Field("cpu", description="auto: target the schemes are timed on")
 
@@ -115,7 +115,7 @@ class QuantizeSettings(Technique):
         return min(made, key=lambda sizes: sizes.num_bytes)
 
     def extras(self) -> frozenset[str]:
-        """The engine that runs the result, where it is no part of `ml`."""
+        """The engine that runs the result, where it is not part of `ml`."""
         return frozenset({self.engine or "onnxruntime"} - {"onnxruntime"})
 
     def form(self, before: ArtifactSpec | None) -> ArtifactSpec:
@@ -134,7 +134,7 @@ class QuantizeSettings(Technique):
     @classmethod
     def _power_of_two(cls, value: int) -> int:
         if value & (value - 1):
-            raise ValueError(f"{value} is no power of two, which ONNX Runtime's operators ask for")
+            raise ValueError(f"{value} is not a power of two, which ONNX Runtime's operators ask for")
         return value
 
     def label(self) -> str:

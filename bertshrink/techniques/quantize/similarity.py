@@ -94,7 +94,7 @@ def require(found: dict[str, float | int], min_cosine: float, where: str) -> Non
 
 
 def same_label(task: str, pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float | None:
-    """The share of answers that are the same; None where the task's outputs are no labels.
+    """The share of answers that are the same; None where the task's outputs are not labels.
 
     Args:
         task: a name in `TASKS`.

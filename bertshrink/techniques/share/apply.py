@@ -43,7 +43,9 @@ def share(encoder: Encoder, settings: ShareSettings, bench: Workbench) -> Encode
     shape = encoder.shape
     check_groups(settings.groups, shape.num_layers, shape.num_groups)
     if settings.groups == shape.num_groups:
-        bench.note(f"{settings.groups} groups of {shape.num_layers} layers are what the model has: nothing changed")
+        bench.note(
+            f"{settings.groups} groups of {shape.num_layers} layers are what the model already has: nothing changed"
+        )
         return encoder
     members = _groups(shape.num_layers, settings.groups)
     longest = max(members.count(group) for group in members)
@@ -62,7 +64,7 @@ def share(encoder: Encoder, settings: ShareSettings, bench: Workbench) -> Encode
             parts.head, states, torch.from_numpy(np.stack([one["logits"] for one in logits])), encoder.task
         )
         parts = replace(parts, head=head)
-        bench.note(f"approximate: ALBERT has no head like the model's own, and one was fitted to its answers; {said}")
+        bench.note(f"approximate: ALBERT has no equivalent head, so one was fitted to the model's outputs; {said}")
     found = assemble(encoder, parts, "albert")
     prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
     bench.note(

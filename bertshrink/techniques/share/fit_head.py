@@ -58,7 +58,7 @@ def fitted_head(
     last_CH, last_C = _least_squares(torch.tanh(states @ weight_HH.T + bias_H), answers)
     mine = _answers([weight_HH, bias_H, last_CH, last_C], states_NH[where])
     head = {"first": {"weight": weight_HH, "bias": bias_H}, "last": {"weight": last_CH, "bias": last_C}}
-    kind = "texts kept out of the fit" if bool(kept_out.any()) else "texts it was fitted to"
+    kind = "texts held out of the fit" if bool(kept_out.any()) else "texts it was fitted to"
     return head, f"{_likeness(mine, answers_NC[where], task)} on {int(where.sum())} {kind}"
 
 

@@ -2,7 +2,7 @@
 
 A group of n layers reads states x_0 and gave x_1 .. x_n. One layer f takes their place, n times over. Three ways:
 
-    mean     the mean of each weight; neurons and heads stand in no order, so it is rarely near any of them
+    mean     the mean of each weight; neurons and heads are in no order, so it is rarely near any of them
     best     the layer of the group with the least error
     fitted   the better of these two, then Adam on the error
 

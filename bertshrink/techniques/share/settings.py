@@ -30,7 +30,8 @@ class ShareSettings(Technique):
     groups: int = Field(1, ge=1, description="number of layer groups that share weights; 1: all layers, as in ALBERT")
     method: Literal["fitted", "best", "mean"] = Field(
         "fitted",
-        description="a group's weights: fitted to give what its layers gave, those of its best layer, or the mean",
+        description="how a group's weights are chosen: fitted to its layers' outputs, those of its best "
+        "layer, or the mean",
     )
     steps: int = Field(200, ge=1, description="fitting steps per group")
     calibration_examples: int = Field(4000, ge=1, description="maximum calibration texts")

@@ -55,7 +55,7 @@ def check_launcher() -> None:
     """
     if _asks("ACCELERATE_USE_DEEPSPEED"):
         hint = "choose plain multi-GPU (DDP), or FSDP with `fsdp_version: 2`"
-        raise UserError("DeepSpeed is configured, and the student is not trained with it", where=_WHERE, hint=hint)
+        raise UserError("DeepSpeed is configured, but not supported", where=_WHERE, hint=hint)
     if _asks("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
         raise UserError(
             "FSDP is configured in its first version, which flattens weights",

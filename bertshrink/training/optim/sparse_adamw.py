@@ -1,7 +1,7 @@
 """AdamW and the gradients' norm where gradients of large tables are kept by rows (`torch.nn.Embedding(sparse=True)`).
 
 A step is the same as with whole gradients: every row's moments decay and move it, and weight decay reaches all of
-them. Only the gradient itself is not made anew for each step: it is laid into a table of zeros, which stays, and taken
+them. Only the gradient itself is not made again for each step: it is laid into a table of zeros, which stays, and taken
 out again.
 """
 

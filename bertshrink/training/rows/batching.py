@@ -24,7 +24,7 @@ Item = tuple[Row, Any, int, int]
 
 
 class LengthBucketSampler(Sampler[list[int]]):
-    """Batches of row numbers, shuffled anew each epoch, each of rows of like length.
+    """Batches of row numbers, shuffled again each epoch, each of rows of like length.
 
     Several processes cut the same batches and each takes its share of every one of them, so that a run has the same
     batches whatever their number is.

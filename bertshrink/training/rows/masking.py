@@ -1,5 +1,5 @@
 """The masks of masked-language modelling: of the chosen tokens 80 % become the mask, 10 % a random token, 10 % stay
-(arXiv:1810.04805, 3.1). Which tokens are chosen is thrown anew each time a row comes by (dynamic masking,
+(arXiv:1810.04805, 3.1). Which tokens are chosen is thrown again each time a row comes by (dynamic masking,
 arXiv:1907.11692), and depends on nothing but the seed, the epoch and the row: a run that goes on after a stop, or on
 two processes, throws the same masks.
 

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 Manner = Literal["full-sentences", "next-sentence", "sentence-order"]
 VERSION = 2
 SHORT_SHARE = 0.1
-"""Two-segment rows that are shorter than they could be: the model shall meet short inputs (arXiv:1810.04805, A.2)."""
+"""Two-segment rows that are shorter than they could be: the model should meet short inputs (arXiv:1810.04805, A.2)."""
 _DOCUMENTS = 1000
 _CLOSES, _OPENS = r"[\"')\]\u2019\u201d]", r"[\"'(\u2018\u201c]"
 _SENTENCE = re.compile(rf"(?:(?<=[.!?])|(?<=[.!?]{_CLOSES})|(?<=[.!?]{_CLOSES}{_CLOSES}))\s+(?={_OPENS}*[A-Z0-9])")
-"""White space after the end of a sentence, whatever closes after it, and before a capital."""
+"""Whitespace after the end of a sentence, whatever closes after it, and before a capital."""
 
 
 class TokenStore:
@@ -121,7 +121,7 @@ def _fill(folder: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, prog
         np.array([num_tokens], dtype=np.int64).tofile(starts)
         np.array([num_sentences], dtype=np.int64).tofile(documents)
     if not num_tokens:
-        raise UserError("the corpus holds no text", hint="give running text: lines, documents apart by blank lines")
+        raise UserError("the corpus holds no text", hint="give running text: lines, with blank lines between documents")
 
 
 def _tokenized(batch: list[list[str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[list[int]]]:
@@ -160,7 +160,7 @@ class PackedRows(torch.utils.data.Dataset[Item]):
         self.room = max_length - self.num_added
         ends = store.starts[store.first_of_document[1:-1]]
         self.separators = np.asarray(ends + np.arange(len(ends)))
-        """Where they stand in the text that has one between documents."""
+        """Where they are in the text that has one between documents."""
         self.rows_N2 = self._windows() if manner == "full-sentences" else self._chunks()
         if not len(self.rows_N2):
             raise UserError("the corpus holds too little text for one row", hint="give more running text")
@@ -195,7 +195,7 @@ class PackedRows(torch.utils.data.Dataset[Item]):
         return np.stack([edges[:-1], edges[1:]], axis=1)
 
     def _window(self, first: int, last: int) -> NDArray[np.int64]:
-        """Tokens from place `first` to `last` of the text in which a separator stands between documents."""
+        """Tokens from place `first` to `last` of the text in which a separator is between documents."""
         low, high = map(int, np.searchsorted(self.separators, (first, last)))
         plain = self.store.tokens[first - low : last - high].astype(np.int64)
         tokens_before = self.separators[low:high] - first - np.arange(high - low)

@@ -20,7 +20,7 @@ _MIB = 1 << 20
 _SECONDS = 10
 POWER_CAP = "software power cap"
 _REASONS = {
-    # bit: NVML's name for what holds the clocks back; idle GPUs and clocks set by the user are no slowing down
+    # bit: NVML's name for what holds the clocks back; idle GPUs and clocks set by the user are not slowing down
     0x4: POWER_CAP,
     0x8: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -50,7 +50,7 @@ def state() -> dict[str, Any] | None:
 
 
 def reasons(text: str) -> list[str]:
-    """What the bits say, in words; nothing where they are no bits."""
+    """What the bits say, in words; nothing where they are not bits."""
     try:
         bits = int(text, 16)
     except ValueError:

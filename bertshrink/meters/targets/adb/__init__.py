@@ -101,7 +101,7 @@ class Adb:
         built_for = abi_of(self.runner)
         for name, launch in launches.items():
             if launch.path.suffix not in TOOLS or launch.engine not in ("onnxruntime", "executorch"):
-                raise UserError(f"`{name}` is no file that runs on a phone", hint="export it: .onnx, .ort or .pte")
+                raise UserError(f"`{name}` is not a file that runs on a phone", hint="export it: .onnx, .ort or .pte")
         if len({TOOLS[launch.path.suffix] for launch in launches.values()}) > 1:
             raise UserError("one runner runs ONNX files or .pte programs", hint="measure them on two targets")
         phone = AndroidDevice(self.serial)
@@ -124,7 +124,7 @@ class Adb:
 
         """
         if settings.texts is not None:
-            raise UserError(f"`{self.name}` runs shapes, not texts", hint="ask for batch sizes and lengths")
+            raise UserError(f"`{self.name}` measures shapes, not texts", hint="give batch sizes and lengths")
         check_cases(launches, settings)
         phone = AndroidDevice(self.serial)
         machine = phone.environment({self.runner.name: sha256_file(self.runner)[:12]})
@@ -140,7 +140,7 @@ class Adb:
             ]
             for name, launch in launches.items()
         }
-        note = f"{self.name}: times are those that {self.runner.name} told, without the checks of bertshrink's worker"
+        note = f"{self.name}: times are those reported by {self.runner.name}, without the checks of bertshrink's worker"
         return TargetResult(found, machine, (note,))
 
     def _figure(
@@ -158,7 +158,7 @@ class Adb:
             *of_rounds(len(samples.kept), settings.rounds, None),
         ]
         if any(len(values) == 1 for values in samples.kept):
-            doubts.append(MeasurementWarning(f"{title}: the runner tells the mean of each process only"))
+            doubts.append(MeasurementWarning(f"{title}: the runner reports only the mean of each process"))
         return Measurement(
             metric="latency",
             unit="s",
@@ -299,7 +299,7 @@ def open_target(text: str) -> Target:
     options = dict(parse_qsl(parts.query))
     strange = next((name for name in options if name != "runner"), None)
     if strange is not None or parts.path or parts.fragment or not text.startswith("adb://"):
-        what = f"there is no option `{strange}`" if strange else f"`{text}` is no address of a device"
+        what = f"there is no option `{strange}`" if strange else f"`{text}` is not an address of a device"
         raise UserError(what, where="--target", hint=did_you_mean(strange or "", ("runner",)))
     if "runner" not in options:
         raise UserError(

@@ -25,7 +25,7 @@ _MOST_BYTES = 16_000_000
 _SHORT_S = 60
 _PUSH_S = 900
 _STATES = (
-    # what adb says; what it means; how to mend it
+    # what adb says; what it means; how to fix it
     (r"unauthorized|authorizing", "the device `{}` does not trust this computer", "unlock it and allow USB debugging"),
     (r"no permissions|insufficient permissions", "this user may not use the device `{}`", "see its udev rules"),
     (r"offline", "the device `{}` is offline", "unplug it and plug it in again"),
@@ -70,7 +70,7 @@ class AndroidDevice:
         code, words = self._adb(["shell", f"{command}; echo {_STATUS}$?"], timeout_s)
         said, mark, status = words.rpartition(_STATUS)
         if not mark or not status.strip().isdecimal():
-            raise self._unusable(words if code else "the device broke off")
+            raise self._unusable(words if code else "the connection to the device was lost")
         return int(status), said
 
     def push(self, file: Path, path: str) -> None:

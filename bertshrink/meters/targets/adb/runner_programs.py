@@ -1,6 +1,6 @@
 """The two programs that users bring along, how each is told what to run, and how its times are read.
 
-onnxruntime_perf_test   .onnx and .ort; inputs lie beside the model (test_data_set_0/input_0.pb); it writes a line for
+onnxruntime_perf_test   .onnx and .ort; inputs are beside the model (test_data_set_0/input_0.pb); it writes a line for
                         every inference: model,seconds,memory,cpu,number
 executor_runner         .pte; all inputs are ones; it logs a line for every inference (`Iteration 3 of 50: 1.25 ms`),
                         on stderr or, built for Android, in the system's log; older ones tell the sum alone
@@ -30,7 +30,7 @@ _SUM = re.compile(r"Model executed successfully (\d+) time\(s\) in ([0-9.]+) ms"
 
 
 def abi_of(runner: Path) -> str | None:
-    """What a program was built for, in Android's words; None where it is no ELF file or of another machine.
+    """What a program was built for, in Android's words; None where it is not an ELF file or of another machine.
 
     Raises:
         UserError: there is no such file.
@@ -64,7 +64,7 @@ def read_perf_test(text: str) -> list[float]:
     """Seconds of every inference.
 
     Raises:
-        MeasurementError: there are none, or they are no times.
+        MeasurementError: there are none, or they are not times.
 
     """
     found = []
@@ -79,7 +79,7 @@ def read_executor(text: str) -> list[float]:
     """Seconds of every inference; a single one, the mean, of a runner that tells the sum alone.
 
     Raises:
-        MeasurementError: there are none, or they are no times.
+        MeasurementError: there are none, or they are not times.
 
     """
     found = [_seconds(match[2], 1e-3) for match in _EACH.finditer(text)]
@@ -94,18 +94,18 @@ def _seconds(text: str, unit: float) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise MeasurementError(f"the runner tells a time that is none: `{text[:40]}`")
+        raise MeasurementError(f"the runner reports an unreadable time: `{text[:40]}`")
     return value
 
 
 def _some(found: list[float]) -> list[float]:
     if not found:
-        raise MeasurementError("the runner tells no times", hint="its log has none: was it built with logging?")
+        raise MeasurementError("the runner reports no times", hint="its log contains none: was it built with logging?")
     return found
 
 
 def write_inputs(feeds: Arrays, folder: Path) -> list[Path]:
-    """Write a model's inputs as its runner reads them: one tensor a file."""
+    """Write a model's inputs as its runner reads them: one tensor per file."""
     from onnx import numpy_helper
 
     files = []

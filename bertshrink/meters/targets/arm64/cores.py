@@ -1,7 +1,7 @@
 """The cores that can be asked for, and what each stands for.
 
 Only the instructions that a core has matter here: they decide which kernels ONNX Runtime picks. A core's pace has no
-part in a count, so one row stands for every core with the same instructions. QEMU's `max` as it is stands nowhere in
+part in a count, so one row stands for every core with the same instructions. QEMU's `max` as it is is nowhere in
 the table: with SVE and SME together ONNX Runtime 1.24.1 gave wrong int8 results under QEMU 7.2.
 """
 

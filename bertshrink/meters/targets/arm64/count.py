@@ -9,7 +9,7 @@ It is exact and the same in every run. (Two runs with one and with three inferen
 end of a process costs a small model's tenth of an inference more or less, as addresses fall.) For that, everything that
 could differ is held still: one thread (two of them spin while they wait, and spinning counts), no garbage collector, no
 hash seeds, no bytecode written; token ids that come with the job, since NumPy's random numbers begin with entropy from
-the system; and the same paths wherever the files lie, since the hash of a path decides the layout of a table, and that
+the system; and the same paths wherever the files are, since the hash of a path decides the layout of a table, and that
 some thousands of instructions. QEMU sees to the paths: what the program finds at `/` is the folder `guest` (`-L`).
 
 A count is worth nothing when the answers are wrong, and under emulation they can be: QEMU's `max` core with SVE and SME
@@ -63,9 +63,9 @@ FLOAT = OutputTolerance(1e-4, 0.03)
 
 QUANTIZED = OutputTolerance(0.03, 0.3)
 """Int8 products are exact: the emulated cores agree with each other to the last bit. But where an activation is rounded
-the other way, because a softmax differs in its last bit, all later ones are rounded anew. all-MiniLM-L6-v2 at 32 and 64
-tokens then differs by 0.0028 in cosine and by 6 % of the largest value in int8, by 0.0020 and 9 % in 4 bits: a part of
-what int8 itself costs it (0.010 to 0.018). The wrong kernel under QEMU's `max` core gave 0.92 and 112 %."""
+the other way, because a softmax differs in its last bit, all later ones are rounded again. all-MiniLM-L6-v2 at 32 and
+64 tokens then differs by 0.0028 in cosine and by 6 % of the largest value in int8, by 0.0020 and 9 % in 4 bits: a part
+of what int8 itself costs it (0.010 to 0.018). The wrong kernel under QEMU's `max` core gave 0.92 and 112 %."""
 
 EXACT_ON_X86 = ("session.x64quantprecision", "1")
 """ONNX Runtime's session setting for int8 products without saturation on AVX2; no other processor reads it."""
@@ -204,7 +204,7 @@ def read_marks(folder: Path, num_marks: int) -> list[int]:
             "the emulator ran to its end and counted nothing", hint="was QEMU built without plugins?"
         ) from None
     if len(marks) != num_marks or not all(a < b for a, b in pairwise([0, *marks, total])):
-        raise MeasurementError(f"the emulator's counts cannot be: {num_marks} growing ones were due, not {marks}")
+        raise MeasurementError(f"the emulator's counts cannot be: {num_marks} growing ones were expected, not {marks}")
     return marks
 
 
@@ -233,7 +233,7 @@ def check_outputs(
                 f"({limits.distance:g} at most), the farthest value is off by {100 * difference:.2g} % of the largest "
                 f"({100 * limits.difference:g} % at most)",
                 where=path,
-                hint="the emulator, or a kernel on one of the two, computes wrongly; such a count is not shown",
+                hint="the emulator, or a kernel on one of the two, computes wrongly; the count is discarded",
             )
 
 

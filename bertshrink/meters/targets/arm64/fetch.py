@@ -89,7 +89,7 @@ def fetch_debian(scratch: Path, root: Path, mirror: str) -> dict[str, str]:
     }
     apt = ["apt-get", "-q", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}"))]
     what, folder = f"Debian's packages for arm64 cannot be downloaded from {mirror}", scratch / "packages"
-    hint = f"is the network there? another archive: --mirror ADDRESS; {BY_HAND}"
+    hint = f"is there a network connection? another archive: --mirror ADDRESS; {BY_HAND}"
     run([*apt, "update"], scratch, what, hint)
     run([*apt, "download", *pins.PACKAGES], folder, what, hint)
     versions = {}
@@ -122,7 +122,7 @@ def fetch_wheels(scratch: Path, site: Path) -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     command += [*platforms, *python, "--dest", str(scratch), "--requirement", str(wanted)]
     names = " and ".join(f"{w.name} {w.version}" for w in pins.WHEELS)
-    run(command, scratch, f"pip cannot get {names} for aarch64", f"is the network there? {BY_HAND}")
+    run(command, scratch, f"pip cannot get {names} for aarch64", f"is there a network connection? {BY_HAND}")
     for file in sorted(scratch.glob("*.whl")):
         with zipfile.ZipFile(file) as archive:
             archive.extractall(site)
@@ -167,5 +167,5 @@ def run(command: Sequence[str], folder: Path, what: str, hint: str) -> str:
         raise MissingDependency(what, hint=f"{hint}; {error}") from None
     if words is not None:
         last = "\n".join((words.strip() or done.stdout.strip() or "it said nothing")[-_TAIL:].splitlines()[-6:])
-        raise MissingDependency(what, hint=f"{hint}; the last words of `{Path(command[0]).name}`:\n{last}")
+        raise MissingDependency(what, hint=f"{hint}; last lines of `{Path(command[0]).name}`:\n{last}")
     return done.stdout

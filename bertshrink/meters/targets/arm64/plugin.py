@@ -122,7 +122,7 @@ def plugin(qemu: Qemu) -> Path:
 
 
 def _place(qemu: Qemu) -> Path:
-    """Where the compiled plugin lies: named by all that it depends on."""
+    """Where the compiled plugin is: named by all that it depends on."""
     about = f"{qemu.version} {qemu.plugin_api} {platform.machine()}".encode()
     return cache() / f"count-{hashlib.sha256(SOURCE.read_bytes() + about).hexdigest()[:12]}.so"
 

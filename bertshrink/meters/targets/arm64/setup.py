@@ -44,12 +44,12 @@ def prepare(progress: Progress, mirror: str = pins.MIRROR, *, force: bool = Fals
     Args:
         progress: told of each step.
         mirror: address of a Debian archive.
-        force: prepare it anew even when it is there and whole.
+        force: prepare it again even if it exists and whole.
 
     Raises:
         MissingDependency: something that is needed is not here and cannot be had, or this is not Linux.
         OutputError: the disk is full or the place is not writable.
-        UserError: a folder that is no prepared system lies at the place.
+        UserError: a folder that is not a prepared system is at the place.
 
     """
     check_system("arm64", "linux")
@@ -60,12 +60,12 @@ def prepare(progress: Progress, mirror: str = pins.MIRROR, *, force: bool = Fals
         if not force and target.is_dir():
             root = find_root()
             check_root(root)
-            task.log(f"it is prepared already: {target}")
+            task.log(f"it is already prepared: {target}")
             task.advance(3)
             return root
         if target.exists() and not (target / ABOUT).is_file():
             raise UserError(
-                "this folder is no emulated ARM system, so it is not replaced",
+                "this folder is not an emulated ARM system, so it is not replaced",
                 where=str(target),
                 hint="move it away, or name another",
             )
@@ -75,7 +75,7 @@ def prepare(progress: Progress, mirror: str = pins.MIRROR, *, force: bool = Fals
             task.log("running it once, emulated")
             _prove(folder)
             task.advance(1)
-        task.log(f"it lies in {target}")
+        task.log(f"it is in {target}")
         task.advance(1)
     return find_root()
 
@@ -97,7 +97,7 @@ def _have_programs(task: Task) -> None:
         try:
             run(words, Path("/"), what, "`apt-get update` may be due")
         except MissingDependency:
-            run(["apt-get", "update"], Path("/"), what, "is the network there?")
+            run(["apt-get", "update"], Path("/"), what, "is there a network connection?")
             run(words, Path("/"), what, "install it by hand")
     plugin(find_qemu())
 

@@ -45,7 +45,7 @@ class Sysroot:
     """A prepared root.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         about: what it is made of.
 
     """
@@ -72,7 +72,7 @@ def cache() -> Path:
 
 
 def place() -> Path:
-    """Where the root lies or shall lie: what the environment variable names, else a folder in the cache."""
+    """Where the root is or should be: what the environment variable names, else a folder in the cache."""
     told = os.environ.get(VARIABLE)
     return Path(told).expanduser().absolute() if told else cache() / f"root-{pins.digest()}"
 
@@ -110,7 +110,7 @@ def check_root(root: Sysroot) -> None:
         raise MissingDependency(
             f"the emulated ARM system is damaged: {error.what}",
             where=error.where,
-            hint="`bertshrink targets setup arm64 --force` prepares it anew",
+            hint="`bertshrink targets setup arm64 --force` prepares it again",
         ) from None
     if not is_sealed:
         raise MissingDependency("the emulated ARM system was never sealed", where=str(root.folder), hint=SETUP)

@@ -78,7 +78,7 @@ class Arm64:
 
         """
         if settings.texts is not None:
-            raise UserError(f"`{self.name}` counts shapes, not texts", hint="ask for batch sizes and lengths")
+            raise UserError(f"`{self.name}` counts shapes, not texts", hint="give batch sizes and lengths")
         self.check(launches)
         check_cases(launches, settings)
         root, qemu = find_root(), find_qemu()
@@ -117,7 +117,7 @@ def _notes(name: str, left_out: list[str]) -> tuple[str, ...]:
     if not left_out:
         return ()
     shapes = ", ".join(left_out)
-    return (f"{name}: {shapes} left out, which would take minutes to count; ask for one shape alone to have it",)
+    return (f"{name}: {shapes} left out, which would take minutes to count; request a single shape to include it",)
 
 
 def describe(cpu: Core, root: Sysroot, qemu: Qemu) -> Environment:

@@ -172,7 +172,7 @@ class Profile:
 
         """
         if settings.texts is not None:
-            raise UserError(f"`{self.name}` models shapes, not texts", hint="ask for batch sizes and lengths")
+            raise UserError(f"`{self.name}` models shapes, not texts", hint="give batch sizes and lengths")
         from bertshrink.meters.latency.measure import check_cases
 
         check_cases(launches, settings)
@@ -206,7 +206,10 @@ class Profile:
         source = f"arm64 instructions counted for {device.isa.value} cores"
         if counts.basis == "operations":
             source = f"the operations of each graph ({counts.why})"
-        text = f"{self.name}: computed from {source} and what is known of a {device.name}; nothing was measured on one"
+        text = (
+            f"{self.name}: computed from {source} and what is known of a {device.name}; nothing was "
+            "measured on the device"
+        )
         if device.calibrated:
             how = device.calibrated
             return f"{text} now; its rates were measured on {how.by} on {how.when[:10]} with {how.model}"

@@ -91,7 +91,7 @@ def calibrate(
 
     """
     if launch.shape is not None or launch.max_length < max(SETTINGS.length):
-        raise UserError(f"`{model}` does not take 1x16 and 1x128", hint="calibrate with a model of free shape")
+        raise UserError(f"`{model}` does not take 1x16 and 1x128", hint="calibrate with a model that takes any shape")
     there = machine.environment()
     _refuse_other_cores(machine, device, there.isa)
     launches = {model: launch}
@@ -131,7 +131,7 @@ def _rates(
         raise MeasurementError(f"no rate of copying on `{machine.address}`", hint=ended.log or None) from None
     hertz = max(clocks, default=device.ghz.value * 1e9)
     if not (math.isfinite(copy) and copy > 0 and math.isfinite(hertz) and hertz > 0):
-        raise MeasurementError(f"the rates of `{machine.address}` are no rates: {copy}, {hertz}")
+        raise MeasurementError(f"the rates of `{machine.address}` are not rates: {copy}, {hertz}")
     ipc = ipc_of(counts.spans[model], [m for m in found if m.metric == "latency"], hertz)
     return Rates(ipc, copy, hertz, bool(clocks))
 

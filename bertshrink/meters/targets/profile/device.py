@@ -6,7 +6,7 @@
     source = "assumed"
     verified = false            # left out where the source is one
 
-Those that ship lie beside this file. A file of the same name in the user's own folder takes their place: `targets
+Those that ship are beside this file. A file of the same name in the user's own folder takes their place: `targets
 calibrate` writes one with what was measured.
 """
 
@@ -115,7 +115,7 @@ def read_device(name: str) -> DeviceProfile:
     if name not in known:
         raise UserError(f"there is no device `{name}`", where="--target", hint=did_you_mean(name, known))
     path = known[name]
-    hint = "mend it, or make it anew: `bertshrink targets calibrate`"
+    hint = "fix it, or make it again: `bertshrink targets calibrate`"
     reader = Reader(UserError, f"the file of the device `{name}` is wrong", hint, most_bytes=1_000_000)
     try:
         return DeviceProfile.model_validate(reader.toml(reader.read_text(path), str(path)))
@@ -126,7 +126,7 @@ def read_device(name: str) -> DeviceProfile:
 
 
 def write_device(name: str, device: DeviceProfile) -> Path:
-    """Write the user's own file of a device; where it lies.
+    """Write the user's own file of a device; where it is.
 
     Raises:
         OutputError: it cannot be written.

@@ -83,8 +83,8 @@ def work_of(launch: RunSpec) -> Work:
         return _of_checkpoint(launch.path)
     if launch.path.suffix != ".onnx":
         raise UserError(
-            f"`{launch.path.name}` does not say what it computes",
-            hint="model the .onnx file that it was made from",
+            f"`{launch.path.name}` does not contain a readable graph",
+            hint="use the .onnx file it was made from",
         )
     facts = read_onnx(launch.path)
     stored, num_computed = products(facts)

@@ -204,7 +204,7 @@ def _names(ended: WorkerExit) -> list[str]:
     try:
         return [str(name) for name in json.loads(ended.result)]
     except (ValueError, TypeError, RecursionError):
-        raise MeasurementError(f"what the worker says of its packages is no list: {ended.result[:100]!r}") from None
+        raise MeasurementError(f"what the worker says of its packages is not a list: {ended.result[:100]!r}") from None
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """`ssh://user@host:port?python=~/venv/bin/python&folder=/data`: where a machine is, and what is used there.
 
-Everything else that a connection needs (keys, agent, jumps, other names) stands in the user's own OpenSSH configuration
+Everything else that a connection needs (keys, agent, jumps, other names) is in the user's own OpenSSH configuration
 and is left to it.
 """
 
@@ -62,11 +62,11 @@ class Address:
         options = dict(given)
         python, folder = options.get("python", _PYTHON), options.get("folder")
         if not _HOST.fullmatch(host) or (user and not _USER.fullmatch(user)):
-            raise _wrong(text, "it names no host" if not host else f"`{parts.netloc}` is no host")
+            raise _wrong(text, "it has no host" if not host else f"`{parts.netloc}` is not a host")
         if parts.path not in ("", "/") or parts.fragment:
-            raise _wrong(text, f"`{parts.path}{parts.fragment}` stands after the host")
+            raise _wrong(text, f"`{parts.path}{parts.fragment}` follows the host")
         if not _PROGRAM.fullmatch(python) or folder == "":
-            raise _wrong(text, f"`{python}` is no path of a program" if folder != "" else "`folder` is empty")
+            raise _wrong(text, f"`{python}` is not a path of a program" if folder != "" else "`folder` is empty")
         return cls(host, user or None, port, python, folder)
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class Address:
 
 def _wrong(text: str, what: str, hint: str | None = None) -> UserError:
     return UserError(
-        f"`{text}` is no address of a machine: {what}",
+        f"`{text}` is not an address of a machine: {what}",
         where="--target",
         hint=hint or "write ssh://user@host, ssh://user@host:2222 or ssh://host?python=~/venv/bin/python",
     )

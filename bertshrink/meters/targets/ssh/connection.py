@@ -193,7 +193,7 @@ class SshConnection:
             self._come = kept
             if heard > _LONGEST_GREETING_BYTES:
                 self._process.kill()
-                raise self._nonsense("much text, and no greeting")
+                raise self._nonsense("it sent text, but no greeting")
             try:
                 more = self._more(end)
             except MeasurementError:  # the time is up
@@ -262,7 +262,9 @@ class SshConnection:
         return broken(self.address, self._words())
 
     def _nonsense(self, what: str) -> MeasurementError:
-        return MeasurementError(f"what `{self.address}` answers is no answer: {what}", where=f"ssh://{self.address}")
+        return MeasurementError(
+            f"what `{self.address}` answers is not an answer: {what}", where=f"ssh://{self.address}"
+        )
 
     def _words(self) -> str:
         return supervisor.tail_of(self._log)

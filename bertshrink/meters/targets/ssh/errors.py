@@ -1,4 +1,4 @@
-"""What went wrong on the way to another machine, in words that say how to mend it.
+"""What went wrong on the way to another machine, in words that say how to fix it.
 
 OpenSSH exits with 255 when it did not get through and says why on stderr, in English whatever the locale; a shell exits
 with 126 or 127 when it cannot start what it is told to.
@@ -17,11 +17,11 @@ OLD = "bertshrink: this is Python "
 """What a Python that is too old says on stderr."""
 
 _KNOWN: tuple[tuple[str, str, str], ...] = (
-    # what OpenSSH says; what it means; how to mend it
+    # what OpenSSH says; what it means; how to fix it
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "the host key of `{host}` is another one than before",
-        "find out why; if the machine was set up anew: `ssh-keygen -R {bare}`, then `ssh {ssh}` once",
+        "the host key of `{host}` has changed",
+        "find out why; if the machine was reinstalled: `ssh-keygen -R {bare}`, then `ssh {ssh}` once",
     ),
     (
         r"Host key verification failed|No .* host key is known",
@@ -30,7 +30,7 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"Permission denied|Too many authentication failures|No more authentication methods",
-        "`{host}` refuses to let you in",
+        "`{host}` refuses the login",
         "`ssh {ssh}` must work without asking for a password: set up a key with `ssh-copy-id {ssh}`",
     ),
     (
@@ -63,9 +63,9 @@ def refused(address: Address, code: int | None, words: str) -> BertshrinkError:
     """Why there is no connection, from how `ssh` ended (None: it had to be ended) and what it said."""
     names = {"host": str(address), "bare": address.host, "ssh": _as_typed(address)}
     where = f"ssh://{address}"
-    for pattern, what, mending in _KNOWN if code == NO_WAY else ():
+    for pattern, what, fixing in _KNOWN if code == NO_WAY else ():
         if re.search(pattern, words):
-            return MissingDependency(what.format(**names), where=where, hint=f"{mending.format(**names)}{_said(words)}")
+            return MissingDependency(what.format(**names), where=where, hint=f"{fixing.format(**names)}{_said(words)}")
     if OLD in words:
         version = words.partition(OLD)[2].split()[0]
         return MissingDependency(
@@ -86,9 +86,9 @@ def refused(address: Address, code: int | None, words: str) -> BertshrinkError:
 def broken(address: Address, words: str) -> MissingDependency:
     """The connection ended before the work did."""
     return MissingDependency(
-        f"the connection to `{address}` broke off",
+        f"the connection to `{address}` was lost",
         where=f"ssh://{address}",
-        hint=f"its worker ends and its folder goes when the connection does; run the same command again{_said(words)}",
+        hint=f"its worker and folder are removed with the connection; run the same command again{_said(words)}",
     )
 
 

@@ -1,6 +1,6 @@
 """The pictures of a report: what the models are, then what they cost on each target, then how training went.
 
-Each is drawn from the table by a file of its own; this one says which there are and in what order they stand.
+Each is drawn from the table by a file of its own; this one says which there are and in what order they are.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from bertshrink.report.table.table import Table
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture: its identifier on the page, its title, how to read it, the SVG, and the head it stands under."""
+    """One picture: its identifier on the page, its title, how to read it, the SVG, and the head it is under."""
 
     name: str
     title: str

@@ -2,7 +2,7 @@
 
 Samples are shown as a hill (a kernel density, Silverman's rule of thumb for its width) with the box of the middle half
 under it; the slowest and the fastest of a hundred are ticks of their own, so that no straggler is left out. Where the
-models lie far apart the axis is logarithmic, and a hill's width is then a share of the time.
+models are far apart the axis is logarithmic, and a hill's width is then a share of the time.
 """
 
 import math
@@ -58,7 +58,7 @@ def spread(table: Table, place: int) -> Sketch:
             _hill(axes, y + _FOOT_OF_HILL, own, limits, colour(row), has_log)
 
     caption = "Hill: all samples; box: their middle half; ticks: the outermost of them. Dots: each process's median. "
-    caption += "Upright line: the median, on the bar of its 95 % interval."
+    caption += "Vertical line: the median, on the bar of its 95 % interval."
     caption += " The axis is logarithmic." if has_log else ""
     return Sketch(axis_name(column), caption, in_words(rows), height, paint, column.conditions.target)
 

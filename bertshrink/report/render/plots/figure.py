@@ -2,7 +2,7 @@
 
 A picture is made from the table, so that a picture and a cell cannot disagree. The reference and what led to it are
 grey, stages are coloured, baselines hollow or pale. Bars start at zero; dots need not, since they are read against the
-axis. A time whose values lie far apart stands on a logarithmic axis, and the caption says so.
+axis. A time whose values are far apart is on a logarithmic axis, and the caption says so.
 """
 
 import math
@@ -31,7 +31,7 @@ class Sketch:
     """A picture before it is drawn.
 
     Attributes:
-        title: what stands above it.
+        title: what is above it.
         caption: how to read it.
         words: what it shows, for who cannot see it.
         height: in units of which `svg.WIDTH` make the width.
@@ -60,7 +60,7 @@ def colour(row: Row) -> str:
 
 
 def words(cell: Cell, column: Column) -> str:
-    """The figure, its ratio and the verdict; their intervals are drawn or stand in the table."""
+    """The figure, its ratio and the verdict; their intervals are drawn or are in the table."""
     figure = (
         cell.value if cell.measurement is None else f"{column.scale.write(cell.measurement.value)}{column.scale.suffix}"
     )

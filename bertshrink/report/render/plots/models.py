@@ -68,7 +68,7 @@ def components(table: Table) -> Sketch | None:
         legend(figure, axes)
 
     told = "; ".join(f"{row.label}: {_shares(shown, own)}" for row, own in zip(rows, counts, strict=True))
-    return Sketch("Parameters by component", "Where the numbers of each model are.", told, height, paint)
+    return Sketch("Parameters by component", "Parameters of each model by component.", told, height, paint)
 
 
 def _counts(row: Row, shown: list[str]) -> list[int]:
@@ -104,8 +104,8 @@ def scores(table: Table, place: int) -> Sketch:
             inside = PAGE if row.is_baseline else tint
             axes.plot(m.value / size, y + 0.2, "o", ms=9, mfc=inside, mec=tint, mew=1.8, clip_on=False)
 
-    caption = "The axis covers what was found and does not start at zero."
-    caption += " Upright line: the reference." if base is not None else ""
+    caption = "The axis does not start at zero."
+    caption += " Vertical line: the reference." if base is not None else ""
     if any(row.is_baseline for row, _, _ in rows):
         caption += " Hollow: shown for comparison."
     return Sketch(axis_name(column), caption, in_words(rows), height, paint)

@@ -74,7 +74,7 @@ def _drawn(found: list[Row], across: Column, up: Column, picked: list[int], is_q
     goal = "Up and left is better." if is_quality else "Down and left is better."
     caption = f"{goal} Height: {axis_name(up)}."
     caption += " Area of a bubble: bytes." if is_quality else ""
-    caption += " Line: models that no other beats in both." if len(best) > 1 else ""
+    caption += " Line: Pareto front, models that no other beats in both." if len(best) > 1 else ""
     caption += " The latency axis is logarithmic." if has_log else ""
     return Sketch(f"{up.title} against latency", caption, told, _HEIGHT, paint, across.conditions.target)
 

@@ -6,7 +6,7 @@
 
 Left of a bend memory binds, right of it arithmetic; the gap under the roof is what is left to gain by better kernels
 alone (Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785). What a model multiplies in several
-precisions has a roof between theirs; its exact share of it stands in the table.
+precisions has a roof between theirs; its exact share of it is in the table.
 """
 
 from dataclasses import dataclass
@@ -87,8 +87,8 @@ def roofline(table: Table, target: str) -> Sketch | None:
         label_apart(axes, [p.case for p in points], places, [60.0] * len(points), path)
         legend(figure, axes, 2)
 
-    caption = "Line: the most that this machine can do, bound by memory on the slope and by multiplication above. What "
-    caption += "lies between a point and its roof is left to gain. Both axes are logarithmic."
+    caption = "Line: the machine's peak, bound by memory on the slope and by arithmetic above. The gap "
+    caption += "between a point and its roof is potential speed-up. Both axes are logarithmic."
     title = f"Roofline, {scale.suffix.strip()}"
     return Sketch(title, caption, "; ".join(map(_told, points)), height, paint, target)
 
@@ -114,7 +114,7 @@ def _draw_roofs(axes: Any, roofs: _Roofs, size: float) -> list[tuple[float, floa
 
 
 def _told(point: _Point) -> str:
-    share = "" if point.share is None else f", {100 * point.share:.0f} % of what this machine can do"
+    share = "" if point.share is None else f", {100 * point.share:.0f} % of the machine's peak"
     return f"{point.model} {point.case}: {point.rate:.3g} op/s{share}"
 
 

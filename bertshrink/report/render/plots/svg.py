@@ -109,7 +109,7 @@ def rows_axes(figure: Any, height: float, num_rows: int, foot: float = 0) -> Any
 
 
 def row_grid(axes: Any, num_rows: int) -> None:
-    """Grid lines behind each row's mark only, so that none crosses its text; called once the limits stand."""
+    """Grid lines behind each row's mark only, so that none crosses its text; called once the limits are."""
     low, high = axes.get_xlim()
     ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
     for y in range(num_rows):

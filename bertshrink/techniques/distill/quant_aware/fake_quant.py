@@ -50,8 +50,8 @@ class Rounding:
     Args:
         bits: of the weights; with int8 activations are rounded as well.
         block: with int4, values of a row that share a scale.
-        keeps: whether a weight is rounded once for all who use it in one forward pass. Where weights lie in pieces on
-            several devices they are whole only while their own layer runs, and each use rounds anew.
+        keeps: whether a weight is rounded once for all who use it in one forward pass. Where weights are in pieces on
+            several devices they are whole only while their own layer runs, and each use rounds again.
     """
 
     def __init__(self, bits: Bits, block: int, *, keeps: bool) -> None:
@@ -141,13 +141,11 @@ class Found:
     def sentence(self) -> str:
         """What the report says."""
         if self.bits == "int8":
-            rest = (
-                ", and so was what each layer read; the weights kept are the float ones, and these figures are theirs"
-            )
+            rest = ", and so was the input of each layer; the float weights were kept, and these figures are theirs"
         else:
-            rest = "; the weights kept are the rounded ones, in float"
+            rest = "; the rounded weights were kept, in float"
         return (
-            f"learnt as it will compute after `quantize`: in every forward pass {self.dense} weights of dense layers "
+            f"fake quantization: in every forward pass {self.dense} weights of dense layers "
             f"and {self.tables} embedding tables ({self.parameters} numbers) were rounded to {self.bits}{rest}"
         )
 
@@ -159,7 +157,7 @@ class FakeQuant:
         student: its modules are changed in place, and changed back.
         bits: of the weights.
         block: with int4, values of a row that share a scale.
-        is_sharded: whether a copy of it is trained whose weights lie in pieces.
+        is_sharded: whether a copy of it is trained whose weights are in pieces.
 
     Raises:
         CheckFailed: a matrix of the model is in no module that can be rounded.

@@ -1,7 +1,7 @@
 """What a weight or an activation is after it was stored in few bits, in PyTorch: the same numbers as `quantize` writes.
 
     int8 weights         s = max|w| / 127 of a row (an output of a dense layer, a token of a table); q = round(w / s)
-    int4 weights         s = -w / 8 of the w of largest magnitude in a block of a row, so that it lies on -8, and no
+    int4 weights         s = -w / 8 of the w of largest magnitude in a block of a row, so that it is on -8, and no
                          step is wasted; q = round(w / s), in -8..7
     uint8 activations    s = (high - low) / 255, z = round(-low / s), q = round(x / s) + z over the whole tensor, as
                          ONNX's DynamicQuantizeLinear measures it; `low` and `high` hold 0, so that 0 stays 0
@@ -48,13 +48,13 @@ def rounded(values: Tensor, rule: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def int8_rows(weight_OI: Tensor) -> Tensor:
-    """(..., I) as 8 bits hold it, symmetric, one scale a row; a row of zeros stays one."""
+    """(..., I) as 8 bits hold it, symmetric, one scale per row; a row of zeros stays one."""
     scale_O1 = weight_OI.abs().amax(dim=-1, keepdim=True).clamp_(min=127 * _TINY).div_(127)
     return (weight_OI / scale_O1).round_().mul_(scale_O1)
 
 
 def int4_rows(weight_OI: Tensor) -> Tensor:
-    """(..., I) as 4 bits hold it, one scale a row, of the sign that lays its largest magnitude on -8."""
+    """(..., I) as 4 bits hold it, one scale per row, of the sign that lays its largest magnitude on -8."""
     low_O1, high_O1 = weight_OI.amin(dim=-1, keepdim=True), weight_OI.amax(dim=-1, keepdim=True)
     size_O1 = torch.maximum(-low_O1, high_O1).clamp_(min=8 * _TINY)
     scale_O1 = torch.where(-low_O1 >= high_O1, size_O1, -size_O1).div_(8)

@@ -1,6 +1,6 @@
 """What the float graph's activations are like on real text: run it with those values as outputs, and look at them.
 
-Each activation is handed over batch by batch, (tokens, inputs), without padding: what stands at padding is nobody's
+Each activation is handed over batch by batch, (tokens, inputs), without padding: what is at padding is nobody's
 text, and a range or a Gram matrix that contains it fits the model less well. Nothing is kept here, so memory is that of
 one small batch however many texts there are; what is gathered (a histogram, largest magnitudes, a Gram matrix) is the
 caller's.
@@ -65,7 +65,10 @@ class ActivationObserver:
         """What they are, for people."""
         if self.is_real:
             return f"{len(self.rows)} training texts of {self.num_tokens} tokens"
-        return f"{len(self.rows)} sentences of its own, because no texts are named (`data`): few, and of no one's task"
+        return (
+            f"{len(self.rows)} built-in sentences, because no texts are named (`data`): they are few and "
+            "not from your task"
+        )
 
     def watch(self, model: onnx.ModelProto, takers: Mapping[str, Callable[[Floats], None]]) -> None:
         """Run a float graph on the texts and hand over what it computes.

@@ -131,7 +131,7 @@ def _round(
         task.advance()
     found.options = replace(found.options, blocks=blocks, columns=columns)
     found.facts["num_gptq"] = len(kinds)
-    found.sentences.append(f"{len(kinds)} weights rounded so that what their layers give on these texts changes least")
+    found.sentences.append(f"{len(kinds)} weights rounded so that layer outputs on these texts change least")
 
 
 def ranges(

@@ -122,7 +122,7 @@ class _GraphSmoother:
         return ScaleSite(node, vectors) if all(node.input[at] in self.stored for at in vectors) else None
 
     def mixed(self, value: str) -> ScaleSite | None:
-        """The value layer that an attention's mix comes from; None where `value` is no mix, or others read what is."""
+        """The value layer an attention's mix comes from; None where `value` is not a mix, or others read it."""
         if len(self.readers[value]) != len(self.reads[value]):
             return None
         node = self.makers.get(value)

@@ -12,7 +12,7 @@ them, searched as in `blockwise`, where the error of input j counts 1 / U_jj^2: 
 have made up for it. Inputs that calibration never woke are rounded to the nearest step, not set to zero as in the
 authors' code, because real texts may wake them. With `order`, blocks go by descending weight in G, and inputs within a
 block,
-too: what matters most is rounded while most can still be mended. Blocks stay whole, so the packed layout needs no index
+too: what matters most is rounded while most can still be fixed. Blocks stay whole, so the packed layout needs no index
 of inputs.
 
 U costs one Cholesky factorisation: with J the reversal of the inputs and J H J = L L^T, U = J L^-1 J.
@@ -61,7 +61,7 @@ def gptq_quantize(
         weight_RI: finite numbers, one row an output.
         gram_II: sum of x x^T over calibration tokens; its scale is of no matter.
         num_bits: 4 or 8.
-        block_size: inputs in a block; I for one scale a row.
+        block_size: inputs in a block; I for one scale per row.
         symmetric: no zero points.
         search: look for the scales of least squared error, instead of covering the block's range.
         damping: added to the diagonal of G, in parts of its mean; above 0. More of it trusts calibration less.
@@ -158,7 +158,7 @@ def _most_important_first(diagonal_I: Floats, block_size: int) -> NDArray[np.int
 
 
 def _segments(width: int, block_size: int) -> Iterator[tuple[int, int]]:
-    """Starts and ends of segments of about `_SEGMENT` inputs: each holds whole blocks, or lies in one block."""
+    """Starts and ends of segments of about `_SEGMENT` inputs: each holds whole blocks, or is in one block."""
     each = max(block_size, _SEGMENT // block_size * block_size)
     for first in range(0, width, each):
         last = min(first + each, width)
@@ -171,7 +171,7 @@ def _inverse_factor(gram_II: Floats, added: float) -> Floats:
     """The upper triangular U with (G + added * 1)^-1 = U^T U.
 
     Raises:
-        ValueError: G has an eigenvalue far below 0: it is no Gram matrix.
+        ValueError: G has an eigenvalue far below 0: it is not a Gram matrix.
 
     """
     damped_II = gram_II + np.eye(len(gram_II)) * added

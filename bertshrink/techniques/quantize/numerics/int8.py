@@ -1,6 +1,6 @@
 """Eight-bit numbers: the maths, on numpy arrays alone.
 
-Symmetric: with s = max|w| / 127 over a column (or a row, or the whole weight), q = round(w / s) lies in -127..127 and
+Symmetric: with s = max|w| / 127 over a column (or a row, or the whole weight), q = round(w / s) is in -127..127 and
 q s approximates w to within s / 2.
 
 Signed bytes: unsigned activations times signed weights is what VNNI's and AMX's instructions multiply. That ONNX

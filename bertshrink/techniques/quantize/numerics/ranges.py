@@ -9,8 +9,8 @@ percentile  the middle 99.99 % of values: as many are clipped on either side.
 entropy     the range whose 256 levels keep the most information: least Kullback-Leibler divergence of what the levels
             tell (q) from what was there (p). As in TensorRT (Migacz, "8-bit inference with TensorRT", GTC 2017;
             compared with the others by Wu et al., arXiv:2004.09602): values outside go to p's outermost bins and not to
-            q's, so clipping costs. Their range -t..t wastes half the levels where data lie on one side (GELU's outputs
-            begin at -0.17): here it is cut to what was seen, max(-t, low)..min(t, high), and all 256 levels lie in it,
+            q's, so clipping costs. Their range -t..t wastes half the levels where data are on one side (GELU's outputs
+            begin at -0.17): here it is cut to what was seen, max(-t, low)..min(t, high), and all 256 levels are in it,
             as they will in the quantized model.
 
 The histogram stores no values, only counts in bins of a power of two's width whose edges are multiples of it. When the
@@ -126,7 +126,7 @@ def percentile_range(histogram: Histogram, percent: float = 99.99) -> Range:
 
     """
     if not 0 < percent <= 100:
-        raise ValueError(f"a percentile lies above 0 and up to 100, not at {percent}")
+        raise ValueError(f"a percentile is above 0 and up to 100, not at {percent}")
     low, high = min_max_range(histogram)
     if low == high:
         return low, high
@@ -163,11 +163,11 @@ def activation_scale(low: float, high: float) -> tuple[np.float32, np.uint8]:
     """Scale and zero point of unsigned bytes over low..high, widened to hold 0; of 0..0 they are 1 and 0.
 
     Raises:
-        ValueError: low lies above high, or one of them is not a finite number.
+        ValueError: low is above high, or one of them is not a finite number.
 
     """
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-        raise ValueError(f"{low}..{high} is no range")
+        raise ValueError(f"{low}..{high} is not a range")
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / (_NUM_LEVELS - 1))
     if scale < np.finfo(np.float32).tiny:
@@ -176,7 +176,7 @@ def activation_scale(low: float, high: float) -> tuple[np.float32, np.uint8]:
 
 
 def _quantile(counts: NDArray[np.int64], cut: float) -> float:
-    """How many bins from the left hold `cut` values; within a bin values are taken to lie evenly, gaps are crossed."""
+    """How many bins from the left hold `cut` values; within a bin values are taken to be evenly, gaps are crossed."""
     cumulative = np.cumsum(counts)
     index = int(np.searchsorted(cumulative, cut, side="right"))
     before = cumulative[index] - counts[index]

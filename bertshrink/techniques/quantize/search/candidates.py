@@ -6,7 +6,7 @@ interleaved run, in fresh processes; what fails to run is told with its reason, 
 
     front    candidates that no other one beats in bytes, time and agreement at once (the Pareto front)
     choice   of those within the limits (`min_cosine`, `max_metric_drop`, `max_size`) the fastest; of several that time
-             cannot tell apart, the smallest
+             cannot distinguish, the smallest
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def bfloat16_wins(all_tried: Sequence[Trial]) -> str:
     best, rival = min(halves, key=lambda one: one.latency_s), min(integers, key=lambda one: one.latency_s)
     if not all(interval.low > 1 for interval in best.speed_ups(rival)):
         return ""
-    return f"on this machine bfloat16 beats int8: {best.candidate.name} is faster than {rival.candidate.name}"
+    return f"on this machine bfloat16 is faster than int8: {best.candidate.name} is faster than {rival.candidate.name}"
 
 
 def _shape(measured: Measurement) -> str:

@@ -60,7 +60,7 @@ def choose_fastest(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str, Any]
             "no scheme is within the limits: "
             + "; ".join(f"{one.candidate.name}: {limits.broken_by(one)}" for one in all_tried),
             where=str(bench.work),
-            hint="what was tried lies there; loosen `min_cosine`, `max_metric_drop` or `max_size`",
+            hint="the attempts are kept there; loosen `min_cosine`, `max_metric_drop` or `max_size`",
         )
     for one in front(all_tried):
         if one is not chosen:

@@ -38,7 +38,7 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
     """The smallest assignment that holds `max_metric_drop`, and the road to it.
 
     Raises:
-        CheckFailed: none does; the one that came nearest lies in the stage's working folder.
+        CheckFailed: none does; the one that came nearest is in the stage's working folder.
 
     """
     limit = trials.settings.largest_drop
@@ -71,9 +71,10 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
     if found is None:
         drop = units.format(nearest[0].drop, "fraction")
         raise CheckFailed(
-            f"no assignment of types holds a drop of {units.format(limit, 'fraction')}: the nearest one loses {drop}",
+            f"no mix of number formats holds a drop of {units.format(limit, 'fraction')}: the nearest one loses {drop}",
             where=str(trials.bench.work / BEST),
-            hint="it lies there; allow a larger `max_metric_drop`, or train with quantization in mind: `distill` with "
+            hint="it is kept there; allow a larger `max_metric_drop`, or train with quantization in mind: "
+            "`distill` with "
             "`fake_quant`",
         )
     (made,) = kept
@@ -108,8 +109,8 @@ def ending(asked: Mapping[str, str], found: Attempt, repair: MixedPrecisionSearc
     """What was widened, worst first."""
     wider = [name for name in asked if found.types[name] != asked[name]]
     if not wider:
-        return "the scheme holds the limit as asked: nothing had to be wider"
+        return "the scheme holds the limit: every weight has the requested format"
     wider.sort(key=lambda name: -repair.gains.get(name, 0.0))
     shown = listed([f"`{name}` ({found.types[name]})" for name in wider], 5)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(found.types.values()).items()))
-    return f"{len(wider)} of {len(asked)} weights had to be wider: {shown}; now {counts}"
+    return f"{len(wider)} of {len(asked)} weights keep more bits: {shown}; now {counts}"

@@ -2,7 +2,7 @@
 
     1  as asked                      holds the limit? done
     2  each weight wider, alone      its gain: how much nearer outputs on calibration texts come to the float ones
-    3  all weights one type wider    does not hold? that is the new beginning, back to 2
+    3  all weights one format wider    does not hold? that is the new beginning, back to 2
     4  the worst wider               worst: most gain for each byte that widening costs; how many of them are needed is
                                      found by halving, since more of them is taken to be better
     5  given back                    of those, the largest that are not needed after all
@@ -106,7 +106,7 @@ class MixedPrecisionSearch:
             before = self.error(narrow)
             self.gains = {name: before - self.error(widen(narrow, [name])) for name in names}
             worst_first = sorted(names, key=lambda name: (-self.gains[name] / self.cost(narrow, name), name))
-            found = self.attempt(widen(narrow, names), f"all {len(names)} one type wider")
+            found = self.attempt(widen(narrow, names), f"all {len(names)} one format wider")
             if self.holds(found):
                 return self.give_back(narrow, *self.fewest(narrow, worst_first, found))
         return found
@@ -117,7 +117,7 @@ class MixedPrecisionSearch:
         while high - low > 1:
             middle = (low + high) // 2
             names = worst_first[:middle]
-            tried = self.attempt(widen(narrow, names), f"the worst {middle} of {len(worst_first)} one type wider")
+            tried = self.attempt(widen(narrow, names), f"the worst {middle} of {len(worst_first)} one format wider")
             if self.holds(tried):
                 high, best = middle, tried
             else:
@@ -143,15 +143,15 @@ class MixedPrecisionSearch:
         return found
 
     def holds(self, found: Attempt) -> bool:
-        """Whether a drop is within the limit; what is no number is not."""
+        """Whether a drop is within the limit; what is not a number is not."""
         return found.drop <= self.limit + 1e-12
 
     def cost(self, narrow: Types, name: str) -> int:
-        """Bytes that one weight takes more when it is one type wider; 1 at least."""
+        """Bytes that one weight takes more when it is one format wider; 1 at least."""
         return max(1, self.size(name, WIDER[narrow[name]]) - self.size(name, narrow[name]))
 
 
 def widen(types: Types, names: list[str]) -> dict[str, str]:
-    """The same assignment with some weights one type wider."""
+    """The same assignment with some weights one format wider."""
     chosen = set(names)
     return {name: WIDER[kind] if name in chosen else kind for name, kind in types.items()}

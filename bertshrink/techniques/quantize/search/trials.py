@@ -137,7 +137,7 @@ class VariantBuilder:
         return made, found["drop"]
 
     def _papers_of(self, name: str) -> Path:
-        """Where it stands what was found out about a try."""
+        """Where it is what was found out about a try."""
         return self.bench.work / f"{name}.json"
 
     def write(

@@ -11,7 +11,7 @@ depend on its neighbours in the batch.
 
 Activations are unsigned and weights signed bytes, the pair that x86's 8-bit instructions multiply.
 
-Embeddings: bytes with one scale a row, as `dynamic_int8` writes them.
+Embeddings: bytes with one scale per row, as `dynamic_int8` writes them.
 """
 
 from __future__ import annotations
