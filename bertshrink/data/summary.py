@@ -77,7 +77,7 @@ def _of_side(split: Split) -> str:
     if not values:
         return ""
     missing = len(split) - len(values)
-    rest = f", {missing:,} rows without one" if missing else ""
+    rest = f", {missing:,} rows without a label" if missing else ""
     if any(map(is_answers, values)) or values == [()] * len(values):
         none = sum(not value for value in values)
         return f"{len(values):,} questions{f', {none:,} of them without an answer' if none else ''}{rest}"

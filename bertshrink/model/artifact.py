@@ -77,7 +77,7 @@ class ArtifactCard(BaseModel):
     pooling: tuple[_Mode, bool] | tuple[_Mode, bool, int] | None = Field(
         None, description="inside the graph: mode, whether it normalises, how many numbers stay where not all do"
     )
-    prompt: str = Field("", description="what is put before every text; the tokenizer does not")
+    prompt: str = Field("", description="prompt to prepend to every text; the tokenizer does not")
     activation: Literal["identity", "sigmoid"] = Field(
         "identity", description="what makes a score of the logit of one score; outside of the graph"
     )

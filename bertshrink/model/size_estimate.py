@@ -171,7 +171,6 @@ def savings_summary(before: CheckpointInfo, after: CheckpointInfo) -> str:
     sizes = [units.format(of_encoder(facts).num_bytes, "B") for facts in (before, after)]
     ops = [units.format(facts.shape.flops_per_token() / 1e6, "count") for facts in (before, after)]
     return (
-        f"{units.format(given, 'count')} parameters ({sizes[0]}) become "
-        f"{units.format(found, 'count')} ({sizes[1]}); {ops[0]} MFLOP a token before and "
-        f"{ops[1]} after: memory is saved, not time"
+        f"{units.format(given, 'count')} parameters ({sizes[0]}) become {units.format(found, 'count')} "
+        f"({sizes[1]}); {ops[0]} MFLOP per token before, {ops[1]} after: saves memory, not time"
     )

@@ -52,7 +52,7 @@ def _one_shape(
         faults.append(
             UserError(
                 f"`{name}` takes {_text(shape)} only and `{other[0]}` {_text(other[1])} only: they cannot be timed "
-                "side by side",
+                "together",
                 where=where,
                 hint="give them the same shape, or turn timing off: `latency: false`, `--no-latency`",
             )

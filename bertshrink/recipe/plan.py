@@ -216,8 +216,8 @@ def _patience(recipe: Recipe, faults: list[BertshrinkError]) -> None:
         if getattr(stage.technique, "early_stopping_patience", None) is not None:
             faults.append(
                 UserError(
-                    f"`early_stopping_patience` of `{stage.technique.name}` needs texts to choose by, and running text "
-                    "is learnt from as a whole",
+                    f"`early_stopping_patience` of `{stage.technique.name}` needs a dev split, and running text is "
+                    "used whole for training",
                     where=recipe.place(*stage.path, "early_stopping_patience"),
                     hint="leave it out and set `epochs`",
                 )
@@ -275,8 +275,8 @@ def _stages(
         if recipe.model is None and number > 1 and technique.makes_teacher:
             faults.append(
                 UserError(
-                    f"`{technique.name}` learns from other texts than `{recipe.stages[0].technique.name}`, and a "
-                    "recipe has one set",
+                    f"`{technique.name}` needs other texts than `{recipe.stages[0].technique.name}`, and a recipe "
+                    "has one dataset",
                     where=where,
                     hint="use a separate recipe with the pre-trained model as its `model`",
                 )

@@ -184,8 +184,8 @@ def _vocab_size(origin: ExternalFile, home: Path) -> int:
         )
     if largest is not None and largest >= rows:
         raise UserError(
-            f"the tokenizer knows ids up to {largest} (`{token}`), the model's table has {rows} rows: it is that of "
-            "another model, or tokens were added to it without rows of their own",
+            f"the tokenizer knows ids up to {largest} (`{token}`), the model's table has {rows} rows: it belongs to "
+            "another model, or tokens were added without embedding rows",
             where=str(home),
             hint="put the model's own tokenizer beside the file, as it was when the file was made",
         )

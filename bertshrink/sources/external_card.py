@@ -263,7 +263,7 @@ def _one_shape(origin: ExternalFile) -> tuple[int, int] | None:
     words = ["x".join("any" if size is None else str(size) for size in sizes) for sizes in shapes]
     raise UserError(
         f"the file takes inputs of the shape {' and '.join(sorted(words))}, where batch and length must both be "
-        "open, or both fixed and the same for all",
+        "dynamic, or both fixed and equal for all inputs",
         where=origin.where,
         hint=f"export it with dynamic axes; {_EXPORT}",
     )

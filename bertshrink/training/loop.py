@@ -231,7 +231,7 @@ def _attempt(
     outcome.history = [_numbers(entry) for entry in history if entry.keys() & _CURVES]
     skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
     if skipped >= num_steps:
-        raise CheckFailed("no step had a finite loss: nothing was learnt", hint=_DIVERGED)
+        raise CheckFailed("no step had a finite loss: the model was not trained", hint=_DIVERGED)
     if skipped:
         outcome.notes.append(f"{skipped} of {num_steps} steps had a non-finite loss and were skipped")
     if rollbacks:

@@ -102,12 +102,12 @@ def test_a_label_of_another_kind_is_refused_with_its_row(cells, task, name, row)
 @pytest.mark.parametrize("columns", [("a \ud83d", "b"), ("a", "b \ud83d")])
 def test_half_characters_in_texts_are_refused_with_their_row(columns):
     table = Table("d.json", {"sentence1": ["x", columns[0]], "sentence2": ["y", columns[1]]})
-    with pytest.raises(UserError, match="half of a character") as caught:
+    with pytest.raises(UserError, match="half of a surrogate pair") as caught:
         settle({"train": split_of(table, DataSettings())}, "auto")
     assert caught.value.where == "d.json, row 2"
     caught.value.what.encode()
     words = Table("d.json", {"tokens": [["a", columns[0]], [columns[1]]], "tags": [["O", "O"], ["O"]]})
-    with pytest.raises(UserError, match="half of a character"):
+    with pytest.raises(UserError, match="half of a surrogate pair"):
         settle({"train": split_of(words, DataSettings())}, "auto")
 
 

@@ -27,7 +27,7 @@ def test_a_table_row_by_row(tmp_path):
     found = lines(load(DataSettings(path=str(tmp_path))))
     assert found["data"] == "train 4, dev 4 rows; dev judges"
     assert found["columns"] == "text `text`, label `label`; not read: `id` (ids), `note` (empty)"
-    assert found["labels"] == "train: pos 2, neg 1, 1 rows without one; dev: pos 2, neg 1, 1 rows without one"
+    assert found["labels"] == "train: pos 2, neg 1, 1 rows without a label; dev: pos 2, neg 1, 1 rows without a label"
     assert (
         "2 rows without text" in found["left out"]
         and "none of 1 training row that repeat another one" in found["left out"]
@@ -39,7 +39,7 @@ def test_a_table_row_by_row(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "names", "task", "expected"),
     [
-        ((0.5, 3.0, None), (), "regression", "scores from 0.5 to 3, 1 rows without one"),
+        ((0.5, 3.0, None), (), "regression", "scores from 0.5 to 3, 1 rows without a label"),
         ((1, 0, 1), ("no", "yes"), "classification", "yes 2, no 1"),
         (
             (OneHot((1, 0, 0)), OneHot((1, 1, 0)), None),

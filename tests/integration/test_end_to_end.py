@@ -316,5 +316,5 @@ def test_running_text_keeps_nothing_to_choose_by(here):
     data(here, "mlm")
     patient = FINETUNE.replace("}", ", early_stopping_patience: 1}")
     (fault,) = faults_of(f"{HEAD}data: ./d\ntask: mlm\nstages:\n  - {patient}\n")
-    assert "`early_stopping_patience` of `finetune` needs texts to choose by" in fault.what
+    assert "`early_stopping_patience` of `finetune` needs a dev split" in fault.what
     assert fault.where.startswith("r.yaml:6:")

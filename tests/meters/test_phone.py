@@ -207,7 +207,7 @@ def test_a_check_that_hangs(launch, monkeypatch):
         raise subprocess.TimeoutExpired("x", timeout)
 
     monkeypatch.setattr(compatibility.subprocess, "run", hang)
-    with pytest.raises(MeasurementError, match="not done after 600 s"):
+    with pytest.raises(MeasurementError, match="did not finish within 600 s"):
         check_mobile(launch)
 
 

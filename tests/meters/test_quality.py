@@ -146,7 +146,7 @@ def test_each_model_reads_the_texts_with_its_own_tokenizer(task, metric):
 def test_masked_tokens_bind_models_to_one_vocabulary():
     encoder, exam = exam_of("mlm")
     exam.sit(encoder)
-    with pytest.raises(UserError, match="into other tokens"):
+    with pytest.raises(UserError, match="tokenizes the dev texts differently"):
         exam.sit(with_other_tokens(encoder))
 
 

@@ -120,7 +120,7 @@ def test_all_models_are_timed_at_the_one_fixed_shape(plan, tmp_path):
     assert grid(plan(FIXED + "compare: [./b]")) == ((4,), (16,))
     assert grid(plan("model: ./m\ncompare: [./c]")) == ((1,), (16,))
     fault = fault_of(plan, FIXED + "compare: [./c]")
-    assert "cannot be timed side by side" in fault.what and "--no-latency" in fault.hint
+    assert "cannot be timed together" in fault.what and "--no-latency" in fault.hint
     assert plan(FIXED + "compare: [./c]\nmeasure: {latency: false}")
 
 

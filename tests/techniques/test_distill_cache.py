@@ -78,7 +78,7 @@ def test_another_process_and_another_student_read_it(tmp_path):
     again = cached(live, tmp_path)
     again(*batch_of(rows, [0, 1, 2, 3]))
     assert live.asked == 0
-    assert "0 of 4 rows were computed now" in note_of(again)[-1]
+    assert "0 of 4 rows were computed in this run" in note_of(again)[-1]
 
 
 @pytest.mark.parametrize("change", ["flip", "cut", "zero"])

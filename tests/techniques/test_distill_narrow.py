@@ -102,7 +102,7 @@ def test_the_weightiest_dimensions_stay_everywhere():
         ({"intermediate_size": 65}, "classification", "`intermediate_size` is 65; the model has 64"),
         ({"hidden_size": 30}, "classification", "is not divisible by 4 attention heads"),
         ({"heads": 3}, "classification", "is not divisible by 3 attention heads"),
-        ({"hidden_size": 16}, "embedding", "cannot give the teacher's vectors"),
+        ({"hidden_size": 16}, "embedding", "cannot produce the teacher's vectors"),
         ({"heads": 2, "attention_weight": 1}, "classification", "the student has 2 of 4 heads"),
         ({"hidden_size": 20, "relation_weight": 1, "relation_heads": 8}, "classification", "that 8 divides"),
         ({"teacher_cache": True}, "mlm", "masks change"),

@@ -58,7 +58,7 @@ def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     assert made.shape.num_groups == 1 and made.labels == facts.labels
     for each, model in ((facts, encoder), (promised, found)):
         assert num_parameters(each) == sum(p.numel() for p in model.model.parameters())
-    assert "memory is saved, not time" in settings.promise(facts, promised)
+    assert "saves memory, not time" in settings.promise(facts, promised)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -306,7 +306,7 @@ def test_one_command_factorizes_shares_and_recovers(tmp_path):
     assert told.returncode == 0, told.stderr
     answer = json.loads(told.stdout)
     assert [stage["stage"] for stage in answer["stages"]] == ["factorize to rank 8", "share 2 groups of layers"]
-    assert all("memory is saved, not time" in stage["buys"] for stage in answer["stages"])
+    assert all("saves memory, not time" in stage["buys"] for stage in answer["stages"])
     rows = answer["tables"]["factorize"]
     assert [row["rank"] for row in rows] == [8, 16, 32]
     for name in ("parameters", "bytes", "energy", "cosine"):

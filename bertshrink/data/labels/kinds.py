@@ -179,8 +179,7 @@ def _check_characters(name: str, split: Split) -> None:
         for at, cell in enumerate(cells or ()):
             if not _is_whole(cell):
                 raise UserError(
-                    f"a row of the {name} split: the {kind} `{shown(cell)}` holds half of a character, a surrogate "
-                    "without its other half",
+                    f"a row of the {name} split: the {kind} `{shown(cell)}` contains half of a surrogate pair",
                     where=split.where(at),
                     hint="fix the row: an emoji or another rare character was cut in two when it was written",
                 )

@@ -270,8 +270,8 @@ def labels_of(texts: TextDataset, task: str, own: Sequence[str] = ()) -> tuple[s
     if task == "classification":
         if any(isinstance(value, float) and not value.is_integer() for value in values):
             raise UserError(
-                f"the rows of `{texts.name}` are labelled with scores such as {values[0]}, and `classification` learns "
-                "classes",
+                f"the rows of `{texts.name}` are labelled with scores such as {values[0]}, and `classification` is "
+                "trained on classes",
                 hint="name the task with `--task regression`",
             )
         if any(is_listed):

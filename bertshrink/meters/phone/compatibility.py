@@ -253,7 +253,7 @@ def _look(path: Path, scratch: Path) -> _Found:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise MeasurementError(f"the check of `{path}` was not done after {_TIMEOUT_S:g} s") from None
+        raise MeasurementError(f"the check of `{path}` did not finish within {_TIMEOUT_S:g} s") from None
     words = done.stderr.decode(errors="replace").strip()[-_TAIL:]
     try:
         told = json.loads(done.stdout.splitlines()[-1]) if done.stdout and not done.returncode else {}

@@ -252,10 +252,10 @@ class MaskedLMEvaluator(Evaluator):
 
         if self._masked(model) != [row["input_ids"] for row in self.rows]:
             raise UserError(
-                f"`{model.source}` cuts the dev texts into other tokens than the first model does, so that there are "
-                "no masked tokens to compare them by",
-                hint="compare masked language models of one vocabulary, cut the texts to what each of them takes with "
-                "`max_length`, or leave out `data`",
+                f"`{model.source}` tokenizes the dev texts differently from the reference, so that masked tokens "
+                "cannot be compared",
+                hint="compare masked language models with the same vocabulary, truncate texts with `max_length`, or "
+                "leave out `data`",
             )
         session, pad_id = model.session(), model.tokenizer.pad_token_id or 0
         found: list[Floats] = [np.empty((0, 2)) for _ in self.rows]

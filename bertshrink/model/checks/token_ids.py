@@ -95,6 +95,6 @@ def _fit_types(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> tup
         )
     tokenizer.model_input_names = [other for other in tokenizer.model_input_names if other != name]
     return (
-        "the tokenizer numbers the second text of a pair as type 1, and the model has one type of token: all are read "
-        "as that, and the tokenizer that is written gives no types",
+        "the tokenizer marks the second text of a pair as token type 1, but the model has only one type: all "
+        "tokens are read as type 0, and the saved tokenizer returns no types",
     )

@@ -87,11 +87,11 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
         _refuse_missing(missing, strange, facts)
     if strange:
         raise UnsafeModel(
-            f"the checkpoint holds {_some(strange)}, which `{type(model).__name__}` has no place for: without them it "
-            "gives other outputs than the model that was saved",
+            f"the checkpoint holds {_some(strange)}, which `{type(model).__name__}` does not use: without them its "
+            "outputs differ from those of the saved model",
             where=str(facts.folder / WEIGHTS),
-            hint="bertshrink takes stock models only; where these weights do nothing, save the model again as its "
-            f"stock class: `transformers.{type(model).__name__}.from_pretrained(DIR).save_pretrained(NEW)`",
+            hint="bertshrink takes only stock models; if these weights are unused, save the model as its stock class: "
+            f"`transformers.{type(model).__name__}.from_pretrained(DIR).save_pretrained(NEW)`",
         )
     for name, place in found.items():
         if place is not None:
@@ -142,8 +142,8 @@ def _refuse_wrapped(strange: Sequence[str], prefix: str, places: Collection[str]
         return
     by = {"module.": " (PyTorch's DataParallel)", "_orig_mod.": " (torch.compile)", "model.": " (a training library)"}
     raise UnsafeModel(
-        f"the names of {len(strange)} weights begin with `{word}`, the word of what wrapped the model while it was "
-        f"trained{by.get(word, '')}: `{strange[0]}`",
+        f"the names of {len(strange)} weights begin with `{word}`, left by what wrapped the model in "
+        f"training{by.get(word, '')}: `{strange[0]}`",
         where=str(facts.folder / WEIGHTS),
         hint='remove it: `python -c "from safetensors.torch import load_file as l, save_file as s; '
         f"s({{k.removeprefix('{word}'): v for k, v in l('{WEIGHTS}').items()}}, '{WEIGHTS}', {{'format': 'pt'}})\"`",

@@ -99,16 +99,16 @@ class Sentence:
         found = []
         if self.pooling is not None and self.pooling.dimension is not None:
             found.append(
-                f"its vectors are cut to their first {self.pooling.dimension} numbers (`truncate_dim`), and so are "
-                "those of every model made of it"
+                f"its vectors are truncated to {self.pooling.dimension} dimensions (`truncate_dim`), as are those "
+                "of every model made from it"
             )
         if self.lower_case:
             found.append("texts are lower-cased (`do_lower_case`): the saved tokenizer does so itself")
         named = ", ".join(f"`{name}`" for name, text in sorted((self.prompts or {}).items()) if text)
         if self.prompt:
             found.append(
-                f"the prompt `{self.prompt}` (`{self.default}`, the default) is put before every text here, as "
-                "sentence-transformers does; whoever calls a tokenizer without it must put it there"
+                f"the prompt `{self.prompt}` (`{self.default}`, the default) is prepended to every text, as "
+                "sentence-transformers does; callers of the plain tokenizer must prepend it themselves"
             )
         elif named:
             found.append(f"prompts ({named}) are kept in its settings; none is the default, so none is prepended")
@@ -321,8 +321,8 @@ def _read_prompts(settings: Mapping[str, Any], where: str) -> tuple[dict[str, st
 
 
 SIGMOID_NOTE = (
-    "a cross-encoder: the model gives the logit of its score; sentence-transformers makes the score of it by a "
-    "sigmoid, as the settings beside it say"
+    "a cross-encoder: the model returns the logit; sentence-transformers applies a sigmoid to get the score, as "
+    "its settings say"
 )
 
 

@@ -60,8 +60,8 @@ def make_student(model: Encoder, settings: DistillSettings, bench: Workbench) ->
     if new != old:
         student = thin(student, new)
         bench.note(
-            f"the student is {new.hidden_size} wide with {new.num_heads} heads and {new.intermediate_size} neurons a "
-            f"layer, the model {old.hidden_size}, {old.num_heads} and {old.intermediate_size}"
+            f"the student is {new.hidden_size} wide with {new.num_heads} heads and {new.intermediate_size} neurons "
+            f"per layer; the model has {old.hidden_size}, {old.num_heads} and {old.intermediate_size}"
         )
     if student is not model:
         bench.baseline("untrained", f"{len(chosen)} layers, untrained", student.copy())

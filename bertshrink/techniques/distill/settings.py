@@ -96,8 +96,8 @@ class DistillSettings(TrainingSettings, Technique):
     logits_weight: float | None = Field(None, ge=0, description="weight of the squared error of the logits")
     fake_quant: Literal["int8", "int4"] | None = Field(
         None,
-        description="learn with weights (with int8 activations, too) rounded as `quantize` will round them: int8 for "
-        "`dynamic-int8`, int4 for `block-int4`; what is kept is a stock float checkpoint",
+        description="train with weights (for int8 also activations) rounded as `quantize` will round them: int8 for "
+        "`dynamic-int8`, int4 for `block-int4`; the result is a stock float checkpoint",
     )
     block_size: Literal[16, 32, 64, 128, 256] | None = Field(
         None, description="with `fake_quant: int4`: values that share a scale; default: 32"
@@ -368,7 +368,7 @@ class DistillSettings(TrainingSettings, Technique):
             )
         if facts.task == "embedding" and thinner.hidden_size != shape.hidden_size:
             raise UserError(
-                f"a sentence encoder of width {thinner.hidden_size} cannot give the teacher's vectors of "
+                f"a sentence encoder of width {thinner.hidden_size} cannot produce the teacher's vectors of "
                 f"{shape.hidden_size} numbers",
                 hint="leave `hidden_size` out; `heads` and `intermediate_size` are free",
             )

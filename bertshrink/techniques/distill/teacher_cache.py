@@ -381,7 +381,7 @@ def _digest_of_rows(rows: Sequence[dict[str, list[int]]]) -> bytes:
 def note_of(teacher: CachedTeacher) -> list[str]:
     """What a finished training says of the store, one sentence each."""
     filled = (
-        f"teacher cache `{teacher.folder.name}`: {teacher.num_computed} of {len(teacher.lengths_N)} rows were computed "
-        f"now, {teacher.num_bytes / 1e6:.0f} MB"
+        f"teacher cache `{teacher.folder.name}`: {teacher.num_computed} of {len(teacher.lengths_N)} rows were "
+        f"computed in this run, {teacher.num_bytes / 1000000.0:.0f} MB"
     )
     return [teacher.rebuilt, filled] if teacher.rebuilt else [filled]

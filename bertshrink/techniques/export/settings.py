@@ -62,7 +62,7 @@ class ExportSettings(Technique):
     )
     outputs: Literal["both", "sentence_embedding"] = Field(
         "both",
-        description="of a sentence encoder: `both`: token vectors (`last_hidden_state`), too, which other libraries "
+        description="sentence encoders: `both` also gives token vectors (`last_hidden_state`), which other libraries "
         "pool themselves",
     )
     tolerance: float | None = Field(

@@ -49,8 +49,8 @@ class QuantizeSettings(Technique):
     block_size: int = Field(32, ge=16, le=256, description="block schemes: values that share a scale, a power of two")
     rounding: Literal["auto", "gptq", "nearest"] = Field(
         "auto",
-        description="gptq: round so that outputs on training texts change least; auto: that for 4 bits, where there "
-        "are texts; nearest: to the nearest step",
+        description="gptq: minimize the change of outputs on training texts; nearest: to the nearest step; auto: gptq "
+        "for 4 bits if there are texts",
     )
     range_method: Literal["min-max", "entropy", "percentile"] = Field(
         "percentile",
@@ -69,8 +69,8 @@ class QuantizeSettings(Technique):
     )
     max_metric_drop: str | None = Field(
         None,
-        description="most that the task's metric (without labels: the cosine) may lose, such as 0.5%; the weights that "
-        "cost most are kept wider until it holds",
+        description="maximum drop of the task's metric (without labels: the cosine), such as 0.5%; the most sensitive "
+        "weights keep more bits until it holds",
     )
     auto: bool = Field(
         False, description="try the schemes, time them on this machine, and keep the fastest one within limits"

@@ -88,8 +88,8 @@ def require(found: dict[str, float | int], min_cosine: float, where: str) -> Non
             f"the quantized model's outputs have a cosine of {found['cosine']:.4f} to the float ones, less than "
             f"{min_cosine}",
             where=where,
-            hint="keep tables in float with `embeddings: float32`, take more bits, let `max_metric_drop` find what "
-            "must stay wider, or accept it with a lower `min_cosine`",
+            hint="keep tables in float with `embeddings: float32`, take more bits, let `max_metric_drop` find the "
+            "weights that need more bits, or accept it with a lower `min_cosine`",
         )
 
 
