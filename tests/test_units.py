@@ -83,8 +83,8 @@ def test_shares_and_sizes_that_limits_are_written_as():
     assert (units.share("98%"), units.share("0.5%"), units.share("0.25")) == (0.98, pytest.approx(0.005), 0.25)
     assert units.size("70 MB") == 70e6
     for text in ("5 MB", "120%", "-1%"):
-        with pytest.raises(ValueError, match="no share"):
+        with pytest.raises(ValueError, match="not a share"):
             units.share(text)
     for text in ("5%", "0 MB"):
-        with pytest.raises(ValueError, match="no size"):
+        with pytest.raises(ValueError, match="not a size"):
             units.size(text)

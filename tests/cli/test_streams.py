@@ -63,7 +63,7 @@ def test_a_result_that_cannot_be_printed_is_no_success(monkeypatch, capsys, numb
     assert capsys.readouterr().err.startswith(f"error: cannot print: {os.strerror(number)}\n  --> stdout\nhint: ")
 
 
-@pytest.mark.parametrize(("is", "code", "expected"), [(False, 0, 141), (True, 0, 0), (True, 1, 1), (False, 3, 3)])
+@pytest.mark.parametrize(("stands", "code", "expected"), [(False, 0, 141), (True, 0, 0), (True, 1, 1), (False, 3, 3)])
 def test_a_reader_that_went_away(monkeypatch, capsys, stands, code, expected):
     prints(monkeypatch, stands=stands, code=code)
     monkeypatch.setattr(sys, "stdout", Refusing(errno.EPIPE))

@@ -121,7 +121,7 @@ def test_a_hub_data_set_of_questions_is_the_same(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (squad(answers=[{"text": "Ann", "answer_start": 3}]), "question 1: the answer `Ann` is not"),
+        (squad(answers=[{"text": "Ann", "answer_start": 3}]), "question 1: the answer `Ann` does not start"),
         (squad(answers=[{"text": "Ann"}]), "'answer_start' is missing"),
         ({"data": [{"title": "t"}]}, "'paragraphs' is missing"),
     ],
@@ -171,7 +171,7 @@ def test_a_test_side_without_labels_judges_nothing(tmp_path, hidden):
     side = "sentence\tlabel\na\t0\nb\t1\n"
     found = read(tmp_path, train__tsv=side, dev__tsv="sentence\tlabel\nc\t0\n", test__tsv=hidden)
     assert (found.test, found.judged_name) == (None, "dev")
-    assert found.notes == ("the test split's 1 texts of the test split have no labels: the split is not used",)
+    assert found.notes == ("the 1 texts of the test split have no labels: the split is not used",)
 
 
 def test_texts_without_labels_at_all_keep_their_test_side(tmp_path):
@@ -223,7 +223,7 @@ def test_a_fixed_choice_of_unlabelled_texts(tmp_path):
 
 
 def test_pairs_and_single_texts_do_not_mix():
-    with pytest.raises(UserError, match="of another kind"):
+    with pytest.raises(UserError, match="differ in kind"):
         Split(("a",), ("b",)).with_unlabelled(Split(("c",)))
 
 

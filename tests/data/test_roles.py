@@ -173,7 +173,7 @@ def test_cells_are_texts_and_labels_as_they_are_written_but_for_blanks_around(ro
     stripped = {}
     is_merged = any(stripped.setdefault(label.strip(), label) != label for _, label in rows if label.strip())
     if is_merged:
-        with pytest.raises(UserError, match="differ only by spaces"):
+        with pytest.raises(UserError, match="differ only by surrounding spaces"):
             split_of(found, DataSettings())
         return
     split = split_of(found, DataSettings())
@@ -193,7 +193,7 @@ def test_what_is_no_text_is_refused_with_its_row(cell, message):
 
 @pytest.mark.parametrize("cell", [{"a": 1}, b"a", [["x"]], [None], ["x", {}], [""]])
 def test_what_is_no_label_is_refused_with_its_row(cell):
-    with pytest.raises(UserError, match=r"no label|where a text") as caught:
+    with pytest.raises(UserError, match=r"not a label|where a text") as caught:
         split_of(columns(text=["a b", "c d"], label=["x", cell]), DataSettings())
     assert caught.value.where == "some.csv, row 2"
 

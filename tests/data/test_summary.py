@@ -25,7 +25,7 @@ def test_a_table_row_by_row(tmp_path):
     for name in ("train", "dev"):
         (tmp_path / f"{name}.tsv").write_text(table)
     found = lines(load(DataSettings(path=str(tmp_path))))
-    assert found["data"] == "train 4, dev 4 rows; dev judges"
+    assert found["data"] == "train 4, dev 4 rows; evaluated on dev"
     assert found["columns"] == "text `text`, label `label`; not read: `id` (ids), `note` (empty)"
     assert found["labels"] == "train: pos 2, neg 1, 1 rows without a label; dev: pos 2, neg 1, 1 rows without a label"
     assert (

@@ -293,7 +293,7 @@ def test_the_fingerprint_is_the_content(tmp_path):
 def test_an_overlap_is_told(tmp_path):
     write_tsv(tmp_path / "train.tsv", ROWS[:30])
     write_tsv(tmp_path / "dev.tsv", ROWS[28:])
-    assert load(DataSettings(path=str(tmp_path))).notes == ("2 texts of the dev split are in the training split, too",)
+    assert load(DataSettings(path=str(tmp_path))).notes == ("2 texts of the dev split are also in the training split",)
 
 
 def test_pairs_apart_are_texts_of_their_own_each_once():
@@ -333,7 +333,7 @@ def test_a_hub_name_without_a_hub(monkeypatch):
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(MissingDependency, match="neither a path here nor to be had from the hub: offline") as caught:
+    with pytest.raises(MissingDependency, match="does not provide it as a dataset: offline") as caught:
         load(DataSettings(path="glue/sst2"))
     assert "builtin:pydoc" in caught.value.hint
 

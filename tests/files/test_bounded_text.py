@@ -45,7 +45,7 @@ def test_what_python_writes_is_read_as_it_is(value, ascii_only, indent):
         ("[" * 65 + "]" * 65, "deep"),
         ('{"a":' * 70 + "1" + "}" * 70, "deep"),
         ("[NaN]", "`NaN` is not a number"),
-        ("[-Infinity]", "no number"),
+        ("[-Infinity]", "not a number"),
         ("[1e400]", "too large"),
         ("1" * 50, "more than 40 digits"),
         ("-" + "1" * 5000, "more than 40 digits"),
@@ -79,7 +79,7 @@ def test_a_place_in_json():
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("a = ", "no TOML"),
+        ("a = ", "not TOML"),
         ("a = " + "[" * 5000, "deep"),
         (".".join("a" * 100_000) + " = 1", "deep"),
         ("a = " + "1" * 5000, "more than 40 digits"),
@@ -144,8 +144,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, "more than 20000 values", "r.yaml:5"),
         ("a: " + "[" * 10_000, "more than 32 deep", "r.yaml:1:35"),
         ("- " * 10_000, "more than 32 deep", "r.yaml:1"),
-        ("a: &x [*x]", "is within what it names", "r.yaml:1:8"),
-        ("a: *x", "is within what it names, or before it", "r.yaml:1:4"),
+        ("a: &x [*x]", "inside or before its anchor", "r.yaml:1:8"),
+        ("a: *x", "inside or before its anchor", "r.yaml:1:4"),
         ("a: !mine 3", "the tag `!mine`", "r.yaml:1:4"),
         ("a: !!binary aGk=", "the tag `!!binary`", "r.yaml:1:4"),
         ("a: !!timestamp 2020-01-01", "the tag `!!timestamp`", "r.yaml:1:4"),
@@ -153,10 +153,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("1: a\n'1': b", "`1` appears twice", "r.yaml"),
         ("a: 1\na: 2", "duplicate key", "r.yaml:2:1"),
         ("? [a]\n: b", "a key is a list", "r.yaml"),
-        ("a: " + "1" * 5000, "no YAML", "r.yaml"),
+        ("a: " + "1" * 5000, "not YAML", "r.yaml"),
         ("a: " + "1" * 60, "more than 40 digits", "r.yaml:1:1"),
         ('a: "\\0"', "NUL", "r.yaml:1:4"),
-        ("a: !!int x", "no YAML", "r.yaml"),
+        ("a: !!int x", "not YAML", "r.yaml"),
     ],
 )
 def test_yaml_beyond_the_bounds(text, what, place):

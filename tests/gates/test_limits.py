@@ -263,7 +263,7 @@ def test_limits_are_found_upwards_and_in_one_file(tmp_path):
 
 
 def test_a_file_that_is_no_toml_says_where(tmp_path):
-    with pytest.raises(UserError, match="no TOML") as found:
+    with pytest.raises(UserError, match="not TOML") as found:
         config(tmp_path, "[tool.bertshrink.gate]\nsize = = 3\n")
     assert found.value.where.endswith("pyproject.toml:2:8")
 

@@ -257,7 +257,7 @@ def test_labels_that_the_teacher_does_not_know_name_both(here):
     (fault,) = faults_of(f"model: ./c\nmeasure: {{latency: false}}\ndata: ./d\nstages: [{{{DISTILL}}}]")
     assert "`sour` in the data, `negative`, `positive` in the teacher" in fault.what
     (fault,) = faults_of(f"{HEAD}data: ./d\ntask: classification\nstages: [{{{FINETUNE}}}]")
-    assert "labels that its train split has not: `sour`; there are `negative`, `positive`" in fault.what
+    assert "labels that its train split lacks: `sour`; there are `negative`, `positive`" in fault.what
 
 
 def test_texts_without_labels_suffice_for_a_student(here):

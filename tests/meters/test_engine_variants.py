@@ -56,7 +56,7 @@ def test_pytorch_takes_every_word(words):
         ("torch:", "an option is missing", "torch:bf16,compiled"),
         ("torch:bf16,", "an option is missing", "torch:bf16,compiled"),
         ("torch:bf16,fp32", "`bf16` and `fp32` exclude each other", "leave one"),
-        ("torch:bf16,bf16", "a word appears twice", "leave one"),
+        ("torch:bf16,bf16", "an option appears twice", "leave one"),
         ("torch:eager,compiled", "exclude each other", "leave one"),
         ("torch:graphs,reduce-overhead", "both record CUDA graphs", "leave one"),
         ("executorch:bf16", "no word `bf16`", "takes no options"),

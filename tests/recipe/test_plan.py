@@ -200,7 +200,7 @@ def test_input_lengths_fit_every_model_before_anything_runs(plan, tmp_path):
     asked = "measure:\n  latency: {length: [8, 32]}"
     assert plan(f"model: ./m\n{asked}").recipe.measure.latency.length == (8, 32)
     (fault,) = faults_of(plan, f"model: ./m\ncompare: [./short]\n{asked}")
-    assert (fault.where, "length 32 is more than `./short` takes: 16" in fault.what) == ("r.yaml:4:13", True)
+    assert (fault.where, "length 32 exceeds the limit of `./short`: 16" in fault.what) == ("r.yaml:4:13", True)
 
 
 def test_a_hub_name_without_a_hub(plan):

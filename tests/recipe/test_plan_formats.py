@@ -114,7 +114,7 @@ def test_all_models_are_timed_at_the_one_fixed_shape(plan, tmp_path):
     assert grid(plan(FIXED + "measure: {latency: {batch: [4], length: [16]}}")) == ((4,), (16,))
     fault = fault_of(plan, FIXED + "measure: {latency: {batch: [1, 4]}}")
     assert fault.where == "r.yaml:3:21"
-    assert "`01-export` takes 4x16 only" in fault.what
+    assert "`01-export` takes only 4x16" in fault.what
     artifact_folder(tmp_path / "b", shape=[4, 16], max_length=16)
     artifact_folder(tmp_path / "c", shape=[1, 16], max_length=16)
     assert grid(plan(FIXED + "compare: [./b]")) == ((4,), (16,))
@@ -140,7 +140,7 @@ def test_batches_are_cut_to_what_memory_is_planned_for(plan):
     text = "model: ./m\nstages: [{export: {to: executorch, max_batch: 2}}]\n"
     assert grid(plan(text)) == ((1, 2), (32, 64))
     fault = fault_of(plan, text + "measure: {latency: {batch: [3]}}")
-    assert "batch 3 is more than `01-export` takes: 2 rows" in fault.what
+    assert "batch 3 exceeds the limit of `01-export`: 2 rows" in fault.what
 
 
 # What is not installed ------------------------------------------------------------------------------------------------

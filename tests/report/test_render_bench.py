@@ -25,7 +25,7 @@ REPORTS = {
     "bench": made.bench,
     "one model": lambda: made.bench(("reference",)),
     "one round": lambda: made.bench(rounds=1, num_samples=6),
-    "two rounds": lambda: made.bench(rounds=2, num_samples=6),
+    "2 rounds": lambda: made.bench(rounds=2, num_samples=6),
     "no reference": lambda: made.bench(("onnx", "int8")),
     "texts": made.on_texts,
     "invalid": made.invalid,

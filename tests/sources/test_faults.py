@@ -99,7 +99,7 @@ def test_values_of_another_type(folder, values):
 def test_a_number_that_is_none(folder):
     text = (folder / "config.json").read_text().replace('"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": NaN')
     (folder / "config.json").write_text(text)
-    with pytest.raises(UnsafeModel, match="no number"):
+    with pytest.raises(UnsafeModel, match="not a number"):
         Encoder.load(folder)
 
 

@@ -90,7 +90,9 @@ def test_other_classes_get_a_new_head_that_is_noted(tmp_path):
     bench = bench_of(tmp_path, "classification", texts, seed=3)
     made = with_head(tiny_encoder(), bench)
     assert made.labels == ("x", "y", "z")
-    assert bench.notes == ["a new head for classification with 3 labels (x, y, z) is on the weights of `tiny-bert`"]
+    assert bench.notes == [
+        "a new head for classification with 3 labels (x, y, z) was added to the weights of `tiny-bert`"
+    ]
     again = with_head(tiny_encoder(), bench_of(tmp_path, "classification", texts, seed=3))
     other = with_head(tiny_encoder(), bench_of(tmp_path, "classification", texts, seed=4))
     assert torch.equal(made.model.classifier.weight, again.model.classifier.weight), "the seed decides"

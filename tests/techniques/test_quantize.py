@@ -287,7 +287,7 @@ def test_a_dense_layer_left_out_fails(plain, tmp_path, monkeypatch):
 
 def test_quantized_already(plain, tmp_path):
     once = quantize(plain, tmp_path / "a", min_cosine=ANY)
-    with pytest.raises(UnsafeModel, match=r"quantized already: .* is a `"):
+    with pytest.raises(UnsafeModel, match=r"already quantized: .* is a `"):
         quantize(once, tmp_path / "b")
     for scheme in set(SCHEMES) - {"float16", "bfloat16"}:  # these are floats still, and may be quantized
         with pytest.raises(UnsafeModel, match="quantized already"):

@@ -208,9 +208,9 @@ def test_a_candidate_that_does_not_run_is_told(exported, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"max_metric_drop": "2 MB"}, "no share"),
-        ({"max_metric_drop": "120%"}, "no share"),
-        ({"max_size": "5%", "auto": True}, "no size"),
+        ({"max_metric_drop": "2 MB"}, "not a fraction"),
+        ({"max_metric_drop": "120%"}, "not a fraction"),
+        ({"max_size": "5%", "auto": True}, "not a size"),
         ({"max_size": "5 MB"}, "set `auto`"),
     ],
 )

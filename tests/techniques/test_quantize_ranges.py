@@ -187,5 +187,5 @@ def test_scale_by_hand():
     scale, zero = activation_scale(-0.5, 2.0)
     assert scale.dtype == np.float32 and zero.dtype == np.uint8
     for low, high in ((1.0, 0.0), (np.nan, 1.0), (0.0, np.inf)):
-        with pytest.raises(ValueError, match="no range"):
+        with pytest.raises(ValueError, match="not a range"):
             activation_scale(low, high)
