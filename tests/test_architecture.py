@@ -79,6 +79,20 @@ def test_a_room_has_a_sentence_and_about_a_dozen_files_and_the_docs_name_it():
         assert f"`{room}/`" in told, room
 
 
+def is_of(stem, room):
+    """Whether the first words of a test file's name are a file or package of the room: `test_run_delivery` of `run`."""
+    there = {path.stem for path in room.rglob("*")}
+    words = stem.removeprefix("test_").split("_")
+    return any("_".join(words[:end]) in there for end in range(1, len(words) + 1))
+
+
+def test_a_test_file_lies_in_the_room_of_what_it_tests_and_is_named_after_it():
+    files = [path for path in Path(__file__).parent.glob("*/test_*.py") if (PACKAGE / path.parent.name).is_dir()]
+    names_room = [path for path in files if path.stem == f"test_{path.parent.name}"]  # its front door
+    assert len(files) > 90
+    assert [path for path in files if path not in names_room and not is_of(path.stem, PACKAGE / path.parent.name)] == []
+
+
 def loaded_by(code, *argv, cwd=None):
     """Exit code and heavy modules of a fresh Python that runs `code`."""
     tail = f"\nprint('LOADED', sorted(m for m in {HEAVY!r} if m in sys.modules))"

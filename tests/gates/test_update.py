@@ -14,8 +14,8 @@ from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.judge import Verdict, judge
 from bertshrink.gates.limits.first_limits import with_artifact
 from bertshrink.report.correctness_bits import Outcomes
-from tests.gates.test_base import POINTER
 from tests.gates.test_judge import rule
+from tests.gates.test_merge_base import POINTER
 from tests.support.gate_fixtures import (
     LIMITS,
     accuracy,
