@@ -22,6 +22,7 @@ from bertshrink.techniques.export import Export
 from bertshrink.techniques.export import onnx as graph_module
 from bertshrink.techniques.export.constant_reshapes import constant_target
 from bertshrink.techniques.export.parity import SHAPES, check_parity, padded_text
+from tests.support.pairwise import matrix
 from tests.support.tiny import sentences, tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,8 +32,7 @@ def export(encoder, folder, **settings):
     return Export(**settings)(encoder, Workbench(None, None, folder))
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
+@matrix(("family", "task"), FAMILIES, TASKS, strength=1)
 def test_every_family_and_task(family, task, tmp_path):
     encoder = tiny_encoder(family, task, num_hidden_layers=2)
     bench = Workbench(None, None, tmp_path)

@@ -21,13 +21,13 @@ from bertshrink.model.parameter_count import num_parameters
 from bertshrink.model.size_estimate import of_encoder
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import Factorize
+from tests.support.pairwise import matrix
 from tests.support.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
 SHRINKABLE = list(TASKS)
 
 
-@pytest.mark.parametrize("task", SHRINKABLE)
-@pytest.mark.parametrize("family", FAMILIES)
+@matrix(("family", "task"), FAMILIES, SHRINKABLE, strength=1)
 def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
     encoder.save(tmp_path / "m")

@@ -30,6 +30,7 @@ from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.share import Share
 from bertshrink.techniques.share.fit_head import fitted_head
 from bertshrink.techniques.share.fitting import GroupBatch, group_weights, mean_of
+from tests.support.pairwise import matrix
 from tests.support.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
 
@@ -43,8 +44,7 @@ def layers_of(encoder):
     return [group.albert_layers[0] for group in encoder.model.base_model.encoder.albert_layer_groups]
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
+@matrix(("family", "task"), FAMILIES, TASKS, strength=1)
 def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
     encoder.save(tmp_path / "m")
