@@ -84,6 +84,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(place):
     ]
 
 
+@pytest.mark.matrix
 def test_a_run_killed_three_times_ends_with_the_weights_of_one_that_was_not(place):
     """Killed while its first checkpoint is written, in the middle, and when nothing but the storing is left."""
     (place / "recipe.yaml").write_text(

@@ -112,6 +112,7 @@ def test_two_processes_recover_embeddings_as_one(place):
     assert losses[-1]["hidden"] < losses[0]["hidden"]
 
 
+@pytest.mark.matrix
 def test_two_processes_round_weights_as_one(place):
     """In int8 they would not: each measures the range of its own share's activations."""
     words = [*HALVED, "--fake-quant", "int4"]

@@ -24,6 +24,7 @@ from bertshrink.training.checkpoints import CHECKPOINTS
 from bertshrink.training.loop import TrainingJob, train
 from bertshrink.training.rows.batching import Collator, TokenizedRows
 from bertshrink.training.settings import TrainingSettings
+from tests.support.pairwise import matrix
 from tests.support.tiny import tiny_encoder, tiny_project, tiny_texts
 
 ROOT = Path(__file__).parents[2]
@@ -64,9 +65,9 @@ def go(job, folder, **more):
     return train(job, settings(**more), work=folder, seed=0, progress=Silent())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("kept", "attention"), [({}, 0.0), ({"attention_dropout": True}, 0.1)])
-def test_attention_drops_out_where_that_is_fast_or_asked_for(family, kept, attention, tmp_path, monkeypatch):
+@matrix(("family", "asked"), FAMILIES, (False, True), strength=1)
+def test_attention_drops_out_where_that_is_fast_or_asked_for(family, asked, tmp_path, monkeypatch):
+    kept, attention = ({"attention_dropout": True}, 0.1) if asked else ({}, 0.0)
     seen, hidden = set(), set()
     attend, drop = cpu_kernels.attention, cpu_kernels.FastDropout.forward
 
@@ -293,7 +294,10 @@ def start(place, runs):
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.subprocess
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.matrix)]
+)
 def test_a_signal_ends_training_after_its_step_and_the_same_command_goes_on(place, number, code):
     undisturbed = place / "out-whole" / "model.safetensors"
     if not undisturbed.is_file():
