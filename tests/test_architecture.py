@@ -43,6 +43,7 @@ def names(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
+@pytest.mark.subprocess
 def test_the_import_contracts_hold():
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as f; f()", "--no-cache"],
@@ -108,6 +109,7 @@ def loaded_by(code, *argv, cwd=None):
     return done
 
 
+@pytest.mark.subprocess
 def test_the_paper_side_loads_no_engine():
     done = loaded_by("\n".join(f"import {name}" for name in PAPER))
     assert done.stdout.strip() == "LOADED []"
@@ -116,6 +118,7 @@ def test_the_paper_side_loads_no_engine():
 RUN = "from bertshrink.cli.app import run\nprint('CODE', run(sys.argv[1:]))"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("argv", "code"),
     [
@@ -169,6 +172,7 @@ def documented(tree, path, where=""):
                 yield from documented(node, path, f"{node.name}.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=names)
 def test_each_file_is_documented_and_silent(path):
     text = path.read_text(encoding="utf-8")
@@ -181,6 +185,7 @@ def test_each_file_is_documented_and_silent(path):
     assert not re.search(r"\b(TODO|FIXME|XXX)\b", text)
 
 
+@pytest.mark.slow
 def test_every_relative_import_is_absolute():
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -70,6 +70,7 @@ def test_readme_opens_with_the_two_commands():
     assert blocks(read("README.md"), "sh")[0].split("\n") == ["make quickstart", "make test", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", commands())
 def test_every_command_line_in_the_pages_parses(line):
     parse(line)
@@ -82,6 +83,7 @@ def test_a_wrong_command_line_does_not_parse():
         parse("bertshrink export model --no-such-flag")
 
 
+@pytest.mark.slow
 def test_readme_has_an_example_of_every_command():
     shown = {parse(line) for line in commands()}
     group = typer.main.get_command(app)
@@ -175,6 +177,7 @@ def test_wheel_brings_recipes_template_and_licence(tmp_path):
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 
+@pytest.mark.subprocess
 def test_no_tracked_file_names_the_machine_it_was_written_on():
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")

@@ -46,6 +46,7 @@ def stock(folder):
     return model, transformers.AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.training
 def test_a_call_makes_what_the_command_makes(here):
     made = bertshrink.distill("./m", data="d.jsonl", layers=2, epochs=1, output=here / "by-call", **QUIET)
     assert run(["distill", "./m", "--data", "d.jsonl", "--layers", "2", "--epochs", "1", "-q", "-o", "by-cli"]) == 0
@@ -79,6 +80,7 @@ def labelled():
     }
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("form", labelled())
 def test_data_in_memory(here, form):
     model, tokenizer = stock(here / "m")
@@ -91,6 +93,7 @@ def test_data_in_memory(here, form):
         assert f"train {rows[0]}, dev {rows[1]} rows" in notes
 
 
+@pytest.mark.slow
 def test_models_in_memory_give_the_same_as_their_folders(here):
     model, tokenizer = stock(here / "m")
     forms = {
@@ -111,6 +114,7 @@ def test_models_in_memory_give_the_same_as_their_folders(here):
     assert again.model.artifact.card.precision == "int8" and "Session(onnx, int8" in repr(again.model)
 
 
+@pytest.mark.slow
 def test_a_sentence_transformer(here):
     library = pytest.importorskip("sentence_transformers")
     (here / "raw").mkdir()
@@ -121,6 +125,7 @@ def test_a_sentence_transformer(here):
     assert np.allclose(made.model(texts)["sentence_embedding"], model.encode(texts), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_was_measured_as_a_table(here):
     made = bertshrink.bench(["./m"], batch=[1], length=[8], rounds=2, seconds=0.01, warmup=0, **QUIET)
     table = made.to_dataframe()
@@ -136,6 +141,7 @@ def test_what_was_measured_as_a_table(here):
     assert "<pre" in page and "ms" in page and "<script" not in page
 
 
+@pytest.mark.slow
 def test_it_is_shown_on_request(here, capsys):
     made = bertshrink.export("./m", **QUIET)
     assert capsys.readouterr().out == ""
@@ -143,6 +149,7 @@ def test_it_is_shown_on_request(here, capsys):
     assert "export" in capsys.readouterr().out
 
 
+@pytest.mark.subprocess
 def test_a_recipe_as_a_file_and_as_its_keys(here):
     (here / "r.yaml").write_text("model: ./m\nstages: [export]\nmeasure: {latency: false}\n")
     by_file = bertshrink.run("r.yaml", **QUIET)
@@ -160,6 +167,7 @@ def test_inspect(here):
     assert bertshrink.inspect(stock(here / "m"))["shape"] == found["shape"]
 
 
+@pytest.mark.slow
 def test_gate(here, tmp_path, monkeypatch):
     made = bertshrink.export("./m", output=tmp_path / "model", **QUIET)
     monkeypatch.chdir(tmp_path)
@@ -174,6 +182,7 @@ def test_gate(here, tmp_path, monkeypatch):
 MODEL = torch.nn.Linear(2, 2)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -227,6 +236,7 @@ def test_every_command_that_makes_a_model_is_a_function_and_tells_its_settings()
         bertshrink.nonsense  # noqa: B018
 
 
+@pytest.mark.subprocess
 def test_importing_the_package_imports_next_to_nothing():
     code = "import bertshrink, sys; print(len([m for m in sys.modules if 'bertshrink' in m]), 'rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,6 +17,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"bertshrink {bertshrink.__version__}\n"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
 def test_help_names_every_command(capsys, argv):
     assert run(argv) == 0

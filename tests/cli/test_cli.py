@@ -21,6 +21,8 @@ from bertshrink.pipeline.run import NOT_TIMED
 from bertshrink.recipe.commands import COMMANDS
 from tests.support.tiny import sentences, tiny_encoder
 
+pytestmark = pytest.mark.subprocess
+
 THREE_PARTS = re.compile(r"(error: .+\n  --> .+\nhint: .+\n)+")
 TINY = ["--layers", "2", "--epochs", "1", "--no-latency", "-q"]
 
@@ -66,6 +68,7 @@ def listing(folder):
 # Usage
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("argv", "what", "where"),
     [
@@ -197,6 +200,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_wrong_is_told_in_three_parts_and_nothing_is_written(here, capsys, name):
     spoil_it, argv, code, what, where = REFUSED[name]
@@ -211,6 +215,7 @@ def test_what_is_wrong_is_told_in_three_parts_and_nothing_is_written(here, capsy
     assert listing(here) == before
 
 
+@pytest.mark.training
 def test_the_whole_program_in_its_own_process(here):
     def program(*argv):
         command = [sys.executable, "-m", "bertshrink", *argv]
@@ -228,6 +233,7 @@ def test_the_whole_program_in_its_own_process(here):
 # Failures of its own
 
 
+@pytest.mark.training
 def test_a_bug_leaves_a_log_and_no_traceback(here, capsys, monkeypatch):
     def fail(*arguments, **more):
         raise ZeroDivisionError("oops")
@@ -244,6 +250,7 @@ def test_a_bug_leaves_a_log_and_no_traceback(here, capsys, monkeypatch):
     assert "--layers" in log.read_text()
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
@@ -270,6 +277,7 @@ def test_one_place_catches(here, capsys, monkeypatch, error, code, message):
     assert capsys.readouterr() == ("", message)
 
 
+@pytest.mark.training
 def test_without_the_parts_that_run_models(here, capsys, monkeypatch):
     import importlib.util
 
@@ -299,6 +307,7 @@ def stock_accuracy(folder, data):
     return sum(mine == truth for mine, (_, truth) in zip(chosen, rows, strict=True)) / len(rows)
 
 
+@pytest.mark.training
 def test_distill_from_end_to_end(here, capsys):
     command = ["distill", "./m", "--data", "./d", "--layers", "2", "--epochs", "1", "-o", "out"]
     assert run([*command, "--json"]) == 0
@@ -338,6 +347,7 @@ def test_distill_from_end_to_end(here, capsys):
     assert (found["shape"]["layers"], found["task"], found["labels"]) == (2, "classification", ["negative", "positive"])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("flags", "timed"), [([], False), (["--no-latency"], False), (["--measure"], True)], ids=["", "no", "yes"]
 )
@@ -378,6 +388,7 @@ def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkey
     assert sat == ["./a", "./b"], "each is judged once"
 
 
+@pytest.mark.training
 def test_a_damaged_stage_is_refused_not_used(here, capsys):
     assert run(DISTILL) == 0
     (stage,) = (here / "runs").glob("*/01-distill")

@@ -26,7 +26,7 @@ from tests.support.gate_fixtures import (
     report,
 )
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+pytestmark = [pytest.mark.subprocess, pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")]
 THREE_PARTS = re.compile(r"(error: .+\n  --> .+\nhint: .+\n)+")
 
 

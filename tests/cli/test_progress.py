@@ -101,6 +101,7 @@ def test_a_terminal_without_these_letters(clock):
     assert "#####..." in moving(clock).lines(80, is_plain=True)[0]
 
 
+@pytest.mark.slow
 def test_the_clock_moves_although_nothing_else_does(monkeypatch):
     monkeypatch.setattr(progress.RichProgress, "CLOCK_S", 0.02)
     shown = bars()

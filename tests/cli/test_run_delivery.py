@@ -55,6 +55,7 @@ def seen(monkeypatch, result):
 EXPORT = ["export", "./m", "-q", "--measure", "-o", "out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
@@ -88,6 +89,7 @@ def test_a_model_outlives_its_measuring(here, monkeypatch, capsys, error, code, 
     assert "77.0 MB" in (here / "out" / "README.md").read_text()
 
 
+@pytest.mark.subprocess
 def test_what_is_measured_is_not_lost_again(here, monkeypatch):
     seen(monkeypatch, 77_000_000)
     assert run(EXPORT) == 0
@@ -100,6 +102,7 @@ def test_what_is_measured_is_not_lost_again(here, monkeypatch):
     assert run(EXPORT) == 2, "another folder by now"
 
 
+@pytest.mark.subprocess
 def test_models_to_compare_with_enter_the_report_at_the_place(here):
     (here / "r.yaml").write_text("model: ./m\nstages: [export]\ncompare: [./m]\nmeasure: {latency: false}\n")
     assert run(["run", "r.yaml", "-q", "-o", "out"]) == 0
@@ -111,6 +114,7 @@ def test_models_to_compare_with_enter_the_report_at_the_place(here):
 GATED = "model: ./m\nstages: [export]\ngates:\n  size: '<= 90 MB'\n  memory: '<= 50 MB'\n"
 
 
+@pytest.mark.subprocess
 def test_a_gate_that_needs_measuring_is_waited_for(here, monkeypatch, capsys):
     (here / "r.yaml").write_text(GATED)
     command = ["run", "r.yaml", "-q", "-o", "out"]
@@ -126,6 +130,7 @@ def test_a_gate_that_needs_measuring_is_waited_for(here, monkeypatch, capsys):
     assert found == [None] and verify(here / "out")
 
 
+@pytest.mark.subprocess
 def test_a_gate_of_files_is_judged_before_anything_is_measured(here, monkeypatch):
     text = GATED.replace("  memory: '<= 50 MB'\n", "")
     (here / "r.yaml").write_text(text)

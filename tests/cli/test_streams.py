@@ -100,6 +100,7 @@ def test_letters_that_a_terminal_lacks(monkeypatch):
     assert written.getvalue().split() == [b"?", b"3", b"?", b"1"]
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], ["recipe", "schema"], ["recipe", "list"]])
@@ -113,6 +114,7 @@ def test_a_full_disk_to_the_very_end_of_the_process(argv, unbuffered):
     assert done.stderr.startswith(NO_ROOM) and done.stderr.count("\n") == 3
 
 
+@pytest.mark.subprocess
 def test_a_pipe_without_a_reader_to_the_very_end_of_the_process():
     read, write = os.pipe()
     os.close(read)
@@ -147,6 +149,7 @@ def test_a_name_that_just_fits_can_be_written(tmp_path):
         check_name(tmp_path / "a\0b")
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("argv", [["inspect"], ["run"], ["gate"], ["gate", "--config"], ["bench"]])
 def test_a_name_that_is_too_long_anywhere_is_no_bug(tmp_path, monkeypatch, capsys, argv):
     monkeypatch.chdir(tmp_path)
@@ -163,6 +166,8 @@ def test_the_home_folder_in_a_flag(monkeypatch, words, tmp_path):
     assert (seen["output"], seen["runs"]) == (tmp_path / "here", tmp_path / "runs")
 
 
+@pytest.mark.subprocess
+@pytest.mark.training
 def test_the_home_folder_in_the_gates_flags_and_a_recipes_name(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -176,6 +181,7 @@ def test_the_home_folder_in_the_gates_flags_and_a_recipes_name(monkeypatch, tmp_
     assert run(["run", "~no-such-user/r.yaml"]) == 2
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("number", "code"), [(errno.ENAMETOOLONG, 2), (errno.EACCES, 7), (errno.EIO, 7)])
 def test_what_the_system_refuses_is_told_by_its_kind(monkeypatch, capsys, number, code):
     def fail(*arguments, **more):

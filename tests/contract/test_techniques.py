@@ -94,6 +94,7 @@ def check(made, technique, before, folder):
     return again
 
 
+@pytest.mark.slow
 @matrix(("name", "family", "task"), FROM_A_MODEL, FAMILIES, TASKS)
 def test_result_is_stock_finite_and_equal_after_loading(name, family, task, tmp_path, exported):
     technique = TECHNIQUES[name](**SETTINGS.get(name, {}))
@@ -122,6 +123,7 @@ def data_labels(task):
     return {name for label in labels for name in ([label] if isinstance(label, str) else label)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "family"),
     [

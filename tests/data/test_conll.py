@@ -128,6 +128,7 @@ def test_a_word_may_hold_blanks_where_tabs_part_the_columns():
 WORDS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.tuples(WORDS, st.sampled_from(["O", "B-X", "B-Y"])), min_size=1, max_size=5), min_size=1))
 def test_every_word_with_a_tag_is_read_back(texts):
     texts = [[(word, tag) for word, tag in text if word != "-DOCSTART-"] for text in texts]

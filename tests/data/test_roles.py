@@ -256,6 +256,7 @@ def test_a_test_side_may_lack_the_labels_that_are_named(tmp_path):
         load(DataSettings(path=str(tmp_path), label="mood"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["text", "pair", "label"])
 def test_what_has_no_columns_takes_no_names_of_any(tmp_path, setting):
     (tmp_path / "a.txt").write_text("one\ntwo\nthree\n" * 20)

@@ -357,6 +357,7 @@ def pydoc():
     return load(DataSettings(path="builtin:pydoc"))
 
 
+@pytest.mark.slow
 def test_pydoc_is_a_good_deal_of_english_cut_once_and_for_all(pydoc):
     train, dev = pydoc.train.texts, pydoc.dev.texts
     assert len(train) > 5000

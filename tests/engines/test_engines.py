@@ -86,6 +86,7 @@ def test_an_engine_that_is_not_installed_is_known_to_be_missing(monkeypatch):
     assert engines.version("onnxruntime")
 
 
+@pytest.mark.subprocess
 def test_onnx_runtime_leaves_no_files(tmp_path):
     artifact = export(tiny_encoder(), tmp_path / "work")
     home = tmp_path / "home"
@@ -106,6 +107,7 @@ def test_onnx_runtime_leaves_no_files(tmp_path):
 # OpenVINO -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_openvino
 @pytest.mark.parametrize(("family", "task"), PAIRS)
 def test_openvino_gives_pytorchs_numbers(family, task, tmp_path):
@@ -119,6 +121,7 @@ def test_openvino_gives_pytorchs_numbers(family, task, tmp_path):
     prove(artifact, artifact.folder, "artifact", proof_answers(encoder))
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvino_says_what_it_multiplies_in(tmp_path):
     artifact = export(tiny_encoder(), tmp_path)
@@ -134,6 +137,7 @@ def test_openvino_says_what_it_multiplies_in(tmp_path):
         engine("openvino").load(str(artifact.file), 1, {"precision": "int3"})
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvinos_options_come_from_the_card(tmp_path):
     artifact = export(tiny_encoder(), tmp_path, engine="openvino")
@@ -142,6 +146,7 @@ def test_openvinos_options_come_from_the_card(tmp_path):
     assert odd.session(options={"precision": "float32"}).describe()["precision"] == "float32"
 
 
+@pytest.mark.subprocess
 @needs_openvino
 def test_openvino_is_timed_like_any_engine(tmp_path):
     found = timed(export(tiny_encoder(), tmp_path, engine="openvino"))
@@ -149,6 +154,7 @@ def test_openvino_is_timed_like_any_engine(tmp_path):
     assert {m.conditions.precision for m in found} <= {"float32", "bfloat16"}
 
 
+@pytest.mark.subprocess
 @needs_openvino
 def test_signals_are_handled_where_openvino_was(tmp_path):
     """In whichever order its models go: it would leave the handlers a stack that is freed."""
@@ -169,6 +175,7 @@ def test_signals_are_handled_where_openvino_was(tmp_path):
     assert (done.returncode, done.stdout) == (0, "heard\nheard\n"), done.stderr
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_what_is_quantized_for_openvino_runs_there(tmp_path):
     encoder = tiny_encoder("bert", "embedding")
@@ -178,6 +185,7 @@ def test_what_is_quantized_for_openvino_runs_there(tmp_path):
     assert made.card.details["agreement"]["cosine"] > 0.9
 
 
+@pytest.mark.subprocess
 @needs_openvino
 def test_openvino_calls_nobody_and_leaves_no_files(tmp_path):
     code = """
@@ -223,6 +231,7 @@ def test_executorch_gives_pytorchs_numbers(family, task, tmp_path):
     prove(artifact, artifact.folder, "artifact", proof_answers(encoder))
 
 
+@pytest.mark.subprocess
 @needs_executorch
 def test_executorch_takes_any_shape_within_its_bounds(tmp_path):
     encoder = tiny_encoder(num_hidden_layers=1)

@@ -92,6 +92,7 @@ def compiler_settings():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.usefixtures("compiler_settings")
 def test_a_compiled_model_gives_the_same_with_one_program_for_each_shape(folder, monkeypatch):
@@ -112,6 +113,7 @@ def test_a_compiled_model_gives_the_same_with_one_program_for_each_shape(folder,
     assert session.describe()["compiled"]["programs"] > before["programs"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.usefixtures("compiler_settings")

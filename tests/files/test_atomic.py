@@ -100,6 +100,7 @@ except OutputError as error:
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("what", ["folder", "text"])
 def test_a_disk_that_takes_no_more(old, what):
     before = listing(old.parent)
@@ -131,6 +132,7 @@ def dead_process():
     return process.pid
 
 
+@pytest.mark.subprocess
 def test_what_killed_processes_left_is_swept(old):
     dead, alive = dead_process(), os.getppid()
     for name in (f".out.tmp-{dead}", f".out.old-{dead}", f".out.tmp-{alive}", ".out.tmp-x", f".other.tmp-{dead}"):
@@ -139,6 +141,7 @@ def test_what_killed_processes_left_is_swept(old):
     assert inside(old.parent) == sorted(["out", f".out.tmp-{alive}", ".out.tmp-x", f".other.tmp-{dead}"])
 
 
+@pytest.mark.subprocess
 def test_an_old_folder_without_its_successor_is_put_back(old):
     before = listing(old)
     old.rename(old.parent / f".out.old-{dead_process()}")

@@ -105,6 +105,7 @@ def fill(text, inputs):
     return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
 
 
+@pytest.mark.subprocess
 def test_the_action_judges_a_pull_request(team):
     inputs = {"junit": "gate.xml", "comment-file": "gate.md", "artifact": "dist/model.onnx", "id": "arm --> 64"}
     done, output, summary = act(team, **inputs)
@@ -133,6 +134,7 @@ def test_every_input_of_the_action_is_used_and_no_script_takes_text_from_outside
     assert set(used["with"]) <= set(ACTION["inputs"])
 
 
+@pytest.mark.subprocess
 def test_gitlabs_script_judges_a_merge_request(team):
     repo = team / "repo"
     seeing_ours(repo / ".gate")
@@ -145,6 +147,7 @@ def test_gitlabs_script_judges_a_merge_request(team):
     assert (repo / reports["metrics"]).read_text().endswith("# EOF\n")
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("known", ["", "42"])
 def test_the_comment_is_written_once_and_then_edited(tmp_path, known):
     """With a `gh` that notes what it is asked."""
@@ -165,6 +168,7 @@ def test_the_comment_is_written_once_and_then_edited(tmp_path, known):
     assert "== env.MARK" in (tmp_path / "asked").read_text(), "the mark of this very job, and the whole of it"
 
 
+@pytest.mark.subprocess
 def test_the_hook_runs_what_the_command_takes(team):
     (hook,) = YAML(typ="safe").load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     assert HOOK["repos"][0]["hooks"] == [{"id": hook["id"]}]

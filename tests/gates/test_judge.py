@@ -81,6 +81,7 @@ def test_more_losses_prove_more_and_more_wins_less(lost, won, limit):
         assert p_value(400, lost, won - 1, limit) <= ALPHA, "a won answer less is worse"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num", "limit", "won"), [(872, 0.0, 0.02), (872, 0.005, 0.0), (872, 0.005, 0.02), (200, 0.05, 0.05)]
 )

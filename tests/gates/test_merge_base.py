@@ -16,7 +16,7 @@ from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.config import read_config
 from tests.support.gate_fixtures import commit, git
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+pytestmark = [pytest.mark.subprocess, pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")]
 LIMITS = '[gate]\nartifact = "m.onnx"\nsize = "<= 1 MB"\nsize_growth = "<= 1%"\n'
 PATH = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 GITHUB = PATH | {"GITHUB_ACTIONS": "true"}

@@ -13,7 +13,7 @@ from bertshrink.progress import Silent
 from bertshrink.report.report import Report
 from tests.support.tiny import sentences, tiny_encoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.subprocess, pytest.mark.usefixtures("one_thread")]
 RECIPE = """model: ./m
 data: {dev: d.tsv, train: d.tsv}
 stages:

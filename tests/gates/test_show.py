@@ -137,6 +137,7 @@ def test_a_fault_is_an_annotation_too(tmp_path):
     assert unescaped(found["message"]) == "no %\nmend\nit"
 
 
+@pytest.mark.slow
 @given(JUDGEMENTS)
 def test_junit_holds_its_schema_and_counts(found):
     text = junit.render(found)
@@ -182,6 +183,7 @@ def test_a_comments_mark_is_one_comment_of_html_and_one_line(name):
     assert found != markdown.mark(replace(judgement(), id=f"{name}x"))
 
 
+@pytest.mark.slow
 def test_a_comment_and_a_summary_fit(tmp_path, monkeypatch):
     many = judgement(*[finding(text="x" * 300) for _ in range(5000)])
     comment = markdown.render(many, markdown.COMMENT_BYTES)
@@ -198,6 +200,7 @@ def test_json_is_one_document_with_every_finding(found):
     assert len(data["artifacts"][0]["rules"]) == len(found.findings)
 
 
+@pytest.mark.slow
 @given(JUDGEMENTS)
 def test_the_terminal_prints_no_control_character(found):
     console = Console(width=100, force_terminal=False, color_system=None)
@@ -227,6 +230,7 @@ def repo(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.subprocess
 def test_a_github_step_sees_annotations_and_its_summary(repo, monkeypatch, capsys):
     summary = repo / "summary.md"
     summary.write_text("# before\n")
@@ -251,6 +255,7 @@ def test_a_github_step_sees_annotations_and_its_summary(repo, monkeypatch, capsy
     )
 
 
+@pytest.mark.subprocess
 def test_files_for_other_systems(repo, capsys):
     assert run(["gate", "--markdown", "--junit", "j.xml", "--comment-file", "c.md", "--openmetrics", "m.txt"]) == 1
     JUNIT.validate((repo / "j.xml").read_text())

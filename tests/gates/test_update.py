@@ -28,6 +28,8 @@ from tests.support.gate_fixtures import (
     report,
 )
 
+pytestmark = pytest.mark.subprocess
+
 SEVERAL = """# two of them
 [gate]
 size = "<= 200 kB"

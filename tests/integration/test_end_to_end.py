@@ -15,6 +15,8 @@ from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
 from tests.support.tiny import sentences, tiny_encoder, tiny_split
 
+pytestmark = pytest.mark.training
+
 TRAIN, DEV = 24, 12
 FINETUNE = "finetune: {epochs: 1, precision: float32, learning_rate: 1.0e-3}"
 DISTILL = "distill: {layers: 2, epochs: 1, precision: float32}"

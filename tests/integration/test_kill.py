@@ -15,6 +15,8 @@ import pytest
 from bertshrink.files.atomic import MANIFEST
 from tests.support.tiny import sentences, tiny_encoder
 
+pytestmark = [pytest.mark.subprocess, pytest.mark.training]
+
 RECIPE = """
 model: teacher
 data: data

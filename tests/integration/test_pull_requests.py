@@ -14,7 +14,7 @@ import pytest
 from bertshrink.cli.app import run
 from tests.support.gate_fixtures import accuracy, artifact, commit, git, outcomes, read_here, report
 
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+pytestmark = [pytest.mark.subprocess, pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")]
 PAGE = Path(__file__).parents[2] / "docs" / "ci.md"
 
 LIMITS = """# what we ship

@@ -38,6 +38,7 @@ def vectors_of(folder, texts):
     return model.encode(texts, show_progress_bar=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("mode", ["mean", "cls", "max"])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
@@ -50,6 +51,8 @@ def test_our_vectors_are_sentence_transformers_own(family, mode, normalize, tmp_
     assert np.allclose(mine, vectors_of(folder, texts), atol=1e-5)
 
 
+@pytest.mark.subprocess
+@pytest.mark.training
 def test_a_distilled_sentence_encoder_loads_with_sentence_transformers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sentence_folder(tmp_path / "teacher")

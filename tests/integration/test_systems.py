@@ -34,12 +34,14 @@ def run_without(*words):
     )
 
 
+@pytest.mark.subprocess
 def test_every_module_is_imported_without_posix():
     done = run_without("all")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[0]) > 200
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("words", [["--help"], ["recipe", "list"]])
 def test_the_paper_side_runs_without_posix(words):
     done = run_without("paper", *words)
@@ -47,6 +49,7 @@ def test_the_paper_side_runs_without_posix(words):
     assert done.stdout and not done.stderr
 
 
+@pytest.mark.subprocess
 def test_a_model_is_inspected_without_posix(tmp_path):
     tiny_encoder().save(tmp_path)
     done = run_without("paper", "inspect", str(tmp_path), "--json")
@@ -90,6 +93,7 @@ def test_memory_where_the_system_has_no_sysconf(monkeypatch):
     assert abs(psutil.virtual_memory().total / known - 1) < 0.05
 
 
+@pytest.mark.subprocess
 def test_a_worker_without_poll_and_process_groups(monkeypatch, tmp_path):
     monkeypatch.delattr(supervisor.select, "poll")
     monkeypatch.delattr(os, "killpg")
@@ -159,6 +163,7 @@ def test_a_refusal_elsewhere_is_not_waited_for(tmp_path, monkeypatch):
         atomic.move(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.subprocess
 def test_who_is_asked_after_is_not_hurt():
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:

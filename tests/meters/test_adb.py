@@ -115,6 +115,7 @@ def test_a_commands_status_comes_back(fake, is_old, monkeypatch):
     assert there.shell("echo some; false") == (1, "some\n")
 
 
+@pytest.mark.subprocess
 def test_an_onnx_file_is_timed_by_its_runner(fake, launch):
     settings = QUICK.model_copy(update={"rounds": 2, "warmup": 0.01, "seconds": 0.5})
     asked = target(fake)
@@ -137,6 +138,7 @@ def test_an_onnx_file_is_timed_by_its_runner(fake, launch):
     assert "allow_spinning|0" in said
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("log", "value"),
     [(EXECUTOR, 2.5e-3), (EXECUTOR.replace("Iteration", "No"), 2.5e-3), ("print('quiet')", 7e-3)],
@@ -152,6 +154,7 @@ def test_a_program_is_timed_by_its_runner(fake, launch, tmp_path, log, value):
     assert "--input_shapes=2x8,2x8" in (fake / "said").read_text()
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -169,6 +172,7 @@ def test_a_runner_that_fails(fake, launch, code, message):
         target(fake).measure({"m": launch}, QUICK.model_copy(update={"timeout": 1.0}), Silent())
 
 
+@pytest.mark.subprocess
 def test_a_device_that_is_not_there(fake, launch, monkeypatch):
     with pytest.raises(MissingDependency, match="there is no device `OTHER`"):
         target(fake, "OTHER").check({})
@@ -182,6 +186,7 @@ def test_a_device_that_is_not_there(fake, launch, monkeypatch):
         target(fake).check({})
 
 
+@pytest.mark.subprocess
 def test_a_device_that_goes_away(fake, launch):
     script(fake / "script", f"open({str(fake / 'state')!r}, 'w').write('error: device offline')")
     with pytest.raises(MissingDependency) as caught:
@@ -189,12 +194,14 @@ def test_a_device_that_goes_away(fake, launch):
     assert caught.value.exit_code == 6
 
 
+@pytest.mark.subprocess
 def test_a_full_device(fake, launch):
     (fake / "full").touch()
     with pytest.raises(OutputError, match="cannot be written on the device"):
         target(fake).measure({"m": launch}, QUICK, Silent())
 
 
+@pytest.mark.subprocess
 def test_what_does_not_fit_together(fake, launch, tmp_path):
     (fake / "runner").write_bytes(b"\x7fELF\x02\x01" + bytes(12) + struct.pack("<H", 62))
     with pytest.raises(MissingDependency, match="is built for x86_64, the device runs arm64-v8a"):

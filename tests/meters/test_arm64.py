@@ -126,6 +126,7 @@ def launch_at(folder, model):
 # What is counted ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_instructions_of_every_model_at_every_shape(here, launch):
     target = open_target("arm64:a76")
     target.check({"a": launch})
@@ -165,6 +166,7 @@ def test_the_environment_is_the_emulated_machine_and_nothing_of_this_one(here, l
     assert other.id != a76.id
 
 
+@pytest.mark.subprocess
 def test_large_shapes_are_left_out_for_all_models_and_named(here, launch, monkeypatch):
     monkeypatch.setattr(targets, "MAX_INSTRUCTIONS", 20 * PER_TOKEN)
     found = open_target("arm64:a53").measure({"a": launch}, LatencySettings(batch=(1, 8), length=(8, 16)), Silent())
@@ -173,6 +175,7 @@ def test_large_shapes_are_left_out_for_all_models_and_named(here, launch, monkey
     assert "8x8, 8x16" in found.notes[0]
 
 
+@pytest.mark.subprocess
 def test_the_smallest_shape_is_counted_however_large(here, launch, monkeypatch):
     monkeypatch.setattr(targets, "MAX_INSTRUCTIONS", 1)
     found = open_target("arm64:a53").measure({"a": launch}, LatencySettings(batch=(8,), length=(16,)), Silent())
@@ -188,12 +191,14 @@ def test_the_job_holds_its_tokens_and_needs_no_random_numbers():
     assert all(np.array_equal(fed[name], random[name]) for name in fed)
 
 
+@pytest.mark.subprocess
 def test_files_of_other_engines_are_refused(here, launch):
     with pytest.raises(UserError, match=r"`teacher` runs on torch.*ONNX Runtime") as caught:
         open_target("arm64:a76").check({"a": launch, "teacher": replace(launch, engine="torch")})
     assert "export" in caught.value.hint
 
 
+@pytest.mark.subprocess
 def test_a_shape_that_a_model_does_not_take_is_refused(here, launch):
     with pytest.raises(UserError, match="length 128 is more"):
         open_target("arm64:a76").measure({"a": launch}, LatencySettings(batch=(1,), length=(128,)), Silent())
@@ -209,6 +214,7 @@ out = json.dumps(told).encode()
 """
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
@@ -244,6 +250,7 @@ def test_how_far_outputs_are_apart():
     assert output_distance((1.0,), own) == (math.inf, math.inf)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("moved", "limits", "fits"),
     [
@@ -286,6 +293,7 @@ def test_an_unknown_core_is_named_with_what_is_near(text, message, hint):
     assert hint is None or hint in caught.value.hint
 
 
+@pytest.mark.subprocess
 def test_without_the_emulator(here, monkeypatch):
     monkeypatch.setenv("PATH", str(here / "nowhere"))
     with pytest.raises(MissingDependency, match="`qemu-aarch64` is not installed") as caught:
@@ -299,6 +307,7 @@ def test_an_emulator_without_a_version(here):
         plugins.find_qemu()
 
 
+@pytest.mark.subprocess
 def test_without_the_prepared_system(here, monkeypatch):
     monkeypatch.setenv(roots.VARIABLE, str(here / "nothing"))
     with pytest.raises(MissingDependency, match="not prepared") as caught:
@@ -309,6 +318,7 @@ def test_without_the_prepared_system(here, monkeypatch):
         open_target("arm64:a76").check({})
 
 
+@pytest.mark.subprocess
 def test_a_damaged_system_is_not_run(here, launch):
     (here / "root" / "site" / "b").write_text("c")
     with pytest.raises(MissingDependency, match="damaged") as caught:

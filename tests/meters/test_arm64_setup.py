@@ -91,6 +91,7 @@ def test_it_is_prepared_sealed_and_found(tools):
     assert "install" not in said
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_done_unless_forced(tools, monkeypatch):
     first = setup.prepare(Silent())
     before = (first.folder / "about.json").stat().st_ino
@@ -207,6 +208,7 @@ def test_another_set_of_parts_has_another_folder(monkeypatch):
 # The command line -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_the_list_says_what_is_missing(tools, capsys, monkeypatch):
     assert run(["targets", "list", "--json"]) == 0
     rows = {row["target"]: row for row in json.loads(capsys.readouterr().out)}
@@ -230,6 +232,7 @@ def test_setup_of_what_needs_none(capsys):
     assert "`cpu` needs no preparation" in capsys.readouterr().err
 
 
+@pytest.mark.subprocess
 def test_the_plugin_compiles_without_a_warning(tmp_path):
     compiler = next(filter(None, map(shutil.which, plugins.COMPILERS)), None)
     if compiler is None:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from bertshrink.meters.environment import environment, fingerprint
 from bertshrink.worker.machine import identity as module
 
@@ -27,6 +29,7 @@ def test_the_id_hangs_on_what_decides_speed():
     assert fingerprint(found.model_copy(update={"memory_bytes": found.memory_bytes + 4096})) == found.id
 
 
+@pytest.mark.subprocess
 def test_it_imports_no_engine():
     code = (
         "import sys; from bertshrink.meters.environment import environment; environment();"

@@ -44,6 +44,7 @@ def test_it_is_in_the_table_and_runs_on_the_hosts_machine():
     assert "gpu" in TARGETS
 
 
+@pytest.mark.subprocess
 def test_every_job_is_told_to_use_the_gpu():
     assert on_gpu(replace(JOB, options={"a": 1})).options == {"a": 1, "device": "cuda"}
     seen = json.loads(gpu_that("import sys; sys.stdout.write(sys.stdin.read())").answer(JOB, 60))
@@ -61,6 +62,7 @@ def test_an_engine_without_gpus_is_a_wrong_request(engine):
     assert "torch and onnxruntime" in caught.value.hint
 
 
+@pytest.mark.subprocess
 def test_without_a_gpu_there_is_one_clear_line_and_exit_code_6():
     import torch
 
@@ -73,6 +75,7 @@ def test_without_a_gpu_there_is_one_clear_line_and_exit_code_6():
     assert "\n" not in caught.value.what
 
 
+@pytest.mark.subprocess
 def test_asking_imports_no_engine_here():
     import subprocess
 
@@ -93,6 +96,7 @@ print("torch" in sys.modules)
     assert done.stdout.split()[-1] == "False"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("answer", "error", "what"),
     [
@@ -106,6 +110,7 @@ def test_what_the_worker_says_is_told(answer, error, what):
         GpuTarget(gpu_that(f"print({json.dumps(answer)!r})")).check({"m": TORCH})
 
 
+@pytest.mark.subprocess
 def test_a_gpu_that_is_there_lets_the_models_through():
     GpuTarget(gpu_that("""print('{"version": "2", "cuda": "13", "gpus": ["H100"]}')""")).check({"m": TORCH})
 
@@ -200,6 +205,7 @@ main()
 """
 
 
+@pytest.mark.subprocess
 def test_the_gpus_clock_and_memory_stand_beside_the_hosts(tmp_path, monkeypatch):
     pid = "$PPID"  # of the made-up program: the worker
     answers = STATE | {"query-compute-apps": "'\"" + pid + "\"', 7\\n"}

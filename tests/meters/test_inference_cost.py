@@ -31,6 +31,7 @@ def counted_by_torch(encoder, batch, length):
     return counter.get_total_flops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_operations_are_those_that_torch_counts(family, task):
@@ -40,6 +41,7 @@ def test_operations_are_those_that_torch_counts(family, task):
         assert found.operations == {"float32": counted_by_torch(encoder, batch, length)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "token-classification", "embedding", "mlm"])
 @pytest.mark.parametrize("family", ["bert", "distilbert", "albert", "electra"])
 def test_a_graph_has_the_work_of_its_encoder(family, task, tmp_path):

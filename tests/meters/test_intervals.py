@@ -83,6 +83,7 @@ def test_a_perplexity_and_what_has_no_spread():
     assert sorted(i for part in groups_of(53) for i in range(53)[part]) == list(range(53))
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """Tags that hang together within a text: an interval over tags would hold it in two of three cases only."""
     dice = np.random.default_rng(5)

@@ -89,6 +89,7 @@ def launches(tmp_path_factory):
     return {"teacher": launch_of(encoder, folder / "torch"), "small": launch_of(artifact, folder / "onnx")}
 
 
+@pytest.mark.subprocess
 def test_a_model_folder_and_an_onnx_file_are_measured(launches):
     found = measure(launches, QUICK, Silent(), environment(), LocalRunner())
     for name, engine in (("teacher", "torch"), ("small", "onnxruntime")):
@@ -125,6 +126,7 @@ def test_a_launch_says_how_the_model_is_loaded(launches):
     assert launches["small"].path.is_absolute()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder", "artifact"])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_model_of_any_task_runs_in_a_worker(task, kind, tmp_path, one_thread):
@@ -139,6 +141,7 @@ def test_a_model_of_any_task_runs_in_a_worker(task, kind, tmp_path, one_thread):
     assert [case["output_rms"] is not None for case in found["cases"]] == [True, True]
 
 
+@pytest.mark.subprocess
 def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(MeasurementError, match="exit status 1") as caught:
@@ -149,6 +152,7 @@ def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path)
 # Workers that fail ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -165,6 +169,7 @@ def test_a_worker_that_fails(code, message):
         worker_that(code).run([JOB], 60)
 
 
+@pytest.mark.subprocess
 def test_the_last_words_are_told_without_terminal_codes():
     with pytest.raises(MeasurementError) as caught:
         worker_that("import sys; sys.exit('x' * 5000 + '\\x1b[31m out of luck')").run([JOB], 60)
@@ -173,6 +178,7 @@ def test_the_last_words_are_told_without_terminal_codes():
     assert len(caught.value.hint) < 3000
 
 
+@pytest.mark.subprocess
 def test_100_mb_of_output_stay_out_of_memory(tmp_path):
     code = """
     import sys
@@ -196,6 +202,7 @@ def test_100_mb_of_output_stay_out_of_memory(tmp_path):
     assert int(found.stdout) < 10_000  # kB
 
 
+@pytest.mark.subprocess
 def test_a_worker_that_hangs_is_ended_with_all_its_children(tmp_path):
     code = f"""
     import pathlib, subprocess, sys, time
@@ -214,6 +221,7 @@ def test_a_worker_that_hangs_is_ended_with_all_its_children(tmp_path):
     assert not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
+@pytest.mark.subprocess
 def test_the_parent_sleeps_while_the_worker_works():
     start = time.process_time()
     with pytest.raises(MeasurementError):
@@ -221,6 +229,7 @@ def test_the_parent_sleeps_while_the_worker_works():
     assert time.process_time() - start < 0.1
 
 
+@pytest.mark.subprocess
 def test_an_engine_that_is_not_there_says_how_to_get_it():
     with pytest.raises(MissingDependency, match="`onnxruntime`") as caught:
         worker_that("""print('{"missing": "onnxruntime"}')""").run([JOB], 60)
@@ -320,6 +329,7 @@ main()
 """
 
 
+@pytest.mark.subprocess
 def test_memory_of_a_known_pattern_within_a_mebibyte():
     host = worker_that(FAKE_ENGINE)
     result = host.run([replace(JOB, engine="fake")], 60)[0]
@@ -333,6 +343,7 @@ def test_memory_of_a_known_pattern_within_a_mebibyte():
         assert again.memory_bytes[phase] / 2**20 == pytest.approx(peaks[phase], abs=1)
 
 
+@pytest.mark.subprocess
 def test_the_worker_travels_light():
     code = (
         "import sys; import bertshrink.worker.__main__;"

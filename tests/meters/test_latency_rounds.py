@@ -187,6 +187,7 @@ def test_throughput_counts_no_padding(tmp_path):
     assert figures["latency"].conditions.padding == "longest"
 
 
+@pytest.mark.subprocess
 def test_a_real_model_runs_texts_with_the_tokenizing_in_and_out_of_the_clock(tmp_path):
     encoder = tiny_encoder("bert", "embedding")
     encoder.save(tmp_path / "m")
@@ -200,6 +201,7 @@ def test_a_real_model_runs_texts_with_the_tokenizing_in_and_out_of_the_clock(tmp
     assert figures["throughput"].value > figures["text_rate"].value > 0
 
 
+@pytest.mark.subprocess
 def test_sigterm_ends_the_worker_too(tmp_path):
     encoder = tiny_encoder("bert", "embedding")
     encoder.save(tmp_path / "m")
@@ -282,6 +284,7 @@ def found_on(target):
     return TargetResult({"a": [m]}, MACHINE, ("a note",))
 
 
+@pytest.mark.subprocess
 def test_what_a_target_found_is_kept_and_another_machine_is_asked_again(models, tmp_path, monkeypatch):
     kinds = timing.TARGETS["cpu"]
     monkeypatch.setitem(timing.TARGETS, "far", replace(kinds, is_here=False))
@@ -297,6 +300,7 @@ def test_what_a_target_found_is_kept_and_another_machine_is_asked_again(models, 
     assert {path.name for path in store.folder.iterdir()} == {"running-cpu.json", "running-far-x.json"}
 
 
+@pytest.mark.subprocess
 def test_all_targets_are_checked_before_one_measures(models, tmp_path):
     ways = [Way("cpu", found_on("cpu")), Way("cpu", found_on("cpu"), fails=True)]
     store = RunFolder(tmp_path / "run")
@@ -324,6 +328,7 @@ def test_a_model_that_ran_in_two_ways_has_two_rows():
     assert report.notes == ["a note"]
 
 
+@pytest.mark.subprocess
 def test_the_roofline_stands_with_the_figures(models, tmp_path):
     settings = QUICK.model_copy(update={"rounds": 1, "roofline": True})
     store = RunFolder(tmp_path / "run")
@@ -428,6 +433,7 @@ def test_a_margin_reaches_the_verdict():
 # Phones ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_checks_for_phones_stand_below_a_models_figures_and_are_kept(tmp_path, monkeypatch):
     encoder = tiny_encoder("bert", "embedding")
     encoder.save(tmp_path / "m")

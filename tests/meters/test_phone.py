@@ -41,6 +41,7 @@ def report(launch):
     return check_mobile(launch)
 
 
+@pytest.mark.slow
 def test_what_providers_take_of_products_in_a_row(report):
     rows = {(row.provider, row.shapes): row for row in report.coverage}
     assert set(rows) == {("XNNPACK", "open"), *((name, shapes) for name in TABLES for shapes in ("open", "fixed"))}
@@ -79,6 +80,7 @@ def test_the_tables_say_it_all(report):
     assert files[0][-1].startswith("fits (")
 
 
+@pytest.mark.slow
 def test_dynamic_int8_is_for_the_cpu(tmp_path):
     report = check_mobile(launch_at(tmp_path / "m", tiny_onnx(int8=True)))
     assert {row.verdict for row in report.coverage} == {"no"}
@@ -86,6 +88,7 @@ def test_dynamic_int8_is_for_the_cpu(tmp_path):
     assert "the CPU provider is the best choice" in report.notes[-1]
 
 
+@pytest.mark.slow
 def test_an_ort_file_has_no_providers(launch, tmp_path):
     ort_format.write(launch.path, tmp_path / "model.ort")
     report = check_mobile(replace(launch, path=tmp_path / "model.ort"))
@@ -202,6 +205,7 @@ def test_a_check_that_dies_or_lies(launch, monkeypatch, code, stdout, hint):
     assert hint in caught.value.hint
 
 
+@pytest.mark.subprocess
 def test_a_check_that_hangs(launch, monkeypatch):
     def hang(*_, timeout, **__):
         raise subprocess.TimeoutExpired("x", timeout)
@@ -211,11 +215,13 @@ def test_a_check_that_hangs(launch, monkeypatch):
         check_mobile(launch)
 
 
+@pytest.mark.subprocess
 def test_a_run_that_dies(launch):
     with pytest.raises(MeasurementError, match="failed with exit status 1"):
         check_mobile(launch, host=LocalRunner(("false",)))
 
 
+@pytest.mark.slow
 def test_a_small_cap_is_told(launch):
     report = check_mobile(launch, cap_bytes=30 * MB)
     assert {file.fit for file in report.footprints} <= {"depends", "exceeds"}

@@ -53,6 +53,7 @@ def test_the_work_of_a_graph_is_that_of_its_matrices(made):
     assert found.macs(2, 8) == 16 * 3 * layer
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_its_exported_graph_are_the_same_work(tmp_path, one_thread):
     from bertshrink.techniques import TECHNIQUES
     from bertshrink.techniques.base import Workbench
@@ -127,6 +128,7 @@ def test_the_devices_that_were_promised_ship():
     assert {"pi4", "pi5", "rk3588", "pixel6", "pixel8", "snapdragon8gen2", "snapdragon8gen3"} <= set(devices())
 
 
+@pytest.mark.subprocess
 def test_a_file_of_the_users_own_takes_the_place(own):
     pi = read_device("pi5")
     changed = pi.model_copy(update={"name": 'Pi "5"\n', "ghz": pi.ghz.model_copy(update={"value": 2.8})})
@@ -175,6 +177,7 @@ def test_the_bounds_by_hand():
     assert bounds_s(BOARD, (1.0, 1.0), 2_000_000)[0] < 1e-9  # within the cache
 
 
+@pytest.mark.subprocess
 def test_a_profile_gives_ranges_and_says_what_they_are(made):
     target = open_target("profile:pi5")
     target.check({})
@@ -215,6 +218,7 @@ class Counter:
         return TargetResult({name: found for name in launches}, Environment(id="q", cpu="a76"))
 
 
+@pytest.mark.subprocess
 def test_counted_instructions_are_taken_where_there_are_any(made, monkeypatch):
     monkeypatch.setitem(targets.TARGETS, "arm64", TargetKind("tests.meters.test_profile:counter", "a stand-in"))
     target = open_target("profile:pi5")
@@ -330,6 +334,7 @@ def test_a_calibrated_device_brackets_what_was_measured():
     assert calibrate.with_rates(BOARD, replace(rates, is_told=False), how).ghz == BOARD.ghz
 
 
+@pytest.mark.subprocess
 def test_a_real_machine_is_measured_and_others_are_refused(tmp_path, own, monkeypatch):
     (tmp_path / "sshd").mkdir()
     (tmp_path / "m").mkdir()

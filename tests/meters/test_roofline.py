@@ -118,6 +118,7 @@ def test_what_the_cpu_cannot_do_is_left_out():
     assert worker_rates.rates(replace(RATES_JOB, products=[odd], streams=[]))["products"] == []
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
 def test_an_engine_multiplies_by_itself(engine, monkeypatch):
     if not is_installed(engine):
@@ -320,6 +321,7 @@ def test_a_worker_that_lies_about_rates(text):
         measure_roofs(Liar(), [TORCH], [], 1)
 
 
+@pytest.mark.subprocess
 def test_a_tiny_model_and_its_real_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(machine_peaks, "SECONDS", 0.02)
     monkeypatch.setattr(machine_peaks, "CPU_SHAPES", ((256, 256, 256),))
@@ -336,6 +338,7 @@ def test_a_tiny_model_and_its_real_machine(tmp_path, monkeypatch):
     assert share.environment == made.machine[0].environment
 
 
+@pytest.mark.subprocess
 def test_counting_needs_no_engine(tmp_path):
     encoder = tiny_encoder(num_hidden_layers=1)
     (tmp_path / "m").mkdir()

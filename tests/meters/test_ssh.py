@@ -33,6 +33,8 @@ from tests.meters.test_size import tiny_onnx
 from tests.support.local_sshd import bare_python, children, key, server
 from tests.support.tiny import tiny_encoder
 
+pytestmark = pytest.mark.subprocess
+
 LONG = QUICK.model_copy(update={"seconds": 20.0})
 
 

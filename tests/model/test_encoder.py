@@ -24,6 +24,7 @@ def _quiet():
     transformers.logging.disable_progress_bar()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stock_transformers_reads_what_is_written_and_gives_the_same_numbers(family, task, tmp_path):

@@ -172,6 +172,7 @@ def test_what_a_tokenizer_was_called_with_last_is_not_written(made):
 # One layout ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_a_file_in_its_place_belongs_to_the_folder_above(tmp_path, made):
     _, artifact = made("classification", "int8")
     ours = shutil.copytree(artifact.folder, tmp_path / "ours")
@@ -193,6 +194,7 @@ def test_a_card_names_no_file_outside_of_its_folder(name, tmp_path):
     assert named_file(tmp_path / "m", name) is None
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("place", ["onnx/model_quantized.onnx", "model_quantized.onnx", "onnx/model.onnx"])
 def test_others_folders_are_read_wherever_their_file_lies(place, tmp_path, made):
     _, artifact = made("embedding")
@@ -220,6 +222,7 @@ def run_lines(lines, monkeypatch, folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float", "int8", "ort"])
 @pytest.mark.parametrize("task", ["embedding", "classification", "question-answering", "token-classification"])
 def test_the_lines_for_an_artifact_run(task, kind, made, monkeypatch):
@@ -239,6 +242,7 @@ def test_the_lines_for_a_fixed_shape_run(made, monkeypatch):
     assert names["logits"].shape == (3, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_installed("openvino"), reason="needs pip install 'bertshrink[openvino]'")
 def test_the_lines_for_openvino_run(made, monkeypatch):
     _, artifact = made("embedding", engine="openvino")

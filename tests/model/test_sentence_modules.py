@@ -100,6 +100,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_gives_the_vectors_of_sentence_transformers(kind, tmp_path):
     settings, change, told = KINDS[kind]
@@ -117,6 +118,7 @@ def test_every_setting_gives_the_vectors_of_sentence_transformers(kind, tmp_path
     assert told is None or told in notes
 
 
+@pytest.mark.slow
 def test_the_settings_matter(tmp_path):
     """What the test above compares would differ where a setting was left out."""
     plain = theirs(sentence_model(tmp_path / "plain"))
@@ -133,6 +135,7 @@ def test_the_settings_matter(tmp_path):
         assert not np.allclose(theirs(small), wanted, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_prompts_without_a_default_travel_and_are_told(tmp_path):
     folder = sentence_model(tmp_path / "m", prompts={"query": "see the ", "passage": ""})
     encoder, student, artifact = everything_made_of(folder, tmp_path)
@@ -153,6 +156,7 @@ def test_a_length_of_its_own_stands_before_the_tokenizers(tmp_path):
     assert Encoder.load(folder).max_length == 64, "no more than there are positions"
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
 def test_a_training_of_cut_vectors_learns_cut_vectors(family, tmp_path):
     encoder = Encoder.load(sentence_model(tmp_path / "m", family=family, truncate_dim=8))
@@ -183,6 +187,7 @@ def test_modules_that_no_stock_checkpoint_holds(modules, word, tmp_path):
     assert word in caught.value.what and caught.value.where and caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harmless", [lambda: models.Pooling(32, pooling_mode=["mean"]), lambda: models.Pooling(32)])
 def test_modules_that_change_nothing(harmless, tmp_path):
     folder = sentence_model(tmp_path / "m", harmless(), models.Dropout(0.1))
@@ -190,6 +195,7 @@ def test_modules_that_change_nothing(harmless, tmp_path):
         assert np.allclose(ours(model), theirs(folder), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "values", "word"),
     [
@@ -250,6 +256,7 @@ def scores_of(model, pairs=PAIRS):
     return np.stack([row["logits"] for row in model.predict(rows)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "expected"),
     [(None, "sigmoid"), (torch.nn.Sigmoid(), "sigmoid"), (torch.nn.Identity(), "identity")],
@@ -269,6 +276,7 @@ def test_a_cross_encoder_of_one_score(activation, expected, tmp_path):
     assert type(again.activation_fn).__name__.lower() == expected
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_of_three_labels(tmp_path):
     folder = cross_encoder(tmp_path / "m", num_labels=3)
     assert (read_facts(folder).task, len(read_facts(folder).labels)) == ("classification", 3)
@@ -277,6 +285,7 @@ def test_a_cross_encoder_of_three_labels(tmp_path):
         assert np.allclose(scores_of(model), wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cross_encoders_default_prompt(tmp_path):
     folder = cross_encoder(tmp_path / "m", prompts={"query": "see the "}, default_prompt_name="query")
     wanted = CrossEncoder(str(folder), device="cpu").predict(PAIRS, activation_fn=torch.nn.Identity())
@@ -319,6 +328,7 @@ def test_a_score_is_learnt_as_the_sigmoid_of_its_logit():
     assert task_loss("regression", logits, labels).item() == pytest.approx((0.25 + 1) / 2)
 
 
+@pytest.mark.subprocess
 def test_a_cross_encoder_through_the_commands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cross_encoder(tmp_path / "m")

@@ -46,6 +46,7 @@ def size(artifact):
     return artifact.file.stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "task"),
     [(family, "classification") for family in ("bert", "roberta", "distilbert", "albert", "electra")]
@@ -73,6 +74,7 @@ def test_every_file_has_the_bytes_that_were_told(family, task, tmp_path):
         assert of_file(read_onnx(made.file), family) is None or not of_file(read_onnx(made.file), family).is_float
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra"])
 def test_the_bytes_of_a_whole_road(family, tmp_path):
     """Narrow tables, fewer layers, 16 bits; and 8 bits with tables in 4."""
@@ -164,6 +166,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.subprocess
+@pytest.mark.training
 def test_a_size_out_of_reach_is_refused_before_anything_is_made(here, capsys):
     code = run(["quantize", "./m", "--auto", "--max-size", "60 kB", "-o", "out"])
     told = capsys.readouterr().err
@@ -194,6 +198,7 @@ def test_a_recipes_limit_is_held_where_its_stages_have_come_by_then(here):
     assert "r.yaml:6:" in caught.value.where
 
 
+@pytest.mark.subprocess
 def test_inspect_shows_roads(here, capsys):
     import json
 
@@ -210,6 +215,7 @@ def test_inspect_shows_roads(here, capsys):
     assert "--> --size" in capsys.readouterr().err
 
 
+@pytest.mark.subprocess
 def test_roads_need_no_torch_and_no_weights(here):
     import subprocess
     import sys

@@ -45,6 +45,7 @@ def refusal(folder, task="auto", kind=UnsafeModel):
 # Weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "names"),
     [
@@ -68,6 +69,7 @@ def test_weights_that_the_class_has_no_place_for(task, names, tmp_path):
     assert Encoder.load(folder).task == task, "without them the folder is taken again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "names"),
     [
@@ -246,6 +248,7 @@ def test_pointers_of_files_that_are_not_read_do_not_matter(tmp_path):
     assert Encoder.load(folder)
 
 
+@pytest.mark.subprocess
 def test_every_command_says_it_with_the_exit_code_of_a_refusal(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = folder_of(tmp_path / "m")
@@ -282,6 +285,7 @@ def test_a_token_without_a_row_is_named(tmp_path):
     assert number in row["input_ids"] and encoder.predict([row])
 
 
+@pytest.mark.slow
 def test_one_type_of_token_for_both_texts_of_a_pair(tmp_path):
     folder = folder_of(tmp_path / "m", type_vocab_size=1)
     encoder = Encoder.load(folder)

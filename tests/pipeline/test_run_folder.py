@@ -112,6 +112,7 @@ def test_small_entries(store):
         assert store.read_entry("e.json", "k") is None
 
 
+@pytest.mark.subprocess
 def test_one_process_at_a_time(store):
     code = (
         "import sys; from pathlib import Path; from bertshrink.pipeline.run_folder import RunFolder\n"

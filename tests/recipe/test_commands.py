@@ -144,6 +144,7 @@ def test_what_is_said_of_texts_replaces_the_recipes(tmp_path):
     assert read_recipe(path, {}, {"label": "z"}).data == DataSettings(path="a.tsv", label="z")
 
 
+@pytest.mark.subprocess
 def test_every_command_that_takes_texts_takes_what_is_said_of_them():
     import typer
 

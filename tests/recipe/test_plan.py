@@ -167,6 +167,7 @@ def test_a_damaged_model_is_refused_as_such(plan, tmp_path):
     assert type(fault) is UnsafeModel
 
 
+@pytest.mark.slow
 def test_an_artifact_does_not_lead_out_of_its_folder(plan, tmp_path):
     artifact_folder(tmp_path / "a", file="../m/config.json")
     (fault,) = faults_of(plan, "model: ./a")

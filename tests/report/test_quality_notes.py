@@ -101,6 +101,7 @@ def drawn(found, width):
     return console.export_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_all_renderings_say_it(form):
     text = " ".join(FORMS[form](report()).split())
@@ -135,6 +136,7 @@ def test_an_artifact_that_is_no_smaller_is_told_in_the_headline_alone():
     assert headline(found)[0].verdict == "not smaller than the reference"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_figure_that_is_called_invalid_is_not_in_the_headline(form):
     found = made.invalid()
@@ -156,6 +158,7 @@ def test_of_several_speeds_the_valid_ones_stand():
     assert latency[0].conditions.case not in speed.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
 def test_no_figure_and_no_head_is_cut(width):
     for found in (report(), made.bench(), made.invalid(), made.mixed(), made_up.make(), made.on_texts()):

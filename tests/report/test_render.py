@@ -245,6 +245,7 @@ def warned(report, texts):
     return report
 
 
+@pytest.mark.slow
 def test_doubts_of_one_kind_become_one_line_with_the_worst_case(report):
     cold = "1x16: not warmed up, the last warm-up iterations still changed by {} %"
     texts = {
@@ -374,6 +375,7 @@ def walked(report):
     return report
 
 
+@pytest.mark.slow
 def test_what_led_to_the_reference_stands_above_it_and_is_compared_with_nothing(report):
     table = build(walked(report))
     assert [r.snapshot.name for r in table.rows[:3]] == ["01-pretrain", "teacher", "01-distill"]
@@ -384,6 +386,7 @@ def test_what_led_to_the_reference_stands_above_it_and_is_compared_with_nothing(
     assert "before the reference" in html.render(report) and "before the reference" in markdown.render(report)
 
 
+@pytest.mark.slow
 def test_a_run_that_only_makes_the_reference_has_nothing_to_boast_of(report):
     walked(report)
     report.snapshots = report.snapshots[:2]
@@ -396,12 +399,14 @@ def test_a_run_that_only_makes_the_reference_has_nothing_to_boast_of(report):
 # All three forms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("render", [html.render, markdown.render, lambda report: written(report, 100)])
 def test_same_report_same_bytes_also_after_json(render, report):
     again = Report.model_validate_json(report.to_json())
     assert render(report) == render(again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("render", [html.render, markdown.render, lambda report: written(report, 100)])
 def test_empty_and_referenceless_reports_render(render, report):
     assert "sst2-edge" in render(
@@ -415,6 +420,7 @@ def test_empty_and_referenceless_reports_render(render, report):
 # HTML
 
 
+@pytest.mark.slow
 def test_nothing_of_a_report_becomes_markup(evil):
     text = html.render(evil)
     assert "<script" not in text and text.count("&lt;script&gt;") > 10
@@ -424,12 +430,14 @@ def test_nothing_of_a_report_becomes_markup(evil):
     assert EVIL in "".join(seen.words), "the text itself is kept"
 
 
+@pytest.mark.slow
 def test_a_hostile_paper_is_no_link(report):
     report.snapshots[2].paper = "javascript:alert(1)"
     links = [attributes["href"] for tag, attributes in Page(html.render(report)).tags if tag == "a"]
     assert links == ["https://arxiv.org/abs/1712.05877"]
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing():
     text = page()
     tags = Page(text).tags
@@ -473,6 +481,7 @@ def test_the_page_says_everything():
         assert text in words
 
 
+@pytest.mark.slow
 def test_odd_names_do_not_break_a_drawing(report):
     report.snapshots[1].label = r"$\frac{1}$ 模型 & _x " + "long " * 40
     report.snapshots[1].components[0].name = "_hidden"
@@ -515,6 +524,7 @@ def test_no_figure_is_cut_on_a_terminal(report, width):
         assert f"[{number}] {note}" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_what_decides_the_pages_everything(report):
     loading = timed("load_time", 0.4, "torch", 0, num_samples=1)
     for snapshot in report.snapshots:
@@ -532,6 +542,7 @@ def test_ratios_of_a_column_stand_under_each_other(report):
     assert len(lines) == 3 and len({line.index("x ") for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_parameters_of_a_small_model_are_not_rounded_away(report):
     for part in (part for s in report.snapshots for part in s.components):
         part.num_parameters //= 1000
@@ -554,6 +565,7 @@ def test_a_report_cannot_steer_the_terminal(report):
     assert "[bold red]y" in text, "markup of a name is text"
 
 
+@pytest.mark.subprocess
 def test_rendering_imports_no_engine_and_matplotlib_only_for_pictures():
     code = (
         "import sys; from bertshrink.report.render import html, markdown, terminal;"
@@ -563,6 +575,7 @@ def test_rendering_imports_no_engine_and_matplotlib_only_for_pictures():
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_further_tables_stand_in_every_form(report):
     rows = (("XNNPACK", "yes | no"),)
     report.snapshots[0].sheets = [Sheet(title="on a phone", heading=("provider", "worth <trying>"), rows=rows)]

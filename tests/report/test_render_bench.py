@@ -48,6 +48,7 @@ def pictures(name):
     return plots(build(REPORTS[name]()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTS)
 def test_every_kind_of_report_renders_the_same_after_json(name):
     report = REPORTS[name]()
@@ -94,6 +95,7 @@ def test_verdicts_are_said_in_all_forms(form):
     assert "no verdict" in FORMS[form]("two rounds")
 
 
+@pytest.mark.slow
 def test_a_verdict_is_that_of_judge_and_its_margin_is_the_callers():
     report = made.bench()
     onnx, base = report.snapshots[1].find("latency"), report.snapshots[0].find("latency")
@@ -217,6 +219,7 @@ def test_percentiles_need_their_samples():
 # Several targets
 
 
+@pytest.mark.slow
 def test_each_target_says_what_its_figures_are_worth():
     standings = build(made.mixed()).standings
     assert [(s.target, s.badge, [kind for kind, _ in s.evidence]) for s in standings] == [
@@ -243,6 +246,7 @@ def test_times_of_one_target_are_compared_with_that_target_only():
     assert fact.detail.endswith(", cpu") and fact.others[-1].startswith("gpu: ") and "2 faster" in fact.others[-1]
 
 
+@pytest.mark.slow
 def test_a_modelled_range_never_looks_like_a_time():
     table = build(made.mixed())
     (at,) = [i for i, c in enumerate(table.columns) if c.metric == "latency_range"]
@@ -275,6 +279,7 @@ def test_a_column_whose_values_lie_far_apart_is_written_in_the_smaller_unit():
 # Pictures
 
 
+@pytest.mark.slow
 def test_pictures_stand_under_their_target():
     found = pictures("mixed")
     assert list(dict.fromkeys(plot.group for plot in found)) == ["The models", "On cpu", "On gpu", "On ssh://pi@board"]
@@ -295,6 +300,7 @@ def test_a_picture_says_in_words_what_it_shows():
         assert "minilm-int8" in words
 
 
+@pytest.mark.slow
 def test_times_far_apart_stand_on_a_logarithmic_axis():
     report = made.bench()
     captions = [plot.caption for plot in pictures("bench") if plot.title.startswith("Latency")]
@@ -308,6 +314,7 @@ def test_times_far_apart_stand_on_a_logarithmic_axis():
     assert all("logarithmic" in caption for caption in captions)
 
 
+@pytest.mark.slow
 def test_without_a_quality_size_stands_against_latency():
     titles = [plot.title for plot in pictures("invalid")]
     assert "Size against latency" in titles and not any("Roofline" in title for title in titles)
@@ -319,6 +326,7 @@ def test_the_front_is_what_nobody_beats():
     assert pareto([1, 2], [1, 1]) == [0]
 
 
+@pytest.mark.slow
 def test_what_the_table_calls_equal_is_not_better_on_the_front():
     (plot,) = [plot for plot in pictures("bench") if plot.title == "Spearman against latency"]
     assert "Line: Pareto front, models that no other beats" in plot.caption
@@ -341,6 +349,7 @@ def test_no_time_below_zero():
     assert cases(build(report))[0].lines[0].interval.startswith("[0, ")
 
 
+@pytest.mark.slow
 def test_figures_of_zero_do_not_break_a_picture():
     report = made.mixed()
     for snapshot in report.snapshots:

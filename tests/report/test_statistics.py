@@ -31,6 +31,7 @@ def test_one_round_is_a_point():
     assert mean_interval((2.0,)) == median_interval((2.0,)) == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [6, 10, 20])
 @pytest.mark.parametrize("interval", [mean_interval, median_interval])
 def test_a_95_percent_interval_covers_about_95_percent(interval, num, monkeypatch):
@@ -81,6 +82,7 @@ def test_three_rounds_say_nothing():
     assert verdict([0.5]) == verdict([]) == verdict([0.5, 0.5, 0.5]) == "inconclusive"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.01, 0.03, 0.07])
 def test_the_same_twice_is_seldom_told_apart_and_ten_percent_are_seen(spread, monkeypatch):
     monkeypatch.setattr(own, "NUM_RESAMPLES", 1000)

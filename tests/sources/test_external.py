@@ -19,6 +19,8 @@ from bertshrink.sources.external_weights import beside
 from tests.support.onnx_files import encoder_model, encoder_parts, onnx_folder, outside
 from tests.support.tiny import tiny_tokenizer
 
+pytestmark = pytest.mark.subprocess
+
 TEXTS = ["The Film is good", "a book", "we see no way out of it"]
 
 

@@ -19,7 +19,7 @@ from bertshrink.techniques.quantize import Quantize
 from tests.support.onnx_files import ROWS, encoder_model, encoder_parts, onnx_folder
 from tests.support.tiny import bench_of, sentences, tiny_encoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.subprocess, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(autouse=True)

@@ -61,6 +61,7 @@ def write(folder, model):
 # what serves
 
 
+@pytest.mark.subprocess
 def test_a_whole_file_is_seen_and_copied_byte_for_byte(tmp_path):
     path = write(tmp_path, encoder_model())
     look = probe_in_subprocess(path, tmp_path / "copy.onnx")
@@ -70,6 +71,7 @@ def test_a_whole_file_is_seen_and_copied_byte_for_byte(tmp_path):
     assert (look.vocab_size, look.precision, look.opset) == (ROWS, "float32", 17)
 
 
+@pytest.mark.subprocess
 def test_weights_beside_the_file_are_taken_in(tmp_path):
     plain = encoder_model()
     model, data = outside(plain, offset="64")
@@ -149,6 +151,7 @@ def test_flipped_bits_are_refused_or_the_model_still_runs(tmp_path):
     assert 0 < kept < 60  # most bytes are weights, where another mantissa is just another weight
 
 
+@pytest.mark.subprocess
 def test_a_flipped_bit_in_a_sealed_artifact_is_always_refused(tmp_path):
     folder = external.import_external(onnx_folder(tmp_path / "m") / "model.onnx")
     ours = shutil.copytree(folder, tmp_path / "ours")
@@ -310,6 +313,7 @@ def test_what_is_small_is_computed_as_the_reference_does():
         assert np.array_equal(found, expected), kind
 
 
+@pytest.mark.subprocess
 def test_memory_without_end_ends_the_child_only(tmp_path):
     nodes, weights = encoder_parts()
     weights |= {"giant": np.array([2**14, 2**14, 2**9]), "none": np.array([0, 0, 0])}
@@ -332,6 +336,7 @@ def test_memory_without_end_ends_the_child_only(tmp_path):
 # the child dies, the parent does not
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGKILL", "SIGXCPU", "SIGILL", "SIGFPE"])
 def test_death_by_any_signal_is_a_refusal(name, tmp_path):
     write(tmp_path, encoder_model())
@@ -340,6 +345,7 @@ def test_death_by_any_signal_is_a_refusal(name, tmp_path):
         probe_in_subprocess(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
 
 
+@pytest.mark.subprocess
 def test_a_child_that_says_nothing_is_a_refusal(tmp_path):
     write(tmp_path, encoder_model())
     for code, match in (("pass", "exit code 0"), ("print('{')", "exit code 0"), ("1/0", "exit code 1")):
@@ -347,6 +353,7 @@ def test_a_child_that_says_nothing_is_a_refusal(tmp_path):
             probe_in_subprocess(tmp_path / "model.onnx", tmp_path / "t.onnx", (sys.executable, "-c", code))
 
 
+@pytest.mark.subprocess
 def test_a_chain_that_onnx_runtime_dies_of(tmp_path):
     """Without the check of its depth, the file reaches ONNX Runtime, which overruns its stack: in the child."""
     write(tmp_path, chain(3000))
@@ -360,6 +367,7 @@ def test_a_chain_that_onnx_runtime_dies_of(tmp_path):
     assert "more than 32 deep" in refused(tmp_path)
 
 
+@pytest.mark.subprocess
 def test_the_child_imports_no_other_engine():
     code = "import bertshrink.sources.probe_child, bertshrink.sources.onnx_checks, sys;"
     code += "print([m for m in ('torch', 'transformers', 'onnxruntime', 'pydantic') if m in sys.modules])"
@@ -455,6 +463,7 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.subprocess
 def test_a_hub_caches_own_links_are_followed(tmp_path):
     model, data = outside(encoder_model(), "model.onnx_data")
     given = onnx_folder(tmp_path / "given", model)
@@ -467,6 +476,7 @@ def test_a_hub_caches_own_links_are_followed(tmp_path):
     assert weight.raw_data == data
 
 
+@pytest.mark.subprocess
 def test_a_hub_file_in_its_onnx_folder_finds_its_tokenizer_above(tmp_path):
     given = files_of(onnx_folder(tmp_path / "given"))
     given["onnx/model.onnx"] = given.pop("model.onnx")
@@ -475,6 +485,7 @@ def test_a_hub_file_in_its_onnx_folder_finds_its_tokenizer_above(tmp_path):
     assert (resolve.locate_model(str(snapshot)) / "tokenizer.json").is_file()
 
 
+@pytest.mark.subprocess
 def test_a_blob_with_other_bytes_is_refused(tmp_path):
     given = files_of(onnx_folder(tmp_path / "given"))
     snapshot = hub_cache(tmp_path / "hub", given)
@@ -489,6 +500,7 @@ def test_a_blob_with_other_bytes_is_refused(tmp_path):
             assert file.read() == good
 
 
+@pytest.mark.subprocess
 def test_links_that_are_no_hub_caches_are_refused(tmp_path):
     given = files_of(onnx_folder(tmp_path / "given"))
     snapshot = hub_cache(tmp_path / "hub", given)
@@ -517,6 +529,7 @@ def test_links_that_are_no_hub_caches_are_refused(tmp_path):
         pass
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", ["vocab.txt", "config.json", "tokenizer.json"])
 def test_small_files_behind_links_are_refused(name, tmp_path):
     folder = onnx_folder(tmp_path / "m")
@@ -527,6 +540,7 @@ def test_small_files_behind_links_are_refused(name, tmp_path):
         resolve.locate_model(str(folder))
 
 
+@pytest.mark.subprocess
 def test_a_refusal_leaves_nothing(tmp_path):
     folder = onnx_folder(tmp_path / "m", b"no model")
     before = set(external._temp_dir().iterdir())
@@ -536,6 +550,7 @@ def test_a_refusal_leaves_nothing(tmp_path):
     assert set(external._temp_dir().iterdir()) == before
 
 
+@pytest.mark.subprocess
 def test_remote_code_is_refused(tmp_path):
     folder = onnx_folder(tmp_path / "m", auto_map={"AutoModel": "evil.Model"})
     with pytest.raises(UnsafeModel, match="auto_map"):
@@ -573,6 +588,7 @@ def spoilt(name, folder):
     return onnx_folder(folder)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", ["empty", "cut", "chain", "outside"])
 def test_exit_code_5_and_nothing_written(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -584,6 +600,7 @@ def test_exit_code_5_and_nothing_written(name, tmp_path, capsys, monkeypatch):
     assert "hint:" in capsys.readouterr().err
 
 
+@pytest.mark.subprocess
 def test_what_is_quantized_is_not_quantized_again(quantized, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["inspect", str(quantized), "--json"]) == 0
@@ -601,6 +618,7 @@ def test_a_folder_named_like_a_file(tmp_path, capsys, monkeypatch):
     assert "there is no model folder `absent.onnx`" in capsys.readouterr().err
 
 
+@pytest.mark.subprocess
 def test_an_artifact_folder_without_its_manifest_is_looked_at(tmp_path):
     made = external.import_external(onnx_folder(tmp_path / "m") / "model.onnx")
     ours = shutil.copytree(made, tmp_path / "ours")
@@ -627,6 +645,7 @@ def resealed(tmp_path, model):
     return ours
 
 
+@pytest.mark.subprocess
 def test_a_sealed_file_that_never_ends_is_run_apart(tmp_path, monkeypatch):
     body = helper.make_graph(
         [helper.make_node("Identity", [name], [f"{name}_out"]) for name in ("go_in", "state_in")],
@@ -657,6 +676,7 @@ def test_a_sealed_file_that_never_ends_is_run_apart(tmp_path, monkeypatch):
         resolve.locate_model(str(ours))
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("kind", ["nodes", "stored", "ends", "no output"])
 def test_a_graph_that_is_out_of_all_proportion(tmp_path, kind):
     model = encoder_model()
@@ -677,6 +697,7 @@ def test_a_graph_that_is_out_of_all_proportion(tmp_path, kind):
     assert ("more than an encoder needs" in refused(tmp_path)) == (kind != "no output")
 
 
+@pytest.mark.subprocess
 def test_a_missing_tokenizer_is_asked_for(tmp_path):
     folder = onnx_folder(tmp_path / "m")
     (folder / "tokenizer.json").unlink()

@@ -35,6 +35,7 @@ def reach(monkeypatch):
     real.cache_clear()
 
 
+@pytest.mark.subprocess
 def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
     monkeypatch.chdir(tmp_path)
     folder = model_folder(tmp_path / "m")
@@ -51,6 +52,7 @@ def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
         assert caught.value.hint
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", ["bert-base-uncased", "org/name"])
 def test_an_absent_hub_is_told_within_seconds(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -134,6 +136,7 @@ def test_the_demo_comes_from_its_package_unimported(demo, no_network):
     assert "demo_package_of_a_test" not in sys.modules
 
 
+@pytest.mark.subprocess
 def test_a_demo_with_other_weights_is_refused(demo):
     (demo / "model.safetensors").write_bytes(b"Weights")
     with pytest.raises(UnsafeModel, match="are not those of `org/demo`") as caught:

@@ -43,6 +43,7 @@ def answers(folder):
     return torch.tensor([out["logits"].tolist() for out in encoder.predict(encoder.tokenize(["a good film", "no"]))])
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -121,6 +122,7 @@ def test_an_empty_vocabulary(folder):
         read_tokenizer(folder)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)])
 def test_a_child_that_somebody_ended_ends_its_parent_alike(tmp_path, number, kind):
     code = f"import os, signal; signal.signal({int(number)}, signal.SIG_DFL); os.kill(os.getpid(), {int(number)})"
@@ -142,6 +144,7 @@ def test_a_signal_is_no_fault_of_the_model(folder, monkeypatch, capsys):
     assert "stopped by SIGTERM" in capsys.readouterr().err
 
 
+@pytest.mark.subprocess
 def test_what_a_killed_process_leaves_is_cleared_and_what_a_living_one_holds_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -155,6 +155,7 @@ def within_16_bits(weight_OI):
         weight_OI[:, 1] = 0.0
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("family", "task"),
     [("bert", "classification"), ("bert", "embedding"), ("albert", "classification"), ("electra", "mlm")],
@@ -185,6 +186,7 @@ def test_a_student_answers_as_its_quantized_file_will(family, task, tmp_path):
     assert sum(f"{found.dense} weights of dense layers and 2 embedding tables" in note for note in bench.notes) == 1
 
 
+@pytest.mark.training
 def test_what_is_kept_is_a_stock_float_checkpoint(tmp_path):
     teacher = tiny_encoder("albert")
     keys, kinds = list(teacher.model.state_dict()), [type(module) for module in teacher.model.modules()]
@@ -202,6 +204,7 @@ def test_what_is_kept_is_a_stock_float_checkpoint(tmp_path):
     assert Distill().promise(*2 * (read_facts(tmp_path / "out"),)) == ""
 
 
+@pytest.mark.training
 def test_in_int4_what_is_kept_lies_on_its_grid(tmp_path):
     teacher = tiny_encoder("bert", "mlm")
     bench = workbench(teacher, tmp_path)
@@ -217,6 +220,7 @@ def test_in_int4_what_is_kept_lies_on_its_grid(tmp_path):
     assert any("rounded to int4 in blocks of 16; the rounded weights were kept" in note for note in bench.notes)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("rounding", ["nearest", "gptq"])
 def test_the_block_int4_file_answers_as_the_student_that_learnt(rounding, tmp_path):
     teacher = tiny_encoder("electra", "mlm")
@@ -232,6 +236,7 @@ def test_the_block_int4_file_answers_as_the_student_that_learnt(rounding, tmp_pa
     assert np.linalg.norm(outputs(quantized, rows) - outputs(student, rows)) < 0.2 * lost
 
 
+@pytest.mark.training
 def test_a_training_that_dies_leaves_stock_modules(tmp_path):
     teacher = tiny_encoder()
     student = teacher.copy()
@@ -241,6 +246,7 @@ def test_a_training_that_dies_leaves_stock_modules(tmp_path):
     assert not student.model._forward_pre_hooks
 
 
+@pytest.mark.training
 def test_without_it_nothing_is_touched(tmp_path, monkeypatch):
     monkeypatch.setattr(FakeQuant, "__init__", None)
     teacher = tiny_encoder()
@@ -280,6 +286,7 @@ def test_a_student_of_its_teachers_size_learns_calmly():
     assert rate(fake_quant="int8", trainable="embeddings") == rate(trainable="embeddings")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("bits", ["int8", "int4"])
 def test_a_student_learns_to_bear_what_rounding_does_to_it(bits, tmp_path):
     """The rounded student is nearer to its teacher than the teacher's own weights are, rounded."""
@@ -297,6 +304,7 @@ def test_a_student_learns_to_bear_what_rounding_does_to_it(bits, tmp_path):
     assert error(student) < 0.7 * before
 
 
+@pytest.mark.training
 def test_a_run_that_was_cut_ends_with_the_same_weights(tmp_path):
     teacher = tiny_encoder("albert")
     settings = Distill(epochs=2, batch_size=8, save_steps=5, fake_quant="int8")
@@ -350,6 +358,7 @@ def test_activations_that_are_computed_twice_give_the_same_gradients():
     assert same(once, twice)
 
 
+@pytest.mark.training
 def test_the_student_is_judged_as_it_will_be_shipped(tmp_path):
     seen = []
     teacher = tiny_encoder()
@@ -359,6 +368,7 @@ def test_the_student_is_judged_as_it_will_be_shipped(tmp_path):
     assert seen and set(seen) == {RoundedLinear}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "more",
     [
@@ -384,6 +394,7 @@ def test_it_goes_with_whatever_else_is_set(more, tmp_path):
     assert not same(weights_of(student), before)
 
 
+@pytest.mark.training
 def test_embeddings_alone_can_learn_to_be_rounded(tmp_path):
     teacher = tiny_encoder("albert")
     before = weights_of(teacher)

@@ -115,6 +115,7 @@ def test_what_cannot_be_is_told_before(settings, task, what, tmp_path):
         Distill(layers=2, **settings).fit(read_facts(tmp_path, task))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "settings",
     [{}, {"hidden_weight": 0, "relation_weight": 1, "heads": 2}, {"hidden_loss": "mse", "hidden_states": "last"}],
@@ -142,6 +143,7 @@ def test_what_an_earlier_stage_made_thinner_is_compared_with_the_teacher(setting
         Distill(epochs=1, **settings)(thinner, bench)
 
 
+@pytest.mark.training
 def test_a_projection_starts_the_same_whatever_was_drawn_before(tmp_path):
     teacher, made = tiny_encoder(), []
     for number in range(2):

@@ -22,6 +22,8 @@ from bertshrink.training.checkpoints import CHECKPOINTS, newest_checkpoint
 from tests.support.subprocess_kill import killed_after
 from tests.support.tiny import sentences, tiny_encoder, tiny_texts
 
+pytestmark = pytest.mark.training
+
 
 def workbench(teacher, folder, num_train=48, num_dev=24):
     return Workbench(texts=tiny_texts(teacher.task, num_train, num_dev), teacher=teacher, work=folder, seed=0)

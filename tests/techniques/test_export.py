@@ -32,6 +32,7 @@ def export(encoder, folder, **settings):
     return Export(**settings)(encoder, Workbench(None, None, folder))
 
 
+@pytest.mark.slow
 @matrix(("family", "task"), FAMILIES, TASKS, strength=1)
 def test_every_family_and_task(family, task, tmp_path):
     encoder = tiny_encoder(family, task, num_hidden_layers=2)
@@ -77,6 +78,7 @@ def test_the_encoder_is_left_as_it_was(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in encoder.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_equal_bytes_from_equal_models(tmp_path):
     first = export(tiny_encoder(), tmp_path / "a")
     second = export(tiny_encoder(), tmp_path / "b")
@@ -95,6 +97,7 @@ def test_pooling_is_inside_the_graph(pooling, tmp_path):
         np.testing.assert_allclose(ours["sentence_embedding"], theirs["sentence_embedding"], atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_groups", [1, 2])
 def test_shared_weights_are_stored_once(num_groups, tmp_path):
     encoder = tiny_encoder("albert", "classification", num_hidden_layers=12, num_hidden_groups=num_groups)
@@ -111,6 +114,7 @@ def test_shared_weights_are_stored_once(num_groups, tmp_path):
     assert not any(found.is_transposed for found in matmuls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "albert", "electra"])
 def test_a_tied_head_shares_its_table(family, tmp_path):
     model = read_model(export(tiny_encoder(family, "mlm"), tmp_path).file)
@@ -139,6 +143,7 @@ def test_constant_target_explains_what_was_seen_or_gives_up():
     assert constant_target([([6, 8], [2, 3, 8]), ([20, 8], [5, 4, 8])]) is None
 
 
+@pytest.mark.slow
 def test_older_operators(tmp_path):
     artifact = export(tiny_encoder("bert"), tmp_path, opset=17)
     model = read_model(artifact.file)

@@ -20,6 +20,7 @@ from tests.support.tiny import tiny_encoder
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fused_equals_standard(family, tmp_path):
     encoder = tiny_encoder(family, "token-classification", num_hidden_layers=2)

@@ -46,6 +46,7 @@ def answers(artifact, rows):
 # .ort -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize(("family", "task"), PAIRS)
 def test_ort_gives_the_onnx_files_numbers_bit_for_bit(family, task, int8, tmp_path):
@@ -78,6 +79,7 @@ def test_an_encoder_becomes_ort_in_one_stage(tmp_path):
     assert (found.metric, found.value) == ("size", made.file.stat().st_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["float16", "bfloat16"])
 def test_half_weights_are_float32_in_ort_and_that_is_said(scheme, tmp_path):
     half = Quantize(scheme=scheme, min_cosine=0.9)(Export()(tiny_encoder(), bench(tmp_path)), bench(tmp_path))
@@ -103,6 +105,7 @@ def test_the_operators_that_a_small_build_needs_are_beside_it(tmp_path):
     assert sorted(name for names in by_domain.values() for name in names) == made.card.details["required_operators"]
 
 
+@pytest.mark.slow
 def test_an_ort_file_that_differs_is_found(tmp_path, monkeypatch):
     other = Export()(tiny_encoder(seed=1), bench(tmp_path / "other"))
     honest = ort.write
@@ -117,6 +120,7 @@ def test_what_onnx_runtime_cannot_open_is_refused(tmp_path):
         ort.write(tmp_path / "bad.onnx", tmp_path / "bad.ort")
 
 
+@pytest.mark.slow
 def test_only_onnx_becomes_ort(tmp_path):
     made = Export(to="ort")(tiny_encoder(), bench(tmp_path))
     with pytest.raises(UserError, match=r"gets an .ort file"):
@@ -128,6 +132,7 @@ def test_only_onnx_becomes_ort(tmp_path):
 # One shape ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_fixed_shape_changes_no_number(task, tmp_path):
     encoder = tiny_encoder("roberta" if task == "mlm" else "bert", task, num_hidden_layers=2)
@@ -151,6 +156,7 @@ def test_a_fixed_shape_changes_no_number(task, tmp_path):
         made.session().run(padded_text(encoder, 1, 17))
 
 
+@pytest.mark.slow
 def test_a_quantized_artifact_gets_a_fixed_shape(tmp_path):
     encoder = tiny_encoder("bert", "embedding")
     free = Quantize(min_cosine=0.5)(Export()(encoder, bench(tmp_path)), bench_of(encoder, tmp_path))
@@ -173,6 +179,7 @@ def test_what_has_a_fixed_shape_can_be_quantized(tmp_path):
     assert len(made.predict(encoder.tokenize(["a"] * 4))) == 4
 
 
+@pytest.mark.subprocess
 def test_a_fixed_shape_is_timed_at_that_shape_only(tmp_path):
     made = Export(static_shape="2x16")(tiny_encoder(), bench(tmp_path))
     launches = {"it": launch_of(made, made.folder)}

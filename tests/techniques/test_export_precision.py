@@ -14,6 +14,7 @@ from tests.support.tiny import sentences, tiny_encoder
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "kind", "bits"), [("fp16", "float16", 11), ("bf16", "bfloat16", 8)])
 @pytest.mark.parametrize("family", ["bert", "albert", "distilbert"])
 def test_half_the_bytes_and_nearly_the_numbers(family, precision, kind, bits, tmp_path):
@@ -40,6 +41,7 @@ def test_a_tighter_tolerance_is_kept(tmp_path):
         Export(precision="bf16", tolerance=1e-6)(tiny_encoder(), Workbench(None, None, tmp_path))
 
 
+@pytest.mark.slow
 def test_quantizing_starts_from_the_numbers_that_are_stored(tmp_path):
     encoder = tiny_encoder()
     half = Export(precision="fp16")(encoder, Workbench(None, None, tmp_path / "half"))

@@ -27,6 +27,7 @@ from tests.support.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_
 SHRINKABLE = list(TASKS)
 
 
+@pytest.mark.slow
 @matrix(("family", "task"), FAMILIES, SHRINKABLE, strength=1)
 def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
@@ -43,6 +44,7 @@ def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     assert number == num_parameters(promised)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_full_rank_changes_nothing_and_a_lower_one_loses_more(family, tmp_path):
     encoder = tiny_encoder(family, "token-classification")
@@ -55,6 +57,7 @@ def test_full_rank_changes_nothing_and_a_lower_one_loses_more(family, tmp_path):
     assert errors[0] < 1e-5 < errors[1] < errors[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_masked_language_model_of_full_rank_keeps_its_tied_head(family, tmp_path):
     encoder = tiny_encoder(family, "mlm")
@@ -163,6 +166,7 @@ def test_a_rank_above_the_tables_width_is_refused(tmp_path):
         Factorize(rank=17).fit(read_facts(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_masked_language_model_of_lower_rank_gets_a_head_that_is_fitted_and_stays_tied(family, tmp_path):
     encoder = tiny_encoder(family, "mlm")
@@ -198,6 +202,7 @@ def test_a_tokenizer_that_would_read_other_ids_is_found_out(tmp_path, monkeypatc
         Factorize(rank=8)(encoder, bench_of(encoder, tmp_path))
 
 
+@pytest.mark.subprocess
 def test_the_command_from_end_to_end(tmp_path):
     encoder = tiny_encoder()
     encoder.save(tmp_path / "m")

@@ -187,6 +187,7 @@ def converted(encoder, rank=None):
     return assemble(encoder, parts, family)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_full_rank_is_the_same_model_as_a_stock_one(family, task, tmp_path):
@@ -206,6 +207,7 @@ def test_full_rank_is_the_same_model_as_a_stock_one(family, task, tmp_path):
             assert np.abs(mine[name] - values).max() < 2e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "sizes"),
     [

@@ -47,6 +47,7 @@ OTHERS = [*TASKS][1:] + [*TASKS][:1]
 """The tasks, each in the place of another: one case of each is then no task that begins with itself."""
 
 
+@pytest.mark.slow
 @matrix(("start", "task"), TASKS, OTHERS, strength=1)
 def test_any_checkpoint_can_learn_any_task(tmp_path, start, task):
     model = tiny_encoder("bert", start)
@@ -144,6 +145,7 @@ def fresh_loss(encoder, split, task):
         return float(encoder.model(**batch, labels=torch.tensor(labels)).loss)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("task", ["classification", "multi-label", "regression"])
 def test_the_loss_is_the_one_that_transformers_computes(tmp_path, task):
     texts = tiny_texts(task)
@@ -155,6 +157,7 @@ def test_the_loss_is_the_one_that_transformers_computes(tmp_path, task):
     assert loss.item() == pytest.approx(fresh_loss(model, texts.train, task), rel=1e-5)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_learnt(tmp_path, task):
     texts = TextDataset("p", pairs(48), pairs(8, 9)) if task == "embedding" else tiny_texts(task, num_train=48)
@@ -197,6 +200,7 @@ def test_few_texts_take_as_many_epochs_as_make_enough_steps():
 # Pairs
 
 
+@pytest.mark.training
 def test_scored_pairs_learn_the_cosine_of_their_stretched_score(tmp_path):
     split = pairs(6)
     bench = bench_of(tmp_path, "embedding", TextDataset("p", split, split))
@@ -214,6 +218,7 @@ def test_scored_pairs_learn_the_cosine_of_their_stretched_score(tmp_path):
     assert loss.item() == pytest.approx(((cosines - wanted) ** 2).mean().item(), rel=1e-4)
 
 
+@pytest.mark.training
 def test_pairs_without_scores_are_told_apart_from_the_rest_of_their_batch(tmp_path):
     first, second = (functional.normalize(torch.randn(5, 8), dim=1) for _ in range(2))
     slow = sum(
@@ -232,6 +237,7 @@ def test_pairs_without_scores_are_told_apart_from_the_rest_of_their_batch(tmp_pa
 # What is left out, and what is refused
 
 
+@pytest.mark.training
 def test_rows_without_a_label_are_left_out_and_noted(tmp_path):
     texts = tiny_texts("classification")
     labels = tuple(None if i % 4 == 0 else label for i, label in enumerate(texts.train.labels))
@@ -241,6 +247,7 @@ def test_rows_without_a_label_are_left_out_and_noted(tmp_path):
     assert (len(rows), bench.notes) == (12, ["4 unlabelled rows were skipped"])
 
 
+@pytest.mark.training
 def test_with_patience_the_texts_that_choose_are_not_learnt_from(tmp_path):
     texts = tiny_texts("classification", num_train=64)
     bench = bench_of(tmp_path, "classification", texts)
@@ -251,6 +258,7 @@ def test_with_patience_the_texts_that_choose_are_not_learnt_from(tmp_path):
     assert len(training_rows(tiny_encoder(), TINY, bench)[0]) == 64
 
 
+@pytest.mark.training
 def test_patience_stops_and_keeps_the_best(tmp_path):
     bench = bench_of(tmp_path, "classification", tiny_texts("classification", num_train=64))
     seen = []
@@ -313,6 +321,7 @@ def test_labels_that_the_teacher_does_not_have_name_both_maps(task):
     assert any(f"`{label}`" in caught.value.what for label in own)
 
 
+@pytest.mark.training
 def test_masks_are_for_masked_language_models(tmp_path):
     tiny_encoder().save(tmp_path)
     from bertshrink.model.checkpoint import read_facts
@@ -322,6 +331,7 @@ def test_masks_are_for_masked_language_models(tmp_path):
     assert Finetune(whole_word=True).fit(replace(read_facts(tmp_path), task="mlm")).task == "mlm"
 
 
+@pytest.mark.training
 def test_stock_transformers_reads_the_teacher(tmp_path):
     bench = bench_of(tmp_path, "token-classification", tiny_texts("token-classification"))
     made = learn(with_head(tiny_encoder(task="embedding"), bench), TINY, bench)

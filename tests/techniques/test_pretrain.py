@@ -34,6 +34,8 @@ from bertshrink.training.checkpoints import CHECKPOINTS
 from tests.support.subprocess_kill import killed_after
 from tests.support.tiny import sentences, tiny_encoder
 
+pytestmark = pytest.mark.training
+
 FAMILIES = get_args(Pretrain.model_fields["family"].annotation)
 TINY = {"layers": 2, "hidden_size": 32, "heads": 2, "embedding_size": 16, "vocab_size": 400, "tokens_per_row": 24}
 

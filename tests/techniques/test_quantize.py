@@ -142,6 +142,7 @@ def test_the_tables_rows_are_what_the_graph_looks_up(tmp_path):
     assert np.all(np.abs(found["rows"][0] - table) <= np.abs(table).max(axis=1, keepdims=True) / 253)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "task"),
     [*zip([*FAMILIES, "bert"], TASKS, strict=True), ("bert", "embedding"), ("albert", "mlm"), ("roberta", "mlm")],
@@ -166,6 +167,7 @@ def test_every_family_and_task(family, task, tmp_path):
     assert np.linalg.norm(ours - theirs) < 0.4 * np.linalg.norm(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "precision"), [*zip(SCHEMES, PRECISIONS, strict=True)])
 def test_every_scheme(scheme, precision, plain, tmp_path):
     bench = Workbench(None, None, tmp_path)
@@ -191,6 +193,7 @@ def test_query_key_and_value_share_one_activation(plain, tmp_path):
     assert kinds["MatMulInteger"] == 4 * 6
 
 
+@pytest.mark.slow
 def test_bytes_of_a_realistic_proportion(tmp_path):
     more = {"hidden_size": 64, "intermediate_size": 256, "vocab_size": 8000, "num_hidden_layers": 3}
     artifact = export(tiny_encoder("bert", "embedding", **more), tmp_path)
@@ -285,6 +288,7 @@ def test_a_dense_layer_left_out_fails(plain, tmp_path, monkeypatch):
         quantize(plain, tmp_path)
 
 
+@pytest.mark.slow
 def test_quantized_already(plain, tmp_path):
     once = quantize(plain, tmp_path / "a", min_cosine=ANY)
     with pytest.raises(UnsafeModel, match=r"already quantized: .* is a `"):

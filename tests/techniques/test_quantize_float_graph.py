@@ -39,7 +39,7 @@ from tests.support.onnx_files import WIDTH, encoder_model, encoder_parts, onnx_f
 from tests.support.tiny import sentences, tiny_encoder
 
 ANY = -1.0
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.subprocess, pytest.mark.usefixtures("one_thread")]
 
 
 def exported(encoder, path, *, outputs=None, **how):

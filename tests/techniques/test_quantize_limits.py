@@ -32,6 +32,7 @@ def metric(artifact):
     return 1.0 if WORST in stored or f"{WORST}.half" in stored else 0.9
 
 
+@pytest.mark.slow
 def test_the_weight_that_costs_accuracy_is_kept_wider(exported, tmp_path):
     bench = Workbench(None, None, tmp_path, choose=metric)
     made = Quantize(max_metric_drop="1%", min_cosine=0.9)(exported, bench)
@@ -59,6 +60,7 @@ def test_a_limit_that_holds_as_asked_changes_nothing(exported, tmp_path):
     assert len(held.card.details["road"]) == 1
 
 
+@pytest.mark.slow
 def test_without_labels_the_cosine_is_the_measure(exported, tmp_path):
     bench = Workbench(None, None, tmp_path)
     made = Quantize(scheme="block-int4", rounding="nearest", max_metric_drop="0.001%", min_cosine=0)(exported, bench)
@@ -67,6 +69,7 @@ def test_without_labels_the_cosine_is_the_measure(exported, tmp_path):
     assert set(made.card.details["types"].values()) != {"int4-block"}
 
 
+@pytest.mark.slow
 def test_when_nothing_holds_the_nearest_is_left_and_named(exported, tmp_path):
     first = []
 
@@ -156,6 +159,7 @@ def test_auto_makes_nothing_that_its_size_rules_out(exported, tmp_path, monkeypa
     assert written == []
 
 
+@pytest.mark.slow
 def test_tries_outlive_a_stop(exported, tmp_path, monkeypatch):
     from bertshrink.techniques.quantize.search import trials
 

@@ -94,6 +94,7 @@ def test_one_sided_values_keep_zero(method):
     assert RANGES[method](histogram(-values)) == pytest.approx((-high, 0), abs=mirrored)
 
 
+@pytest.mark.slow
 def test_entropy_looks_at_no_range_without_values():
     for sign in (1, -1):
         for shift in np.linspace(0.4, 0.7, 12):  # candidates end before the first value; an empty one tells all it has

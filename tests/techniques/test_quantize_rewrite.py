@@ -24,6 +24,7 @@ LARGEST = {"float16": 0.01, "bfloat16": 0.06, "dynamic-int8": 0.3, "static-int8"
 """Difference that tiny random models may show; four bits in blocks of 16 may be far off."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize(("family", "task"), [*((family, "embedding") for family in FAMILIES), ("bert", "mlm")])
 def test_every_scheme_of_every_family(scheme, family, task):
@@ -53,6 +54,7 @@ def test_the_source_is_left_alone():
     assert source.SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "albert"])
 def test_any_mixture(family):
     source = graph(family, "mlm", num_hidden_layers=4)
@@ -88,6 +90,7 @@ RUN = {
 """What ONNX Runtime makes of a dense layer of each type."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("num_groups", [1, 2])
 def test_shared_weights_are_stored_once_and_all_their_layers_are_written(scheme, num_groups, tmp_path):

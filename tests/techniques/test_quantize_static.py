@@ -105,6 +105,7 @@ def test_moving_scales_changes_nothing_in_float(family, tmp_path):
     assert set(weights(canonicalise(moved.model))) == set(weights(source))
 
 
+@pytest.mark.slow
 def test_moving_scales_between_shared_layers(tmp_path):
     source = graph("albert", "embedding", num_hidden_layers=3, num_hidden_groups=1)
     moved = migrate(source, calibration(tmp_path, 12, "albert"), 0.5)
@@ -127,6 +128,7 @@ def test_a_table_is_not_smoothed(tmp_path):
     assert difference(source, moved.model) < 1e-5
 
 
+@pytest.mark.slow
 def test_outliers_are_tamed(tmp_path):
     encoder = tiny_encoder("bert", "embedding", num_hidden_layers=2)
     with_outlier = tiny_encoder("bert", "embedding", num_hidden_layers=2)
@@ -144,6 +146,7 @@ def test_outliers_are_tamed(tmp_path):
     assert 1 - cosine[0.6] < 0.7 * (1 - cosine[None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smooth", [None, 0.5])
 def test_the_technique(smooth, tmp_path):
     train = Split(tuple(sentences(40)))

@@ -44,6 +44,7 @@ def layers_of(encoder):
     return [group.albert_layers[0] for group in encoder.model.base_model.encoder.albert_layer_groups]
 
 
+@pytest.mark.slow
 @matrix(("family", "task"), FAMILIES, TASKS, strength=1)
 def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
@@ -73,6 +74,7 @@ def test_as_many_groups_as_there_are_change_nothing_bit_for_bit(family, tmp_path
     assert any("nothing changed" in note for note in bench.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mean", "best", "fitted"])
 @pytest.mark.parametrize(("groups", "members"), [(1, (0, 0, 0, 0)), (2, (0, 0, 1, 1)), (3, (0, 0, 1, 2))])
 def test_layers_that_are_equal_already_share_without_loss(groups, members, method, tmp_path):
@@ -91,6 +93,7 @@ def test_layers_that_are_equal_already_share_without_loss(groups, members, metho
     assert np.abs(outputs(found, rows) - outputs(encoder, rows)).max() < (0.02 if method == "fitted" else 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "albert", "distilbert"])
 def test_fitted_is_nearer_than_best_and_best_than_mean(family, tmp_path):
     encoder = tiny_encoder(family, "embedding", num_hidden_groups=4) if family == "albert" else tiny_encoder(family)
@@ -157,6 +160,7 @@ def test_what_stands_at_padding_changes_no_group():
     assert torch.allclose(first.ffn.weight, second.ffn.weight, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_group_makes_good_what_the_one_before_it_lost(tmp_path):
     """The second group is fitted to states that the first one gives, so it is asked for more than its layers' own."""
     encoder = tiny_encoder("bert", "embedding")
@@ -196,6 +200,7 @@ def test_what_shared_layers_leave_of_a_size_goes_to_the_tables(tmp_path):
     assert (small.shape.embedding_size, small.shape.num_groups) == (9, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["distilbert", "electra"])
 @pytest.mark.parametrize("task", ["classification", "multi-label", "regression"])
 def test_a_head_that_albert_has_not_is_fitted_and_called_approximate(family, task, tmp_path):
@@ -236,6 +241,7 @@ def test_more_groups_than_layers_are_refused(tmp_path):
         Share(groups=5)(encoder, bench_of(encoder, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_groups", [1, 2])
 def test_an_exported_file_keeps_one_copy_of_each_shared_weight_and_quantizes_all_its_products(num_groups, tmp_path):
     encoder = tiny_encoder("bert", intermediate_size=96)
@@ -275,6 +281,8 @@ def test_explain_reads_pairs_as_a_sentence_encoder_does(tmp_path, monkeypatch, c
     assert any(note.startswith("calibrated with 60 training texts") for note in notes), notes
 
 
+@pytest.mark.subprocess
+@pytest.mark.training
 def test_one_command_factorizes_shares_and_recovers(tmp_path):
     encoder = tiny_encoder()
     encoder.save(tmp_path / "m")

@@ -250,6 +250,7 @@ def test_a_norm_that_is_no_number_is_told_and_changes_nothing():
     assert torch.equal(model["dense"].weight.grad, before)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "settings",
     [

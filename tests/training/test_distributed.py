@@ -91,6 +91,7 @@ def halved(place):
     return run(place, "one", sys.executable, "-m", "bertshrink")[0]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", ["torchrun", pytest.param("accelerate", marks=pytest.mark.matrix), "fsdp"])
 def test_two_processes_have_the_losses_of_one(place, halved, name):
     """`accelerate` alone makes the processes that torchrun makes, and fsdp is launched by it."""
@@ -103,6 +104,7 @@ def test_two_processes_have_the_losses_of_one(place, halved, name):
         assert log.count("holds 12529 of 25058 weights in 3 units") == 2
 
 
+@pytest.mark.training
 def test_two_processes_recover_embeddings_as_one(place):
     (place / "r.yaml").write_text(RECOVERED)
     words = ["run", "r.yaml"]
@@ -112,6 +114,7 @@ def test_two_processes_recover_embeddings_as_one(place):
     assert losses[-1]["hidden"] < losses[0]["hidden"]
 
 
+@pytest.mark.training
 @pytest.mark.matrix
 def test_two_processes_round_weights_as_one(place):
     """In int8 they would not: each measures the range of its own share's activations."""

@@ -27,6 +27,8 @@ from bertshrink.training.settings import TrainingSettings
 from tests.support.pairwise import matrix
 from tests.support.tiny import tiny_encoder, tiny_project, tiny_texts
 
+pytestmark = pytest.mark.training
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -78,6 +78,7 @@ def test_the_keeper_and_the_worker_mean_the_same_variable():
     assert supervisor.RELAY == turns.VARIABLE
 
 
+@pytest.mark.subprocess
 def test_one_works_at_a_time_and_turns_are_short(tmp_path):
     jobs = [replace(SHORT, options={"log": str(tmp_path / name), "ms": ms}) for name, ms in (("a", 5), ("b", 8))]
     results = fake_host().run(jobs, 60)
@@ -94,6 +95,7 @@ def test_one_works_at_a_time_and_turns_are_short(tmp_path):
         assert set(result.pss_bytes.values()) == {None}
 
 
+@pytest.mark.subprocess
 def test_a_turn_has_two_samples_even_of_a_slow_model(tmp_path):
     slow = replace(SHORT, seconds=0.2, options={"log": str(tmp_path / "a"), "ms": 60})
     (one, other) = fake_host().run([slow, replace(slow, options={"ms": 60})], 60)
@@ -102,6 +104,7 @@ def test_a_turn_has_two_samples_even_of_a_slow_model(tmp_path):
         assert len(result.cases[0].resumed_ns) == 3
 
 
+@pytest.mark.subprocess
 def test_nobody_begins_a_case_before_all_are_through_with_the_one_before(tmp_path):
     cases = [{"batch": 1, "length": 8}, {"batch": 2, "length": 8}]
     jobs = [
@@ -115,6 +118,7 @@ def test_nobody_begins_a_case_before_all_are_through_with_the_one_before(tmp_pat
     assert second[0] > max(end for _, end, rows in thorough if rows == 1)
 
 
+@pytest.mark.subprocess
 def test_alone_there_are_no_turns():
     (result,) = fake_host().run([SHORT], 60)
     assert result.cases[0].resumed_ns == ()
@@ -141,6 +145,7 @@ def test_the_fellows_work_is_no_strangers(monkeypatch):
     assert interference.Interference(fellows=lambda: next(fellows)).end()["others"] == 10 - 2 - 4
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_one_that_died_is_named_and_not_the_one_that_missed_it(place):
     jobs = [replace(SHORT, path="well"), replace(SHORT, path="well")]
@@ -149,6 +154,7 @@ def test_the_one_that_died_is_named_and_not_the_one_that_missed_it(place):
         fake_host().run(jobs, 60)
 
 
+@pytest.mark.subprocess
 def test_an_engine_that_is_missing_is_told_although_others_wait():
     with pytest.raises(MissingDependency, match="`nothing` is not installed"):
         fake_host().run(
@@ -156,11 +162,13 @@ def test_an_engine_that_is_missing_is_told_although_others_wait():
         )
 
 
+@pytest.mark.subprocess
 def test_a_hanging_one_ends_all():
     with pytest.raises(MeasurementError, match="no result within 2 s"):
         fake_host().run([SHORT, replace(SHORT, options={"hangs": True})], 2)
 
 
+@pytest.mark.subprocess
 def test_nothing_is_left_when_the_parent_is_interrupted(tmp_path):
     code = f"""
 import signal, sys
@@ -234,6 +242,7 @@ def test_one_of_each_core_and_the_strongest_cores_only(files, chosen, tmp_path, 
     assert found == chosen
 
 
+@pytest.mark.subprocess
 def test_workers_of_a_round_share_their_processors():
     if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2:
         pytest.skip("there is nothing to choose from")

@@ -60,6 +60,7 @@ def test_the_parcel_is_the_same_for_the_same_sources_and_holds_two_rooms_only():
     assert {name.rpartition("/")[0] for name in names} == {"", "bertshrink", *rooms}
 
 
+@pytest.mark.subprocess
 def test_it_measures_without_anything_else_of_bertshrink(alone, job):
     found = alone(job)
     assert found.returncode == 0, found.stderr
@@ -69,6 +70,7 @@ def test_it_measures_without_anything_else_of_bertshrink(alone, job):
     assert result.strain.seconds > 0
 
 
+@pytest.mark.subprocess
 def test_it_counts(alone, job):
     found = alone(replace(job, do="count", iterations=2))
     counted = read_result(found.stdout.encode(), CountResult, job)
@@ -76,6 +78,7 @@ def test_it_counts(alone, job):
     assert 0 < len(counted.outputs["logits"].values) <= 4096
 
 
+@pytest.mark.subprocess
 def test_it_looks_around(alone, job):
     found = alone(replace(job, do="look"))
     machine = read_result(found.stdout.encode(), MachineInfo, job).machine
@@ -83,12 +86,14 @@ def test_it_looks_around(alone, job):
     assert machine["packages"]["numpy"]
 
 
+@pytest.mark.subprocess
 def test_a_missing_engine_is_told(alone, job):
     found = alone(replace(job, engine="executorch"))
     if found.returncode == 0 and "missing" in found.stdout:
         assert json.loads(found.stdout)["missing"].startswith("executorch")
 
 
+@pytest.mark.subprocess
 def test_an_old_python_is_told_so():
     text = zipfile.ZipFile(io.BytesIO(build_worker())).read("__main__.py").decode()
     code = "import sys; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (old)'\n" + text
@@ -139,6 +144,7 @@ def test_the_workers_tokens_are_transformers_own(job, tmp_path):
 # The machine meanwhile ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_another_process_is_seen_and_ones_own_work_is_not():
     looking = interference.Interference()
     end = time.process_time() + 0.3
