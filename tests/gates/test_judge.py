@@ -261,6 +261,7 @@ def test_what_grew_is_told_largest_first_and_at_most_ten():
     assert [(one.name, one.delta) for one in found if one.kind == "operation"] == [("MatMul", 2), ("Add", 1)]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=4), st.integers(0, 9), max_size=8), st.permutations(range(8)))
 def test_names_alone_are_no_growth(sizes, order):
     before = {name: f"INT8 {size} {size}" for name, size in sizes.items()}

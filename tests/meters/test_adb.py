@@ -107,6 +107,7 @@ def target(fake, serial="PIXEL"):
     return open_target(f"adb://{serial}?runner={fake / 'runner'}")
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("is_old", ["", "1"])
 def test_a_commands_status_comes_back(fake, is_old, monkeypatch):
     monkeypatch.setenv("OLD", is_old)

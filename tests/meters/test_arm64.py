@@ -150,6 +150,7 @@ def test_instructions_of_every_model_at_every_shape(here, launch):
     assert found.notes == ()
 
 
+@pytest.mark.subprocess
 def test_the_environment_is_the_emulated_machine_and_nothing_of_this_one(here, launch):
     machines = {
         cpu: targets.describe(CPUS[cpu], roots.find_root(), plugins.Qemu("/anywhere/qemu-aarch64", "7.2.22"))
@@ -301,6 +302,7 @@ def test_without_the_emulator(here, monkeypatch):
     assert "apt-get install qemu-user" in caught.value.hint
 
 
+@pytest.mark.subprocess
 def test_an_emulator_without_a_version(here):
     fake_qemu(here / "bin").write_text("#!/bin/sh\necho hello\n")
     with pytest.raises(MissingDependency, match="does not say its version"):
@@ -347,6 +349,7 @@ def test_the_version_of_the_plugin_interface(version, api):
     assert plugins.Qemu("q", version).plugin_api == api
 
 
+@pytest.mark.subprocess
 @NEEDS_COMPILER
 def test_the_plugin_is_compiled_once_for_each_emulator(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -359,6 +362,7 @@ def test_the_plugin_is_compiled_once_for_each_emulator(tmp_path, monkeypatch):
     assert len(list(made.parent.iterdir())) == 2
 
 
+@pytest.mark.subprocess
 def test_a_compiler_that_fails_and_none_at_all(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     broken = tmp_path / "cc"

@@ -70,6 +70,7 @@ def left(tools):
     return [path.name for path in folder.iterdir() if not path.name.startswith("count-")] if folder.exists() else []
 
 
+@pytest.mark.subprocess
 def test_it_is_prepared_sealed_and_found(tools):
     root = setup.prepare(Silent(), "http://mirror.test/debian")
     roots.check_root(root)
@@ -109,6 +110,7 @@ def failing(name, words):
     return lambda tools: program(tools / "bin", name, f"#!/bin/sh\necho '{words}' >&2\nexit 100\n")
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("fault", "message", "hint"),
     [
@@ -132,6 +134,7 @@ def test_whatever_fails_leaves_nothing(tools, fault, message, hint):
     assert left(tools) == []
 
 
+@pytest.mark.subprocess
 def test_without_apt(tools, monkeypatch):
     (tools / "bin" / "apt-get").unlink()
     monkeypatch.setenv("PATH", str(tools / "bin"))
@@ -140,6 +143,7 @@ def test_without_apt(tools, monkeypatch):
     assert roots.VARIABLE in caught.value.hint
 
 
+@pytest.mark.subprocess
 def test_root_installs_the_emulator_and_says_so(tools, monkeypatch, capsys):
     only(tools, monkeypatch, "sh", "touch", "mkdir", "cp", "chmod", "ln", "echo")
     there = tools / "bin" / "qemu-aarch64"
@@ -172,6 +176,7 @@ def only(tools, monkeypatch, *names):
     monkeypatch.setenv("PATH", str(tools / "bin"))
 
 
+@pytest.mark.subprocess
 def test_a_folder_that_is_something_else_is_not_replaced(tools, monkeypatch):
     (tools / "mine").mkdir()
     (tools / "mine" / "letter").write_text("dear")

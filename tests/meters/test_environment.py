@@ -9,6 +9,8 @@ import pytest
 from bertshrink.meters.environment import environment, fingerprint
 from bertshrink.worker.machine import identity as module
 
+pytestmark = pytest.mark.subprocess
+
 
 def test_it_is_quick_and_the_same_twice():
     first = environment()

@@ -115,6 +115,7 @@ def test_a_gpu_that_is_there_lets_the_models_through():
     GpuTarget(gpu_that("""print('{"version": "2", "cuda": "13", "gpus": ["H100"]}')""")).check({"m": TORCH})
 
 
+@pytest.mark.subprocess
 def test_onnx_runtime_without_its_provider_says_what_to_install():
     found = devices(replace(JOB, do="devices"))
     if found["gpus"]:
@@ -136,6 +137,7 @@ def test_what_an_engine_lacks_travels_as_words(tmp_path):
 # What the driver says -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_clocks_and_what_holds_them_back(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
     log = install(tmp_path, STATE, monkeypatch)
@@ -148,18 +150,21 @@ def test_clocks_and_what_holds_them_back(tmp_path, monkeypatch):
     assert "gpu" not in Interference().end()
 
 
+@pytest.mark.subprocess
 def test_an_older_driver_has_another_name_for_it(tmp_path, monkeypatch):
     install(tmp_path, {"clocks_throttle_reasons.active": "300, [N/A], 30, [N/A], 0x0000000000000001\\n"}, monkeypatch)
     found = nvidia.state()
     assert (found["sm_mhz"], found["memory_mhz"], found["held_back"]) == (300, None, [])
 
 
+@pytest.mark.subprocess
 def test_the_drivers_books_of_this_process(tmp_path, monkeypatch):
     install(tmp_path, {"query-compute-apps": f"{os.getpid()}, 1536\\n{os.getpid() + 1}, 99\\n"}, monkeypatch)
     assert nvidia.driver_bytes() == 1536 << 20
     assert nvidia.driver_bytes(1) is None, "in a container the driver knows other numbers"
 
 
+@pytest.mark.subprocess
 def test_the_machine_is_the_one_with_that_gpu_and_driver(tmp_path, monkeypatch):
     install(tmp_path, {"name,driver_version": "NVIDIA H100, 580.1\\n"}, monkeypatch)
     found = GpuRunner().environment()
@@ -167,6 +172,7 @@ def test_the_machine_is_the_one_with_that_gpu_and_driver(tmp_path, monkeypatch):
     assert found.id != environment().id
 
 
+@pytest.mark.subprocess
 def test_no_driver_is_no_answer_not_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert (nvidia.state(), nvidia.about(), nvidia.driver_bytes()) == (None, None, None)

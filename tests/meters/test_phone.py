@@ -56,6 +56,7 @@ def test_what_providers_take_of_products_in_a_row(report):
     assert report.notes[-1].endswith("NNAPI: needs fixed shapes; `bertshrink export --static-shape 1x64` makes them")
 
 
+@pytest.mark.subprocess
 def test_what_a_build_needs_and_what_it_weighs(report, launch):
     assert report.operators == {
         "ai.onnx:Gather": '{"inputs": {"0": ["float"], "1": ["int64_t"]}}',
@@ -71,6 +72,7 @@ def test_what_a_build_needs_and_what_it_weighs(report, launch):
     assert launch.path.parent.joinpath("model.ort").exists() is False
 
 
+@pytest.mark.subprocess
 def test_the_tables_say_it_all(report):
     (heads, providers), (columns, files) = report.tables()
     assert all(len(row) == len(heads) for row in providers)
@@ -185,6 +187,7 @@ def test_xnnpack_needs_the_last_dimension_of_a_softmax():
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_other_engines_and_other_files(launch, tmp_path):
     with pytest.raises(UserError, match="runs on torch"):
         check_mobile(replace(launch, engine="torch"))

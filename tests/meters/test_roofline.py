@@ -74,6 +74,7 @@ ROOFS = MachinePeaks(
 # The worker's job -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.subprocess
 def test_rates_are_operations_and_bytes_over_the_fastest_run():
     found = MachineRates.model_validate_json(json.dumps(worker_rates.rates(RATES_JOB)))
     (of_numpy,) = found.products
@@ -104,6 +105,7 @@ def test_an_array_beyond_the_caches(cache, memory, wanted, monkeypatch):
     assert beyond_the_caches() == wanted
 
 
+@pytest.mark.subprocess
 def test_size_0_is_an_array_beyond_the_caches(monkeypatch):
     assert (last_level_cache_bytes() or 1 << 20) >= 1 << 15
     monkeypatch.setattr(worker_rates, "beyond_the_caches", lambda: 1 << 20)
@@ -112,6 +114,7 @@ def test_size_0_is_an_array_beyond_the_caches(monkeypatch):
     assert all(s["is_memory"] for s in found)
 
 
+@pytest.mark.subprocess
 def test_what_the_cpu_cannot_do_is_left_out():
     odd = SMALL | {"needs": ["no_such_flag"]}
     assert worker_rates.rates(replace(RATES_JOB, products=[odd, SMALL], streams=[]))["products"][0]["by"] == "numpy"

@@ -451,6 +451,7 @@ def test_the_page_loads_nothing():
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
 
 
+@pytest.mark.slow
 def test_drawings_leave_colour_to_the_page_and_share_no_identifier():
     text = page()
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)

@@ -293,6 +293,7 @@ def test_pictures_stand_under_their_target():
     assert {plot.group for plot in pictures("bench")} == {""}
 
 
+@pytest.mark.slow
 def test_a_picture_says_in_words_what_it_shows():
     for plot in pictures("mixed"):
         title, words = re.search(r"<title [^>]*>(.*?)</title>\n<desc [^>]*>(.*?)</desc>", plot.svg, re.DOTALL).groups()

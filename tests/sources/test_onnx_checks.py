@@ -610,6 +610,7 @@ def test_what_is_quantized_is_not_quantized_again(quantized, tmp_path, capsys, m
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.subprocess
 def test_a_folder_named_like_a_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.onnx").mkdir()
