@@ -256,11 +256,17 @@ def test_a_test_side_may_lack_the_labels_that_are_named(tmp_path):
         load(DataSettings(path=str(tmp_path), label="mood"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["text", "pair", "label"])
 def test_what_has_no_columns_takes_no_names_of_any(tmp_path, setting):
     (tmp_path / "a.txt").write_text("one\ntwo\nthree\n" * 20)
     with pytest.raises(UserError, match="column"):
         load(DataSettings(path=str(tmp_path / "a.txt"), **{setting: "x"}))
+
+
+@pytest.mark.slow  # the texts are gathered anew each time
+@pytest.mark.parametrize(
+    "setting", ["text", *(pytest.param(name, marks=pytest.mark.matrix) for name in ("pair", "label"))]
+)
+def test_the_texts_of_pydoc_have_no_columns_to_name(setting):
     with pytest.raises(UserError, match="has no columns"):
         load(DataSettings(path="builtin:pydoc", **{setting: "x"}))

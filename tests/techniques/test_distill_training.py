@@ -94,7 +94,7 @@ def test_embeddings_learn_from_the_first_layers_alone(family, task, tmp_path):
         return float((torch.cat([states_of(student, row) for row in rows]) - wanted).square().mean())
 
     before, start = error(), {name: tensor.clone() for name, tensor in student.model.named_parameters()}
-    settings = Distill(epochs=12, trainable="embeddings", match_layers=2, learning_rate=2e-3)
+    settings = Distill(epochs=4, trainable="embeddings", match_layers=2, learning_rate=2e-3)
     bench = workbench(teacher, tmp_path, num_train=256)
     assert settings(student, bench) is student
     assert error() < 0.9 * before

@@ -105,6 +105,7 @@ def test_two_processes_have_the_losses_of_one(place, halved, name):
 
 
 @pytest.mark.training
+@pytest.mark.matrix
 def test_two_processes_recover_embeddings_as_one(place):
     (place / "r.yaml").write_text(RECOVERED)
     words = ["run", "r.yaml"]
