@@ -28,12 +28,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import open_target
 from bertshrink.meters.targets.arm64.cores import CPUS
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
+from bertshrink.worker.job import RunSpec
 
 REPETITIONS = 3
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import bertshrink
 from bertshrink.meters.environment import environment
-from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets.host import LocalRunner
@@ -37,6 +37,7 @@ from bertshrink.progress import Silent
 from bertshrink.report.measurement import compare, judge
 from bertshrink.report.statistics import mean_interval
 from bertshrink.sources.resolve import locate_model
+from bertshrink.worker.job import RunSpec
 from bertshrink.worker.turns import MIN_SAMPLES, TURN_NS
 
 # The worker itself, with two additions: a session that is asked to be slow spins for a share of its own time, and one

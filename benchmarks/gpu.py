@@ -28,14 +28,13 @@ from typing import Any
 
 from bertshrink import units
 from bertshrink.meters.latency.engine_variants import expand_variants
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.measure import alternating_order
 from bertshrink.meters.latency.worker_result import WorkerResult
 from bertshrink.meters.roofline.roofline import Roofline, roofline
 from bertshrink.meters.targets.gpu import GpuRunner
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.report.measurement import Conditions, Measurement
-from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.job import RunSpec, WorkerJob
 
 WAYS = (
     *("torch", "torch:tf32", "torch:fp16", "torch:bf16", "torch:fp16,graphs", "torch:bf16,graphs"),
@@ -61,13 +60,8 @@ def make_model(folder: Path, num_layers: int) -> RunSpec:
 def job_of(launch: RunSpec, batches: Sequence[int], length: int, seconds: float) -> WorkerJob:
     """One process: every batch size."""
     return WorkerJob(
-        engine=launch.engine,
-        path=str(launch.path),
-        options=dict(launch.options),
-        threads=1,
+        **vars(launch),
         cases=[{"batch": batch, "length": length} for batch in batches],
-        vocab_size=launch.vocab_size,
-        inputs=list(launch.inputs),
         seconds=seconds,
         warmup_seconds=seconds,
     )

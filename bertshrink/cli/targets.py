@@ -12,8 +12,8 @@ from bertshrink.errors import UserError
 from bertshrink.files.scratch_folder import scratch_folder
 
 if TYPE_CHECKING:
-    from bertshrink.meters.latency.launch import RunSpec
     from bertshrink.report.table.window import Fitting
+    from bertshrink.worker.job import RunSpec
 
 targets_app = typer.Typer(help="Where models can be run.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -9,7 +9,7 @@ from typing import Any
 from bertshrink.files.fingerprint import fingerprint
 from bertshrink.meters.environment import environment
 from bertshrink.meters.latency.engine_variants import expand_variants
-from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.phone.compatibility import ENGINE, check_mobile
 from bertshrink.meters.roofline.roofline import ON_GPU
@@ -19,6 +19,7 @@ from bertshrink.pipeline.run_folder import RunFolder
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import across
 from bertshrink.report.report import Report, Sheet, Snapshot
+from bertshrink.worker.job import RunSpec
 
 _ON_A_PHONE = "on a phone"
 _EXPORT_FIRST = "the phone checks are for ONNX Runtime files: export it first"

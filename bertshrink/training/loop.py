@@ -134,110 +134,122 @@ def train(job: TrainingJob, settings: TrainingSettings, *, work: Path, seed: int
         newest_checkpoint(folder)  # deletes what does not count, before anyone looks
     ranks.broadcast_from_main(None)
     with StopSignals() as stops, with_cpu_kernels(student, job.companions, compiled=settings.compile):
-        _attempts(job, settings, folder, seed, progress, stops, outcome)
+        _TrainingRun(job, settings, folder, seed, progress, stops, outcome).go()
     if stops.number is not None:  # it came after the last step
         raise stops.error(None)
     return outcome
 
 
-def _attempts(
-    job: TrainingJob,
-    settings: TrainingSettings,
-    folder: Path,
-    seed: int,
-    progress: Progress,
-    stops: StopSignals,
-    outcome: TrainingResult,
-) -> None:
-    """Train, and once more from the last checkpoint if the loss stays without a finite value."""
-    for attempt in (0, 1):
-        try:
-            _attempt(job, settings, folder, seed, progress, stops, outcome)
-            return
-        except RollBack as failure:
-            start = newest_checkpoint(folder, delete=False)
-            rollbacks = _rollbacks(folder)
-            if start is None or rollbacks or attempt:
-                raise CheckFailed(
-                    f"the loss is not finite at step {failure.step}, {settings.max_nonfinite_steps} times in a row"
-                    + (", and was so before: training diverged" if rollbacks else ": training diverged"),
-                    hint=_DIVERGED,
-                ) from None
-            _write_rollbacks(folder, rollbacks + 1)
-            ranks.broadcast_from_main(None)
-            progress.log(f"no finite loss {settings.max_nonfinite_steps} times in a row: back to step {step_of(start)}")
-    raise AssertionError("two attempts end in an outcome or an error")
+@dataclass
+class _TrainingRun:
+    """One call of `train`: what is trained, how and where, and what comes of it."""
 
+    job: TrainingJob
+    settings: TrainingSettings
+    folder: Path
+    seed: int
+    progress: Progress
+    stops: StopSignals
+    outcome: TrainingResult
 
-def _attempt(
-    job: TrainingJob,
-    settings: TrainingSettings,
-    folder: Path,
-    seed: int,
-    progress: Progress,
-    stops: StopSignals,
-    outcome: TrainingResult,
-) -> None:
-    """Train from the newest checkpoint, or from the start, to the end."""
-    rollbacks = _rollbacks(folder)
-    sampler = batches_of(job.rows, settings, seed + _REORDER * rollbacks)
-    steps_an_epoch = math.ceil(len(sampler) / settings.gradient_accumulation_steps)
-    num_steps = max(1, math.ceil(job.epochs * steps_an_epoch))
-    tenth = max(1, math.ceil(num_steps / 10))
-    num_tokens = job.epochs * sum(job.rows.lengths)
-    start = newest_checkpoint(folder, delete=False)
-    done = step_of(start) if start is not None else 0
-    if start is not None:
-        progress.log(f"resuming at step {done} of {num_steps}")
-        outcome.notes.append(f"resumed from the checkpoint of step {done}")
-    watch = TrainingCallback(settings, settings.eval_steps or tenth, job.judge, folder)
-    with (
-        output_errors(folder),
-        progress.task(job.name, num_tokens, "tokens", done=num_tokens * done / num_steps) as task,
-    ):
-        trainer = BucketTrainer(
-            model=job.objective,
-            args=arguments(
-                folder,
-                settings,
-                name=f"{job.name}-{folder.parent.name[:8]}",
-                learning_rate=job.learning_rate,
-                num_steps=num_steps,
-                save_steps=settings.save_steps or tenth,
-                seed=seed,
-            ),
-            train_dataset=job.rows,
-            data_collator=job.collate,
-            companions=job.companions,
-            tables=job.tables,
-            sampler=sampler,
-            dtype=arithmetic(settings),
-            task=task,
-            watch=watch,
-            stops=stops,
+    def go(self) -> None:
+        """Train, and once more from the last checkpoint if the loss stays without a finite value."""
+        times = f"{self.settings.max_nonfinite_steps} times in a row"
+        for attempt in (0, 1):
+            try:
+                self._attempt()
+                return
+            except RollBack as failure:
+                start = newest_checkpoint(self.folder, delete=False)
+                rollbacks = _rollbacks(self.folder)
+                if start is None or rollbacks or attempt:
+                    raise CheckFailed(
+                        f"the loss is not finite at step {failure.step}, {times}"
+                        + (", and was so before: training diverged" if rollbacks else ": training diverged"),
+                        hint=_DIVERGED,
+                    ) from None
+                _write_rollbacks(self.folder, rollbacks + 1)
+                ranks.broadcast_from_main(None)
+                self.progress.log(f"no finite loss {times}: back to step {step_of(start)}")
+        raise AssertionError("two attempts end in an outcome or an error")
+
+    def _attempt(self) -> None:
+        """Train from the newest checkpoint, or from the start, to the end."""
+        job, settings, folder, outcome = self.job, self.settings, self.folder, self.outcome
+        rollbacks = _rollbacks(folder)
+        sampler = batches_of(job.rows, settings, self.seed + _REORDER * rollbacks)
+        steps_an_epoch = math.ceil(len(sampler) / settings.gradient_accumulation_steps)
+        num_steps = max(1, math.ceil(job.epochs * steps_an_epoch))
+        tenth = max(1, math.ceil(num_steps / 10))
+        num_tokens = job.epochs * sum(job.rows.lengths)
+        start = newest_checkpoint(folder, delete=False)
+        done = step_of(start) if start is not None else 0
+        if start is not None:
+            self.progress.log(f"going on from step {done} of {num_steps}")
+            outcome.notes.append(f"went on from the checkpoint of step {done}")
+        watch = TrainingCallback(settings, settings.eval_steps or tenth, job.judge, folder)
+        with (
+            output_errors(folder),
+            self.progress.task(job.name, num_tokens, "tokens", done=num_tokens * done / num_steps) as task,
+        ):
+            trainer = BucketTrainer(
+                model=job.objective,
+                args=arguments(
+                    folder,
+                    settings,
+                    name=f"{job.name}-{folder.parent.name[:8]}",
+                    learning_rate=job.learning_rate,
+                    num_steps=num_steps,
+                    save_steps=settings.save_steps or tenth,
+                    seed=self.seed,
+                ),
+                train_dataset=job.rows,
+                data_collator=job.collate,
+                companions=job.companions,
+                tables=job.tables,
+                sampler=sampler,
+                dtype=arithmetic(settings),
+                task=task,
+                watch=watch,
+                stops=self.stops,
+            )
+            with disk_errors(folder):
+                if start is None or not is_spent(start, settings):
+                    trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
+                    trainer.gathered()
+                else:
+                    trainer.restore(start)
+        history = trainer.state.log_history
+        watch.share_signal()
+        if self.stops.number is not None:
+            raise self.stops.error(trainer.state.global_step)
+        if settings.early_stopping_patience is not None:
+            self._restore_best(history, num_steps)
+        outcome.history = [_numbers(entry) for entry in history if entry.keys() & _CURVES]
+        skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
+        if skipped >= num_steps:
+            raise CheckFailed("no step had a finite loss: nothing was learnt", hint=_DIVERGED)
+        if skipped:
+            outcome.notes.append(f"{skipped} of {num_steps} steps had no finite loss and were left out")
+        if rollbacks:
+            outcome.notes.append("the loss stayed without a finite value once: training went back to a checkpoint")
+        trainer.release()
+        job.objective.to("cpu").eval()
+
+    def _restore_best(self, history: list[dict[str, Any]], num_steps: int) -> None:
+        """Load the weights that judged best, and say when that was."""
+        step, value = best_of(history)
+        best = self.folder / f"best-{step}"
+        if not is_whole(best):
+            raise CheckFailed(
+                f"the best weights, of step {step}, are not whole", hint=f"delete `{self.folder}` and train again"
+            )
+        safetensors.torch.load_model(self.job.objective, best / WEIGHTS)
+        last = max(int(entry["step"]) for entry in history if "judged" in entry)
+        stopped = f"; training stopped at step {last} of {num_steps}" if last < num_steps else ""
+        self.outcome.notes.append(
+            f"the weights of step {step} judged best on the texts kept for choosing ({value:.4f}){stopped}"
         )
-        with disk_errors(folder):
-            if start is None or not is_spent(start, settings):
-                trainer.train(resume_from_checkpoint=str(start) if start is not None else None)
-                trainer.gathered()
-            else:
-                trainer.restore(start)
-    history = trainer.state.log_history
-    watch.share_signal()
-    if stops.number is not None:
-        raise stops.error(trainer.state.global_step)
-    if settings.early_stopping_patience is not None:
-        _restore_best(job.objective, folder, history, num_steps, outcome)
-    outcome.history = [_numbers(entry) for entry in history if entry.keys() & _CURVES]
-    skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
-    if skipped >= num_steps:
-        raise CheckFailed("no step had a finite loss: the model was not trained", hint=_DIVERGED)
-    if skipped:
-        outcome.notes.append(f"{skipped} of {num_steps} steps had a non-finite loss and were skipped")
-    if rollbacks:
-        outcome.notes.append("the loss was not finite once: training went back to a checkpoint")
-    trainer.release()
-    job.objective.to("cpu").eval()
 
 
 def arithmetic(settings: TrainingSettings) -> torch.dtype:
@@ -266,24 +278,6 @@ def drop_dropout(module: nn.Module, only: str = "") -> bool:
 def _numbers(entry: dict[str, Any]) -> dict[str, float]:
     numbers = {key: float(value) for key, value in entry.items() if isinstance(value, int | float)}
     return {key: value for key, value in numbers.items() if math.isfinite(value)}
-
-
-def _restore_best(
-    objective: nn.Module, folder: Path, history: list[dict[str, Any]], num_steps: int, outcome: TrainingResult
-) -> None:
-    """Load the weights that judged best, and say when that was."""
-    step, value = best_of(history)
-    best = folder / f"best-{step}"
-    if not is_whole(best):
-        raise CheckFailed(
-            f"the best weights, of step {step}, are incomplete", hint=f"delete `{folder}` and train again"
-        )
-    safetensors.torch.load_model(objective, best / WEIGHTS)
-    last = max(int(entry["step"]) for entry in history if "judged" in entry)
-    stopped = f"; training stopped at step {last} of {num_steps}" if last < num_steps else ""
-    outcome.notes.append(
-        f"the weights of step {step} were best on the texts held out for choosing ({value:.4f}){stopped}"
-    )
 
 
 def _rollbacks(folder: Path) -> int:

@@ -18,7 +18,7 @@ def main() -> None:
     os.dup2(2, 1)
     from bertshrink.worker.job import WorkerJob
 
-    result = work(WorkerJob(**json.load(sys.stdin)))
+    result = work(WorkerJob.read(sys.stdin.read()))
     with os.fdopen(channel, "w", encoding="utf-8") as out:
         json.dump(result, out)
 

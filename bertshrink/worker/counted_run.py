@@ -33,9 +33,9 @@ def count(job: WorkerJob) -> dict[str, Any]:
 
     gc.disable()
     engine = engines.engine(job.engine)
-    engine.prepare(job.path, job.options)
+    engine.prepare(str(job.path), job.options)
     feeds = feeds_of(job, job.cases[0])[0]
-    session = engine.load(job.path, job.threads, job.options)
+    session = engine.load(str(job.path), job.threads, job.options)
     found: dict[str, Any] = {}
     os.getsid(0)
     for _ in range(job.iterations):

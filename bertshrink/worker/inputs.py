@@ -81,9 +81,9 @@ class Tokenizer:
 
     def __init__(self, job: WorkerJob) -> None:
         self.job = job
-        self.tokenizer: Any = importlib.import_module("tokenizers").Tokenizer.from_file(job.tokenizer)
+        self.tokenizer: Any = importlib.import_module("tokenizers").Tokenizer.from_file(str(job.tokenizer))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(job.max_length) if job.max_length else self.tokenizer.no_truncation()
+        self.tokenizer.enable_truncation(job.max_length)
 
     def __call__(self, texts: Sequence[Any], pad_to: int | None) -> Arrays:
         """One batch of texts (strings or pairs of them) as arrays."""

@@ -1,25 +1,53 @@
-"""What a worker is told to do. A job is JSON on stdin; every field has the form it has there."""
+"""What a worker is told: which model to run, and on which schedule. It comes as JSON on stdin."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class WorkerJob:
-    """What to run and how.
+class RunSpec:
+    """What a worker must know to run one model.
 
     Attributes:
         engine: a name in `engines.ENGINES`.
         path: the model's folder or file.
         options: the engine's options.
+        precision: `float32`, `int8`, ...
+        vocab_size: random token ids are drawn below this.
+        inputs: the names of the arrays that the model takes.
+        max_length: the longest input in tokens; longer texts are cut.
+        shape: the one (batch, length) that it takes; None: any.
+        max_batch: the most rows that it takes at once; None: any number.
+        tokenizer: its `tokenizer.json`; needed for texts only.
+
+    """
+
+    engine: str
+    path: Path
+    options: dict[str, Any]
+    precision: str
+    vocab_size: int
+    inputs: Sequence[str]
+    max_length: int
+    shape: tuple[int, int] | None = None
+    max_batch: int | None = None
+    tokenizer: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerJob(RunSpec):
+    """A model and the schedule on which to run it.
+
+    Attributes:
         threads: intra-op threads.
         cases: `{"batch": B, "length": L}`: random tokens; or `{"name", "batches", "pad_to", "texts"}`: rows of token
             ids by batch, the length that they are padded to (None: each batch's longest row) and, to be tokenized
             within the clock, their texts (a string, or two). Measured in this order.
-        vocab_size: random token ids are drawn below this.
-        inputs: the names of the arrays that the model takes.
         seed: of the random token ids.
         seconds: time to sample, per case.
         min_samples: samples to take even when they last longer.
@@ -30,8 +58,6 @@ class WorkerJob:
             multiplies and reads.
         iterations: of `count`.
         pad_id: the token that fills short rows.
-        tokenizer: the `tokenizer.json` for texts; None: nothing is tokenized here.
-        max_length: texts are cut to so many tokens.
         cold: files of the model are dropped from the page cache before it is loaded.
         number: of the round, from 0: it decides on which processors workers run that take turns.
         products: of `rates`: what to multiply (see `worker.peak_rates`).
@@ -39,13 +65,8 @@ class WorkerJob:
 
     """
 
-    engine: str
-    path: str
-    options: dict[str, Any]
-    threads: int
-    cases: list[dict[str, Any]]
-    vocab_size: int
-    inputs: list[str]
+    threads: int = 1
+    cases: Sequence[dict[str, Any]] = ()
     seed: int = 0
     seconds: float = 0.5
     min_samples: int = 5
@@ -54,9 +75,22 @@ class WorkerJob:
     do: Literal["time", "count", "look", "devices", "rates"] = "time"
     iterations: int = 0
     pad_id: int = 0
-    tokenizer: str | None = None
-    max_length: int | None = None
     cold: bool = False
     number: int = 0
     products: list[dict[str, Any]] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
+
+    @classmethod
+    def without_model(cls, about: str, engine: str = "", **schedule: Any) -> WorkerJob:
+        """A job that asks of the machine; messages name it as `about`."""
+        return cls(engine, Path(about), {}, "float32", 1, (), 0, **schedule)
+
+    @classmethod
+    def read(cls, text: str) -> WorkerJob:
+        """What `to_json` wrote."""
+        told = json.loads(text)
+        return cls(**told | {"path": Path(told["path"]), "tokenizer": told["tokenizer"] and Path(told["tokenizer"])})
+
+    def to_json(self) -> str:
+        """The job as a worker reads it on stdin."""
+        return json.dumps(asdict(self), default=str)

@@ -59,15 +59,15 @@ def measure(job: WorkerJob) -> dict[str, Any]:
     can_reset = reset_peak()
     phases = _Phases(relay.is_alone)
     engine = engines.engine(job.engine)
-    engine.prepare(job.path, job.options)
+    engine.prepare(str(job.path), job.options)
     phases.clock("import")
     feeds = [feeds_of(job, case) for case in job.cases]
     phases.memory("import")  # after the feeds: numpy's random numbers take 7 MiB that are not the model's
 
     if job.cold:
-        forget_files([job.path])
+        forget_files([str(job.path)])
     phases.begin()
-    session = engine.load(job.path, job.threads, job.options)
+    session = engine.load(str(job.path), job.threads, job.options)
     phases.clock("load")
     phases.memory("load")
     phases.device("load", session)

@@ -8,7 +8,7 @@ from bertshrink.engines import ENGINES
 from bertshrink.engines.torch_options import TorchOptions
 from bertshrink.errors import UserError
 from bertshrink.meters.latency.engine_variants import WORDS, expand_variants, read_variant, variants_of
-from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.worker.job import RunSpec
 
 
 def launch(engine, path, options=None):

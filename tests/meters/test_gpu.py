@@ -11,7 +11,6 @@ import pytest
 from bertshrink.engines import is_installed
 from bertshrink.errors import MissingDependency, UserError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.to_measurements import MeasurementBuilder
 from bertshrink.meters.latency.validity import of_machine, validity_of
@@ -21,6 +20,7 @@ from bertshrink.meters.targets.gpu import GpuRunner, GpuTarget, on_gpu
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Conditions, Evidence
 from bertshrink.worker.__main__ import work
+from bertshrink.worker.job import RunSpec
 from bertshrink.worker.list_gpus import devices
 from bertshrink.worker.machine import nvidia
 from bertshrink.worker.machine.interference import Interference
@@ -83,7 +83,7 @@ def test_asking_imports_no_engine_here():
 import sys
 from pathlib import Path
 from bertshrink.meters.targets import open_target
-from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.worker.job import RunSpec
 try:
     open_target("gpu").check({"m": RunSpec("torch", Path("/m"), {}, "float32", 20, ("input_ids",), 64)})
 except Exception as error:

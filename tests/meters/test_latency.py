@@ -20,7 +20,7 @@ import bertshrink
 from bertshrink.errors import MeasurementError, MissingDependency, UserError
 from bertshrink.meters.environment import environment
 from bertshrink.meters.latency import validity
-from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.measure import alternating_order, job_of, measure
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import PHASES, check_result
@@ -33,6 +33,7 @@ from bertshrink.report.measurement import Environment, Evidence
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
 from bertshrink.worker.inputs import feeds_of
+from bertshrink.worker.job import RunSpec
 from bertshrink.worker.timing import measure as run
 from bertshrink.worker.timing import root_mean_square
 from tests.meters.test_size import tiny_onnx
@@ -145,7 +146,7 @@ def test_a_model_of_any_task_runs_in_a_worker(task, kind, tmp_path, one_thread):
 def test_a_damaged_model_is_a_measurement_error_with_the_engines_words(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(MeasurementError, match="exit status 1") as caught:
-        LocalRunner().run([replace(JOB, path=str(tmp_path / "m.onnx"))], 60)
+        LocalRunner().run([replace(JOB, path=tmp_path / "m.onnx")], 60)
     assert "m.onnx" in caught.value.hint
 
 

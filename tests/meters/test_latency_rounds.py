@@ -18,7 +18,7 @@ from bertshrink.errors import MissingDependency, UserError, UserErrors
 from bertshrink.meters.environment import environment
 from bertshrink.meters.latency import measure as running
 from bertshrink.meters.latency import validity
-from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import Interference, check_result
@@ -37,6 +37,7 @@ from bertshrink.report.measurement import Conditions, Environment, Evidence, Mea
 from bertshrink.report.report import Report, Snapshot
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
+from bertshrink.worker.job import RunSpec
 from tests.support.tiny import sentences, tiny_encoder, tiny_tokenizer
 
 MACHINE = Environment(id="m", cpu="c", num_cores=2)

@@ -9,7 +9,7 @@ import pytest
 
 from bertshrink.errors import MissingDependency, UserError
 from bertshrink.meters import targets
-from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.targets import TargetKind, TargetResult, open_target
 from bertshrink.meters.targets.arm64.sysroot import VARIABLE
 from bertshrink.meters.targets.profile import SCALED, bounds_s, calibrate, device, instructions
@@ -23,6 +23,7 @@ from bertshrink.report import bench_json
 from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement, across, compare
 from bertshrink.report.render import html, markdown, terminal
 from bertshrink.report.report import Report, Snapshot
+from bertshrink.worker.job import RunSpec
 from tests.meters.test_latency import CARD, QUICK
 from tests.meters.test_size import tiny_onnx
 from tests.support.local_sshd import server

@@ -14,7 +14,7 @@ import pytest
 from bertshrink.engines import is_installed
 from bertshrink.errors import MeasurementError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.latency.launch import RunSpec, launch_of
+from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import GemmRate, MachineRates, ReadRate
@@ -27,6 +27,7 @@ from bertshrink.model.parameter_count import facts_of
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Conditions, Evidence, Measurement
 from bertshrink.worker import peak_rates as worker_rates
+from bertshrink.worker.job import RunSpec
 from bertshrink.worker.machine.identity import last_level_cache_bytes
 from bertshrink.worker.peak_rates import beyond_the_caches
 from tests.meters.test_latency import JOB

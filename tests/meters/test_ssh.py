@@ -99,7 +99,7 @@ def test_a_model_goes_over_once(board, launches):
         sent = []
         put = there.link.put
         there.link.put = lambda name, *more: sent.append(name) or put(name, *more)
-        job = replace(JOB, path=str(launches["first"].path))
+        job = replace(JOB, path=launches["first"].path)
         for _ in range(3):
             there.run([job], 60)
         assert sent == ["model-0/model.onnx"]
@@ -113,7 +113,7 @@ def test_of_a_checkpoint_folder_goes_what_pytorch_needs(board, tmp_path):
     encoder.save(tmp_path / "model")
     (tmp_path / "model" / "huge.bin").write_bytes(b"x")
     with machine(board) as there:
-        moved = there._there(replace(JOB, engine="torch", path=str(tmp_path / "model")))
+        moved = there._there(replace(JOB, engine="torch", path=tmp_path / "model"))
         names = {path.name for path in Path(moved.path).iterdir()}
         assert names >= {"config.json", "model.safetensors"}
         assert "huge.bin" not in names
@@ -123,8 +123,8 @@ def test_of_a_checkpoint_folder_goes_what_pytorch_needs(board, tmp_path):
 
 def test_model_and_tokenizer_are_named_as_they_are_there(board, launches, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    path = str(launches["first"].path)
-    job = replace(JOB, path=path, tokenizer=str(tmp_path / "tokenizer.json"))
+    texts = {"name": "t x1", "pad_to": None, "batches": [[[1]]], "texts": [["a"]]}
+    job = replace(JOB, path=launches["first"].path, cases=[texts], tokenizer=tmp_path / "tokenizer.json")
     with machine(board) as there:
         moved = there._there(job)
         assert Path(moved.path).read_bytes() == launches["first"].path.read_bytes()
@@ -220,7 +220,7 @@ def test_whoever_measures_is_stopped(board, launches, number):
     code = f"""
     import signal
     from pathlib import Path
-    from bertshrink.meters.latency.launch import RunSpec
+    from bertshrink.worker.job import RunSpec
     from bertshrink.meters.targets import open_target
     from bertshrink.progress import Silent
     from tests.meters.test_ssh import LONG
@@ -273,7 +273,7 @@ def test_a_worker_that_hangs_dies_or_writes_too_much(board):
 def test_a_worker_that_cannot_read_the_model_is_told_with_its_path_here(board, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with machine(board) as there, pytest.raises(MeasurementError, match="exit status 1") as caught:
-        there.run([replace(JOB, path=str(tmp_path / "m.onnx"))], 60)
+        there.run([replace(JOB, path=tmp_path / "m.onnx")], 60)
     assert str(tmp_path / "m.onnx") in caught.value.what
     assert "INVALID_PROTOBUF" in caught.value.hint
 

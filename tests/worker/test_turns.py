@@ -23,7 +23,7 @@ from bertshrink.worker.machine.interference import processor_seconds
 from bertshrink.worker.timing import timed_in_turns
 from bertshrink.worker.turns import LEFT_ALONE, TurnRing
 
-JOB = WorkerJob("fake", "m", {}, threads=1, cases=[{"batch": 1, "length": 8}], vocab_size=20, inputs=["input_ids"])
+JOB = WorkerJob("fake", Path("m"), {}, "float32", 20, ("input_ids",), 64, cases=[{"batch": 1, "length": 8}])
 SHORT = replace(JOB, seconds=0.3, warmup_seconds=0.0, warmup_iterations=3)
 ROOT = str(Path(bertshrink.__file__).parent.parent)
 

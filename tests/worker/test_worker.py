@@ -6,19 +6,19 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
 from bertshrink.errors import MeasurementError
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.measure import job_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import CountResult, MachineInfo, WorkerResult, check_result, read_result
 from bertshrink.meters.latency.worker_zipapp import NAME, build_worker
 from bertshrink.worker.inputs import Tokenizer, feeds_of, num_tokens
+from bertshrink.worker.job import RunSpec
 from bertshrink.worker.machine import interference
 from bertshrink.worker.machine.memory import pss_bytes
 from bertshrink.worker.timing import forget_files, timed
@@ -45,7 +45,7 @@ def alone(tmp_path_factory):
     def work(job):
         block = "import sys; sys.modules['pydantic'] = None; import runpy; sys.argv = sys.argv[1:]; "
         command = [sys.executable, "-I", "-c", block + "runpy.run_path(sys.argv[0], run_name='__main__')", NAME]
-        text = job if isinstance(job, str) else json.dumps(asdict(job))
+        text = job if isinstance(job, str) else job.to_json()
         return subprocess.run(command, input=text, capture_output=True, text=True, cwd=folder, check=False)
 
     return work
@@ -129,7 +129,7 @@ def test_the_workers_tokens_are_transformers_own(job, tmp_path):
     job = replace(
         job,
         inputs=["input_ids", "attention_mask", "token_type_ids"],
-        tokenizer=str(tmp_path / "tokenizer.json"),
+        tokenizer=tmp_path / "tokenizer.json",
         max_length=12,
         pad_id=tokenizer.pad_token_id,
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from bertshrink.engines import ENGINES
 from bertshrink.errors import UserError, did_you_mean
-from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.worker.job import RunSpec
 
 FLAG = "--engine"
 _EXAMPLE = "write an engine and its options, such as `torch:bf16,compiled`"

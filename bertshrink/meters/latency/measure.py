@@ -20,7 +20,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bertshrink.errors import UserError
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.to_measurements import MeasurementBuilder
 from bertshrink.meters.latency.validity import initial_load_warning, of_machine, of_rounds
@@ -28,7 +27,7 @@ from bertshrink.meters.latency.worker_result import WorkerResult
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement
 from bertshrink.report.statistics import MIN_VERDICT
-from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.job import RunSpec, WorkerJob
 
 if TYPE_CHECKING:
     from bertshrink.meters.latency.runner import Runner
@@ -187,29 +186,18 @@ def jobs_of(launches: Mapping[str, RunSpec], settings: LatencySettings, threads:
     jobs = {}
     for name, launch in launches.items():
         assert launch.tokenizer is not None
-        tokenizer = read_tokenizer(launch.tokenizer)
+        tokenizer = read_tokenizer(launch.tokenizer.parent)
         cases = text_cases(texts, tokenizer, settings, launch.max_length, launch.shape)
-        own = launch.tokenizer / "tokenizer.json"
-        jobs[name] = replace(
-            job_of(launch, settings, threads),
-            cases=cases,
-            pad_id=tokenizer.pad_token_id or 0,
-            tokenizer=str(own) if own.is_file() else None,
-            max_length=launch.max_length,
-        )
+        jobs[name] = replace(job_of(launch, settings, threads), cases=cases, pad_id=tokenizer.pad_token_id or 0)
     return jobs
 
 
 def job_of(launch: RunSpec, settings: LatencySettings, threads: int) -> WorkerJob:
     """The job of one process, on random tokens."""
     return WorkerJob(
-        engine=launch.engine,
-        path=str(launch.path),
-        options=dict(launch.options),
+        **vars(launch),
         threads=threads,
         cases=settings.cases,
-        vocab_size=launch.vocab_size,
-        inputs=list(launch.inputs),
         seed=_SEED,
         seconds=settings.seconds,
         min_samples=settings.min_samples,

@@ -34,12 +34,12 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from bertshrink import errors, units
 from bertshrink.errors import BertshrinkError, MeasurementError, UserError
 from bertshrink.files.scratch_folder import scratch_folder
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.measure import job_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import Phase, WorkerResult
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.sources.probe import child_environment
+from bertshrink.worker.job import RunSpec
 
 CAP_BYTES = 128 * 2**20
 """What an app can take on a small phone without being ended soon."""

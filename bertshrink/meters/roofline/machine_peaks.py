@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.hardware import BFLOAT16_FLAGS
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.worker_result import GemmRate, MachineRates, ReadRate, read_result
 from bertshrink.report.measurement import Conditions, Measurement
-from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.job import RunSpec, WorkerJob
 
 if TYPE_CHECKING:
     from bertshrink.meters.latency.runner import Runner
@@ -132,14 +131,10 @@ def jobs(launches: Sequence[RunSpec], touched: Iterable[int], threads: int, *, o
     made = []
     for at, engine in enumerate(engines):
         products = [] if at or on_gpu else _entries("numpy", {"float32": ()}, shapes)
-        job = WorkerJob(
-            engine=engine,
-            path=f"{engine}'s products",
-            options={},
+        job = WorkerJob.without_model(
+            f"{engine}'s products",
+            engine,
             threads=threads,
-            cases=[],
-            vocab_size=1,
-            inputs=[],
             seconds=SECONDS,
             min_samples=_MIN_SAMPLES,
             warmup_seconds=SECONDS / 2,

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bertshrink import units
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.roofline.inference_cost import WIDTH_BYTES, InferenceCost, encoder_work, onnx_work
 from bertshrink.meters.roofline.machine_peaks import MachinePeaks, measure_roofs
 from bertshrink.model.checkpoint import read_facts
 from bertshrink.model.tasks import TASKS
 from bertshrink.report.measurement import Measurement
+from bertshrink.worker.job import RunSpec
 
 if TYPE_CHECKING:
     from bertshrink.meters.latency.runner import Runner

@@ -17,9 +17,9 @@ from bertshrink.errors import MissingDependency, UserError, did_you_mean
 from bertshrink.report.measurement import Environment, Evidence, Measurement
 
 if TYPE_CHECKING:
-    from bertshrink.meters.latency.launch import RunSpec
     from bertshrink.meters.latency.settings import LatencySettings
     from bertshrink.progress import Progress
+    from bertshrink.worker.job import RunSpec
 
 
 @dataclass(frozen=True)

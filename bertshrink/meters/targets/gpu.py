@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from bertshrink.errors import MissingDependency, UserError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import Devices, WorkerResult, read_result
 from bertshrink.meters.targets import Target, TargetResult, check_system
@@ -23,7 +22,7 @@ from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.meters.targets.runner_target import RunnerTarget
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Environment, Evidence
-from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.job import RunSpec, WorkerJob
 from bertshrink.worker.machine import nvidia
 from bertshrink.worker.machine.identity import machine
 
@@ -72,7 +71,7 @@ class GpuRunner:
             MeasurementError: the process that was to look died.
 
         """
-        job = WorkerJob(engine, engine, {}, threads=1, cases=[], vocab_size=1, inputs=[], do="devices")
+        job = WorkerJob.without_model(engine, engine, do="devices")
         return read_result(self.host.answer(job, _CHECK_TIMEOUT_S), Devices, job)
 
 

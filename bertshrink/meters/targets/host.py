@@ -5,12 +5,11 @@ Its environment is a short list, so that a user's shell does not decide the figu
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from bertshrink.files.scratch_folder import scratch_folder
@@ -82,7 +81,7 @@ class LocalRunner:
             rooms = [scratch / str(at) for at in range(len(jobs))]
             for room, job in zip(rooms, jobs, strict=True):
                 room.mkdir()
-                (room / "job").write_text(json.dumps(asdict(job)), encoding="utf-8")
+                (room / "job").write_text(job.to_json(), encoding="utf-8")
             if self.command is None:
                 (scratch / NAME).write_bytes(build_worker())
             command = self.command or (sys.executable, "-P", str(scratch / NAME))

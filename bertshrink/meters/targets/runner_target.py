@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.runner import Runner
 from bertshrink.meters.latency.settings import LatencySettings
@@ -13,6 +12,7 @@ from bertshrink.meters.roofline.roofline import roofline
 from bertshrink.meters.targets import TargetResult
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Evidence
+from bertshrink.worker.job import RunSpec
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bertshrink.errors import BertshrinkError, MeasurementError, MissingDependen
 from bertshrink.files.atomic import sha256_file
 from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.meters.environment import fingerprint
-from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.launch import conditions_of
 from bertshrink.meters.latency.measure import alternating_order, check_cases, job_of
 from bertshrink.meters.latency.settings import MIN_SAMPLES, LatencySettings
 from bertshrink.meters.latency.validity import MeasurementWarning, of_case, of_rounds, validity_of
@@ -40,6 +40,7 @@ from bertshrink.meters.targets.adb.runner_programs import (
 )
 from bertshrink.report.measurement import Environment, Evidence, Measurement
 from bertshrink.worker.inputs import random_feed
+from bertshrink.worker.job import RunSpec
 
 if TYPE_CHECKING:
     from bertshrink.progress import Progress
@@ -164,7 +165,7 @@ class Adb:
             unit="s",
             samples=tuple(tuple(values) for values in samples.kept),
             better="lower",
-            conditions=launch.conditions(self.name, threads, *case).model_copy(update={"phase": "steady"}),
+            conditions=conditions_of(launch, self.name, threads, *case).model_copy(update={"phase": "steady"}),
             evidence=self.evidence,
             environment=machine.id,
             warnings=tuple(doubt.text for doubt in doubts),

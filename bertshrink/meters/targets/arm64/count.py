@@ -22,9 +22,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from json import dumps
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +120,7 @@ def count(
     for job, precision, (marks, counted) in zip(jobs, precisions, _run(emulated, jobs, timeout_s), strict=True):
         own = read_result(host.answer(replace(job, options=_exactly(job.options)), timeout_s), CountResult, job)
         limits = FLOAT if precision in ("float32", "float16", "bfloat16") else QUANTIZED
-        check_outputs(counted.outputs, own.outputs, limits, job.path)
+        check_outputs(counted.outputs, own.outputs, limits, str(job.path))
         found.append((marks[-1] - marks[1]) / (ITERATIONS - 1))
     return found
 
@@ -129,7 +128,7 @@ def count(
 def counting_job(job: WorkerJob) -> WorkerJob:
     """The job `count` on one thread, its tokens within it."""
     case = job.cases[0]
-    rows = random_feed(replace(job, inputs=["input_ids"]), case["batch"], case["length"])["input_ids"]
+    rows = random_feed(replace(job, inputs=("input_ids",)), case["batch"], case["length"])["input_ids"]
     told = {"name": f"{case['batch']}x{case['length']}", "batches": [rows.tolist()], "pad_to": None}
     return replace(job, do="count", threads=1, cases=[told], iterations=ITERATIONS)
 
@@ -147,10 +146,10 @@ def _run(emulated: EmulatedRunner, jobs: Sequence[WorkerJob], timeout_s: float) 
         folders = [name / str(number) for number in range(len(jobs))]
         for folder, job in zip(folders, jobs, strict=True):
             guest = prepare_guest(folder, emulated)
-            model = f"model{Path(job.path).suffix}"
+            model = f"model{job.path.suffix}"
             (guest / model).symlink_to(job.path)
             (guest / NAME).write_bytes(build_worker())
-            (folder / "job").write_text(dumps(asdict(replace(job, path=f"/{model}"))), encoding="utf-8")
+            (folder / "job").write_text(replace(job, path=Path(f"/{model}")).to_json(), encoding="utf-8")
         at_once = min(usable_cores(), MAX_AT_ONCE)
         codes = run_side_by_side(folders, command(emulated, f"/{NAME}"), variables(), timeout_s, at_once)
         found = []

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from bertshrink.errors import UserError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.latency.launch import RunSpec
+from bertshrink.meters.latency.launch import conditions_of
 from bertshrink.meters.latency.measure import check_cases, job_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import TargetResult, check_system
@@ -19,6 +19,7 @@ from bertshrink.meters.targets.arm64.sysroot import Sysroot, check_root, find_ro
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Environment, Evidence, Measurement
+from bertshrink.worker.job import RunSpec
 
 ENGINE = "onnxruntime"
 
@@ -106,7 +107,7 @@ class Arm64:
 
     def _measurement(self, launch: RunSpec, value: float, batch: int, length: int, machine: Environment) -> Measurement:
         more = {
-            "conditions": launch.conditions(self.name, 1, batch, length),
+            "conditions": conditions_of(launch, self.name, 1, batch, length),
             "evidence": self.evidence,
             "environment": machine.id,
         }

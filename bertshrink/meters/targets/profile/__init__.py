@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bertshrink.errors import MissingDependency, UserError
+from bertshrink.meters.latency.launch import conditions_of
 from bertshrink.meters.targets import Target, TargetResult
 from bertshrink.meters.targets import open_target as open_any
 from bertshrink.meters.targets.profile.device import Basis, DeviceProfile, read_device
@@ -23,9 +24,9 @@ from bertshrink.meters.targets.profile.instructions import Span, Work, work_of
 from bertshrink.report.measurement import Evidence, Measurement
 
 if TYPE_CHECKING:
-    from bertshrink.meters.latency.launch import RunSpec
     from bertshrink.meters.latency.settings import LatencySettings
     from bertshrink.progress import Progress
+    from bertshrink.worker.job import RunSpec
 
 METRIC = "latency_range"
 COUNTER = "arm64"
@@ -196,7 +197,7 @@ class Profile:
             unit="s",
             samples=(bounds_s(self.device, instructions, work.weight_bytes, threads),),
             better="lower",
-            conditions=launch.conditions(self.name, threads, *case),
+            conditions=conditions_of(launch, self.name, threads, *case),
             evidence=Evidence.MODELLED_RANGE,
             environment=machine,
         )

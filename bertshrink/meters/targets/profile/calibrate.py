@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bertshrink.errors import MeasurementError, UserError
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets.host import fixed_variables
@@ -28,6 +27,7 @@ from bertshrink.meters.targets.profile.device import Calibration, DeviceProfile,
 from bertshrink.meters.targets.ssh import SshRunner
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Measurement
+from bertshrink.worker.job import RunSpec
 
 SETTINGS = LatencySettings(batch=(1,), length=(16, 128), rounds=5, seconds=1.0, threads=1)
 WIDER = 1.1

@@ -22,7 +22,7 @@ from bertshrink.model.checkpoint import WEIGHTS
 from bertshrink.model.families import EncoderDims, anatomy_of, count_components
 
 if TYPE_CHECKING:
-    from bertshrink.meters.latency.launch import RunSpec
+    from bertshrink.worker.job import RunSpec
 
 Span = tuple[float, float]
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,6 @@ from pydantic import BaseModel, ValidationError
 
 from bertshrink.errors import MeasurementError
 from bertshrink.meters.environment import environment
-from bertshrink.meters.latency.launch import RunSpec
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import MachineInfo, WorkerResult, missing_package, read_result
 from bertshrink.meters.latency.worker_zipapp import NAME, build_worker
@@ -41,9 +40,9 @@ from bertshrink.meters.targets.ssh.errors import PACKAGES, not_importable, not_i
 from bertshrink.meters.targets.worker_process import WorkerExit, results_of
 from bertshrink.progress import Progress, Silent
 from bertshrink.report.measurement import Environment, Evidence
-from bertshrink.worker.job import WorkerJob
+from bertshrink.worker.job import RunSpec, WorkerJob
 
-_LOOK = WorkerJob(engine="", path="this machine", options={}, threads=1, cases=[], vocab_size=0, inputs=[], do="look")
+_LOOK = WorkerJob.without_model("this machine", do="look")
 _LOOK_S = 120
 """A small board needs seconds to start Python, and a minute to import PyTorch for the first time."""
 
@@ -183,7 +182,7 @@ class SshRunner:
         return self._ended([job], timeout_s)[0].answer(job, timeout_s)
 
     def _ended(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerExit]:
-        texts = [json.dumps(asdict(self._there(job))) for job in jobs]
+        texts = [self._there(job).to_json() for job in jobs]
         command = [None, f"{self.link.about['folder']}/{NAME}"]
         return self.link.run(command, texts, fixed_variables(jobs[0].threads), timeout_s)
 
@@ -191,13 +190,10 @@ class SshRunner:
         """The job with its paths as they are over there."""
         if job.do == "look":
             return job
-        tokenizer = [Path(job.tokenizer)] if job.tokenizer else []
-        self.send([Path(job.path), *tokenizer], Silent())
-        return replace(
-            job,
-            path=self._sent[Path(job.path)],
-            tokenizer=self._sent[tokenizer[0]] if tokenizer else None,
-        )
+        tokenizer = job.tokenizer if any("texts" in case for case in job.cases) else None
+        self.send([job.path, *([tokenizer] if tokenizer else [])], Silent())
+        there = {path: Path(place) for path, place in self._sent.items()}
+        return replace(job, path=there[job.path], tokenizer=tokenizer and there[tokenizer])
 
 
 def _names(ended: WorkerExit) -> list[str]:
