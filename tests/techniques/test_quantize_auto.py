@@ -19,7 +19,7 @@ from bertshrink.techniques.quantize.search.candidates import (
     describe_cpu,
     front,
     rows,
-    sentences,
+    sentence,
 )
 from bertshrink.techniques.quantize.size_estimate import SCHEMES
 
@@ -116,7 +116,7 @@ def test_every_candidate_is_told_and_kept():
     failed = Trial(Candidate("static-int8"), failure="it does not run: no such operator")
     limits = Limits(min_cosine=0.98)
     everyone = [plain, small, weak, failed]
-    told = sentences(everyone, small, limits)
+    told = [sentence(row) for row in rows(everyone, small, limits)]
     assert len(told) == 4
     assert "2.00x [2.00, 2.00] as fast as float32; chosen" in told[1]
     assert "not allowed: cosine 0.9000 is below 0.98" in told[2]

@@ -24,8 +24,8 @@ def search(drops, sizes, limit, start="int4-block"):
     def error(types):
         return sum(drops[name].get(kind, 0.0) for name, kind in types.items())
 
-    repair = MixedPrecisionSearch(judge, error, size, limit)
-    return repair, repair.run(dict.fromkeys(drops, start)), seen
+    repair = MixedPrecisionSearch(judge, error, size, limit).run(dict.fromkeys(drops, start))
+    return repair, repair.best, seen
 
 
 def test_what_holds_as_asked_is_taken():

@@ -14,11 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
 from bertshrink.hardware import BFLOAT16_FLAGS, INT8_FLAGS
 from bertshrink.report.measurement import Interval, Measurement, compare
+
+if TYPE_CHECKING:
+    from bertshrink.techniques.quantize.search.trials import BuiltVariant
 
 MAX_SLOWER = 1.05
 """On a busy machine every interval reaches 1, and the smallest file would be taken however slow it is."""
@@ -95,6 +98,7 @@ class Trial:
         drop: of the task's metric as a share of the float file's; None where nothing is labelled.
         latency: one measurement a shape.
         failure: why it could not be made or run; empty: it was.
+        built: what was made.
 
     """
 
@@ -104,6 +108,7 @@ class Trial:
     drop: float | None = None
     latency: tuple[Measurement, ...] = ()
     failure: str = ""
+    built: BuiltVariant | None = None
 
     @property
     def latency_s(self) -> float:
@@ -195,27 +200,20 @@ def rows(all_tried: Sequence[Trial], chosen: Trial | None, limits: Limits) -> li
     return found
 
 
-def sentences(all_tried: Sequence[Trial], chosen: Trial | None, limits: Limits) -> list[str]:
-    """Every candidate in a sentence, for the report."""
-    base = next((one for one in all_tried if one.candidate.name == FLOAT and not one.failure), None)
-    on_front = {id(one) for one in front(all_tried)}
-    found = []
-    for one in all_tried:
-        if one.failure:
-            found.append(f"tried {one.candidate.name}: {one.failure}")
-            continue
-        parts = [units.format(one.size_bytes, "B"), f"cosine {one.cosine:.4f}"]
-        if one.drop is not None:
-            parts.append(f"drop {units.format(one.drop, 'fraction')}")
-        parts += [f"{units.format(measured.value, 's')} at {_shape(measured)}" for measured in one.latency]
-        if base is not None and one is not base:
-            gains = ", ".join(f"{r.value:.2f}x [{r.low:.2f}, {r.high:.2f}]" for r in one.speed_ups(base))
-            parts.append(f"{gains} as fast as float32")
-        place = "on the front" if id(one) in on_front else "beaten"
-        reason = limits.broken_by(one)
-        ending = "chosen" if one is chosen else f"not allowed: {reason}" if reason else place
-        found.append(f"tried {one.candidate.name}: {', '.join(parts)}; {ending}")
-    return found
+def sentence(row: Mapping[str, Any]) -> str:
+    """What a candidate's row says, for the report."""
+    if "failure" in row:
+        return f"tried {row['name']}: {row['failure']}"
+    parts = [units.format(row["size_bytes"], "B"), f"cosine {row['cosine']:.4f}"]
+    if "drop" in row:
+        parts.append(f"drop {units.format(row['drop'], 'fraction')}")
+    parts += [f"{units.format(value, 's')} at {shape}" for shape, value in row["latency_s"].items()]
+    if "speed_up" in row:
+        gains = ", ".join(f"{gain['value']:.2f}x [{gain['low']:.2f}, {gain['high']:.2f}]" for gain in row["speed_up"])
+        parts.append(f"{gains} as fast as float32")
+    place = "on the front" if row["on_front"] else "beaten"
+    ending = "chosen" if row["chosen"] else f"not allowed: {row['outside']}" if "outside" in row else place
+    return f"tried {row['name']}: {', '.join(parts)}; {ending}"
 
 
 def bfloat16_wins(all_tried: Sequence[Trial]) -> str:

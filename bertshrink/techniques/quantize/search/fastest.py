@@ -21,9 +21,8 @@ from bertshrink.techniques.quantize.search.candidates import (
     candidates,
     choose,
     describe_cpu,
-    front,
     rows,
-    sentences,
+    sentence,
 )
 from bertshrink.techniques.quantize.search.trials import BuiltVariant, VariantBuilder
 
@@ -38,40 +37,39 @@ def choose_fastest(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str, Any]
     settings, bench = trials.settings, trials.bench
     flags = cpu_flags()
     wanted = candidates(trials.before.card.engine, flags)
-    made: dict[str, BuiltVariant] = {}
     all_tried = too_large(trials, wanted)
     limits = Limits(settings.min_cosine, settings.largest_drop, settings.largest_size)
     left = [one for one in wanted if one not in [other.candidate for other in all_tried]]
     if any(one.scheme != FLOAT for one in left) or not all_tried:
         with bench.progress.task("try schemes", total=len(left), unit="schemes") as task:
             for candidate in left:
-                all_tried.append(attempt(trials, candidate, made))
+                all_tried.append(attempt(trials, candidate))
                 task.advance(1, scheme=candidate.name)
-        time_all(trials, all_tried, made)
+        time_all(trials, all_tried)
     chosen = choose(all_tried, limits)
     bench.note(describe_cpu(flags))
-    bench.notes += sentences(all_tried, chosen, limits)
-    if sentence := bfloat16_wins(all_tried):
-        bench.note(sentence)
-    if chosen is None:
-        for one_made in made.values():
-            one_made.artifact.write_papers(one_made.artifact.folder)
+    told = rows(all_tried, chosen, limits)
+    bench.notes += [sentence(row) for row in told]
+    if said := bfloat16_wins(all_tried):
+        bench.note(said)
+    if chosen is None or chosen.built is None:
+        for one in all_tried:
+            if one.built is not None:
+                one.built.artifact.write_papers(one.built.artifact.folder)
         raise CheckFailed(
             "no scheme is within the limits: "
             + "; ".join(f"{one.candidate.name}: {limits.broken_by(one)}" for one in all_tried),
             where=str(bench.work),
             hint="the attempts are kept there; loosen `min_cosine`, `max_metric_drop` or `max_size`",
         )
-    for one in front(all_tried):
-        if one is not chosen:
-            bench.baseline(one.candidate.name, f"tried: {one.candidate.name}", made[one.candidate.name].artifact)
-    for name in set(made) - {one.candidate.name for one in front(all_tried)} - {chosen.candidate.name}:
-        shutil.rmtree(made[name].artifact.folder)
-    return made[chosen.candidate.name], {
-        "scheme": chosen.candidate.name,
-        "types": dict(made[chosen.candidate.name].types),
-        "tried": rows(all_tried, chosen, limits),
-    }
+    for one, row in zip(all_tried, told, strict=True):
+        if one is chosen or one.built is None:
+            continue
+        if row["on_front"]:
+            bench.baseline(one.candidate.name, f"tried: {one.candidate.name}", one.built.artifact)
+        else:
+            shutil.rmtree(one.built.artifact.folder)
+    return chosen.built, {"scheme": chosen.candidate.name, "types": dict(chosen.built.types), "tried": told}
 
 
 def too_large(trials: VariantBuilder, wanted: Sequence[Candidate]) -> list[Trial]:
@@ -96,7 +94,7 @@ def too_large(trials: VariantBuilder, wanted: Sequence[Candidate]) -> list[Trial
     return found if len(found) == len(wanted) else others
 
 
-def attempt(trials: VariantBuilder, candidate: Candidate, made: dict[str, BuiltVariant]) -> Trial:
+def attempt(trials: VariantBuilder, candidate: Candidate) -> Trial:
     """Make one candidate and compare it; what cannot be made or run is told, not raised."""
     update: dict[str, Any] = {"scheme": candidate.scheme, "embeddings": candidate.embeddings}
     if candidate.scheme == FLOAT:
@@ -105,26 +103,24 @@ def attempt(trials: VariantBuilder, candidate: Candidate, made: dict[str, BuiltV
     types = {} if candidate.scheme == FLOAT else uniform(trials.source, candidate.scheme, settings)
     folder = "candidate-" + "".join(c if c.isalnum() else "-" for c in candidate.name)
     if (kept := trials.kept(folder, types)) is not None:
-        found, drop = kept
-        made[candidate.name] = found
-        return Trial(candidate, found.size_bytes, float(found.agreement["cosine"]), drop)
+        built, drop = kept
+        return Trial(candidate, built.size_bytes, float(built.agreement["cosine"]), drop, built=built)
     try:
-        found = trials.make(types, trials.prepare(types, settings), folder, candidate.options)
-        drop = trials.drop(found) if trials.figure is not None else None
+        built = trials.make(types, trials.prepare(types, settings), folder, candidate.options)
+        drop = trials.drop(built) if trials.figure is not None else None
     except BertshrinkError as error:
         return Trial(candidate, failure=f"it cannot be made: {error.what}")
     except Exception as error:  # an engine's own, which has no public home that all engines share
         return Trial(candidate, failure=f"it does not run: {str(error).strip().splitlines()[0][:200]}")
-    trials.keep(found, drop)
-    made[candidate.name] = found
-    return Trial(candidate, found.size_bytes, float(found.agreement["cosine"]), drop)
+    trials.keep(built, drop)
+    return Trial(candidate, built.size_bytes, float(built.agreement["cosine"]), drop, built=built)
 
 
-def time_all(trials: VariantBuilder, all_tried: list[Trial], made: dict[str, BuiltVariant]) -> None:
+def time_all(trials: VariantBuilder, all_tried: list[Trial]) -> None:
     """Time all candidates that run, side by side."""
     measure = trials.bench.measure
     assert measure is not None, "whoever lets a stage choose by measurement gives it something to measure with"
-    found = measure({name: one.artifact for name, one in made.items()})
+    found = measure({one.candidate.name: one.built.artifact for one in all_tried if one.built is not None})
     for one in all_tried:
         entries = found.get(one.candidate.name, [])
         one.latency = tuple(entry for entry in entries if entry.metric == "latency")

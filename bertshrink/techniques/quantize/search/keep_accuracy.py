@@ -6,17 +6,25 @@ nothing is labelled, of the cosine of outputs. The texts that say which weight's
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bertshrink import units
 from bertshrink.errors import CheckFailed, listed
 from bertshrink.onnx_graph.weights import weights
+from bertshrink.progress import Task
+from bertshrink.techniques.quantize.calibration.prepare import CalibrationResult
 from bertshrink.techniques.quantize.schemes import uniform
-from bertshrink.techniques.quantize.search.mixed_precision import Attempt, MixedPrecisionSearch, SearchStep
+from bertshrink.techniques.quantize.search.mixed_precision import (
+    Attempt,
+    MixedPrecisionSearch,
+    SearchStep,
+    is_within,
+)
 from bertshrink.techniques.quantize.search.trials import BuiltVariant, VariantBuilder
 
 _BITS = {
@@ -45,31 +53,11 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
     assert limit is not None
     types = uniform(trials.source, trials.settings.scheme, trials.settings)
     prepared = trials.prepare(types)
-    kept: list[BuiltVariant] = []
-    sizes = {name: weight.size_bytes for name, weight in weights(trials.source).items()}
-    nearest: list[Attempt] = []
-
     with trials.bench.progress.task("repair", unit="tries") as task:
-
-        def judge(tried: Mapping[str, str]) -> Attempt:
-            made = trials.make(tried, prepared, ATTEMPT)
-            found = Attempt(tried, made.size_bytes, trials.drop(made))
-            if repair.holds(found):  # the last one that does is what the search ends with
-                kept[:] = [trials.move(made, KEPT)]
-            elif not kept and (not nearest or found.drop < nearest[0].drop):
-                nearest[:] = [found]
-                trials.move(made, BEST).artifact.write_papers(trials.bench.work / BEST)
-            task.advance(1, drop=units.format(found.drop, "fraction"))
-            return found
-
-        def error(tried: Mapping[str, str]) -> float:
-            task.advance()
-            return trials.error(tried, prepared)
-
-        repair = MixedPrecisionSearch(judge, error, lambda name, kind: sizes[name] * _BITS[kind] // 32, limit)
-        found = repair.run(types)
-    if found is None:
-        drop = units.format(nearest[0].drop, "fraction")
+        model = _JudgedModel(trials, prepared, limit, task)
+        result = MixedPrecisionSearch(model.judge, model.error, model.size, limit).run(types)
+    if result.best is None or result.best.built is None:
+        drop = units.format(model.nearest_drop, "fraction")
         raise CheckFailed(
             f"no mix of number formats holds a drop of {units.format(limit, 'fraction')}: the nearest one loses {drop}",
             where=str(trials.bench.work / BEST),
@@ -77,21 +65,54 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
             "`distill` with "
             "`fake_quant`",
         )
-    (made,) = kept
-    assert made.types is found.types, "the search ends with the last attempt that held"
     shutil.rmtree(trials.bench.work / BEST, ignore_errors=True)
     trials.bench.notes += prepared.sentences
-    trials.bench.notes += told(repair.road, limit, trials.figure)
-    trials.bench.note(ending(types, found, repair))
+    trials.bench.notes += told(result.road, limit, trials.figure)
+    trials.bench.note(ending(types, result.best.types, result.gains))
     details = {
         "scheme": trials.settings.scheme,
         "calibration": prepared.facts,
-        "types": dict(found.types),
-        "drop": found.drop,
-        "road": [asdict(step) for step in repair.road],
-        "gains": repair.gains,
+        "types": dict(result.best.types),
+        "drop": result.best.drop,
+        "road": [asdict(step) for step in result.road],
+        "gains": result.gains,
     }
-    return made, details
+    return result.best.built, details
+
+
+@dataclass
+class _JudgedModel:
+    """One model, of which assignments are written and judged. Kept on disk: the last that holds the limit, since that
+    is what the search ends with; while none does, the nearest one.
+    """
+
+    trials: VariantBuilder
+    prepared: CalibrationResult
+    limit: float
+    task: Task
+    nearest_drop: float = math.nan
+    is_met: bool = False
+
+    def __post_init__(self) -> None:
+        self.sizes = {name: weight.size_bytes for name, weight in weights(self.trials.source).items()}
+
+    def judge(self, types: Mapping[str, str]) -> Attempt:
+        built = self.trials.make(types, self.prepared, ATTEMPT)
+        size_bytes, drop = built.size_bytes, self.trials.drop(built)
+        if is_within(drop, self.limit):
+            self.is_met, built = True, self.trials.move(built, KEPT)
+        elif not self.is_met and (math.isnan(self.nearest_drop) or drop < self.nearest_drop):
+            self.nearest_drop, built = drop, self.trials.move(built, BEST)
+            built.artifact.write_papers(built.artifact.folder)
+        self.task.advance(1, drop=units.format(drop, "fraction"))
+        return Attempt(types, size_bytes, drop, built)
+
+    def error(self, types: Mapping[str, str]) -> float:
+        self.task.advance()
+        return self.trials.error(types, self.prepared)
+
+    def size(self, name: str, kind: str) -> int:
+        return self.sizes[name] * _BITS[kind] // 32
 
 
 def told(road: list[SearchStep], limit: float, figure: float | None) -> list[str]:
@@ -105,12 +126,12 @@ def told(road: list[SearchStep], limit: float, figure: float | None) -> list[str
     return found
 
 
-def ending(asked: Mapping[str, str], found: Attempt, repair: MixedPrecisionSearch) -> str:
+def ending(asked: Mapping[str, str], types: Mapping[str, str], gains: Mapping[str, float]) -> str:
     """What was widened, worst first."""
-    wider = [name for name in asked if found.types[name] != asked[name]]
+    wider = [name for name in asked if types[name] != asked[name]]
     if not wider:
-        return "the scheme holds the limit: every weight has the requested format"
-    wider.sort(key=lambda name: -repair.gains.get(name, 0.0))
-    shown = listed([f"`{name}` ({found.types[name]})" for name in wider], 5)
-    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(found.types.values()).items()))
-    return f"{len(wider)} of {len(asked)} weights keep more bits: {shown}; now {counts}"
+        return "the scheme holds the limit as asked: nothing had to be wider"
+    wider.sort(key=lambda name: -gains.get(name, 0.0))
+    shown = listed([f"`{name}` ({types[name]})" for name in wider], 5)
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(types.values()).items()))
+    return f"{len(wider)} of {len(asked)} weights had to be wider: {shown}; now {counts}"

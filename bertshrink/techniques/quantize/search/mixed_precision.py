@@ -18,6 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bertshrink.techniques.quantize.search.trials import BuiltVariant
 
 WIDER = {
     "int4-block": "int8-block",
@@ -43,12 +47,14 @@ class Attempt:
         types: weight name -> type.
         size_bytes: of the file.
         drop: of the metric, as a share of the float file's; negative where it rose.
+        built: what was written, where it is kept.
 
     """
 
     types: Types
     size_bytes: int
     drop: float
+    built: BuiltVariant | None = None
 
 
 @dataclass(frozen=True)
@@ -69,17 +75,36 @@ class SearchStep:
     holds: bool
 
 
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search leads to.
+
+    Attributes:
+        best: the smallest attempt that holds the limit; None where even the widest types do not.
+        road: what was tried, in order.
+        gains: weight name -> what one type more for it alone takes from the error.
+
+    """
+
+    best: Attempt | None
+    road: list[SearchStep]
+    gains: dict[str, float]
+
+
+def is_within(drop: float, limit: float) -> bool:
+    """Whether a drop is within the limit; what is no number is not."""
+    return drop <= limit + 1e-12
+
+
 @dataclass
 class MixedPrecisionSearch:
-    """The search and the road that it took.
+    """The search.
 
     Attributes:
         judge: writes an assignment and judges it.
         error: how far the outputs of an assignment are from the float ones: 0 or more.
         size: bytes of a weight in a type: (name, type).
         limit: the largest drop that is accepted, as a share.
-        road: what was tried, in order.
-        gains: weight name -> what one type more for it alone takes from the error.
 
     """
 
@@ -87,16 +112,14 @@ class MixedPrecisionSearch:
     error: Callable[[Types], float]
     size: Callable[[str, str], int]
     limit: float
-    road: list[SearchStep] = field(default_factory=list)
-    gains: dict[str, float] = field(default_factory=dict)
+    _road: list[SearchStep] = field(default_factory=list)
+    _gains: dict[str, float] = field(default_factory=dict)
 
-    def run(self, types: Types) -> Attempt | None:
-        """The smallest attempt that holds the limit; None where even the widest types do not.
+    def run(self, types: Types) -> SearchResult:
+        """Search from the types that were asked for."""
+        return SearchResult(self._best(types), self._road, self._gains)
 
-        Args:
-            types: what was asked for.
-
-        """
+    def _best(self, types: Types) -> Attempt | None:
         found = self.attempt(types, "as asked")
         while not self.holds(found):
             names = [name for name, kind in found.types.items() if kind in WIDER]
@@ -104,9 +127,9 @@ class MixedPrecisionSearch:
                 return None
             narrow = found.types
             before = self.error(narrow)
-            self.gains = {name: before - self.error(widen(narrow, [name])) for name in names}
-            worst_first = sorted(names, key=lambda name: (-self.gains[name] / self.cost(narrow, name), name))
-            found = self.attempt(widen(narrow, names), f"all {len(names)} one format wider")
+            self._gains = {name: before - self.error(widen(narrow, [name])) for name in names}
+            worst_first = sorted(names, key=lambda name: (-self._gains[name] / self.cost(narrow, name), name))
+            found = self.attempt(widen(narrow, names), f"all {len(names)} one type wider")
             if self.holds(found):
                 return self.give_back(narrow, *self.fewest(narrow, worst_first, found))
         return found
@@ -139,12 +162,12 @@ class MixedPrecisionSearch:
     def attempt(self, types: Types, what: str) -> Attempt:
         """Judge an assignment and write it down."""
         found = self.judge(types)
-        self.road.append(SearchStep(what, found.size_bytes, found.drop, self.holds(found)))
+        self._road.append(SearchStep(what, found.size_bytes, found.drop, self.holds(found)))
         return found
 
     def holds(self, found: Attempt) -> bool:
-        """Whether a drop is within the limit; what is not a number is not."""
-        return found.drop <= self.limit + 1e-12
+        """Whether its drop is within the limit."""
+        return is_within(found.drop, self.limit)
 
     def cost(self, narrow: Types, name: str) -> int:
         """Bytes that one weight takes more when it is one format wider; 1 at least."""
