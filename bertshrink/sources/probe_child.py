@@ -185,7 +185,7 @@ def from_ort(data: bytes) -> onnx.ModelProto:
 
     if not is_installed("onnxruntime"):
         raise MissingDependency(
-            "an .ort file needs ONNX Runtime, which is not installed", hint=ENGINES["onnxruntime"][2]
+            "an .ort file needs ONNX Runtime, which is not installed", hint=ENGINES["onnxruntime"].install
         )
     from bertshrink.onnx_graph import ort_format
     from bertshrink.sources import onnx_checks as checks

@@ -36,7 +36,7 @@ def look(path: Path) -> dict[str, Any]:
     """
     if not is_installed("executorch"):
         raise MissingDependency(
-            "a .pte program needs ExecuTorch, which is not installed", hint=ENGINES["executorch"][2]
+            "a .pte program needs ExecuTorch, which is not installed", hint=ENGINES["executorch"].install
         )
     try:
         session = engine("executorch").load(str(path), threads=1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bertshrink import engines
-from bertshrink.engines import ENGINES, engine, is_installed
+from bertshrink.engines import ENGINES, EngineEntry, engine, is_installed
 from bertshrink.errors import CheckFailed
 from bertshrink.meters.environment import environment
 from bertshrink.meters.latency.launch import launch_of
@@ -80,7 +80,7 @@ def test_pairs_are_all_families_and_tasks():
 
 
 def test_an_engine_that_is_not_installed_is_known_to_be_missing(monkeypatch):
-    monkeypatch.setitem(ENGINES, "none", ("none", "no_such_package.runtime", "pip install none"))
+    monkeypatch.setitem(ENGINES, "none", EngineEntry("none", "no_such_package.runtime", "pip install none"))
     assert not is_installed("none")
     assert engines.version("none") is None
     assert engines.version("onnxruntime")

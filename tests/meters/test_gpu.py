@@ -206,7 +206,7 @@ fake = types.ModuleType("bertshrink.engines.fake")
 fake.prepare = lambda path, options: None
 fake.load = lambda path, threads, options: Session()
 sys.modules[fake.__name__] = fake
-engines.ENGINES["onnxruntime"] = ("fake", "numpy", "")
+engines.ENGINES["onnxruntime"] = engines.EngineEntry("fake", "numpy", "")
 main()
 """
 

@@ -324,7 +324,7 @@ fake = types.ModuleType("bertshrink.engines.fake")
 fake.prepare = lambda path, options: touched(100).close()
 fake.load = lambda path, threads, options: Session()
 sys.modules[fake.__name__] = fake
-engines.ENGINES["fake"] = ("fake", "numpy", "")
+engines.ENGINES["fake"] = engines.EngineEntry("fake", "numpy", "")
 import numpy.random  # numpy itself brings it in with the first random number
 main()
 """

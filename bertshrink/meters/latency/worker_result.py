@@ -242,7 +242,7 @@ def _refuse_missing(text: bytes, job: WorkerJob) -> None:
     if "missing" in answer:
         raise MissingDependency(
             f"the engine `{job.engine}` cannot run: the package `{answer['missing']}` is not installed",
-            hint=ENGINES[job.engine][2],
+            hint=ENGINES[job.engine].install,
         )
     if "lacks" in answer and set(answer) <= {"lacks", "hint"}:
         what, hint = str(answer["lacks"]), answer.get("hint")
