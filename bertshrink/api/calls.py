@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink.api.inputs import data_settings, model_name
 from bertshrink.api.result import Result
+from bertshrink.command_scope import command_scope
 from bertshrink.data.settings import DataSettings
 from bertshrink.errors import UserError, did_you_mean
 from bertshrink.progress import Progress, Silent
@@ -28,6 +29,7 @@ _ABOUT_TEXTS = tuple(name for name in DataSettings.model_fields if name not in _
 """Settings of `data:` beside where it is: arguments of every function that takes data."""
 
 
+@command_scope()
 def run(
     recipe: str | Path | Mapping[str, Any],
     *,
@@ -76,6 +78,7 @@ def run(
     return _result(asked, output=output, force=force, runs=home, measure=measure, progress=progress)
 
 
+@command_scope()
 def bench(
     models: Any,
     *,
@@ -116,6 +119,7 @@ def bench(
     return _result(asked, output=None, force=False, runs=home, measure=True, progress=progress)
 
 
+@command_scope()
 def inspect(model: Any, *, task: str = "auto", runs: str | Path = "runs") -> dict[str, Any]:
     """What a model is made of and what could shrink, from its headers alone.
 
@@ -132,6 +136,7 @@ def inspect(model: Any, *, task: str = "auto", runs: str | Path = "runs") -> dic
     return facts_of(model_name(model, Path(runs)), task)
 
 
+@command_scope()
 def gate(
     artifact: str | Path | None = None,
     *,
@@ -186,6 +191,7 @@ def _function(command: Command) -> Callable[..., Result]:
     fields = command.fields
     from_nothing = not command.techniques[0].takes
 
+    @command_scope()
     def call(*args: Any, **given: Any) -> Result:
         _refuse_unknown(command.name, given, tuple(signature.parameters))
         try:

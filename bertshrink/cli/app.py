@@ -37,6 +37,7 @@ from bertshrink.cli.options import (
 )
 from bertshrink.cli.streams import Streams
 from bertshrink.cli.targets import targets_app
+from bertshrink.command_scope import command_scope
 from bertshrink.errors import (
     BertshrinkError,
     Interrupted,
@@ -80,7 +81,7 @@ Explain = Annotated[bool, typer.Option("--explain", help="dry run: show expected
 
 def run(argv: list[str]) -> int:
     """Run one command line; returns the exit code."""
-    with Streams() as streams:
+    with command_scope(), Streams() as streams:
         code = _run_told(argv)
         try:
             return streams.code(code)

@@ -7,9 +7,9 @@ beforehand.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from itertools import islice
 
+from bertshrink.command_scope import once
 from bertshrink.data import hash_sampling
 from bertshrink.data.formats.corpus import READERS, Corpus
 from bertshrink.data.settings import NONE, DataSettings
@@ -20,7 +20,7 @@ from bertshrink.files.hub import local_path
 
 
 def load(settings: DataSettings, task: str = "auto") -> TextDataset:
-    """Read the data; what was read last is remembered until its files change, since a plan may look into it first.
+    """Read the data; what a command read last is remembered until its files change: a plan may look into it first.
 
     Args:
         settings: where it is, and what its columns are.
@@ -30,13 +30,11 @@ def load(settings: DataSettings, task: str = "auto") -> TextDataset:
         UserError: nothing there, no text in it, columns that cannot be determined, or cells that are none of their
         role. MissingDependency: a hub name while the hub cannot be reached.
     """
-    return _load(settings, task, _stamps(settings))
+    return once("texts", (settings, task, _stamps(settings)), lambda: _load(settings, task), only_last=True)
 
 
 def _stamps(settings: DataSettings) -> tuple[tuple[str, int, int], ...]:
     """(path, size, time of change) of every file that the settings may mean: what was read before may be stale."""
-    from bertshrink.files.hub import local_path
-
     found = []
     for name in filter(None, (settings.path, settings.train, settings.dev, settings.test, settings.unlabelled)):
         path = local_path(name)
@@ -47,8 +45,7 @@ def _stamps(settings: DataSettings) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=1)
-def _load(settings: DataSettings, task: str, stamps: tuple[tuple[str, int, int], ...]) -> TextDataset:
+def _load(settings: DataSettings, task: str) -> TextDataset:
     from bertshrink.data.labels.kinds import settle
     from bertshrink.data.readers import read_sides
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+import sys
 from pathlib import Path
 
+from bertshrink.command_scope import at_end, once
 from bertshrink.errors import UserError
 
 REACH_TIMEOUT_S = 4.0
@@ -30,9 +31,12 @@ def local_path(name: str) -> Path:
     return path
 
 
-@cache
 def hub_is_reachable() -> bool:
-    """Try once whether the hub (or the proxy on the way) answers; if not, tell the hub's libraries to stay offline."""
+    """Try once in a command whether the hub (or the proxy on the way) answers; if not, its libraries stay offline."""
+    return once("hub", (), _try_hub)
+
+
+def _try_hub() -> bool:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return False
     import socket
@@ -50,11 +54,19 @@ def hub_is_reachable() -> bool:
 
 
 def go_offline() -> None:
-    """Have huggingface_hub and datasets look only into their caches: they would otherwise retry for a minute."""
-    import sys
+    """Have huggingface_hub and datasets look only into their caches, till the command ends: they would otherwise retry
+    for a minute.
+    """
+    before = os.environ.get("HF_HUB_OFFLINE")
+    _set_offline("1")
+    at_end(lambda: _set_offline(before))
 
-    os.environ["HF_HUB_OFFLINE"] = "1"
+
+def _set_offline(value: str | None) -> None:
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    if value is not None:
+        os.environ["HF_HUB_OFFLINE"] = value
     for name in ("huggingface_hub.constants", "datasets.config"):
         module = sys.modules.get(name)
         if module is not None and hasattr(module, "HF_HUB_OFFLINE"):
-            module.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+            module.HF_HUB_OFFLINE = value == "1"  # type: ignore[attr-defined]

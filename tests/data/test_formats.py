@@ -8,7 +8,7 @@ import pytest
 from bertshrink.data import hub_datasets
 from bertshrink.data.formats.conll import to_iob2
 from bertshrink.data.labels.checks import guess_data_task
-from bertshrink.data.load import _load, load
+from bertshrink.data.load import load
 from bertshrink.data.settings import DataSettings
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import UserError
@@ -235,5 +235,4 @@ def test_a_file_that_changes_is_read_again(tmp_path):
 def hub(monkeypatch, **sides):
     monkeypatch.setattr(hub_datasets, "hub_is_reachable", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict(sides))
-    _load.cache_clear()
     return load(DataSettings(path="some/data"))

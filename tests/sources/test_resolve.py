@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from bertshrink.command_scope import command_scope
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files import hub
 from bertshrink.sources import resolve
@@ -25,14 +26,12 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def reach(monkeypatch):
-    """The real test of the hub, forgotten before and after; nothing it sets stays."""
+    """The real test of the hub within one command; nothing it sets stays."""
     for name in ("HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hub, "go_offline", lambda: None)
-    real = hub.hub_is_reachable
-    real.cache_clear()
-    yield real
-    real.cache_clear()
+    with command_scope():
+        yield hub.hub_is_reachable
 
 
 @pytest.mark.subprocess
@@ -125,7 +124,7 @@ def demo(tmp_path, monkeypatch):
     (folder / "model.safetensors").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
-    monkeypatch.setattr(resolve, "DEMO", {"org/demo": (package.name, "model", digest)})
+    monkeypatch.setattr(resolve, "DEMO", {"org/demo": resolve.DemoModel(package.name, "model", digest)})
     monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
     monkeypatch.chdir(tmp_path)
     return folder
@@ -149,7 +148,7 @@ def test_a_demo_with_other_weights_is_refused(demo):
 
 def test_a_demo_that_is_not_installed_names_its_extra(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resolve, "DEMO", {"org/demo": ("no_such_package_here", "model", "")})
+    monkeypatch.setattr(resolve, "DEMO", {"org/demo": resolve.DemoModel("no_such_package_here", "model", "")})
     monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
     with pytest.raises(MissingDependency) as caught:
         resolve.locate_model("org/demo")
