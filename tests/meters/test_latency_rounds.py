@@ -177,7 +177,9 @@ def test_throughput_counts_no_padding(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     settings = QUICK.model_copy(update={"batch": (2,), "texts": str(path)})
     fake = Fake()
-    found = measure({"a": replace(LAUNCH, tokenizer=tmp_path)}, settings, Silent(), MACHINE, fake)["a"]
+    found = measure({"a": replace(LAUNCH, tokenizer=tmp_path / "tokenizer.json")}, settings, Silent(), MACHINE, fake)[
+        "a"
+    ]
     figures = {m.metric: m for m in found}
     tokens = sum(len(row) for rows in fake.ran[0].cases[0]["batches"] for row in rows)
     assert figures["throughput"].value == pytest.approx(tokens / 3e-3)

@@ -14,14 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertshrink import units
 from bertshrink.hardware import BFLOAT16_FLAGS, INT8_FLAGS
 from bertshrink.report.measurement import Interval, Measurement, compare
-
-if TYPE_CHECKING:
-    from bertshrink.techniques.quantize.search.trials import BuiltVariant
 
 MAX_SLOWER = 1.05
 """On a busy machine every interval reaches 1, and the smallest file would be taken however slow it is."""
@@ -98,7 +95,7 @@ class Trial:
         drop: of the task's metric as a share of the float file's; None where nothing is labelled.
         latency: one measurement a shape.
         failure: why it could not be made or run; empty: it was.
-        built: what was made.
+        built: what was made, a `trials.BuiltVariant`.
 
     """
 
@@ -108,7 +105,7 @@ class Trial:
     drop: float | None = None
     latency: tuple[Measurement, ...] = ()
     failure: str = ""
-    built: BuiltVariant | None = None
+    built: Any = None
 
     @property
     def latency_s(self) -> float:
