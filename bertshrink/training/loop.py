@@ -185,8 +185,8 @@ class _TrainingRun:
         start = newest_checkpoint(folder, delete=False)
         done = step_of(start) if start is not None else 0
         if start is not None:
-            self.progress.log(f"going on from step {done} of {num_steps}")
-            outcome.notes.append(f"went on from the checkpoint of step {done}")
+            self.progress.log(f"resuming at step {done} of {num_steps}")
+            outcome.notes.append(f"resumed from the checkpoint of step {done}")
         watch = TrainingCallback(settings, settings.eval_steps or tenth, job.judge, folder)
         with (
             output_errors(folder),
@@ -228,11 +228,11 @@ class _TrainingRun:
         outcome.history = [_numbers(entry) for entry in history if entry.keys() & _CURVES]
         skipped = int(sum(entry.get("skipped", 0) for entry in outcome.history)) + int(watch.counts().get("skipped", 0))
         if skipped >= num_steps:
-            raise CheckFailed("no step had a finite loss: nothing was learnt", hint=_DIVERGED)
+            raise CheckFailed("no step had a finite loss: the model was not trained", hint=_DIVERGED)
         if skipped:
-            outcome.notes.append(f"{skipped} of {num_steps} steps had no finite loss and were left out")
+            outcome.notes.append(f"{skipped} of {num_steps} steps had a non-finite loss and were skipped")
         if rollbacks:
-            outcome.notes.append("the loss stayed without a finite value once: training went back to a checkpoint")
+            outcome.notes.append("the loss was not finite once: training went back to a checkpoint")
         trainer.release()
         job.objective.to("cpu").eval()
 
@@ -242,13 +242,13 @@ class _TrainingRun:
         best = self.folder / f"best-{step}"
         if not is_whole(best):
             raise CheckFailed(
-                f"the best weights, of step {step}, are not whole", hint=f"delete `{self.folder}` and train again"
+                f"the best weights, of step {step}, are incomplete", hint=f"delete `{self.folder}` and train again"
             )
         safetensors.torch.load_model(self.job.objective, best / WEIGHTS)
         last = max(int(entry["step"]) for entry in history if "judged" in entry)
         stopped = f"; training stopped at step {last} of {num_steps}" if last < num_steps else ""
         self.outcome.notes.append(
-            f"the weights of step {step} judged best on the texts kept for choosing ({value:.4f}){stopped}"
+            f"the weights of step {step} were best on the texts held out for choosing ({value:.4f}){stopped}"
         )
 
 

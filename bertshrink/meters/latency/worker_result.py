@@ -210,7 +210,7 @@ def check_result(text: bytes, job: WorkerJob, wall_ns: int) -> WorkerResult:
     for case in result.cases:
         if case.output_rms is None:
             raise MeasurementError(
-                f"the model gives values that are not finite at batch {case.batch}, length {case.length}",
+                f"the model returns non-finite values at batch {case.batch}, length {case.length}",
                 where=str(job.path),
             )
         if len(case.samples_ns) < job.min_samples or len(case.warmup_ns) < job.warmup_iterations:

@@ -130,8 +130,8 @@ def ending(asked: Mapping[str, str], types: Mapping[str, str], gains: Mapping[st
     """What was widened, worst first."""
     wider = [name for name in asked if types[name] != asked[name]]
     if not wider:
-        return "the scheme holds the limit as asked: nothing had to be wider"
+        return "the scheme holds the limit: every weight has the requested format"
     wider.sort(key=lambda name: -gains.get(name, 0.0))
     shown = listed([f"`{name}` ({types[name]})" for name in wider], 5)
     counts = ", ".join(f"{number} {kind}" for kind, number in sorted(Counter(types.values()).items()))
-    return f"{len(wider)} of {len(asked)} weights had to be wider: {shown}; now {counts}"
+    return f"{len(wider)} of {len(asked)} weights keep more bits: {shown}; now {counts}"

@@ -92,7 +92,7 @@ class SearchResult:
 
 
 def is_within(drop: float, limit: float) -> bool:
-    """Whether a drop is within the limit; what is no number is not."""
+    """Whether a drop is within the limit; what is not a number is not."""
     return drop <= limit + 1e-12
 
 
@@ -129,7 +129,7 @@ class MixedPrecisionSearch:
             before = self.error(narrow)
             self._gains = {name: before - self.error(widen(narrow, [name])) for name in names}
             worst_first = sorted(names, key=lambda name: (-self._gains[name] / self.cost(narrow, name), name))
-            found = self.attempt(widen(narrow, names), f"all {len(names)} one type wider")
+            found = self.attempt(widen(narrow, names), f"all {len(names)} one format wider")
             if self.holds(found):
                 return self.give_back(narrow, *self.fewest(narrow, worst_first, found))
         return found
