@@ -50,7 +50,6 @@ def once(kind: str, key: Hashable, compute: Callable[[], T], *, only_last: bool 
     Args:
         kind: what it is; keys of two kinds do not meet.
         key: everything that decides it.
-        compute: called where the command has not yet asked.
         only_last: whether another key of this kind is forgotten, since what was computed is large.
     """
     scope = _CURRENT.get()

@@ -22,7 +22,6 @@ class BertshrinkError(Exception):
         what: one sentence, backticks around values, no full stop.
         where: a file with line and column, a flag, a path; None when the whole request is meant.
         hint: what to do about it; None only when nothing can be done.
-
     """
 
     exit_code: ClassVar[int] = 70

@@ -39,7 +39,6 @@ def parse(text: str) -> tuple[float, str]:
 
     Raises:
         ValueError: no number, an unknown unit, or a value that is not finite.
-
     """
     match = _QUANTITY.fullmatch(text)
     if match is None:
@@ -55,12 +54,7 @@ def parse(text: str) -> tuple[float, str]:
 
 
 def share(text: str) -> float:
-    """Read a share such as `98%` or `0.98`.
-
-    Raises:
-        ValueError: it is none, or not from 0 to 1.
-
-    """
+    """Read a share such as `98%` or `0.98`. Raises ValueError: it is none, or not from 0 to 1."""
     value, unit = parse(text)
     if unit not in ("fraction", "count") or not 0 <= value <= 1:
         raise ValueError(f"`{text}` is not a share such as `98%`")
@@ -68,12 +62,7 @@ def share(text: str) -> float:
 
 
 def size(text: str) -> float:
-    """Read a size such as `70 MB`, in bytes.
-
-    Raises:
-        ValueError: it is none, or nothing.
-
-    """
+    """Read a size such as `70 MB`, in bytes. Raises ValueError: it is none, or nothing."""
     value, unit = parse(text)
     if unit != "B" or value <= 0:
         raise ValueError(f"`{text}` is not a size such as `70 MB`")
@@ -94,10 +83,7 @@ def format(value: float, unit: str, digits: int = 3) -> str:
     """Write a value of a base unit for people, with about `digits` significant digits.
 
     Args:
-        value: in the base unit.
         unit: a base unit of this file's opening; any other text is appended as it is.
-        digits: significant digits.
-
     """
     if not math.isfinite(value):
         return str(value)

@@ -84,7 +84,6 @@ class Result:
         Console(soft_wrap=False).print(terminal.render(self.report, margin=self.margin))
 
     def _repr_html_(self) -> str:
-        """The report as a notebook shows it."""
         from rich.console import Console
 
         from bertshrink.report.render import terminal

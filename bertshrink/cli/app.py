@@ -159,7 +159,6 @@ def _end_in_order() -> Any:
 
     Returns:
         What was there before; None where nothing was changed.
-
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         return signal.signal(signal.SIGTERM, _terminated)

@@ -18,7 +18,6 @@ def place(text: str) -> Path:
 
     Raises:
         UserError: the system takes no name of that length.
-
     """
     given = expanded(text)
     check_name(given)

@@ -88,7 +88,6 @@ def _tell_gates(judgement: Judgement, output: Path | None) -> int:
 
 
 def _written(report: Report, form: Form, margin: float) -> str:
-    """The report as one document for other programs."""
     if form == "json":
         return report.to_json()
     if form == "bench":
@@ -101,11 +100,7 @@ def _written(report: Report, form: Form, margin: float) -> str:
 
 
 def numbers(text: str, flag: str) -> list[int]:
-    """`1,8` as [1, 8].
-
-    Raises:
-        UserError: something else.
-    """
+    """`1,8` as [1, 8]. Raises UserError: something else."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

@@ -111,7 +111,6 @@ class Streams:
 
         Raises:
             OutputError: the end of it could not be printed.
-
         """
         if self.stdout is None:
             return code

@@ -94,7 +94,6 @@ def calibrate_device(
 
 
 def _launch(name: str, task: str) -> RunSpec:
-    """A model as the worker runs it."""
     from bertshrink.pipeline.requirements import require_ml
 
     require_ml()

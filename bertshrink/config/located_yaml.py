@@ -57,11 +57,7 @@ class LocatedConfig:
 
 
 def read_yaml(text: str, origin: str) -> LocatedConfig:
-    """Read a YAML mapping.
-
-    Raises:
-        UserError: no YAML, a key given twice, or no mapping.
-    """
+    """Read a YAML mapping. Raises UserError: no YAML, a key given twice, or no mapping."""
     from ruamel.yaml import YAML
     from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -94,11 +90,7 @@ def read_yaml(text: str, origin: str) -> LocatedConfig:
 
 
 def _check_events(events: Iterable[Any], origin: str) -> None:
-    """Refuse what is too deep, too large once its aliases are written out, or more than plain values.
-
-    Raises:
-        UserError: it is.
-    """
+    """Refuse what is too deep, too large once its aliases are written out, or more than plain values."""
     depth, total = 0, 0
     sizes: dict[str, int] = {}  # of what each anchor names, aliases in it written out
     open_anchors: list[tuple[str | None, int]] = []
@@ -143,7 +135,6 @@ def _without_dates() -> type[Any]:
 
     class Resolver(VersionedResolver):
         def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-            """The tag of a value."""
             found = super().resolve(kind, value, implicit)
             if str(found) == _CORE + "timestamp":
                 return super().resolve(kind, "text", implicit)
@@ -196,12 +187,8 @@ def fill(
     """Fill a settings object; faults are appended, None returned when there are any.
 
     Args:
-        model: what to fill.
-        values: its values.
-        source: for the places.
         path: of `values` in the source.
         title: what the user calls it, such as `distill`.
-        faults: grows.
     """
     if not isinstance(values, dict):
         text = f"{_quoted(title)} takes settings by name, not `{values}`"
@@ -267,16 +254,7 @@ def _walk(location: Iterable[str | int], values: Any) -> Path:
 def _translate(
     at: Path, fault: Any, model: type[BaseModel], source: LocatedConfig, path: Path, title: str
 ) -> UserError:
-    """One complaint of pydantic as an error.
-
-    Args:
-        at: where in the values.
-        fault: the complaint.
-        model: what was to be filled.
-        source: for the places.
-        path: of the values in the source.
-        title: of the whole.
-    """
+    """One complaint of pydantic as an error."""
     owner, names = model, [part for part in at if isinstance(part, str)]
     for name in names[:-1]:
         owner, title = _inner(owner, name) or owner, name

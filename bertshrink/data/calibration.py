@@ -25,12 +25,9 @@ def calibration_rows(
     """Rows to calibrate with, and a sentence that says what they are.
 
     Args:
-        encoder: whose tokenizer reads them.
         texts: their training split is read; None: tokens are drawn.
-        most_texts: of them, at most.
         most_tokens: the last row is the one with which so many are reached.
         max_length: cap on tokens a text; None: the model's own.
-        seed: of what is drawn.
 
     Raises:
         UserError: the texts hold no token but special ones.

@@ -73,12 +73,9 @@ def encode(
     """Tokenize a side of the data for a task.
 
     Args:
-        task: a name in `TASKS`.
         tokenizer: a fast one.
-        split: the texts.
         max_length: tokens of a row at most, special tokens included.
         label_names: the model's, in the order of its logits.
-        where: the data, for messages.
         prompt: what the model reads before every text; of texts, not of tagged words or questions.
 
     Raises:
@@ -228,9 +225,7 @@ def tags_of(
     """The tag number of every word of every text.
 
     Args:
-        encoded: the texts.
         logits: (L, C) of each row.
-        num_words: of each text.
         outside: the tag of a word that no token begins (the tokenizer drops it).
     """
     assert encoded.words is not None
@@ -251,9 +246,7 @@ def answers_of(
     """The answer to every question, as it is in its context.
 
     Args:
-        encoded: the questions.
         outputs: `start_logits` and `end_logits` (L,) of each row.
-        contexts: of each question.
         may_be_none: answer with nothing where the first token scores higher than every span (SQuAD 2.0, threshold 0).
     """
     assert encoded.spans is not None

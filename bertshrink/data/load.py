@@ -23,7 +23,6 @@ def load(settings: DataSettings, task: str = "auto") -> TextDataset:
     """Read the data; what a command read last is remembered until its files change: a plan may look into it first.
 
     Args:
-        settings: where it is, and what its columns are.
         task: what is learnt from it, or `auto`: it decides whether labels are scores.
 
     Raises:

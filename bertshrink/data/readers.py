@@ -246,11 +246,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _no_table(path: Path, lines: Sequence[str]) -> None:
-    """Refuse a table by the name of running text: spreadsheets export `Unicode text (*.txt)` with tabs.
-
-    Raises:
-        UserError: every line has the same number of tabs.
-    """
+    """Refuse a table by the name of running text: spreadsheets export `Unicode text (*.txt)` with tabs."""
     tabs = {line.count("\t") for line in lines if line.strip()}
     if len(tabs) == 1 and 0 not in tabs and len(lines) > 1:
         raise UserError(

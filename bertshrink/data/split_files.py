@@ -152,7 +152,6 @@ def _rank(path: Path, side: str) -> tuple[int, int] | None:
 
 
 def _of_side(folder: Path, side: str, files: list[Path], folders: list[Path]) -> list[Path]:
-    """The files of one side: one, or all its parts."""
     ranked: dict[int, list[Path]] = {}
     for path in files:
         ranks = {other: rank for other in SIDES if (rank := _rank(path, other)) is not None}
@@ -194,11 +193,7 @@ def _one_or_parts(files: list[Path], folder: Path, side: str) -> list[Path]:
 
 
 def _are_parts(files: Sequence[Path], folder: Path) -> bool:
-    """Whether the files' names differ in one number alone.
-
-    Raises:
-        UserError: they do, and a part is missing.
-    """
+    """Whether the files' names differ in one number alone. Raises UserError: they do, and a part is missing."""
     names = [_chunks(path.name) for path in files]
     if len({len(name) for name in names}) != 1:
         return False

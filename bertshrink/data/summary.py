@@ -29,7 +29,6 @@ def account(texts: TextDataset, task: str) -> list[str]:
     """What was read, a line each for the rows, and where there is something to say columns, labels, what is left out.
 
     Args:
-        texts: the data.
         task: a name in `TASKS`; it decides whether labels are expected.
 
     Nothing is said of running text, which is not counted before it is read.

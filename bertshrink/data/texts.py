@@ -165,7 +165,6 @@ class TextDataset:
         judged_name: `dev` or `test`: what the side that judges is called.
         dev_share: of train, for choosing where nothing else is there to choose by.
         split_seed: which rows that choice takes.
-        notes: what was decided while reading, one sentence each.
         corpus: running text too large to be read whole, of which `train` is a taste.
     """
 

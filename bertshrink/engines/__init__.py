@@ -56,8 +56,6 @@ class EngineUnavailable(Exception):
 
     Args:
         what: a sentence without a full stop.
-        hint: how to get it.
-
     """
 
     def __init__(self, what: str, hint: str) -> None:
@@ -78,14 +76,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """Where an engine comes from.
-
-    Attributes:
-        module: its file in this package.
-        package: what it needs.
-        install: the command that brings that.
-
-    """
+    """Where an engine comes from."""
 
     module: str
     package: str
@@ -130,6 +121,5 @@ def engine(name: str) -> Engine:
     Raises:
         KeyError: no engine has that name.
         ModuleNotFoundError: its package is not installed.
-
     """
     return cast(Engine, importlib.import_module(f"{__name__}.{ENGINES[name].module}"))

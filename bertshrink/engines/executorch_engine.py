@@ -55,7 +55,6 @@ class ExecuTorchSession:
 
         Raises:
             ValueError: an input is larger than the program's memory was planned for.
-
         """
         feeds = given(feeds, self.inputs)
         for name, planned in zip(self.inputs, self.planned, strict=True):
@@ -93,14 +92,12 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     """Open a program.
 
     Args:
-        path: the .pte file.
         threads: threads of the whole process; None leaves ExecuTorch's choice.
         options: `output_names`: all outputs' names, where the program does not say them; `outputs`: the names of those
             that are given (all).
 
     Raises:
         ValueError: the program is not an encoder's.
-
     """
     if threads is not None:
         portable_lib._unsafe_reset_threadpool(threads)

@@ -70,7 +70,6 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
 
     Raises:
         EngineUnavailable: a GPU is asked for, and CUDA's provider is not installed or does not start.
-
     """
     options = options or {}
     settings = onnxruntime.SessionOptions()

@@ -128,14 +128,12 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     """Open a file.
 
     Args:
-        path: the .onnx file.
         threads: threads of the one stream; None: OpenVINO's choice.
         options: `precision`: `float32`, `bfloat16` or None, OpenVINO's own choice for the machine. `config`: further
             properties of the CPU plugin. `outputs`: the names of those that are computed (all).
 
     Raises:
         ValueError: `precision` is another word.
-
     """
     options = options or {}
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}

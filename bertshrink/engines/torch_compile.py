@@ -25,13 +25,10 @@ def compiled(forward: Forward, mode: str, device: str) -> Forward:
     """The same pass, compiled at the first call of each shape.
 
     Args:
-        forward: the pass.
         mode: `default` or `reduce-overhead`, torch.compile's words.
-        device: `cpu` or `cuda`.
 
     Raises:
         EngineUnavailable: what Inductor needs to make programs for the device is not here.
-
     """
     _require_tools(device)
     import torch._dynamo.config as dynamo

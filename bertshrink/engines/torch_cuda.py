@@ -31,7 +31,6 @@ def wake(cuda: Any = torch.cuda) -> None:
 
     Raises:
         EngineUnavailable: there is no GPU that this PyTorch can use.
-
     """
     if not cuda.is_available():
         raise EngineUnavailable(*absence(torch.__version__, torch.version.cuda))
@@ -57,11 +56,9 @@ class CudaSession:
     """A session whose model is on a GPU, with the GPU's clock and memory.
 
     Args:
-        session: the model, on the GPU.
         graphs: whether passes are recorded and replayed.
         tf32: whether float32 products may run in TF32.
         cuda: `torch.cuda`.
-
     """
 
     def __init__(self, session: TorchSession, *, graphs: bool, tf32: bool, cuda: Any = torch.cuda) -> None:
@@ -110,11 +107,6 @@ class CudaGraphForward:
     """A forward pass as CUDA graphs: recorded at a shape's first use, replayed afterwards.
 
     Its outputs are where the next replay of the same shape writes.
-
-    Args:
-        forward: the pass.
-        cuda: `torch.cuda`.
-
     """
 
     def __init__(self, forward: Forward, cuda: Any = torch.cuda) -> None:

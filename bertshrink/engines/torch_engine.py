@@ -37,7 +37,6 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     """Load a checkpoint folder.
 
     Args:
-        path: the folder.
         threads: intra-op threads for the whole process; None leaves PyTorch's default.
         options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize, ...] or None), and how
             it runs (see `torch_options`).
@@ -45,7 +44,6 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     Raises:
         ValueError: an option that PyTorch does not have.
         EngineUnavailable: the device or what compiles for it is not here.
-
     """
     import transformers
 

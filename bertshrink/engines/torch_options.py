@@ -45,7 +45,6 @@ class TorchOptions:
 
         Raises:
             ValueError: one that is not known, a value that is not allowed, or two that exclude each other.
-
         """
         given = dict(options or {})
         unknown = set(given) - {field.name for field in fields(cls)}

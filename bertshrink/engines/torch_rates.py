@@ -24,7 +24,6 @@ def product(precision: str, shape: tuple[int, int, int], threads: int, options: 
         shape: M, K, N.
         threads: intra-op threads of the whole process.
         options: the engine's, of which `device` counts.
-
     """
     device = TorchOptions.read(options).device
     torch.set_num_threads(threads)

@@ -41,7 +41,6 @@ class TorchSession:
         model: a transformers model in eval mode.
         outputs: names of the model's outputs, or `sentence_embedding`.
         pooling: what `pool` is told, for `sentence_embedding`.
-
     """
 
     def __init__(self, model: Any, outputs: Sequence[str], pooling: tuple[Any, ...] | None) -> None:

@@ -93,7 +93,6 @@ def write_text(path: Path, text: str) -> None:
 
     Raises:
         OutputError: the disk is full or the place is not writable.
-
     """
     scratch = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with output_errors(path):
@@ -123,7 +122,6 @@ def check_name(path: Path) -> None:
 
     Raises:
         UserError: it is too long, or no name at all.
-
     """
     for one in (path, path.with_name(f".{path.name}.tmp-{_LONGEST_PID}") if path.name else path):
         try:
@@ -165,7 +163,6 @@ def verify(folder: Path) -> bool:
     Raises:
         UnsafeModel: the manifest is unreadable, a file of it is missing, is not a plain file or has other bytes, or a
             file was added that those who load the folder would read.
-
     """
     if not os.path.lexists(folder / MANIFEST):
         return False
@@ -197,7 +194,6 @@ def is_sealed(folder: Path, names: Iterable[str]) -> bool:
 
     Raises:
         UnsafeModel: the manifest is unreadable.
-
     """
     if not os.path.lexists(folder / MANIFEST):
         return False
@@ -210,7 +206,6 @@ def _entries(folder: Path) -> dict[str, tuple[str, int]]:
 
     Raises:
         UnsafeModel: it is unreadable, or lists what no folder can hold.
-
     """
     path = folder / MANIFEST
     found = _SEAL.read_json(path)
@@ -232,10 +227,6 @@ def amend(folder: Path, texts: Mapping[str, str]) -> None:
     """Write small files again in a sealed folder, of which the manifest tells the truth at every moment.
 
     They leave the manifest first and enter it last: whenever this is stopped, what the manifest lists is as it says.
-
-    Args:
-        folder: sealed.
-        texts: name -> text.
 
     Raises:
         OutputError: the disk is full or the place is not writable.
@@ -294,12 +285,10 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a scratch folder that becomes `target`, sealed, when the block ends well, and vanishes when it does not.
 
     Args:
-        target: where the folder should appear.
         replace: whether a folder already there gives way (it is moved aside first and deleted last).
 
     Raises:
         OutputError: the disk is full or the place is not writable.
-
     """
     scratch = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     aside = target.with_name(f".{target.name}.old-{os.getpid()}")

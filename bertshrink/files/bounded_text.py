@@ -49,7 +49,6 @@ class Reader:
         most_bytes: longer texts are refused.
         most_depth: lists and tables inside each other.
         may_have_nul: whether texts may hold the character NUL, which no path can.
-
     """
 
     error: type[BertshrinkError]
@@ -64,7 +63,6 @@ class Reader:
 
         Raises:
             BertshrinkError: of the reader's kind: it is missing, unreadable, no plain file, or too long.
-
         """
         try:
             with open_regular(path) as file:
@@ -76,12 +74,7 @@ class Reader:
         return found
 
     def read_text(self, path: Path) -> str:
-        """A plain file's text, lines ended by LF.
-
-        Raises:
-            BertshrinkError: as `read_bytes`; or it is not UTF-8.
-
-        """
+        """A plain file's text, lines ended by LF. Raises BertshrinkError: as `read_bytes`; or it is not UTF-8."""
         return self.decode(self.read_bytes(path), str(path))
 
     def decode(self, data: bytes, where: str) -> str:
@@ -92,12 +85,7 @@ class Reader:
             raise self._refusal(f"it is not UTF-8 (byte {error.start})", where) from None
 
     def read_json(self, path: Path) -> Any:
-        """The value of a JSON file.
-
-        Raises:
-            BertshrinkError: as `read_text` and `json`.
-
-        """
+        """The value of a JSON file. Raises BertshrinkError: as `read_text` and `json`."""
         return self.json(self.read_text(path), str(path))
 
     def json(self, text: str | bytes, where: str) -> Any:
@@ -105,7 +93,6 @@ class Reader:
 
         Raises:
             BertshrinkError: of the reader's kind: it is not JSON, or beyond the bounds of this file's opening.
-
         """
         if isinstance(text, bytes):
             text = self.decode(text, where)
@@ -131,13 +118,10 @@ class Reader:
         """The values of a TOML text.
 
         Args:
-            text: the text.
-            where: its file.
             table: the only one whose values must be within the bounds; the others are somebody else's.
 
         Raises:
             BertshrinkError: of the reader's kind: it is not TOML, or beyond the bounds of this file's opening.
-
         """
         deep = _DOTTED.search(text)
         if deep is not None:
@@ -203,7 +187,6 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: it is missing, not readable, or a folder, pipe, device or socket.
         ValueError: the path holds a NUL.
-
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     mode = os.fstat(handle).st_mode

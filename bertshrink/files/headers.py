@@ -73,10 +73,7 @@ class FileFacts:
         tensors: every stored tensor; for ONNX the initializers and the constants, subgraphs included.
         nodes: every operation of the graph and its subgraphs, in order; empty for safetensors.
         operators: how often each operation occurs, the bodies of model-local functions included.
-        inputs: names of the graph's inputs.
-        outputs: names of the graph's outputs.
         opset: version of each operator domain.
-
     """
 
     format: str
@@ -90,12 +87,7 @@ class FileFacts:
 
 
 def read_safetensors(path: Path) -> FileFacts:
-    """Read a safetensors file's header.
-
-    Raises:
-        UnsafeModel: the file is damaged.
-
-    """
+    """Read a safetensors file's header. Raises UnsafeModel: the file is damaged."""
     tensors = tuple(
         Tensor(name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
         for name, entry in read_header(path).items()
@@ -115,7 +107,6 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         UnsafeModel: truncated, overlong, overlapping or unreadable.
-
     """
     try:
         with open_regular(path) as file:
@@ -156,12 +147,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _span(name: str, entry: Any, path: Path) -> tuple[int, int]:
-    """Where a tensor begins and ends, its entry checked.
-
-    Raises:
-        UnsafeModel: it has no type, shape or span.
-
-    """
+    """Where a tensor begins and ends, its entry checked. Raises UnsafeModel: it has no type, shape or span."""
     about: dict[str, Any] = entry if isinstance(entry, dict) else {}
     dtype, shape, span = about.get("dtype"), about.get("shape"), about.get("data_offsets")
     if not isinstance(dtype, str) or not isinstance(shape, list) or not all(_is_size(size) for size in shape):
@@ -182,7 +168,6 @@ def read_onnx(path: Path) -> FileFacts:
 
     Raises:
         UnsafeModel: the file is damaged, holds no graph, or keeps weights outside its own folder.
-
     """
     from google.protobuf.message import DecodeError
 
@@ -213,12 +198,7 @@ def read_onnx(path: Path) -> FileFacts:
 
 
 def check_size(model: Any, where: str | None = None) -> None:
-    """Refuse a graph that is far larger than any encoder's.
-
-    Raises:
-        UnsafeModel: it is.
-
-    """
+    """Refuse a graph that is far larger than any encoder's; raises UnsafeModel."""
     tops = [*(node for graph in graphs(model.graph) for node in graph.node)]
     nodes = tops + [node for function in model.functions for top in function.node for node in with_inner(top)]
     found = {

@@ -25,7 +25,6 @@ def read_json(path: Path) -> Any:
 
     Raises:
         UnsafeModel: it is not a plain file, no JSON, or beyond the bounds of `bounded_text`.
-
     """
     is_vocabulary = path.name in _VOCABULARIES
     return replace(_PAPERS, fault=f"`{path.name}` cannot be read", may_have_nul=is_vocabulary).read_json(path)
@@ -36,7 +35,6 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises:
         UnsafeModel: it is not JSON, or something else.
-
     """
     found = read_json(path)
     if not isinstance(found, dict):

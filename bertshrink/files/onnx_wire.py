@@ -34,7 +34,6 @@ def load_structure(path: Path) -> tuple[onnx.ModelProto, set[int]]:
 
     Raises:
         ValueError: the file is empty, cut, or no protobuf message; protobuf's DecodeError: as it says.
-
     """
     where, replaced, count = str(path.absolute()), set[int](), [0]
 

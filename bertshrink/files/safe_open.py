@@ -36,12 +36,10 @@ def open_plain(path: Path, *, may_have_other_names: bool = False) -> Iterator[Bi
     """Give a file opened for reading, proven to be what this file's opening says.
 
     Args:
-        path: in the model's folder.
         may_have_other_names: whether a hard link serves; only for files whose content is proven to be a model.
 
     Raises:
         UnsafeModel: it is missing, no plain file, a link that leads elsewhere, or a blob with other bytes.
-
     """
     blob = blob_of(path) if path.is_symlink() else None
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -65,24 +63,14 @@ def open_plain(path: Path, *, may_have_other_names: bool = False) -> Iterator[Bi
 
 
 def copy_plain(path: Path, target: Path) -> None:
-    """Copy a file that `open_plain` gives.
-
-    Raises:
-        UnsafeModel: it does not give it.
-
-    """
+    """Copy a file that `open_plain` gives. Raises UnsafeModel: it does not give it."""
     with open_plain(path) as file, target.open("wb") as copy:
         while chunk := file.read(_CHUNK):
             copy.write(chunk)
 
 
 def blob_of(link: Path) -> Path:
-    """The blob that a link of a hub cache's snapshot means.
-
-    Raises:
-        UnsafeModel: the link leads anywhere else.
-
-    """
+    """The blob that a link of a hub cache's snapshot means. Raises UnsafeModel: the link leads anywhere else."""
     folder = link.parent.resolve()
     target = Path(os.path.normpath(folder / link.readlink()))
     for repository in folder.parents:

@@ -29,18 +29,7 @@ def judge_checkout(
     """Judge artifacts by committed limits and a committed baseline.
 
     Args:
-        progress: where long work says that it is alive.
-        artifact: one of several, by its name; or a file or folder instead of the only one that is named.
-        report: a run's report.json, for quality, memory and instructions.
-        base_artifact: what the artifact is timed against, in turn, on this machine.
-        base: the branch or commit that the change is for; None: what CI or git says.
-        config: where the limits are; None: bertshrink.toml or pyproject.toml, from here upwards.
-        files_only: check only rules that need no report.
-        strict: treat inconclusive results as failures.
         name: what tells this judgement from others of a pull request; None: its limits and artifact.
-
-    Returns:
-        the judgement, and what it was made of.
 
     Raises:
         BertshrinkError: it cannot be judged.

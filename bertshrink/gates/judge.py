@@ -51,7 +51,6 @@ class Finding:
 
     Attributes:
         name: the figure, with target and shape, and the change that is limited.
-        rule: the rule.
         verdict: pass, fail, inconclusive, or new.
         text: one line: the figure, what it was, by how much it is past the limit.
         cause: of a failure: the limit, or what could not be judged.
@@ -90,10 +89,7 @@ def judge(name: str, rule: Rule, now: Reading, before: Reading | None, accepted:
     """Hold one figure against its rule.
 
     Args:
-        name: what the finding is called.
         rule: any but `new_operators` and those about a ratio.
-        now: the figure.
-        before: the baseline's; None: there is none.
         accepted: a step that was taken on purpose in this change.
     """
     unit = rule.key.gauge.unit

@@ -22,9 +22,6 @@ def race(base: Path, new: Path, settings: LatencySettings, progress: Progress) -
 
     Args:
         base: the artifact that is compared with: a folder, or an ONNX file with its tokenizer beside it.
-        new: the one that is judged.
-        settings: shapes, rounds, threads.
-        progress: advanced by one per process.
 
     Returns:
         For each (batch, length) the new one's time over the base's, with its 95 % interval.

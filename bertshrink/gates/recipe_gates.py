@@ -27,16 +27,7 @@ _COUNTED = ("size", "parameters")
 
 
 def judge_run(rules: tuple[Rule, ...], report: Report, folder: Path) -> Judgement:
-    """Hold the last stage's model against the limits of its recipe.
-
-    Args:
-        rules: the recipe's.
-        report: of the run.
-        folder: where the model is.
-
-    Raises:
-        UnsafeModel: the model is damaged.
-    """
+    """Hold the last stage's model against the limits of its recipe. Raises UnsafeModel: the model is damaged."""
     made = [snapshot for snapshot in report.snapshots if snapshot.role == "stage"][-1]
     gated = Gated(made.label, folder, None, rules, rules[0].place)
     artifact = look_at(folder, gated.place)
@@ -51,7 +42,6 @@ def judge_run(rules: tuple[Rule, ...], report: Report, folder: Path) -> Judgemen
 
 
 def _entry(report: Report) -> Entry:
-    """The reference as a baseline."""
     reference = report.reference
     counted = {m.metric: Reading(value=m.value, unit=m.unit) for m in reference.measurements if m.metric in _COUNTED}
     return Entry(file=reference.label, sha256="", metrics=of_report(report, reference) | counted)

@@ -39,9 +39,7 @@ def next_lock(
     """The lock that makes these artifacts the baseline.
 
     Args:
-        examined: the artifacts.
         baseline: what they are compared with; the lock of the working tree.
-        judgement: of the artifacts, for what is to be accepted.
         accept: why the steps past their limits are taken on purpose; None: they are not.
         kept: the names of other entries of the lock, which stay as they are.
 

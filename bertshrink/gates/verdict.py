@@ -142,9 +142,6 @@ def judge_all(
     """Hold every artifact against its rules.
 
     Args:
-        examined: the artifacts.
-        baseline: what they are compared with.
-        config: for the anchors.
         files_only: leave out the rules that a file alone does not answer.
         strict: inconclusive findings fail.
 

@@ -19,7 +19,6 @@ def environment(found: Mapping[str, Any] | None = None) -> Environment:
 
     Raises:
         pydantic.ValidationError: what is given is not what `worker.machine.identity` gives.
-
     """
     about = Environment.model_validate({"id": "", **(_this_machine() if found is None else found)})
     return about.model_copy(update={"id": fingerprint(about)})

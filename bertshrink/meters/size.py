@@ -70,12 +70,7 @@ class SizeResult:
 
 
 def measure(model: Encoder | Artifact, folder: Path) -> SizeResult:
-    """Measure a model whose files are in `folder`.
-
-    Raises:
-        UnsafeModel: the weights file is damaged.
-
-    """
+    """Measure a model whose files are in `folder`. Raises UnsafeModel: the weights file is damaged."""
     return _measure_artifact(model, folder) if isinstance(model, Artifact) else _measure_encoder(model, folder)
 
 

@@ -50,7 +50,6 @@ class ArtifactSpec:
         shape: the one (batch, length) that it takes; None: any.
         max_batch: the most rows that it takes at once; None: any number.
         max_length: the longest input in tokens; None: the encoder's.
-
     """
 
     format: str = "onnx"
@@ -113,10 +112,7 @@ class Artifact:
     """An artifact folder.
 
     Args:
-        folder: where it is.
-        card: its card.
         source: its name for messages, where that is not the folder.
-
     """
 
     def __init__(self, folder: Path, card: ArtifactCard, source: str | None = None) -> None:
@@ -170,7 +166,6 @@ class Artifact:
         Raises:
             UserError: no card there, or one for an engine that is not known.
             UnsafeModel: a damaged card, or bytes that are not those bertshrink wrote.
-
         """
         path = folder / ARTIFACT_CARD
         if not path.is_file():
@@ -206,9 +201,7 @@ class Artifact:
 
         Args:
             folder: where the file is, at its place in the layout.
-            card: of it.
             like: the model that it was made of, whose papers are taken.
-
         """
         found = cls.draft(folder, card, like)
         found.write_papers(folder)
@@ -266,7 +259,6 @@ class Artifact:
         Args:
             file: another file of the same shape; None: its own.
             options: the engine's; None: the artifact's own.
-
         """
         from bertshrink.engines import engine
 

@@ -44,9 +44,6 @@ class CheckpointInfo:
     """What the configuration of an encoder says.
 
     Attributes:
-        folder: where it is.
-        anatomy: its family's row.
-        shape: its sizes.
         config: config.json as it is.
         task: a name in `TASKS`.
         labels: label names, empty where the task has none (see `TASKS`).
@@ -54,7 +51,6 @@ class CheckpointInfo:
         max_length: the longest input in tokens, special tokens included.
         sentence: what sentence-transformers says of it, where it is used as that library uses it.
         activation: what makes a score of the logit of one score.
-
     """
 
     folder: Path
@@ -87,7 +83,6 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     Raises:
         UserError: no config.json, an unknown family or task, sizes missing.
         UnsafeModel: a damaged file, or a checkpoint that asks for remote code.
-
     """
     where = str(folder)
     path = folder / "config.json"
@@ -134,7 +129,6 @@ def refuse_no_files(folder: Path) -> None:
 
     Raises:
         UnsafeModel: there is one; for us it would be a file that is missing, others would wait for it for ever.
-
     """
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.suffix in READ_BY_LOADERS and not path.is_file():
@@ -148,7 +142,6 @@ def read_base_info(folder: Path) -> CheckpointInfo:
     Raises:
         UnsafeModel: as `read_facts`.
         UserError: no model folder, or an unknown family.
-
     """
     try:
         return read_facts(folder)
@@ -157,12 +150,7 @@ def read_base_info(folder: Path) -> CheckpointInfo:
 
 
 def refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse a configuration that asks for code of its own.
-
-    Raises:
-        UnsafeModel: it does.
-
-    """
+    """Refuse a configuration that asks for code of its own; raises UnsafeModel."""
     found = ["config.json"] if config.get("auto_map") else []
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file() and read_object(tokenizer).get("auto_map"):
@@ -222,7 +210,6 @@ def check_weights(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UnsafeModel: a pickle, a damaged file, or bytes that are not those bertshrink wrote.
         UserError: no weights at all.
-
     """
     verify(folder)
     path = folder / WEIGHTS

@@ -254,7 +254,6 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
 
 
 def _named(encoder: Encoder, parts: EncoderWeights, family: str, wanted: set[str]) -> Weights:
-    """The weights under the target's names."""
     base = "" if TASKS[encoder.task].auto_class == "AutoModel" else f"{family}."
     given = parts.embedding
     types_TE = given.types_TE if len(given.types_TE) > 1 else given.types_TE.repeat(2, 1)
@@ -329,7 +328,6 @@ def _config(encoder: Encoder, parts: EncoderWeights, family: str) -> Any:
 
 
 def _head_dropout(encoder: Encoder) -> float:
-    """Dropout before the last product of the head."""
     config = encoder.model.config
     names = {"distilbert": "seq_classif_dropout", "albert": "classifier_dropout_prob"}
     own = getattr(config, names.get(encoder.anatomy.family, "classifier_dropout"), None)

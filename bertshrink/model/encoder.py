@@ -51,7 +51,6 @@ class Encoder:
 
     Attributes:
         model: the stock transformers model, float32, in eval mode.
-        tokenizer: its tokenizer.
         task: a name in `TASKS`.
         source: the folder or name it came from, for messages.
         max_length: the longest input in tokens.
@@ -61,7 +60,6 @@ class Encoder:
         activation: what makes a score of the logit of one score: `identity` or `sigmoid`.
         notes: what its tokenizer and the model do not agree on, and how it is read.
         stored: what the model can be read again from, as long as nobody changes it in memory; None: it is here only.
-
     """
 
     model: PreTrainedModel
@@ -100,7 +98,6 @@ class Encoder:
         Raises:
             UserError: not a model folder, unknown family or task, no tokenizer.
             UnsafeModel: damaged, pickled, not finite, or asking for remote code.
-
         """
         return cls.from_facts(read_facts(folder, task), source)
 
@@ -242,12 +239,7 @@ def _reason(error: Exception) -> str:
 
 
 def _without_numbers(auto: Any, path: str, safe: dict[str, Any]) -> Any:
-    """The stock class as config.json asks for it: names and shapes only.
-
-    Raises:
-        UnsafeModel: no network can be built of it.
-
-    """
+    """The stock class as config.json asks for it: names and shapes only."""
     import torch
     import transformers
 

@@ -29,7 +29,6 @@ class ModelFamily:
         parts: (component, pattern of parameter names) in the order they are tried; what matches none is the head.
         is_shared: whether layers share weights in groups.
         attention_dropout: how the path of the dropout of attention's weights ends.
-
     """
 
     family: str
@@ -97,12 +96,7 @@ FAMILIES: dict[str, ModelFamily] = {
 
 
 def anatomy_of(family: str, where: str | None = None) -> ModelFamily:
-    """The row of a family.
-
-    Raises:
-        UserError: no row has that name; the message lists those that do.
-
-    """
+    """The row of a family. Raises UserError: no row has that name; the message lists those that do."""
     if family in FAMILIES:
         return FAMILIES[family]
     raise UserError(
@@ -141,7 +135,6 @@ class EncoderDims:
 
         Raises:
             UserError: a size is missing or is not a positive integer.
-
         """
 
         def size(name: str, default: int | None = None) -> int:
@@ -182,12 +175,10 @@ def count_components(anatomy: ModelFamily, tensors: Iterable[tuple[str, int, int
     """Sum parameters and bytes by component.
 
     Args:
-        anatomy: the family.
         tensors: (parameter name, number of elements, bytes) of every stored tensor.
 
     Returns:
         component -> (parameters, bytes), in the order embeddings, attention, feed-forward, pooler, head.
-
     """
     found: dict[str, tuple[int, int]] = {}
     order = [name for name, _ in anatomy.parts] + ["head"]

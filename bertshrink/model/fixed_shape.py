@@ -18,12 +18,10 @@ class FixedShapeSession:
     """A session that takes any batch, in front of one that does not.
 
     Args:
-        session: what runs.
         batch: the rows that it takes at once.
         length: the tokens that a row must have; None: any number.
         pad_id: the token that stands for none.
         per_token: whether outputs have a length axis, (B, L, ...).
-
     """
 
     def __init__(self, session: Session, batch: int, length: int | None, pad_id: int, *, per_token: bool) -> None:
@@ -34,12 +32,7 @@ class FixedShapeSession:
         self.per_token = per_token
 
     def run(self, feeds: Arrays) -> Arrays:
-        """Forward passes over all rows, `batch` at a time.
-
-        Raises:
-            ValueError: rows are longer than the file takes.
-
-        """
+        """Forward passes over all rows, `batch` at a time. Raises ValueError: rows are longer than the file takes."""
         import numpy as np
 
         num_rows, num_tokens = feeds["input_ids"].shape

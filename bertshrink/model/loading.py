@@ -24,12 +24,9 @@ def load_model(
     """An encoder or an artifact from its folder.
 
     Args:
-        folder: where it is.
         facts: what the folder says, where a recipe named the task.
-        source: its name for messages.
         is_lasting: whether the folder stays as long as the model is used, and nobody changes the model in memory: an
             encoder can then let its weights go (`Encoder.release`).
-
     """
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.encoder import Encoder, quiet_libraries

@@ -44,8 +44,6 @@ def prove(
 
     Args:
         made: what the stage gave.
-        folder: where it was saved.
-        kind: what the stage promised.
         before: `proof_answers` of the model that it was made from; None: there is none to be like.
 
     Returns:

@@ -116,12 +116,7 @@ def _part(one: Stored, about: float) -> Part:
 
 
 def of_file(file: FileFacts, family: str) -> Sizes | None:
-    """The sizes of an ONNX file, from its graph; None where no stored matrix is multiplied with.
-
-    Args:
-        file: its header.
-        family: of the encoder that it was made from.
-    """
+    """The sizes of an ONNX file, from its graph; None where no stored matrix is multiplied with."""
     origins = {tensor.name: tensor.name for tensor in file.tensors}
     uses: Counter[str] = Counter()
     tables, prefix = set(), 0

@@ -39,7 +39,6 @@ class TaskSpec:
         per_token: whether the outputs have a length axis after the batch axis.
         has_labels: whether its outputs are numbered by label names.
         problem: `problem_type` in config.json, where one class serves several tasks.
-
     """
 
     name: str
@@ -124,7 +123,6 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
 
     Raises:
         UserError: its class is for a task outside the table, or it names no class.
-
     """
     if is_sentence_transformer:
         return "embedding"
@@ -161,7 +159,6 @@ def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, 
 
     Raises:
         UserError: the checkpoint's outputs are not the task's, or its label map is not 0..C-1.
-
     """
     row = TASKS[task]
     if row.auto_class == _CLASSIFIER:

@@ -45,7 +45,6 @@ def canonicalise(
 
     Returns:
         a new model; inputs and outputs keep their names.
-
     """
     sweep = _Canonicalizer(model, keep)
     for node in model.graph.node:
@@ -81,12 +80,10 @@ class _Canonicalizer:
             self.stored[name] = stored if in_form else self.keep_tensor(array(stored), name)  # a copy costs
 
     def store_value(self, name: str, value: NDArray[Any]) -> None:
-        """Keep what was computed."""
         made = self.keep_tensor(value, name)
         self.store(name, made, _identity(made))
 
     def take(self, original: onnx.NodeProto) -> None:
-        """Bring one node into the new graph."""
         node = onnx.NodeProto()
         node.CopyFrom(original)
         node.ClearField("doc_string")
@@ -134,7 +131,6 @@ class _Canonicalizer:
         return node.op_type == "Transpose" and "Gather" in self.readers[node.input[0]]
 
     def result(self) -> onnx.ModelProto:
-        """The new model, without what nothing reads."""
         found = assembled(self.model, self.nodes, self.stored)
         given = [v for v in found.graph.input if v.name not in self.stored and v.name not in self.alias]
         found.graph.ClearField("value_info")

@@ -94,8 +94,6 @@ def computed(node: onnx.NodeProto, feeds: dict[str, NDArray[Any]]) -> NDArray[An
 
     Args:
         node: with one output and no input left out.
-        feeds: the value of every input.
-
     """
     given = [feeds[name] for name in node.input]
     if node.op_type not in SIZES or node.domain:

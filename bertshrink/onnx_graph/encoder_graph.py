@@ -41,7 +41,6 @@ class WeightMatMul:
         node: the MatMul.
         weight: the name of the initializer, (I, O), or (O, I) where `is_transposed`.
         is_transposed: whether a Transpose is between the two.
-
     """
 
     node: onnx.NodeProto
@@ -53,13 +52,11 @@ def read_model(path: Path, *, numbers: bool = True) -> onnx.ModelProto:
     """Read a self-contained ONNX file that bertshrink made or took in; others are looked at apart first (`external`).
 
     Args:
-        path: the file.
         numbers: whether large tensors are read; otherwise they stay in the file, which must not change as long as the
             model is used (`external_data`).
 
     Raises:
         UnsafeModel: no ONNX, damaged, or pointing at bytes outside the file.
-
     """
     hint = "export the model again"
     left: set[int] = set()
@@ -91,7 +88,6 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         CheckFailed: it is not valid ONNX.
         OutputError: the disk is full or the place is not writable.
-
     """
     try:
         onnx.checker.check_model(without_numbers(model))

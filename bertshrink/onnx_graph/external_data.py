@@ -68,12 +68,7 @@ def is_external(stored: onnx.TensorProto) -> bool:
 
 
 def tensor_data(stored: onnx.TensorProto) -> NDArray[Any]:
-    """A tensor's numbers, wherever they are.
-
-    Raises:
-        OSError: the file that they are in was cut.
-
-    """
+    """A tensor's numbers, wherever they are. Raises OSError: the file that they are in was cut."""
     if not is_external(stored):
         found: NDArray[Any] = onnx.numpy_helper.to_array(stored)
         return found
@@ -119,7 +114,6 @@ def stream(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         OSError: the disk is full or the place is not writable.
-
     """
     graph = model.graph
     head, tail = (_serialized(_parts(graph, INITIALIZER, after=after)) for after in (False, True))
@@ -163,7 +157,6 @@ def _size(stored: onnx.TensorProto) -> int:
 
 
 def _write_tensor(stored: onnx.TensorProto, file: BinaryIO) -> None:
-    """A tensor's message with its numbers in it."""
     if is_external(stored):
         file.write(_head(stored)[0])
         file.write(np.ascontiguousarray(tensor_data(stored)).data)

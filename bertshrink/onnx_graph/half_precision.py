@@ -40,7 +40,6 @@ def store_half(model: onnx.ModelProto, dtype: HalfType, names: Collection[str] |
 
     Raises:
         CheckFailed: a weight is too large for float16.
-
     """
     chosen = weights(model) if names is None else names
     casts, kept = [], {}

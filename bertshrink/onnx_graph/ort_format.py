@@ -27,7 +27,6 @@ def write(source: Path, to: Path) -> None:
     Raises:
         UnsafeModel: it cannot open the file.
         OutputError: there is no room at `to`.
-
     """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
@@ -56,7 +55,6 @@ def operators_and_types(path: Path) -> tuple[Operators, dict[str, str]]:
     Returns:
         The operators; and `domain:name` -> types in the words of ONNX Runtime's build configuration, for those
         operators that can be built for some types only.
-
     """
     tools = _tools()
     found: dict[str, dict[int, set[str]]] = {}
@@ -86,7 +84,6 @@ def graph_of(data: bytes) -> onnx.ModelProto:
 
     Raises:
         UnsafeModel: the bytes are not an .ort file, or a damaged one.
-
     """
     damaged = UnsafeModel(
         "the file is not an .ort file, or is damaged or truncated", hint="export it again, or download it again"
@@ -102,7 +99,6 @@ def graph_of(data: bytes) -> onnx.ModelProto:
 
 
 def _tools() -> Any:
-    """ONNX Runtime's package that reads its format."""
     handlers = logging.root.handlers[:]
     found = importlib.import_module("onnxruntime.tools.ort_format_model")
     logging.root.handlers[:] = handlers  # its import gives the root logger one

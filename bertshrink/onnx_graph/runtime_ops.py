@@ -38,7 +38,6 @@ def operators_as_run(path: Path, shape: tuple[int, int] | None = None) -> dict[s
 
     Raises:
         OutputError: the disk of temporary files has no room for the profile.
-
     """
     ids = np.ones(shape or (1, 3), dtype=np.int64)
     feeds: Arrays = {"input_ids": ids, "attention_mask": ids, "token_type_ids": np.zeros_like(ids)}
@@ -67,12 +66,6 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 
 
 def describe_fusions(stored: Mapping[str, int], run: Mapping[str, int]) -> str:
-    """What was joined, in a sentence: operators that run and are not in the file; empty where there are none.
-
-    Args:
-        stored: operators of the file.
-        run: operators as they run.
-
-    """
+    """What was joined, in a sentence: operators that run and are not in the file; empty where there are none."""
     joined = ", ".join(f"{count} {name}" for name, count in run.items() if name not in stored)
     return f"ONNX Runtime fuses nodes when it loads the file, and runs {joined}" if joined else ""

@@ -28,7 +28,6 @@ class StoredWeight:
         shape: as stored: (inputs, outputs) of a dense layer, (rows, width) of a table.
         matmuls: the MatMuls that multiply with it.
         gathers: the Gathers that look rows up in it.
-
     """
 
     name: str
@@ -75,8 +74,6 @@ def assembled(
     Args:
         model: for inputs, outputs and everything besides.
         nodes: in the order in which they run.
-        stored: tensors by name.
-
     """
     needed, kept = {value.name for value in model.graph.output}, []
     for node in reversed(nodes):

@@ -30,7 +30,6 @@ class Delivery:
     """The last model of a run, on its way to `-o`.
 
     Args:
-        recipe: what was asked.
         target: where it should be; None: in the run folder alone.
         margin: what the report counts as the same speed.
 

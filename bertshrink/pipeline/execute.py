@@ -28,8 +28,6 @@ class Outcome:
     """What a recipe came to.
 
     Attributes:
-        report: everything that was found.
-        folder: the run folder.
         model: where the last model is for its user; None: no stage made one.
         page: the report as HTML.
         margin: what the report counts as the same speed.
@@ -58,11 +56,8 @@ def execute(
     """Carry a recipe out.
 
     Args:
-        recipe: what is asked.
-        progress: where long work says that it is alive.
         output: where the last model is published; None: it stays in the run folder.
         force: whether another model of bertshrink's gives way there.
-        runs: directory for run folders.
         command: what makes the report again.
         with_latency: whether time and memory are measured where the recipe asks for it.
         tell: says one line, whatever `progress` shows.

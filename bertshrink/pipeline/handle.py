@@ -19,7 +19,6 @@ class ModelHandle:
 
     Attributes:
         name: of the stage that made it, or of what was given.
-        folder: where it is.
         key: the fingerprint of what decides it.
         facts: what its folder says, where a task was named that it does not say itself.
         source: its name, for messages.

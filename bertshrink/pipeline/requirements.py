@@ -6,11 +6,7 @@ from bertshrink.errors import MissingDependency
 
 
 def require_ml() -> None:
-    """Say at once, with the install line, when the parts that run models are missing.
-
-    Raises:
-        MissingDependency: they are.
-    """
+    """Say at once, with the install line, when the parts that run models are missing; raises MissingDependency."""
     missing = [name for name in ("torch", "transformers", "datasets") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingDependency(

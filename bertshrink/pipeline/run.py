@@ -62,8 +62,6 @@ class RunResult:
     """What a run leaves, so far.
 
     Attributes:
-        report: everything found.
-        folder: the run folder.
         model: the last stage's folder; None when there was no stage.
         key: the last stage's fingerprint.
     """
@@ -88,10 +86,6 @@ def opened(
     """Prove a plan against its texts and weights, and hold its run folder while it is carried out.
 
     Args:
-        plan: proven.
-        progress: where long work says that it is alive.
-        runs: directory for run folders.
-        command: what makes the report again.
         target: where the last model is to be published afterwards; that it may be is checked before anything is made.
 
     Raises:
@@ -253,7 +247,6 @@ class Run:
 
     @cached_property
     def _folder(self) -> Path:
-        """The first model's folder, complete."""
         assert self.recipe.model is not None
         return sources.locate_model(self.recipe.model, self.recipe.place("model"))
 
@@ -345,7 +338,6 @@ class Run:
         )
 
     def _reference_model(self) -> Model:
-        """The model that all others are compared with."""
         assert self.reference is not None
         return self.reference.load()
 
@@ -377,7 +369,6 @@ class Run:
         self.report.snapshots.append(self._snapshot(standing.load(), folder, unique, unique, "compared"))
 
     def _snapshot(self, model: Model, folder: Path, name: str, label: str, role: Any) -> Snapshot:
-        """Size and quality of a model that is in `folder`."""
         from bertshrink.meters import size
 
         found = size.measure(model, folder)
@@ -394,7 +385,6 @@ class Run:
         )
 
     def _running(self) -> None:
-        """Time and memory of every model that is on disk, once, side by side."""
         settings = self.recipe.measure.latency
         if settings is False:
             return

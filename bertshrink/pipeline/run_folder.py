@@ -121,8 +121,6 @@ class RunFolder:
         """Store a finished stage whole.
 
         Args:
-            name: of the stage.
-            key: its fingerprint.
             fill: writes the model into the scratch folder it is given and returns what the card should hold.
 
         Raises:
@@ -171,7 +169,6 @@ class OutputFolder:
         """Prove that a result with this fingerprint may appear here.
 
         Args:
-            key: the fingerprint.
             run: the run folder, which must not be in the target, nor the target in it.
 
         Raises:
@@ -205,8 +202,6 @@ class OutputFolder:
         """Copy a finished stage's folder here, whole or not at all; nothing is done when it is here already.
 
         Args:
-            source: a stage's folder.
-            key: its fingerprint.
             extra: more files, name -> text (the report).
 
         Returns:
@@ -227,10 +222,6 @@ class OutputFolder:
 
     def complete(self, key: str, extra: dict[str, str]) -> None:
         """Write some files again beside the model that was published here.
-
-        Args:
-            key: the model's fingerprint.
-            extra: as of `publish`.
 
         Raises:
             UserError: it is not here any more.

@@ -26,12 +26,7 @@ _EXPORT_FIRST = "the phone checks are for ONNX Runtime files: export it first"
 
 
 def open_targets(settings: LatencySettings) -> list[Target]:
-    """The targets that are asked for, each once.
-
-    Raises:
-        UserError: there is no such target.
-
-    """
+    """The targets that are asked for, each once. Raises UserError: there is no such target."""
     return [open_target(text) for text in dict.fromkeys(settings.target)]
 
 
@@ -64,16 +59,12 @@ def measure_everywhere(
     """What each target finds of all models, in their order.
 
     Args:
-        targets: of `open_targets`.
         models: as they are on disk; loaded only where something has to be measured.
-        settings: what to run.
-        progress: shows each target's work.
         store: keeps what each target found; taken from there again where target, models, settings and this machine
             are the same. Of another machine nothing is known before it is asked, so it always is.
 
     Raises:
         BertshrinkError: a target's `check` or `measure` raises it; what the others found before is kept.
-
     """
     asked = settings.model_dump(mode="json", exclude={"target"})
     key = fingerprint([(model.name, model.key) for model in models], asked, environment().model_dump(mode="json"))
@@ -116,12 +107,7 @@ def _row(report: Report, model: Snapshot, before: Snapshot, name: str, way: str)
     """The row of a way to run a model: the model's own, where no other way is there yet, or a new one.
 
     Args:
-        report: gets the new one.
-        model: the model's own row.
         before: what it was before anything ran.
-        name: of the new row.
-        way: `torch:bf16)`.
-
     """
     label = f"{before.label} ({way}"
     if model.label == before.label:
@@ -190,5 +176,4 @@ def _file(target: Target) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as part of a file's."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "model"

@@ -36,7 +36,6 @@ class Command:
     """One command that makes a model.
 
     Attributes:
-        name: as typed.
         help: its first line of help.
         stages: techniques in order; those before the last are left out where the model given is already what the next
             takes.
@@ -116,8 +115,6 @@ def recipe_of_command(
     """The recipe of a command.
 
     Args:
-        name: in `COMMANDS`.
-        model: a folder or hub name; None for a command that starts from nothing.
         settings: name (see `Command.flag_names`) -> value, as given; None means not given.
         common: top-level recipe values (`data`, `task`, `seed`, `measure`); None means not given.
         about_texts: settings of `data` beside where it is; None means not given.

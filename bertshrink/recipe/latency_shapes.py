@@ -18,10 +18,8 @@ def fit_grid(recipe: Recipe, forms: Mapping[str, ArtifactSpec], faults: list[Ber
     """The recipe with shapes that every model takes.
 
     Args:
-        recipe: as asked.
         forms: by name, what each model takes; of encoders `max_length` alone.
         faults: gets what was asked for and does not fit.
-
     """
     latency = recipe.measure.latency
     if latency is False or not forms:

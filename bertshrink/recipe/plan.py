@@ -35,7 +35,6 @@ class PlannedStage:
 
     Attributes:
         name: `01-distill`: its folder in the run folder.
-        technique: its settings.
         place: where the recipe asks for it.
         promise: what it buys, as far as it is known; may be empty.
         form: what an artifact that comes out takes; None: an encoder comes out.
@@ -53,14 +52,12 @@ class Plan:
     """A recipe that will work as far as can be known without weights.
 
     Attributes:
-        recipe: what was asked.
         kind: of the first model; None: the first stage starts from nothing.
         task: a name in `TASKS`.
         num_leading: how many of the first stages make the model that all others are compared with.
         clock: what stages that choose by the clock time with.
         facts: of that model, where it is an encoder.
         card: of the first model, where it is an artifact.
-        stages: in order.
         notes: what the plan decided, one sentence each.
     """
 
@@ -249,12 +246,10 @@ def _model(
 
 
 def _form(about: CheckpointInfo | ArtifactCard) -> ArtifactSpec:
-    """What a model that was given takes."""
     return about.form if isinstance(about, ArtifactCard) else ArtifactSpec(max_length=about.max_length)
 
 
 def _require(engine: str, where: str, faults: list[BertshrinkError]) -> None:
-    """See to it that an engine is there before anything is made for it."""
     if engine in ENGINES and not is_installed(engine):
         what = f"the engine `{engine}` is needed here and is not installed"
         faults.append(MissingDependency(what, where=where, hint=ENGINES[engine].install))

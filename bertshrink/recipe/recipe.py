@@ -111,7 +111,6 @@ def read_recipe(
     """Read a recipe file.
 
     Args:
-        path: the file.
         overrides: top-level values that replace the file's, such as `data` from the command line.
         about_texts: settings of `data` that replace the file's; None means not given.
 
@@ -151,8 +150,6 @@ def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about
     """Put what flags say of texts into a recipe's `data`, in place.
 
     Args:
-        values: of the recipe.
-        places: of its values.
         about_texts: settings of `data`; None means not given.
 
     Raises:
@@ -205,11 +202,7 @@ def other_data(given: str | Mapping[str, Any], kept: Any) -> dict[str, Any]:
 
 
 def build(source: LocatedConfig, text: str, default_name: str) -> Recipe:
-    """A recipe from plain values.
-
-    Raises:
-        UserErrors: everything that is wrong with it in itself.
-    """
+    """A recipe from plain values. Raises UserErrors: everything that is wrong with it in itself."""
     faults: list[UserError] = []
     # A key without a value is a key left out.
     values = {key: value for key, value in source.values.items() if value is not None or key not in _Body.model_fields}

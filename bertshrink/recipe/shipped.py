@@ -22,11 +22,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe's file, by path or by the name of one that ships.
-
-    Raises:
-        UserError: neither is there.
-    """
+    """A recipe's file, by path or by the name of one that ships. Raises UserError: neither is there."""
     path = local_path(name)
     if path.is_file():
         return path

@@ -18,7 +18,6 @@ class Fitting:
     """The sizes of a recipe's model on its way through the stages.
 
     Args:
-        recipe: what is asked.
         facts: of the first model, where it is an encoder.
         card: of the first model, where it is an artifact.
     """

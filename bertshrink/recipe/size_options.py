@@ -100,7 +100,6 @@ def roads(model: CheckpointInfo | Sizes, limit: float) -> Roads:
 
     Args:
         model: an encoder's facts, or the sizes of a float ONNX file, of which only number formats can change.
-        limit: bytes.
     """
     found: list[Road] = []
     least: dict[str, int] = {}
@@ -146,13 +145,7 @@ def _after(sizes: Sizes, stages: Sequence[tuple[str, dict[str, Any]]]) -> Sizes 
 
 
 def advice(model: CheckpointInfo | Sizes, name: str, limit: float) -> str:
-    """What would get a model to a size, as the hint of an error: one road of each kind, with its commands.
-
-    Args:
-        model: as in `roads`.
-        name: the model's.
-        limit: bytes.
-    """
+    """What would get a model to a size, as the hint of an error: one road of each kind, with its commands."""
     fit = roads(model, limit).fit
     kinds: dict[tuple[bool, bool], Road] = {}
     for road in fit:

@@ -24,13 +24,7 @@ class Keys:
 
 
 def keys_of(plan: Plan, model: str, texts: str | None) -> Keys:
-    """The fingerprints of a plan.
-
-    Args:
-        plan: proven.
-        model: the first model's.
-        texts: the texts'; None: there are none.
-    """
+    """The fingerprints of a plan."""
     max_length = plan.data.max_length if plan.data else None
     quality, version = plan.recipe.measure.quality, __version__
     data = fingerprint(texts, max_length, plan.recipe.seed)

@@ -24,9 +24,7 @@ def to_json(report: Report, margin: float = MARGIN) -> str:
     """One JSON document, sorted keys, ending in a newline.
 
     Args:
-        report: of any run.
         margin: margin within which speeds count as equivalent, as a fraction.
-
     """
     reference = next((s for s in report.snapshots if s.role == "reference"), None)
     data = {

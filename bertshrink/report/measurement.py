@@ -192,14 +192,9 @@ class Measurement(_Frozen):
 def compare(base: Measurement, other: Measurement) -> Interval | None:
     """Other / base: the geometric mean of the ratios round by round, with its 95 % interval over rounds.
 
-    Args:
-        base: of the one.
-        other: of the other.
-
     Returns:
         None when there is no answer: different metrics, units, conditions or machines, an empty side, or a base of
         zero.
-
     """
     logs = _log_ratios(base, other)
     if logs is None:

@@ -128,7 +128,6 @@ class Report(_Record):
         Raises:
             UserError: there is no such file.
             BaselineError: it is not a report, is damaged, or has another version of the form.
-
         """
         if not os.path.lexists(path):
             raise UserError(

@@ -85,7 +85,6 @@ def verdict(log_ratios: Sequence[float], margin: float = MARGIN) -> Verdict:
     Args:
         log_ratios: one per round.
         margin: what counts as the same, as a share of the base.
-
     """
     if len(log_ratios) < MIN_VERDICT:
         return "inconclusive"

@@ -67,7 +67,6 @@ def import_external(path: Path) -> Path:
         UserError: something is missing that the file does not say itself.
         MissingDependency: what reads or runs its format is not installed.
         OutputError: there is no room for the copy.
-
     """
     home = _tokenizer_dir(path)
     key = (
@@ -88,7 +87,6 @@ def _stat_key(path: Path) -> tuple[object, ...]:
 
 @cache
 def _temp_dir() -> Path:
-    """The private folder of this process."""
     (shelf, release), owner = make_scratch(), os.getpid()
 
     def clear() -> None:
@@ -100,7 +98,6 @@ def _temp_dir() -> Path:
 
 
 def _tokenizer_dir(path: Path) -> Path:
-    """Where the tokenizer of a file is."""
     folder = path.parent
     has_tokenizer = any((folder / name).exists() for names in _TOKENIZERS for name in names)
     return folder if has_tokenizer else root_of(path)
@@ -133,7 +130,6 @@ def _take_in(path: Path, home: Path) -> Path:
 
 
 def _copy_papers(home: Path, papers: Path) -> None:
-    """Copy the small files, modules' folders too, into `papers`."""
     modules = [p.relative_to(home).as_posix() for p in home.glob("[0-9]*_*/config.json") if not p.parent.is_symlink()]
     with output_errors(papers):
         for name in (*_BESIDE, *_ABOUT, ARTIFACT_CARD, *modules):
@@ -154,7 +150,6 @@ def _vocab_size(origin: ExternalFile, home: Path) -> int:
 
     Raises:
         UserError: there is no tokenizer, it is that of another model, or nothing tells.
-
     """
     papers, rows = origin.papers, origin.look.vocab_size
     if not any(all((papers / name).is_file() for name in names) for names in _TOKENIZERS):

@@ -67,15 +67,12 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int) -> ArtifactCard
     """A card for a file that has none; an .onnx file is given the task's inputs and outputs where it has others.
 
     Args:
-        origin: what is known of it.
         file: the private copy of it.
-        vocab_size: token ids are below this.
 
     Raises:
         UserError: something is missing that neither the file nor config.json says, or they contradict each other,
             or the file would have to be changed and cannot be.
         UnsafeModel: what the file says of itself is damaged.
-
     """
     look = origin.look
     said = _said(origin) if "bertshrink_version" in look.metadata else _told(origin)
@@ -186,11 +183,7 @@ def _said(origin: ExternalFile) -> dict[str, Any]:
 
 
 def _told(origin: ExternalFile) -> dict[str, Any]:
-    """What outputs and config.json tell.
-
-    Raises:
-        UserError: they do not tell enough.
-    """
+    """What outputs and config.json tell."""
     config, names, where = origin.config, set(origin.look.outputs), origin.where
     sentence = origin.sentence
     is_st = sentence is not None and sentence.kind == "encoder"
@@ -233,7 +226,6 @@ def _told(origin: ExternalFile) -> dict[str, Any]:
 
 
 def _pooled(said: dict[str, Any]) -> tuple[Any, ...]:
-    """The pooling that a file of ours names."""
     dimension = said.get("dimension")
     return Pooling(said["mode"], bool(said["normalize"]), None if dimension is None else int(dimension)).spec
 
@@ -251,7 +243,6 @@ def _one_shape(origin: ExternalFile) -> tuple[int, int] | None:
 
     Raises:
         UserError: only one of the two is open, or its inputs have different shapes.
-
     """
     shapes = {tuple(value.shape) for value in origin.look.inputs.values()}
     sizes = next(iter(shapes))

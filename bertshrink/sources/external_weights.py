@@ -24,9 +24,6 @@ def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int, limit:
     """Put the bytes of weights that are in files beside the model into it.
 
     Args:
-        model: as it was read.
-        source: its file.
-        num_bytes: how large that is.
         limit: sets the process's limits to what so many bytes may need.
 
     Returns:
@@ -34,7 +31,6 @@ def take_in_weights(model: onnx.ModelProto, source: Path, num_bytes: int, limit:
 
     Raises:
         UnsafeModel: a file is missing or no plain file of this folder, or holds fewer bytes than it is asked for.
-
     """
     outside = [tensor for tensor in all_tensors(model) if tensor.data_location == tensor.EXTERNAL]
     with contextlib.ExitStack() as stack:
@@ -64,7 +60,6 @@ def beside(source: Path, name: str) -> Path:
 
     Raises:
         UnsafeModel: it is not a name of a file in the model's own folder, or a pointer of git LFS in its place.
-
     """
     parts = PurePosixPath(name).parts  # without `.`
     if len(parts) != 1 or parts[0] in ("/", "//", "..") or "\\" in name or "\0" in name or name.endswith("/"):
@@ -84,7 +79,6 @@ def span(tensor: onnx.TensorProto, entries: dict[str, str], file_bytes: int) -> 
 
     Raises:
         UnsafeModel: they are not numbers, are beyond the file, or are not what the shape asks for.
-
     """
     hint = "download both files of the model again"
     try:

@@ -59,12 +59,7 @@ def refuse(what: str, hint: str = "export the model again, or download it again"
 
 
 def check_structure(model: onnx.ModelProto) -> None:
-    """Refuse a graph that is empty, unbounded, or made of unknown operators.
-
-    Raises:
-        UnsafeModel: it is.
-
-    """
+    """Refuse a graph that is empty, unbounded, or made of unknown operators; raises UnsafeModel."""
     if not model.graph.node or not model.graph.output or not model.opset_import:
         raise refuse("the file is not an ONNX file or holds an empty graph")
     check_size(model)
@@ -104,7 +99,6 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
     Raises:
         UnsafeModel: a graph stores sparse weights.
-
     """
     for graph in all_graphs(model):
         if graph.sparse_initializer:
@@ -153,7 +147,6 @@ def check_tensors(model: onnx.ModelProto) -> None:
 
     Raises:
         UnsafeModel: one is.
-
     """
     for tensor in all_tensors(model):
         name = tensor.name or "a constant"
@@ -183,7 +176,6 @@ def check_shapes(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         UnsafeModel: it is.
-
     """
     graph = model.graph
     bare = [
@@ -213,7 +205,6 @@ def check_encoder(model: onnx.ModelProto) -> int:
 
     Raises:
         UnsafeModel: it is none.
-
     """
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     inputs = [value.name for value in model.graph.input if value.name not in stored]

@@ -49,7 +49,6 @@ def with_interface(
 
     Returns:
         a new model.
-
     """
     found = onnx.ModelProto()
     found.CopyFrom(model)
@@ -114,14 +113,12 @@ class _Pooling:
         self.nodes.append(helper.make_node("Identity", [pooled], [self.output], f"{_OWN}{self.output}"))
 
     def mean(self, hidden: str, mask: str) -> str:
-        """The mean over tokens."""
         total = self.reduced("ReduceSum", self.node("Mul", [hidden, mask], "masked"), 1, keepdims=0)
         number = self.reduced("ReduceSum", mask, 1, keepdims=0)
         number = self.node("Max", [number, self.keep("least_count", np.float32(1e-9))], "count")
         return self.node("Div", [total, number], "mean")
 
     def maximum(self, hidden: str, mask: str) -> str:
-        """The largest value over tokens."""
         is_token = self.node("Cast", [mask], "is_token", to=TensorProto.BOOL)
         lowest = self.keep("lowest", np.float32(np.finfo(np.float32).min))
         return self.reduced("ReduceMax", self.node("Where", [is_token, hidden, lowest], "tokens"), 1, keepdims=0)
@@ -140,7 +137,6 @@ class _Pooling:
         return _OWN + name
 
     def keep(self, name: str, value: Any) -> str:
-        """Store a constant; returns its name."""
         self.stored[name] = tensor(np.asarray(value), _OWN + name)
         return _OWN + name
 

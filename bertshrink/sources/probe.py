@@ -51,7 +51,6 @@ class ProbeResult:
         producer: what wrote it.
         metadata: what it says of itself.
         most: the most rows and tokens that it takes; None: any number, or those of its one shape.
-
     """
 
     inputs: dict[str, TensorSpec]
@@ -77,7 +76,6 @@ def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = C
         UnsafeModel: the file is not what it must be, or the child died of it.
         MissingDependency: what reads or runs it is not installed.
         OutputError: there is no room for it at `target`.
-
     """
     found = _in_child(source, "look", command, target)
     for side in ("inputs", "outputs"):
@@ -88,14 +86,9 @@ def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = C
 def probe_again_in_subprocess(source: Path, command: tuple[str, ...] = COMMAND) -> None:
     """Read, check and run a sealed file in a child process, where it is.
 
-    Args:
-        source: the file.
-        command: as in `probe_in_subprocess`.
-
     Raises:
         UnsafeModel: the file is not what it must be, or the child died of it.
         MissingDependency: what reads or runs it is not installed.
-
     """
     _in_child(source, "again", command)
 
@@ -105,7 +98,6 @@ def read_header_in_subprocess(source: Path) -> FileFacts:
 
     Raises:
         UnsafeModel: the file is damaged, or the child died of it.
-
     """
     found = _in_child(source, "facts")
     found["tensors"] = tuple(Tensor(**{**one, "shape": tuple(one["shape"])}) for one in found["tensors"])
@@ -116,12 +108,7 @@ def read_header_in_subprocess(source: Path) -> FileFacts:
 
 
 def _in_child(source: Path, how: str, command: tuple[str, ...] = COMMAND, *more: Path) -> dict[str, Any]:
-    """What the child found; `how` is one of `probe_child.LOOKS`.
-
-    Raises:
-        BertshrinkError: what the child said, or that it died.
-
-    """
+    """What the child found; `how` is one of `probe_child.LOOKS`."""
     num_bytes = source.stat().st_size if source.is_file() else 0
     timeout_s = 30 + 3 * time_limit_s(min(num_bytes, MAX_FILE_BYTES))  # one that works has a limit of its own
     try:
@@ -156,7 +143,6 @@ def stop_as(code: int) -> None:
     Raises:
         KeyboardInterrupt: by Ctrl-C.
         Stopped: by SIGTERM.
-
     """
     if code == -signal.SIGINT:
         raise KeyboardInterrupt

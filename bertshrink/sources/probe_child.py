@@ -60,7 +60,6 @@ def look(source: Path, target: Path) -> dict[str, Any]:
         UnsafeModel: the file is not what it must be.
         MissingDependency: what reads or runs its format is not installed.
         OutputError: there is no room for it at `target`.
-
     """
     step("reading it")
     with open_plain(source, may_have_other_names=True) as file:
@@ -108,7 +107,6 @@ def look_again(source: Path) -> dict[str, Any]:
     Raises:
         UnsafeModel: the file is not what it must be.
         MissingDependency: what reads or runs its format is not installed.
-
     """
     step("reading it")
     with open_plain(source, may_have_other_names=True) as file:
@@ -131,7 +129,6 @@ def facts(source: Path) -> dict[str, Any]:
 
     Raises:
         UnsafeModel: the file is damaged.
-
     """
     import dataclasses
 
@@ -148,7 +145,6 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
 
     Raises:
         UnsafeModel: the file is not what it must be.
-
     """
     refuse_other_kinds(data)
     import onnx
@@ -179,7 +175,6 @@ def from_ort(data: bytes) -> onnx.ModelProto:
     Raises:
         UnsafeModel: the file is not what it must be.
         MissingDependency: ONNX Runtime, which reads it, is not installed.
-
     """
     from bertshrink.engines import ENGINES, is_installed
 
@@ -203,12 +198,7 @@ def step(name: str) -> None:
 
 
 def refuse_other_kinds(data: bytes) -> None:
-    """Refuse what is plainly another kind of file.
-
-    Raises:
-        UnsafeModel: it is.
-
-    """
+    """Refuse what is plainly another kind of file; raises UnsafeModel."""
     hint = "give the ONNX file itself"
     if not data:
         raise UnsafeModel("the file is empty", hint=_MADE_AGAIN)
@@ -240,7 +230,6 @@ def run(path: Path, model: onnx.ModelProto, vocab_size: int) -> dict[str, dict[s
 
     Raises:
         UnsafeModel: it cannot be opened or run, or gives values that are not finite.
-
     """
     import numpy as np
     import onnx

@@ -35,12 +35,7 @@ def time_limit_s(num_bytes: int) -> int:
 
 
 def check_finite(outputs: Arrays) -> None:
-    """Refuse a file that gives numbers which are none.
-
-    Raises:
-        UnsafeModel: it does.
-
-    """
+    """Refuse a file that gives numbers which are none; raises UnsafeModel."""
     import numpy as np
 
     for name, value in outputs.items():

@@ -32,7 +32,6 @@ def look(path: Path) -> dict[str, Any]:
     Raises:
         UnsafeModel: it is not an encoder's, or gives values that are not finite.
         MissingDependency: ExecuTorch is not installed.
-
     """
     if not is_installed("executorch"):
         raise MissingDependency(

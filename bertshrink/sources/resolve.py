@@ -68,8 +68,6 @@ def locate_model(name: str, where: str | None = None, *, to_run: bool = True) ->
     """A folder with the whole model; errors as in `peek`.
 
     Args:
-        name: a folder, a file or a hub name.
-        where: its place, for messages.
         to_run: whether it will be run: a file for an engine is then first run apart, a sealed one too.
 
     Raises:

@@ -34,24 +34,14 @@ Need = Literal["teacher", "train", "dev"]
 
 
 def is_share(text: str | None) -> str | None:
-    """A setting that is a share such as `98%`, or none.
-
-    Raises:
-        ValueError: it is something else.
-
-    """
+    """A setting that is a share such as `98%`, or none. Raises ValueError: it is something else."""
     if text is not None:
         units.share(text)
     return text
 
 
 def is_size(text: str | None) -> str | None:
-    """A setting that is a size such as `70 MB`, or none.
-
-    Raises:
-        ValueError: it is something else.
-
-    """
+    """A setting that is a size such as `70 MB`, or none. Raises ValueError: it is something else."""
     if text is not None:
         units.size(text)
     return text
@@ -68,9 +58,7 @@ class Workbench:
             stage is stored.
         cache: a folder for what may be read again by other stages and runs (teacher outputs); None: keep nothing.
         task: what the model is trained for: a name in `TASKS`.
-        seed: for everything random.
         max_length: cap on tokens per text; None: the model's own.
-        progress: where long work says that it is alive.
         choose: the headline metric of a model on texts kept for choosing, higher is better: what early stopping reads,
             so that the texts that a report is about choose nothing. None: there is nothing to choose by.
         measure: latency and memory of artifacts, interleaved, in fresh processes on this machine, by name; as
@@ -78,7 +66,6 @@ class Workbench:
         notes: what the technique did, one sentence each; shown in the report.
         history: training log for the report's curves: one dict of numbers per entry, with `step`.
         baselines: (name, label, model) shown beside the result; size and quality are measured when the stage ends.
-
     """
 
     texts: TextDataset | None
@@ -155,7 +142,6 @@ class Technique(BaseModel, ABC):
 
         Raises:
             UserError: they do not; `where` left empty, the plan fills in the setting's place in the recipe.
-
         """
         return facts
 
@@ -170,7 +156,6 @@ class Technique(BaseModel, ABC):
 
         Raises:
             UserError: it cannot be made of such a file; `where` left empty, as in `fit`.
-
         """
         from bertshrink.model.artifact import ArtifactSpec
 
@@ -220,5 +205,4 @@ class Technique(BaseModel, ABC):
 
         Raises:
             CheckFailed: the result is not what it must be; nothing is published.
-
         """

@@ -35,10 +35,8 @@ def agreement(task: str, before: Sequence[Arrays], after: Sequence[Arrays]) -> f
     """The cosine of two models' outputs as this file's opening defines it; 1 where they are equal.
 
     Args:
-        task: a name in `TASKS`.
         before: outputs by name, of each row.
         after: the same of the other model.
-
     """
     pairs = [(old[name], new[name]) for old, new in zip(before, after, strict=True) for name in old]
     if task in ("embedding", "mlm"):

@@ -38,7 +38,6 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
     """Leaves out steps without a finite loss, judges, and hears signals.
 
     Args:
-        settings: of the run.
         eval_steps: steps between judgings.
         judge: the metric; None: nothing is judged.
         folder: of the checkpoints, where the best weights are kept as well.

@@ -22,7 +22,6 @@ def newest_checkpoint(folder: Path, *, delete: bool = True) -> Path | None:
     """The newest checkpoint whose manifest holds.
 
     Args:
-        folder: of checkpoints.
         delete: whether newer ones, which do not count, are deleted (one process must, several must not).
     """
     for path in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):

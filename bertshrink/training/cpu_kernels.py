@@ -51,14 +51,8 @@ def attention(
     """(B, L, A, D) what attention reads, as transformers asks for it; by the fused kernel where that is faster.
 
     Args:
-        module: the layer's attention.
-        query_BALD: queries.
-        key_BALD: keys.
-        value_BALD: values.
         attention_mask: (B, 1, L or 1, L) True at what is attended; None: everything is.
         scaling: of the scores; None: 1 / sqrt(D).
-        dropout: of the weights.
-        more: what other implementations are told.
     """
     size, heads, length, width = query_BALD.shape
     type_ = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query_BALD.dtype

@@ -49,11 +49,8 @@ class TrainingJob:
     """What is to be trained.
 
     Attributes:
-        name: for the progress bar.
         objective: called with a batch (see `batching.Collator`), gives the loss (scalar) and its parts by name. Its
             attribute `student` is the model that is kept; other parameters it has (projections) are only trained.
-        rows: the training rows.
-        collate: rows to batches.
         epochs: passes over the rows.
         learning_rate: peak.
         dropout: whether the model keeps its own.
@@ -81,7 +78,6 @@ class TrainingResult:
 
     Attributes:
         history: the training curves, one dict of numbers per entry, with `step`.
-        notes: what happened, one sentence each.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -101,11 +97,7 @@ def train(job: TrainingJob, settings: TrainingSettings, *, work: Path, seed: int
     """Train `job.objective` in place; afterwards its student is in eval mode on the CPU.
 
     Args:
-        job: what is trained.
-        settings: how.
         work: a folder for checkpoints; what is there is gone on from.
-        seed: for everything random.
-        progress: where training says that it is alive.
 
     Raises:
         CheckFailed: the loss was not finite `max_nonfinite_steps` times in a row, twice.

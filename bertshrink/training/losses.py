@@ -27,7 +27,6 @@ def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activati
 
     Args:
         task: a name in `TASKS` that has a loss of its own (all but embedding).
-        outputs: of the model, by the names in `TASKS`.
         activation: what makes a score of its logit, `identity` or `sigmoid`.
         labels: (B,) classes or scores, (B, C) zeros and ones, (B, L) tags or tokens, (B, 2) first and last token.
     """

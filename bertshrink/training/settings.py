@@ -66,11 +66,7 @@ class TrainingSettings(BaseModel):
     )
 
     def check_trackers(self) -> None:
-        """Prove that the trackers asked for are installed.
-
-        Raises:
-            MissingDependency: one is not.
-        """
+        """Prove that the trackers asked for are installed; raises MissingDependency."""
         for name in self.report_to:
             found = importlib.util.find_spec(_TRACKERS[name])
             if found is None or found.origin is None:  # a tracker's folder of curves is not a package

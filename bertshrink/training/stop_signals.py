@@ -16,11 +16,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """While it is open, remembers that a signal came.
-
-    Attributes:
-        number: of the signal; None: none came.
-    """
+    """While it is open, remembers that a signal came."""
 
     def __init__(self) -> None:
         self.number: int | None = None

@@ -43,7 +43,6 @@ class _Loader(DataLoader[Any]):
     """
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell sampler and rows which epoch comes."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
         self.dataset.epoch = epoch  # type: ignore[attr-defined]
 
@@ -233,13 +232,9 @@ def arguments(
     """Trainer's arguments for a run.
 
     Args:
-        folder: of the checkpoints.
-        settings: of the run.
         name: of the run, for trackers.
-        learning_rate: peak.
         num_steps: optimizer steps in all.
         save_steps: between checkpoints.
-        seed: for everything random.
     """
     trackers = [one for one in settings.report_to if one != "tensorboard"] if ranks.is_main() else []
     found = TrainingArguments(

@@ -27,7 +27,6 @@ def count(job: WorkerJob) -> dict[str, Any]:
 
     Raises:
         ModuleNotFoundError: the engine is not installed here.
-
     """
     import numpy as np
 

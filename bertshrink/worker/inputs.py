@@ -18,12 +18,7 @@ _FIRST_ORDINARY_ID = 1000
 
 
 def feeds_of(job: WorkerJob, case: dict[str, Any]) -> list[Arrays]:
-    """The batches of one case, at least one.
-
-    Raises:
-        ValueError: the model takes an array that is none of the three.
-
-    """
+    """The batches of one case, at least one. Raises ValueError: the model takes an array that is none of the three."""
     if "batches" in case:
         return [padded(rows, job, case["pad_to"]) for rows in case["batches"]]
     return [random_feed(job, case["batch"], case["length"])]
@@ -71,12 +66,8 @@ def num_tokens(case: dict[str, Any]) -> list[int]:
 class Tokenizer:
     """The model's own tokenizer, by the package `tokenizers` alone.
 
-    Args:
-        job: names the file and the longest input.
-
     Raises:
         ModuleNotFoundError: the package is not installed here.
-
     """
 
     def __init__(self, job: WorkerJob) -> None:

@@ -15,8 +15,6 @@ class RunSpec:
 
     Attributes:
         engine: a name in `engines.ENGINES`.
-        path: the model's folder or file.
-        options: the engine's options.
         precision: `float32`, `int8`, ...
         vocab_size: random token ids are drawn below this.
         inputs: the names of the arrays that the model takes.
@@ -24,7 +22,6 @@ class RunSpec:
         shape: the one (batch, length) that it takes; None: any.
         max_batch: the most rows that it takes at once; None: any number.
         tokenizer: its `tokenizer.json`; needed for texts only.
-
     """
 
     engine: str
@@ -44,7 +41,6 @@ class WorkerJob(RunSpec):
     """A model and the schedule on which to run it.
 
     Attributes:
-        threads: intra-op threads.
         cases: `{"batch": B, "length": L}`: random tokens; or `{"name", "batches", "pad_to", "texts"}`: rows of token
             ids by batch, the length that they are padded to (None: each batch's longest row) and, to be tokenized
             within the clock, their texts (a string, or two). Measured in this order.
@@ -62,7 +58,6 @@ class WorkerJob(RunSpec):
         number: of the round, from 0: it decides on which processors workers run that take turns.
         products: of `rates`: what to multiply (see `worker.peak_rates`).
         streams: of `rates`: how many bytes to read and copy, one entry a measurement.
-
     """
 
     threads: int = 1

@@ -14,7 +14,6 @@ def devices(job: WorkerJob) -> dict[str, Any]:
 
     Raises:
         ModuleNotFoundError: the engine is not installed here.
-
     """
     look = {"torch": _of_torch, "onnxruntime": _of_onnxruntime}
     return look[job.engine]()

@@ -48,7 +48,6 @@ def rates(job: WorkerJob) -> dict[str, Any]:
     Raises:
         ModuleNotFoundError: the engine is not installed here.
         EngineUnavailable: the device is not here.
-
     """
     on_gpu = job.options.get("device") == "cuda"
     products = []

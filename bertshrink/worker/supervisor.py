@@ -56,10 +56,7 @@ def run_in(
     """Run a command in `folder` from the file `job` to the files `result` and `log`; all it started ends with it.
 
     Args:
-        folder: where it runs.
-        command: what is run.
         environment: all its environment variables.
-        timeout_s: it is killed after so many seconds.
         lifeline: a file descriptor; the command is killed as well when something comes in there, or its end.
 
     Returns:
@@ -67,7 +64,6 @@ def run_in(
 
     Raises:
         ConnectionError: the lifeline broke.
-
     """
     return run_together([folder], command, environment, timeout_s, lifeline)[0]
 
@@ -202,7 +198,6 @@ def serve(scratch: str | None, most_bytes: int) -> None:
     Args:
         scratch: where the private folder is made; None: where the system has its temporary files.
         most_bytes: the longest result that is given back.
-
     """
     orders, answers = sys.stdin.buffer, sys.stdout.buffer
     for number in _ends():
@@ -236,7 +231,6 @@ def _leave(number: int, frame: object) -> None:
 
 
 def _next(orders: BinaryIO) -> dict[str, Any] | None:
-    """The next order; None when there is none any more, or has been none for long."""
     if not select.select([orders], [], [], _IDLE_S)[0]:
         return None
     line = orders.readline(_LONGEST_ORDER_BYTES)

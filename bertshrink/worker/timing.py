@@ -50,7 +50,6 @@ def measure(job: WorkerJob) -> dict[str, Any]:
     Raises:
         ModuleNotFoundError: the engine is not installed here.
         SystemExit: a worker that took turns with this one is gone.
-
     """
     relay = TurnRing.of(os.environ)
     relay.begin()

@@ -38,7 +38,6 @@ class TurnRing:
 
     Args:
         place: as `VARIABLE` has it; None: it is alone, and every turn is its own.
-
     """
 
     def __init__(self, place: str | None) -> None:
@@ -62,12 +61,7 @@ class TurnRing:
             self._take()
 
     def hand_over(self) -> None:
-        """End this turn and wait for the next.
-
-        Raises:
-            SystemExit: a neighbour is gone.
-
-        """
+        """End this turn and wait for the next. Raises SystemExit: a neighbour is gone."""
         if not self.is_alone:
             self._give()
             self._take()

@@ -232,11 +232,7 @@ def asked_column(table: Table, name: str | None) -> str | None:
 
 
 def asked_labels(table: Table, settings: DataSettings) -> tuple[str, ...]:
-    """The label columns that are named: one, or several divided by commas.
-
-    Raises:
-        UserError: one is not there.
-    """
+    """The label columns that are named: one, or several divided by commas. Raises UserError: one is not there."""
     name = settings.label
     if name is None:
         return ()

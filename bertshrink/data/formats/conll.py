@@ -45,8 +45,6 @@ def read_conll(lines: Iterable[str], name: str, settings: DataSettings) -> Split
     """Texts of tagged words.
 
     Args:
-        lines: of the file.
-        name: of the file, for messages.
         settings: `text` and `label` may number the columns of the words and the tags.
 
     Raises:

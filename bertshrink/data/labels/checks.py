@@ -21,8 +21,6 @@ def check_texts(texts: TextDataset, task: str, labels: Sequence[str] | None, *, 
     """Prove, before anything is trained, that labels are there where they are needed and that the model knows them all.
 
     Args:
-        texts: the data.
-        task: a name in `TASKS`.
         labels: the model's; None: a new head takes the data's own.
         needs_labels: whether there is nothing to learn from without them.
 

@@ -40,7 +40,6 @@ def map_labels(values: Sequence[Any], labels: Sequence[str], where: str, value_n
     Args:
         values: one label per row, names or numbers.
         labels: the teacher's class names in the order of its logits.
-        where: the data, for messages.
         value_names: what the data calls its numbers, where it knows (a hub dataset's ClassLabel).
 
     A value matches by name, as it is written or in any case, where that puts no two labels into one class; or by number
@@ -120,7 +119,6 @@ def match_labels(
         task: a name in `TASKS` that learns from labels; a task that has none gives the values back.
         values: one label per row, as the data has it.
         labels: the model's label names in the order of its logits.
-        where: the data, for messages.
         value_names: what the data calls its numbers, where it knows.
 
     Raises:
@@ -166,8 +164,6 @@ def _match_vectors(
 
     Args:
         values: `OneHot`.
-        labels: the model's.
-        where: the data, for messages.
         names: of the places, where the data knows them; else they are the model's classes in their order.
     """
     if names:
@@ -225,8 +221,6 @@ def match_classes(labels: Sequence[str], reference: Sequence[str], name: str) ->
 
     Args:
         labels: the model's class names, in the order of its logits.
-        reference: the reference's.
-        name: the model, for messages.
 
     Names match in any case. Names that say nothing (`LABEL_0`) stand for the classes in their order.
 
@@ -249,8 +243,6 @@ def labels_of(texts: TextDataset, task: str, own: Sequence[str] = ()) -> tuple[s
     """The label names that a new head for the data has: as the data numbers them, else sorted by name.
 
     Args:
-        texts: the data.
-        task: a name in `TASKS` that has labels.
         own: the names of the model's own head, which name the places of vectors where they are as many.
 
     Numbers that have no names become `LABEL_0`, ...; tags are ordered O first, then B- and I- of each kind. Classes

@@ -72,7 +72,6 @@ def read_delimited(path: Path, suffix: str, names: tuple[str, ...] | None = None
     """A delimited file as a table of strings.
 
     Args:
-        path: the file.
         suffix: `.csv` or `.tsv`: which delimiter a file of one column would have.
         names: of the columns, where the file has no header.
 
@@ -140,11 +139,7 @@ def _without_index(table: Table) -> Table:
 
 
 def _dialect(text: str, own: str, where: str, shift: int, count: int | None, *, is_told: bool) -> _Trial:
-    """The one dialect that is proven; `count` is how many columns there are, where that is known.
-
-    Raises:
-        UserError: none is, or more than one.
-    """
+    """The one dialect that is proven; `count` is how many columns there are, where that is known."""
     delimiters = [own] if is_told else [own, *(d for d in DELIMITERS if d != own and d in text)]
     trials = [_of_delimiter(text, delimiter) for delimiter in delimiters]
     several = [trial for trial in trials if trial.holds and trial.num_fields > 1]

@@ -18,7 +18,6 @@ def prove_header(table: Table, known: Collection[str]) -> None:
     """Refuse a file whose first line is a row like the others, where that can be told.
 
     Args:
-        table: of a delimited file.
         known: names that columns have, as `plain` writes them: any of them makes a line a header.
 
     Raises:

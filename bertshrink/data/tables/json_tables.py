@@ -182,8 +182,6 @@ def table_of(document: Document, where: str, names: tuple[str, ...] | None = Non
     """A document as a table (see this file's opening).
 
     Args:
-        document: of `read_json`, or a part of one.
-        where: the file or its part, for messages.
         names: of the columns, where rows are lists.
 
     Raises:

@@ -19,11 +19,7 @@ _INDEX = "__index_level_"
 
 
 def read_parquet(path: Path) -> Table:
-    """All of a Parquet file.
-
-    Raises:
-        UserError: it is none, is damaged, or two columns have one name.
-    """
+    """All of a Parquet file. Raises UserError: it is none, is damaged, or two columns have one name."""
     with _Opened(path) as file:
         schema = file.schema_arrow
         header = as_header(schema.names, str(path))

@@ -41,9 +41,7 @@ def find_base(repository: Repository, named: str | None, told: Told) -> Base:
     """Find the base of the change that is checked out.
 
     Args:
-        repository: of the working tree.
         named: the branch or commit that a person named; None: find it.
-        told: what CI says.
 
     Raises:
         BaselineError: it is not known to git.
@@ -104,7 +102,6 @@ def _left(repository: Repository, head: str, commit: str | None, name: str, told
 
 
 def _parents(repository: Repository, commit: str) -> list[str]:
-    """A commit's parents, as far as the clone knows them."""
     line = repository.line("rev-list", "--parents", "--max-count=1", commit)
     return (line or "").split()[1:]
 

@@ -51,22 +51,13 @@ class GitSilent(Exception):
 
 @dataclass(frozen=True)
 class Repository:
-    """A working tree.
-
-    Attributes:
-        root: its top folder.
-        environ: the variables that git is asked with.
-    """
+    """A working tree."""
 
     root: Path
     environ: Mapping[str, str] = field(repr=False)
 
     def ask(self, *arguments: str, given: bytes | None = None, timeout_s: float = TIMEOUT_S) -> bytes | None:
-        """What git prints; None where it fails.
-
-        Raises:
-            GitSilent: it cannot be started, or does not answer in time.
-        """
+        """What git prints; None where it fails. Raises GitSilent: it cannot be started, or does not answer in time."""
         done = _run(self.root, arguments, self.environ, given, timeout_s)
         return done.stdout if done.returncode == 0 else None
 

@@ -33,9 +33,6 @@ def growth(
 
     Args:
         before: tensors of the baseline: name -> `INT8 384x1536 589824`.
-        now: of the file.
-        operators_before: operations of the baseline, with their counts.
-        operators: of the file.
     """
     pairs = _pairs(before, now)
     tensors = []

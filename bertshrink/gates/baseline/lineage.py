@@ -36,8 +36,6 @@ class Committed:
 
     Attributes:
         config: its path from the root of the repository; None: the lock is there alone.
-        text: the configuration's.
-        limits: its table.
         lock: the lock's path from the root.
         entries: of the lock, by name.
         paths: where each artifact that it names lay, by name.
@@ -85,8 +83,6 @@ def trace(tree: Tree, config: Config, *, lenient: bool = False) -> Lineage:
     """Find today's artifacts in the locks of a commit.
 
     Args:
-        tree: the commit's files.
-        config: today's configuration.
         lenient: the commit is an old one, which need not know what `renamed_from` names.
 
     Raises:

@@ -120,11 +120,7 @@ def _lines(value: Any, depth: int) -> str:
 
 
 def parse(text: str, where: str) -> Lock:
-    """Read a lock's text.
-
-    Raises:
-        BaselineError: it is not a lock, is damaged, or has another version of the form.
-    """
+    """Read a lock's text. Raises BaselineError: it is not a lock, is damaged, or has another version of the form."""
     if text.startswith(LFS_POINTER):
         hint = "fetch it with `git lfs pull`; better keep it out of LFS, as text that is reviewed: `git lfs untrack`"
         raise BaselineError("the lock is a git LFS pointer: the file itself is not here", where=where, hint=hint)
@@ -145,9 +141,5 @@ def parse(text: str, where: str) -> Lock:
 
 
 def read_lock(path: Path) -> Lock | None:
-    """Read the lock of the working tree; None where there is none.
-
-    Raises:
-        BaselineError: it cannot be read.
-    """
+    """Read the lock of the working tree; None where there is none. Raises BaselineError: it cannot be read."""
     return parse(_READER.read_text(path), str(path)) if os.path.lexists(path) else None

@@ -56,9 +56,7 @@ def read_baseline(config: Config, base: str | None = None, environ: Mapping[str,
     """The baseline of a working tree.
 
     Args:
-        config: the limits.
         base: the branch or commit that a person named; None: find it.
-        environ: of the CI.
 
     Raises:
         BaselineError: a lock is damaged, or the base is not known to git.
@@ -79,10 +77,7 @@ def read_anchor(config: Config, ref: str, was: Mapping[str, str], baseline: Base
     """The lock of a tag or commit, its entries by the names of today.
 
     Args:
-        config: the limits.
-        ref: the tag or commit.
         was: earlier names of artifacts, where nothing else says so.
-        baseline: for its repository.
 
     Raises:
         BaselineError: git does not know it, it has no lock, or a damaged one.
@@ -116,7 +111,6 @@ def _own(config: Config, now: Lock | None, why: str, hint: str, base: str | None
 
 
 def _of_base(repository: Repository, config: Config, now: Lock | None, named: str | None, told: Told) -> Baseline:
-    """The baseline from the commit that the change is compared with."""
     base, notes = _base(repository, config, named, told)
     lock = config.lock.as_posix()
     if base.commit is None:

@@ -32,12 +32,8 @@ def judge_newcomer(
     """Judge a figure that the base does not have.
 
     Args:
-        title: what the finding is called.
         rule: a limit on its change.
-        now: the figure.
         written: what the lock of the change says of it; None: nothing.
-        gated: the artifact with its other rules.
-        num_bytes: of its file.
     """
     if not _is_held(rule, gated):
         size = Reading(value=num_bytes, unit="B")
@@ -65,11 +61,7 @@ def is_told_truly(
     """The finding of a figure that the base knows; a failure where the lock of the change tells it wrongly.
 
     Args:
-        finding: as judged by the base.
-        now: the figure.
-        before: the base's.
         written: what the lock of the change says; None: it is taken out there.
-        gated: the artifact.
     """
     if written == before or not (fault := _untrue(finding.rule, now, written)):
         return finding

@@ -41,7 +41,6 @@ class Artifact:
     """One file, looked at.
 
     Attributes:
-        file: the file itself.
         sha256: of its bytes.
         facts: its header; None for a format that is not read.
     """
@@ -145,11 +144,7 @@ def _file_of(path: Path, place: str) -> Path:
 
 
 def _fetched(file: Path) -> Path:
-    """The file, where it is here and not only git LFS's word for it.
-
-    Raises:
-        UnsafeModel: it is a pointer.
-    """
+    """The file, where it is here and not only git LFS's word for it. Raises UnsafeModel: it is a pointer."""
     if is_lfs_pointer(file):
         hint = "fetch it: `git lfs pull`, or `lfs: true` for actions/checkout"
         raise UnsafeModel(

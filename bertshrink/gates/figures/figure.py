@@ -41,11 +41,7 @@ class Reading(BaseModel):
 
     @model_validator(mode="after")
     def _finite(self) -> Reading:
-        """Refuse a figure that is none.
-
-        Raises:
-            ValueError: NaN or infinite, or outcomes that give another share.
-        """
+        """Refuse a figure that is none. Raises ValueError: NaN or infinite, or outcomes that give another share."""
         if not all(math.isfinite(v) for v in (self.value, self.low, self.high) if v is not None):
             raise ValueError("the figure is not finite")
         if self.outcomes is not None and not math.isclose(

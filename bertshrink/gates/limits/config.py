@@ -70,8 +70,6 @@ class Gated:
         name: what it is called in the lock.
         path: as written, relative to the configuration's folder.
         report: likewise; None: there is none.
-        rules: in the order written.
-        place: where it is named.
         renamed_from: its name in the base's lock, where this change renames it.
     """
 
@@ -161,7 +159,6 @@ def read_config(path: Path, artifact: Path | None = None) -> Config:
     """Read the limits of one file: TOML, or a recipe's `gates:`.
 
     Args:
-        path: the file.
         artifact: replaces the one that the file names.
 
     Raises:

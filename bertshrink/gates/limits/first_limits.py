@@ -33,12 +33,7 @@ def with_artifact(
     too.
 
     Args:
-        text: of the configuration.
-        name: of its file.
         artifact: relative to its folder.
-        report: likewise.
-        readings: today's figures.
-        origin: the file, for messages.
 
     Raises:
         UserError: its tables are written in a way that takes no other beside them.

@@ -37,10 +37,8 @@ class Limit:
 
     Attributes:
         sign: `<=`: a highest value; `>=`: a lowest.
-        value: in the base unit.
         unit: of the metric; "fraction" for a share of the baseline, "x" for a ratio.
         is_share: the value is a share of the baseline.
-        text: as written.
     """
 
     sign: Sign
@@ -63,7 +61,6 @@ class Rule:
         key: what is limited.
         limit: by what.
         severity: whether breaking it fails the gate or is only told.
-        place: file:line:column.
         since: the git ref of the anchor whose lock it is judged against; None: the baseline.
     """
 
@@ -89,11 +86,7 @@ class Rule:
 
 
 def read_limit(text: str, key: Key) -> Limit:
-    """Read a limit for a key.
-
-    Raises:
-        ValueError: (what, hint) of a text that is none, or none for this metric.
-    """
+    """Read a limit for a key. Raises ValueError: (what, hint) of a text that is none, or none for this metric."""
     example = _example(key)
     found = _LIMIT.fullmatch(text)
     if found is None:

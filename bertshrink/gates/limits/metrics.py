@@ -131,11 +131,7 @@ def name_of(metric: str, target: str | None, batch: int | None, length: int | No
 
 
 def read_key(text: str) -> Key:
-    """Read a rule's key.
-
-    Raises:
-        ValueError: (what, hint) of a key that is none.
-    """
+    """Read a rule's key. Raises ValueError: (what, hint) of a key that is none."""
     words = text.split()
     change: Change = ""
     for name in ("growth", "drop", "ratio"):
@@ -174,11 +170,7 @@ def _is_metric(word: str) -> bool:
 
 
 def _check(key: Key, text: str) -> None:
-    """Refuse what makes no sense of a metric.
-
-    Raises:
-        ValueError: (what, hint).
-    """
+    """Refuse what makes no sense of a metric. Raises ValueError: (what, hint)."""
     gauge, hint = key.gauge, None
     if gauge.source == "time" and key.change != "ratio":
         raise ValueError(

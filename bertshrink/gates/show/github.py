@@ -26,7 +26,6 @@ def commands(judgement: Judgement, root: Path) -> list[str]:
     """The workflow commands, one a line: errors, then warnings.
 
     Args:
-        judgement: any.
         root: of the repository; places are written relative to it.
     """
     found: dict[str, list[str]] = {"error": [], "warning": []}

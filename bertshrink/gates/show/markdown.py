@@ -25,7 +25,6 @@ def render(judgement: Judgement, max_bytes: int | None = None) -> str:
     """Write the judgement.
 
     Args:
-        judgement: any.
         max_bytes: of UTF-8; None: no limit.
     """
     own = f" ({safe(plain(judgement.id))})" if judgement.id and judgement.id not in TABLES else ""

@@ -66,7 +66,6 @@ class EngineVariant:
     Attributes:
         engine: a name in `engines.ENGINES`.
         words: as they were asked for, in the order of the table.
-
     """
 
     engine: str
@@ -93,7 +92,6 @@ def read_variant(text: str) -> EngineVariant:
 
     Raises:
         UserError: an engine or a word that is not known, a word twice, or two words for one thing.
-
     """
     engine, colon, rest = text.strip().partition(":")
     if engine not in ENGINES:
@@ -142,9 +140,7 @@ def expand_variants(
     """All models in all ways that were asked for.
 
     Args:
-        launches: the models by name.
         asked: as the user wrote them; none: every model by its own engine, as it is.
-        on_gpu: whether they will run on a GPU.
 
     Returns:
         The launches: by the model's name where one way is asked for that runs it, else by name and way,
@@ -152,7 +148,6 @@ def expand_variants(
 
     Raises:
         UserError: a fault in what is asked, the same twice, a way that runs no model, a model that no way runs.
-
     """
     if not asked:
         return dict(launches)

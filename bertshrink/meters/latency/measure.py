@@ -47,13 +47,6 @@ def measure(
 ) -> dict[str, list[Measurement]]:
     """Measure latency and memory of all models, interleaved.
 
-    Args:
-        launches: the models by name.
-        settings: what to run.
-        progress: advanced by one per process.
-        environment: of the machine that runs them.
-        runner: where they run.
-
     Returns:
         For every model: `latency` per case, `load_time` and `first_inference` in s; `memory` per phase (the peak of the
         process while in it), `memory_shared` (its proportional set size at the end) and `memory_over_engine` (the
@@ -64,7 +57,6 @@ def measure(
         UserError: a model does not take a case; nothing has run then.
         MeasurementError: a worker died, hung, or gave no result that can be believed.
         MissingDependency: an engine is not installed.
-
     """
     threads = settings.threads or environment.num_cores
     jobs = jobs_of(launches, settings, threads)
@@ -148,7 +140,6 @@ def check_cases(launches: Mapping[str, RunSpec], settings: LatencySettings) -> N
 
     Raises:
         UserError: one is longer than a model's longest input, has more rows than it takes, or another shape.
-
     """
     for name, launch in launches.items():
         if max(settings.length) > launch.max_length:
@@ -170,12 +161,7 @@ def check_cases(launches: Mapping[str, RunSpec], settings: LatencySettings) -> N
 
 
 def jobs_of(launches: Mapping[str, RunSpec], settings: LatencySettings, threads: int) -> dict[str, WorkerJob]:
-    """The job of each model's processes.
-
-    Raises:
-        UserError: a model does not take a case, or there are no texts.
-
-    """
+    """The job of each model's processes. Raises UserError: a model does not take a case, or there are no texts."""
     if settings.texts is None:
         check_cases(launches, settings)
         return {name: job_of(launch, settings, threads) for name, launch in launches.items()}

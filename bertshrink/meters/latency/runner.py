@@ -32,13 +32,7 @@ class Runner(Protocol):
         Raises:
             MeasurementError: no result that can be believed.
             MissingDependency: an engine is not installed there.
-
         """
 
     def answer(self, job: WorkerJob, timeout_s: float) -> bytes:
-        """What the worker writes for a job of any kind.
-
-        Raises:
-            MeasurementError: the worker died or hung.
-
-        """
+        """What the worker writes for a job of any kind. Raises MeasurementError: the worker died or hung."""

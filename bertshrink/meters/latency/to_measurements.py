@@ -31,7 +31,6 @@ class MeasurementBuilder:
         common: further fields of every measurement.
         alone: a process with no others of ours beside it, where `results` had them: the memory that it shares is told
             of this one.
-
     """
 
     def __init__(

@@ -58,9 +58,7 @@ class MeasurementWarning:
     """Something that speaks against figures.
 
     Attributes:
-        text: a sentence without a full stop.
         is_grave: whether they are invalid for it.
-
     """
 
     text: str
@@ -81,11 +79,9 @@ def of_case(
     """What to know before believing the latency of one case.
 
     Args:
-        case: as people write it: `8x128`.
         samples: of each process.
         warmups: the warm-up iterations of each process.
         levels: the root mean square of the outputs in each process.
-
     """
     found = []
     change = statistics.median(warmup_change(values) for values in warmups)
@@ -105,14 +101,7 @@ def of_case(
 
 
 def of_machine(strains: Sequence[Interference], threads: int, num_cores: int) -> tuple[MeasurementWarning, ...]:
-    """What the machine went through while one model was measured.
-
-    Args:
-        strains: of each process.
-        threads: that the model ran with.
-        num_cores: that the machine has.
-
-    """
+    """What the machine went through while one model was measured."""
     found = []
     others = _median(s.others / s.seconds for s in strains if s.others is not None and s.seconds)
     if others > OTHERS_TOLERANCE:

@@ -169,14 +169,11 @@ def read_result(text: bytes, kind: type[R], job: WorkerJob) -> R:
     """Read what a worker wrote.
 
     Args:
-        text: its output.
         kind: `WorkerResult`, `CountResult`, `MachineInfo`, `Devices` or `MachineRates`.
-        job: what it was told to do.
 
     Raises:
         MeasurementError: it is none.
         MissingDependency: the worker had no engine, or not what it needs.
-
     """
     _refuse_missing(text, job)
     try:
@@ -193,14 +190,11 @@ def check_result(text: bytes, job: WorkerJob, wall_ns: int) -> WorkerResult:
     """Read the result of a job `time`, and refuse what cannot be true.
 
     Args:
-        text: the worker's output.
-        job: what it was told to do.
         wall_ns: how long its process lived: it cannot have measured for longer.
 
     Raises:
         MeasurementError: no result, another job's result, outputs that are not finite, or impossible times.
         MissingDependency: the worker had no engine.
-
     """
     result = read_result(text, WorkerResult, job)
     if len(result.cases) != len(job.cases) or not all(map(_answers, result.cases, job.cases)):
@@ -225,7 +219,6 @@ def check_result(text: bytes, job: WorkerJob, wall_ns: int) -> WorkerResult:
 
 
 def _answers(case: CaseResult, asked: dict[str, Any]) -> bool:
-    """Whether a result is of the case that was asked for."""
     if "name" in asked:
         return case.name == asked["name"] and len(case.tokens) == len(asked["batches"])
     return case.name is None and (case.batch, case.length) == (asked["batch"], asked["length"])

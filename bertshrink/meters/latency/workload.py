@@ -26,12 +26,7 @@ NUM_TEXTS = 128
 
 
 def read_workload(path: str) -> Split:
-    """The texts of a file, evenly thinned out to `NUM_TEXTS`.
-
-    Raises:
-        UserError: no such file, or no texts in it.
-
-    """
+    """The texts of a file, evenly thinned out to `NUM_TEXTS`. Raises UserError: no such file, or no texts in it."""
     texts = read_sides(DataSettings(train=path), [])["train"]
     count = min(len(texts), NUM_TEXTS)
     if count == 0:
@@ -46,19 +41,7 @@ def text_cases(
     max_length: int,
     shape: tuple[int, int] | None = None,
 ) -> list[dict[str, Any]]:
-    """A worker's cases: the same texts once per batch size.
-
-    Args:
-        texts: of `read_workload`.
-        tokenizer: the model's.
-        settings: batch sizes and padding.
-        max_length: the longest input that the model takes, in tokens.
-        shape: the one (batch, length) that it takes; None: any.
-
-    Raises:
-        UserError: more padding than the model takes.
-
-    """
+    """A worker's cases: the same texts once per batch size. Raises UserError: more padding than the model takes."""
     if shape is not None:
         pad_to: int | None = shape[1]
         batches: tuple[int, ...] = (shape[0],)

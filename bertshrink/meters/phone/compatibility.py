@@ -64,7 +64,6 @@ class ProviderCoverage(_Frozen):
     """What one provider takes of a graph.
 
     Attributes:
-        provider: `XNNPACK`, `NNAPI`, ...
         shapes: as the file has them, `open` or `fixed`; or `fixed`, if they were.
         num_nodes: of the graph.
         num_taken: that it takes.
@@ -72,7 +71,6 @@ class ProviderCoverage(_Frozen):
         num_weights: multiply-adds with weights, per token.
         num_weights_taken: those of the nodes that it takes.
         not_taken: operators that it does not know.
-
     """
 
     provider: str
@@ -114,7 +112,6 @@ class MemoryFootprint(_Frozen):
         size_bytes: of the file.
         peaks_bytes: of the process in each phase: import, load, first, steady.
         cap_bytes: what is allowed.
-
     """
 
     format: str
@@ -150,7 +147,6 @@ class MobileReport(_Frozen):
             operators that are built whole.
         footprints: of the file, and of the .ort file made of it.
         notes: a sentence each.
-
     """
 
     length: PositiveInt
@@ -193,16 +189,13 @@ def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner 
     """Check a file that ONNX Runtime runs.
 
     Args:
-        launch: the model; see `running.launch_of`.
         cap_bytes: of memory, for the whole process.
-        host: runs it once; a test's own.
 
     Raises:
         UserError: a model of another engine.
         UnsafeModel: ONNX Runtime cannot open the file.
         MeasurementError: the check or the run died or gave nothing that can be believed.
         MissingDependency: onnxruntime is not installed.
-
     """
     if launch.engine != ENGINE:
         raise UserError(
@@ -282,7 +275,6 @@ def run_once(launch: RunSpec, batch: int, length: int, host: LocalRunner) -> Wor
 
 
 def _named(operators: Mapping[str, Mapping[str, list[str]]], types: Mapping[str, str]) -> dict[str, str]:
-    """`domain:name` -> types, of all operators of all versions."""
     names = {
         f"{domain}:{name}" for domain, versions in operators.items() for some in versions.values() for name in some
     }

@@ -74,7 +74,6 @@ def look(path: Path, scratch: Path) -> dict[str, Any]:
         `operators`: domain -> version -> names; `types`: of those that can be built for some types only; `ort`: the
         .ort file, written in `scratch` where another was given; `coverage`: a row for each provider, with the shapes as
         they are and, where they are open, as if they were fixed.
-
     """
     from bertshrink.onnx_graph.ort_format import operators_and_types, write
 

@@ -25,8 +25,6 @@ class Evaluation:
     Attributes:
         texts: the data as models are compared on it; None: nothing judges.
         max_length: cap on tokens per text; None: each model's own.
-        seed: for masks.
-        progress: where long work says that it is alive.
     """
 
     texts: TextDataset | None
@@ -39,7 +37,6 @@ class Evaluation:
         """A model's figures; the reference sits first, once, whoever is asked about.
 
         Args:
-            model: who is asked about.
             reference: gives the model that all others are compared with.
 
         Raises:

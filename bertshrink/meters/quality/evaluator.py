@@ -56,11 +56,9 @@ class Evaluator(ABC):
 
     Attributes:
         task: a name in `TASKS`.
-        split: the texts.
         max_length: cap on tokens per text; None: each model's own.
         labels: the reference's label names, in whose order logits are compared.
         conditions: dataset, side, number of texts.
-        seed: for masks.
         reference: the first model's answers, set by its own sitting.
         of_reference: its figures, by metric.
     """

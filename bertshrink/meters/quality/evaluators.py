@@ -316,9 +316,7 @@ def prepare(
 
     Args:
         model: the reference.
-        texts: the data.
         max_length: cap on tokens per text; None: each model's own.
-        seed: for masks.
         split: another side than the one that judges.
 
     Raises:
@@ -342,9 +340,7 @@ def chooser(
     Args:
         reference: gives what the models to come are compared with where the metric is a likeness; None: they are with
             the first of them.
-        texts: the data.
         max_length: cap on tokens per text.
-        seed: for masks.
     """
     exams: list[Evaluator] = []
 

@@ -72,7 +72,6 @@ class Sums:
         below_NK: and below it; a part with nothing below it is left out.
         is_loss: the figure is exp of minus that, as a perplexity is.
         num_parts: what the sum over the parts is divided by; None: by those that have something below the line.
-
     """
 
     above_NK: Floats
@@ -146,13 +145,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Groups:
-    """A figure that has a value on each of some groups of texts.
-
-    Attributes:
-        value: the figure on all texts.
-        of_groups: on each group.
-
-    """
+    """A figure that has a value on each of some groups of texts."""
 
     value: float
     of_groups: tuple[float, ...]

@@ -45,7 +45,6 @@ class MatMulCost:
         precision: the type it multiplies in: `float32`, `int8`.
         operations: a multiply-add is two.
         weights: the stored tensors that it reads, with their bytes; empty where it multiplies activations.
-
     """
 
     node: str
@@ -61,7 +60,6 @@ class GraphCost:
     Attributes:
         products: in the order of the graph.
         gathered_bytes: of the rows that are looked up in stored tables.
-
     """
 
     products: tuple[MatMulCost, ...]
@@ -120,7 +118,6 @@ class _Shaped:
         return None if queries is None or keys is None else 4 * math.prod(queries) * keys[-2]
 
     def precision(self, node: onnx.NodeProto) -> str:
-        """The type it multiplies in."""
         if node.op_type in _INTEGER:
             return "int8"
         levels = [a.i for a in node.attribute if a.name == "accuracy_level"]
@@ -205,7 +202,6 @@ def _standing_in(
     Args:
         node: any node; ONNX's own stand for themselves.
         stored: the sizes of stored tensors, also of those that another node dresses.
-
     """
     if node.domain != CONTRIB:
         return [node], []

@@ -30,7 +30,6 @@ class InferenceCost:
     Attributes:
         operations: by the type that they are multiplied in; a multiply-add is two.
         num_bytes: the fewest that must be touched.
-
     """
 
     operations: Mapping[str, int]
@@ -46,11 +45,7 @@ def encoder_work(facts: CheckpointInfo, batch: int, length: int, precision: str 
     """The work of a checkpoint.
 
     Args:
-        facts: what its folder says.
-        batch: rows.
-        length: tokens of each row.
         precision: what it is run in: all its products and weights.
-
     """
     shape, tokens = facts.shape, batch * length
     hidden, inner, width = shape.hidden_size, shape.intermediate_size, shape.embedding_size
@@ -67,14 +62,10 @@ def onnx_work(path: Path, batch: int, length: int, precision: str | None = None)
     """The work of an ONNX file; None where its graph does not tell.
 
     Args:
-        path: the file.
-        batch: rows.
-        length: tokens of each row.
         precision: what the engine multiplies floats in; None: the graph's own types.
 
     Raises:
         UnsafeModel: the file is damaged.
-
     """
     from bertshrink.meters.roofline.graph_flops import graph_work
     from bertshrink.onnx_graph.encoder_graph import read_model

@@ -40,13 +40,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class MachinePeaks:
-    """How fast one machine multiplies and reads.
-
-    Attributes:
-        products: of all precisions, sizes and ways.
-        streams: of all sizes.
-
-    """
+    """How fast one machine multiplies and reads."""
 
     products: tuple[GemmRate, ...]
     streams: tuple[ReadRate, ...]
@@ -65,13 +59,7 @@ class MachinePeaks:
         return min(reads, key=lambda s: max(s.num_bytes, num_bytes) / min(s.num_bytes, num_bytes), default=None)
 
     def measurements(self, base: Conditions, common: Mapping[str, Any]) -> list[Measurement]:
-        """`gemm_rate` (op/s) of each precision and way, `memory_rate` (B/s) of reading and copying.
-
-        Args:
-            base: the target and the threads.
-            common: evidence and environment of every measurement.
-
-        """
+        """`gemm_rate` (op/s) of each precision and way, `memory_rate` (B/s) of reading and copying."""
         fastest: dict[tuple[str, str], float] = {}
         for product in self.products:
             key = (product.by, product.precision)
@@ -103,17 +91,13 @@ def measure_roofs(
     """Measure, one process for each engine.
 
     Args:
-        runner: where the models ran.
-        launches: how they ran.
         touched: the bytes that inferences touch: reading is measured at these sizes too.
-        threads: as many as the models have.
         on_gpu: whether the models are on a GPU; the runner then uses it for this too.
         timeout_s: timeout of a process in seconds.
 
     Raises:
         MeasurementError: a process died, hung, or gave no result that can be believed.
         MissingDependency: an engine or a device is not there.
-
     """
     asked = jobs(list(launches), touched, threads, on_gpu=on_gpu)
     found = [read_result(runner.answer(job, timeout_s), MachineRates, job) for job in asked]
@@ -183,8 +167,6 @@ def product_graph(precision: str, shape: tuple[int, int, int]) -> bytes:
 
     Args:
         precision: `float32`; or `int8`, where x is quantized on the way as dynamic quantization does it.
-        shape: M, K, N.
-
     """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper

@@ -38,11 +38,8 @@ class RooflinePoint:
     """Where one inference is below its roofs.
 
     Attributes:
-        work: what it has to do.
-        latency_s: its measured time.
         floor_s: the shortest time in which this machine could do it.
         binds: which roof that is.
-
     """
 
     work: InferenceCost
@@ -72,7 +69,6 @@ class Roofline:
         machine: `gemm_rate` (op/s) and `memory_rate` (B/s).
         models: by model, for each case: `share_of_peak` (fraction), `operation_rate` (op/s) and `byte_rate` (B/s).
         notes: by model, a sentence for each case.
-
     """
 
     machine: list[Measurement]
@@ -89,10 +85,8 @@ def roofline(
     """Put models that have been timed under the roofs of the machine that timed them.
 
     Args:
-        launches: how they ran.
         found: what was measured of each; its latencies of fixed shapes are used, a GPU's own clock before the host's.
         runner: where they ran; it measures the roofs now.
-        threads: as many as the models had.
 
     Returns:
         Nothing of models of which no work is known (.ort, .pte, graphs that do not tell).
@@ -100,7 +94,6 @@ def roofline(
     Raises:
         MeasurementError: the roofs could not be measured.
         MissingDependency: an engine or a device went away.
-
     """
     works = {
         (name, at): work
@@ -147,7 +140,6 @@ def work_of(launch: RunSpec, timing: Measurement) -> InferenceCost | None:
 
     Raises:
         UnsafeModel: the file was damaged meanwhile.
-
     """
     batch, length = timing.conditions.batch, timing.conditions.length
     if batch is None or length is None:

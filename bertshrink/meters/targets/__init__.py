@@ -31,7 +31,6 @@ class TargetResult:
         environment: the machine they are of.
         notes: for the report, a sentence each.
         details: by model, what its figures mean, a sentence each.
-
     """
 
     measurements: dict[str, list[Measurement]]
@@ -77,7 +76,6 @@ class Target(Protocol):
         Raises:
             MissingDependency: something that it needs is not there.
             UserError: a model that it cannot run.
-
         """
 
     def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
@@ -86,7 +84,6 @@ class Target(Protocol):
         Raises:
             MeasurementError: nothing that can be believed.
             MissingDependency: something that it needs is not there, or went away.
-
         """
 
 
@@ -98,7 +95,6 @@ class TargetKind:
         opens: `module:function` that makes a target of its address.
         what: in a few words, for lists.
         is_here: it runs on this machine, so that the same software here means the same figures again.
-
     """
 
     opens: str
@@ -133,12 +129,7 @@ def kind_of(text: str) -> str:
 
 
 def check_system(target: str, *systems: str) -> None:
-    """Prove that a target exists on this operating system, by `sys.platform`.
-
-    Raises:
-        MissingDependency: it does not.
-
-    """
+    """Prove that a target exists on this operating system, by `sys.platform`. Raises MissingDependency: it does not."""
     if sys.platform not in systems:
         names = " and ".join(_SYSTEMS[system] for system in systems)
         raise MissingDependency(
@@ -153,7 +144,6 @@ def open_target(text: str) -> Target:
 
     Raises:
         UserError: there is none, or its address is wrong.
-
     """
     kind = kind_of(text)
     if kind not in TARGETS:

@@ -36,12 +36,7 @@ _CHECK_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class GpuRunner:
-    """Runs the worker here, with the model on a GPU.
-
-    Attributes:
-        host: starts the worker.
-
-    """
+    """Runs the worker here, with the model on a GPU."""
 
     host: LocalRunner = field(default_factory=lambda: LocalRunner(variables=_ORDER))
     name: ClassVar[str] = "gpu"
@@ -69,7 +64,6 @@ class GpuRunner:
         Raises:
             MissingDependency: the engine is not installed.
             MeasurementError: the process that was to look died.
-
         """
         job = WorkerJob.without_model(engine, engine, do="devices")
         return read_result(self.host.answer(job, _CHECK_TIMEOUT_S), Devices, job)
@@ -82,12 +76,7 @@ def on_gpu(job: WorkerJob) -> WorkerJob:
 
 @dataclass(frozen=True)
 class GpuTarget:
-    """Times models on a GPU.
-
-    Attributes:
-        runner: has the worker do jobs there.
-
-    """
+    """Times models on a GPU."""
 
     runner: GpuRunner
     name: ClassVar[str] = GpuRunner.name
@@ -99,7 +88,6 @@ class GpuTarget:
         Raises:
             UserError: a model's engine does not run on a GPU.
             MissingDependency: there is no GPU, or the engine cannot use it.
-
         """
         for name, launch in launches.items():
             if launch.engine not in ENGINES_ON_GPU:
@@ -122,11 +110,6 @@ class GpuTarget:
 
 
 def open_target(text: str) -> Target:
-    """The target `gpu`.
-
-    Raises:
-        MissingDependency: on a system other than Linux.
-
-    """
+    """The target `gpu`. Raises MissingDependency: on a system other than Linux."""
     check_system("gpu", "linux")
     return GpuTarget(GpuRunner())

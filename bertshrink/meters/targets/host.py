@@ -43,7 +43,6 @@ class LocalRunner:
     Attributes:
         command: what starts it; it reads the job on stdin and writes the result on stdout. None: the worker's own file.
         variables: environment variables of the worker besides those that all have.
-
     """
 
     command: tuple[str, ...] | None = None
@@ -61,19 +60,13 @@ class LocalRunner:
         Raises:
             MeasurementError: a worker died, hung, or gave no result that can be believed.
             MissingDependency: a job's engine is not installed.
-
         """
         start_ns = time.perf_counter_ns()
         ended = self._ended(jobs, timeout_s)
         return results_of(ended, jobs, timeout_s, time.perf_counter_ns() - start_ns)
 
     def answer(self, job: WorkerJob, timeout_s: float) -> bytes:
-        """What the worker writes for a job of any kind.
-
-        Raises:
-            MeasurementError: the worker died or hung.
-
-        """
+        """What the worker writes for a job of any kind. Raises MeasurementError: the worker died or hung."""
         return self._ended([job], timeout_s)[0].answer(job, timeout_s)
 
     def _ended(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerExit]:
@@ -102,11 +95,6 @@ def fixed_variables(threads: int) -> dict[str, str]:
 
 
 def open_target(text: str) -> Target:
-    """The target `cpu`.
-
-    Raises:
-        MissingDependency: on Windows.
-
-    """
+    """The target `cpu`. Raises MissingDependency: on Windows."""
     check_system("cpu", "linux", "darwin")
     return RunnerTarget(LocalRunner())

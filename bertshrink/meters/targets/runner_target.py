@@ -17,12 +17,7 @@ from bertshrink.worker.job import RunSpec
 
 @dataclass(frozen=True)
 class RunnerTarget:
-    """Times models on a runner's machine.
-
-    Attributes:
-        runner: has the worker do jobs there.
-
-    """
+    """Times models on a runner's machine."""
 
     runner: Runner
 

@@ -21,8 +21,6 @@ class Timer:
 
     Attributes:
         settings: shapes that the artifacts take, and rounds.
-        progress: where long work says that it is alive.
-
     """
 
     settings: LatencySettings

@@ -30,7 +30,6 @@ class WorkerExit:
         log: the end of what it said on stderr.
         num_bytes: the length of its result.
         result: the result, empty where it was longer than any can be.
-
     """
 
     code: int | None
@@ -46,12 +45,7 @@ class WorkerExit:
         return cls(code, tail(folder / "log"), num_bytes, path.read_bytes() if num_bytes <= MAX_RESULT_BYTES else b"")
 
     def answer(self, job: WorkerJob, timeout_s: float) -> bytes:
-        """What it wrote.
-
-        Raises:
-            MeasurementError: it died or hung, or wrote too much.
-
-        """
+        """What it wrote. Raises MeasurementError: it died or hung, or wrote too much."""
         _refuse(self.code, job, self.log, self.num_bytes, timeout_s)
         return self.result
 
@@ -61,16 +55,9 @@ def results_of(
 ) -> list[WorkerResult]:
     """What workers found that took turns. One that gave up because another was gone is asked last what went wrong.
 
-    Args:
-        ended: how each ended.
-        jobs: what each was told to do.
-        timeout_s: the time that they had.
-        wall_ns: how long they lived.
-
     Raises:
         MeasurementError: one died, hung, or gave no result that can be believed.
         MissingDependency: one had no engine.
-
     """
     found: dict[int, WorkerResult] = {}
     for at in sorted(range(len(jobs)), key=lambda at: ended[at].code == LEFT_ALONE):

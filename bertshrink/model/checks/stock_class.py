@@ -87,7 +87,6 @@ def refuse_beside(folder: Path) -> None:
 
     Raises:
         UnsafeModel: there is one, or a file is a pointer of git LFS.
-
     """
     for name, (what, hint) in _BESIDE.items():
         if (folder / name).exists():
@@ -99,12 +98,10 @@ def refuse_pointers(folder: Path, *files: Path) -> None:
     """Refuse a folder in which git LFS left pointers where files should be that are read; others do not matter.
 
     Args:
-        folder: the model's.
         files: what is read besides its small files.
 
     Raises:
         UnsafeModel: it did.
-
     """
     paths = {path for pattern in _READ for path in folder.glob(pattern)} | set(files)
     names = sorted(path.relative_to(folder).as_posix() for path in paths if is_lfs_pointer(path))
@@ -119,12 +116,7 @@ def refuse_pointers(folder: Path, *files: Path) -> None:
 
 
 def refuse_values(config: Mapping[str, Any], where: str) -> None:
-    """Refuse values of config.json that make another network than the stock class builds.
-
-    Raises:
-        UnsafeModel: there is one.
-
-    """
+    """Refuse values of config.json that make another network than the stock class builds; raises UnsafeModel."""
     for key, (harmless, what, hint) in _VALUES.items():
         value = config.get(key)
         is_harmless = any(value == one and isinstance(value, type(one)) for one in harmless)

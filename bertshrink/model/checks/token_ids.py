@@ -31,7 +31,6 @@ def in_small_letters(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerB
 
     Raises:
         UnsafeModel: it is a slow one, which no step can be put in front of.
-
     """
     from tokenizers import normalizers
     from transformers import PreTrainedTokenizerFast
@@ -58,14 +57,12 @@ def fit_to_tables(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> 
 
     Args:
         tokenizer: one that numbers types of tokens that the model does not have gives them no more.
-        facts: what the model's folder says.
 
     Returns:
         notes on what is read otherwise than the tokenizer says.
 
     Raises:
         UnsafeModel: a token has no row.
-
     """
     rows = facts.shape.vocab_size
     without = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)

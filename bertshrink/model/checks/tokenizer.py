@@ -27,7 +27,6 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     Raises:
         UnsafeModel: it cannot be loaded, or makes nothing of a text.
-
     """
     import transformers
 

@@ -64,14 +64,12 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
     """Compare what is stored with what the stock class has.
 
     Args:
-        facts: what the folder says.
         header: name -> dtype and shape, of the safetensors file.
         model: the class, built on the device `meta`.
 
     Raises:
         UserError: weights are missing: the checkpoint is for another task.
         UnsafeModel: weights have no place, another shape than config.json's, or are not floating-point numbers.
-
     """
     places = model.state_dict(keep_vars=True)
     buffers = {name for name, _ in model.named_buffers()} - set(places)

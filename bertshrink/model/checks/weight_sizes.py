@@ -23,12 +23,10 @@ def check_sizes(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]]) 
     """Compare what config.json states with what is stored.
 
     Args:
-        facts: of the folder.
         header: `read_header` of its weights.
 
     Raises:
         UnsafeModel: it states a size that no stored weight has.
-
     """
     longest = max((size for entry in header.values() for size in entry["shape"]), default=0)
     many = max(len(header), _MOST_SHARED if facts.anatomy.is_shared else 0)

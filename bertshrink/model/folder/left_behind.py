@@ -35,9 +35,7 @@ def left_behind(folder: Path, *, is_sentence: bool) -> list[str]:
     """A sentence that names what is left in a model's folder; none where nothing is.
 
     Args:
-        folder: the model's.
         is_sentence: whether what sentence-transformers reads goes along.
-
     """
     known = (*_GOES_ALONG, *_SAYS_NOTHING, *(_OF_SENTENCES if is_sentence else ()))
     names = []

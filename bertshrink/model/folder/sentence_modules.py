@@ -80,7 +80,6 @@ class Sentence:
         lower_case: whether texts are read in small letters, whatever the tokenizer does.
         prompts: every prompt by its name.
         default: the name of the prompt that is put before every text; None: none is.
-
     """
 
     kind: Literal["encoder", "cross-encoder"]
@@ -121,7 +120,6 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
     Raises:
         UnsafeModel: it is damaged, or leads out of the folder.
         UserError: the transformer is in a folder of its own.
-
     """
     path = folder / MODULES
     if not path.is_file():
@@ -147,14 +145,11 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     """What the folder says; None where it is not a folder of sentence-transformers.
 
     Args:
-        folder: the model's.
-        config: its config.json.
         has_modules_inside: whether it is about a graph that ends in sentence vectors, whatever module makes them.
 
     Raises:
         UnsafeModel: a damaged file, or a path out of the folder.
         UserError: a layout, a module or a setting that is not supported.
-
     """
     modules = read_modules(folder)
     if modules is None:
@@ -331,7 +326,6 @@ def read_activation(folder: Path, config: Mapping[str, Any]) -> Literal["identit
 
     Raises:
         UserError: another function than those two.
-
     """
     settings = read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     own = config.get("sentence_transformers")

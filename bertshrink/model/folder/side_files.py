@@ -51,10 +51,7 @@ def fit_tokenizer(folder: Path, max_length: int, fixed: int | None = None) -> No
     """Say in a tokenizer's files how long a text the model takes.
 
     Args:
-        folder: with the tokenizer's files.
-        max_length: the longest input in tokens.
         fixed: the one length that it takes, to which shorter texts are padded; None: any.
-
     """
     about = read_object(folder / _TOKENIZER_CONFIG) if (folder / _TOKENIZER_CONFIG).is_file() else {}
     about = {name: value for name, value in about.items() if name not in _OF_CALLS} | {"model_max_length": max_length}
@@ -99,12 +96,8 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, p
     """Write a sentence encoder's modules where its folder has none.
 
     Args:
-        folder: with config.json and the tokenizer.
-        pooling: how token vectors become the sentence's.
         width: of both.
-        max_length: the longest input in tokens.
         prompt: what it reads before every text.
-
     """
     if (folder / MODULES).is_file():
         return
@@ -131,10 +124,7 @@ def copy_papers(source: Path, folder: Path, but: str) -> None:
     """Copy what is beside a model from one artifact's folder to another's.
 
     Args:
-        source: an artifact's folder.
-        folder: where the copies go.
         but: the model's file, which is not a paper.
-
     """
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source).as_posix()

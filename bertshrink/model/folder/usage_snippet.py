@@ -70,12 +70,10 @@ def usage(folder: Path, name: str) -> str:
     """The lines for a folder that bertshrink wrote.
 
     Args:
-        folder: where it is now.
         name: the path that they should open.
 
     Raises:
         BertshrinkError: it is not a model's folder.
-
     """
     if (folder / ARTIFACT_CARD).is_file():
         return _artifact(ArtifactCard.model_validate(read_object(folder / ARTIFACT_CARD)), name)

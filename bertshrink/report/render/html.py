@@ -61,7 +61,6 @@ def render(report: Report, margin: float = MARGIN) -> str:
     """Draw the report.
 
     Args:
-        report: any report.
         margin: margin within which speeds count as equivalent, as a fraction.
 
     Returns:
@@ -137,7 +136,6 @@ def paper_url(paper: str | None) -> str | None:
 
 
 def _components(components: list[Component]) -> list[tuple[str, str, str, str]]:
-    """Name, parameters, their share, bytes."""
     total = sum(part.num_parameters for part in components) or 1
     return [
         (

@@ -22,7 +22,6 @@ def render(report: Report, margin: float = MARGIN) -> str:
     """Write the report.
 
     Args:
-        report: any report.
         margin: margin within which speeds count as equivalent, as a fraction.
 
     Returns:

@@ -38,7 +38,6 @@ def render(report: Report, width: int | None = None, margin: float = MARGIN) -> 
     """Draw the report.
 
     Args:
-        report: any report.
         width: characters per line to fill at most; None: what the console has.
         margin: margin within which speeds count as equivalent, as a fraction.
 
@@ -97,7 +96,6 @@ def _parts(report: Report, table: Table, width: int) -> Iterable[RenderableType]
 
 
 def _sheet(sheet: Sheet) -> Fitting:
-    """A table of words."""
     return Fitting([plain(title) for title in sheet.heading], [[plain(word) for word in row] for row in sheet.rows])
 
 
@@ -178,7 +176,6 @@ def _name(row: Row) -> str:
 
 
 def _head(column: Column) -> list[str]:
-    """The lines of a column's head: what, under which conditions, and what is with the figure."""
     lines = [f"{column.title} [{column.note}]", column.subtitle, column.against_title]
     return [line for line in lines if line]
 
@@ -246,7 +243,6 @@ def _grid(table: Table, grid: _Grid) -> Grid:
 
 
 def _listed(items: list[tuple[str, str]]) -> Grid:
-    """Lines with a hanging indent behind their marks."""
     grid = Grid.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")

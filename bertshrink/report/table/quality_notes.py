@@ -70,9 +70,7 @@ def remarks(snapshots: Sequence[Snapshot], leading: Sequence[str]) -> tuple[Advi
     """What a reader must know of whole models: no better than the trivial answer, no smaller than the reference.
 
     Args:
-        snapshots: all models, in the order to tell.
         leading: names of those that came before the reference.
-
     """
     base = next((s.find("size") for s in snapshots if s.role == "reference"), None)
     found = []

@@ -178,7 +178,6 @@ def build(report: Report, only_deciding: bool = False, margin: float = MARGIN) -
     """Make the table of a report.
 
     Args:
-        report: any report, also one without a reference or without measurements.
         only_deciding: leave out the columns that one does not pick a model by, such as the time to load.
         margin: margin within which speeds count as equivalent, as a fraction.
 
@@ -228,7 +227,6 @@ def _shared(report: Report, metrics: dict[str, Found], has_targets: bool) -> tup
 
 
 def _of_models(snapshots: list[Snapshot]) -> Found:
-    """The figures that belong to no target."""
     return [(s, m) for s in snapshots for m in s.measurements if not is_of_target(m)]
 
 

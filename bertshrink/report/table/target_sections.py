@@ -51,7 +51,6 @@ class Standing:
         models: each model's own validity, where they differ.
         reasons: what speaks against the figures.
         limits: what the figures cannot claim, a sentence each.
-
     """
 
     target: str
@@ -80,10 +79,7 @@ def standings(
     """Every target of these models, in the order first seen; none where nothing ran.
 
     Args:
-        snapshots: the models.
-        environments: the report's machines.
         only_deciding: tell how only those figures were taken that one picks a model by.
-
     """
     found: dict[str, list[tuple[Snapshot, Measurement]]] = {}
     for snapshot in snapshots:

@@ -23,7 +23,6 @@ class Fitting:
         heads: above the columns; none: the first column names its row.
         rows: as many words each as there are columns.
         numbers: the columns that are aligned to the right.
-
     """
 
     def __init__(self, heads: Sequence[str], rows: Sequence[Sequence[str | Text]], numbers: Sequence[int] = ()) -> None:

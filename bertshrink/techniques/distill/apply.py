@@ -117,10 +117,7 @@ def teach(
 
     Args:
         student: its layers are the incoming model's layers `chosen`.
-        settings: of the stage.
         chosen: counted from 1; they say which hidden states belong together.
-        num_layers: of the incoming model.
-        bench: texts, teacher, seed, work folder.
         rows: what is read; None: the texts.
         tables: parameters that learn by rows.
 
@@ -317,7 +314,6 @@ def _limit(model: Encoder, bench: Workbench) -> int:
 
 
 def _bare(split: Split) -> Split:
-    """The texts without their labels."""
     return replace(split, labels=None)
 
 

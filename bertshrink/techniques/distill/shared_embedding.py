@@ -47,7 +47,6 @@ class Coded:
     """A student whose word embeddings are `Codes` for a while.
 
     Args:
-        student: changed in place.
         teacher: whose rows are the contexts; with another vocabulary, the student's own rows are.
     """
 

@@ -27,7 +27,6 @@ class Wanted:
     """What an objective reads of a model.
 
     Attributes:
-        outputs: the task's outputs.
         states: hidden states by number; 0 is the embeddings' output, i layer i's.
         layers: layers, counted from 1, whose queries, keys and values are read.
     """
@@ -58,11 +57,7 @@ def run_model(
     """Run a model once and take what is wanted.
 
     Args:
-        model: stock transformers.
         inputs: ids and masks, each (B, L).
-        wanted: what is read.
-        task: a name in `TASKS`.
-        pooling: for embedding.
     """
     with projections(model, bool(wanted.layers)) as seen:
         out = model(**inputs, output_hidden_states=bool(wanted.states))
@@ -106,7 +101,6 @@ class LiveTeacher:
     """A frozen copy of a model that answers every batch again.
 
     Args:
-        encoder: the teacher.
         wanted: what is read of it.
         dtype: of its weights and arithmetic.
     """

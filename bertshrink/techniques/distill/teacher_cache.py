@@ -175,7 +175,6 @@ class CachedTeacher:
         return bool(self.checked_N[row])
 
     def _fill(self, inputs: dict[str, Tensor], numbers: list[int], missing: list[int]) -> None:
-        """Ask the living teacher for the rows that are missing, and write their records."""
         at = torch.tensor(missing, device=inputs["input_ids"].device)
         whole = len(missing) == len(numbers)
         given = inputs if whole else {name: value.index_select(0, at) for name, value in inputs.items()}
@@ -283,7 +282,6 @@ class CachedTeacher:
         return found
 
     def _layout_of(self, answers: Answers) -> Layout:
-        """The layout that fits answers of these shapes."""
         first = next(iter(answers.states.values()), None)
         return Layout(
             widths={name: _width(value, self.per_token) for name, value in sorted(answers.outputs.items())},
@@ -340,11 +338,7 @@ def _number_type(width: int) -> np.dtype[Any]:
 
 
 def _half(value: NDArray[Any]) -> NDArray[np.float16]:
-    """Values as float16.
-
-    Raises:
-        CheckFailed: one of them is not finite, or is larger than float16 can hold (65504).
-    """
+    """Values as float16. Raises CheckFailed: one of them is not finite, or is larger than float16 can hold (65504)."""
     with np.errstate(over="ignore"):
         found = value.astype(np.float16)
     if not np.isfinite(found).all():

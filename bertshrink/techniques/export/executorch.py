@@ -52,7 +52,6 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
 
     Raises:
         CheckFailed: the program does not give PyTorch's numbers; or in int8 agrees less than `int8_cosine` asks.
-
     """
     form = settings.form(None)
     folder = bench.work / "export"
@@ -104,7 +103,6 @@ class Int8Embedding(torch.nn.Module):
 
     Args:
         weight_VH: the float table.
-
     """
 
     def __init__(self, weight_VH: torch.Tensor) -> None:
@@ -165,7 +163,6 @@ def write(program: Any, encoder: Encoder, outputs: Sequence[str], path: Path) ->
     Returns:
         how many calls went to XNNPACK (`xnnpack`) and to portable operators (`portable`), and the bytes of working
         memory that it plans.
-
     """
     from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -194,7 +191,6 @@ def check_agreement(encoder: Encoder, made: Artifact, bench: Workbench, min_cosi
 
     Raises:
         CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
-
     """
     from bertshrink.model.round_trip import PROOF_TEXTS
 

@@ -29,14 +29,11 @@ def fix(artifact: Artifact, shape: tuple[int, int], bench: Workbench) -> Artifac
     """Give an ONNX artifact one shape, in a new folder below `bench.work`.
 
     Args:
-        artifact: of any shape.
         shape: (batch, length); the length at most the artifact's longest input.
-        bench: for its folder and notes.
 
     Raises:
         UnsafeModel: the file is damaged.
         CheckFailed: the new file gives other numbers.
-
     """
     folder = bench.work / "fixed"
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
@@ -62,9 +59,6 @@ def fix_shape(model: onnx.ModelProto, batch: int, length: int) -> onnx.ModelProt
 
     Args:
         model: its inputs are (batch, length), by whatever names; it is not changed.
-        batch: rows.
-        length: tokens of each row.
-
     """
     found = onnx.ModelProto()
     found.CopyFrom(model)

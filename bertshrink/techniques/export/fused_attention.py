@@ -37,7 +37,6 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 
     Returns:
         the new model and the number of joined attentions; with 0 the model is the one given.
-
     """
     graph = _Graph(model)
     found = [(node, match) for node in model.graph.node if (match := graph.match(node)) is not None]

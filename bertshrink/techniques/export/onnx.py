@@ -67,7 +67,6 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
     Raises:
         UserError: the model is too large for one ONNX file.
         CheckFailed: the file does not give PyTorch's numbers, or a dense layer has no stored weight.
-
     """
     refuse_too_large(encoder)
     folder, form = bench.work / "export", replace(settings.form(None), format="onnx")
@@ -113,7 +112,6 @@ def make_graph(encoder: Encoder, settings: ExportSettings, lender: BorrowedTenso
 
     Raises:
         CheckFailed: a dense layer has no stored weight.
-
     """
     traced = trace(encoder, settings.opset, settings.outputs_of(encoder.task), lender.tensor)
     model = fix_reshapes(canonicalise(traced, lender.tensor))
@@ -136,12 +134,7 @@ def note_precision(name: str, path: Path, bench: Workbench) -> None:
 
 
 def refuse_too_large(encoder: Encoder) -> None:
-    """Refuse a model whose weights do not fit into one ONNX file.
-
-    Raises:
-        UserError: they do not.
-
-    """
+    """Refuse a model whose weights do not fit into one ONNX file; raises UserError."""
     num_bytes = sum(parameter.numel() * parameter.element_size() for parameter in encoder.model.parameters())
     if num_bytes > MAX_FILE_BYTES:
         raise UserError(
@@ -173,9 +166,7 @@ class ExportWrapper(torch.nn.Module):
     """The model with the engines' inputs and outputs.
 
     Args:
-        encoder: what is exported.
         outputs: the names of what it gives, in this order.
-
     """
 
     def __init__(self, encoder: Encoder, outputs: Sequence[str]) -> None:
@@ -209,11 +200,7 @@ def trace(
     """The graph as PyTorch's tracer writes it, dynamic in batch and length.
 
     Args:
-        encoder: what is traced.
-        opset: of the graph.
-        outputs: the names of what it gives.
         keep: what makes a stored tensor of a weight: (numbers, name).
-
     """
     inputs, task = input_names(encoder), TASKS[encoder.task]
     length = min(6, encoder.max_length)
@@ -296,7 +283,6 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
 
     Raises:
         CheckFailed: one of an encoder layer multiplies with something that is not stored.
-
     """
     found = len(weight_matmuls(model))
     shape = encoder.shape
@@ -315,7 +301,6 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
 
     Raises:
         CheckFailed: a layer's attention has another form than the one that can be joined.
-
     """
     fused, num_fused = fuse_attention(model)
     if num_fused != encoder.shape.num_layers:
@@ -328,7 +313,6 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those that are not set."""
     return {name: value for name, value in settings.items() if value is not None}
 
 

@@ -47,7 +47,6 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
         UserError: an artifact of another format.
         UnsafeModel: ONNX Runtime cannot open its file.
         CheckFailed: the new file gives other numbers.
-
     """
     if artifact.card.format != "onnx":
         raise UserError(f"`{artifact.card.format}` files cannot be written as .ort, ONNX files can")
@@ -96,12 +95,7 @@ def without_half(precision: str) -> str:
 
 
 def check_equal(artifact: Artifact, path: Path) -> None:
-    """Compare the two files on padded text at every shape that they take.
-
-    Raises:
-        CheckFailed: a number differs.
-
-    """
+    """Compare the two files on padded text at every shape that they take. Raises CheckFailed: a number differs."""
     runtime, card = engine("onnxruntime"), artifact.card
     before, after = runtime.load(str(artifact.file)), runtime.load(str(path))
     for batch, length in shapes_of(card.form, artifact.max_length):

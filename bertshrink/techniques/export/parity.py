@@ -57,9 +57,6 @@ def check_parity(
 
     Args:
         encoder: the original, float32.
-        path: the file.
-        tolerance: see this file's opening.
-        form: the engine that runs it, and the shapes that it takes.
         outputs: the names of what it gives, all of which are compared; None: the task's.
 
     Returns:
@@ -67,7 +64,6 @@ def check_parity(
 
     Raises:
         CheckFailed: at some shape the difference is larger than the tolerance, or not finite.
-
     """
     shapes = [padded_text(encoder, *shape) for shape in shapes_of(form, encoder.max_length)]
     names = outputs or TASKS[encoder.task].outputs
@@ -97,7 +93,6 @@ def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: fl
 
     Raises:
         CheckFailed: it is larger than the tolerance, or not finite.
-
     """
     right = theirs.astype(np.float64)
     scale, difference = float(np.abs(right).max()), float(np.abs(ours.astype(np.float64) - right).max())

@@ -36,15 +36,12 @@ class EmbeddingFactorization:
     """An encoder's tables made narrow, to any rank: what all ranks need of the texts is computed once.
 
     Attributes:
-        encoder: whose tables they are.
         parts: of it, its head as the target family has it.
-        rows: to calibrate with.
         tokens: of the rows.
         unseen: tokens from the whole vocabulary.
         moment_EE: of both (see `subspace`).
         explained_E: the share of the moment that rank k keeps is its entry k - 1.
         subspace: as `Factorize.subspace`.
-        seed: of everything random.
     """
 
     encoder: Encoder

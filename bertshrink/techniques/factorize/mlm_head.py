@@ -59,11 +59,7 @@ def fitted_mask_head(
     """The head of `narrow`, whose table is narrower than that of `encoder`, and a sentence on how near it came.
 
     Args:
-        encoder: the model that was given.
         narrow: the same with narrow tables, and any head.
-        rows: to calibrate with.
-        seed: of the masks and of the order of fitting.
-        progress: where the fit says that it is alive.
     """
     given, found = _asked(encoder, narrow, rows, seed), narrow.model.get_input_embeddings().weight.detach()
     old: Any = encoder.model.get_output_embeddings()

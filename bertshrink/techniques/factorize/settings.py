@@ -119,11 +119,7 @@ class FactorizeSettings(Technique):
 
 
 def check_rank(rank: int, width: int) -> None:
-    """Prove a rank against the width of the tables.
-
-    Raises:
-        UserError: it is greater.
-    """
+    """Prove a rank against the width of the tables. Raises UserError: it is greater."""
     if rank > width:
         hint = f"give 1 to {width}"
         raise UserError(f"`rank` is {rank}; the model's embedding tables are {width} wide", hint=hint)

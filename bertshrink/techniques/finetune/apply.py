@@ -192,11 +192,7 @@ def learn(model: Encoder, settings: FinetuneSettings, bench: Workbench) -> Encod
 def training_rows(
     model: Encoder, settings: FinetuneSettings, bench: Workbench
 ) -> tuple[TokenizedRows | PackedRows, Any]:
-    """What is learnt from, and what makes batches of it.
-
-    Raises:
-        UserError: labels that are none for the task.
-    """
+    """What is learnt from, and what makes batches of it. Raises UserError: labels that are none for the task."""
     texts, task = _texts(bench), model.task
     limit = min(bench.max_length or model.max_length, model.max_length)
     pad_id = model.tokenizer.pad_token_id or 0

@@ -30,7 +30,6 @@ def quantize(artifact: Artifact, settings: QuantizeSettings, bench: Workbench) -
         UnsafeModel: the file is damaged, quantized already, or not an encoder's graph.
         CheckFailed: a weight was left out, the outputs agree less than `min_cosine` asks, or no assignment holds
             `max_metric_drop`.
-
     """
     trials = VariantBuilder(artifact, read_source(artifact), settings, bench)
     if settings.auto:
@@ -85,7 +84,6 @@ def read_source(artifact: Artifact) -> onnx.ModelProto:
     Raises:
         UserError: an artifact of another format.
         UnsafeModel: the file is damaged, quantized already, or not an encoder's graph.
-
     """
     if artifact.card.format != "onnx":
         raise UserError(
@@ -97,12 +95,7 @@ def read_source(artifact: Artifact) -> onnx.ModelProto:
 
 
 def refuse_no_encoder(model: onnx.ModelProto, where: str) -> None:
-    """Refuse a graph that is not an encoder's.
-
-    Raises:
-        UnsafeModel: naming what it lacks.
-
-    """
+    """Refuse a graph that is not an encoder's. Raises UnsafeModel: naming what it lacks."""
     inputs = {value.name for value in model.graph.input}
     if not {"input_ids", "attention_mask"} <= inputs or not table_gathers(model) or not weight_matmuls(model):
         raise UnsafeModel(

@@ -44,7 +44,6 @@ class TypeCoverage:
         gathers: type -> number of lookups.
         stored: type -> number of distinct stored matrices.
         size_bytes: type -> bytes of those matrices, with the scales of their blocks; `rest`: everything else stored.
-
     """
 
     matmuls: dict[str, int]
@@ -80,14 +79,10 @@ def check_complete(
     """Compare a finished graph with what was asked for.
 
     Args:
-        model: the finished graph.
-        found: what was counted in it.
-        asked: the weights of the float graph.
         types: weight name -> type; weights that are not named stay float32.
 
     Raises:
         CheckFailed: a reader is in another type than its weight should be, or a large matrix was left in float32.
-
     """
     matmuls, gathers = Counter[str](), Counter[str]()
     for name, weight in asked.items():
@@ -117,7 +112,6 @@ class _Count:
         self.scales: set[str] = set()
 
     def take(self, node: onnx.NodeProto) -> None:
-        """Count one node."""
         match node.op_type:
             case "MatMul":
                 self.matmuls[self.matmul(node)] += 1

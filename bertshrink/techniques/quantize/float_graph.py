@@ -44,14 +44,11 @@ def read_float_graph(path: Path, max_length: int, where: str | None = None) -> o
     Args:
         path: of a file that bertshrink made, or took in (see `external`). Large tensors stay in it, so it must not
             change as long as the graph is used.
-        max_length: its longest input in tokens.
-        where: its name for messages.
 
     Raises:
         UnsafeModel: it is not an ONNX file, quantized already, computes in other floats than float32, branches, or
         holds a
             dense layer's weight in another form than as a stored matrix.
-
     """
     where = where or str(path)
     model = read_model(path, numbers=False)
@@ -84,7 +81,6 @@ def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
 
     Raises:
         UnsafeModel: naming an operator of integers, or the lookup of a table of them.
-
     """
     integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type in _INTEGERS}
     for node in model.graph.node:
@@ -114,8 +110,6 @@ def remove_nan_guards(model: onnx.ModelProto, max_length: int) -> onnx.ModelProt
 
     Args:
         model: canonical; it is not changed.
-        max_length: the longest input in tokens.
-
     """
     guards = _guards(model)
     if not guards or max_length > _MAX_LENGTH or _speak(model, sorted(set(guards.values())), max_length):

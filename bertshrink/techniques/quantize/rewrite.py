@@ -57,12 +57,10 @@ def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: RewriteO
     Args:
         source: an encoder's float32 graph; it is not changed.
         types: name of a weight (`onnx_graph.weights`) -> a name in `TYPES`; weights that are not named stay float32.
-        options: block size, ranges of activations and the like; None: the defaults.
 
     Raises:
         UserError: a name that is not a weight, or no type; a range that is missing.
         CheckFailed: the finished graph is not what was asked for.
-
     """
     model = canonicalise(source)
     draft = GraphBuilder(model, options or RewriteOptions())
@@ -89,7 +87,6 @@ def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, StoredWeight])
 
     Raises:
         UserError: a name that is not a weight, or no type; a table whose rows a dense layer does not read as outputs.
-
     """
     for name, kind in types.items():
         if name not in known:

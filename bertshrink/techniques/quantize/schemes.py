@@ -37,13 +37,10 @@ def uniform(model: onnx.ModelProto, scheme: str, settings: QuantizeSettings) -> 
     """A scheme's assignment.
 
     Args:
-        model: a canonical float32 graph.
-        scheme: a name in `SCHEMES`.
         settings: for `embeddings`.
 
     Returns:
         the name of every weight -> its type.
-
     """
     return {
         name: type_of(weight.shape, scheme, settings.embeddings, is_table=weight.is_table)
@@ -52,13 +49,7 @@ def uniform(model: onnx.ModelProto, scheme: str, settings: QuantizeSettings) -> 
 
 
 def precision(model: onnx.ModelProto, types: Mapping[str, str]) -> str:
-    """What a card calls an assignment: `int8`, or `int4+int8` (most bytes first) where there are several.
-
-    Args:
-        model: the canonical float32 graph.
-        types: weight name -> type.
-
-    """
+    """What a card calls an assignment: `int8`, or `int4+int8` (most bytes first) where there are several."""
     size: dict[str, int] = {}
     for name, weight in weights(model).items():
         kind = types.get(name, "float32")

@@ -47,10 +47,7 @@ class OutputSimilarity:
     """Texts, and the float artifact's answers to them, which those of others are compared with.
 
     Args:
-        before: the float artifact.
-        texts: what is answered.
         max_length: cap on tokens per text; None: the artifact's own.
-
     """
 
     def __init__(self, before: Artifact, texts: Split, max_length: int | None) -> None:
@@ -81,7 +78,6 @@ def require(found: dict[str, float | int], min_cosine: float, where: str) -> Non
 
     Raises:
         CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
-
     """
     if not found["cosine"] >= min_cosine:
         raise CheckFailed(
@@ -97,9 +93,7 @@ def same_label(task: str, pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) ->
     """The share of answers that are the same; None where the task's outputs are not labels.
 
     Args:
-        task: a name in `TASKS`.
         pairs: outputs before and after, each (C,) or, with a length axis, (L, C) or (L,) for places in a text.
-
     """
     if task in ("classification", "token-classification", "question-answering"):
         same = [np.ravel(a.argmax(-1) == b.argmax(-1)) for a, b in pairs]

@@ -40,8 +40,6 @@ def type_of(shape: tuple[int, int], scheme: str, embeddings: str, *, is_table: b
 
     Args:
         shape: (inputs, outputs) of a dense layer, (rows, width) of a table.
-        scheme: a name in `SCHEMES`.
-        embeddings: the setting of that name.
         is_table: whether rows are looked up in it.
     """
     dense = SCHEMES[scheme]

@@ -75,7 +75,6 @@ def share(encoder: Encoder, settings: ShareSettings, bench: Workbench) -> Encode
 
 
 def _groups(num_layers: int, num_groups: int) -> list[int]:
-    """The group of each layer."""
     return [shared_group(i, num_layers, num_groups) for i in range(num_layers)]
 
 
@@ -86,9 +85,6 @@ def _shared_layers(
 
     Args:
         apart: an ALBERT whose layers have weights of their own.
-        rows: to calibrate with.
-        settings: of the stage.
-        bench: progress, notes, seed.
 
     Returns:
         the weights; (N, H) what the last layer gives for each row's first token; the rows' numbers, in that order.

@@ -35,7 +35,6 @@ def fitted_head(
         given: the other head, `first` and `last`.
         states_NH: the first tokens' states that the new head will read.
         answers_NC: what the other head answered.
-        task: a name in `TASKS`.
     """
     kept_out = torch.arange(len(states_NH)) % _KEPT_OUT == 0
     if len(states_NH) < 2 * _KEPT_OUT:

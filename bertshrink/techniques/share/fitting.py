@@ -62,9 +62,6 @@ def group_weights(
         layers: of the group, called as (states (B, L, H), bias (B, 1, 1, L)) -> states.
         batches: at the group's start.
         method: `mean`, `best` or `fitted`.
-        steps: of fitting; each looks at one batch.
-        learning_rate: of fitting, at its peak.
-        task: told of each step.
 
     Returns:
         the layer; the batches at the group's end; the error at the start and at the end of fitting.

@@ -23,13 +23,10 @@ def fit_adam(
     """Change `parameters` in place; the learning rate falls to zero in a line.
 
     Args:
-        parameters: what is fitted.
         loss_of: the loss of the next step, a scalar.
-        steps: how many.
         learning_rate: of the first step.
         weight_decay: decoupled (AdamW).
         clip: most that the gradient's norm may be.
-        task: told of each step.
     """
     for parameter in parameters:
         parameter.requires_grad_(True)

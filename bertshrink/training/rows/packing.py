@@ -125,7 +125,6 @@ def _fill(folder: Path, corpus: Corpus, tokenizer: PreTrainedTokenizerBase, prog
 
 
 def _tokenized(batch: list[list[str]], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[list[int]]]:
-    """The ids of each document's sentences that have any; documents without one are left out."""
     # A blank before all but a document's first: byte-level tokens know by it that a word begins.
     split = [[s for line in lines for s in split_sentences(line)] for lines in batch]
     flat = [f" {s}" if number else s for document in split for number, s in enumerate(document)]
@@ -139,7 +138,6 @@ class PackedRows(torch.utils.data.Dataset[Item]):
     """Rows of a token store.
 
     Args:
-        store: the tokens.
         tokenizer: for the special tokens.
         manner: how rows are made.
         max_length: tokens of a row, special tokens included.

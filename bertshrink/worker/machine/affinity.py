@@ -27,10 +27,7 @@ def processors_of(pool: Sequence[int], threads: int, number: int) -> set[int]:
     """Those of a round: as many as threads, the next ones in each round; empty where there are too few to choose.
 
     Args:
-        pool: to choose from.
-        threads: of the engine.
         number: of the round, from 0.
-
     """
     if threads >= len(pool):
         return set()

@@ -114,7 +114,6 @@ def _gpu_name() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of the installed packages that run models."""
     found = {}
     for name in _PACKAGES:
         try:

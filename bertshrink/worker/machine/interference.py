@@ -33,13 +33,7 @@ class Interference:
     """Begins to look now.
 
     Args:
-        on_gpu: whether a GPU is measured, which is then looked at too.
         fellows: the processor seconds that workers have used that take turns with this one.
-
-    Attributes:
-        began: the counters at the beginning.
-        gpu: its state at the beginning.
-
     """
 
     def __init__(self, on_gpu: bool = False, fellows: Callable[[], float] = lambda: 0.0) -> None:

@@ -30,7 +30,6 @@ def peak_bytes() -> int:
 
     Raises:
         ModuleNotFoundError: on Windows, which counts it in another way.
-
     """
     found = _high_water_bytes()
     if found is None:

@@ -69,7 +69,6 @@ def driver_bytes(pid: int | None = None) -> int | None:
 
 
 def _ask(query: str) -> list[str] | None:
-    """The values of one query about the GPU that is measured."""
     lines = _run(query, ("-i", os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0] or "0"))
     return [part.strip() for part in lines[0].split(",")] if lines else None
 

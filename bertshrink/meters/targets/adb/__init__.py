@@ -78,8 +78,6 @@ class Adb:
 
     Attributes:
         serial: of the device; empty: the only one.
-        runner: the program.
-
     """
 
     serial: str
@@ -97,7 +95,6 @@ class Adb:
         Raises:
             MissingDependency: no adb, no device, or a runner for another processor.
             UserError: no runner, or a model that it cannot run.
-
         """
         built_for = abi_of(self.runner)
         for name, launch in launches.items():
@@ -122,7 +119,6 @@ class Adb:
             MeasurementError: a runner that failed, hung, or told no times.
             UserError: texts were asked for, or a model does not take a case.
             OutputError: there is no room.
-
         """
         if settings.texts is not None:
             raise UserError(f"`{self.name}` measures shapes, not texts", hint="give batch sizes and lengths")
@@ -194,7 +190,6 @@ class _Run:
         self.times: dict[tuple[str, Case], int] = {}
 
     def send(self, runner: Path, launches: Mapping[str, RunSpec], progress: Progress) -> None:
-        """Put the runner, the models and their inputs there."""
         with progress.task("sending to the device", total=1 + len(launches), unit="files") as task:
             self.phone.push(runner, f"{self.folder}/runner")
             self._must(f"chmod 700 {self.folder}/runner")
@@ -218,7 +213,6 @@ class _Run:
                 self.phone.push(file, f"{data}/{file.name}")
 
     def all(self, launches: Mapping[str, RunSpec], progress: Progress) -> dict[str, dict[Case, _Samples]]:
-        """All rounds; the samples by model and case."""
         found = {name: {case: _Samples() for case in self.cases} for name in launches}
         total = self.settings.rounds * len(launches) * len(self.cases)
         with progress.task("latency on the device", total=total, unit="processes") as task:
@@ -293,7 +287,6 @@ def open_target(text: str) -> Target:
     Raises:
         MissingDependency: on Windows.
         UserError: the address is none, or names no runner.
-
     """
     check_system("adb", "linux", "darwin")
     parts = urlsplit(text)

@@ -44,7 +44,6 @@ class AndroidDevice:
 
     Raises:
         MissingDependency: no adb here, or no device that can be used.
-
     """
 
     def __init__(self, serial: str) -> None:
@@ -65,7 +64,6 @@ class AndroidDevice:
         Raises:
             MeasurementError: it did not end in time.
             MissingDependency: the device is gone.
-
         """
         code, words = self._adb(["shell", f"{command}; echo {_STATUS}$?"], timeout_s)
         said, mark, status = words.rpartition(_STATUS)
@@ -79,7 +77,6 @@ class AndroidDevice:
         Raises:
             OutputError: there is no room for it.
             MissingDependency: the device is gone.
-
         """
         code, words = self._adb(["push", str(file), path], _PUSH_S)
         if code and re.search(r"No space left|Read-only|Permission denied", words):
@@ -120,7 +117,6 @@ class AndroidDevice:
         )
 
     def _adb(self, words: list[str], timeout_s: float) -> tuple[int, str]:
-        """Run adb; its status, and what it said on both channels."""
         with scratch_folder() as scratch:
             folder = scratch
             (folder / "job").write_bytes(b"")

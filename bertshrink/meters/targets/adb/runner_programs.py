@@ -34,7 +34,6 @@ def abi_of(runner: Path) -> str | None:
 
     Raises:
         UserError: there is no such file.
-
     """
     try:
         with runner.open("rb") as file:
@@ -61,12 +60,7 @@ def executor(folder: str, model: str, times: int, threads: int, shapes: str | No
 
 
 def read_perf_test(text: str) -> list[float]:
-    """Seconds of every inference.
-
-    Raises:
-        MeasurementError: there are none, or they are not times.
-
-    """
+    """Seconds of every inference. Raises MeasurementError: there are none, or they are not times."""
     found = []
     for line in text.splitlines():
         fields = line.rsplit(",", 4)
@@ -80,7 +74,6 @@ def read_executor(text: str) -> list[float]:
 
     Raises:
         MeasurementError: there are none, or they are not times.
-
     """
     found = [_seconds(match[2], 1e-3) for match in _EACH.finditer(text)]
     if not found and (whole := _SUM.search(text)) and int(whole[1]):

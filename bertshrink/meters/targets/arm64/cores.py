@@ -23,7 +23,6 @@ class Core:
         name: its own name.
         isa: what matrix kernels choose their path by, in the Linux kernel's words.
         like: devices whose cores have the same instructions.
-
     """
 
     model: str
@@ -51,12 +50,7 @@ CPUS: dict[str, Core] = {
 
 
 def cpu_of(target: str) -> str:
-    """The core in `arm64:a76`.
-
-    Raises:
-        UserError: none is named, or there is none of that name.
-
-    """
+    """The core in `arm64:a76`. Raises UserError: none is named, or there is none of that name."""
     kind, _, name = target.partition(":")
     known = {f"{kind}:{cpu}" for cpu in CPUS}
     if name not in CPUS:

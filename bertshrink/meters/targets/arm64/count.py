@@ -50,7 +50,6 @@ class OutputTolerance:
     Attributes:
         distance: 1 - cosine.
         difference: the farthest value, as a share of the largest: one wrong value of many moves the cosine little.
-
     """
 
     distance: float
@@ -80,15 +79,7 @@ _PYTHON = "/usr/bin/python3.11"
 
 @dataclass(frozen=True)
 class EmulatedRunner:
-    """What a count runs on.
-
-    Attributes:
-        qemu: the emulator.
-        cpu: QEMU's name of the core.
-        root: the prepared root folder.
-        plugin: the compiled plugin.
-
-    """
+    """What a count runs on."""
 
     qemu: Qemu
     cpu: str
@@ -104,16 +95,11 @@ def count(
     The jobs run side by side where there are cores for it: what else runs does not change a count.
 
     Args:
-        emulated: what they run on.
-        jobs: of the models.
-        precisions: of the models: `float32`, `int8`, ...
         host: computes what the outputs must be.
-        timeout_s: of each run.
 
     Raises:
         MeasurementError: a run died, hung or lied, or the outputs are not this machine's.
         MissingDependency: ONNX Runtime is not installed on this machine.
-
     """
     found = []
     jobs = [counting_job(job) for job in jobs]
@@ -141,7 +127,6 @@ def _exactly(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def _run(emulated: EmulatedRunner, jobs: Sequence[WorkerJob], timeout_s: float) -> list[tuple[list[int], CountResult]]:
-    """Run each job emulated: the counter at its marks, and what the worker gave."""
     with scratch_folder() as name:
         folders = [name / str(number) for number in range(len(jobs))]
         for folder, job in zip(folders, jobs, strict=True):
@@ -182,7 +167,6 @@ def variables(at: str = "") -> dict[str, str]:
     Args:
         at: the folder `guest` as this machine sees it: for a program that writes into it, since QEMU finds only what is
             there already.
-
     """
     threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS")}
     return {"PYTHONHOME": f"{at}/usr", "PYTHONPATH": f"{at}/site", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"} | threads
@@ -193,7 +177,6 @@ def read_marks(folder: Path, num_marks: int) -> list[int]:
 
     Raises:
         MeasurementError: nothing, no numbers, another number of marks, or a counter that does not grow.
-
     """
     try:
         with (folder / _COUNT).open("rb") as file:
@@ -212,15 +195,8 @@ def check_outputs(
 ) -> None:
     """Refuse a count whose outputs are not those that this machine computes for the same tokens.
 
-    Args:
-        emulated: the outputs by name.
-        own: those of this machine.
-        limits: how far they may be apart.
-        path: the model.
-
     Raises:
         MeasurementError: other outputs, other shapes, or values farther apart than rounding explains.
-
     """
     if {name: o.shape for name, o in emulated.items()} != {name: o.shape for name, o in own.items()}:
         raise MeasurementError("emulated, the model gives outputs of other names or shapes than here", where=path)

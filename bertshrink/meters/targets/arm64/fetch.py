@@ -31,7 +31,6 @@ def check_tools() -> None:
 
     Raises:
         MissingDependency: no apt-get, dpkg-deb, pip, or Debian's keys.
-
     """
     missing = [name for name in ("apt-get", "dpkg-deb") if shutil.which(name) is None]
     if missing:
@@ -56,15 +55,12 @@ def fetch_debian(scratch: Path, root: Path, mirror: str) -> dict[str, str]:
 
     Args:
         scratch: an empty folder for lists and packages.
-        root: where they are unpacked.
-        mirror: address of a Debian archive.
 
     Returns:
         Package -> version.
 
     Raises:
         MissingDependency: they cannot be had.
-
     """
     for name in ("lists/partial", "cache/archives/partial", "packages"):
         (scratch / name).mkdir(parents=True)
@@ -105,14 +101,12 @@ def fetch_wheels(scratch: Path, site: Path) -> dict[str, str]:
 
     Args:
         scratch: an empty folder for the wheels.
-        site: where they are unpacked.
 
     Returns:
         Package -> version.
 
     Raises:
         MissingDependency: they cannot be had, or have other bytes than the pinned.
-
     """
     wanted = scratch / "requirements.txt"
     lines = [f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in pins.WHEELS]
@@ -148,7 +142,6 @@ def run(command: Sequence[str], folder: Path, what: str, hint: str) -> str:
 
     Raises:
         MissingDependency: it failed: `what`, with `hint` and its last words.
-
     """
     try:
         done = subprocess.run(

@@ -38,10 +38,7 @@ class Wheel:
     """One package from PyPI.
 
     Attributes:
-        name: as pip knows it.
-        version: the one that is pinned.
         sha256: of its only file for this Python and platform.
-
     """
 
     name: str

@@ -37,7 +37,6 @@ class Qemu:
     Attributes:
         path: the program.
         version: such as `7.2.22`.
-
     """
 
     path: str
@@ -50,12 +49,7 @@ class Qemu:
 
 
 def find_qemu() -> Qemu:
-    """The emulator.
-
-    Raises:
-        MissingDependency: it is not installed, or does not say its version.
-
-    """
+    """The emulator. Raises MissingDependency: it is not installed, or does not say its version."""
     path = shutil.which(PROGRAM)
     if path is None:
         raise MissingDependency(
@@ -74,12 +68,7 @@ def find_qemu() -> Qemu:
 
 
 def find_compiler() -> str:
-    """A C compiler: `$CC`, or the first that is found.
-
-    Raises:
-        MissingDependency: there is none.
-
-    """
+    """A C compiler: `$CC`, or the first that is found. Raises MissingDependency: there is none."""
     for name in (os.environ.get("CC", ""), *COMPILERS):
         if name and (path := shutil.which(name)):
             return path
@@ -90,12 +79,7 @@ def find_compiler() -> str:
 
 
 def check_plugin(qemu: Qemu) -> None:
-    """See whether the plugin is compiled, or can be.
-
-    Raises:
-        MissingDependency: neither.
-
-    """
+    """See whether the plugin is compiled, or can be. Raises MissingDependency: neither."""
     if not _place(qemu).is_file():
         find_compiler()
 
@@ -106,7 +90,6 @@ def plugin(qemu: Qemu) -> Path:
     Raises:
         MissingDependency: no compiler, or it fails.
         OutputError: the cache is not writable.
-
     """
     target = _place(qemu)
     if target.is_file():

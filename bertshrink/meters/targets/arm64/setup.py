@@ -42,7 +42,6 @@ def prepare(progress: Progress, mirror: str = pins.MIRROR, *, force: bool = Fals
     """Prepare the emulated ARM system, or find that it is prepared.
 
     Args:
-        progress: told of each step.
         mirror: address of a Debian archive.
         force: prepare it again even if it exists and whole.
 
@@ -50,7 +49,6 @@ def prepare(progress: Progress, mirror: str = pins.MIRROR, *, force: bool = Fals
         MissingDependency: something that is needed is not here and cannot be had, or this is not Linux.
         OutputError: the disk is full or the place is not writable.
         UserError: a folder that is not a prepared system is at the place.
-
     """
     check_system("arm64", "linux")
     with progress.task("prepare arm64", total=4, unit="steps") as task:
@@ -103,7 +101,6 @@ def _have_programs(task: Task) -> None:
 
 
 def _fill(folder: Path, mirror: str, task: Task) -> None:
-    """Fetch all parts into a folder."""
     with scratch_folder() as name:
         scratch = name
         for part in ("debian", "wheels"):
@@ -119,12 +116,7 @@ def _fill(folder: Path, mirror: str, task: Task) -> None:
 
 
 def _prove(folder: Path) -> None:
-    """Have the system import what it is for, counted.
-
-    Raises:
-        MissingDependency: it does not run here.
-
-    """
+    """Have the system import what it is for, counted."""
     qemu = find_qemu()
     with scratch_folder() as name:
         scratch = name

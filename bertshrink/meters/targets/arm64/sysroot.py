@@ -31,7 +31,6 @@ class SysrootInfo(BaseModel):
     Attributes:
         debian: package -> version.
         wheels: package -> version.
-
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,13 +41,7 @@ class SysrootInfo(BaseModel):
 
 @dataclass(frozen=True)
 class Sysroot:
-    """A prepared root.
-
-    Attributes:
-        folder: where it is.
-        about: what it is made of.
-
-    """
+    """A prepared root."""
 
     folder: Path
     about: SysrootInfo
@@ -59,7 +52,6 @@ def cache() -> Path:
 
     Raises:
         MissingDependency: there is neither the variable nor a home folder.
-
     """
     told = os.environ.get("XDG_CACHE_HOME", "")
     try:
@@ -82,7 +74,6 @@ def find_root() -> Sysroot:
 
     Raises:
         MissingDependency: there is none, or it is not whole.
-
     """
     folder = place()
     if not folder.is_dir():
@@ -102,7 +93,6 @@ def check_root(root: Sysroot) -> None:
 
     Raises:
         MissingDependency: one is missing or has changed, or nothing was ever sealed.
-
     """
     try:
         is_sealed = verify(root.folder)

@@ -35,7 +35,6 @@ class Arm64:
     Attributes:
         cpu: a name in `CPUS`.
         host: computes what the outputs must be.
-
     """
 
     cpu: str
@@ -53,7 +52,6 @@ class Arm64:
         Raises:
             MissingDependency: something of these is not there.
             UserError: a model of another engine.
-
         """
         for name, launch in launches.items():
             if launch.engine != ENGINE:
@@ -76,7 +74,6 @@ class Arm64:
             MeasurementError: nothing that can be believed; outputs that are not this machine's.
             MissingDependency: the emulator or the prepared system is not there or not whole.
             UserError: a shape that a model does not take, or texts.
-
         """
         if settings.texts is not None:
             raise UserError(f"`{self.name}` counts shapes, not texts", hint="give batch sizes and lengths")
@@ -141,7 +138,6 @@ def open_target(text: str) -> Arm64:
     Raises:
         MissingDependency: on a system other than Linux.
         UserError: no such core.
-
     """
     check_system(KIND, "linux")
     return Arm64(cpu_of(text))

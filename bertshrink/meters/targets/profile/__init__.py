@@ -42,11 +42,7 @@ def bounds_s(device: DeviceProfile, instructions: Span, weight_bytes: int, threa
     """Bounds of the time of one pass, in seconds (the formulas of this file's opening).
 
     Args:
-        device: where it runs.
         instructions: of one pass, at least and at most.
-        weight_bytes: that it reads.
-        threads: of the engine.
-
     """
     hertz, (ipc_low, ipc_high) = device.ghz.value * 1e9, device.ipc.value
     slow, fast = (1e9 * rate for rate in device.bandwidth_gbs.value)
@@ -64,7 +60,6 @@ class WorkCounts:
         spans: by model and case.
         basis: counted, or from operations.
         why: why they were not counted; empty where they were.
-
     """
 
     spans: dict[str, dict[Case, Span]]
@@ -82,12 +77,7 @@ def count(
     """The instructions of all models in all cases on a device's cores.
 
     Args:
-        launches: the models.
-        settings: batch sizes and lengths.
-        progress: shows the counting.
-        device: its class of cores.
         basis: as it has to be; None: counted where that is possible.
-
     """
     isa = device.isa.value
     why = "its rates were measured that way" if basis == "operations" else ""
@@ -113,13 +103,7 @@ def count(
 def _counted(
     launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress, isa: str
 ) -> dict[str, dict[Case, Span]]:
-    """What the target `arm64:...` counts; shapes that it leaves out follow from the largest that it counted.
-
-    Raises:
-        MissingDependency: it is not set up.
-        UserError: it cannot run a model.
-
-    """
+    """What the target `arm64:...` counts; shapes that it leaves out follow from the largest that it counted."""
     counter = open_any(f"{COUNTER}:{isa}")
     counter.check(launches)
     found = counter.measure(launches, settings, progress)
@@ -143,25 +127,14 @@ def _counted(
 
 @dataclass(frozen=True)
 class Profile:
-    """Models times on a device that is not at hand.
-
-    Attributes:
-        name: as it was asked for.
-        device: what is known of it.
-
-    """
+    """Models times on a device that is not at hand."""
 
     name: str
     device: DeviceProfile
     evidence: Evidence = Evidence.MODELLED_RANGE
 
     def check(self, launches: Mapping[str, RunSpec]) -> None:
-        """See whether the work of each model can be read.
-
-        Raises:
-            UserError: it cannot.
-
-        """
+        """See whether the work of each model can be read. Raises UserError: it cannot."""
         for launch in launches.values():
             work_of(launch)
 
@@ -170,7 +143,6 @@ class Profile:
 
         Raises:
             UserError: texts were asked for, or a model's work cannot be read.
-
         """
         if settings.texts is not None:
             raise UserError(f"`{self.name}` models shapes, not texts", hint="give batch sizes and lengths")
@@ -219,10 +191,5 @@ class Profile:
 
 
 def open_target(text: str) -> Target:
-    """The target `profile:pi5`.
-
-    Raises:
-        UserError: there is no such device.
-
-    """
+    """The target `profile:pi5`. Raises UserError: there is no such device."""
     return Profile(text, read_device(text.partition(":")[2]))

@@ -60,7 +60,6 @@ class Rates:
         copy: bytes copied per second.
         hertz: the clock.
         is_told: whether the machine names its clock; else it is the device file's.
-
     """
 
     ipc: Span
@@ -78,17 +77,11 @@ def calibrate(
         machine: the device, connected.
         device: what is known of it so far.
         launch: the model to measure with; it must take any shape.
-        model: its name.
-        progress: shows the work.
-
-    Returns:
-        The device with what was measured.
 
     Raises:
         MeasurementError: nothing that can be believed.
         MissingDependency: the engine is not there, or the connection broke.
         UserError: the model does not take the lengths.
-
     """
     if launch.shape is not None or launch.max_length < max(SETTINGS.length):
         raise UserError(f"`{model}` does not take 1x16 and 1x128", hint="calibrate with a model that takes any shape")

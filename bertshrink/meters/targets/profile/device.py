@@ -105,12 +105,7 @@ def devices() -> dict[str, Path]:
 
 
 def read_device(name: str) -> DeviceProfile:
-    """The device of that name.
-
-    Raises:
-        UserError: there is none, or its file is wrong.
-
-    """
+    """The device of that name. Raises UserError: there is none, or its file is wrong."""
     known = devices()
     if name not in known:
         raise UserError(f"there is no device `{name}`", where="--target", hint=did_you_mean(name, known))
@@ -126,12 +121,7 @@ def read_device(name: str) -> DeviceProfile:
 
 
 def write_device(name: str, device: DeviceProfile) -> Path:
-    """Write the user's own file of a device; where it is.
-
-    Raises:
-        OutputError: it cannot be written.
-
-    """
+    """Write the user's own file of a device; where it is. Raises OutputError: it cannot be written."""
     path = own_folder() / f"{name}.toml"
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

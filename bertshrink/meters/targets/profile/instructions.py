@@ -48,7 +48,6 @@ class Work:
         weight_macs: W, per token.
         attention_macs: A, per token and token that it looks at.
         weight_bytes: of all weights but embeddings.
-
     """
 
     weight_macs: int
@@ -77,7 +76,6 @@ def work_of(launch: RunSpec) -> Work:
     Raises:
         UserError: a format whose insides are its engine's own.
         UnsafeModel: the file is damaged.
-
     """
     if launch.path.is_dir():
         return _of_checkpoint(launch.path)

@@ -67,11 +67,7 @@ class SshRunner:
     """Runs the worker on a machine that is reached by ssh.
 
     Attributes:
-        address: of the machine.
-        link: the connection.
-        name: the address's.
         evidence: what figures of this machine are worth.
-
     """
 
     address: Address
@@ -88,7 +84,6 @@ class SshRunner:
         Raises:
             MissingDependency: no way there, or no Python that serves.
             OutputError: nothing can be written there.
-
         """
         link = SshConnection(address)
         try:
@@ -105,12 +100,7 @@ class SshRunner:
         self.link.close()
 
     def environment(self) -> Environment:
-        """The machine, as it names itself.
-
-        Raises:
-            MeasurementError: not in words that can be understood.
-
-        """
+        """The machine, as it names itself. Raises MeasurementError: not in words that can be understood."""
         if self._environment is None:
             found = read_result(self.answer(_LOOK, _LOOK_S), MachineInfo, _LOOK)
             try:
@@ -125,7 +115,6 @@ class SshRunner:
 
         Raises:
             MissingDependency: one is not installed, or was built for another machine.
-
         """
         for engine in dict.fromkeys(engines):
             code = _PROBE.format(name=f"{self.link.about['folder']}/{NAME}", packages=PACKAGES[engine], engine=engine)
@@ -141,7 +130,6 @@ class SshRunner:
         Raises:
             OutputError: there is no room for them.
             MissingDependency: the connection broke.
-
         """
         files = {path: _files(path) for path in dict.fromkeys(paths) if path not in self._sent}
         if not files:
@@ -162,7 +150,6 @@ class SshRunner:
             MeasurementError: a worker died, hung, or gave no result that can be believed.
             MissingDependency: an engine is not installed there, or the connection broke.
             OutputError: there is no room for a model.
-
         """
         start_ns = time.perf_counter_ns()
         ended = self._ended(jobs, timeout_s)
@@ -177,7 +164,6 @@ class SshRunner:
         Raises:
             MeasurementError: the worker died or hung.
             MissingDependency: the connection broke.
-
         """
         return self._ended([job], timeout_s)[0].answer(job, timeout_s)
 
@@ -222,9 +208,7 @@ class SshTarget:
     """Times models on a machine that is reached by ssh.
 
     Attributes:
-        address: of the machine.
         evidence: of most machines; each figure says what it is worth.
-
     """
 
     address: Address
@@ -241,7 +225,6 @@ class SshTarget:
         Raises:
             MissingDependency: no way there, no Python that serves, or no engine.
             OutputError: nothing can be written there.
-
         """
         with SshRunner.connect(self.address) as machine:
             machine.require(launch.engine for launch in launches.values())
@@ -253,7 +236,6 @@ class SshTarget:
             MissingDependency: as `check`; or the connection broke.
             MeasurementError: nothing that can be believed.
             OutputError: the models do not fit.
-
         """
         with SshRunner.connect(self.address) as machine:
             machine.require(launch.engine for launch in launches.values())
@@ -267,7 +249,6 @@ def open_target(text: str) -> Target:
     Raises:
         MissingDependency: on Windows.
         UserError: the address is none.
-
     """
     check_system("ssh", "linux", "darwin")
     return SshTarget(Address.read(text))

@@ -31,7 +31,6 @@ class Address:
         port: None: as the configuration says.
         python: the Python there.
         folder: where the private folder is made there; None: where that system has its temporary files.
-
     """
 
     host: str
@@ -42,12 +41,7 @@ class Address:
 
     @classmethod
     def read(cls, text: str) -> Address:
-        """Read one.
-
-        Raises:
-            UserError: it is none.
-
-        """
+        """Read one. Raises UserError: it is none."""
         parts = urlsplit(text)
         user, _, place = parts.netloc.rpartition("@")
         try:

@@ -50,9 +50,6 @@ _LONGEST_ANSWER_BYTES = 1 << 16
 class SshConnection:
     """Connects; to be closed.
 
-    Args:
-        address: of the machine.
-
     Attributes:
         about: what the keeper says of the place: `folder`, `python`, `version`, `bits`, `machine`, `board`,
             `firmware`.
@@ -60,7 +57,6 @@ class SshConnection:
     Raises:
         MissingDependency: no ssh here, no way there, or no Python that serves.
         OutputError: no private folder can be made there.
-
     """
 
     def __init__(self, address: Address) -> None:
@@ -108,14 +104,12 @@ class SshConnection:
 
         Args:
             name: its path within the private folder.
-            data: the file, or its bytes.
             tell: is told how many bytes went, again and again.
 
         Raises:
             OutputError: the disk there is full, or nothing can be written.
             MissingDependency: the connection broke.
             MeasurementError: other bytes arrived.
-
         """
         num_bytes = len(data) if isinstance(data, bytes) else data.stat().st_size
         digest = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_file(data)
@@ -143,12 +137,10 @@ class SshConnection:
             command: its words; None stands for the Python there.
             jobs: the stdin of each.
             fixed: environment variables besides the few that are passed on there.
-            timeout_s: it is killed after so many seconds.
 
         Raises:
             MissingDependency: the connection broke.
             MeasurementError: the machine no longer answers, or not with an answer.
-
         """
         order = {"do": "run", "command": list(command), "jobs": list(jobs), "passed_on": PASSED_ON}
         answer = self._order(order | {"fixed": dict(fixed), "timeout": timeout_s}, timeout_s + ANSWER_S)
@@ -211,7 +203,6 @@ class SshConnection:
         return about
 
     def _answer(self, within_s: float) -> dict[str, Any]:
-        """One line of JSON."""
         end = time.monotonic() + within_s
         while b"\n" not in self._come:
             more = self._more(end)
@@ -242,12 +233,7 @@ class SshConnection:
         return b"".join(parts)
 
     def _more(self, end: float) -> bytes:
-        """What comes next; nothing when the connection has ended.
-
-        Raises:
-            MeasurementError: nothing came in time.
-
-        """
+        """What comes next; nothing when the connection has ended."""
         assert self._process.stdout is not None
         out = self._process.stdout.fileno()
         poll = select.poll()

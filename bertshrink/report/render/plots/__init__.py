@@ -31,9 +31,6 @@ class Plot:
 def plots(table: Table) -> list[Plot]:
     """Every picture that the table has figures for.
 
-    Args:
-        table: as `table.build` makes it.
-
     Returns:
         The pictures in the order to show; none for a table without figures.
     """

@@ -31,13 +31,11 @@ class Sketch:
     """A picture before it is drawn.
 
     Attributes:
-        title: what is above it.
         caption: how to read it.
         words: what it shows, for who cannot see it.
         height: in units of which `svg.WIDTH` make the width.
         paint: gets the matplotlib Figure.
         target: where the models ran; empty for a picture of the models themselves.
-
     """
 
     title: str
@@ -144,11 +142,9 @@ def label_apart(axes: Any, labels: list[str], points: Any, areas: list[float], p
 
     Args:
         axes: with its limits set.
-        labels: one per bubble.
         points: where the bubbles are, in pixels.
         areas: of the bubbles, in points squared.
         path: the corners of a line to keep clear of, in pixels.
-
     """
     frame = axes.get_window_extent()
     radii = [area**0.5 / 2 for area in areas]

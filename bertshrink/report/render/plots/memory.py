@@ -65,7 +65,6 @@ def phases(table: Table, target: str, metric: str) -> Sketch | None:
 
 
 def _block(axes: Any, top: float, peaks: Phases, marks: Phases, scale: Scale, tint: str) -> None:
-    """The bars of one model, from `top` downwards."""
     engine = peaks["import"].value / scale.size if "import" in peaks else 0.0
     for number, (phase, m) in enumerate(peaks.items()):
         y, long = top + _BAR * (number + 0.5) - 1, m.value / scale.size

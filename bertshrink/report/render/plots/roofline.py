@@ -133,7 +133,6 @@ def _roofs(table: Table, target: str) -> _Roofs | None:
 
 
 def _points(row: Row, target: str) -> list[_Point]:
-    """The model's cases whose operations and bytes are known."""
     found = []
     for m in row.snapshot.measurements:
         case = m.conditions.case

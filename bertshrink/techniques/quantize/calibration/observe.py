@@ -47,7 +47,6 @@ class ActivationObserver:
         pad_id: for padding them.
         work: a folder for a file that is deleted again.
         is_real: whether they are the task's own texts.
-
     """
 
     rows: list[Row]
@@ -74,9 +73,7 @@ class ActivationObserver:
         """Run a float graph on the texts and hand over what it computes.
 
         Args:
-            model: the graph.
             takers: value name -> what takes each batch of it, (tokens, inputs) float32.
-
         """
         path = self.work / "calibration.onnx"
         self.work.mkdir(parents=True, exist_ok=True)

@@ -49,10 +49,8 @@ class CalibrationResult:
 
     Attributes:
         model: the canonical float32 graph, perhaps with scales moved.
-        options: for `rewrite`.
         facts: what was done, for the card.
         sentences: the same for people.
-
     """
 
     model: onnx.ModelProto
@@ -68,11 +66,6 @@ def prepare(
 
     Args:
         source: a canonical float32 graph.
-        types: weight name -> type.
-        artifact: for its tokenizer.
-        settings: how.
-        bench: for its texts.
-
     """
     found = CalibrationResult(source, RewriteOptions(per_channel=settings.per_channel, block_size=settings.block_size))
     dense = {name: weight for name, weight in weights(source).items() if weight.matmuls}

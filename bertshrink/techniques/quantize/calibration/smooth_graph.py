@@ -46,7 +46,6 @@ class ScaleSite:
         node: a LayerNormalization, or the Add of a value layer's bias.
         vectors: places of the node's inputs to divide: scale and bias.
         columns: the value layer's weight, whose outputs are divided as well.
-
     """
 
     node: onnx.NodeProto
@@ -59,11 +58,9 @@ class Smoothed:
     """A graph with scales moved.
 
     Attributes:
-        model: the same function in float.
         num_smoothed: activations that were divided.
         num_activations: all that dense layers read.
         num_muls: multiplications added for residual paths.
-
     """
 
     model: onnx.ModelProto
@@ -77,9 +74,7 @@ def migrate(model: onnx.ModelProto, texts: ActivationObserver, alpha: float) -> 
 
     Args:
         model: a canonical float32 graph; it is not changed.
-        texts: where the activations' sizes are seen.
         alpha: as for `smooth.smoothing_scales`.
-
     """
     work = _GraphSmoother(model)
     groups = list(work.groups())
@@ -202,7 +197,6 @@ class _GraphSmoother:
             node.input[:] = [self.restored[name] if name == value else name for name in node.input]
 
     def result(self) -> onnx.ModelProto:
-        """The changed model."""
         nodes = []
         for node in self.model.graph.node:
             nodes.append(node)

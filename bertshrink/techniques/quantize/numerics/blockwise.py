@@ -59,7 +59,6 @@ class Blocks:
         zero_point_RB: uint8, the step that stands for 0; None: `default_zero_point` everywhere.
         num_bits: 4 or 8.
         block_size: places in a block.
-
     """
 
     steps_RI: NDArray[np.uint8]
@@ -101,7 +100,6 @@ def quantize_blocks(
 
     Raises:
         ValueError: numbers that are not finite, not a matrix, or bits or a block size that there are not.
-
     """
     rows, width = check_request(weight_RI, num_bits, block_size)
     weight_BK = _in_blocks(weight_RI.astype(np.float32, copy=False), block_size)  # all rows' blocks, one after another
@@ -140,7 +138,6 @@ def check_request(weight_RI: Floats, num_bits: int, block_size: int) -> tuple[in
 
     Raises:
         ValueError: numbers that are not finite, not a matrix, or bits or a block size that there are not.
-
     """
     rows, width = weight_RI.shape if weight_RI.ndim == 2 else (0, 0)
     if rows * width == 0 or not np.isfinite(weight_RI).all():
@@ -157,7 +154,6 @@ def fit_scales(
 
     Returns:
         scale (N,), never 0, and zero point (N,), a whole number; both in the weights' type.
-
     """
     low_N, high_N = np.minimum(weight_NK.min(1), 0), np.maximum(weight_NK.max(1), 0)
     found, zero = _scales_of_range(low_N, high_N, num_bits, symmetric)
@@ -196,7 +192,6 @@ def pack_matmul_nbits(
 
     Raises:
         ValueError: a block size that the operator does not take.
-
     """
     _refuse_block_size(blocks.block_size)
     steps_RBK = _in_blocks(blocks.steps_RI, blocks.block_size)
@@ -217,7 +212,6 @@ def pack_gather(
 
     Raises:
         ValueError: a block size that the operator does not take, or 4 bits and an odd width.
-
     """
     _refuse_block_size(blocks.block_size)
     if blocks.num_bits == 4 and blocks.steps_RI.shape[1] % 2:

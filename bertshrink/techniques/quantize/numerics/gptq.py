@@ -69,7 +69,6 @@ def gptq_quantize(
 
     Raises:
         ValueError: as `quantize_blocks`; a Gram matrix that does not fit or is none; damping of 0 or less.
-
     """
     rows, width = check_request(weight_RI, num_bits, block_size)
     if gram_II.shape != (width, width) or not np.isfinite(gram_II).all() or not damping > 0:
@@ -101,12 +100,9 @@ def gptq_int8(weight_IO: Floats, gram_II: Floats, *, damping: float = 0.01, orde
     Args:
         weight_IO: finite numbers, one column an output.
         gram_II: as for `gptq_quantize`.
-        damping: as there.
-        order: as there.
 
     Raises:
         ValueError: as there.
-
     """
     found = gptq_quantize(weight_IO.T, gram_II, 8, len(weight_IO), symmetric=True, damping=damping, order=order)
     bytes_IO = (found.steps_RI.T.astype(np.int16) - found.default_zero_point).astype(np.int8)
@@ -124,7 +120,6 @@ def _round_in_turn(
 
     Returns:
         steps (I, R), and the scales and zero points (B, R) of the blocks.
-
     """
     width, rows = weight_IR.shape
     steps_IR = np.empty((width, rows), np.uint8)
@@ -172,7 +167,6 @@ def _inverse_factor(gram_II: Floats, added: float) -> Floats:
 
     Raises:
         ValueError: G has an eigenvalue far below 0: it is not a Gram matrix.
-
     """
     damped_II = gram_II + np.eye(len(gram_II)) * added
     try:

@@ -27,7 +27,6 @@ class Int8:
     Attributes:
         bytes_IO: int8 in -127..127, the matrix's shape.
         scale: float32, (1, O), (I, 1) or (1, 1): what one step is worth.
-
     """
 
     bytes_IO: NDArray[np.int8]
@@ -45,7 +44,6 @@ def quantize_matrix(weight_IO: NDArray[np.float32], axis: int | None) -> Int8:
     Args:
         weight_IO: float32.
         axis: where the largest magnitude is taken: 0 gives a scale to each column, 1 to each row, None one to all.
-
     """
     largest = np.abs(weight_IO).max(axis=axis, keepdims=True)
     scale = (np.maximum(largest, np.finfo(np.float32).tiny * _LARGEST) / _LARGEST).astype(np.float32)

@@ -66,7 +66,6 @@ class Histogram:
         width: of a bin, a power of two.
         first: bin i holds (first + i) * width <= x < (first + i + 1) * width.
         counts: int64, one a bin; the bins hold 0 and all values.
-
     """
 
     def __init__(self, num_bins: int = _NUM_BINS) -> None:
@@ -78,12 +77,7 @@ class Histogram:
         self.counts = np.zeros(1, np.int64)
 
     def update(self, values: NDArray[np.floating[Any]]) -> None:
-        """Count values of any shape.
-
-        Raises:
-            ValueError: a value is not finite.
-
-        """
+        """Count values of any shape. Raises ValueError: a value is not finite."""
         if values.size == 0:
             return
         low, high = float(values.min()), float(values.max())
@@ -119,12 +113,7 @@ def min_max_range(histogram: Histogram) -> Range:
 
 
 def percentile_range(histogram: Histogram, percent: float = 99.99) -> Range:
-    """The middle `percent` of the values, to within a bin, and 0.
-
-    Raises:
-        ValueError: not 0 < percent <= 100.
-
-    """
+    """The middle `percent` of the values, to within a bin, and 0. Raises ValueError: not 0 < percent <= 100."""
     if not 0 < percent <= 100:
         raise ValueError(f"a percentile is above 0 and up to 100, not at {percent}")
     low, high = min_max_range(histogram)
@@ -164,7 +153,6 @@ def activation_scale(low: float, high: float) -> tuple[np.float32, np.uint8]:
 
     Raises:
         ValueError: low is above high, or one of them is not a finite number.
-
     """
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise ValueError(f"{low}..{high} is not a range")

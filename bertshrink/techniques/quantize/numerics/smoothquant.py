@@ -44,7 +44,6 @@ def smoothing_scales(
 
     Raises:
         ValueError: alpha outside of 0..1, or magnitudes that are negative, not finite or of other shapes.
-
     """
     both = (activation_absmax_I, weight_absmax_I)
     if activation_absmax_I.shape != weight_absmax_I.shape or not all(np.all((a >= 0) & np.isfinite(a)) for a in both):

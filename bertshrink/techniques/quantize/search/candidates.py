@@ -33,10 +33,8 @@ class Candidate:
 
     Attributes:
         scheme: a name in `size_estimate.SCHEMES`, or `FLOAT`.
-        options: of the engine.
         embeddings: as the setting of that name.
         needs: CPU flags of which one must be there; empty: runs well everywhere.
-
     """
 
     scheme: str
@@ -89,14 +87,10 @@ class Trial:
     """A candidate and what was found out about it.
 
     Attributes:
-        candidate: what was tried.
-        size_bytes: of the file.
         cosine: of its outputs with the float file's.
         drop: of the task's metric as a share of the float file's; None where nothing is labelled.
         latency: one measurement a shape.
         failure: why it could not be made or run; empty: it was.
-        built: what was made, a `trials.BuiltVariant`.
-
     """
 
     candidate: Candidate
@@ -132,7 +126,6 @@ class Limits:
         min_cosine: of outputs with the float file's.
         max_drop: of the task's metric, as a share; None: none was named.
         max_size: in bytes; None: none was named.
-
     """
 
     min_cosine: float

@@ -32,7 +32,6 @@ def choose_fastest(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str, Any]
 
     Raises:
         CheckFailed: none is within the limits, or none runs.
-
     """
     settings, bench = trials.settings, trials.bench
     flags = cpu_flags()

@@ -47,7 +47,6 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
 
     Raises:
         CheckFailed: none does; the one that came nearest is in the stage's working folder.
-
     """
     limit = trials.settings.largest_drop
     assert limit is not None

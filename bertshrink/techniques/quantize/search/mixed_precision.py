@@ -44,11 +44,7 @@ class Attempt:
     """One assignment, written and judged.
 
     Attributes:
-        types: weight name -> type.
-        size_bytes: of the file.
         drop: of the metric, as a share of the float file's; negative where it rose.
-        built: what was written, where it is kept.
-
     """
 
     types: Types
@@ -62,11 +58,7 @@ class SearchStep:
     """One attempt on the road, in words and numbers.
 
     Attributes:
-        what: what was tried.
-        size_bytes: of the file.
         drop: of the metric, as a share.
-        holds: whether that is within the limit.
-
     """
 
     what: str
@@ -83,7 +75,6 @@ class SearchResult:
         best: the smallest attempt that holds the limit; None where even the widest types do not.
         road: what was tried, in order.
         gains: weight name -> what one type more for it alone takes from the error.
-
     """
 
     best: Attempt | None
@@ -105,7 +96,6 @@ class MixedPrecisionSearch:
         error: how far the outputs of an assignment are from the float ones: 0 or more.
         size: bytes of a weight in a type: (name, type).
         limit: the largest drop that is accepted, as a share.
-
     """
 
     judge: Callable[[Types], Attempt]

@@ -44,11 +44,8 @@ class BuiltVariant:
     """One assignment, written.
 
     Attributes:
-        artifact: what was written.
-        types: weight name -> type.
         accounting: what was counted in its graph.
         agreement: with the float artifact: see `OutputSimilarity.agreement`.
-
     """
 
     artifact: Artifact
@@ -68,9 +65,7 @@ class VariantBuilder:
     Args:
         artifact: the float one.
         source: its graph, canonical.
-        settings: what was asked for.
         bench: for its texts, its folder and its metric.
-
     """
 
     def __init__(
@@ -89,18 +84,7 @@ class VariantBuilder:
     def make(
         self, types: Mapping[str, str], prepared: CalibrationResult, name: str, options: Mapping[str, Any] | None = None
     ) -> BuiltVariant:
-        """Write an assignment and compare it.
-
-        Args:
-            types: weight name -> type.
-            prepared: what calibration found.
-            name: of the folder.
-            options: of the engine.
-
-        Raises:
-            CheckFailed: the graph is not what was asked for.
-
-        """
+        """Write an assignment and compare it. Raises CheckFailed: the graph is not what was asked for."""
         likeness = self.likeness  # asked first: the float model is not opened while the new graph is in memory
         found = rewrite(prepared.model, types, prepared.options)
         accounting, artifact = found.accounting, self.write(found.model, types, name, options or {})
@@ -137,7 +121,6 @@ class VariantBuilder:
         return made, found["drop"]
 
     def _papers_of(self, name: str) -> Path:
-        """Where it is what was found out about a try."""
         return self.bench.work / f"{name}.json"
 
     def write(

@@ -52,7 +52,6 @@ def round_nearest(weight_RI: np.ndarray, num_bits: int, block_size: int) -> Bloc
 
 
 def _blocks(draft: GraphBuilder, name: str, num_bits: int) -> Blocks:
-    """A weight in blocks, rounded the first time or beforehand."""
     found = draft.blocks.get(name) or draft.options.blocks.get((name, num_bits))
     if found is None:
         weight = draft.weight(name)
@@ -67,7 +66,6 @@ def _tensors(draft: GraphBuilder, name: str, blocks: Blocks) -> list[str]:
 
     Raises:
         UserError: a table that a head multiplies with has a width that blocks do not divide.
-
     """
     weight = draft.weights[name]
     if weight.is_table and weight.matmuls and blocks.steps_RI.shape[1] % blocks.block_size:

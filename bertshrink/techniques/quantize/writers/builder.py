@@ -32,7 +32,6 @@ class RewriteOptions:
         ranges: int8-static: the name of each activation that a dense layer reads -> its least and largest value.
         blocks: block types: (weight name, bits) -> the weight (outputs, inputs) as rounded beforehand.
         columns: the other int8 types: weight name -> the weight (inputs, outputs) as rounded beforehand.
-
     """
 
     per_channel: bool = True
@@ -44,13 +43,7 @@ class RewriteOptions:
 
 
 class GraphBuilder:
-    """The new nodes and tensors of one graph.
-
-    Args:
-        model: the canonical float32 graph; it is not changed.
-        options: for the writers.
-
-    """
+    """The new nodes and tensors of one graph."""
 
     def __init__(self, model: onnx.ModelProto, options: RewriteOptions) -> None:
         self.model = model

@@ -30,7 +30,6 @@ def dense(draft: GraphBuilder, found: WeightMatMul) -> None:
 
     Raises:
         UserError: no range is known for its activation.
-
     """
     left = activation(draft, found.node.input[0])
     right, scale = right_side(draft, found)
