@@ -66,6 +66,8 @@ def test_what_is_to_be_undone_is_undone_at_the_end_whatever_happens():
     assert undone == ["last", "first"]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_file_that_was_refused_is_seen_anew_by_the_next_call(tmp_path):
     path = onnx_folder(tmp_path / "m") / "model.onnx"
     right, status = path.read_bytes(), path.stat()
