@@ -18,7 +18,7 @@ twice; engines fold it when they load.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import onnx
@@ -26,10 +26,8 @@ from numpy.typing import NDArray
 
 from bertshrink.onnx_graph.constant_folding import computed, evaluate
 from bertshrink.onnx_graph.encoder_graph import RANDOM_OPS, array, initializers, tensor
-from bertshrink.onnx_graph.external_data import digest, is_external
+from bertshrink.onnx_graph.external_data import digest, first_bytes, is_external
 from bertshrink.onnx_graph.weights import assembled
-
-_Identity = tuple[int, tuple[int, ...], bytes]
 
 _PASSED_THROUGH = ("Identity", "Dropout")
 
@@ -59,38 +57,46 @@ class _Canonicalizer:
         self.model = model
         self.keep_tensor = keep
         self.outputs = {value.name for value in model.graph.output}
-        identities = {name: _identity(stored) for name, stored in initializers(model).items()}
-        self.readers = _readers(model, identities)
         self.alias: dict[str, str] = {}
         self.stored: dict[str, onnx.TensorProto] = {}
-        self.by_bytes: dict[_Identity, str] = {}
+        self.alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
         self.seen: dict[tuple[object, ...], list[str]] = {}
         self.nodes: list[onnx.NodeProto] = []
         for name, stored in initializers(model).items():
-            self.store(name, stored, identities[name])
+            self.store(name, stored)
+        self.tables = self.looked_up()
 
-    def store(self, name: str, stored: onnx.TensorProto, identity: _Identity) -> None:
+    def store(self, name: str, stored: onnx.TensorProto) -> None:
         """Keep a tensor, or let its name mean the equal one kept before."""
-        first = self.by_bytes.setdefault(identity, name)
-        if first != name:
+        alike = self.alike[stored.data_type, tuple(stored.dims), first_bytes(stored)]  # reading all takes long
+        equal = (other for other in alike if digest(self.stored[other]) == digest(stored))
+        first = None if name in self.outputs else next(equal, None)
+        if first is not None:
             self.alias[name] = first
         else:
+            alike.append(name)
             has_numbers = stored.HasField("raw_data") or is_external(stored)
             in_form = has_numbers and stored.name == name and not stored.HasField("doc_string")
             self.stored[name] = stored if in_form else self.keep_tensor(array(stored), name)  # a copy costs
 
-    def store_value(self, name: str, value: NDArray[Any]) -> None:
-        made = self.keep_tensor(value, name)
-        self.store(name, made, _identity(made))
+    def looked_up(self) -> set[str]:
+        """The stored tensors that an embedding reads, `Identity` looked through."""
+        origin = {name: self.alias.get(name, name) for name in initializers(self.model)}
+        for node in self.model.graph.node:
+            if node.op_type in _PASSED_THROUGH and node.input[0] in origin:
+                origin[node.output[0]] = origin[node.input[0]]
+        gathers = (node for node in self.model.graph.node if node.op_type == "Gather")
+        return {origin[node.input[0]] for node in gathers if node.input[0] in origin}
 
     def take(self, original: onnx.NodeProto) -> None:
         node = onnx.NodeProto()
         node.CopyFrom(original)
         node.ClearField("doc_string")
+        node.ClearField("metadata_props")  # exporters leave whole stack traces
         node.input[:] = [self.alias.get(name, name) for name in node.input]
         is_output = any(name in self.outputs for name in node.output)
         if node.op_type == "Constant" and not is_output:
-            self.store_value(node.output[0], evaluate(node, {}))
+            self.store(node.output[0], self.keep_tensor(evaluate(node, {}), node.output[0]))
         elif node.op_type in _PASSED_THROUGH and not is_output:
             self.alias[node.output[0]] = node.input[0]
         elif node.op_type == "Gemm" and _is_plain_gemm(node):
@@ -106,6 +112,7 @@ class _Canonicalizer:
             self.alias.update(zip(node.output, self.seen[key], strict=True))
             return
         if not is_output and self.fold(node):
+            self.seen[key] = [self.alias.get(name, name) for name in node.output]
             return
         self.seen.setdefault(key, list(node.output))
         self.nodes.append(node)
@@ -120,15 +127,17 @@ class _Canonicalizer:
         value = computed(node, feeds)
         if value is None:
             return False
-        name = f"{node.input[0]}.T" if node.op_type == "Transpose" and value.ndim == 2 else node.output[0]
-        self.store_value(name, value)
+        turned = f"{node.input[0]}.T"
+        is_turned = node.op_type == "Transpose" and value.ndim == 2 and turned not in self.stored
+        name = turned if is_turned else node.output[0]
+        self.store(name, self.keep_tensor(value, name))
         if name != node.output[0]:
             self.alias[node.output[0]] = self.alias.get(name, name)
         return True
 
     def is_tied(self, node: onnx.NodeProto) -> bool:
         """Whether this is the Transpose of a table that an embedding reads as well."""
-        return node.op_type == "Transpose" and "Gather" in self.readers[node.input[0]]
+        return node.op_type == "Transpose" and node.input[0] in self.tables
 
     def result(self) -> onnx.ModelProto:
         found = assembled(self.model, self.nodes, self.stored)
@@ -137,29 +146,6 @@ class _Canonicalizer:
         del found.graph.input[:]
         found.graph.input.extend(given)
         return found
-
-
-def _identity(stored: onnx.TensorProto) -> _Identity:
-    """What two equal tensors have in common: type, shape and the digest of their bytes."""
-    return stored.data_type, tuple(stored.dims), digest(stored)
-
-
-def _readers(model: onnx.ModelProto, identities: Mapping[str, _Identity]) -> dict[str, set[str]]:
-    """Operators that read each stored tensor, `Identity` looked through and equal tensors taken together."""
-    origin = dict(identities)
-    names = defaultdict(set)
-    for name, identity in origin.items():
-        names[identity].add(name)
-    found: dict[str, set[str]] = defaultdict(set)
-    for node in model.graph.node:
-        for name in node.input:
-            if name in origin:
-                if node.op_type in _PASSED_THROUGH:
-                    origin[node.output[0]] = origin[name]
-                else:
-                    for twin in names[origin[name]]:
-                        found[twin].add(node.op_type)
-    return found
 
 
 def _attributes(node: onnx.NodeProto) -> tuple[bytes, ...]:

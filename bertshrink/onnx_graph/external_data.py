@@ -27,17 +27,19 @@ from numpy.typing import NDArray
 
 from bertshrink.files.onnx_wire import GRAPH, INITIALIZER, LARGE_BYTES, RAW_DATA, opening, point_at
 
-_LENT: dict[str, NDArray[Any]] = {}
+_LENT: dict[int, NDArray[Any]] = {}
 """What lenders hold, by what is stored as `offset` in the tensors; no path is empty, so their `location` is."""
 
 _TICKETS = itertools.count()
+
+_FIRST_BYTES, _COPIED_BYTES = 256, 1 << 24
 
 
 class BorrowedTensors:
     """Lends arrays to tensors for as long as the block runs; nothing is copied, so the arrays must not change."""
 
     def __enter__(self) -> BorrowedTensors:
-        self.tickets: list[str] = []
+        self.tickets: list[int] = []
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -48,12 +50,12 @@ class BorrowedTensors:
         """A numpy array as a stored tensor; a large one is lent."""
         if value.nbytes < LARGE_BYTES:
             return inline_tensor(value, name)
-        self.tickets.append(str(next(_TICKETS)))
+        self.tickets.append(next(_TICKETS))
         _LENT[self.tickets[-1]] = value
         found = onnx.TensorProto(
             name=name, dims=value.shape, data_type=onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
         )
-        point_at(found, "", self.tickets[-1], value.nbytes)
+        point_at(found, "", str(self.tickets[-1]), value.nbytes)
         return found
 
 
@@ -72,15 +74,23 @@ def tensor_data(stored: onnx.TensorProto) -> NDArray[Any]:
     if not is_external(stored):
         found: NDArray[Any] = onnx.numpy_helper.to_array(stored)
         return found
-    entries = {entry.key: entry.value for entry in stored.external_data}
-    if not entries["location"]:
-        return _LENT[entries["offset"]]
-    length = int(entries["length"])
-    data = np.fromfile(entries["location"], np.uint8, length, offset=int(entries["offset"]))
-    if data.size != length:
-        raise OSError(f"`{entries['location']}` was truncated while being read")
-    found = data.view(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)).reshape(tuple(stored.dims))
+    path, offset, length = _place(stored)
+    if not path:
+        return _LENT[offset]
+    found = (
+        _read(path, offset, length)
+        .view(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))
+        .reshape(tuple(stored.dims))
+    )
     return found
+
+
+def first_bytes(stored: onnx.TensorProto) -> bytes:
+    """The first bytes of a tensor's numbers: where they differ, the tensors do, and no more of them has to be read."""
+    path, offset, length = _place(stored) if is_external(stored) else ("", 0, 0)
+    if path:
+        return _read(path, offset, min(length, _FIRST_BYTES)).tobytes()
+    return _as_bytes(tensor_data(stored).flat[:_FIRST_BYTES]).tobytes()[:_FIRST_BYTES]
 
 
 def digest(stored: onnx.TensorProto) -> bytes:
@@ -88,10 +98,17 @@ def digest(stored: onnx.TensorProto) -> bytes:
     noted = [entry.value for entry in stored.external_data if entry.key == "checksum" and is_external(stored)]
     if noted:
         return bytes.fromhex(noted[0])
-    found = hashlib.sha256(np.ascontiguousarray(tensor_data(stored)).data)
+    found = hashlib.sha256(_as_bytes(tensor_data(stored)).data)
     if is_external(stored):
         stored.external_data.add(key="checksum", value=found.hexdigest())
     return found.digest()
+
+
+def _as_bytes(value: NDArray[Any]) -> NDArray[np.uint8]:
+    """An array's bytes, also where Python's buffers have no such type: bfloat16, integers of 4 bits, text."""
+    if value.dtype == object:
+        return np.frombuffer(repr(value.tolist()).encode(), np.uint8)
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8)
 
 
 def without_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -142,9 +159,28 @@ def _serialized(message: Message) -> bytes:
     return bytes(message.SerializeToString(deterministic=True))
 
 
+def _place(stored: onnx.TensorProto) -> tuple[str, int, int]:
+    """Of a tensor that lies outside: its file ("": it is lent), where in it (which of those lent), and its bytes."""
+    entries = {entry.key: entry.value for entry in stored.external_data}
+    return entries["location"], int(entries["offset"]), int(entries["length"])
+
+
+def _read(path: str, offset: int, length: int) -> NDArray[np.uint8]:
+    """Bytes of a file.
+
+    Raises:
+        OSError: it was cut.
+
+    """
+    data = np.fromfile(path, np.uint8, length, offset=offset)
+    if data.size != length:
+        raise OSError(f"`{path}` was cut while it was read")
+    return data
+
+
 def _head(stored: onnx.TensorProto) -> tuple[bytes, int]:
     """What is before the numbers of a tensor that is outside, their key included, and how many bytes they are."""
-    length = next(int(entry.value) for entry in stored.external_data if entry.key == "length")
+    length = _place(stored)[2]
     return _serialized(_parts(stored, RAW_DATA)) + opening(RAW_DATA, length), length
 
 
@@ -157,8 +193,13 @@ def _size(stored: onnx.TensorProto) -> int:
 
 
 def _write_tensor(stored: onnx.TensorProto, file: BinaryIO) -> None:
-    if is_external(stored):
-        file.write(_head(stored)[0])
-        file.write(np.ascontiguousarray(tensor_data(stored)).data)
-    else:
+    if not is_external(stored):
         file.write(_serialized(stored))
+        return
+    file.write(_head(stored)[0])
+    path, offset, length = _place(stored)
+    if not path:
+        file.write(_as_bytes(_LENT[offset]).data)
+        return
+    for start in range(0, length, _COPIED_BYTES):  # a table may be most of the memory that there is
+        file.write(_read(path, offset + start, min(length - start, _COPIED_BYTES)).data)

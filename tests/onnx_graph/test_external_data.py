@@ -12,6 +12,7 @@ from bertshrink.files.headers import read_onnx
 from bertshrink.files.onnx_wire import LARGE_BYTES, load_structure
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.loading import load_model
+from bertshrink.onnx_graph import external_data
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import array, read_model, tensor, write_model
 from bertshrink.onnx_graph.external_data import BorrowedTensors, digest, is_external, stream
@@ -180,3 +181,15 @@ def test_an_encoder_lets_its_weights_go_only_where_they_are_stored(tmp_path):
     assert Encoder.load(tmp_path / "m").stored is None
     with pytest.raises(AttributeError, match="no `modle`"):
         found.modle  # noqa: B018
+
+
+def test_a_large_tensor_is_copied_in_parts_and_a_cut_file_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(external_data, "_COPIED_BYTES", 1000)
+    model = a_model()
+    (tmp_path / "m.onnx").write_bytes(whole(model))
+    found = read_model(tmp_path / "m.onnx", numbers=False)
+    stream(found, tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == whole(model)
+    (tmp_path / "m.onnx").write_bytes(whole(model)[:5000])
+    with pytest.raises(OSError, match="was cut while it was read"):
+        stream(found, tmp_path / "again.onnx")

@@ -376,6 +376,14 @@ def test_weights_in_other_forms_are_counted_and_named(tmp_path):
         quantized(artifact_of(folder), tmp_path)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_weights_that_are_only_stored_in_half_the_bytes_are_quantized(precision, tmp_path):
+    encoder = tiny_encoder("bert", num_hidden_layers=1)
+    artifact = Export(precision=precision)(encoder, Workbench(None, None, tmp_path / "half"))
+    found = quantized(artifact, tmp_path / "int8")
+    assert largest_difference(found, artifact, encoder.tokenize(sentences(3))) < 0.2
+
+
 def test_branches_and_half_precision_are_not_rewritten(tmp_path):
     nodes, weights = encoder_parts()
     out = helper.make_tensor_value_info("bent", TensorProto.FLOAT, ["b", "l", 8])
