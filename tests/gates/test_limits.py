@@ -226,9 +226,9 @@ def build_rules(gates):
             "an anchor can only limit changes",
             "size_growth",
         ),
-        ("[tool.bertshrink.gate.latency]\nrounds = 2\n", "2 rounds are too few", "5 at least"),
+        ("[tool.bertshrink.gate.latency]\nrounds = 2\n", "2 rounds are too few", "at least 5"),
         ("[tool.bertshrink.gate.latency]\nround = 10\n", "has no setting `round`", "did you mean `rounds`?"),
-        ('[tool.bertshrink.gate.artifacts.a]\nsize = "<= 1 MB"', "the artifact `a` has no `path`", "where it is"),
+        ('[tool.bertshrink.gate.artifacts.a]\nsize = "<= 1 MB"', "the artifact `a` has no `path`", "give its path"),
         ("", "there are no limits", "write them as"),
     ],
 )

@@ -51,15 +51,15 @@ def test_pytorch_takes_every_word(words):
     ("text", "what", "hint"),
     [
         ("troch", "no engine `troch`", "did you mean `torch`"),
-        ("torch:bf61", "no word `bf61`", "did you mean `bf16`"),
-        ("torch:complied,bf16", "no word `complied`", "did you mean `compiled`"),
+        ("torch:bf61", "no option `bf61`", "did you mean `bf16`"),
+        ("torch:complied,bf16", "no option `complied`", "did you mean `compiled`"),
         ("torch:", "an option is missing", "torch:bf16,compiled"),
         ("torch:bf16,", "an option is missing", "torch:bf16,compiled"),
         ("torch:bf16,fp32", "`bf16` and `fp32` exclude each other", "leave one"),
         ("torch:bf16,bf16", "an option appears twice", "leave one"),
         ("torch:eager,compiled", "exclude each other", "leave one"),
         ("torch:graphs,reduce-overhead", "both record CUDA graphs", "leave one"),
-        ("executorch:bf16", "no word `bf16`", "takes no options"),
+        ("executorch:bf16", "no option `bf16`", "takes no options"),
     ],
 )
 def test_what_cannot_be_meant(text, what, hint):
@@ -98,7 +98,7 @@ def test_models_times_ways():
         ({"teacher": FOLDER}, ["openvino", "onnxruntime"], "none of openvino, onnxruntime runs", "torch"),
         ({"teacher": FOLDER}, ["torch", "openvino"], "`openvino` runs none of the models", ".onnx"),
         ({"teacher": FOLDER}, ["torch:bf16", "torch: bf16"], "requested twice", "leave one"),
-        ({"teacher": FOLDER}, ["torch:graphs"], "only a GPU has", "--target gpu"),
+        ({"teacher": FOLDER}, ["torch:graphs"], "needs a GPU", "--target gpu"),
     ],
 )
 def test_what_no_model_can_run(models, asked, what, hint):

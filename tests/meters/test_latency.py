@@ -444,7 +444,7 @@ def test_shared_memory_is_told_of_a_process_alone():
 def test_a_length_that_a_model_cannot_take_is_refused_before_anything_runs():
     target = Recorder()
     models = {"long": LAUNCH, "short": replace(LAUNCH, max_length=7)}
-    with pytest.raises(UserError, match="`short` takes: 7 tokens"):
+    with pytest.raises(UserError, match="limit of `short`: 7 tokens"):
         measure(models, QUICK, Silent(), MACHINE, target)
     assert target.ran == []
 

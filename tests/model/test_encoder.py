@@ -154,7 +154,7 @@ def test_remote_code_never_runs(folder, tmp_path, name):
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Model: pass\nclass Config: pass\n")
     auto = {"AutoConfig": "evil.Config", "AutoModelForSequenceClassification": "evil.Model", "AutoTokenizer": "evil.M"}
     change(folder, name, auto_map=auto)
-    refused(folder, UnsafeModel, "asks for code of its own")
+    refused(folder, UnsafeModel, "asks to run its own code")
     assert not marker.exists()
 
 

@@ -104,7 +104,7 @@ def test_weights_that_are_missing(tmp_path):
     assert "lacks 2 weights" in found.what and "`bert.pooler.dense.weight`" in found.what, "a classifier reads it"
     edit(folder, lambda weights: {name.replace("encoder", "stack"): tensor for name, tensor in weights.items()})
     found = refusal(folder, kind=UserError)
-    assert "lacks 66 weights" in found.what and "holds `bert.stack.layer.0." in found.what
+    assert "lacks 66 weights" in found.what and "contains `bert.stack.layer.0." in found.what
 
 
 @pytest.mark.parametrize("word", ["module.", "_orig_mod.", "model."])

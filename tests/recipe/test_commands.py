@@ -89,7 +89,7 @@ def test_a_missing_model_points_at_the_argument(here):
 
 
 def test_a_flag_that_would_do_nothing_is_refused(here):
-    with pytest.raises(BertshrinkError, match="`--opset` belongs to `export`, which is skipped") as caught:
+    with pytest.raises(BertshrinkError, match="`--opset` is a setting of `export`, which is skipped") as caught:
         recipe_of_command("quantize", "a", {"opset": 17}, {})
     assert caught.value.where == "--opset"
 

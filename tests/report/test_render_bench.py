@@ -25,7 +25,7 @@ REPORTS = {
     "bench": made.bench,
     "one model": lambda: made.bench(("reference",)),
     "one round": lambda: made.bench(rounds=1, num_samples=6),
-    "2 rounds": lambda: made.bench(rounds=2, num_samples=6),
+    "two rounds": lambda: made.bench(rounds=2, num_samples=6),
     "no reference": lambda: made.bench(("onnx", "int8")),
     "texts": made.on_texts,
     "invalid": made.invalid,
@@ -185,9 +185,9 @@ def test_doubts_about_texts_are_summed_up_by_case():
 @pytest.mark.parametrize(
     ("rounds", "num_samples", "told"),
     [
-        (1, 6, ("no verdict, no ratio, no interval", "they take 64, 130 and 662 samples, there are 6")),
+        (1, 6, ("no verdict, no ratio, no interval", "they need 64, 130 and 662 samples, there are 6")),
         (2, 20, ("no verdict on who is faster: 2 rounds, of at least 4", "there are 40")),
-        (10, 12, ("no p95, no p99: they take 130 and 662 samples, there are 120",)),
+        (10, 12, ("no p95, no p99: they need 130 and 662 samples, there are 120",)),
         (10, 70, ()),
     ],
 )

@@ -115,7 +115,7 @@ def test_other_kinds_of_files(tmp_path):
         "text": "not an ONNX file, or is damaged",
         "lfs": "git LFS",
         "folder": "is a folder",
-        "pipe": "is not a plain file",
+        "pipe": "is not a regular file",
         "huge": "larger than 2 GB",
         "missing": "is missing",
     }
