@@ -51,7 +51,7 @@ def open_plain(path: Path, *, may_have_other_names: bool = False) -> Iterator[Bi
     about = os.fstat(handle)
     if not stat.S_ISREG(about.st_mode):
         os.close(handle)
-        kind = "a folder" if stat.S_ISDIR(about.st_mode) else "no plain file"
+        kind = "a folder" if stat.S_ISDIR(about.st_mode) else "not a regular file"
         raise UnsafeModel(f"`{path.name}` is {kind}", where=str(path), hint=_HINT)
     with os.fdopen(handle, "rb") as file:
         if blob is not None:

@@ -86,15 +86,15 @@ def lower_case_of_a_family(folder):
 
 
 KINDS = {
-    "truncate_dim": ({"truncate_dim": 8}, lambda folder: None, "first 8 numbers"),
-    "truncate_dim of normalised vectors": ({"truncate_dim": 8}, None, "first 8 numbers"),
+    "truncate_dim": ({"truncate_dim": 8}, lambda folder: None, "to 8 dimensions"),
+    "truncate_dim of normalised vectors": ({"truncate_dim": 8}, None, "to 8 dimensions"),
     "a default prompt": (
         {"prompts": {"query": "see the ", "passage": "read "}, "default_prompt_name": "query"},
         lambda folder: None,
         "`see the ` (`query`, the default)",
     ),
-    "small letters": ({}, lower_case, "small letters"),
-    "small letters, a family's class": ({}, lower_case_of_a_family, "small letters"),
+    "lower-cased": ({}, lower_case, "lower-cased"),
+    "small letters, a family's class": ({}, lower_case_of_a_family, "lower-cased"),
     "max_seq_length": ({}, lambda folder: edit(folder / "sentence_bert_config.json", max_seq_length=5), None),
     "nothing": ({}, lambda folder: None, None),
 }

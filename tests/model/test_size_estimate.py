@@ -204,7 +204,7 @@ def test_inspect_shows_roads(here, capsys):
 
     assert run(["inspect", "./m", "--size", "100 kB"]) == 0
     told = capsys.readouterr().out
-    assert "what fits into 100 kB, the least cut first" in told
+    assert "what fits into 100 kB, smallest change first" in told
     assert "block-int4" in told and "bertshrink quantize" in told
     assert max(map(len, told.splitlines())) <= 120
     assert run(["inspect", "./m", "--size", "100 kB", "--json"]) == 0

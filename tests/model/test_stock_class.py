@@ -63,7 +63,7 @@ def test_weights_that_the_class_has_no_place_for(task, names, tmp_path):
     folder = folder_of(tmp_path / "m", task)
     edit(folder, lambda weights: weights | {name: torch.randn(4, 4) for name in names})
     found = refusal(folder)
-    assert "no place for" in found.what
+    assert "does not use" in found.what
     assert all(f"`{name}`" in found.what for name in names)
     edit(folder, lambda weights: {name: tensor for name, tensor in weights.items() if name not in names})
     assert Encoder.load(folder).task == task, "without them the folder is taken again"
@@ -290,7 +290,7 @@ def test_one_type_of_token_for_both_texts_of_a_pair(tmp_path):
     folder = folder_of(tmp_path / "m", type_vocab_size=1)
     encoder = Encoder.load(folder)
     (note,) = encoder.notes
-    assert "one type of token" in note
+    assert "only one type" in note
     pair = encoder.tokenize(["the film"], ["a book"])
     (tmp_path / "again").mkdir()
     encoder.save(tmp_path / "again")
