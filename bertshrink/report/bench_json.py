@@ -2,6 +2,7 @@
 
 History of the form:
     bertshrink.bench/1   first form
+    bertshrink.bench/2   a figure's reasons are data: kind, case and values in place of a sentence
 
 Units are base units (s, B, count, token/s, ...). A percentile that too few samples are behind is null, and
 `p99_need_n` says how many it takes. `ratio` is this model over the first one: below 1 takes less; its verdict speaks of
@@ -17,7 +18,7 @@ from bertshrink.report.measurement import PERCENTILE_NEEDS, Measurement, compare
 from bertshrink.report.report import Report, Snapshot
 from bertshrink.report.statistics import MARGIN
 
-SCHEMA = "bertshrink.bench/1"
+SCHEMA = "bertshrink.bench/2"
 
 
 def to_json(report: Report, margin: float = MARGIN) -> str:
@@ -71,7 +72,7 @@ def _figure(m: Measurement, base: Snapshot | None, margin: float) -> dict[str, A
         "evidence": str(m.evidence),
         "environment": m.environment,
         "validity": m.validity,
-        "reasons": list(m.warnings),
+        "reasons": [warning.model_dump(mode="json") for warning in m.warnings],
         "ratio": _ratio(m, base, margin) if base is not None else None,
     }
 

@@ -93,6 +93,44 @@ class Interval(_Frozen):
 Better = Literal["lower", "higher", "neither"]
 Validity = Literal["valid", "semivalid", "invalid"]
 
+WarningKind = Literal[
+    "not_warmed_up",
+    "outliers",
+    "drift",
+    "outputs_differ",
+    "means_only",
+    "others_busy",
+    "stolen",
+    "throttled",
+    "gpu_held_back",
+    "rounds_missing",
+    "busy_at_start",
+    "memory_since_start",
+]
+"""What can speak against figures. The values of a warning:
+
+    not_warmed_up        by how much the last warm-up iterations still changed, a fraction
+    outliers             how many samples, of how many
+    drift                by how much the rounds' second half differs from the first, a fraction
+    others_busy          cores that other processes kept busy
+    stolen               share of the processors' time that other machines got
+    throttled            how often the processor was slowed down
+    gpu_held_back        none; its names are the reasons
+    rounds_missing       rounds that were run, that were asked for, and seconds that there were
+    busy_at_start        load average, cores
+    all others           none
+"""
+
+
+class MeasurementWarning(_Frozen):
+    """Something that speaks against figures, as data; `report.table.warning_texts` has the words."""
+
+    kind: WarningKind
+    case: str | None = Field(None, description="what was run, as `Conditions.case`; None: it is about all cases")
+    values: tuple[float, ...] = Field((), description="the figures of it, by kind")
+    names: tuple[str, ...] = ()
+    is_grave: bool = Field(False, description="whether the figures are invalid for it")
+
 
 class Measurement(_Frozen):
     """One metric of one model under one set of conditions.
@@ -111,7 +149,7 @@ class Measurement(_Frozen):
     conditions: Conditions = Conditions()
     evidence: Evidence = Evidence.MEASURED_HOST
     environment: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[MeasurementWarning, ...] = ()
     validity: Validity = Field("valid", description="what the figure is worth after all that is said in `warnings`")
     outcomes: Outcomes | None = Field(None, description="of a share of right answers: which ones are right")
     sampling: tuple[float, float] | None = Field(

@@ -2,6 +2,7 @@
 
 History of the form:
     bertshrink.report/1   first form
+    bertshrink.report/2   a measurement's warnings are data: kind, case and values in place of a sentence
 """
 
 import json
@@ -15,7 +16,7 @@ from bertshrink.errors import BaselineError, MeasurementError, UserError
 from bertshrink.files.bounded_text import Reader
 from bertshrink.report.measurement import Conditions, Environment, Measurement
 
-SCHEMA = "bertshrink.report/1"
+SCHEMA = "bertshrink.report/2"
 _HINT = "create it again with the `command` in the report"
 _READER = Reader(BaselineError, "this is not a report", _HINT)
 

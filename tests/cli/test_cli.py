@@ -382,7 +382,7 @@ def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkey
     command = ["bench", "./a", "./b", "--data", "pairs.tsv", "--task", "embedding", "--length", "8", "--json"]
     assert run(command) == 0, capsys.readouterr().err
     report = json.loads(capsys.readouterr().out)
-    assert report["schema"] == "bertshrink.bench/1"
+    assert report["schema"] == "bertshrink.bench/2"
     assert [model["facts"]["task"] for model in report["models"]] == ["embedding", "embedding"]
     assert report["data"]["train"] + report["data"]["dev"] >= 23
     assert sat == ["./a", "./b"], "each is judged once"

@@ -16,6 +16,7 @@ from bertshrink.meters.targets.adb.runner_programs import abi_of, read_executor,
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Evidence
+from bertshrink.report.table.warning_texts import warning_text
 from tests.meters.test_latency import CARD, QUICK
 from tests.meters.test_size import tiny_onnx
 
@@ -151,7 +152,7 @@ def test_a_program_is_timed_by_its_runner(fake, launch, tmp_path, log, value):
     found = target(fake).measure({"m": program}, QUICK, Silent())
     latency = found.measurements["m"][0]
     assert latency.value == pytest.approx(value)
-    assert ("only the mean of each process" in " ".join(latency.warnings)) == (log is not EXECUTOR)
+    assert ("only the mean of each process" in " ".join(map(warning_text, latency.warnings))) == (log is not EXECUTOR)
     assert "--input_shapes=2x8,2x8" in (fake / "said").read_text()
 
 

@@ -19,6 +19,7 @@ from bertshrink.meters.targets import TARGETS, open_target
 from bertshrink.meters.targets.gpu import GpuRunner, GpuTarget, on_gpu
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Conditions, Evidence
+from bertshrink.report.table.warning_texts import warning_text
 from bertshrink.worker.__main__ import work
 from bertshrink.worker.job import RunSpec
 from bertshrink.worker.list_gpus import devices
@@ -223,7 +224,8 @@ def test_the_gpus_clock_and_memory_stand_beside_the_hosts(tmp_path, monkeypatch)
         device = figures["device_latency", "steady", batch]
         assert set(device.all) == {(1000 + batch) * 1e-9}
         assert len(device.all) >= 5
-        assert "the GPU's clocks were held back: software power cap, software thermal slowdown" in device.warnings
+        held_back = "the GPU's clocks were held back: software power cap, software thermal slowdown"
+        assert held_back in map(warning_text, device.warnings)
         assert device.validity == "invalid"
         assert figures["latency", "steady", batch].conditions == device.conditions
     assert device.conditions.target == "gpu"
@@ -258,7 +260,7 @@ def test_clocks_that_are_held_back_for_heat_spoil_the_figures(held_back, validit
     strain = WorkerResult.model_validate_json(json.dumps(result)).strain
     doubts = of_machine([strain], 1, 1)
     assert validity_of(doubts) == validity
-    assert all(reason in doubts[0].text for reason in held_back)
+    assert all(reason in warning_text(doubts[0]) for reason in held_back)
 
 
 def test_times_of_a_device_that_cannot_be_are_refused():

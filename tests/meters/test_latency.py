@@ -30,6 +30,7 @@ from bertshrink.model.artifact import Artifact, ArtifactCard
 from bertshrink.model.tasks import TASKS
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Environment, Evidence
+from bertshrink.report.table.warning_texts import warning_text
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
 from bertshrink.worker.inputs import feeds_of
@@ -467,7 +468,7 @@ def test_this_machine_is_a_target():
 
 
 def doubts(samples, warmups=((1.0,) * 20,), levels=(1.0,)):
-    return " ".join(doubt.text for doubt in validity.of_case("1x8", samples, warmups, levels))
+    return " ".join(warning_text(warning) for warning in validity.of_case("1x8", samples, warmups, levels))
 
 
 def test_quiet_samples_raise_no_doubt():
@@ -506,6 +507,6 @@ def test_a_crowded_machine(monkeypatch):
     assert validity.initial_load_warning(2) == ()
     monkeypatch.setattr(os, "getloadavg", lambda: (3.2, 0.5, 0.5))
     monkeypatch.setattr(Path, "read_text", lambda self, **more: "3.20 0.50 0.50 4/90 1234")
-    assert "load average 3.2 on 2 cores" in validity.initial_load_warning(2)[0].text
+    assert "load average 3.2 on 2 cores" in warning_text(validity.initial_load_warning(2)[0])
     monkeypatch.setattr(Path, "read_text", lambda self, **more: "3.20 0.50 0.50 1/90 1234")
     assert validity.initial_load_warning(2) == ()  # the load was this process's own, and is over

@@ -33,8 +33,9 @@ from bertshrink.progress import Silent
 from bertshrink.recipe.commands import recipe_of_bench
 from bertshrink.recipe.plan import make_plan
 from bertshrink.report.bench_json import SCHEMA, to_json
-from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement, compare
+from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement, MeasurementWarning, compare
 from bertshrink.report.report import Report, Snapshot
+from bertshrink.report.table.warning_texts import warning_text
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
 from bertshrink.worker.job import RunSpec
@@ -101,7 +102,7 @@ def test_rounds_that_do_not_fit_are_left_out_and_told(monkeypatch):
     m = latency(found)
     assert len(m.rounds) == len(fake.ran)
     assert m.validity == "semivalid"
-    assert f"{len(fake.ran)} of 9 rounds fitted into 65 s" in m.warnings
+    assert f"{len(fake.ran)} of 9 rounds fitted into 65 s" in map(warning_text, m.warnings)
 
 
 def test_the_first_round_is_run_whatever_the_budget():
@@ -131,7 +132,7 @@ def test_what_the_machine_went_through_decides_what_figures_are_worth(change, wo
     monkeypatch.setattr(validity.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
     m = latency(measure({"a": LAUNCH}, QUICK, Silent(), MACHINE, Fake(CALM | change)))
     assert m.validity == worth
-    assert words in " ".join(m.warnings)
+    assert words in " ".join(map(warning_text, m.warnings))
 
 
 def test_one_strained_process_of_many_does_not_cry_wolf():
@@ -388,6 +389,7 @@ def report_of(*snapshots):
 def test_the_json_of_a_bench():
     steady = [[0.010, 0.0101, 0.0099]] * 8
     slower = [[2 * v for v in row] for row in steady]
+    slowed_down = MeasurementWarning(kind="throttled", values=(8,), is_grave=True)
     base = Snapshot(name="a", label="a", role="reference", kind="encoder", measurements=[figure(steady)])
     other = Snapshot(
         name="b",
@@ -395,12 +397,12 @@ def test_the_json_of_a_bench():
         role="compared",
         kind="artifact",
         measurements=[
-            figure(slower, validity="invalid", warnings=("throttled",)),
+            figure(slower, validity="invalid", warnings=(slowed_down,)),
             figure([[5.0]], metric="load_time", environment="another machine"),
         ],
     )
     data = json.loads(to_json(report_of(base, other)))
-    assert data["schema"] == SCHEMA == "bertshrink.bench/1"
+    assert data["schema"] == SCHEMA == "bertshrink.bench/2"
     first = data["models"][0]["figures"][0]
     assert first["ratio"] is None
     assert first["value"] == 0.010
@@ -411,7 +413,8 @@ def test_the_json_of_a_bench():
     second, third = data["models"][1]["figures"]
     assert second["ratio"]["value"] == pytest.approx(2)
     assert second["ratio"]["verdict"] == "slower"
-    assert (second["validity"], second["reasons"]) == ("invalid", ["throttled"])
+    reason = {"kind": "throttled", "case": None, "values": [8], "names": [], "is_grave": True}
+    assert (second["validity"], second["reasons"]) == ("invalid", [reason])
     assert third["ratio"] is None, "times of different machines are not compared"
     assert math.isfinite(second["ratio"]["ci95"][0])
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from bertshrink.report.measurement import Measurement, judge
+from bertshrink.report.measurement import Measurement, MeasurementWarning, judge
 from bertshrink.report.render import html, markdown, terminal
 from bertshrink.report.render.plots import plots
 from bertshrink.report.render.plots.pareto import pareto
@@ -164,18 +164,18 @@ def test_the_worst_figure_decides_and_each_model_has_its_own():
 def test_doubts_that_differ_by_a_number_become_one():
     report = made.bench()
     for snapshot, cores in zip(report.snapshots, (1.4, 1.6, 1.5), strict=True):
-        text = f"other processes kept {cores} cores busy"
-        snapshot.measurements = [m.model_copy(update={"warnings": (text,)}) for m in snapshot.measurements]
+        busy = MeasurementWarning(kind="others_busy", values=(cores,))
+        snapshot.measurements = [m.model_copy(update={"warnings": (busy,)}) for m in snapshot.measurements]
     (cpu,) = build(report).standings
     assert [advice.text for advice in cpu.reasons] == ["other processes kept 1.4 to 1.6 cores busy"]
 
 
 def test_doubts_about_texts_are_summed_up_by_case():
     report = made.on_texts()
-    text = "reviews.txt x8: drift, the second half of the rounds differs from the first by +4 %"
+    drift = MeasurementWarning(kind="drift", case="reviews.txt x8", values=(0.04,))
     for snapshot in report.snapshots:
         snapshot.measurements = [
-            m.model_copy(update={"warnings": (text,) if m.metric == "latency" else ()}) for m in snapshot.measurements
+            m.model_copy(update={"warnings": (drift,) if m.metric == "latency" else ()}) for m in snapshot.measurements
         ]
     (cpu,) = build(report).standings
     (advice,) = cpu.reasons

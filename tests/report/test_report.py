@@ -111,4 +111,4 @@ def test_nan_is_never_written():
 
 
 def test_the_form_is_stable():
-    assert json.loads(made_up().to_json())["schema"] == SCHEMA == "bertshrink.report/1"
+    assert json.loads(made_up().to_json())["schema"] == SCHEMA == "bertshrink.report/2"

@@ -1,6 +1,6 @@
 """Made-up reports of `bench`: three models on this machine, on texts, on several targets, invalid, too short."""
 
-from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement
+from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement, MeasurementWarning
 from bertshrink.report.report import Report, Snapshot
 from tests.support.fake_reports import components, exact, quality, timed
 
@@ -98,8 +98,8 @@ def on_texts():
 
 def invalid():
     """One model disturbed, one in doubt, one well."""
-    busy = "other processes kept 1.5 cores busy"
-    cold = "8x128: not warmed up, the last warm-up iterations still changed by -12 %"
+    busy = MeasurementWarning(kind="others_busy", values=(1.5,), is_grave=True)
+    cold = MeasurementWarning(kind="not_warmed_up", case="8x128", values=(-0.12,))
     return report(
         [
             model("reference", running("reference")),

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bertshrink.meters.latency.validity import MeasurementWarning, of_case, validity_of
+from bertshrink.meters.latency.validity import of_case, validity_of
 from bertshrink.meters.latency.worker_result import DEVICE_METHODS, PHASES, CaseResult, WorkerResult
-from bertshrink.report.measurement import Better, Conditions, Measurement
+from bertshrink.report.measurement import Better, Conditions, Measurement, MeasurementWarning
 from bertshrink.worker.job import WorkerJob
 
 _NS = 1e-9
@@ -112,7 +112,7 @@ class MeasurementBuilder:
             better=better,
             samples=tuple(tuple(row) for row in values),
             conditions=self.base.model_copy(update=more),
-            warnings=tuple(doubt.text for doubt in doubts),
+            warnings=tuple(doubts),
             validity=validity_of(doubts),
             **self.common,
         )
@@ -157,4 +157,4 @@ def _passes(samples_ns: Sequence[int], batches: int) -> list[float]:
 def _of_memory(results: Sequence[WorkerResult]) -> tuple[MeasurementWarning, ...]:
     if all(result.memory_method == "VmHWM" for result in results):
         return ()
-    return (MeasurementWarning("memory peaks are since process start: this system cannot reset them between phases"),)
+    return (MeasurementWarning(kind="memory_since_start"),)

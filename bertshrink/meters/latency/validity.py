@@ -1,4 +1,4 @@
-"""What speaks against a set of timings: arithmetic over samples, said in a sentence each. No sample is ever dropped.
+"""What speaks against a set of timings: arithmetic over samples. No sample is ever dropped.
 
     not warmed up   the last block of warm-up iterations still differs from the one before by more than 2 %
     outliers        more than 5 % of the samples are further than 14.8 MAD from their process's median (hyperfine's
@@ -23,11 +23,10 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bertshrink.meters.latency.worker_result import Interference
-from bertshrink.report.measurement import Validity
+from bertshrink.report.measurement import MeasurementWarning, Validity
 from bertshrink.worker.machine.nvidia import POWER_CAP
 
 WARMUP_BLOCK = 10
@@ -53,24 +52,11 @@ OUTPUT_TOLERANCE = 1e-3
 """Far above what another order of summation does, bfloat16 included."""
 
 
-@dataclass(frozen=True)
-class MeasurementWarning:
-    """Something that speaks against figures.
-
-    Attributes:
-        is_grave: whether they are invalid for it.
-    """
-
-    text: str
-    is_grave: bool = False
-
-
-def validity_of(doubts: Iterable[MeasurementWarning]) -> Validity:
+def validity_of(warnings: Sequence[MeasurementWarning]) -> Validity:
     """What figures are worth."""
-    found = list(doubts)
-    if any(doubt.is_grave for doubt in found):
+    if any(warning.is_grave for warning in warnings):
         return "invalid"
-    return "semivalid" if found else "valid"
+    return "semivalid" if warnings else "valid"
 
 
 def of_case(
@@ -83,51 +69,46 @@ def of_case(
         warmups: the warm-up iterations of each process.
         levels: the root mean square of the outputs in each process.
     """
-    found = []
+    warnings = []
     change = statistics.median(warmup_change(values) for values in warmups)
     if abs(change) > WARMUP_TOLERANCE:
-        text = f"{case}: not warmed up, the last warm-up iterations still changed by {100 * change:+.0f} %"
-        found.append(MeasurementWarning(text))
+        warnings.append(MeasurementWarning(kind="not_warmed_up", case=case, values=(change,)))
     outliers, total = sum(count_outliers(values) for values in samples), sum(len(values) for values in samples)
     if outliers > OUTLIER_SHARE * total:
-        found.append(MeasurementWarning(f"{case}: {outliers} of {total} samples are outliers; all are kept"))
+        warnings.append(MeasurementWarning(kind="outliers", case=case, values=(outliers, total)))
     moved = drift([statistics.median(values) for values in samples])
     if abs(moved) > DRIFT_TOLERANCE:
-        text = f"{case}: drift, the second half of the rounds differs from the first by {100 * moved:+.0f} %"
-        found.append(MeasurementWarning(text))
+        warnings.append(MeasurementWarning(kind="drift", case=case, values=(moved,)))
     if max(levels) - min(levels) > OUTPUT_TOLERANCE * max(levels):
-        found.append(MeasurementWarning(f"{case}: the outputs differ between processes", is_grave=True))
-    return tuple(found)
+        warnings.append(MeasurementWarning(kind="outputs_differ", case=case, is_grave=True))
+    return tuple(warnings)
 
 
 def of_machine(strains: Sequence[Interference], threads: int, num_cores: int) -> tuple[MeasurementWarning, ...]:
     """What the machine went through while one model was measured."""
-    found = []
+    warnings = []
     others = _median(s.others / s.seconds for s in strains if s.others is not None and s.seconds)
     if others > OTHERS_TOLERANCE:
-        text = f"other processes kept {others:.1f} cores busy"
-        found.append(MeasurementWarning(text, others + threads > num_cores + CROWDED_BY))
+        is_grave = others + threads > num_cores + CROWDED_BY
+        warnings.append(MeasurementWarning(kind="others_busy", values=(others,), is_grave=is_grave))
     stolen = _median(s.stolen / s.seconds / num_cores for s in strains if s.stolen is not None and s.seconds)
     if stolen > STEAL_TOLERANCE:
-        text = f"the hypervisor gave {100 * stolen:.0f} % of the CPU time to other virtual machines"
-        found.append(MeasurementWarning(text, stolen > STEAL_LIMIT))
+        warnings.append(MeasurementWarning(kind="stolen", values=(stolen,), is_grave=stolen > STEAL_LIMIT))
     throttled = sum(s.throttled or 0 for s in strains)
     if throttled > 0:
-        found.append(
-            MeasurementWarning(f"the processor was slowed down {throttled} times for heat or current", is_grave=True)
-        )
+        warnings.append(MeasurementWarning(kind="throttled", values=(throttled,), is_grave=True))
     held_back = {reason for s in strains if s.gpu is not None for reason in s.gpu.held_back}
     if held_back:
-        text = f"the GPU's clocks were held back: {', '.join(sorted(held_back))}"
-        found.append(MeasurementWarning(text, held_back != {POWER_CAP}))
-    return tuple(found)
+        names = tuple(sorted(held_back))
+        warnings.append(MeasurementWarning(kind="gpu_held_back", names=names, is_grave=held_back != {POWER_CAP}))
+    return tuple(warnings)
 
 
 def of_rounds(rounds: int, asked: int, budget_s: float | None) -> tuple[MeasurementWarning, ...]:
-    """Whether the rounds that were asked for were run."""
-    if rounds >= asked:
+    """Whether the rounds that were asked for were run; without a budget they were."""
+    if rounds >= asked or budget_s is None:
         return ()
-    return (MeasurementWarning(f"{rounds} of {asked} rounds fitted into {budget_s:g} s"),)
+    return (MeasurementWarning(kind="rounds_missing", values=(rounds, asked, budget_s)),)
 
 
 def _median(values: Iterable[float]) -> float:
@@ -172,4 +153,4 @@ def initial_load_warning(num_cores: int) -> tuple[MeasurementWarning, ...]:
         running = 2
     if load <= num_cores or running < 2:
         return ()
-    return (MeasurementWarning(f"the machine was busy at the start: load average {load:.1f} on {num_cores} cores"),)
+    return (MeasurementWarning(kind="busy_at_start", values=(load, num_cores)),)

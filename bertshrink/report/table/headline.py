@@ -7,9 +7,10 @@ are beside it. A figure that is called invalid is none: its place says why.
 from collections import Counter
 from dataclasses import dataclass
 
-from bertshrink.report.table.figures import plain, split_ratio, times
+from bertshrink.report.table.figures import split_ratio, times
 from bertshrink.report.table.quality_notes import against_trivial, difference
 from bertshrink.report.table.table import Cell, Column, Row, Table
+from bertshrink.report.table.warning_texts import warning_text
 
 _MAX_OTHERS = 3
 """Cases that are one by one beside the least speed-up; more are summed up."""
@@ -52,8 +53,8 @@ def _is_sound(base: Row, result: Row, place: int) -> bool:
 
 def _unsound(table: Table, what: str, base: Row, result: Row, places: list[int]) -> Fact:
     """In the place of a figure that is called invalid: that it is, and why."""
-    told = [text for row in (result, base) for at in places if (m := row.cells[at].measurement) for text in m.warnings]
-    reasons = list(dict.fromkeys(plain(text) for text in told))
+    measured = [row.cells[at].measurement for row in (result, base) for at in places]
+    reasons = list(dict.fromkeys(warning_text(warning) for m in measured if m is not None for warning in m.warnings))
     more = f", and {len(reasons) - 1} more below" if len(reasons) > 1 else ""
     return Fact(f"so no {what} is stated", "Not valid", "", f"{reasons[0]}{more}" if reasons else "see below")
 

@@ -1,25 +1,20 @@
 """What a report's reader should know besides the figures: notes of the stages, and doubts about the measurements.
 
-A note is as its technique wrote it. A measurement's warning is `CASE: DOUBT` (`8x16: not warmed up, the last
-warm-up iterations still changed by +184 %`) or a doubt without a case. A run of a few models under a few shapes has
-dozens, so doubts of one kind become one line: how many cases have it, and how far it goes where it is worst. The kind
-is the doubt up to its first comma; a doubt without a case is a kind of its own. Nothing is lost: the JSON and the
-HTML's stages hold every warning as it was.
+A note is as its technique wrote it. A run of a few models under a few shapes has dozens of warnings about single
+cases (`8x16: not warmed up, ...`), so those of one kind become one line: how many cases have it, and how far it goes
+where it is worst. Those about whole models become one line where only their figure differs. Nothing is lost: the JSON
+and the HTML's stages hold every warning.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bertshrink.report.measurement import Measurement
+from bertshrink.report.measurement import Measurement, MeasurementWarning, WarningKind
 from bertshrink.report.report import Report, Snapshot
 from bertshrink.report.table.figures import plain
 from bertshrink.report.table.metrics import is_counted
+from bertshrink.report.table.warning_texts import brief, detail, figure_of, sentence, warning_text
 
-_CASE = re.compile(r"(\d+x\d+|\S.* x\d+): (.+)")
-_COUNTED = re.compile(r"(\d+ of \d+ \w+) are ([^,;]+)(.*)")
-"""A doubt that begins with a count: `2 of 15 samples are outliers; all are kept`."""
-_NUMBER = re.compile(r"(?<![\w.])[+-]?(\d+(?:\.\d+)?)(?: of (\d+))?")
 _MAX_NAMED = 2
 
 
@@ -34,17 +29,17 @@ class Advice:
 
 @dataclass(frozen=True)
 class _Doubt:
-    """A warning of one case: its metric, the model and the case, and what was found, empty where the kind says all."""
+    """A warning about one case: of which metric, and the model and the case."""
 
+    warning: MeasurementWarning
     metric: str
     where: str
-    detail: str
 
     @property
     def severity(self) -> float:
-        """How large the figure in the detail is, whichever sign it has; 0 without one."""
-        found = _NUMBER.search(self.detail)
-        return float(found[1]) / (float(found[2] or 1) or 1) if found else 0.0
+        """How large its figure is, whichever sign it has; 0 without one."""
+        first, total = (*self.warning.values, 0.0, 0.0)[:2]
+        return abs(first) / (total or 1)
 
 
 Found = Sequence[tuple[Snapshot, Measurement]]
@@ -61,62 +56,55 @@ def notes(report: Report, snapshots: list[Snapshot]) -> tuple[Advice, ...]:
 
 
 def warnings_of(snapshot: Snapshot) -> list[str]:
-    """Every warning of one model as it was written, each once."""
-    return list(dict.fromkeys(plain(text) for m in snapshot.measurements for text in m.warnings))
+    """Every warning of one model, each once."""
+    return list(dict.fromkeys(warning_text(warning) for m in snapshot.measurements for warning in m.warnings))
 
 
 def doubts(found: Found) -> tuple[Advice, ...]:
     """What speaks against figures: what concerns whole models, then what concerns single cases, one line a kind."""
-    loose: dict[str, dict[str, None]] = {}
-    cased: dict[str, list[_Doubt]] = {}
+    by_form: dict[str, list[tuple[str, MeasurementWarning]]] = {}
+    by_kind: dict[WarningKind, list[_Doubt]] = {}
     for snapshot, m in found:
-        for text in map(plain, m.warnings):
-            case = _CASE.fullmatch(text)
-            if case is None:
-                loose.setdefault(text, {})[plain(snapshot.label)] = None
-                continue
-            kind, detail = _parted(case[2])
-            cased.setdefault(kind, []).append(_Doubt(m.metric, f"{plain(snapshot.label)} {case[1]}", detail))
+        for warning in m.warnings:
+            label = plain(snapshot.label)
+            if warning.case is None:
+                by_form.setdefault(sentence(warning, figure=""), []).append((label, warning))
+            else:
+                doubt = _Doubt(warning, m.metric, f"{label} {plain(warning.case)}")
+                by_kind.setdefault(warning.kind, []).append(doubt)
     running = {plain(snapshot.label) for snapshot, m in found if not is_counted(m)}
-    lines = [("" if len(a) > 1 and a.keys() >= running else ", ".join(a), t) for t, a in _joined(loose).items()]
-    lines += [("", _summary(kind, cases, found)) for kind, cases in cased.items()]
+    lines = [_of_models(alike, running) for alike in by_form.values()]
+    lines += [("", _summary(cases, found)) for cases in by_kind.values()]
     return tuple(Advice(subject, text, is_warning=True) for subject, text in lines)
 
 
-def _joined(loose: dict[str, dict[str, None]]) -> dict[str, dict[str, None]]:
-    """Doubts that differ by their first number only become one: `other processes kept 1.4 to 1.6 cores busy`."""
-    alike: dict[str, list[str]] = {}
-    for text in loose:
-        alike.setdefault(_NUMBER.sub("\n", text, count=1), []).append(text)
-    joined = {}
-    for form, texts in alike.items():
-        found = [match[0] for text in texts if (match := _NUMBER.search(text))]
-        numbers = sorted(found, key=lambda number: float(number.partition(" ")[0])) if len(texts) > 1 else []
-        text = form.replace("\n", f"{numbers[0]} to {numbers[-1]}") if numbers else texts[0]
-        joined[text] = {subject: None for text in texts for subject in loose[text]}
-    return joined
+def _of_models(alike: list[tuple[str, MeasurementWarning]], running: set[str]) -> tuple[str, str]:
+    """The models, and their warnings in one: `other processes kept 1.4 to 1.6 cores busy`.
+
+    Args:
+        alike: with the models' labels; they differ by their figures at most.
+        running: the labels of all models that ran: together they need no names.
+
+    """
+    by_figure: dict[str, list[tuple[str, MeasurementWarning]]] = {}
+    for label, warning in alike:
+        by_figure.setdefault(figure_of(warning), []).append((label, warning))
+    labels = dict.fromkeys(label for group in by_figure.values() for label, _ in group)
+    figures = sorted(by_figure, key=lambda figure: by_figure[figure][0][1].values)
+    span = f"{figures[0]} to {figures[-1]}" if len(figures) > 1 else figures[0]
+    subject = "" if len(labels) > 1 and labels.keys() >= running else ", ".join(labels)
+    return subject, sentence(alike[0][1], span)
 
 
-def _parted(doubt: str) -> tuple[str, str]:
-    """The kind of a doubt and its detail."""
-    counted = _COUNTED.fullmatch(doubt)
-    if counted:
-        return counted[2], counted[1] + counted[3]
-    kind, _, detail = doubt.partition(", ")
-    return kind, detail
-
-
-def _summary(kind: str, doubts: list[_Doubt], found: Found) -> str:
+def _summary(doubts: list[_Doubt], found: Found) -> str:
     """`outliers in 10 of 16 cases: up to 2 of 15 samples; all are kept (minilm 8x48)`."""
     metrics = {doubt.metric for doubt in doubts}
     total = sum(m.metric in metrics for _, m in found)
-    text = f"{kind} in {len(doubts)} of {total} case{'s' if total != 1 else ''}"
     worst = max(doubts, key=lambda doubt: doubt.severity)
-    if not worst.detail:
+    text = f"{brief(worst.warning)} in {len(doubts)} of {total} case{'s' if total != 1 else ''}"
+    if not detail(worst.warning):
         named = ", ".join(doubt.where for doubt in doubts[:_MAX_NAMED])
         return f"{text} ({named}{', ...' if len(doubts) > _MAX_NAMED else ''})"
-    if len({doubt.detail for doubt in doubts}) == 1:
-        return f"{text}: {worst.detail} ({worst.where})"
-    return (
-        f"{text}: {_NUMBER.sub(lambda found: 'up to ' + found[0].lstrip('+-'), worst.detail, count=1)} ({worst.where})"
-    )
+    if len({figure_of(doubt.warning) for doubt in doubts}) == 1:
+        return f"{text}: {detail(worst.warning)} ({worst.where})"
+    return f"{text}: {detail(worst.warning, 'up to ' + figure_of(worst.warning).lstrip('+-'))} ({worst.where})"

@@ -26,7 +26,7 @@ from bertshrink.meters.environment import fingerprint
 from bertshrink.meters.latency.launch import conditions_of
 from bertshrink.meters.latency.measure import alternating_order, check_cases, job_of
 from bertshrink.meters.latency.settings import MIN_SAMPLES, LatencySettings
-from bertshrink.meters.latency.validity import MeasurementWarning, of_case, of_rounds, validity_of
+from bertshrink.meters.latency.validity import of_case, validity_of
 from bertshrink.meters.targets import Target, TargetResult, check_system
 from bertshrink.meters.targets.adb.phone import AndroidDevice
 from bertshrink.meters.targets.adb.runner_programs import (
@@ -38,7 +38,7 @@ from bertshrink.meters.targets.adb.runner_programs import (
     read_perf_test,
     write_inputs,
 )
-from bertshrink.report.measurement import Environment, Evidence, Measurement
+from bertshrink.report.measurement import Environment, Evidence, Measurement, MeasurementWarning
 from bertshrink.worker.inputs import random_feed
 from bertshrink.worker.job import RunSpec
 
@@ -131,10 +131,7 @@ class Adb:
             run.send(self.runner, launches, progress)
             rounds = run.all(launches, progress)
         found = {
-            name: [
-                self._figure(launch, case, samples, settings, run.threads, machine)
-                for case, samples in rounds[name].items()
-            ]
+            name: [self._figure(launch, case, samples, run.threads, machine) for case, samples in rounds[name].items()]
             for name, launch in launches.items()
         }
         note = f"{self.name}: times are those reported by {self.runner.name}, without the checks of bertshrink's worker"
@@ -145,17 +142,13 @@ class Adb:
         launch: RunSpec,
         case: Case,
         samples: _Samples,
-        settings: LatencySettings,
         threads: int,
         machine: Environment,
     ) -> Measurement:
         title = f"{case[0]}x{case[1]}"
-        doubts = [
-            *of_case(title, samples.kept, samples.warm, [0.0]),
-            *of_rounds(len(samples.kept), settings.rounds, None),
-        ]
+        warnings = of_case(title, samples.kept, samples.warm, [0.0])
         if any(len(values) == 1 for values in samples.kept):
-            doubts.append(MeasurementWarning(f"{title}: the runner reports only the mean of each process"))
+            warnings += (MeasurementWarning(kind="means_only", case=title),)
         return Measurement(
             metric="latency",
             unit="s",
@@ -164,8 +157,8 @@ class Adb:
             conditions=conditions_of(launch, self.name, threads, *case).model_copy(update={"phase": "steady"}),
             evidence=self.evidence,
             environment=machine.id,
-            warnings=tuple(doubt.text for doubt in doubts),
-            validity=validity_of(doubts),
+            warnings=warnings,
+            validity=validity_of(warnings),
         )
 
 
