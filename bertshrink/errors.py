@@ -32,10 +32,6 @@ class BertshrinkError(Exception):
         self.where = where
         self.hint = hint
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle with all three parts: errors travel between processes."""
-        return _rebuild, (type(self), self.what, self.where, self.hint)
-
     def __str__(self) -> str:
         lines = [self.what]
         if self.where:
@@ -45,10 +41,6 @@ class BertshrinkError(Exception):
         return "\n".join(lines)
 
 
-def _rebuild(kind: type[BertshrinkError], what: str, where: str | None, hint: str | None) -> BertshrinkError:
-    return kind(what, where=where, hint=hint)
-
-
 class CheckFailed(BertshrinkError):
     """A check said no: parity, proof, a gate, a limit out of reach, training that diverged."""
 
@@ -56,9 +48,23 @@ class CheckFailed(BertshrinkError):
 
 
 class UserError(BertshrinkError):
-    """The request or its data is wrong: usage, recipe, missing path, unsupported family, labels."""
+    """The request or its data is wrong: usage, recipe, missing path, unsupported family, labels.
+
+    Args:
+        what: as of every error, and so are `where` and `hint`.
+        where: likewise.
+        hint: likewise.
+        setting: the technique's setting that is wrong; the plan knows where that was written.
+
+    """
 
     exit_code = 2
+
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, setting: str | None = None
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.setting = setting
 
 
 class MeasurementError(BertshrinkError):

@@ -23,6 +23,11 @@ def test_errors_travel_between_processes_whole(kind):
     assert (again.what, again.where, again.hint) == ("what", "where", "hint")
 
 
+def test_the_setting_travels_too():
+    again = pickle.loads(pickle.dumps(UserError("`layers` is 9", hint="give 1 to 4", setting="layers")))
+    assert (again.what, again.setting, again.hint) == ("`layers` is 9", "layers", "give 1 to 4")
+
+
 def test_several_faults_travel_together():
     again = pickle.loads(pickle.dumps(UserErrors([UserError("a", where="1"), UserError("b", hint="2")])))
     assert [(f.what, f.where, f.hint) for f in again.faults] == [("a", "1", None), ("b", None, "2")]

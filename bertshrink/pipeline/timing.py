@@ -8,7 +8,7 @@ from typing import Any
 
 from bertshrink.files.fingerprint import fingerprint
 from bertshrink.meters.environment import environment
-from bertshrink.meters.latency.engine_variants import expand_variants
+from bertshrink.meters.latency.engine_variants import expand_variants, ways_of
 from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.phone.compatibility import ENGINE, check_mobile
@@ -44,7 +44,7 @@ def measure_into(
     """
     everywhere = measure_everywhere(targets, models, settings, progress, store)
     report.notes += across_machines(everywhere) if settings.across_machines else []
-    add_results(report, everywhere)
+    add_results(report, everywhere, settings.engine)
     if settings.mobile:
         check_phones(report, models, progress, store)
 
@@ -85,19 +85,20 @@ def measure_everywhere(
     return [TargetResult.from_json(kept[target.name]) for target in targets]
 
 
-def add_results(report: Report, everywhere: Sequence[TargetResult]) -> None:
-    """Put what targets found into a report: a model that ran in several ways gets a row for each.
+def add_results(report: Report, everywhere: Sequence[TargetResult], asked: Sequence[str] = ()) -> None:
+    """Put what targets found into a report: a model that ran in several of the ways `asked` gets a row for each.
 
     The first way is in the model's own row, so that everything is compared with the first model's first way.
     """
     rows = {snapshot.name: snapshot for snapshot in report.snapshots}
+    ways = ways_of(rows, asked)
     before = {name: snapshot.model_copy(deep=True) for name, snapshot in rows.items()}
     for found in everywhere:
         report.environments[found.environment.id] = found.environment
         report.notes += found.notes
         for name, entries in found.measurements.items():
-            if name not in rows:  # `engine_variants.expand_variants` has named a way to run a model
-                model, _, way = name.rpartition(" (")
+            if name not in rows:
+                model, way = ways[name]
                 rows[name] = _row(report, rows[model], before[model], name, way)
             rows[name].measurements += entries
             rows[name].notes += found.details.get(name, [])
@@ -109,7 +110,7 @@ def _row(report: Report, model: Snapshot, before: Snapshot, name: str, way: str)
     Args:
         before: what it was before anything ran.
     """
-    label = f"{before.label} ({way}"
+    label = f"{before.label} ({way})"
     if model.label == before.label:
         model.label = label
         return model

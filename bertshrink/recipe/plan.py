@@ -317,12 +317,9 @@ def _stages(
 
 
 def _placed(error: UserError, recipe: Recipe, path: tuple[str | int, ...], where: str) -> UserError:
-    """Point a technique's complaint at the setting it names."""
-    for word in error.what.split("`")[1::2]:
-        name = word.partition(":")[0]
-        if (*path, name) in recipe.source.places:
-            where = recipe.place(*path, name)
-            break
+    """Point a technique's complaint at the setting it is about, where that was written."""
+    if error.setting is not None and (*path, error.setting) in recipe.source.places:
+        where = recipe.place(*path, error.setting)
     error.where = error.where or where
     return error
 

@@ -48,12 +48,12 @@ class Fitting:
         if limit is not None and self._sizes is not None and self._sizes.num_bytes > limit * (1 + TOLERANCE):
             least = units.format(self._sizes.num_bytes, "B")
             what = f"`max_size` is {units.format(limit, 'B')}; the smallest file of `{technique.name}` takes {least}"
-            raise UserError(what)
+            raise UserError(what, setting="max_size")
 
     def advised(self, error: UserError, technique: Technique) -> UserError:
         """The same error; one about a size names what would get there."""
         limit = technique.largest_size
-        if limit is not None and self._first is not None and error.what.startswith("`max_size`"):
+        if limit is not None and self._first is not None and error.setting == "max_size":
             roads = advice(self._first.facts or self._first, self._name, limit)
             error.hint = roads if error.hint is None else f"{error.hint}: {roads}"
         return error

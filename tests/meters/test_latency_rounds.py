@@ -321,7 +321,8 @@ def test_a_model_that_ran_in_two_ways_has_two_rows():
         Snapshot(name="b", label="b (large)", role="compared", kind="artifact", measurements=[size]),
     )
     ways = ["reference (torch)", "b (onnxruntime)", "reference (torch:bf16)", "b (openvino)"]
-    add_results(report, [TargetResult({way: [figure([[0.01]])] for way in ways}, MACHINE, ("a note",))])
+    found = TargetResult({way: [figure([[0.01]])] for way in ways}, MACHINE, ("a note",))
+    add_results(report, [found], ["torch", "onnxruntime", "torch:bf16", "openvino"])
     assert [(s.name, s.label, s.role) for s in report.snapshots] == [
         ("reference", "a (torch)", "reference"),
         ("b", "b (large) (onnxruntime)", "compared"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bertshrink import units
+from bertshrink.errors import UserError
 from bertshrink.gates.limits.metrics import Key
 
 Sign = Literal["<=", ">="]
@@ -86,24 +87,24 @@ class Rule:
 
 
 def read_limit(text: str, key: Key) -> Limit:
-    """Read a limit for a key. Raises ValueError: (what, hint) of a text that is none, or none for this metric."""
-    example = _example(key)
+    """Read a limit for a key. Raises UserError: a text that is none, or none for this metric."""
+    hint = f'write it as "{_example(key)}"'
     found = _LIMIT.fullmatch(text)
     if found is None:
-        raise ValueError(f"`{text}` is not a limit", f'write it as "{example}"')
+        raise UserError(f"`{text}` is not a limit", hint=hint)
     sign: Sign = "<=" if found[1] == "<=" else ">="
     if sign not in _signs(key):
         better = "higher" if sign == "<=" else "lower"
-        raise ValueError(f"`{text}`: `{key}` is better when {better}", f'write it as "{example}"')
+        raise UserError(f"`{text}`: `{key}` is better when {better}", hint=hint)
     try:
         value, unit = units.parse(found[2])
     except ValueError as error:
-        raise ValueError(str(error), f'write it as "{example}"') from None
+        raise UserError(str(error), hint=hint) from None
     limit = _in_units(key, sign, value, unit, f"{sign} {found[2]}")
     if limit is None:
-        raise ValueError(f"`{text}` is not a limit for `{key}`", f'write it as "{example}"')
+        raise UserError(f"`{text}` is not a limit for `{key}`", hint=hint)
     if limit.value < 0:
-        raise ValueError(f"`{text}` is below zero", f'write it as "{example}"')
+        raise UserError(f"`{text}` is below zero", hint=hint)
     return limit
 
 

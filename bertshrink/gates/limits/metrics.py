@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from bertshrink.errors import did_you_mean
+from bertshrink.errors import UserError, did_you_mean
 from bertshrink.report.measurement import Better
 
 Source = Literal["files", "quality", "memory", "instructions", "time"]
@@ -130,8 +130,16 @@ def name_of(metric: str, target: str | None, batch: int | None, length: int | No
     return " ".join(part for part in (where, metric, shape) if part)
 
 
-def read_key(text: str) -> Key:
-    """Read a rule's key. Raises ValueError: (what, hint) of a key that is none."""
+def read_key(text: str, beside: tuple[str, ...] = ()) -> Key:
+    """Read a rule's key.
+
+    Args:
+        text: as written.
+        beside: what else may stand where it was written, for the hint.
+
+    Raises:
+        UserError: it is none, or makes no sense of its metric.
+    """
     words = text.split()
     change: Change = ""
     for name in ("growth", "drop", "ratio"):
@@ -146,7 +154,7 @@ def read_key(text: str) -> Key:
         words, shape = words[:-1], (int(found[1]), int(found[2]))
     metric = words[-1] if words else ""
     if len(words) > 2 or not _is_metric(metric):
-        raise ValueError(f"there is no rule `{text}`", did_you_mean(text, rule_names()))
+        raise UserError(f"there is no rule `{text}`", hint=did_you_mean(text, [*rule_names(), *beside]))
     key = Key(metric, change, words[0] if len(words) == 2 else None, shape)
     _check(key, text)
     return key
@@ -170,12 +178,12 @@ def _is_metric(word: str) -> bool:
 
 
 def _check(key: Key, text: str) -> None:
-    """Refuse what makes no sense of a metric. Raises ValueError: (what, hint)."""
+    """Refuse what makes no sense of a metric. Raises UserError: always with a hint."""
     gauge, hint = key.gauge, None
     if gauge.source == "time" and key.change != "ratio":
-        raise ValueError(
+        raise UserError(
             f"`{text}`: times of different machines are not comparable, so only ratios can be limited",
-            f'write "cpu {key.metric} ratio" = "<= 1.10", and give `--base-artifact`',
+            hint=f'write "cpu {key.metric} ratio" = "<= 1.10", and give `--base-artifact`',
         )
     if key.change == "ratio" and gauge.source != "time":
         hint = f"write `{key.metric}_growth`"
@@ -192,4 +200,4 @@ def _check(key: Key, text: str) -> None:
     elif gauge.source == "memory" and key.shape:
         hint = "memory is the peak over all shapes: leave the shape out"
     if hint:
-        raise ValueError(f"`{text}` cannot be judged", hint)
+        raise UserError(f"`{text}` cannot be judged", hint=hint)

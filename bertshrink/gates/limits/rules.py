@@ -8,7 +8,7 @@ from typing import Any
 from bertshrink.config.located_yaml import LocatedConfig
 from bertshrink.errors import UserError, did_you_mean
 from bertshrink.gates.limits.limits import Rule, Severity, read_limit
-from bertshrink.gates.limits.metrics import read_key, rule_names
+from bertshrink.gates.limits.metrics import read_key
 
 HINT = 'write them as in `size: "<= 25 MB"`'
 
@@ -37,11 +37,10 @@ def entries(
         own: Any = value.get("severity") if isinstance(value, dict) else None
         text = value.get("limit") if isinstance(value, dict) else value
         try:
-            key = read_key(name)
-        except ValueError as error:
-            what, hint = error.args
-            hint = did_you_mean(name, [*rule_names(), *others]) if what.startswith("there is no rule") else hint
-            faults.append(UserError(what, where=place, hint=hint))
+            key = read_key(name, others)
+        except UserError as error:
+            error.where = place
+            faults.append(error)
             continue
         if isinstance(value, dict) and (wrong := [k for k in value if k not in ("limit", "severity")]):
             hint = did_you_mean(str(wrong[0]), ("limit", "severity"))
@@ -52,8 +51,8 @@ def entries(
             continue
         try:
             limit = read_limit(text, key)
-        except ValueError as error:
-            faults.append(UserError(f"`{name}`: {error.args[0]}", where=place, hint=error.args[1]))
+        except UserError as error:
+            faults.append(UserError(f"`{name}`: {error.what}", where=place, hint=error.hint))
             continue
         default: Severity = "warn" if key.gauge.source == "time" else severity
         decided = default if own is None else severity_of(own, source, (*at, name), faults)

@@ -12,7 +12,7 @@ engine. Of what is asked, every model gets what it can run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -166,10 +166,20 @@ def expand_variants(
             hint = f"it opens {'a model folder' if opens == 'folder' else f'{opens} files'}"
             raise UserError(f"`{variant.label}` runs none of the models", where=FLAG, hint=hint)
     return {
-        name if len(labels) == 1 else f"{name} ({label})": launch
+        name if len(labels) == 1 else _of_way(name, label): launch
         for name, of_model in ways.items()
         for label, launch in of_model.items()
     }
+
+
+def ways_of(models: Iterable[str], asked: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The model and the way, `torch:bf16`, by the names that `expand_variants` gives to launches."""
+    labels = [read_variant(text).label for text in asked]
+    return {_of_way(model, label): (model, label) for model in models for label in labels}
+
+
+def _of_way(model: str, label: str) -> str:
+    return f"{model} ({label})"
 
 
 def _refuse_variants(variants: Sequence[EngineVariant], on_gpu: bool) -> None:

@@ -186,13 +186,18 @@ class DistillSettings(TrainingSettings, Technique):
         if isinstance(self.layer_map, tuple):
             if self.layer_map[-1] > num_layers:
                 hint = f"name layers from 1 to {num_layers}"
-                raise UserError(f"`layer_map` names layer {self.layer_map[-1]}; the model has {num_layers}", hint=hint)
+                raise UserError(
+                    f"`layer_map` names layer {self.layer_map[-1]}; the model has {num_layers}",
+                    hint=hint,
+                    setting="layer_map",
+                )
             return self.layer_map
         number = num_layers if self.layers is None else self.layers
         if not 1 <= number <= num_layers:
             raise UserError(
                 f"`layers` is {number}; the model has {num_layers}",
                 hint=f"give 1 to {num_layers}; half is `layers: {max(1, num_layers // 2)}`",
+                setting="layers",
             )
         return MAPS.get(self.layer_map, uniform)(num_layers, number)
 
@@ -244,6 +249,7 @@ class DistillSettings(TrainingSettings, Technique):
             raise UserError(
                 f"`match_layers` is {self.match_layers}; the model has {shape.num_layers} layers",
                 hint=f"give 1 to {shape.num_layers}; 2 is enough for embeddings",
+                setting="match_layers",
             )
         if self.layer_map == "auto":
             chosen = next(iter(self.compared(shape, is_shared=facts.anatomy.is_shared).values()))
@@ -257,6 +263,7 @@ class DistillSettings(TrainingSettings, Technique):
                 raise UserError(
                     f"`allow_unsharing` is set, but layers of the family `{facts.anatomy.family}` do not share weights",
                     hint="leave it out",
+                    setting="allow_unsharing",
                 )
             return replace(facts, shape=replace(thinner, num_layers=len(chosen), num_groups=len(chosen)))
         groups = kept_groups(chosen, shape.num_layers, shape.num_groups)
@@ -293,6 +300,7 @@ class DistillSettings(TrainingSettings, Technique):
                 f"`attention_weight` compares heads one by one, and the student has {student.num_heads} of "
                 f"{teacher.num_heads} heads",
                 hint="use `relation_weight`, which frees the number of heads, or keep the teacher's heads",
+                setting="attention_weight",
             )
         parts = self.relation_heads or teacher.num_heads
         if self.weights(task).relation and (student.hidden_size % parts or teacher.hidden_size % parts):
@@ -305,16 +313,18 @@ class DistillSettings(TrainingSettings, Technique):
     def _check_losses(self, task: str) -> None:
         weights = self.weights(task)
         if task == "embedding" and (weights.task or weights.logits):
+            name = "task_weight" if weights.task else "logits_weight"
             raise UserError(
-                f"`{'task_weight' if weights.task else 'logits_weight'}` is set, but a sentence encoder has neither "
-                "labels nor logits",
+                f"`{name}` is set, but a sentence encoder has neither labels nor logits",
                 hint="its soft targets are the teacher's sentence vectors: use `soft_weight`",
+                setting=name,
             )
         for name in ("mask_share", "whole_word"):
             if task != "mlm" and name in self.model_fields_set:
                 raise UserError(
                     f"`{name}` is set, but only a masked language model has tokens masked in training",
                     hint="leave it out",
+                    setting=name,
                 )
         parts = (weights.soft, weights.task, weights.hidden, weights.attention, weights.relation, weights.logits)
         if not any(parts):
@@ -329,21 +339,28 @@ class DistillSettings(TrainingSettings, Technique):
                 raise UserError(
                     "`teacher_cache` needs fixed inputs, and masks change in every epoch",
                     hint="leave `teacher_cache` out",
+                    setting="teacher_cache",
                 )
             if weights.attention or weights.relation:
                 raise UserError(
                     "`teacher_cache` keeps outputs and hidden states, not queries, keys and values",
                     hint="leave `teacher_cache` out, or set `attention_weight` and `relation_weight` to 0",
+                    setting="teacher_cache",
                 )
 
     def _check_made(self, task: str) -> None:
         if task in ("mlm", "question-answering"):
             reason = "masking already alters its texts" if task == "mlm" else "an answer needs its whole context"
-            raise UserError(f"`augment_per_example` is set, but the task is {task}: {reason}", hint="leave it out")
+            raise UserError(
+                f"`augment_per_example` is set, but the task is {task}: {reason}",
+                hint="leave it out",
+                setting="augment_per_example",
+            )
         if self.needs_labels(task):
             raise UserError(
                 "`augment_per_example` makes unlabelled rows, but the loss uses only labels",
                 hint="leave `soft_weight` at its default, or leave `augment_per_example` out",
+                setting="augment_per_example",
             )
 
     def _check_width(self, thinner: EncoderDims, facts: CheckpointInfo) -> None:
@@ -354,7 +371,9 @@ class DistillSettings(TrainingSettings, Technique):
             ("intermediate_size", thinner.intermediate_size, shape.intermediate_size),
         ):
             if new > old:
-                raise UserError(f"`{name}` is {new}; the model has {old}", hint="a student is cut from its teacher")
+                raise UserError(
+                    f"`{name}` is {new}; the model has {old}", hint="a student is cut from its teacher", setting=name
+                )
         if thinner.hidden_size % thinner.num_heads:
             raise UserError(
                 f"a width of {thinner.hidden_size} is not divisible by {thinner.num_heads} attention heads",

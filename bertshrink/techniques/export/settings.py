@@ -130,11 +130,16 @@ class ExportSettings(Technique):
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove that the model takes texts of the fixed length, and has the outputs that are chosen among."""
         if "outputs" in self.model_fields_set and not TASKS[facts.task].beside:
-            raise UserError(f"`outputs` is for sentence encoders; the model is for `{facts.task}`", hint="leave it out")
+            raise UserError(
+                f"`outputs` is for sentence encoders; the model is for `{facts.task}`",
+                hint="leave it out",
+                setting="outputs",
+            )
         if self.shape is not None and self.shape[1] > facts.max_length:
             raise UserError(
                 f"`static_shape: {self.static_shape}` is longer than the model's longest input",
                 hint=f"it takes {facts.max_length} tokens at most: `static_shape: {self.shape[0]}x{facts.max_length}`",
+                setting="static_shape",
             )
         return facts
 
@@ -151,17 +156,24 @@ class ExportSettings(Technique):
         from bertshrink.model.artifact import ArtifactSpec
 
         if self.to != "onnx" and "engine" in self.model_fields_set and self.engine != self.runs_on:
-            raise UserError(f"`engine: {self.engine}` runs ONNX files, and `to` is {self.to}", hint="leave it out")
+            raise UserError(
+                f"`engine: {self.engine}` runs ONNX files, and `to` is {self.to}", hint="leave it out", setting="engine"
+            )
         for name in _OF_EXECUTORCH:
             if name in self.model_fields_set and self.to != "executorch":
-                raise UserError(f"`{name}` is for ExecuTorch, and `to` is {self.to}", hint="leave it out")
+                raise UserError(f"`{name}` is for ExecuTorch, and `to` is {self.to}", hint="leave it out", setting=name)
         if self.half is not None and self.to != "onnx":
             raise UserError(
                 f"`precision: {self.precision}` stores the weights of ONNX files, and `to` is {self.to}",
                 hint="leave it out: other formats compute the weights in float32 when they are written",
+                setting="precision",
             )
         if self.static_shape is not None and "max_batch" in self.model_fields_set:
-            raise UserError("`max_batch` is for files of any shape, and `static_shape` names one", hint="leave one out")
+            raise UserError(
+                "`max_batch` is for files of any shape, and `static_shape` names one",
+                hint="leave one out",
+                setting="max_batch",
+            )
         if before is not None:
             return self._form_of_artifact(super().form(before))
         suffix, shape = {"executorch": "pte"}.get(self.to, self.to), self.shape
@@ -176,20 +188,24 @@ class ExportSettings(Technique):
                 raise UserError(
                     f"`{name}` is about making a graph from an encoder; the model is an artifact",
                     hint="leave it out, or start from the encoder",
+                    setting=name,
                 )
         if self.to == "executorch" or (self.to == "onnx" and self.static_shape is None):
             raise UserError(
                 f"`to: {self.to}` is made from an encoder; the model is an artifact",
                 hint="of an ONNX artifact `to: ort` can be made, and `static_shape` gives it one shape",
+                setting="to",
             )
         if self.static_shape is not None and before.shape not in (None, self.shape):
             raise UserError(
-                f"`static_shape: {self.static_shape}` is not possible: the artifact already has another fixed shape"
+                f"`static_shape: {self.static_shape}` is not possible: the artifact already has another fixed shape",
+                setting="static_shape",
             )
         if self.shape is not None and before.max_length is not None and self.shape[1] > before.max_length:
             raise UserError(
                 f"`static_shape: {self.static_shape}` is longer than the artifact's longest input",
                 hint=f"it takes {before.max_length} tokens at most",
+                setting="static_shape",
             )
         shape = self.shape or before.shape
         length = shape[1] if shape is not None else before.max_length

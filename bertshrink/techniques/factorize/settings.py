@@ -114,6 +114,7 @@ class FactorizeSettings(Technique):
                 f"`max_size` is {self.max_size}; with tables of width 1 the weights take {units.format(least, 'B')}",
                 hint="layers that share weights (`share`, as a stage before this one), fewer layers (`distill`) or "
                 "8-bit weights (`quantize`) make the rest smaller",
+                setting="max_size",
             )
         return min(facts.shape.embedding_size, 1 + int((most - least) // (more - least)))
 
@@ -122,4 +123,4 @@ def check_rank(rank: int, width: int) -> None:
     """Prove a rank against the width of the tables. Raises UserError: it is greater."""
     if rank > width:
         hint = f"give 1 to {width}"
-        raise UserError(f"`rank` is {rank}; the model's embedding tables are {width} wide", hint=hint)
+        raise UserError(f"`rank` is {rank}; the model's embedding tables are {width} wide", hint=hint, setting="rank")

@@ -85,5 +85,6 @@ class FinetuneSettings(TrainingSettings, Technique):
                 raise UserError(
                     f"`{name}` is set, but only a masked language model has tokens masked in training",
                     hint="leave it out",
+                    setting=name,
                 )
         return facts

@@ -53,9 +53,12 @@ class ShareSettings(Technique):
 def check_groups(groups: int, num_layers: int, num_groups: int) -> None:
     """Prove a number of groups. Raises UserError: more than there are layers, or than sets of weights."""
     if groups > num_layers:
-        raise UserError(f"`groups` is {groups}; the model has {num_layers} layers", hint=f"give 1 to {num_layers}")
+        raise UserError(
+            f"`groups` is {groups}; the model has {num_layers} layers", hint=f"give 1 to {num_layers}", setting="groups"
+        )
     if groups > num_groups:
         raise UserError(
             f"`groups` is {groups}; the model's layers share {num_groups} sets of weights already",
             hint=f"give 1 to {num_groups}",
+            setting="groups",
         )
