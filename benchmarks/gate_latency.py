@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 from bertshrink.files.atomic import new_folder
 from bertshrink.gates.judge import judge_ratio
 from bertshrink.gates.limits.limits import Rule, read_limit
-from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.limits.metric_key import read_key
 from bertshrink.gates.paired_timing import race
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.artifact import Artifact
@@ -131,7 +131,7 @@ def main():
         began = time.monotonic()
         for number in range(asked.runs):
             (ratio,) = race(asked.artifact, other, settings, Silent()).values()
-            verdict = judge_ratio("p50", rule, ratio).verdict.value
+            verdict = judge_ratio(rule.key, rule, ratio).verdict.value
             found.append({"ratio": ratio.value, "low": ratio.low, "high": ratio.high, "verdict": verdict})
             print(f"{number + 1}: {verdict} {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]", flush=True)
     finally:

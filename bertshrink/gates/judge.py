@@ -22,6 +22,7 @@ from bertshrink.errors import listed
 from bertshrink.gates.baseline.lock import Accepted
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.limits import Limit, Rule
+from bertshrink.gates.limits.metric_key import MetricKey
 from bertshrink.gates.paired_test import ALPHA, p_value
 from bertshrink.report.measurement import Interval
 
@@ -50,7 +51,7 @@ class Finding:
     """What a rule came to.
 
     Attributes:
-        name: the figure, with target and shape, and the change that is limited.
+        key: the figure, with target and shape, and the change that is limited.
         verdict: pass, fail, inconclusive, or new.
         text: one line: the figure, what it was, by how much it is past the limit.
         cause: of a failure: the limit, or what could not be judged.
@@ -61,7 +62,7 @@ class Finding:
         accepted: why a change past the limit was taken on purpose.
     """
 
-    name: str
+    key: MetricKey
     rule: Rule
     verdict: Verdict
     text: str
@@ -73,19 +74,32 @@ class Finding:
     accepted: str | None = None
 
     @property
+    def name(self) -> str:
+        """What it is called."""
+        return str(self.key)
+
+    @property
     def is_failure(self) -> bool:
         """Whether it fails the gate, and is not only told."""
         return self.verdict is Verdict.FAIL and self.rule.severity == "fail"
 
 
 def unjudged(
-    name: str, rule: Rule, text: str, cause: Cause, hint: str, now: float | None = None, before: float | None = None
+    key: MetricKey,
+    rule: Rule,
+    text: str,
+    cause: Cause,
+    hint: str,
+    now: float | None = None,
+    before: float | None = None,
 ) -> Finding:
     """A rule that could not be judged: never a pass."""
-    return Finding(name, rule, Verdict.FAIL, text, cause, hint, now, before)
+    return Finding(key, rule, Verdict.FAIL, text, cause, hint, now, before)
 
 
-def judge(name: str, rule: Rule, now: Reading, before: Reading | None, accepted: Accepted | None = None) -> Finding:
+def judge(
+    key: MetricKey, rule: Rule, now: Reading, before: Reading | None, accepted: Accepted | None = None
+) -> Finding:
     """Hold one figure against its rule.
 
     Args:
@@ -95,20 +109,20 @@ def judge(name: str, rule: Rule, now: Reading, before: Reading | None, accepted:
     unit = rule.key.gauge.unit
     if now.unit != unit:
         text = f"the figure is in `{now.unit}`, the rule in `{unit}`"
-        return unjudged(name, rule, text, "measurement", "measure it again with this version")
+        return unjudged(key, rule, text, "measurement", "measure it again with this version")
     if not rule.key.change:
-        return _absolute(name, rule, now)
+        return _absolute(key, rule, now)
     if before is None:
         hint = "write the baseline again with `bertshrink gate --update`"
-        return unjudged(name, rule, "the baseline has no such figure", "baseline", hint, now.value)
+        return unjudged(key, rule, "the baseline has no such figure", "baseline", hint, now.value)
     if now.engine is None and rule.key.gauge.source in _BY_ENGINE:
         text, hint = "the engine's version is unknown", "measure it again with this version"
-        return unjudged(name, rule, text, "measurement", hint, now.value)
+        return unjudged(key, rule, text, "measurement", hint, now.value)
     apart = _apart(rule, now, before)
     finding = (
-        unjudged(name, rule, apart[0], "baseline", apart[1], now.value, before.value)
+        unjudged(key, rule, apart[0], "baseline", apart[1], now.value, before.value)
         if apart is not None
-        else _changed(name, rule, now, before)
+        else _changed(key, rule, now, before)
     )
     return _accepted(finding, accepted) if accepted is not None and _covers(accepted, rule, now, before) else finding
 
@@ -138,7 +152,7 @@ def _accepted(finding: Finding, accepted: Accepted) -> Finding:
     return replace(finding, verdict=Verdict.PASS, text=text, cause=None, hint=None, accepted=accepted.why)
 
 
-def judge_ratio(name: str, rule: Rule, ratio: Interval) -> Finding:
+def judge_ratio(key: MetricKey, rule: Rule, ratio: Interval) -> Finding:
     """Hold a ratio of times against its rule: only a whole interval is proof."""
     limit = rule.limit
     text = f"{ratio.value:.3f}x [{ratio.low:.3f}, {ratio.high:.3f}] the base's time"
@@ -149,26 +163,26 @@ def judge_ratio(name: str, rule: Rule, ratio: Interval) -> Finding:
         verdict = Verdict.FAIL
     cause: Cause | None = "limit" if verdict is Verdict.FAIL else None
     hint = "more rounds or a quieter machine may decide it" if verdict is Verdict.INCONCLUSIVE else None
-    return Finding(name, rule, verdict, text, cause, hint, ratio.value, None, ratio.value)
+    return Finding(key, rule, verdict, text, cause, hint, ratio.value, None, ratio.value)
 
 
-def judge_new(name: str, rule: Rule, new: list[str], num_before: int, accepted: Accepted | None = None) -> Finding:
+def judge_new(key: MetricKey, rule: Rule, new: list[str], num_before: int, accepted: Accepted | None = None) -> Finding:
     """Hold the operations that are not in the baseline against their limit."""
     held = rule.limit.is_held(len(new))
     names = listed([f"`{one}`" for one in new], 10)
     text = f"{len(new)} beside the {num_before} of the baseline" + (f": {names}" if new else "")
     verdict = Verdict.PASS if held else Verdict.FAIL
-    finding = Finding(name, rule, verdict, text, None if held else "limit", None, len(new), num_before, len(new))
+    finding = Finding(key, rule, verdict, text, None if held else "limit", None, len(new), num_before, len(new))
     is_covered = accepted is not None and accepted.before == num_before and set(new) <= set(accepted.operators or ())
     return _accepted(finding, accepted) if accepted is not None and is_covered else finding
 
 
-def _absolute(name: str, rule: Rule, now: Reading) -> Finding:
+def _absolute(key: MetricKey, rule: Rule, now: Reading) -> Finding:
     limit, unit = rule.limit, now.unit
     verdict, past = _stands(limit, now.value, *now.bounds, _tolerance(rule))
     text = shown(now.value, unit) + (f", past the limit by {shown(past, unit, is_gap=True)}" if past > 0 else "")
     cause: Cause | None = "limit" if verdict is Verdict.FAIL else None
-    return Finding(name, rule, verdict, text, cause, None, now.value, None, now.value)
+    return Finding(key, rule, verdict, text, cause, None, now.value, None, now.value)
 
 
 def _stands(limit: Limit, value: float, low: float, high: float, tolerance: float) -> tuple[Verdict, float]:
@@ -180,7 +194,7 @@ def _stands(limit: Limit, value: float, low: float, high: float, tolerance: floa
     return (Verdict.INCONCLUSIVE if limit.is_held(surest) else Verdict.FAIL), past
 
 
-def _changed(name: str, rule: Rule, now: Reading, before: Reading) -> Finding:
+def _changed(key: MetricKey, rule: Rule, now: Reading, before: Reading) -> Finding:
     limit, unit = rule.limit, now.unit
     sign = -1 if rule.key.change == "drop" else 1
     judged = sign * (now.value - before.value) / (before.value if limit.is_share else 1)
@@ -203,7 +217,7 @@ def _changed(name: str, rule: Rule, now: Reading, before: Reading) -> Finding:
     cause: Cause | None = "limit" if verdict is Verdict.FAIL else None
     if verdict is Verdict.INCONCLUSIVE:
         hint = "more evaluation texts may decide it" if now.outcomes is not None else "measure both on one machine"
-    return Finding(name, rule, verdict, text + more, cause, hint, now.value, before.value, judged)
+    return Finding(key, rule, verdict, text + more, cause, hint, now.value, before.value, judged)
 
 
 def _paired(limit: Limit, now: Reading, before: Reading) -> tuple[Verdict, float, str]:

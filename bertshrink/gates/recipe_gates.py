@@ -19,6 +19,7 @@ from bertshrink.gates.figures.artifact_file import look_at
 from bertshrink.gates.figures.figure import Reading, of_report
 from bertshrink.gates.limits.config import Config, Gated
 from bertshrink.gates.limits.limits import Rule
+from bertshrink.gates.limits.metric_key import MetricKey
 from bertshrink.gates.verdict import Examined, Judgement, Ratios, judge_all
 from bertshrink.report.measurement import compare
 from bertshrink.report.report import Report, Snapshot
@@ -33,7 +34,7 @@ def judge_run(rules: tuple[Rule, ...], report: Report, folder: Path) -> Judgemen
     artifact = look_at(folder, gated.place)
     readings = of_report(report, made) | artifact.readings()
     if any(rule.key.metric == "compressed_size" for rule in rules):
-        readings["compressed_size"] = artifact.compressed()
+        readings[MetricKey("compressed_size")] = artifact.compressed()
     ratios = _ratios(report.reference, made)
     examined = Examined(gated, artifact, readings, "report.json", True, ratios)
     lock = Lock(artifacts={made.label: _entry(report)})
@@ -43,7 +44,9 @@ def judge_run(rules: tuple[Rule, ...], report: Report, folder: Path) -> Judgemen
 
 def _entry(report: Report) -> Entry:
     reference = report.reference
-    counted = {m.metric: Reading(value=m.value, unit=m.unit) for m in reference.measurements if m.metric in _COUNTED}
+    counted = {
+        MetricKey(m.metric): Reading(value=m.value, unit=m.unit) for m in reference.measurements if m.metric in _COUNTED
+    }
     return Entry(file=reference.label, sha256="", metrics=of_report(report, reference) | counted)
 
 

@@ -14,7 +14,7 @@ from bertshrink.gates.baseline.lock import Accepted, Entry, Lock
 from bertshrink.gates.baseline.merge_base import Baseline
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.judge import Finding, Verdict
-from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.limits.metric_key import MetricKey
 from bertshrink.gates.verdict import Examined, Judgement
 
 
@@ -23,7 +23,7 @@ class Step:
     """One line of a lock that changes; None: it is not there."""
 
     artifact: str
-    metric: str
+    metric: MetricKey
     before: float | None
     now: float | None
     unit: str
@@ -71,7 +71,7 @@ def next_lock(
     return Lock(artifacts=found)
 
 
-def _accepted(findings: Iterable[Finding], why: str, new_operators: Iterable[str]) -> dict[str, Accepted]:
+def _accepted(findings: Iterable[Finding], why: str, new_operators: Iterable[str]) -> dict[MetricKey, Accepted]:
     """The steps past a limit on a change since the baseline, and from what cannot be compared with it."""
     found = {}
     for finding in findings:
@@ -80,37 +80,36 @@ def _accepted(findings: Iterable[Finding], why: str, new_operators: Iterable[str
         if not (key.is_relative and finding.rule.since is None and is_open):
             continue
         if finding.before is not None and finding.now is not None:
-            name = finding.name.removesuffix(key.change).rstrip(" _") if key.change else finding.name
             operators = tuple(sorted(new_operators)) if key.metric == "new_operators" else None
-            found[name] = Accepted(before=finding.before, now=finding.now, why=why, operators=operators)
+            found[finding.key.figure] = Accepted(before=finding.before, now=finding.now, why=why, operators=operators)
     return found
 
 
-def _still(before: Entry, then: Entry | None) -> dict[str, Accepted]:
+def _still(before: Entry, then: Entry | None) -> dict[MetricKey, Accepted]:
     """The steps that were accepted before and still lead away from the base's figures."""
 
-    def leads(name: str, step: Accepted) -> bool:
+    def leads(key: MetricKey, step: Accepted) -> bool:
         if then is None:
             return False
         if step.operators is not None:
             return step.before == len(then.operators)
-        reading = then.reading(name)
+        reading = then.reading(key)
         return reading is not None and reading.value == step.before
 
-    return {name: step for name, step in before.accepted.items() if leads(name, step)}
+    return {key: step for key, step in before.accepted.items() if leads(key, step)}
 
 
-def _kept(one: Examined, before: Entry | None) -> dict[str, Reading]:
+def _kept(one: Examined, before: Entry | None) -> dict[MetricKey, Reading]:
     """What the lock keeps: all that the file shows, and of the rest what is compared with a baseline."""
-    kept = {name: reading for name, reading in one.readings.items() if _source(name) == "files"}
+    kept = {key: reading for key, reading in one.readings.items() if key.gauge.source == "files"}
     wanted = {rule.key.metric for rule in one.gated.rules if rule.key.is_relative and rule.key.gauge.source != "files"}
     sources = [one.readings]
     if before is not None and before.sha256 == one.artifact.sha256:
         sources.append(before.metrics)
     for readings in sources:
-        found = {name: reading for name, reading in readings.items() if read_key(name).metric in wanted}
+        found = {key: reading for key, reading in readings.items() if key.metric in wanted}
         kept |= found
-        wanted -= {read_key(name).metric for name in found}
+        wanted -= {key.metric for key in found}
     if wanted:
         told = f"`{one.report}` does not cover" if one.report is not None else "there is no report of"
         raise UserError(
@@ -119,10 +118,6 @@ def _kept(one: Examined, before: Entry | None) -> dict[str, Reading]:
             hint="give a report of this very file with `--report run/report.json`",
         )
     return kept
-
-
-def _source(name: str) -> str:
-    return read_key(name).gauge.source
 
 
 def difference(old: Lock | None, new: Lock) -> list[Step]:

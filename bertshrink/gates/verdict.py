@@ -24,7 +24,7 @@ from bertshrink.gates.figures.figure import Reading, model_of, of_report
 from bertshrink.gates.judge import Cause, Finding, Verdict, judge, judge_new, judge_ratio, unjudged
 from bertshrink.gates.limits.config import Config, Gated
 from bertshrink.gates.limits.limits import Limit, Rule
-from bertshrink.gates.limits.metrics import HOST, OPERATOR, PRESENCE, Key, read_key
+from bertshrink.gates.limits.metric_key import HOST, PRESENCE, MetricKey
 from bertshrink.report.measurement import Interval
 from bertshrink.report.report import Report
 
@@ -47,7 +47,7 @@ class Examined:
 
     gated: Gated
     artifact: Artifact
-    readings: dict[str, Reading]
+    readings: dict[MetricKey, Reading]
     report: str | None = None
     is_reported: bool = False
     ratios: Ratios | None = None
@@ -122,7 +122,7 @@ def examine(gated: Gated, folder: Path, report_path: Path | None) -> Examined:
     artifact = look_at(folder / gated.path, gated.place)
     readings = artifact.readings()
     if any(rule.key.metric == "compressed_size" for rule in gated.rules):
-        readings["compressed_size"] = artifact.compressed()
+        readings[MetricKey("compressed_size")] = artifact.compressed()
     if report_path is None:
         return Examined(gated, artifact, readings)
     if is_lfs_pointer(report_path):
@@ -183,15 +183,15 @@ def _findings(one: Examined, rule: Rule, baseline: Baseline, anchor: Lock | None
     own = now.artifacts.get(name) if now is not None else None
     is_new = baseline.is_base or anchor is not None
     if rule.needs_baseline and entry is None and not is_new:
-        return [unjudged(str(key), rule, *_no_entry(one, lock))]
+        return [unjudged(key, rule, *_no_entry(one, lock))]
     if key.metric == "new_operators":
         return [_new_operators(one, rule, entry, own, is_new)]
     known = list(one.readings) + (list(entry.metrics) if entry is not None and rule.needs_baseline else [])
-    names = [key.metric] if key.metric.startswith(OPERATOR) else [n for n in dict.fromkeys(known) if _is_meant(n, key)]
+    figures = [key.figure] if key.operator is not None else [f for f in dict.fromkeys(known) if _is_meant(f, key)]
     found = []
-    for figure in names or [str(replace(key, change=""))]:
+    for figure in figures or [key.figure]:
         reading = _reading(one, figure)
-        title = str(replace(read_key(figure), change=key.change))
+        title = replace(figure, change=key.change)
         if reading is None:
             found.append(unjudged(title, rule, *_no_figure(one, key)))
             continue
@@ -209,19 +209,16 @@ def _findings(one: Examined, rule: Rule, baseline: Baseline, anchor: Lock | None
     return found
 
 
-def _is_meant(name: str, key: Key) -> bool:
-    """Whether a figure of this name is what the rule's key is about."""
-    if name.startswith(OPERATOR):
-        return name == key.metric
-    found = read_key(name)
-    same_target = key.target in (None, found.target) or (key.target == HOST and found.target is None)
-    return found.metric == key.metric and same_target and key.shape in (None, found.shape)
+def _is_meant(figure: MetricKey, key: MetricKey) -> bool:
+    """Whether a figure is what the rule's key is about."""
+    same_target = key.target in (None, figure.target) or (key.target == HOST and figure.target is None)
+    return figure.metric == key.metric and same_target and key.shape in (None, figure.shape)
 
 
-def _reading(one: Examined, name: str) -> Reading | None:
-    if name.startswith(OPERATOR) and one.artifact.operators:
-        return one.readings.get(name, Reading(value=0, unit="count"))
-    return one.readings.get(name)
+def _reading(one: Examined, figure: MetricKey) -> Reading | None:
+    if figure.operator is not None and one.artifact.operators:
+        return one.readings.get(figure, Reading(value=0, unit="count"))
+    return one.readings.get(figure)
 
 
 def _no_entry(one: Examined, lock: Lock | None) -> tuple[str, Cause, str]:
@@ -239,7 +236,7 @@ def _no_entry(one: Examined, lock: Lock | None) -> tuple[str, Cause, str]:
     return f"the baseline has no `{one.gated.name}`", "baseline", update
 
 
-def _no_figure(one: Examined, key: Key) -> tuple[str, Cause, str]:
+def _no_figure(one: Examined, key: MetricKey) -> tuple[str, Cause, str]:
     """(text, cause, hint) where the artifact has no such figure."""
     if key.gauge.source == "files":
         return "files of this format do not contain it", "measurement", "leave the rule out, or judge an .onnx file"
@@ -259,15 +256,15 @@ def _new_operators(one: Examined, rule: Rule, entry: Entry | None, own: Entry | 
     artifact = one.artifact
     if not artifact.operators:
         hint = "only .onnx files list their operations: leave the rule out, or judge one"
-        return unjudged(str(rule.key), rule, "the operations are not known", "measurement", hint)
+        return unjudged(rule.key, rule, "the operations are not known", "measurement", hint)
     if entry is None or not entry.operators:
         if is_new:
             return new_operators(rule, artifact, own, one.gated)
         hint = "write the baseline again with `bertshrink gate --update`"
-        return unjudged(str(rule.key), rule, "the baseline has no operations", "baseline", hint)
+        return unjudged(rule.key, rule, "the baseline has no operations", "baseline", hint)
     new = sorted(set(artifact.operators) - set(entry.operators))
-    accepted = own.accepted.get(rule.key.metric) if own is not None and rule.since is None else None
-    finding = judge_new(str(rule.key), rule, new, len(entry.operators), accepted)
+    accepted = own.accepted.get(rule.key) if own is not None and rule.since is None else None
+    finding = judge_new(rule.key, rule, new, len(entry.operators), accepted)
     if finding.verdict is Verdict.FAIL or rule.since is not None or not is_new:
         return finding
     return are_operators_told_truly(finding, artifact, entry, own, one.gated)
@@ -275,7 +272,9 @@ def _new_operators(one: Examined, rule: Rule, entry: Entry | None, own: Entry | 
 
 def _gone(one: Gone, examined: list[Examined], config: Config) -> Judged:
     """An artifact that the base's lock has and the change does not speak of."""
-    rule = Rule(Key(PRESENCE), Limit(">=", 1, "count", False, "judged or removed"), "fail", f"{config.origin}:1:1")
+    rule = Rule(
+        MetricKey(PRESENCE), Limit(">=", 1, "count", False, "judged or removed"), "fail", f"{config.origin}:1:1"
+    )
     same = next((e.gated.name for e in examined if e.artifact.sha256 == one.sha256), None)
     like = f"; `{same}` has the same bytes" if same is not None else ""
     hint = (
@@ -283,18 +282,18 @@ def _gone(one: Gone, examined: list[Examined], config: Config) -> Judged:
         " in the table of limits"
     )
     text = f"gone: `{one.lock}` of the base knows it, but the limits no longer name it{like}"
-    return Judged(one.name, one.name, (Finding(PRESENCE, rule, Verdict.FAIL, text, "gone", hint, 0, 1, 0),))
+    return Judged(one.name, one.name, (Finding(rule.key, rule, Verdict.FAIL, text, "gone", hint, 0, 1, 0),))
 
 
 def _ratios(rule: Rule, ratios: Ratios | None) -> list[Finding]:
     if ratios is None:
         hint = "give `--base-artifact PATH`: both are timed in turn, on this machine"
-        return [unjudged(str(rule.key), rule, "not measured", "measurement", hint)]
+        return [unjudged(rule.key, rule, "not measured", "measurement", hint)]
     shapes = [shape for shape in ratios if rule.key.shape in (None, shape)]
     if not shapes:
         hint = "ask for it in `latency`: `batch` and `length`"
-        return [unjudged(str(rule.key), rule, "no such shape was measured", "measurement", hint)]
-    return [judge_ratio(str(replace(rule.key, shape=shape)), rule, ratios[shape]) for shape in shapes]
+        return [unjudged(rule.key, rule, "no such shape was measured", "measurement", hint)]
+    return [judge_ratio(replace(rule.key, shape=shape), rule, ratios[shape]) for shape in shapes]
 
 
 def _grown(one: Examined, findings: list[Finding], lock: Lock | None) -> tuple[Growth, ...]:

@@ -192,6 +192,6 @@ def test_our_own_gate_is_about_the_quickstarts_form():
     lock = read_lock(ROOT / config.lock)
     (gated,) = config.gated
     entry = lock.artifacts[gated.name]
-    assert set(entry.metrics) == {"size", "parameters", "nodes", "operators"}
+    assert set(map(str, entry.metrics)) == {"size", "parameters", "nodes", "operators"}
     assert {rule.key.metric for rule in gated.rules} >= {"size", "new_operators", "spearman"}
     assert lock.to_json() == (ROOT / config.lock).read_text(encoding="utf-8"), "written by `gate --update` alone"

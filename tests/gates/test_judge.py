@@ -13,13 +13,16 @@ from bertshrink.gates.baseline.growth import growth
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.judge import Verdict, judge, judge_ratio
 from bertshrink.gates.limits.limits import Rule, read_limit
-from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.limits.metric_key import read_key
 from bertshrink.gates.paired_test import ALPHA, binomial_tail, p_value
 from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.measurement import Interval
 from tests.support.gate_fixtures import bits, floats
 
 BITS = st.lists(st.booleans(), min_size=1, max_size=60)
+
+KEY = read_key("size_growth")
+"""What a finding is called, where no matter."""
 
 
 def rule(key, limit, severity="fail"):
@@ -100,7 +103,7 @@ def test_three_and_thirty_of_872():
         worse = right.copy()
         worse[:num] = False
         now = answers(worse)
-        found[num] = [judge("a", rule("accuracy_drop", f"<= {limit} pt"), now, before).verdict for limit in (0, 0.5)]
+        found[num] = [judge(KEY, rule("accuracy_drop", f"<= {limit} pt"), now, before).verdict for limit in (0, 0.5)]
     assert found[3] == [Verdict.INCONCLUSIVE, Verdict.PASS]
     assert found[4] == [Verdict.INCONCLUSIVE, Verdict.PASS]
     assert found[5] == [Verdict.FAIL, Verdict.INCONCLUSIVE]
@@ -123,7 +126,7 @@ def test_an_answer_lost_never_mends_a_verdict(pairs, limit, data):
     at = data.draw(st.integers(0, len(now) - 1))
     worse = [*now[:at], False, *now[at + 1 :]]
     first, second = (
-        judge("a", rule("accuracy_drop", limit), answers(side), answers(before)).verdict for side in (now, worse)
+        judge(KEY, rule("accuracy_drop", limit), answers(side), answers(before)).verdict for side in (now, worse)
     )
     assert not (ORDER[first] > ORDER[second] and second is Verdict.PASS)
     assert ORDER[second] >= ORDER[first]
@@ -158,7 +161,7 @@ def test_a_larger_figure_never_mends_a_verdict(written, before, now, more, sprea
         bounds = {"low": value - width, "high": value + width} if is_memory else {}
         return Reading(value=value, unit=unit, engine="onnxruntime 1", **bounds)
 
-    first, second = (judge("a", asked, reading(value), reading(before)).verdict for value in (now, now + more))
+    first, second = (judge(asked.key, asked, reading(value), reading(before)).verdict for value in (now, now + more))
     assert ORDER[second] >= ORDER[first]
 
 
@@ -166,7 +169,8 @@ def test_a_larger_figure_never_mends_a_verdict(written, before, now, more, sprea
 def test_a_slower_artifact_never_mends_a_verdict(value, width, more, limit):
     asked = rule("cpu p50 ratio", f"<= {limit:.6f}")
     first, second = (
-        judge_ratio("a", asked, Interval(value=v, low=v - width, high=v + width)).verdict for v in (value, value + more)
+        judge_ratio(asked.key, asked, Interval(value=v, low=v - width, high=v + width)).verdict
+        for v in (value, value + more)
     )
     assert ORDER[second] >= ORDER[first]
 
@@ -174,7 +178,7 @@ def test_a_slower_artifact_never_mends_a_verdict(value, width, more, limit):
 @given(FIGURES, st.sampled_from(["<= 0 B", "<= 0%"]))
 def test_what_did_not_change_is_never_an_alarm(value, limit):
     reading = Reading(value=value, unit="B")
-    assert judge("a", rule("size_growth", limit), reading, reading).verdict is Verdict.PASS
+    assert judge(KEY, rule("size_growth", limit), reading, reading).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,7 @@ def test_what_did_not_change_is_never_an_alarm(value, limit):
 )
 def test_a_ratio_needs_its_whole_interval(low, value, high, verdict):
     assert (
-        judge_ratio("a", rule("cpu p50 ratio", "<= 1.10"), Interval(value=value, low=low, high=high)).verdict == verdict
+        judge_ratio(KEY, rule("cpu p50 ratio", "<= 1.10"), Interval(value=value, low=low, high=high)).verdict == verdict
     )
 
 
@@ -204,7 +208,7 @@ def test_a_ratio_needs_its_whole_interval(low, value, high, verdict):
 )
 def test_memory_past_its_limit_fails_by_more_than_its_tolerance(low, value, high, verdict):
     reading = Reading(value=value * 1e6, unit="B", low=low * 1e6, high=high * 1e6, engine="onnxruntime 1")
-    assert judge("a", rule("memory", "<= 110 MB"), reading, None).verdict == verdict
+    assert judge(KEY, rule("memory", "<= 110 MB"), reading, None).verdict == verdict
 
 
 # What cannot be judged
@@ -213,11 +217,11 @@ def test_memory_past_its_limit_fails_by_more_than_its_tolerance(low, value, high
 def test_what_cannot_be_judged_is_no_pass():
     asked, now = rule("size_growth", "<= 1%"), Reading(value=100, unit="B")
     cases = {
-        "no baseline": judge("a", asked, now, None),
-        "zero": judge("a", asked, now, Reading(value=0, unit="B")),
-        "its unit": judge("a", asked, now, Reading(value=100, unit="kB")),
-        "our unit": judge("a", asked, Reading(value=100, unit="count"), now),
-        "engine": judge("a", asked, now, Reading(value=100, unit="B", engine="zlib 1.2")),
+        "no baseline": judge(asked.key, asked, now, None),
+        "zero": judge(asked.key, asked, now, Reading(value=0, unit="B")),
+        "its unit": judge(asked.key, asked, now, Reading(value=100, unit="kB")),
+        "our unit": judge(asked.key, asked, Reading(value=100, unit="count"), now),
+        "engine": judge(asked.key, asked, now, Reading(value=100, unit="B", engine="zlib 1.2")),
     }
     assert {name: (found.verdict, found.cause) for name, found in cases.items()} == {
         "no baseline": (Verdict.FAIL, "baseline"),
@@ -242,9 +246,9 @@ def test_a_figure_that_contradicts_its_outcomes_cannot_be_made():
 
 def test_a_warning_does_not_fail():
     asked = rule("size", "<= 1 MB", "warn")
-    found = judge("a", asked, Reading(value=2e6, unit="B"), None)
+    found = judge(asked.key, asked, Reading(value=2e6, unit="B"), None)
     assert (found.verdict, found.is_failure) == (Verdict.FAIL, False)
-    assert judge("a", replace(asked, severity="fail"), Reading(value=2e6, unit="B"), None).is_failure
+    assert judge(KEY, replace(asked, severity="fail"), Reading(value=2e6, unit="B"), None).is_failure
 
 
 # What grew

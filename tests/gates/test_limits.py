@@ -12,9 +12,10 @@ from bertshrink.config.located_yaml import read_yaml
 from bertshrink.errors import UserError, UserErrors
 from bertshrink.gates.limits.config import find_config, read_config
 from bertshrink.gates.limits.limits import read_limit
-from bertshrink.gates.limits.metrics import GAUGES, HOST, Key, name_of, read_key, rule_names
+from bertshrink.gates.limits.metric_key import HOST, MetricKey, measured_key, read_key, rule_names
 from bertshrink.recipe.recipe import build
-from bertshrink.report.table.metrics import METRICS
+from bertshrink.report.measurement import Conditions
+from bertshrink.report.metrics import METRICS
 from tests.support.gate_fixtures import floats
 
 HEAD = '[tool.bertshrink.gate]\nartifact = "m.onnx"\n'
@@ -83,13 +84,13 @@ def test_a_limit_that_is_none_shows_one_that_is(key, text):
 def test_every_rule_reads_and_writes_itself(name):
     key = read_key(name)
     assert read_key(str(key)) == key
-    assert key.gauge is GAUGES[key.metric]
+    assert key.gauge is METRICS[key.metric].gauge
 
 
 def test_every_quality_of_the_reports_can_be_limited():
-    ours = {name for name, gauge in GAUGES.items() if gauge.source == "quality"}
+    ours = {name for name, metric in METRICS.items() if metric.gauge and metric.gauge.source == "quality"}
     assert ours == {name for name, metric in METRICS.items() if metric.group == "quality"}
-    lower = {name for name in ours if GAUGES[name].better == "lower"}
+    lower = {name for name in ours if METRICS[name].gauge.better == "lower"}
     assert lower == {"pseudo_perplexity"}
 
 
@@ -125,15 +126,17 @@ TARGETS = st.none() | st.sampled_from(["arm64:a76", "arm64:a53", HOST])
 
 @given(TARGETS, SHAPES, st.sampled_from(["", "growth"]))
 def test_keys_of_instructions_round_trip(target, shape, change):
-    key = Key("instructions", change, target, shape)
+    key = MetricKey("instructions", change, target, shape)
     assert read_key(str(key)) == key
     assert str(key).split() == str(key).strip().split()
 
 
 @given(TARGETS, SHAPES)
 def test_names_in_the_lock_are_keys(target, shape):
-    key = read_key(name_of("instructions", target, *(shape or (None, None))))
-    assert key == Key("instructions", "", None if target == HOST else target, shape)
+    batch, length = shape or (None, None)
+    key = measured_key("instructions", Conditions(target=target or HOST, batch=batch, length=length))
+    assert read_key(str(key)) == key
+    assert key == MetricKey("instructions", "", None if target == HOST else target, shape)
 
 
 SUFFIXES = {"size": ["B", "kB", "MB", "GB", "KiB", "MiB", "GiB"], "parameters": ["", "k", "M", "G"]}

@@ -14,6 +14,7 @@ from bertshrink.gates.baseline.lock import Entry, Lock
 from bertshrink.gates.baseline.merge_base import read_anchor, read_baseline
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.config import read_config
+from bertshrink.gates.limits.metric_key import MetricKey
 from tests.support.gate_fixtures import commit, git
 
 pytestmark = [pytest.mark.subprocess, pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")]
@@ -27,7 +28,7 @@ def write(folder, size, limits=LIMITS, name="m.onnx"):
     """Limits and a lock whose size tells which commit it is of."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bertshrink.toml").write_text(limits)
-    entry = Entry(file=name, sha256="0" * 64, metrics={"size": Reading(value=size, unit="B")})
+    entry = Entry(file=name, sha256="0" * 64, metrics={MetricKey("size"): Reading(value=size, unit="B")})
     (folder / "bertshrink.lock.json").write_text(Lock(artifacts={name: entry}).to_json())
 
 
@@ -38,7 +39,7 @@ def baseline(folder, environ, base=None, file="bertshrink.toml"):
 def size(folder, environ, base=None, file="bertshrink.toml"):
     """The size in the lock that judges; None where all is new."""
     found = baseline(folder, environ, base, file)
-    return found.lock.artifacts["m.onnx"].metrics["size"].value if found.lock is not None else None
+    return found.lock.artifacts["m.onnx"].metrics[MetricKey("size")].value if found.lock is not None else None
 
 
 def refused(folder, environ, *words, base=None):
@@ -102,7 +103,7 @@ def test_ci_without_git_has_no_verdict(remote, tmp_path, environ):
 def test_a_machine_without_git_says_whose_lock_judges(remote, tmp_path):
     folder = clone(remote, tmp_path / "here")
     found = baseline(folder, {"PATH": str(tmp_path), "CI": "false"})
-    assert found.lock.artifacts["m.onnx"].metrics["size"].value == 11
+    assert found.lock.artifacts["m.onnx"].metrics[MetricKey("size")].value == 11
     assert "of the working tree" in found.origin
     assert "not installed" in found.notes[0] and "this change may have edited" in found.notes[0]
     refused(folder, {"PATH": str(tmp_path)}, "not installed", base="trunk")
@@ -330,7 +331,7 @@ def test_base_that_a_change_sets_does_not_count_in_ci(remote, tmp_path):
     commit(folder)
     assert size(folder, PATH) == 11, "on a person's machine it is what they say"
     found = baseline(folder, GITHUB)
-    assert found.lock.artifacts["m.onnx"].metrics["size"].value == 1
+    assert found.lock.artifacts["m.onnx"].metrics[MetricKey("size")].value == 1
     assert any("takes effect afterwards" in note for note in found.notes)
 
 
@@ -467,7 +468,7 @@ def test_a_byte_order_mark_is_read(tmp_path, ending):
     git(tmp_path, "update-ref", "refs/remotes/origin/main", "main")
     git(tmp_path, "checkout", "-q", "-b", "change")
     found = baseline(tmp_path, PULL_REQUEST)
-    assert found.lock.artifacts["m.onnx"].metrics["size"].value == 1
+    assert found.lock.artifacts["m.onnx"].metrics[MetricKey("size")].value == 1
     assert (found.now.artifacts, found.notes) == (found.lock.artifacts, ())
     write(tmp_path, 2)
     assert size(tmp_path, PULL_REQUEST) == 1
@@ -506,7 +507,7 @@ def test_each_of_two_configurations_has_its_own_lock_and_history(tmp_path):
         write(tmp_path / "libraries" / name, 99)
     commit(tmp_path)
     found = [baseline(tmp_path / "libraries" / name, PULL_REQUEST) for name in ("classifier", "tagger")]
-    assert [one.lock.artifacts["m.onnx"].metrics["size"].value for one in found] == [1, 2]
+    assert [one.lock.artifacts["m.onnx"].metrics[MetricKey("size")].value for one in found] == [1, 2]
     assert [one.gone for one in found] == [(), ()]
     assert "packages/tagger/bertshrink.lock.json of origin/main" in found[1].origin
 
@@ -567,11 +568,11 @@ def test_an_anchor_follows_moves_and_renames(tmp_path):
     commit(tmp_path)
     config = read_config(tmp_path / "b" / "bertshrink.toml")
     found = read_baseline(config, None, PATH)
-    assert read_anchor(config, "v1", {}, found).artifacts["n.onnx"].metrics["size"].value == 1
+    assert read_anchor(config, "v1", {}, found).artifacts["n.onnx"].metrics[MetricKey("size")].value == 1
     write(tmp_path / "b", 2, LIMITS.replace('"m.onnx"', '"n.onnx"'), "n.onnx")
     config = read_config(tmp_path / "b" / "bertshrink.toml")
     told = read_anchor(config, "v1", {"n.onnx": "m.onnx"}, found)
-    assert told.artifacts["n.onnx"].metrics["size"].value == 1, "the lock keeps the old name"
+    assert told.artifacts["n.onnx"].metrics[MetricKey("size")].value == 1, "the lock keeps the old name"
     with pytest.raises(BaselineError, match="no commit `v2`"):
         read_anchor(config, "v2", {}, found)
 

@@ -15,7 +15,7 @@ from bertshrink.cli.app import run
 from bertshrink.gates.baseline.growth import Growth
 from bertshrink.gates.judge import Finding, Verdict
 from bertshrink.gates.limits.limits import Rule, read_limit
-from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.limits.metric_key import read_key
 from bertshrink.gates.show import github, json_openmetrics, junit, markdown, terminal
 from bertshrink.gates.verdict import Judged, Judgement
 from tests.support.gate_fixtures import artifact
@@ -69,7 +69,7 @@ def finding(verdict=Verdict.FAIL, text="too large", severity="fail", cause="limi
     key = read_key("size_growth")
     rule = Rule(key, read_limit("<= 0.5%", key), severity, place)
     cause = cause if verdict is Verdict.FAIL else None
-    return Finding("size_growth", rule, verdict, text, cause, "measure it", 2.0, 1.0, 1.0)
+    return Finding(key, rule, verdict, text, cause, "measure it", 2.0, 1.0, 1.0)
 
 
 def judgement(*findings, name="a", strict=False, grown=()):

@@ -13,6 +13,7 @@ from bertshrink.gates.baseline.lock import Accepted
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.judge import Verdict, judge
 from bertshrink.gates.limits.first_limits import with_artifact
+from bertshrink.gates.limits.metric_key import MetricKey
 from bertshrink.report.correctness_bits import Outcomes
 from tests.gates.test_judge import rule
 from tests.gates.test_merge_base import POINTER
@@ -204,18 +205,18 @@ def test_a_drop_is_a_share_of_what_it_was(limit, wrong, verdict):
         kept = Outcomes.of([i < num_right for i in range(1000)])
         return Reading(value=num_right / 1000, unit="fraction", questions="q", outcomes=kept)
 
-    found = judge("a", rule("accuracy_drop", limit), answers(900 - wrong), answers(900))
+    found = judge(MetricKey("accuracy", "drop"), rule("accuracy_drop", limit), answers(900 - wrong), answers(900))
     assert found.verdict is verdict
     assert found.judged == pytest.approx(wrong / 900)
 
 
 def test_a_drop_of_a_plain_figure_is_a_share_too():
     before, asked = Reading(value=0.8, unit="", questions="q"), rule("spearman_drop", "<= 1%")
-    found = [judge("a", asked, Reading(value=v, unit="", questions="q"), before) for v in (0.793, 0.791)]
+    found = [judge(asked.key, asked, Reading(value=v, unit="", questions="q"), before) for v in (0.793, 0.791)]
     assert [one.verdict for one in found] == [Verdict.PASS, Verdict.FAIL]
     assert "-1.13%" in found[1].text
     step = Accepted(before=0.8, now=0.79, why="smaller")
-    assert judge("a", asked, Reading(value=0.791, unit="", questions="q"), before, step).accepted == "smaller"
+    assert judge(asked.key, asked, Reading(value=0.791, unit="", questions="q"), before, step).accepted == "smaller"
 
 
 # First limits
@@ -278,7 +279,7 @@ def test_one_artifact_and_its_limits_become_the_first_of_several(tmp_path, monke
     ],
 )
 def test_limits_that_take_no_other_beside_them_are_left_alone(text):
-    readings = {"size": Reading(value=1000, unit="B")}
+    readings = {MetricKey("size"): Reading(value=1000, unit="B")}
     try:
         found = with_artifact(text, "bertshrink.toml", Path("n"), None, readings, "bertshrink.toml")
     except UserError as error:

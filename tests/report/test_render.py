@@ -14,11 +14,11 @@ from rich.console import Console
 from bertshrink.meters.quality.evaluators import prepare
 from bertshrink.model.tasks import TASKS
 from bertshrink.report.measurement import Evidence, Interval, Measurement, MeasurementWarning, compare
+from bertshrink.report.metrics import METRICS, decides
 from bertshrink.report.render import html, markdown, terminal
 from bertshrink.report.report import Report, Sheet, Snapshot
-from bertshrink.report.table.figures import DASH, Scale, split_ratio, times
+from bertshrink.report.table.figures import DASH, Scale, split_ratio, times, title_of
 from bertshrink.report.table.headline import headline
-from bertshrink.report.table.metrics import METRICS, decides, title_of
 from bertshrink.report.table.table import Cell, build
 from tests.support.fake_reports import EVIL, exact, make, quality, timed
 from tests.support.tiny import tiny_encoder, tiny_pairs, tiny_texts

@@ -67,7 +67,7 @@ def without(key):
     ("change", "message"),
     [
         (without("schema"), "has the form `None`"),
-        (lambda d: d | {"schema": "bertshrink.report/2"}, r"has the form `bertshrink.report/2`, this version reads"),
+        (lambda d: d | {"schema": "bertshrink.report/1"}, r"has the form `bertshrink.report/1`, this version reads"),
         (without("name"), "damaged at `name`"),
         (lambda d: d | {"surprise": 1}, "damaged at `surprise`"),
         (lambda d: d | {"snapshots": [{"name": 3}]}, r"damaged at `snapshots\.0\.name`"),

@@ -13,20 +13,35 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
-from bertshrink.errors import BaselineError
+from bertshrink.errors import BaselineError, UserError
 from bertshrink.files.atomic import LFS_POINTER
 from bertshrink.files.bounded_text import Reader
 from bertshrink.gates.figures.artifact_file import Artifact
 from bertshrink.gates.figures.figure import Reading
-from bertshrink.gates.limits.metrics import OPERATOR
+from bertshrink.gates.limits.metric_key import MetricKey, read_key
 
 SCHEMA = "bertshrink.lock/1"
 _HINT = "restore it from git, or write it again with `bertshrink gate --update` and review the difference"
 _READER = Reader(BaselineError, "the lock is damaged", _HINT)
+
+
+def _figure_key(name: object) -> object:
+    """A figure's name in the lock as its key.
+
+    Raises:
+        ValueError: there is no such figure.
+    """
+    try:
+        return read_key(name) if isinstance(name, str) else name
+    except UserError as error:
+        raise ValueError(error.what) from None
+
+
+FigureKey = Annotated[MetricKey, BeforeValidator(_figure_key), PlainSerializer(str)]
 
 
 class _Record(BaseModel):
@@ -47,29 +62,29 @@ class Entry(_Record):
 
     file: str
     sha256: str
-    metrics: dict[str, Reading]
+    metrics: dict[FigureKey, Reading]
     operators: dict[str, int] = Field(default_factory=dict)
     tensors: dict[str, str] = Field(default_factory=dict, description="type, shape and bytes of each large tensor")
-    accepted: dict[str, Accepted] = Field(default_factory=dict)
+    accepted: dict[FigureKey, Accepted] = Field(default_factory=dict)
     renamed_from: str | None = Field(None, description="what it was called in an older lock")
 
-    def reading(self, name: str) -> Reading | None:
-        """A figure by its name; an operation that does not occur has none of it, where operations are known at all."""
-        if name.startswith(OPERATOR):
-            count = self.operators.get(name.removeprefix(OPERATOR), 0)
+    def reading(self, key: MetricKey) -> Reading | None:
+        """A figure; an operation that does not occur has none of it, where operations are known at all."""
+        if key.operator is not None:
+            count = self.operators.get(key.operator, 0)
             return Reading(value=count, unit="count") if self.operators else None
-        return self.metrics.get(name)
+        return self.metrics.get(key)
 
     @classmethod
     def of(
         cls,
         artifact: Artifact,
-        readings: dict[str, Reading],
-        accepted: dict[str, Accepted] | None = None,
+        readings: dict[MetricKey, Reading],
+        accepted: dict[MetricKey, Accepted] | None = None,
         renamed_from: str | None = None,
     ) -> Entry:
         """What the lock keeps of an artifact; the counts of operations are in a table of their own."""
-        metrics = {name: reading for name, reading in readings.items() if not name.startswith(OPERATOR)}
+        metrics = {key: reading for key, reading in readings.items() if key.operator is None}
         return cls(
             file=artifact.file.name,
             sha256=artifact.sha256,

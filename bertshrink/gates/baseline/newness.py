@@ -22,12 +22,13 @@ from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.judge import Finding, Verdict, judge, shown, unjudged
 from bertshrink.gates.limits.config import Gated
 from bertshrink.gates.limits.limits import Rule
+from bertshrink.gates.limits.metric_key import MetricKey
 
 _OF_FILE = ("size", "compressed_size")
 
 
 def judge_newcomer(
-    title: str, rule: Rule, now: Reading, written: Reading | None, gated: Gated, num_bytes: int
+    key: MetricKey, rule: Rule, now: Reading, written: Reading | None, gated: Gated, num_bytes: int
 ) -> Finding:
     """Judge a figure that the base does not have.
 
@@ -37,22 +38,22 @@ def judge_newcomer(
     """
     if not _is_held(rule, gated):
         size = Reading(value=num_bytes, unit="B")
-        return _unheld(title, rule, gated, size if rule.key.gauge.source == "files" else now)
+        return _unheld(key, rule, gated, size if rule.key.gauge.source == "files" else now)
     if rule.since is None and (fault := _untrue(rule, now, written)):
-        return _to_write(title, rule, f"new, and {fault}", gated, now.value)
+        return _to_write(key, rule, f"new, and {fault}", gated, now.value)
     since = f": {rule.since} does not contain it" if rule.since is not None else ": the base does not contain it"
     text = f"{shown(now.value, now.unit)}, new{since}"
-    return Finding(title, rule, Verdict.NEW, text, None, None, now.value)
+    return Finding(key, rule, Verdict.NEW, text, None, None, now.value)
 
 
 def new_operators(rule: Rule, artifact: Artifact, own: Entry | None, gated: Gated) -> Finding:
     """Judge the operations of an artifact whose operations the base does not know."""
-    title, num = str(rule.key), len(artifact.operators)
+    key, num = rule.key, len(artifact.operators)
     if not _is_held(rule, gated):
-        return _unheld(title, rule, gated, Reading(value=artifact.num_bytes, unit="B"))
+        return _unheld(key, rule, gated, Reading(value=artifact.num_bytes, unit="B"))
     if rule.since is None and (fault := _untrue_operators(rule, artifact, own)):
-        return _to_write(title, rule, f"new, and {fault}", gated, num)
-    return Finding(title, rule, Verdict.NEW, f"{num} operations, new", None, None, num)
+        return _to_write(key, rule, f"new, and {fault}", gated, num)
+    return Finding(key, rule, Verdict.NEW, f"{num} operations, new", None, None, num)
 
 
 def is_told_truly(
@@ -65,7 +66,7 @@ def is_told_truly(
     """
     if written == before or not (fault := _untrue(finding.rule, now, written)):
         return finding
-    return _to_write(finding.name, finding.rule, fault, gated, now.value)
+    return _to_write(finding.key, finding.rule, fault, gated, now.value)
 
 
 def are_operators_told_truly(
@@ -75,7 +76,7 @@ def are_operators_told_truly(
     if own is not None and own.operators == before.operators:
         return finding
     fault = _untrue_operators(finding.rule, artifact, own)
-    return _to_write(finding.name, finding.rule, fault, gated, len(artifact.operators)) if fault else finding
+    return _to_write(finding.key, finding.rule, fault, gated, len(artifact.operators)) if fault else finding
 
 
 def _untrue_operators(rule: Rule, artifact: Artifact, own: Entry | None) -> str | None:
@@ -92,7 +93,7 @@ def _untrue(rule: Rule, now: Reading, written: Reading | None) -> str | None:
     if written is None:
         return "the lock of this change has no baseline of it"
     plain = replace(rule, since=None)
-    sides = (judge("", plain, now, written), judge("", plain, written, now))
+    sides = (judge(rule.key, plain, now, written), judge(rule.key, plain, written, now))
     if any(side.verdict is Verdict.FAIL and side.cause == "limit" for side in sides):
         there, here = (shown(reading.value, reading.unit) for reading in (written, now))
         return f"the lock of this change says {there}, where the artifact shows {here}"
@@ -113,15 +114,15 @@ def _is_held(rule: Rule, gated: Gated) -> bool:
     )
 
 
-def _unheld(title: str, rule: Rule, gated: Gated, reading: Reading) -> Finding:
+def _unheld(key: MetricKey, rule: Rule, gated: Gated, reading: Reading) -> Finding:
     is_file = rule.key.gauge.source == "files"
-    key = "size" if is_file else str(replace(rule.key, change=""))
+    figure_name = "size" if is_file else str(rule.key.figure)
     sign = ">=" if rule.key.change == "drop" else "<="
     unit = "" if reading.unit in ("fraction", "") else reading.unit
     figure = f"{math.floor(reading.value * 1000) / 1000:g}" if unit == "" else room_above(reading.value, unit)
-    hint = f'limit it without a baseline, near what it is today: "{key}" = "{sign} {figure}"'
-    text = f"new, and no limit on `{key}` holds `{gated.name}` without a baseline"
-    return unjudged(title, rule, text, "baseline", hint, reading.value)
+    hint = f'limit it without a baseline, near what it is today: "{figure_name}" = "{sign} {figure}"'
+    text = f"new, and no limit on `{figure_name}` holds `{gated.name}` without a baseline"
+    return unjudged(key, rule, text, "baseline", hint, reading.value)
 
 
 def room_above(value: float, unit: str) -> str:
@@ -130,6 +131,6 @@ def room_above(value: float, unit: str) -> str:
     return units.format(math.ceil(value * 1.002 / step) * step, unit)
 
 
-def _to_write(title: str, rule: Rule, text: str, gated: Gated, now: float) -> Finding:
+def _to_write(key: MetricKey, rule: Rule, text: str, gated: Gated, now: float) -> Finding:
     hint = f"write it with `bertshrink gate --update {gated.name}`, and commit the lock"
-    return unjudged(title, rule, text, "baseline", hint, now)
+    return unjudged(key, rule, text, "baseline", hint, now)

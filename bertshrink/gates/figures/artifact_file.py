@@ -21,7 +21,7 @@ from bertshrink.files.atomic import is_lfs_pointer, sha256_file, verify
 from bertshrink.files.headers import FileFacts, read_safetensors
 from bertshrink.files.json_files import read_object
 from bertshrink.gates.figures.figure import Reading
-from bertshrink.gates.limits.metrics import OPERATOR
+from bertshrink.gates.limits.metric_key import MetricKey, operator_key
 from bertshrink.meters.size import onnx_components
 from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS
 from bertshrink.model.folder.layout import FOREIGN, named_file, sealed_root
@@ -70,16 +70,16 @@ class Artifact:
             if tensor.num_bytes >= SMALL_BYTES
         }
 
-    def readings(self) -> dict[str, Reading]:
+    def readings(self) -> dict[MetricKey, Reading]:
         """Every figure but the compressed size."""
-        found = {"size": Reading(value=self.num_bytes, unit="B")}
+        found = {MetricKey("size"): Reading(value=self.num_bytes, unit="B")}
         if self.facts is None:
             return found
-        found["parameters"] = Reading(value=_num_parameters(self.facts), unit="count")
+        found[MetricKey("parameters")] = Reading(value=_num_parameters(self.facts), unit="count")
         if self.facts.format == "onnx":
-            found["nodes"] = Reading(value=sum(self.operators.values()), unit="count")
-            found["operators"] = Reading(value=len(self.operators), unit="count")
-            found |= {f"{OPERATOR}{name}": Reading(value=count, unit="count") for name, count in self.operators.items()}
+            found[MetricKey("nodes")] = Reading(value=sum(self.operators.values()), unit="count")
+            found[MetricKey("operators")] = Reading(value=len(self.operators), unit="count")
+            found |= {operator_key(name): Reading(value=count, unit="count") for name, count in self.operators.items()}
         return found
 
     def compressed(self) -> Reading:

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bertshrink.gates.limits.metrics import GAUGES, HOST, name_of
+from bertshrink.gates.limits.metric_key import HOST, MetricKey, measured_key
 from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.measurement import Measurement
+from bertshrink.report.metrics import METRICS, Gauge
 from bertshrink.report.report import Report, Snapshot
 
 _STEADY = (None, "steady")
@@ -59,29 +60,27 @@ class Reading(BaseModel):
         )
 
 
-def of_report(report: Report, snapshot: Snapshot) -> dict[str, Reading]:
-    """The figures of one model that a gate can judge, by their names in the lock."""
-    found: dict[str, Reading] = {}
-    for m in _judged(snapshot.measurements):
-        c = m.conditions
-        name = name_of(m.metric, c.target, c.batch, c.length)
-        found.setdefault(name, _reading(m, report))
-    return found
+def of_report(report: Report, snapshot: Snapshot) -> dict[MetricKey, Reading]:
+    """The figures of one model that a gate can judge."""
+    readings: dict[MetricKey, Reading] = {}
+    for m, gauge in _judged(snapshot.measurements):
+        readings.setdefault(measured_key(m.metric, m.conditions), _reading(m, gauge, report))
+    return readings
 
 
-def _judged(measurements: Iterable[Measurement]) -> Iterable[Measurement]:
+def _judged(measurements: Iterable[Measurement]) -> Iterable[tuple[Measurement, Gauge]]:
     for m in measurements:
-        gauge = GAUGES.get(m.metric)
+        gauge = METRICS[m.metric].gauge if m.metric in METRICS else None
         if gauge is None or gauge.source not in ("quality", "memory", "instructions") or not m.rounds:
             continue
         if gauge.source == "memory" and (m.conditions.phase not in _STEADY or m.conditions.target != HOST):
             continue
-        yield m
+        yield m, gauge
 
 
-def _reading(m: Measurement, report: Report) -> Reading:
-    c, source = m.conditions, GAUGES[m.metric].source
-    if source == "quality":
+def _reading(m: Measurement, gauge: Gauge, report: Report) -> Reading:
+    c = m.conditions
+    if gauge.source == "quality":
         texts = f"{c.num_examples} texts of {c.dataset} {c.split}"
         return Reading(value=m.value, unit=m.unit, questions=c.questions, setting=texts, outcomes=m.outcomes)
     interval = None if m.is_exact or len(m.rounds) < 2 else m.interval()
@@ -92,7 +91,7 @@ def _reading(m: Measurement, report: Report) -> Reading:
         high=interval.high if interval is not None else None,
         engine=_engine(m, report),
         setting=f"{c.threads} threads" if c.threads is not None else None,
-        machine=m.environment if source == "memory" else None,
+        machine=m.environment if gauge.source == "memory" else None,
     )
 
 

@@ -31,9 +31,9 @@ from bertshrink.config.located_yaml import LocatedConfig, fill, read_yaml
 from bertshrink.errors import UserError, UserErrors
 from bertshrink.files.bounded_text import Reader
 from bertshrink.gates.limits.limits import Rule, Severity
-from bertshrink.gates.limits.metrics import GAUGES
 from bertshrink.gates.limits.rules import HINT, entries, severity_of
 from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.report.metrics import METRICS
 
 LOCK = "bertshrink.lock.json"
 TABLES: dict[str, tuple[str, ...]] = {"bertshrink.toml": ("gate",), "pyproject.toml": ("tool", "bertshrink", "gate")}
@@ -317,4 +317,4 @@ def _toml(path: Path) -> tuple[str, dict[str, Any]]:
     return text, _LIMITS.toml(text, str(path), TABLES.get(path.name, TABLES["bertshrink.toml"]))
 
 
-assert not set(GAUGES) & {*_TEXTS, *_OF_ARTIFACT, *_TABLES}
+assert not set(METRICS) & {*_TEXTS, *_OF_ARTIFACT, *_TABLES}

@@ -16,16 +16,16 @@ from bertshrink.errors import UserError
 from bertshrink.gates.baseline.newness import room_above
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.config import TABLES
-from bertshrink.gates.limits.metrics import GAUGES, read_key
+from bertshrink.gates.limits.metric_key import MetricKey
 
 
-def first_config(artifact: Path, report: Path | None, readings: dict[str, Reading]) -> str:
+def first_config(artifact: Path, report: Path | None, readings: dict[MetricKey, Reading]) -> str:
     """Limits that today's artifact holds, as the text of `bertshrink.toml`."""
     return _limits("[gate]", "artifact", artifact, report, readings)
 
 
 def with_artifact(
-    text: str, name: str, artifact: Path, report: Path | None, readings: dict[str, Reading], origin: str
+    text: str, name: str, artifact: Path, report: Path | None, readings: dict[MetricKey, Reading], origin: str
 ) -> str:
     """The text of a configuration with limits for one artifact more; every other line of it stays as it is.
 
@@ -87,26 +87,26 @@ def _refused(origin: str) -> UserError:
     return UserError("the file's layout does not allow adding limits", where=origin, hint=hint)
 
 
-def _limits(header: str, key: str, artifact: Path, report: Path | None, readings: dict[str, Reading]) -> str:
+def _limits(header: str, key: str, artifact: Path, report: Path | None, readings: dict[MetricKey, Reading]) -> str:
     lines = [header, f"{key} = {json.dumps(artifact.as_posix(), ensure_ascii=False)}"]
     if report is not None:
         lines.append(f"report = {json.dumps(report.as_posix())}")
     lines += ["", "# what may not be passed, and by how much a change may grow"]
-    lines.append(f'size = "<= {room_above(readings["size"].value, "B")}"')
+    lines.append(f'size = "<= {room_above(readings[MetricKey("size")].value, "B")}"')
     lines.append('size_growth = "<= 0.5%"')
-    if "operators" in readings:
+    if MetricKey("operators") in readings:
         lines.append('new_operators = "<= 0"')
-    headline = next((name for name in readings if name in GAUGES and GAUGES[name].source == "quality"), None)
+    headline = next((key for key in readings if key.gauge.source == "quality"), None)
     if headline is not None:
         value = readings[headline].value
-        is_lower = GAUGES[headline].better == "lower"
+        is_lower = headline.gauge.better == "lower"
         floor = math.ceil(value * 101) / 100 if is_lower else math.floor((value - 0.01) * 1000) / 1000
         sign, change = ("<=", "growth") if is_lower else (">=", "drop")
         lines.append(f'{headline} = "{sign} {max(0.0, floor):g}"')
         lines.append(f'{headline}_{change} = "{"<= 1%" if is_lower else "<= 0.5 pt"}"')
-    if "memory" in readings:
+    if MetricKey("memory") in readings:
         lines.append('memory_growth = "<= 5%"')
-    lines += [f'"{name} growth" = "<= 1%"' for name in readings if read_key(name).metric == "instructions"]
+    lines += [f'"{key} growth" = "<= 1%"' for key in readings if key.metric == "instructions"]
     lines += ["", "# timed against another artifact with --base-artifact; a warning only, since machines are noisy"]
     lines.append('"cpu p50 ratio" = { limit = "<= 1.10", severity = "warn" }')
     return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from bertshrink import units
 from bertshrink.errors import UserError
-from bertshrink.gates.limits.metrics import Key
+from bertshrink.gates.limits.metric_key import MetricKey
 
 Sign = Literal["<=", ">="]
 Severity = Literal["fail", "warn"]
@@ -65,7 +65,7 @@ class Rule:
         since: the git ref of the anchor whose lock it is judged against; None: the baseline.
     """
 
-    key: Key
+    key: MetricKey
     limit: Limit
     severity: Severity
     place: str
@@ -86,7 +86,7 @@ class Rule:
         return f"{self.key}{since} {self.limit.text}"
 
 
-def read_limit(text: str, key: Key) -> Limit:
+def read_limit(text: str, key: MetricKey) -> Limit:
     """Read a limit for a key. Raises UserError: a text that is none, or none for this metric."""
     hint = f'write it as "{_example(key)}"'
     found = _LIMIT.fullmatch(text)
@@ -108,7 +108,7 @@ def read_limit(text: str, key: Key) -> Limit:
     return limit
 
 
-def _in_units(key: Key, sign: Sign, value: float, unit: str, text: str) -> Limit | None:
+def _in_units(key: MetricKey, sign: Sign, value: float, unit: str, text: str) -> Limit | None:
     """The limit in the unit that the rule is judged in; None where the unit does not fit."""
     gauge = key.gauge
     match key.change:
@@ -129,13 +129,13 @@ def _in_units(key: Key, sign: Sign, value: float, unit: str, text: str) -> Limit
     return Limit(sign, value, gauge.unit, False, text) if fits else None
 
 
-def _signs(key: Key) -> tuple[Sign, ...]:
+def _signs(key: MetricKey) -> tuple[Sign, ...]:
     if key.change or key.gauge.better == "lower":
         return ("<=",)
     return (">=",) if key.gauge.better == "higher" else ("<=", ">=")
 
 
-def _example(key: Key) -> str:
+def _example(key: MetricKey) -> str:
     gauge = key.gauge
     kind = {"ratio": "x", "growth": "relative", "drop": "point" if gauge.unit == "fraction" else "figure"}.get(
         key.change, gauge.unit

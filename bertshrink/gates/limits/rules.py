@@ -8,7 +8,7 @@ from typing import Any
 from bertshrink.config.located_yaml import LocatedConfig
 from bertshrink.errors import UserError, did_you_mean
 from bertshrink.gates.limits.limits import Rule, Severity, read_limit
-from bertshrink.gates.limits.metrics import read_key
+from bertshrink.gates.limits.metric_key import read_key
 
 HINT = 'write them as in `size: "<= 25 MB"`'
 

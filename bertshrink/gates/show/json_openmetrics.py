@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from bertshrink.gates.judge import Finding
-from bertshrink.gates.limits.metrics import GAUGES, read_key
 from bertshrink.gates.show.wording import status
 from bertshrink.gates.verdict import Examined, Judgement
+from bertshrink.report.metrics import METRICS
 
 SCHEMA = "bertshrink.gate/1"
 _SUFFIXES = {"B": "bytes", "s": "seconds", "fraction": "ratio", "x": "ratio"}
@@ -63,9 +63,8 @@ def to_openmetrics(examined: list[Examined]) -> str:
     families: dict[str, list[str]] = {}
     heads: dict[str, str] = {}
     for one in examined:
-        for name, reading in one.readings.items():
-            key = read_key(name)
-            if key.metric not in GAUGES:
+        for key, reading in one.readings.items():
+            if key.operator is not None:
                 continue
             unit = _SUFFIXES.get(reading.unit, "")
             stem = "bertshrink_" + key.metric.replace("@", "_at_")
@@ -74,7 +73,7 @@ def to_openmetrics(examined: list[Examined]) -> str:
             labels["shape"] = f"{key.shape[0]}x{key.shape[1]}" if key.shape else ""
             shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items() if text)
             heads[family] = f"# TYPE {family} gauge\n" + (f"# UNIT {family} {unit}\n" if unit else "")
-            heads[family] += f"# HELP {family} {_escaped(key.gauge.meaning)}\n"
+            heads[family] += f"# HELP {family} {_escaped(METRICS[key.metric].meaning)}\n"
             families.setdefault(family, []).append(f"{family}{{{shown}}} {reading.value:.17g}\n")
     return "".join(heads[family] + "".join(lines) for family, lines in sorted(families.items())) + "# EOF\n"
 

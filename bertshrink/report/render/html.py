@@ -14,13 +14,13 @@ from typing import Any
 
 from bertshrink import units
 from bertshrink.report.measurement import Measurement
+from bertshrink.report.metrics import Group, is_counted
 from bertshrink.report.render.plots import plots
 from bertshrink.report.report import Component, Report, Snapshot
 from bertshrink.report.statistics import MARGIN
 from bertshrink.report.table.environments import data_lines, evidence_lines, flat, machine_lines
 from bertshrink.report.table.figures import Scale, plain, split_ratio
 from bertshrink.report.table.headline import headline
-from bertshrink.report.table.metrics import Group, is_counted
 from bertshrink.report.table.notes import warnings_of
 from bertshrink.report.table.percentiles import cases
 from bertshrink.report.table.table import Table, build, sheets

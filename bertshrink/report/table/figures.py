@@ -1,10 +1,11 @@
-"""How a figure is written: `45.2 ± 0.83 ms`, `2.90x [2.81, 2.99]`, `98.9%`; and text that is safe on one line."""
+"""How figures and metrics are written: `45.2 ± 0.83 ms`, `2.90x [2.81, 2.99]`, `98.9%`; text safe on one line."""
 
 import math
 from dataclasses import dataclass
 
 from bertshrink import units
 from bertshrink.report.measurement import Interval, Measurement
+from bertshrink.report.metrics import METRICS
 
 DASH = "\u2013"
 """What is where nothing was measured."""
@@ -13,6 +14,11 @@ DASH = "\u2013"
 def plain(text: str) -> str:
     """One line without control or invisible characters: no terminal codes, no reversed text."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def title_of(metric: str) -> str:
+    """What is above the metric's columns."""
+    return METRICS[metric].title if metric in METRICS else plain(metric.replace("_", " ")).capitalize()
 
 
 def times(ratio: Interval, is_exact: bool = False) -> str:

@@ -9,10 +9,10 @@ about; those of figures that belong to a place where models ran are with it (`ta
 from collections.abc import Mapping
 
 from bertshrink.report.measurement import Environment, Measurement
+from bertshrink.report.metrics import METRICS, is_counted
 from bertshrink.report.report import Snapshot
 from bertshrink.report.table.environments import EVIDENCE
-from bertshrink.report.table.figures import plain
-from bertshrink.report.table.metrics import METRICS, is_counted, title_of
+from bertshrink.report.table.figures import plain, title_of
 
 Found = list[tuple[Snapshot, Measurement]]
 """Every measurement of a metric, over models and shapes."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import Measurement, MeasurementWarning, WarningKind
+from bertshrink.report.metrics import is_counted
 from bertshrink.report.report import Report, Snapshot
 from bertshrink.report.table.figures import plain
-from bertshrink.report.table.metrics import is_counted
 from bertshrink.report.table.warning_texts import brief, detail, figure_of, sentence, warning_text
 
 _MAX_NAMED = 2

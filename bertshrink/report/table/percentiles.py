@@ -6,8 +6,8 @@ A percentile that too few samples are behind is not given; its cell says how man
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import PERCENTILE_NEEDS, Measurement
+from bertshrink.report.metrics import is_counted
 from bertshrink.report.table.figures import Scale, digits
-from bertshrink.report.table.metrics import is_counted
 from bertshrink.report.table.table import Table
 from bertshrink.report.table.target_sections import PERCENTILES
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.report import Snapshot
 from bertshrink.report.statistics import sign_test
-from bertshrink.report.table.figures import Scale, plain
-from bertshrink.report.table.metrics import title_of
+from bertshrink.report.table.figures import Scale, plain, title_of
 from bertshrink.report.table.notes import Advice
 
 LEVEL = 0.05

@@ -16,12 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import Conditions, Interval, Measurement, compare
-from bertshrink.report.report import Report, Sheet, Snapshot
-from bertshrink.report.statistics import MARGIN
-from bertshrink.report.table import quality_notes, verdicts
-from bertshrink.report.table.figures import DASH, Scale, plain, share, times
-from bertshrink.report.table.footnotes import Found, evidence_of_all, footnote, shared
-from bertshrink.report.table.metrics import (
+from bertshrink.report.metrics import (
     DRAWN_ONLY,
     GROUPS,
     METRICS,
@@ -35,8 +30,12 @@ from bertshrink.report.table.metrics import (
     is_of_target,
     is_score,
     is_time,
-    title_of,
 )
+from bertshrink.report.report import Report, Sheet, Snapshot
+from bertshrink.report.statistics import MARGIN
+from bertshrink.report.table import quality_notes, verdicts
+from bertshrink.report.table.figures import DASH, Scale, plain, share, times, title_of
+from bertshrink.report.table.footnotes import Found, evidence_of_all, footnote, shared
 from bertshrink.report.table.notes import Advice, doubts, notes
 from bertshrink.report.table.target_sections import Standing, standings
 

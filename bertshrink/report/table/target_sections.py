@@ -9,12 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bertshrink.report.measurement import PERCENTILE_NEEDS, Environment, Evidence, Measurement, Validity
-from bertshrink.report.report import Snapshot
-from bertshrink.report.statistics import MIN_VERDICT
-from bertshrink.report.table.environments import EVIDENCE
-from bertshrink.report.table.figures import Scale, plain
-from bertshrink.report.table.footnotes import shared
-from bertshrink.report.table.metrics import (
+from bertshrink.report.metrics import (
     DRAWN_ONLY,
     GROUPS,
     MACHINE_RATES,
@@ -26,6 +21,11 @@ from bertshrink.report.table.metrics import (
     is_of_target,
     is_time,
 )
+from bertshrink.report.report import Snapshot
+from bertshrink.report.statistics import MIN_VERDICT
+from bertshrink.report.table.environments import EVIDENCE
+from bertshrink.report.table.figures import Scale, plain
+from bertshrink.report.table.footnotes import shared
 from bertshrink.report.table.notes import Advice, Found, doubts
 
 VALIDITIES: dict[Validity, str] = {

@@ -6,8 +6,8 @@ day on that machine and not about the models.
 """
 
 from bertshrink.report.measurement import Measurement, judge
+from bertshrink.report.metrics import is_speed
 from bertshrink.report.statistics import MIN_VERDICT, Verdict
-from bertshrink.report.table.metrics import is_speed
 
 NO_VERDICT = "no verdict"
 

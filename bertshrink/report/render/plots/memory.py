@@ -8,8 +8,7 @@ from bertshrink.report.measurement import Measurement
 from bertshrink.report.render.plots import svg
 from bertshrink.report.render.plots.figure import FOOT, Sketch, colour
 from bertshrink.report.render.plots.svg import INK, MUTED, SMALL
-from bertshrink.report.table.figures import Scale, plain
-from bertshrink.report.table.metrics import title_of
+from bertshrink.report.table.figures import Scale, plain, title_of
 from bertshrink.report.table.table import Row, Table
 
 PHASES = ("import", "load", "first", "steady")

@@ -1,10 +1,9 @@
-"""What the columns are about: the metrics' names, their groups, and what one should know to read them."""
+"""Every metric, in one table: its name, its group, what one should know to read it, and how a gate judges it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from bertshrink.report.measurement import Conditions, Evidence, Measurement
-from bertshrink.report.table.figures import plain
+from bertshrink.report.measurement import Better, Conditions, Evidence, Measurement
 
 Group = Literal["size", "quality", "latency", "throughput", "modelled", "work", "time", "memory", "roofline", "other"]
 GROUPS: tuple[Group, ...] = (
@@ -34,46 +33,87 @@ Key = tuple[str, Conditions]
 """A metric and the conditions that make it a column of its own."""
 
 
+Source = Literal["files", "quality", "memory", "instructions", "time"]
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """How a gate judges a metric.
+
+    Attributes:
+        unit: its base unit, as in `units.py`; "" for a plain figure such as a correlation.
+        better: which direction is good.
+        source: what shows it: the file, or a report's quality, memory or instructions, or a race of two artifacts.
+    """
+
+    unit: str
+    better: Better
+    source: Source
+
+
+_BYTES = Gauge("B", "lower", "files")
+_COUNT = Gauge("count", "lower", "files")
+_SHARE = Gauge("fraction", "higher", "quality")
+_CORRELATION = Gauge("", "higher", "quality")
+_PEAK = Gauge("B", "lower", "memory")
+
+
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is called, what one should know to read it, whether one picks a model by it, and whether it is
-    compared with the reference's.
+    """How a metric is called, what one should know to read it, how a gate judges it (None: it does not), whether one
+    picks a model by it, and whether it is compared with the reference's.
     """
 
     title: str
     group: Group
     meaning: str
+    gauge: Gauge | None = None
     decides: bool = True
     is_compared: bool = True
 
 
 METRICS: dict[str, Metric] = {
-    "size": Metric("Size", "size", "bytes of the model's files"),
-    "parameters": Metric("Parameters", "size", "parameter count"),
+    "size": Metric("Size", "size", "bytes of the model's files", _BYTES),
+    "compressed_size": Metric("Compressed size", "size", "the same through zlib, as an archive ships it", _BYTES),
+    "parameters": Metric("Parameters", "size", "parameter count", _COUNT),
+    "nodes": Metric("Nodes", "size", "operations of the graph", _COUNT),
+    "operators": Metric("Operators", "size", "different operations of the graph", _COUNT),
+    "new_operators": Metric("New operators", "size", "operations that are not in the baseline", _COUNT),
     "flops_per_token": Metric("FLOPs per token", "size", "counted from the shapes", decides=False),
-    "accuracy": Metric("Accuracy", "quality", "fraction of texts with the correct label"),
-    "micro_f1": Metric("Micro F1", "quality", "F1 over all decisions for or against a label"),
-    "f1": Metric("F1", "quality", "of whole entities, or of the words of answers"),
-    "precision": Metric("Precision", "quality", "fraction of predicted entities that are correct", decides=False),
-    "recall": Metric("Recall", "quality", "fraction of correct entities that are found", decides=False),
-    "exact_match": Metric("Exact match", "quality", "fraction of questions answered exactly"),
-    "sts_spearman": Metric("STS Spearman", "quality", "rank correlation of the cosines of pairs with their scores"),
+    "accuracy": Metric("Accuracy", "quality", "fraction of texts with the correct label", _SHARE),
+    "micro_f1": Metric("Micro F1", "quality", "F1 over all decisions for or against a label", _SHARE),
+    "f1": Metric("F1", "quality", "of whole entities, or of the words of answers", _SHARE),
+    "precision": Metric(
+        "Precision", "quality", "fraction of predicted entities that are correct", _SHARE, decides=False
+    ),
+    "recall": Metric("Recall", "quality", "fraction of correct entities that are found", _SHARE, decides=False),
+    "exact_match": Metric("Exact match", "quality", "fraction of questions answered exactly", _SHARE),
+    "sts_spearman": Metric(
+        "STS Spearman", "quality", "rank correlation of the cosines of pairs with their scores", _CORRELATION
+    ),
     "spearman": Metric(
         "Spearman",
         "quality",
         "rank correlation: of scores with the right ones; of a sentence encoder's similarities with the reference's",
+        _CORRELATION,
     ),
-    "pearson": Metric("Pearson", "quality", "linear correlation of scores with the right ones", decides=False),
-    "recall@10": Metric("Recall@10", "quality", "fraction of the reference's ten nearest neighbours found"),
-    "masked_accuracy": Metric("Masked accuracy", "quality", "fraction of masked tokens predicted correctly"),
-    "macro_f1": Metric("Macro F1", "quality", "F1 of each class, averaged over the classes"),
-    "pseudo_perplexity": Metric("Pseudo-perplexity", "quality", "exp of the mean loss of the masked tokens"),
+    "pearson": Metric(
+        "Pearson", "quality", "linear correlation of scores with the right ones", _CORRELATION, decides=False
+    ),
+    "recall@10": Metric("Recall@10", "quality", "fraction of the reference's ten nearest neighbours found", _SHARE),
+    "masked_accuracy": Metric("Masked accuracy", "quality", "fraction of masked tokens predicted correctly", _SHARE),
+    "macro_f1": Metric("Macro F1", "quality", "F1 of each class, averaged over the classes", _SHARE),
+    "pseudo_perplexity": Metric(
+        "Pseudo-perplexity", "quality", "exp of the mean loss of the masked tokens", Gauge("", "lower", "quality")
+    ),
     "agreement": Metric(
         "Agreement",
         "quality",
         "fraction of answers (labels, tags, tokens) equal to the reference's; for scores, their rank correlation",
+        _SHARE,
     ),
     "latency": Metric("Latency", "latency", "time of one batch, batch x length in tokens"),
+    "p50": Metric("p50", "latency", "median time per inference", Gauge("s", "lower", "time")),
     "latency_whole": Metric("Latency with tokenizing", "latency", "time of one batch, from the text to the answer"),
     "device_latency": Metric(
         "Device latency", "latency", "time of one batch by the device's own clock, without copies", decides=False
@@ -83,12 +123,17 @@ METRICS: dict[str, Metric] = {
     "latency_range": Metric(
         "Modelled latency", "modelled", "bounds of the time of one batch, computed, not measured", is_compared=False
     ),
-    "instructions": Metric("Instructions", "work", "of one batch, counted on an emulated core: exact, and no time"),
+    "instructions": Metric(
+        "Instructions",
+        "work",
+        "of one batch, counted on an emulated core: exact, and no time",
+        Gauge("count", "lower", "instructions"),
+    ),
     "load_time": Metric("Load", "time", "time from the file to a model ready for inference", decides=False),
     "first_inference": Metric("First inference", "time", "the first batch after loading", decides=False),
-    "memory": Metric("Memory", "memory", "peak memory of the process during inference"),
+    "memory": Metric("Memory", "memory", "peak memory of the process during inference", _PEAK),
     "memory_over_engine": Metric(
-        "Memory over engine", "memory", "the same peak minus the engine's import", decides=False
+        "Memory over engine", "memory", "the same peak minus the engine's import", _PEAK, decides=False
     ),
     "memory_shared": Metric(
         "Memory (PSS)", "memory", "proportional set size at the end: what processes share is divided", decides=False
@@ -131,11 +176,6 @@ METRICS: dict[str, Metric] = {
 }
 """The metrics with a name of their own, in the order to show them: what is right before what is alike. Any other metric
 becomes a column under the name it has."""
-
-
-def title_of(metric: str) -> str:
-    """What is above the metric's columns."""
-    return METRICS[metric].title if metric in METRICS else plain(metric.replace("_", " ")).capitalize()
 
 
 def decides(m: Measurement) -> bool:

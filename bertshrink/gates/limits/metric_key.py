@@ -1,4 +1,4 @@
-"""What can be limited, and how a rule's key is read.
+"""What can be limited, and how a key is read and written.
 
     [TARGET ] METRIC [ BATCHxLENGTH][_CHANGE]          words apart by spaces or underscores before the change
 
@@ -9,91 +9,37 @@
     arm64:a76 instructions 1x16  on one target, for one shape; without a shape every measured one must hold
     cpu p50 ratio                the median time per inference against another artifact, timed in the same job
 
-What each figure is, is written once, in `GAUGES`.
+A key without a change names a figure, in the lock too. What each metric is stands in `report.metrics.METRICS`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bertshrink.errors import UserError, did_you_mean
-from bertshrink.report.measurement import Better
+from bertshrink.report.measurement import Conditions
+from bertshrink.report.metrics import METRICS, Gauge
 
-Source = Literal["files", "quality", "memory", "instructions", "time"]
 Change = Literal["", "growth", "drop", "ratio"]
 
-OPERATOR = "operator:"
 HOST = "cpu"
 """The target of whatever runs, or is, on the machine at hand."""
 
-
-@dataclass(frozen=True)
-class Gauge:
-    """How a metric is written and judged.
-
-    Attributes:
-        unit: its base unit, as in `units.py`; "" for a plain figure such as a correlation.
-        better: which direction is good.
-        source: what shows it: the file, or a report's quality, memory or instructions, or a race of two artifacts.
-        meaning: for people.
-    """
-
-    unit: str
-    better: Better
-    source: Source
-    meaning: str
-
-
-def _quality(better: Better = "higher", unit: str = "fraction") -> Gauge:
-    return Gauge(unit, better, "quality", "quality on the evaluation texts")
-
-
-GAUGES: Mapping[str, Gauge] = MappingProxyType(
-    {
-        "size": Gauge("B", "lower", "files", "bytes of the model file, external data included"),
-        "compressed_size": Gauge("B", "lower", "files", "the same through zlib, as an archive ships it"),
-        "parameters": Gauge("count", "lower", "files", "parameter count"),
-        "nodes": Gauge("count", "lower", "files", "operations of the graph"),
-        "operators": Gauge("count", "lower", "files", "different operations of the graph"),
-        "new_operators": Gauge("count", "lower", "files", "operations that are not in the baseline"),
-        "accuracy": _quality(),
-        "macro_f1": _quality(),
-        "micro_f1": _quality(),
-        "f1": _quality(),
-        "precision": _quality(),
-        "recall": _quality(),
-        "exact_match": _quality(),
-        "masked_accuracy": _quality(),
-        "recall@10": _quality(),
-        "agreement": _quality(),
-        "spearman": _quality(unit=""),
-        "sts_spearman": _quality(unit=""),
-        "pearson": _quality(unit=""),
-        "pseudo_perplexity": _quality("lower", ""),
-        "memory": Gauge("B", "lower", "memory", "peak memory of the process during inference"),
-        "memory_over_engine": Gauge("B", "lower", "memory", "the same minus the engine's import"),
-        "instructions": Gauge("count", "lower", "instructions", "instructions per inference"),
-        "p50": Gauge("s", "lower", "time", "median time per inference"),
-    }
-)
-"""Every metric that a rule may name, besides `operator:NAME`."""
-
-_OPERATION = Gauge("count", "neither", "files", "how often this operation occurs")
-_PRESENCE = Gauge("count", "neither", "files", "whether an artifact is still judged")
+_OPERATOR = "operator:"
+_OPERATION = Gauge("count", "neither", "files")
+_PRESENCE = Gauge("count", "neither", "files")
 PRESENCE = "artifact"
 """What no rule is written about: an artifact of the baseline is judged, or said to be removed."""
 
 
 @dataclass(frozen=True)
-class Key:
-    """A rule's key, read.
+class MetricKey:
+    """A rule's key, or a figure's, read.
 
     Attributes:
-        metric: a name in `GAUGES`, or `operator:NAME`.
+        metric: a name in `METRICS`, or `operator:NAME`.
         change: what of it is limited: the figure itself, its growth, its drop, its ratio.
         target: where it is measured; None: wherever it was.
         shape: (batch, length); None: every one that was measured.
@@ -109,7 +55,19 @@ class Key:
         """How the metric is written and judged."""
         if self.metric == PRESENCE:
             return _PRESENCE
-        return _OPERATION if self.metric.startswith(OPERATOR) else GAUGES[self.metric]
+        gauge = _OPERATION if self.operator is not None else METRICS[self.metric].gauge
+        assert gauge is not None
+        return gauge
+
+    @property
+    def operator(self) -> str | None:
+        """The operation whose count it is; None for any other metric."""
+        return self.metric.removeprefix(_OPERATOR) if self.metric.startswith(_OPERATOR) else None
+
+    @property
+    def figure(self) -> MetricKey:
+        """The figure whose change it is about; itself where it is about none."""
+        return replace(self, change="")
 
     @property
     def is_relative(self) -> bool:
@@ -123,14 +81,19 @@ class Key:
         return f"{words}{joint}{self.change}" if self.change else words
 
 
-def name_of(metric: str, target: str | None, batch: int | None, length: int | None) -> str:
-    """How a figure is called in the lock: `arm64:a76 instructions 1x16`; this machine goes without saying."""
-    where = target if target not in (None, HOST) else None
-    shape = f"{batch}x{length}" if batch is not None and length is not None else None
-    return " ".join(part for part in (where, metric, shape) if part)
+def operator_key(name: str) -> MetricKey:
+    """The key of how often an operation occurs."""
+    return MetricKey(f"{_OPERATOR}{name}")
 
 
-def read_key(text: str, beside: tuple[str, ...] = ()) -> Key:
+def measured_key(metric: str, conditions: Conditions) -> MetricKey:
+    """The key of a measured figure: `arm64:a76 instructions 1x16`; this machine goes without saying."""
+    target, batch, length = conditions.target, conditions.batch, conditions.length
+    shape = (batch, length) if batch is not None and length is not None else None
+    return MetricKey(metric, "", target if target != HOST else None, shape)
+
+
+def read_key(text: str, beside: tuple[str, ...] = ()) -> MetricKey:
     """Read a rule's key.
 
     Args:
@@ -155,7 +118,7 @@ def read_key(text: str, beside: tuple[str, ...] = ()) -> Key:
     metric = words[-1] if words else ""
     if len(words) > 2 or not _is_metric(metric):
         raise UserError(f"there is no rule `{text}`", hint=did_you_mean(text, [*rule_names(), *beside]))
-    key = Key(metric, change, words[0] if len(words) == 2 else None, shape)
+    key = MetricKey(metric, change, words[0] if len(words) == 2 else None, shape)
     _check(key, text)
     return key
 
@@ -163,7 +126,9 @@ def read_key(text: str, beside: tuple[str, ...] = ()) -> Key:
 def rule_names() -> list[str]:
     """Every key that needs no name of an operation, target or shape."""
     found = []
-    for name, gauge in GAUGES.items():
+    for name, gauge in ((name, metric.gauge) for name, metric in METRICS.items()):
+        if gauge is None:
+            continue
         if gauge.source == "time":
             found.append(f"cpu {name} ratio")
             continue
@@ -174,10 +139,10 @@ def rule_names() -> list[str]:
 
 
 def _is_metric(word: str) -> bool:
-    return word in GAUGES or (word.startswith(OPERATOR) and len(word) > len(OPERATOR))
+    return (word in METRICS and METRICS[word].gauge is not None) or bool(MetricKey(word).operator)
 
 
-def _check(key: Key, text: str) -> None:
+def _check(key: MetricKey, text: str) -> None:
     """Refuse what makes no sense of a metric. Raises UserError: always with a hint."""
     gauge, hint = key.gauge, None
     if gauge.source == "time" and key.change != "ratio":
