@@ -1,7 +1,6 @@
 """YAML with places: every value remembers its file, line and column, and every fault points at one.
 
-The text is read into plain values and a table path -> (line, column). A pydantic model is then filled from the
-values, and each of its complaints is turned into an error that says what, where, and what was probably meant.
+The text is read into plain values and a table path -> (line, column).
 
 What a text may be is looked at before anything is made of it (`_check_events`), by the rules of `bounded_text`: its
 depth, and how much its aliases repeat; of tags only YAML's own for plain values; no directives. A date is the text that
@@ -10,19 +9,12 @@ is written there: no setting is one.
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterable
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from bertshrink.errors import UserError, did_you_mean
+from bertshrink.config.checker import LocatedConfig, Path
+from bertshrink.errors import UserError
 from bertshrink.files.bounded_text import Reader, number_fault, place_of
-
-Path = tuple[str | int, ...]
-M = TypeVar("M", bound=BaseModel)
-
 
 RECIPE = Reader(
     UserError, "the recipe cannot be read", "check that it is a text file that you may read", most_bytes=256_000
@@ -32,28 +24,6 @@ _MOST_DEPTH, _MOST_VALUES = 32, 20_000
 """A recipe is some four deep and has a hundred values."""
 _CORE = "tag:yaml.org,2002:"
 _TAGS = frozenset(_CORE + kind for kind in ("str", "int", "float", "bool", "null", "map", "seq"))
-
-
-@dataclass(frozen=True)
-class LocatedConfig:
-    """Where a recipe was written: a file's text, or flags of a command line.
-
-    Attributes:
-        origin: the file's name, or `command line`.
-        values: plain values.
-        places: path of keys and indices -> what to print as the place.
-    """
-
-    origin: str
-    values: dict[str, Any]
-    places: dict[Path, str] = field(default_factory=dict)
-
-    def place(self, path: Iterable[str | int]) -> str:
-        """The place of a value, or of the nearest thing around it."""
-        found = tuple(path)
-        while found and found not in self.places:
-            found = found[:-1]
-        return self.places.get(found, self.origin)
 
 
 def read_yaml(text: str, origin: str) -> LocatedConfig:
@@ -179,103 +149,3 @@ def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
         if isinstance(node, kind):
             return kind(node)
     return str(node.value)  # a text under the tag `!!str`
-
-
-def fill(
-    model: type[M], values: Any, source: LocatedConfig, path: Path, title: str, faults: list[UserError]
-) -> M | None:
-    """Fill a settings object; faults are appended, None returned when there are any.
-
-    Args:
-        path: of `values` in the source.
-        title: what the user calls it, such as `distill`.
-    """
-    if not isinstance(values, dict):
-        text = f"{_quoted(title)} takes settings by name, not `{values}`"
-        faults.append(UserError(text, where=source.place(path), hint=f"settings: {', '.join(model.model_fields)}"))
-        return None
-    found = list(_booleans(model, values, ()))
-    filled = None
-    try:
-        filled = model.model_validate(values)
-    except ValidationError as error:
-        found += [(_walk(fault["loc"], values), fault) for fault in error.errors()]
-    taken: set[Path] = set()
-    for at, fault in found:
-        # A value that may be of several types fails as each of them: the first and deepest complaint stands for all.
-        is_shadowed = any(len(other) > len(at) and other[: len(at)] == at for other, _ in found)
-        if fault["type"] != "missing" and (at in taken or is_shadowed):
-            continue
-        taken.add(at)
-        faults.append(_translate(at, fault, model, source, path, title))
-    return None if found else filled
-
-
-def _quoted(title: str) -> str:
-    """A name in backticks; a phrase as it is."""
-    return title if " " in title else f"`{title}`"
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-
-
-def _inner(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
-    """The settings object that a field may hold."""
-    field_info = model.model_fields.get(str(name))
-    kinds = _members(field_info.annotation) if field_info is not None else ()
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-
-
-def _booleans(model: type[BaseModel], values: dict[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
-    """Each `true` or `false` where neither is meant: pydantic would take them for 1 and 0."""
-    for name, value in values.items():
-        inner = _inner(model, name)
-        if isinstance(value, dict) and inner is not None:
-            yield from _booleans(inner, value, (*path, name))
-        if isinstance(value, bool) and name in model.model_fields:
-            kinds = _members(model.model_fields[name].annotation)
-            words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-            if not {bool, Any}.intersection(kinds) and not any(word is value for word in words) and inner is None:
-                yield (*path, name), {"type": "boolean", "msg": "this setting is not `true` or `false`", "input": value}
-
-
-def _walk(location: Iterable[str | int], values: Any) -> Path:
-    """The part of a complaint's location that leads through the values: pydantic adds names of types to it."""
-    found: Path = ()
-    for part in location:
-        is_key = isinstance(values, dict) and part in values
-        if is_key or (isinstance(values, list) and isinstance(part, int) and part < len(values)):
-            values = values[part]
-            found = (*found, part)
-    return found
-
-
-def _translate(
-    at: Path, fault: Any, model: type[BaseModel], source: LocatedConfig, path: Path, title: str
-) -> UserError:
-    """One complaint of pydantic as an error."""
-    owner, names = model, [part for part in at if isinstance(part, str)]
-    for name in names[:-1]:
-        owner, title = _inner(owner, name) or owner, name
-    where = source.place((*path, *at))
-    match fault["type"]:
-        case "extra_forbidden":
-            known = getattr(owner, "other_names", {}).get(names[-1])
-            hint = f"did you mean `{known}`?" if known else did_you_mean(names[-1], owner.model_fields)
-            return UserError(f"{_quoted(title)} has no setting `{names[-1]}`", where=where, hint=hint)
-        case "missing":
-            lacking = str(fault["loc"][-1])
-            field_info = owner.model_fields.get(lacking)
-            hint = f"`{lacking}` is {field_info.description}" if field_info and field_info.description else None
-            return UserError(f"{_quoted(title)} lacks `{lacking}`", where=where, hint=hint)
-        case "model_type" | "dict_type":
-            fault = fault | {"msg": "input should be settings by name"}
-    what = str(fault["msg"]).removeprefix("Value error, ")
-    if not names:
-        return UserError(f"{_quoted(title)}: {what}", where=where)
-    what = what[0].lower() + what[1:]
-    name, given = names[-1], fault.get("input")
-    about = owner.model_fields[name].description if name in owner.model_fields else None
-    text = f"`{name}`: {what}" if isinstance(given, dict) else f"`{name}` is `{given}`: {what}"
-    return UserError(text, where=where, hint=f"`{name}` is {about}" if about else None)

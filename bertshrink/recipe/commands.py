@@ -198,7 +198,7 @@ def _build(
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     stem = Path(model or "").name or "model"
     safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem).strip("-.") or "model"
-    from bertshrink.config.located_yaml import LocatedConfig
+    from bertshrink.config.checker import LocatedConfig
     from bertshrink.recipe.recipe import build
 
     return build(LocatedConfig("command line", values, places), text, default_name=f"{name}-{safe}-{digest}")

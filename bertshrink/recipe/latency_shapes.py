@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bertshrink.errors import BertshrinkError, UserError
+from bertshrink.config.checker import Checker
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.artifact import ArtifactSpec
 from bertshrink.recipe.recipe import Recipe
 
 
-def fit_grid(recipe: Recipe, forms: Mapping[str, ArtifactSpec], faults: list[BertshrinkError]) -> Recipe:
+def fit_grid(recipe: Recipe, forms: Mapping[str, ArtifactSpec], check: Checker) -> Recipe:
     """The recipe with shapes that every model takes.
 
     Args:
         forms: by name, what each model takes; of encoders `max_length` alone.
-        faults: gets what was asked for and does not fit.
+        check: of the recipe; gets what was asked for and does not fit.
     """
     latency = recipe.measure.latency
     if latency is False or not forms:
         return recipe
     fixed = {name: form.shape for name, form in forms.items() if form.shape is not None}
-    wanted = _one_shape(recipe, latency, fixed, faults) if fixed else _bounded(recipe, latency, forms, faults)
+    check = check.at("measure", "latency")
+    wanted = _one_shape(latency, fixed, check) if fixed else _bounded(latency, forms, check)
     return recipe if wanted is None else recipe.with_measure(latency=latency.model_copy(update=wanted))
 
 
@@ -36,42 +37,35 @@ def fit_clock(recipe: Recipe, forms: Mapping[str, ArtifactSpec]) -> LatencySetti
     For a stage that chooses by the clock: what it makes does not depend on whether the report shows times.
     """
     latency = recipe.measure.latency or LatencySettings()
-    fitted = fit_grid(recipe.with_measure(latency=latency), forms, []).measure.latency
+    fitted = fit_grid(recipe.with_measure(latency=latency), forms, Checker(recipe.source)).measure.latency
     return fitted or latency
 
 
 def _one_shape(
-    recipe: Recipe, latency: LatencySettings, fixed: Mapping[str, tuple[int, int]], faults: list[BertshrinkError]
+    latency: LatencySettings, fixed: Mapping[str, tuple[int, int]], check: Checker
 ) -> dict[str, tuple[int, ...]] | None:
     (name, shape), *others = fixed.items()
     other = next(((other, its) for other, its in others if its != shape), None)
-    where = recipe.place("measure", "latency")
     if other is not None:
-        faults.append(
-            UserError(
-                f"`{name}` takes {_text(shape)} only and `{other[0]}` {_text(other[1])} only: they cannot be timed "
-                "together",
-                where=where,
-                hint="give them the same shape, or turn timing off: `latency: false`, `--no-latency`",
-            )
+        check.error(
+            f"`{name}` takes {_text(shape)} only and `{other[0]}` {_text(other[1])} only: they cannot be timed "
+            "together",
+            "give them the same shape, or turn timing off: `latency: false`, `--no-latency`",
         )
         return None
     wanted: dict[str, tuple[int, ...]] = {"batch": (shape[0],), "length": (shape[1],)}
     for key, only in wanted.items():
         asked = getattr(latency, key)
         if key in latency.model_fields_set and asked != only:
-            faults.append(
-                UserError(
-                    f"{key} {', '.join(map(str, asked))} is requested, but `{name}` takes only {_text(shape)}",
-                    where=recipe.place("measure", "latency", key),
-                    hint=f"leave it out, or ask for {only[0]}",
-                )
+            check.at(key).error(
+                f"{key} {', '.join(map(str, asked))} is requested, but `{name}` takes only {_text(shape)}",
+                f"leave it out, or ask for {only[0]}",
             )
     return wanted
 
 
 def _bounded(
-    recipe: Recipe, latency: LatencySettings, forms: Mapping[str, ArtifactSpec], faults: list[BertshrinkError]
+    latency: LatencySettings, forms: Mapping[str, ArtifactSpec], check: Checker
 ) -> dict[str, tuple[int, ...]] | None:
     lengths = {name: form.max_length for name, form in forms.items() if form.max_length is not None}
     batches = {name: form.max_batch for name, form in forms.items() if form.max_batch is not None}
@@ -82,12 +76,9 @@ def _bounded(
         if limit is None or max(asked) <= limit:
             continue
         if key in latency.model_fields_set:
-            faults.append(
-                UserError(
-                    f"{key} {max(asked)} exceeds the limit of `{name}`: {limit} {unit}",
-                    where=recipe.place("measure", "latency", key),
-                    hint=f"use {'lengths' if key == 'length' else 'batches'} up to {limit}",
-                )
+            check.at(key).error(
+                f"{key} {max(asked)} exceeds the limit of `{name}`: {limit} {unit}",
+                f"use {'lengths' if key == 'length' else 'batches'} up to {limit}",
             )
         else:
             cut[key] = tuple(dict.fromkeys(min(value, limit) for value in asked))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bertshrink.config.checker import Checker
 from bertshrink.data.labels.labels import match_classes
 from bertshrink.data.load import is_corpus
 from bertshrink.data.readers import check_source
 from bertshrink.data.settings import DataSettings
 from bertshrink.engines import ENGINES, is_installed
-from bertshrink.errors import BertshrinkError, MissingDependency, UserError, UserErrors, did_you_mean
+from bertshrink.errors import BertshrinkError, MissingDependency, UserError, did_you_mean
 from bertshrink.meters.latency.engine_variants import read_variant
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import open_target
@@ -84,55 +85,51 @@ def make_plan(recipe: Recipe) -> Plan:
         UserErrors: several things are wrong; a single one is raised as itself (which may be `UnsafeModel` for a damaged
             model folder or `MissingDependency` for a hub that cannot be reached).
     """
-    faults: list[BertshrinkError] = []
+    check = Checker(recipe.source)
     kind: Kind | None = None
     facts: CheckpointInfo | None = None
     card: ArtifactCard | None = None
     if recipe.model is not None:
-        kind, facts, card = _model(recipe, recipe.model, recipe.place("model"), faults)
+        kind, facts, card = _model(recipe, recipe.model, check.at("model"))
     elif not recipe.stages or recipe.stages[0].technique.takes:
         hint = "add `model:`, a folder or a hub name; or let `pretrain` make one"
         raise UserError("the recipe names no model to start from", where=recipe.place("stages"), hint=hint)
     if recipe.task not in ("auto", *TASKS):
-        faults.append(
-            UserError(
-                f"there is no task `{recipe.task}`", where=recipe.place("task"), hint=did_you_mean(recipe.task, TASKS)
-            )
-        )
-    _data(recipe, faults)
-    _timing(recipe, faults)
+        check.at("task").error(f"there is no task `{recipe.task}`", did_you_mean(recipe.task, TASKS))
+    _data(recipe, check)
+    _timing(recipe, check)
     num_leading = _num_leading(recipe)
     notes: list[str] = []
     if num_leading and facts is not None and "encoder" in recipe.stages[0].technique.takes:
-        facts = _learns(recipe, facts, faults, notes)
-    stages = _stages(recipe, kind, facts, card, faults)
-    if kind is None and not faults:
+        facts = _learns(recipe, facts, check, notes)
+    stages = _stages(recipe, kind, facts, card, check)
+    if kind is None and not check.faults:
         facts = recipe.stages[0].technique.makes()
     about = facts or card
     task = about.task if about is not None else "auto"
     if task == "mlm":
-        _patience(recipe, faults)
+        _patience(recipe, check)
     if card is not None and recipe.task in TASKS and recipe.task != task:
         text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
-        faults.append(UserError(text, where=recipe.place("task"), hint="leave `task` out: an artifact has its own"))
+        check.at("task").error(text, "leave `task` out: an artifact has its own")
     if card is not None:
-        _require(card.engine, recipe.place("model"), faults)
+        _require(card.engine, check.at("model"))
     forms = {recipe.model or "the model": _form(about)} if about is not None else {}
     timed = {stage.name: stage.form for stage in stages if stage.form and stage.technique.depends_on_machine}
     clock = fit_clock(recipe, forms | timed)
     forms |= {stage.name: stage.form for stage in stages if stage.form is not None}
     for i, name in enumerate(recipe.compare):
-        _, other, other_card = _model(recipe, name, recipe.place("compare", i), faults)
+        own = check.at("compare", i)
+        _, other, other_card = _model(recipe, name, own)
         beside = other or other_card
         if other_card is not None:
-            _require(other_card.engine, recipe.place("compare", i), faults)
+            _require(other_card.engine, own)
         if beside is not None:
             forms[name] = _form(beside)
         if beside is not None and about is not None and recipe.data is not None and recipe.measure.quality:
-            _comparable(name, beside, about, recipe.place("compare", i), faults)
-    recipe = fit_grid(recipe, forms, faults)
-    if faults:
-        raise _together(faults)
+            _comparable(name, beside, about, own)
+    recipe = fit_grid(recipe, forms, check)
+    check.raise_faults()
     if facts is not None:
         notes += [*facts.notes, *left_behind(facts.folder, is_sentence=facts.sentence is not None)]
     if card is not None:
@@ -140,7 +137,7 @@ def make_plan(recipe: Recipe) -> Plan:
     return Plan(recipe, kind, task, facts, card, tuple(stages), clock, num_leading, tuple(notes))
 
 
-def _timing(recipe: Recipe, faults: list[BertshrinkError]) -> None:
+def _timing(recipe: Recipe, check: Checker) -> None:
     """That there are such targets, and texts to time with."""
     latency = recipe.measure.latency
     if latency is False:
@@ -150,13 +147,13 @@ def _timing(recipe: Recipe, faults: list[BertshrinkError]) -> None:
             try:
                 read(name)
             except UserError as error:
-                error.where = recipe.place("measure", "latency", key, at)
-                faults.append(error)
+                error.where = None  # the flag that it names may not have been used
+                check.at("measure", "latency", key, at).add(error)
     if latency.texts is not None:
         try:
             check_source(latency.texts, recipe.place("measure", "latency", "texts"))
         except UserError as error:
-            faults.append(error)
+            check.add(error)
 
 
 def _num_leading(recipe: Recipe) -> int:
@@ -165,7 +162,7 @@ def _num_leading(recipe: Recipe) -> int:
     return next((i for i, leading in enumerate(makes) if not leading), len(makes))
 
 
-def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError], notes: list[str]) -> CheckpointInfo:
+def _learns(recipe: Recipe, facts: CheckpointInfo, check: Checker, notes: list[str]) -> CheckpointInfo:
     """The facts of the teacher that the first stages make: its task as named, as the model's own, or as the data tells.
 
     Labels are the data's, which the plan does not look into.
@@ -174,7 +171,7 @@ def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError]
     if task is None and facts.task not in ("embedding", "mlm"):
         task = facts.task
         notes.append(f"task: {task}, from the model's own head")
-    if task is None and faults:
+    if task is None and check.faults:
         return facts
     if task is None and recipe.data is not None:
         from bertshrink.data.labels.checks import check_seen, guess_data_task
@@ -185,18 +182,14 @@ def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError]
             check_seen(texts, "finetune")
             task = guess_data_task(texts.train)
         except BertshrinkError as error:
-            error.where = error.where or recipe.place("data")
-            faults.append(error)
+            check.at("data").add(error)
             return facts
         if task is not None:
             notes.append(f"task: {task}, from the data's labels")
     if task is None:
-        faults.append(
-            UserError(
-                "cannot infer the task: neither the model nor the data has labels",
-                where=recipe.place("task"),
-                hint=f"name the task with `task:` or `--task`: {', '.join(TASKS)}",
-            )
+        check.at("task").error(
+            "cannot infer the task: neither the model nor the data has labels",
+            f"name the task with `task:` or `--task`: {', '.join(TASKS)}",
         )
         return facts
     if task == facts.task:
@@ -205,43 +198,30 @@ def _learns(recipe: Recipe, facts: CheckpointInfo, faults: list[BertshrinkError]
     return replace(facts, task=task, labels=(), sentence=None, activation="identity", max_length=limit)
 
 
-def _patience(recipe: Recipe, faults: list[BertshrinkError]) -> None:
+def _patience(recipe: Recipe, check: Checker) -> None:
     """Running text is streamed whole: nothing of it is kept out of the training to choose by."""
-    if recipe.data is None or faults or not is_corpus(recipe.data):
+    if recipe.data is None or check.faults or not is_corpus(recipe.data):
         return
     for stage in recipe.stages:
         if getattr(stage.technique, "early_stopping_patience", None) is not None:
-            faults.append(
-                UserError(
-                    f"`early_stopping_patience` of `{stage.technique.name}` needs a dev split, and running text is "
-                    "used whole for training",
-                    where=recipe.place(*stage.path, "early_stopping_patience"),
-                    hint="leave it out and set `epochs`",
-                )
+            check.at(*stage.path, "early_stopping_patience").error(
+                f"`early_stopping_patience` of `{stage.technique.name}` needs a dev split, and running text is "
+                "used whole for training",
+                "leave it out and set `epochs`",
             )
 
 
-def _together(faults: list[BertshrinkError]) -> BertshrinkError:
-    requests = [fault for fault in faults if isinstance(fault, UserError)]
-    if len(faults) == 1 or len(requests) < len(faults):
-        return next((fault for fault in faults if not isinstance(fault, UserError)), faults[0])
-    return UserErrors(requests)
-
-
-def _model(
-    recipe: Recipe, name: str, where: str, faults: list[BertshrinkError]
-) -> tuple[Kind, CheckpointInfo | None, ArtifactCard | None]:
+def _model(recipe: Recipe, name: str, check: Checker) -> tuple[Kind, CheckpointInfo | None, ArtifactCard | None]:
     """What a model says of itself; both None when a fault was found."""
     try:
-        folder = sources.locate_config(name, where)
+        folder = sources.locate_config(name, check.place)
         if (folder / ARTIFACT_CARD).is_file():
             return "artifact", None, Artifact.load(folder).card
         if _num_leading(recipe):
             return "encoder", read_base_info(folder), None
         return "encoder", read_facts(folder, recipe.task if recipe.task in TASKS else "auto"), None
     except BertshrinkError as error:
-        error.where = error.where or where
-        faults.append(error)
+        check.add(error)
         return "encoder", None, None
 
 
@@ -249,10 +229,10 @@ def _form(about: CheckpointInfo | ArtifactCard) -> ArtifactSpec:
     return about.form if isinstance(about, ArtifactCard) else ArtifactSpec(max_length=about.max_length)
 
 
-def _require(engine: str, where: str, faults: list[BertshrinkError]) -> None:
+def _require(engine: str, check: Checker) -> None:
     if engine in ENGINES and not is_installed(engine):
         what = f"the engine `{engine}` is needed here and is not installed"
-        faults.append(MissingDependency(what, where=where, hint=ENGINES[engine].install))
+        check.add(MissingDependency(what, hint=ENGINES[engine].install))
 
 
 def _stages(
@@ -260,43 +240,34 @@ def _stages(
     kind: Kind | None,
     facts: CheckpointInfo | None,
     card: ArtifactCard | None,
-    faults: list[BertshrinkError],
+    check: Checker,
 ) -> list[PlannedStage]:
     planned = []
     form = card.form if card is not None else None
     fitting = Fitting(recipe, facts, card)
     for number, stage in enumerate(recipe.stages, start=1):
-        technique, where, promise = stage.technique, recipe.place(*stage.path), ""
+        technique, here, promise = stage.technique, check.at(*stage.path), ""
         if recipe.model is None and number > 1 and technique.makes_teacher:
-            faults.append(
-                UserError(
-                    f"`{technique.name}` needs other texts than `{recipe.stages[0].technique.name}`, and a recipe "
-                    "has one dataset",
-                    where=where,
-                    hint="use a separate recipe with the pre-trained model as its `model`",
-                )
+            here.error(
+                f"`{technique.name}` needs other texts than `{recipe.stages[0].technique.name}`, and a recipe "
+                "has one dataset",
+                "use a separate recipe with the pre-trained model as its `model`",
             )
         if technique.makes_teacher and number > _num_leading(recipe):
-            faults.append(
-                UserError(
-                    f"`{technique.name}` makes a teacher, but comes after a stage that makes the model smaller",
-                    where=where,
-                    hint="put it first; `distill` without `layers` continues training a small model",
-                )
+            here.error(
+                f"`{technique.name}` makes a teacher, but comes after a stage that makes the model smaller",
+                "put it first; `distill` without `layers` continues training a small model",
             )
         fits = kind in technique.takes if technique.takes else kind is None
         if not fits:
-            faults.append(_misfit(technique, kind, where))
+            _misfit(technique, kind, here)
         for engine in sorted(technique.extras()):
-            _require(engine, where, faults)
+            _require(engine, here)
         needs = technique.needs()
         if recipe.data is None and needs & {"train", "dev"}:
-            faults.append(
-                UserError(
-                    f"`{technique.name}` needs texts, and the recipe names none",
-                    where=where,
-                    hint="add `data:` (or `--data`): a file, a folder, a hub name or `builtin:pydoc`",
-                )
+            here.error(
+                f"`{technique.name}` needs texts, and the recipe names none",
+                "add `data:` (or `--data`): a file, a folder, a hub name or `builtin:pydoc`",
             )
         try:
             if fits and kind is None:
@@ -309,60 +280,48 @@ def _stages(
             if fits and technique.gives == "artifact":
                 form = technique.form(form if kind == "artifact" else None)
         except UserError as error:
-            faults.append(_placed(fitting.advised(error, technique), recipe, stage.path, where))
+            its = here if error.setting is None else here.at(error.setting)
+            its.add(fitting.advised(error, technique))
         kind = technique.gives
         made = form if kind == "artifact" else None
-        planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, where, promise, made))
+        planned.append(PlannedStage(f"{number:02d}-{technique.name}", technique, here.place, promise, made))
     return planned
-
-
-def _placed(error: UserError, recipe: Recipe, path: tuple[str | int, ...], where: str) -> UserError:
-    """Point a technique's complaint at the setting it is about, where that was written."""
-    if error.setting is not None and (*path, error.setting) in recipe.source.places:
-        where = recipe.place(*path, error.setting)
-    error.where = error.where or where
-    return error
 
 
 def _comparable(
     name: str,
     beside: CheckpointInfo | ArtifactCard,
     first: CheckpointInfo | ArtifactCard,
-    where: str,
-    faults: list[BertshrinkError],
+    check: Checker,
 ) -> None:
     """Prove that a model can be judged on the first model's texts."""
     if beside.task != first.task:
-        faults.append(
-            UserError(
-                f"`{name}` is for `{beside.task}`, the first model for `{first.task}`",
-                where=where,
-                hint="compare models of one task, or leave out `data` and compare only size and speed",
-            )
+        check.error(
+            f"`{name}` is for `{beside.task}`, the first model for `{first.task}`",
+            "compare models of one task, or leave out `data` and compare only size and speed",
         )
     elif first.labels and TASKS[first.task].has_labels:
         try:
             match_classes(beside.labels, first.labels, name)
         except UserError as error:
-            error.where = where
-            faults.append(error)
+            error.where = check.place
+            check.add(error)
 
 
-def _misfit(technique: Technique, kind: Kind | None, where: str) -> UserError:
+def _misfit(technique: Technique, kind: Kind | None, check: Checker) -> None:
     if not technique.takes:
         hint = "leave `model` out and put it first; `finetune --task mlm` continues training a model"
-        return UserError(f"`{technique.name}` creates its own model, but the recipe names one", where=where, hint=hint)
+        check.error(f"`{technique.name}` creates its own model, but the recipe names one", hint)
+        return
     assert kind is not None
     wanted = technique.takes[0]
     makers = [name for name, other in TECHNIQUES.items() if kind in other.takes and other.gives == wanted]
     hint = f"put `{makers[0]}` before it" if makers else f"move it to a point where the model is still an {wanted}"
     article = {"encoder": "an encoder", "artifact": "an artifact"}
-    return UserError(
-        f"`{technique.name}` takes {article[wanted]}, and gets {article[kind]} here", where=where, hint=hint
-    )
+    check.error(f"`{technique.name}` takes {article[wanted]}, and gets {article[kind]} here", hint)
 
 
-def _data(recipe: Recipe, faults: list[BertshrinkError]) -> None:
+def _data(recipe: Recipe, check: Checker) -> None:
     if recipe.data is None:
         return
     base = ("data",) if ("data", "path") not in recipe.source.places else ("data", "path")
@@ -374,5 +333,4 @@ def _data(recipe: Recipe, faults: list[BertshrinkError]) -> None:
             if name is not None:
                 check_source(name, recipe.place("data", side))
     except UserError as error:
-        error.where = error.where or recipe.place("data")
-        faults.append(error)
+        check.at("data").add(error)

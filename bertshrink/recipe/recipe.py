@@ -30,9 +30,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bertshrink.config.located_yaml import RECIPE, LocatedConfig, fill, read_yaml
+from bertshrink.config.checker import Checker, LocatedConfig
+from bertshrink.config.fill import fill
+from bertshrink.config.located_yaml import RECIPE, read_yaml
 from bertshrink.data.settings import DataSettings
-from bertshrink.errors import UserError, UserErrors, did_you_mean
+from bertshrink.errors import UserError, did_you_mean
 from bertshrink.gates.limits.limits import Rule
 from bertshrink.gates.limits.rules import read_rules
 from bertshrink.meters.latency.settings import LatencySettings
@@ -203,27 +205,27 @@ def other_data(given: str | Mapping[str, Any], kept: Any) -> dict[str, Any]:
 
 def build(source: LocatedConfig, text: str, default_name: str) -> Recipe:
     """A recipe from plain values. Raises UserErrors: everything that is wrong with it in itself."""
-    faults: list[UserError] = []
+    check = Checker(source)
     # A key without a value is a key left out.
     values = {key: value for key, value in source.values.items() if value is not None or key not in _Body.model_fields}
-    body = fill(_Body, values, source, (), "the recipe", faults)
+    body = fill(_Body, values, check, "the recipe")
     entries = values.get("stages", [])
     stages = [
         stage
         for i, entry in enumerate(entries if isinstance(entries, list) else [])
-        if (stage := _stage(entry, i, source, faults)) is not None
+        if (stage := _stage(entry, check.at("stages", i))) is not None
     ]
-    data = _data(values.get("data"), source, faults)
+    data = _data(values.get("data"), check.at("data"))
     wanted = values.get("measure", {})
     measure = None
     if isinstance(wanted, dict):
-        measure = fill(MeasureSettings, wanted, source, ("measure",), "measure", faults)
-    gates = read_rules(values.get("gates", {}), source, ("gates",), faults)
-    if gates and not stages and not faults:
-        what, where = "`gates` judge the last stage's model, and there is none", source.place(("gates",))
-        faults.append(UserError(what, where=where, hint="add a stage, or judge a file with `bertshrink gate`"))
-    if faults or body is None or measure is None:
-        raise faults[0] if len(faults) == 1 else UserErrors(faults)
+        measure = fill(MeasureSettings, wanted, check.at("measure"), "measure")
+    gates = read_rules(values.get("gates", {}), check.at("gates"))
+    if gates and not stages and not check.faults:
+        what = "`gates` judge the last stage's model, and there is none"
+        check.at("gates").error(what, "add a stage, or judge a file with `bertshrink gate`")
+    check.raise_faults()
+    assert body is not None and measure is not None
     return Recipe(
         body.name or default_name,
         body.model,
@@ -239,38 +241,30 @@ def build(source: LocatedConfig, text: str, default_name: str) -> Recipe:
     )
 
 
-def _stage(entry: Any, index: int, source: LocatedConfig, faults: list[UserError]) -> Stage | None:
+def _stage(entry: Any, check: Checker) -> Stage | None:
     """One entry of `stages:`: a name, or a name with settings."""
-    path: tuple[str | int, ...] = ("stages", index)
     if isinstance(entry, str):
         name, settings = entry, dict[str, Any]()
     elif isinstance(entry, dict) and len(entry) == 1:
         name, settings = next(iter(entry.items()))
-        path = (*path, name)
+        check = check.at(name)
     else:
-        faults.append(
-            UserError(
-                f"`{entry}` is not a stage",
-                where=source.place(path),
-                hint="write `- export`, or `- distill: {layers: 3}`",
-            )
-        )
+        check.error(f"`{entry}` is not a stage", "write `- export`, or `- distill: {layers: 3}`")
         return None
     if name not in TECHNIQUES:
-        where, hint = source.place(path), did_you_mean(name, TECHNIQUES)
-        faults.append(UserError(f"there is no technique `{name}`", where=where, hint=hint))
+        check.error(f"there is no technique `{name}`", did_you_mean(name, TECHNIQUES))
         return None
-    technique = fill(TECHNIQUES[name], {} if settings is None else settings, source, path, name, faults)
-    return Stage(technique, path) if technique is not None else None
+    technique = fill(TECHNIQUES[name], {} if settings is None else settings, check, name)
+    return Stage(technique, check.path) if technique is not None else None
 
 
-def _data(values: Any, source: LocatedConfig, faults: list[UserError]) -> DataSettings | None:
+def _data(values: Any, check: Checker) -> DataSettings | None:
     if values is None:
         return None
     if isinstance(values, str):
         values = other_data(values, None)
-    found = fill(DataSettings, values, source, ("data",), "data", faults)
+    found = fill(DataSettings, values, check, "data")
     if found is not None and not (found.path or found.train):
-        faults.append(UserError("`data` names no texts", where=source.place(("data",)), hint="give `path` or `train`"))
+        check.error("`data` names no texts", "give `path` or `train`")
         return None
     return found

@@ -26,9 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bertshrink.config.checker import Checker, LocatedConfig
+from bertshrink.config.fill import fill
 from bertshrink.config.located_toml import places_of
-from bertshrink.config.located_yaml import LocatedConfig, fill, read_yaml
-from bertshrink.errors import UserError, UserErrors
+from bertshrink.config.located_yaml import read_yaml
+from bertshrink.errors import UserError
 from bertshrink.files.bounded_text import Reader
 from bertshrink.gates.limits.limits import Rule, Severity
 from bertshrink.gates.limits.rules import HINT, entries, severity_of
@@ -176,133 +178,107 @@ def read_config(path: Path, artifact: Path | None = None) -> Config:
         raise UserError(
             f"`{path}` has no limits", where=str(path), hint="write some: `bertshrink gate --init ARTIFACT`"
         )
-    faults: list[UserError] = []
-    config = _read(found, source, table, path, artifact, faults)
-    if faults or config is None:
-        raise faults[0] if len(faults) == 1 else UserErrors(faults)
+    if not isinstance(found, dict):
+        raise UserError(f"`{'.'.join(table)}` is not a table of limits", where=source.place(table), hint=HINT)
+    check = Checker(source, table)
+    config = _read(found, check, path, artifact)
+    check.raise_faults()
     return config
 
 
-def _read(
-    values: Any, source: LocatedConfig, at: tuple[str, ...], path: Path, artifact: Path | None, faults: list[UserError]
-) -> Config | None:
-    if not isinstance(values, dict):
-        faults.append(UserError(f"`{'.'.join(at)}` is not a table of limits", where=source.place(at), hint=HINT))
-        return None
-    texts = {key: _string(values[key], key, source, (*at, key), faults) for key in _TEXTS if key in values}
-    severity = severity_of(texts.get("severity"), source, (*at, "severity"), faults)
+def _read(values: dict[str, Any], check: Checker, path: Path, artifact: Path | None) -> Config:
+    texts = {key: _string(values[key], key, check) for key in _TEXTS if key in values}
+    severity = severity_of(texts.get("severity"), check.at("severity"))
     known = (*_TEXTS, *_TABLES)
-    rules = entries({k: v for k, v in values.items() if k not in known}, source, at, severity, faults, known)
-    rules += _anchored(values.get("anchor"), source, (*at, "anchor"), severity, faults)
+    rules = entries({k: v for k, v in values.items() if k not in known}, check, severity, known)
+    rules += _anchored(values.get("anchor"), check.at("anchor"), severity)
     latency = None
     if "latency" in values:
-        latency = fill(LatencySettings, values["latency"], source, (*at, "latency"), "latency", faults)
+        latency = fill(LatencySettings, values["latency"], check.at("latency"), "latency")
         if latency is not None and latency.rounds < MIN_ROUNDS:
-            where, hint = source.place((*at, "latency", "rounds")), f"use at least {MIN_ROUNDS}, better 10"
-            faults.append(UserError(f"{latency.rounds} rounds are too few", where=where, hint=hint))
+            hint = f"use at least {MIN_ROUNDS}, better 10"
+            check.at("latency", "rounds").error(f"{latency.rounds} rounds are too few", hint)
     several = values.get("artifacts")
-    gated = [] if several is None else _several(several, source, (*at, "artifacts"), rules, texts, severity, faults)
+    gated = [] if several is None else _several(several, check.at("artifacts"), rules, texts, severity)
     name = texts.get("artifact") or (artifact.as_posix() if artifact is not None and not gated else None)
     if name is not None and gated:
-        faults.append(
-            UserError(
-                "`artifact` and `artifacts` both name what is judged",
-                where=source.place((*at, "artifact")),
-                hint="keep one of the two",
-            )
-        )
+        check.at("artifact").error("`artifact` and `artifacts` both name what is judged", "keep one of the two")
     elif name is not None:
         report = texts.get("report")
-        place = source.place((*at, "artifact"))
+        place = check.at("artifact").place
         own = Path(report) if report else None
         gated = [Gated(name, artifact or Path(name), own, tuple(rules), place, texts.get("renamed_from"))]
-    elif not gated and not faults:
-        faults.append(
-            UserError("no artifact is named", where=source.place(at), hint='name it: `artifact = "dist/model"`')
-        )
-    if not faults and not any(one.rules for one in gated):
-        faults.append(UserError("there are no limits", where=source.place(at), hint=HINT))
-    removed = _removed(values.get("removed"), gated, source, (*at, "removed"), faults)
+    elif not gated and not check.faults:
+        check.error("no artifact is named", 'name it: `artifact = "dist/model"`')
+    if not check.faults and not any(one.rules for one in gated):
+        check.error("there are no limits", HINT)
+    removed = _removed(values.get("removed"), gated, check.at("removed"))
     more = {"latency": latency} if latency is not None else {}
     folder = path.resolve().parent
     lock = Path(texts.get("baseline") or LOCK)
     return Config(folder, str(path), tuple(gated), tuple(rules), lock, texts.get("base"), removed=removed, **more)
 
 
-def _removed(
-    values: Any, gated: list[Gated], source: LocatedConfig, at: tuple[str, ...], faults: list[UserError]
-) -> tuple[str, ...]:
+def _removed(values: Any, gated: list[Gated], check: Checker) -> tuple[str, ...]:
     """The artifacts that this change takes out, by the names that the base's lock has."""
     if values is None:
         return ()
     if not isinstance(values, list) or not all(isinstance(one, str) and one.strip() for one in values):
         hint = 'list them as the lock calls them: `removed = ["dist/old"]`'
-        faults.append(UserError("`removed` is not a list of artifacts", where=source.place(at), hint=hint))
+        check.error("`removed` is not a list of artifacts", hint)
         return ()
     if kept := [one.name for one in gated if one.name in values]:
-        hint = "take it out of one of the two"
-        faults.append(UserError(f"`{kept[0]}` is judged, and removed", where=source.place(at), hint=hint))
+        check.error(f"`{kept[0]}` is judged, and removed", "take it out of one of the two")
     return tuple(values)
 
 
 def _several(
-    values: Any,
-    source: LocatedConfig,
-    at: tuple[str, ...],
-    common: list[Rule],
-    texts: Mapping[str, str | None],
-    severity: Severity,
-    faults: list[UserError],
+    values: Any, check: Checker, common: list[Rule], texts: Mapping[str, str | None], severity: Severity
 ) -> list[Gated]:
     if not isinstance(values, dict) or not values:
-        faults.append(UserError("`artifacts` names none", where=source.place(at), hint="see docs/ci.md"))
+        check.error("`artifacts` names none", "see docs/ci.md")
         return []
     found = []
     for name, body in values.items():
-        here = (*at, name)
+        here = check.at(name)
         if not isinstance(body, dict) or "path" not in body:
-            faults.append(
-                UserError(f"the artifact `{name}` has no `path`", where=source.place(here), hint="give its path")
-            )
+            here.error(f"the artifact `{name}` has no `path`", "give its path")
             continue
-        own = {key: _string(body[key], key, source, (*here, key), faults) for key in _OF_ARTIFACT if key in body}
-        its = severity_of(own.get("severity"), source, (*here, "severity"), faults) if "severity" in own else severity
+        own = {key: _string(body[key], key, here) for key in _OF_ARTIFACT if key in body}
+        its = severity_of(own.get("severity"), here.at("severity")) if "severity" in own else severity
         rest = {key: value for key, value in body.items() if key not in _OF_ARTIFACT}
-        rules = entries(rest, source, here, its, faults, tuple(_OF_ARTIFACT))
+        rules = entries(rest, here, its, tuple(_OF_ARTIFACT))
         taken = {(rule.key, rule.since) for rule in rules}
         rules = [rule for rule in common if (rule.key, rule.since) not in taken] + rules
         report = own.get("report") or texts.get("report")
         path = Path(own.get("path") or name)
         own_report, before = Path(report) if report else None, own.get("renamed_from")
-        found.append(Gated(name, path, own_report, tuple(rules), source.place(here), before))
+        found.append(Gated(name, path, own_report, tuple(rules), here.place, before))
     return found
 
 
-def _anchored(
-    values: Any, source: LocatedConfig, at: tuple[str, ...], severity: Severity, faults: list[UserError]
-) -> list[Rule]:
+def _anchored(values: Any, check: Checker, severity: Severity) -> list[Rule]:
     """The rules that are judged against the lock of an older commit."""
     if values is None:
         return []
     ref = values.get("ref") if isinstance(values, dict) else None
     if not isinstance(ref, str) or not ref:
-        faults.append(UserError("`anchor` has no `ref`", where=source.place(at), hint='name a tag: `ref = "v1.0.0"`'))
+        check.error("`anchor` has no `ref`", 'name a tag: `ref = "v1.0.0"`')
         return []
-    found = entries({k: v for k, v in values.items() if k != "ref"}, source, at, severity, faults, ("ref",), ref)
+    found = entries({k: v for k, v in values.items() if k != "ref"}, check, severity, ("ref",), ref)
     for rule in found:
         if not rule.key.is_relative:
             hint = f"write `{rule.key}_growth` or `{rule.key}_drop`"
-            faults.append(
-                UserError(f"an anchor can only limit changes: `{rule.key}` is not one", where=rule.place, hint=hint)
-            )
+            what = f"an anchor can only limit changes: `{rule.key}` is not one"
+            check.add(UserError(what, where=rule.place, hint=hint))
     return found
 
 
-def _string(value: Any, name: str, source: LocatedConfig, at: tuple[str, ...], faults: list[UserError]) -> str | None:
+def _string(value: Any, name: str, check: Checker) -> str | None:
     if isinstance(value, str) and value.strip():
         return value
     hint = f"`{name}` is {(_TEXTS | _OF_ARTIFACT)[name]}"
-    faults.append(UserError(f"`{name}` is `{value}`, which is not text", where=source.place(at), hint=hint))
+    check.at(name).error(f"`{name}` is `{value}`, which is not text", hint)
     return None
 
 
@@ -317,4 +293,4 @@ def _toml(path: Path) -> tuple[str, dict[str, Any]]:
     return text, _LIMITS.toml(text, str(path), TABLES.get(path.name, TABLES["bertshrink.toml"]))
 
 
-assert not set(METRICS) & {*_TEXTS, *_OF_ARTIFACT, *_TABLES}
+assert not {name for name, metric in METRICS.items() if metric.gauge is not None} & {*_TEXTS, *_OF_ARTIFACT, *_TABLES}

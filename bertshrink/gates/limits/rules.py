@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bertshrink.config.located_yaml import LocatedConfig
+from bertshrink.config.checker import Checker
 from bertshrink.errors import UserError, did_you_mean
 from bertshrink.gates.limits.limits import Rule, Severity, read_limit
 from bertshrink.gates.limits.metric_key import read_key
@@ -13,52 +13,49 @@ from bertshrink.gates.limits.metric_key import read_key
 HINT = 'write them as in `size: "<= 25 MB"`'
 
 
-def read_rules(values: Any, source: LocatedConfig, path: tuple[str | int, ...], faults: list[UserError]) -> list[Rule]:
-    """The limits of a recipe's `gates:`; faults are appended."""
+def read_rules(values: Any, check: Checker) -> list[Rule]:
+    """The limits of a recipe's `gates:`."""
     if not isinstance(values, dict):
-        faults.append(UserError(f"`gates` takes limits by name, not `{values}`", where=source.place(path), hint=HINT))
+        check.error(f"`gates` takes limits by name, not `{values}`", HINT)
         return []
-    return entries(values, source, path, "fail", faults)
+    return entries(values, check, "fail")
 
 
 def entries(
     values: Mapping[str, Any],
-    source: LocatedConfig,
-    at: tuple[str | int, ...],
+    check: Checker,
     severity: Severity,
-    faults: list[UserError],
     others: tuple[str, ...] = (),
     since: str | None = None,
 ) -> list[Rule]:
     """The entries that are limits; `others` are keys that may be beside them, for hints."""
     found: dict[Any, Rule] = {}
     for name, value in values.items():
-        place = source.place((*at, name))
+        here = check.at(name)
         own: Any = value.get("severity") if isinstance(value, dict) else None
         text = value.get("limit") if isinstance(value, dict) else value
         try:
             key = read_key(name, others)
         except UserError as error:
-            error.where = place
-            faults.append(error)
+            here.add(error)
             continue
         if isinstance(value, dict) and (wrong := [k for k in value if k not in ("limit", "severity")]):
             hint = did_you_mean(str(wrong[0]), ("limit", "severity"))
-            faults.append(UserError(f"a limit has no setting `{wrong[0]}`", where=place, hint=hint))
+            here.error(f"a limit has no setting `{wrong[0]}`", hint)
             continue
         if not isinstance(text, str):
-            faults.append(UserError(f"`{name}` is `{text}`, which is not a limit", where=place, hint=_quoted(text)))
+            here.error(f"`{name}` is `{text}`, which is not a limit", _quoted(text))
             continue
         try:
             limit = read_limit(text, key)
         except UserError as error:
-            faults.append(UserError(f"`{name}`: {error.what}", where=place, hint=error.hint))
+            here.error(f"`{name}`: {error.what}", error.hint)
             continue
         default: Severity = "warn" if key.gauge.source == "time" else severity
-        decided = default if own is None else severity_of(own, source, (*at, name), faults)
+        decided = default if own is None else severity_of(own, here)
         if key in found:
-            faults.append(UserError(f"`{name}` repeats an entry above", where=place, hint=found[key].place))
-        found[key] = Rule(key, limit, decided, place, since)
+            here.error(f"`{name}` repeats an entry above", found[key].place)
+        found[key] = Rule(key, limit, decided, here.place, since)
     return list(found.values())
 
 
@@ -67,12 +64,10 @@ def _quoted(value: object) -> str:
     return f'write it as text, with its sign: "<= {value}"' if is_number else HINT
 
 
-def severity_of(value: Any, source: LocatedConfig, at: tuple[str | int, ...], faults: list[UserError]) -> Severity:
+def severity_of(value: Any, check: Checker) -> Severity:
     """`fail` where nothing is said; anything else but `warn` is a fault."""
     if value in (None, "fail"):
         return "fail"
     if value != "warn":
-        faults.append(
-            UserError(f"`{value}` is not a severity", where=source.place(at), hint="a severity is `fail` or `warn`")
-        )
+        check.error(f"`{value}` is not a severity", "a severity is `fail` or `warn`")
     return "warn"
