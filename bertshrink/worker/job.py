@@ -41,9 +41,9 @@ class WorkerJob(RunSpec):
     """A model and the schedule on which to run it.
 
     Attributes:
-        cases: `{"batch": B, "length": L}`: random tokens; or `{"name", "batches", "pad_to", "texts"}`: rows of token
-            ids by batch, the length that they are padded to (None: each batch's longest row) and, to be tokenized
-            within the clock, their texts (a string, or two). Measured in this order.
+        cases: `{"batch": B, "length": L}`: random tokens; or `{"name", "workload", "batches", "pad_to", "texts"}`: rows
+            of token ids by batch, the length that they are padded to (None: each batch's longest row) and, to be
+            tokenized within the clock, their texts (a string, or two). Measured in this order.
         seed: of the random token ids.
         seconds: time to sample, per case.
         min_samples: samples to take even when they last longer.

@@ -10,7 +10,7 @@ from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.report.render import html, markdown, terminal
 from bertshrink.report.report import Snapshot
-from bertshrink.report.table.figures import Scale, split_ratio
+from bertshrink.report.table.figures import Scale
 from bertshrink.report.table.headline import headline
 from bertshrink.report.table.quality_notes import against_trivial, difference
 from bertshrink.report.table.table import build
@@ -170,7 +170,9 @@ def test_no_figure_and_no_head_is_cut(width):
             assert "".join(f"{column.title} [{column.note}]".split()) in bare
             for row in table.rows:
                 cell = row.cells[place]
-                for part in (cell.value, *split_ratio(cell.against), cell.verdict) if cell.measurement else ():
+                for part in (
+                    (cell.value, cell.against_figure, cell.against_interval, cell.verdict) if cell.measurement else ()
+                ):
                     assert "".join(part.split()) in bare, (column.title, row.label, part)
 
 

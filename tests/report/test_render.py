@@ -17,7 +17,7 @@ from bertshrink.report.measurement import Evidence, Interval, Measurement, Measu
 from bertshrink.report.metrics import METRICS, decides
 from bertshrink.report.render import html, markdown, terminal
 from bertshrink.report.report import Report, Sheet, Snapshot
-from bertshrink.report.table.figures import DASH, Scale, split_ratio, times, title_of
+from bertshrink.report.table.figures import DASH, Scale, times, title_of
 from bertshrink.report.table.headline import headline
 from bertshrink.report.table.table import Cell, build
 from tests.support.fake_reports import EVIL, exact, make, quality, timed
@@ -303,7 +303,7 @@ def test_what_concerns_every_model_that_ran_needs_no_names(report):
 )
 def test_a_ratio_has_three_digits(bounds, text):
     value, low, high = bounds
-    assert times(Interval(value=value, low=low, high=high)) == text
+    assert " ".join(times(Interval(value=value, low=low, high=high))) == text
 
 
 def test_the_headline_takes_the_smallest_speed_up(report):
@@ -528,7 +528,7 @@ def test_no_figure_is_cut_on_a_terminal(report, width):
     assert max(len(line) for line in text.splitlines()) <= width
     table = build(report, only_deciding=True)
     for cell in (cell for r in table.rows for cell in r.cells):
-        assert cell.value in text and all(part in text for part in split_ratio(cell.against))
+        assert cell.value in text and all(part in text for part in (cell.against_figure, cell.against_interval))
     assert "…" not in text
     for number, note in enumerate(table.footnotes, 1):
         assert f"[{number}] {note}" in " ".join(text.split())

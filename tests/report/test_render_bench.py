@@ -209,11 +209,14 @@ def test_percentiles_need_their_samples():
     found = cases(build(made.bench(num_samples=12)))
     assert [case.title for case in found] == [f"Latency {b}x{n}" for b, n in made.CASES]
     p90, p95, p99 = found[0].lines[0].percentiles
-    assert p90.endswith(" ms") and (p95, p99) == ("needs 130 samples", "needs 662 samples")
+    assert p90.text.endswith(" ms") and (p95.text, p99.text) == ("needs 130 samples", "needs 662 samples")
+    assert [p90.is_claimed, p95.is_claimed, p99.is_claimed] == [True, False, False]
     assert found[0].lines[0].samples == "120 in 10 processes" and found[0].lines[0].interval.startswith("[")
     m = made.bench(num_samples=70).snapshots[0].find("latency")
     line = cases(build(made.bench(num_samples=70)))[0].lines[0]
-    assert line.percentiles == tuple(f"{Scale.of([m]).write(m.percentile(p))} ms" for p in (90, 95, 99))
+    assert [one.text for one in line.percentiles] == [
+        f"{Scale.of([m]).write(m.percentile(p))} ms" for p in (90, 95, 99)
+    ]
 
 
 # Several targets

@@ -128,8 +128,7 @@ def _shape(case: CaseResult, asked: dict[str, Any]) -> dict[str, Any]:
     if "batches" not in asked:
         return {"batch": case.batch, "length": case.length}
     pad_to = asked["pad_to"]
-    workload = asked["name"].rpartition(" x")[0]
-    return {"batch": case.batch, "workload": workload, "padding": "longest" if pad_to is None else str(pad_to)}
+    return {"batch": case.batch, "workload": asked["workload"], "padding": "longest" if pad_to is None else str(pad_to)}
 
 
 def _seconds(samples_ns: Sequence[int]) -> list[float]:

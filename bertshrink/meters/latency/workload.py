@@ -61,6 +61,7 @@ def text_cases(
     return [
         {
             "name": f"{name} x{size}",
+            "workload": name,
             "pad_to": pad_to,
             "batches": [rows[at : at + size] for at in range(0, len(rows) - len(rows) % size or size, size)],
             "texts": [list(written[at : at + size]) for at in range(0, len(rows) - len(rows) % size or size, size)],

@@ -19,7 +19,7 @@ from bertshrink.report.render.plots import plots
 from bertshrink.report.report import Component, Report, Snapshot
 from bertshrink.report.statistics import MARGIN
 from bertshrink.report.table.environments import data_lines, evidence_lines, flat, machine_lines
-from bertshrink.report.table.figures import Scale, plain, split_ratio
+from bertshrink.report.table.figures import Scale, plain
 from bertshrink.report.table.headline import headline
 from bertshrink.report.table.notes import warnings_of
 from bertshrink.report.table.percentiles import cases
@@ -83,7 +83,6 @@ def render(report: Report, margin: float = MARGIN) -> str:
         name=plain(report.name),
         table=table,
         facts=headline(table),
-        parted=split_ratio,
         chapters=[(chapter, _groups(table, chapter.places)) for chapter in table.chapters],
         cases=cases(table),
         percentiles=PERCENTILES,
@@ -92,7 +91,6 @@ def render(report: Report, margin: float = MARGIN) -> str:
             (head, [(plot, Markup(plot.svg)) for plot in group])
             for head, group in groupby(plots(table), key=lambda plot: plot.group)
         ],
-        kind_of=_kind,
         is_run=any(row.snapshot.role == "stage" for row in table.rows),
         details=[_detail(row.snapshot) for row in table.rows],
         measured=[*machine_lines(report), *data_lines(report)],
@@ -104,11 +102,6 @@ def _groups(table: Table, places: list[int]) -> list[tuple[str, int]]:
     """The heads above the columns at these places: a title and how many columns are under it."""
     counts = Counter(table.columns[place].group for place in places)
     return [(_GROUP_TITLES[group], count) for group, count in counts.items()]
-
-
-def _kind(verdict: str) -> str:
-    """The class of a verdict's word, for its colour: its first word, unless the figures are invalid."""
-    return "doubtful" if verdict.endswith("(invalid)") else verdict.partition(" ")[0]
 
 
 def _detail(snapshot: Snapshot) -> _Detail:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from bertshrink.report.report import Report, Sheet
 from bertshrink.report.statistics import MARGIN
-from bertshrink.report.table.figures import plain, split_ratio
+from bertshrink.report.table.figures import plain
 from bertshrink.report.table.headline import headline, told
 from bertshrink.report.table.notes import Advice
 from bertshrink.report.table.table import Cell, Column, Row, Table, build, sheets
@@ -185,10 +185,9 @@ def _lines(cell: Cell, layout: int) -> list[str]:
     if layout <= 2:
         lines = [cell.value, cell.told]
     elif layout == 3:
-        ratio, interval = split_ratio(cell.against)
-        lines = [cell.value, f"{ratio} {cell.verdict}".strip(), interval]
+        lines = [cell.value, f"{cell.against_figure} {cell.verdict}".strip(), cell.against_interval]
     else:
-        lines = [cell.value, *split_ratio(cell.against), cell.verdict]
+        lines = [cell.value, cell.against_figure, cell.against_interval, cell.verdict]
     lines = [line for line in lines if line]
     return lines if layout > 1 else [(" " * _GAP).join(lines)]
 

@@ -21,15 +21,15 @@ def title_of(metric: str) -> str:
     return METRICS[metric].title if metric in METRICS else plain(metric.replace("_", " ")).capitalize()
 
 
-def times(ratio: Interval, is_exact: bool = False) -> str:
-    """`2.90x [2.81, 2.99]`; without an interval only where both sides were counted.
+def times(ratio: Interval, is_exact: bool = False) -> tuple[str, str]:
+    """`2.90x` and `[2.81, 2.99]`; an empty interval only where both sides were counted.
 
     Three significant digits, one more where two would make the bounds look alike; `5.98e4` from ten thousand on.
     """
     is_close = ratio.low < ratio.high and f"{ratio.low:.2f}" == f"{ratio.high:.2f}"
     below_one, above = 3 if is_close or ratio.low < 0.1 else 2, 3 if is_close else 2
     value, low, high = (_factor(v, below_one if v < 1 else above) for v in (ratio.value, ratio.low, ratio.high))
-    return f"{value}x" if is_exact else f"{value}x [{low}, {high}]"
+    return f"{value}x", "" if is_exact else f"[{low}, {high}]"
 
 
 def _factor(value: float, places: int) -> str:
@@ -41,16 +41,10 @@ def _factor(value: float, places: int) -> str:
     return f"{value:.{max(0, places - above)}f}"
 
 
-def share(ratio: Interval, is_exact: bool = False) -> str:
-    """`98.9%`, or `98.9% [98.1, 99.6]` where the sides were measured several times."""
-    text = f"{100 * ratio.value:.1f}%"
-    return text if is_exact else f"{text} [{100 * ratio.low:.1f}, {100 * ratio.high:.1f}]"
-
-
-def split_ratio(text: str) -> tuple[str, str]:
-    """`2.90x [2.81, 2.99]` as the ratio and its interval, which is empty where there is none."""
-    ratio, bracket, interval = text.partition(" [")
-    return ratio, f"[{interval}" if bracket else ""
+def share(ratio: Interval, is_exact: bool = False) -> tuple[str, str]:
+    """`98.9%` and, where the sides were measured several times, `[98.1, 99.6]`."""
+    interval = "" if is_exact else f"[{100 * ratio.low:.1f}, {100 * ratio.high:.1f}]"
+    return f"{100 * ratio.value:.1f}%", interval
 
 
 _RATES = ("B/s", "FLOP/s", "op/s")

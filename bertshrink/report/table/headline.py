@@ -7,9 +7,10 @@ are beside it. A figure that is called invalid is none: its place says why.
 from collections import Counter
 from dataclasses import dataclass
 
-from bertshrink.report.table.figures import split_ratio, times
+from bertshrink.report.table.figures import times
 from bertshrink.report.table.quality_notes import against_trivial, difference
 from bertshrink.report.table.table import Cell, Column, Row, Table
+from bertshrink.report.table.verdicts import Tone
 from bertshrink.report.table.warning_texts import warning_text
 
 _MAX_OTHERS = 3
@@ -30,6 +31,7 @@ class Fact:
     detail: str
     others: tuple[str, ...] = ()
     verdict: str = ""
+    tone: Tone = ""
     evidence: str = ""
 
 
@@ -73,10 +75,10 @@ def _ratio_fact(table: Table, metric: str, title: str, base: Row, result: Row) -
         if column.metric == metric and cell.against:
             if not _is_sound(base, result, place):
                 return _unsound(table, metric, base, result, [place])
-            figure, interval = split_ratio(cell.against)
             is_smaller = metric != "size" or cell.ratio is None or cell.ratio.value < 1
             verdict = "" if is_smaller else "not smaller than the reference"
-            return Fact(title, figure, interval, f"{base.cells[place].value} to {cell.value}", verdict=verdict)
+            detail = f"{base.cells[place].value} to {cell.value}"
+            return Fact(title, cell.against_figure, cell.against_interval, detail, verdict=verdict)
     return None
 
 
@@ -91,13 +93,14 @@ def _speed_fact(table: Table, base: Row, result: Row) -> Fact | None:
         return _unsound(table, "speed", base, result, [i for i, _ in found])
     unsound, found = len(found) - len(sound), sound
     place, least = min(found, key=lambda pair: pair[1].value)
-    figure, interval = split_ratio(times(least))
+    figure, interval = times(least)
     detail = f"{base.cells[place].value} to {result.cells[place].value}"
     if table.columns[place].where:
         detail += f" at {table.columns[place].where}"
     others = _other_speeds(table, result, place, [i for i, _ in found])
     others += (f"{unsound} other case{'s' if unsound > 1 else ''} not valid",) if unsound else ()
-    return Fact("as fast as the reference", figure, interval, detail, others, result.cells[place].verdict)
+    cell = result.cells[place]
+    return Fact("as fast as the reference", figure, interval, detail, others, cell.verdict, cell.tone)
 
 
 def _other_speeds(table: Table, result: Row, shown: int, places: list[int]) -> tuple[str, ...]:
@@ -113,7 +116,7 @@ def _other_speeds(table: Table, result: Row, shown: int, places: list[int]) -> t
             lines += [f"{cell.told} at {table.columns[i].subtitle}" for i, cell in zip(own, cells, strict=True)]
             continue
         ratios = sorted((cell.ratio for cell in cells if cell.ratio is not None), key=lambda ratio: ratio.value)
-        low, high = (split_ratio(times(ratio))[0] for ratio in (ratios[0], ratios[-1]))
+        low, high = (times(ratio)[0] for ratio in (ratios[0], ratios[-1]))
         words = ", ".join(f"{n} {word}" for word, n in Counter(cell.verdict for cell in cells).items())
         where = "other cases" if target == table.columns[shown].target else f"{target}"
         lines.append(f"{where}: {low} to {high} ({words})" if len(cells) > 1 else f"{where}: {low} {cells[0].verdict}")
@@ -130,20 +133,22 @@ def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:
     column, cell = table.columns[place], result.cells[place]
     if cell.ratio is None:
         return Fact(column.heading.lower(), cell.value, "", "", others)
-    figure, interval = split_ratio(cell.against)
     detail = f"{base.cells[place].value} to {cell.value}"
     title = f"of the reference's {column.heading.lower()}"
-    return Fact(title, figure, interval, detail, others, *_worth(base, result, place))
+    return Fact(title, cell.against_figure, cell.against_interval, detail, others, *_worth(base, result, place))
 
 
-def _worth(base: Row, result: Row, place: int) -> tuple[str, str]:
-    """What the quality is worth: against the reference in a word, and the evidence; and whether that is any good."""
+def _worth(base: Row, result: Row, place: int) -> tuple[str, Tone, str]:
+    """What the quality is worth: against the reference in a word, its tone, and the evidence; and whether that is any
+    good.
+    """
     theirs, own = base.cells[place].measurement, result.cells[place].measurement
     if theirs is None or own is None:
-        return "", ""
+        return "", "", ""
     found, trivial = difference(theirs, own), against_trivial(theirs)
     evidence = [found.evidence if found is not None else "", f"the reference {trivial}" if trivial else ""]
-    return found.word if found is not None else "", "; ".join(part for part in evidence if part)
+    told = "; ".join(part for part in evidence if part)
+    return (found.word, found.tone, told) if found is not None else ("", "", told)
 
 
 def _quality(column: Column, cell: Cell) -> str:

@@ -13,13 +13,21 @@ from bertshrink.report.table.target_sections import PERCENTILES
 
 
 @dataclass(frozen=True)
+class Percentile:
+    """A percentile as text, or, where too few samples stand behind it, what it takes."""
+
+    text: str
+    is_claimed: bool
+
+
+@dataclass(frozen=True)
 class Line:
     """A model in a case: its median with the interval, its percentiles, what they are on, and its validity."""
 
     label: str
     median: str
     interval: str
-    percentiles: tuple[str, ...]
+    percentiles: tuple[Percentile, ...]
     samples: str
     validity: str
 
@@ -59,6 +67,8 @@ def _line(label: str, m: Measurement, scale: Scale) -> Line:
     )
 
 
-def _percentile(m: Measurement, p: int, scale: Scale) -> str:
+def _percentile(m: Measurement, p: int, scale: Scale) -> Percentile:
     value = m.percentile(p)
-    return f"needs {PERCENTILE_NEEDS[p]} samples" if value is None else f"{scale.write(value)}{scale.suffix}"
+    if value is None:
+        return Percentile(f"needs {PERCENTILE_NEEDS[p]} samples", is_claimed=False)
+    return Percentile(f"{scale.write(value)}{scale.suffix}", is_claimed=True)

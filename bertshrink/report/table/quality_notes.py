@@ -10,15 +10,17 @@ Below `LEVEL` a model is `better` or `worse`; else it is `within noise`, which d
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.report import Snapshot
 from bertshrink.report.statistics import sign_test
 from bertshrink.report.table.figures import Scale, plain, title_of
 from bertshrink.report.table.notes import Advice
+from bertshrink.report.table.verdicts import Tone
 
 LEVEL = 0.05
-NOISE = "within noise"
+NOISE: Literal["within noise"] = "within noise"
 TRIVIAL = "always predicting the most frequent class"
 
 
@@ -28,8 +30,13 @@ class Difference:
     evidence: `p = 0.6, 12 of 872 answers differ`.
     """
 
-    word: str
+    word: Literal["better", "worse", "within noise"]
     evidence: str
+
+    @property
+    def tone(self) -> Tone:
+        """Whether that is good or bad news."""
+        return "" if self.word == NOISE else self.word
 
 
 def difference(base: Measurement, m: Measurement) -> Difference | None:
@@ -51,7 +58,7 @@ def difference(base: Measurement, m: Measurement) -> Difference | None:
     return Difference(word, f"{size * low:+.{digits}f} to {size * high:+.{digits}f}{unit} on other texts of this kind")
 
 
-def _word(sign: int) -> str:
+def _word(sign: int) -> Literal["better", "worse", "within noise"]:
     return "better" if sign > 0 else "worse" if sign < 0 else NOISE
 
 

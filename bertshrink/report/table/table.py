@@ -38,19 +38,27 @@ from bertshrink.report.table.figures import DASH, Scale, plain, share, times, ti
 from bertshrink.report.table.footnotes import Found, evidence_of_all, footnote, shared
 from bertshrink.report.table.notes import Advice, doubts, notes
 from bertshrink.report.table.target_sections import Standing, standings
+from bertshrink.report.table.verdicts import Tone
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: as text, against the reference, the verdict of a speed or a quality in a word, and the measurement
-    behind it (None: not measured).
+    """One figure: as text, against the reference with the interval (either may be empty), the measurement behind it
+    (None: not measured), and the verdict of a speed or a quality in a word, with its tone.
     """
 
     value: str = DASH
-    against: str = ""
+    against_figure: str = ""
+    against_interval: str = ""
     measurement: Measurement | None = None
     ratio: Interval | None = None
     verdict: str = ""
+    tone: Tone = ""
+
+    @property
+    def against(self) -> str:
+        """What the figure is against the reference: `2.90x [2.81, 2.99]`."""
+        return " ".join(part for part in (self.against_figure, self.against_interval) if part)
 
     @property
     def told(self) -> str:
@@ -346,12 +354,16 @@ def _cell(m: Measurement | None, base: Measurement | None, scale: Scale, margin:
     if m is None:
         return Cell()
     if base is None or not is_compared(m):
-        return Cell(scale.figure(m), "", m)
+        return Cell(scale.figure(m), measurement=m)
     ratio = _ratio(base, m)
-    against = _against(base, m, ratio)
+    against, interval = _against(base, m, ratio)
+    if not against:
+        return Cell(scale.figure(m), measurement=m, ratio=ratio)
     difference = quality_notes.difference(base, m) if group_of(m) == "quality" else None
-    verdict = difference.word if difference is not None else verdicts.verdict_text(base, m, margin)
-    return Cell(scale.figure(m), against, m, ratio, verdict if against else "")
+    if difference is not None:
+        return Cell(scale.figure(m), against, interval, m, ratio, difference.word, difference.tone)
+    verdict, tone = verdicts.verdict_text(base, m, margin), verdicts.tone_of(base, m, margin)
+    return Cell(scale.figure(m), against, interval, m, ratio, verdict, tone)
 
 
 def _ratio(base: Measurement, m: Measurement) -> Interval | None:
@@ -364,11 +376,11 @@ def _ratio(base: Measurement, m: Measurement) -> Interval | None:
     return compare(m, base) if is_time(m) else compare(base, m)
 
 
-def _against(base: Measurement, m: Measurement, ratio: Interval | None) -> str:
+def _against(base: Measurement, m: Measurement, ratio: Interval | None) -> tuple[str, str]:
     is_exact = is_counted(base) and is_counted(m)
     if ratio is not None:
         return share(ratio, is_exact) if is_score(m) else times(ratio, is_exact)
     if not (is_score(m) and is_exact):
-        return ""
+        return "", ""
     gap = m.value - base.value
-    return f"{100 * gap:+.2f} pt" if m.unit == "fraction" else f"{gap:+.3f}"
+    return f"{100 * gap:+.2f} pt" if m.unit == "fraction" else f"{gap:+.3f}", ""

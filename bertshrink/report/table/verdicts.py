@@ -5,6 +5,8 @@ few rounds give `no verdict`. A claim from figures that are invalid says so: the
 day on that machine and not about the models.
 """
 
+from typing import Literal
+
 from bertshrink.report.measurement import Measurement, judge
 from bertshrink.report.metrics import is_speed
 from bertshrink.report.statistics import MIN_VERDICT, Verdict
@@ -12,6 +14,8 @@ from bertshrink.report.statistics import MIN_VERDICT, Verdict
 NO_VERDICT = "no verdict"
 
 Kind = Verdict | None
+Tone = Literal["", "faster", "slower", "better", "worse", "doubtful"]
+"""What is good or bad news, or would be if it were sure: for its colour; empty: neither."""
 
 
 def verdict_of(base: Measurement, m: Measurement, margin: float) -> Kind:
@@ -38,5 +42,16 @@ def verdict_text(base: Measurement, m: Measurement, margin: float) -> str:
     if not is_speed(m):
         return ""
     kind = verdict_of(base, m, margin)
-    is_doubtful = kind not in (None, "inconclusive") and "invalid" in (base.validity, m.validity)
-    return f"{word_of(kind, margin)} (invalid)" if is_doubtful else word_of(kind, margin)
+    return f"{word_of(kind, margin)} (invalid)" if _is_doubtful(kind, base, m) else word_of(kind, margin)
+
+
+def tone_of(base: Measurement, m: Measurement, margin: float) -> Tone:
+    """The tone of that."""
+    kind = verdict_of(base, m, margin)
+    if _is_doubtful(kind, base, m):
+        return "doubtful"
+    return kind if kind in ("faster", "slower") else ""
+
+
+def _is_doubtful(kind: Kind, base: Measurement, m: Measurement) -> bool:
+    return kind not in (None, "inconclusive") and "invalid" in (base.validity, m.validity)

@@ -13,7 +13,6 @@ from typing import Any
 
 from bertshrink.report.measurement import Measurement
 from bertshrink.report.render.plots.svg import CHARACTER, FONT, REFERENCE, SMALL, STAGE
-from bertshrink.report.table.figures import split_ratio
 from bertshrink.report.table.table import Cell, Column, Row, Table
 
 ROW = 44
@@ -62,8 +61,7 @@ def words(cell: Cell, column: Column) -> str:
     figure = (
         cell.value if cell.measurement is None else f"{column.scale.write(cell.measurement.value)}{column.scale.suffix}"
     )
-    ratio = split_ratio(cell.against)[0]
-    return " · ".join(part for part in (figure, f"{ratio} {cell.verdict}".strip()) if part)
+    return " · ".join(part for part in (figure, f"{cell.against_figure} {cell.verdict}".strip()) if part)
 
 
 def in_words(rows: list[tuple[Row, Cell, Measurement]]) -> str:
