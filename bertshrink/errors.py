@@ -50,11 +50,8 @@ class CheckFailed(BertshrinkError):
 class UserError(BertshrinkError):
     """The request or its data is wrong: usage, recipe, missing path, unsupported family, labels.
 
-    Args:
-        what: as of every error, and so are `where` and `hint`.
-        where: likewise.
-        hint: likewise.
-        setting: the technique's setting that is wrong; the plan knows where that was written.
+    Attributes:
+        setting: the technique's setting that is wrong, where it is one; the plan knows where that was written.
 
     """
 

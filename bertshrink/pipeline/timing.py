@@ -18,7 +18,7 @@ from bertshrink.pipeline.handle import ModelHandle
 from bertshrink.pipeline.run_folder import RunFolder
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import across
-from bertshrink.report.report import Report, Sheet, Snapshot
+from bertshrink.report.report import SCHEMA, Report, Sheet, Snapshot
 from bertshrink.worker.job import RunSpec
 
 _ON_A_PHONE = "on a phone"
@@ -67,7 +67,8 @@ def measure_everywhere(
         BertshrinkError: a target's `check` or `measure` raises it; what the others found before is kept.
     """
     asked = settings.model_dump(mode="json", exclude={"target"})
-    key = fingerprint([(model.name, model.key) for model in models], asked, environment().model_dump(mode="json"))
+    named = [(model.name, model.key) for model in models]
+    key = fingerprint(SCHEMA, named, asked, environment().model_dump(mode="json"))
     kept: dict[str, Any] = {
         target.name: store.read_entry(_file(target), key) if TARGETS[kind_of(target.name)].is_here else None
         for target in targets
