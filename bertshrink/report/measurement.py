@@ -14,7 +14,7 @@ import statistics
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from bertshrink.errors import MeasurementError
 from bertshrink.report.correctness_bits import Outcomes
@@ -107,19 +107,19 @@ WarningKind = Literal[
     "busy_at_start",
     "memory_since_start",
 ]
-"""What can speak against figures. The values of a warning:
+"""What can speak against figures."""
 
-    not_warmed_up        by how much the last warm-up iterations still changed, a fraction
-    outliers             how many samples, of how many
-    drift                by how much the rounds' second half differs from the first, a fraction
-    others_busy          cores that other processes kept busy
-    stolen               share of the processors' time that other machines got
-    throttled            how often the processor was slowed down
-    gpu_held_back        none; its names are the reasons
-    rounds_missing       rounds that were run, that were asked for, and seconds that there were
-    busy_at_start        load average, cores
-    all others           none
-"""
+WARNING_VALUES: dict[WarningKind, tuple[str, ...]] = {
+    "not_warmed_up": ("change of the last warm-up iterations, a fraction",),
+    "outliers": ("outliers", "samples"),
+    "drift": ("change from the rounds' first half to the second, a fraction",),
+    "others_busy": ("cores that other processes kept busy",),
+    "stolen": ("fraction of the processors' time that other machines got",),
+    "throttled": ("how often the processor was slowed down",),
+    "rounds_missing": ("rounds that were run", "rounds that were asked for", "seconds that there were"),
+    "busy_at_start": ("load average", "cores"),
+}
+"""What the values of each kind of warning are; of any other kind there are none."""
 
 
 class MeasurementWarning(_Frozen):
@@ -127,9 +127,21 @@ class MeasurementWarning(_Frozen):
 
     kind: WarningKind
     case: str | None = Field(None, description="what was run, as `Conditions.case`; None: it is about all cases")
-    values: tuple[float, ...] = Field((), description="the figures of it, by kind")
-    names: tuple[str, ...] = ()
+    values: tuple[FiniteFloat, ...] = Field((), description="as in `WARNING_VALUES`")
+    names: tuple[str, ...] = Field((), description="of `gpu_held_back`: the reasons")
     is_grave: bool = Field(False, description="whether the figures are invalid for it")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "MeasurementWarning":
+        """Refuse what cannot be said.
+
+        Raises:
+            ValueError: it has other values than its kind.
+        """
+        wanted = WARNING_VALUES.get(self.kind, ())
+        if len(self.values) != len(wanted):
+            raise ValueError(f"the values of `{self.kind}` are: {', '.join(wanted) or 'none'}")
+        return self
 
 
 class Measurement(_Frozen):

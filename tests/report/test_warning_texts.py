@@ -3,6 +3,7 @@
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from bertshrink.report.measurement import MeasurementWarning, WarningKind
 from bertshrink.report.table.warning_texts import brief, detail, warning_text
@@ -34,6 +35,12 @@ def test_a_warning_in_words(kind):
     warning = MeasurementWarning(kind=kind, case=case, values=values, names=names)
     assert warning_text(warning) == text
     assert MeasurementWarning.model_validate_json(warning.model_dump_json()) == warning
+
+
+@pytest.mark.parametrize("values", [(), (2,), (2, 15, 1), (2, float("nan"))])
+def test_a_warning_with_other_values_than_its_kind_is_refused(values):
+    with pytest.raises(ValidationError):
+        MeasurementWarning(kind="outliers", case="8x16", values=values)
 
 
 def test_where_cases_are_summed_up_the_kind_stands_before_its_figure():
