@@ -142,7 +142,7 @@ def test_a_figure_that_is_called_invalid_is_not_in_the_headline(form):
     found = made.invalid()
     facts = headline(build(found))
     speed = next(fact for fact in facts if "as fast" in fact.title or "speed" in fact.title)
-    assert (speed.figure, speed.title) == ("Not valid", "so no speed is told here")
+    assert (speed.figure, speed.title) == ("Not valid", "so no speed is stated")
     assert speed.detail.split(",")[0] in FORMS[form](found).replace("\n", " ")
     assert not any("x" in fact.figure for fact in facts if "speed" in fact.title or "fast" in fact.title)
 
