@@ -146,13 +146,13 @@ def test_a_separate_git_folder_is_found_by_its_variables(remote, tmp_path):
     (folder / ".git").rename(tmp_path / "elsewhere")
     environ = {"GIT_DIR": str(tmp_path / "elsewhere"), "GIT_WORK_TREE": str(folder)}
     assert size(folder, PULL_REQUEST | {"GITHUB_BASE_REF": "trunk"} | environ) == 1
-    refused(folder, GITHUB | environ | {"GIT_DIR": str(tmp_path / "nowhere")}, "git cannot be asked")
+    refused(folder, GITHUB | environ | {"GIT_DIR": str(tmp_path / "nowhere")}, "git cannot be queried")
 
 
 def test_a_damaged_repository_has_no_verdict_in_ci(remote, tmp_path):
     folder = clone(remote, tmp_path / "here")
     (folder / ".git" / "HEAD").write_text("nonsense")
-    refused(folder, GITHUB, "git cannot be asked")
+    refused(folder, GITHUB, "git cannot be queried")
 
 
 # The base
