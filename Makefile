@@ -32,7 +32,7 @@ LEAST_COVERED = @$(if $(TEST_ARGS),,echo "the ten least covered files:"; \
 	$(BIN)/coverage report --sort=cover --fail-under=0 | sed -n '1p;3,12p')
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast matrix torture gate lint format clean
+.PHONY: help quickstart test test-fast matrix torture gate lint docs format clean
 
 help: ## show these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,14 +40,14 @@ help: ## show these lines
 quickstart: $(VENV)/.ready-to-run ## halve, export, quantize and measure a real sentence encoder; write an HTML report
 	$(BIN)/bertshrink run quickstart $(RUN_ARGS)
 
-test: lint ## every check, and every test; of families, tasks and techniques every pair; coverage
+test: lint docs ## every check, and every test; of families, tasks and techniques every pair; coverage
 	$(call COVERED)
 	$(LEAST_COVERED)
 
 test-fast: $(VENV)/.ready-to-develop ## within a minute: the tests that train nothing and start no process
 	$(PYTEST) --fast $(TEST_ARGS)
 
-matrix: lint ## what `make test` runs and the whole matrix, in environments of other libraries too; CI runs this
+matrix: lint docs ## what `make test` runs and the whole matrix, in environments of other libraries too; CI runs this
 	$(call COVERED,--matrix)
 	$(LEAST_COVERED)
 
@@ -63,6 +63,9 @@ lint: $(VENV)/.ready-to-develop ## style, types and who imports whom
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.ready-to-develop ## the documentation as a site, in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.ready-to-develop ## mend what ruff can mend
 	$(BIN)/ruff check --fix

@@ -1,5 +1,6 @@
 """What the project says of itself is true: README, docs, recipes, pins, the wheel."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -24,9 +25,10 @@ from bertshrink.recipe.recipe import MeasureSettings, build, read_recipe
 from bertshrink.recipe.shipped import shipped_recipes
 from bertshrink.sources import resolve as sources
 from bertshrink.techniques import TECHNIQUES
+from bertshrink.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 RECIPES = sorted(ROOT.glob("recipes/*.yaml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -83,13 +85,19 @@ def test_a_wrong_command_line_does_not_parse():
         parse("bertshrink export model --no-such-flag")
 
 
-@pytest.mark.slow
-def test_readme_has_an_example_of_every_command():
-    shown = {parse(line) for line in commands()}
+def command_names() -> set[str]:
     group = typer.main.get_command(app)
     names = {n for n, c in group.commands.items() if not hasattr(c, "commands")}
-    names |= {f"{app} {n}" for app in ("recipe", "targets") for n in group.commands[app].commands}
-    assert names <= shown
+    return names | {f"{app} {n}" for app in ("recipe", "targets") for n in group.commands[app].commands}
+
+
+@pytest.mark.slow
+def test_the_pages_have_an_example_of_every_command():
+    assert command_names() <= {parse(line) for line in commands()}
+
+
+def test_a_readers_first_page_is_short():
+    assert len(read("README.md").encode()) <= 8_000
 
 
 def test_every_make_target_in_the_pages_exists():
@@ -105,11 +113,49 @@ def test_readme_names_all_families_tasks_and_techniques():
     assert [name for name in ENGINES if name.casefold() not in text.replace(" ", "")] == []
 
 
-def test_recipe_page_names_every_key():
-    text = read("docs/recipes.md")
-    keys = [key for model in (DataSettings, MeasureSettings, *TECHNIQUES.values()) for key in model.model_fields]
-    keys += [f"latency.{key}" for key in LatencySettings.model_fields]
-    assert [key for key in keys if f"`{key}`" not in text] == []
+def test_the_readmes_recipe_is_the_quickstart():
+    text = blocks(read("README.md"), "yaml")[0]
+    shown, shipped = build(read_yaml(text, "page"), text, "page"), read_recipe(ROOT / "recipes/quickstart.yaml")
+    for part in ("model", "data"):
+        assert getattr(shown, part) == getattr(shipped, part)
+    assert [one.technique for one in shown.stages] == [one.technique for one in shipped.stages]
+    assert shown.measure == shipped.measure
+
+
+def shown_by_directives(kind: str) -> set[str]:
+    """What the pages have the site's hook make a table of."""
+    every = "\n".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/**/*.md"))
+    return set(re.findall(rf"^<!-- {kind}: (.+) -->$", every, re.M))
+
+
+def test_every_setting_is_in_a_table_of_a_page():
+    settings = (DataSettings, MeasureSettings, LatencySettings, *TECHNIQUES.values(), TrainingSettings)
+    hook = importlib.import_module("docs.hooks")
+    assert shown_by_directives("settings") == set(hook.SETTINGS)
+    tables = "\n".join(map(hook.settings_table, hook.SETTINGS))
+    for model in settings:
+        for key, field in model.model_fields.items():
+            (row,) = {
+                line for line in tables.splitlines() if line.startswith(f"| `{key}` |") and field.description in line
+            }
+            assert hook.default_of(field) in row
+
+
+def test_every_option_is_in_a_table_of_a_page():
+    hook = importlib.import_module("docs.hooks")
+    assert shown_by_directives("options") == command_names() - {"recipe list", "recipe schema"}
+    assert "`--static-shape`" in hook.options_table("export")
+    assert "| `RECIPE` |" in hook.options_table("run")
+
+
+def test_a_table_says_what_a_setting_takes():
+    hook = importlib.import_module("docs.hooks")
+    fields = {**TECHNIQUES["distill"].model_fields, **LatencySettings.model_fields}
+    assert hook.values_of(fields["hidden_loss"]) == "`cosine`, `mse`"
+    assert hook.values_of(fields["layers"]) == "integer"
+    assert hook.values_of(fields["mask_share"]) == "number, above 0, below 1"
+    assert hook.values_of(fields["batch"]) == "list of integers"
+    assert hook.default_of(fields["batch"]) == "`[1, 8]`"
 
 
 def test_recipe_page_shows_a_recipe_that_reads():
@@ -119,9 +165,12 @@ def test_recipe_page_shows_a_recipe_that_reads():
 
 
 def test_exit_codes_are_told():
+    assert "\n<!-- exit codes -->\n" in read("docs/troubleshooting.md")
+    table = importlib.import_module("docs.hooks").exit_codes("")
     for kind in BertshrinkError.__subclasses__():
         assert f"| {kind.exit_code} | `{kind.__name__}`" in read("docs/architecture.md")
-    codes = re.findall(r"^\| (\d+) \|", read("README.md"), re.M)
+        assert f"| {kind.exit_code} | `{kind.__name__}`" in table
+    codes = re.findall(r"^\| (\d+) \|", table, re.M)
     assert codes == sorted(codes, key=int)
     assert {"0", "1", "2", "3", "5", "6", "7", "70"} <= set(codes)
 
@@ -154,7 +203,7 @@ def test_every_recipe_plans(path, monkeypatch):
 def test_pins_cover_and_satisfy_what_is_asked_for():
     pins = dict(line.lower().split("==") for line in read("constraints.txt").splitlines() if "==" in line)
     extras = PROJECT["optional-dependencies"]
-    brought = ("ml", "demo", "openvino", "dev")
+    brought = ("ml", "demo", "openvino", "docs", "dev")
     asked = [Requirement(line) for line in (*PROJECT["dependencies"], *(line for e in brought for line in extras[e]))]
     for requirement in asked:
         if requirement.name != PROJECT["name"]:

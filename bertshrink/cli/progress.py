@@ -1,5 +1,5 @@
-"""Progress as a person sees it: live lines on a terminal, plain lines at intervals anywhere else. All of it on
-stderr.
+"""Progress as a person sees it: live lines on a terminal (on stderr) and in a notebook's cell, plain lines at intervals
+on stderr anywhere else.
 """
 
 from __future__ import annotations
@@ -7,16 +7,15 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bertshrink import progress as base
 from bertshrink.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.live import Live
     from rich.text import Text
 
 LINE_INTERVAL_S = 15.0
@@ -27,7 +26,16 @@ def make_progress(quiet: bool) -> Progress:
     """What fits stderr."""
     if quiet:
         return Silent()
-    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+    if sys.stderr.isatty():
+        return RichProgress()
+    return NotebookProgress() if is_notebook() else PlainProgress()
+
+
+def is_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel, whose cells can show more than text."""
+    from rich.console import Console
+
+    return Console().is_jupyter
 
 
 def duration(seconds: float) -> str:
@@ -39,6 +47,14 @@ def duration(seconds: float) -> str:
 
 def _fields(fields: dict[str, str]) -> str:
     return "  ".join(f"{name} {value}" for name, value in fields.items())
+
+
+class _Screen(Protocol):
+    """What lines are drawn on."""
+
+    def refresh(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class _Staged:
@@ -129,7 +145,7 @@ class RichProgress(_Staged):
 
         self.console = console or Console(stderr=True)
         self._open: list[_RichTask] = []
-        self._live: Live | None = None
+        self._live: _Screen | None = None
         self._ended = threading.Event()
 
     @contextmanager
@@ -166,10 +182,7 @@ class RichProgress(_Staged):
             self._live.refresh()
 
     def _start(self) -> None:
-        from rich.live import Live
-
-        self._live = Live(console=self.console, get_renderable=self._drawn, auto_refresh=False, transient=True)
-        self._live.start(refresh=True)
+        self._live = self._screen()
         self._ended = threading.Event()
         threading.Thread(target=self._tick, args=(self._ended, self._live), daemon=True).start()
 
@@ -179,7 +192,15 @@ class RichProgress(_Staged):
             self._live.stop()
             self._live = None
 
-    def _tick(self, ended: threading.Event, live: Live) -> None:
+    def _screen(self) -> _Screen:
+        """Where the lines are drawn, again and again, until they are gone."""
+        from rich.live import Live
+
+        live = Live(console=self.console, get_renderable=self._drawn, auto_refresh=False, transient=True)
+        live.start(refresh=True)
+        return live
+
+    def _tick(self, ended: threading.Event, live: _Screen) -> None:
         while not ended.wait(self.TIMED_S if any(task.is_timed for task in [*self._open]) else self.CLOCK_S):
             live.refresh()
 
@@ -189,6 +210,35 @@ class RichProgress(_Staged):
         width, is_plain = self.console.width, not self.console.encoding.lower().startswith("utf")
         lines = [line for task in [*self._open] for line in task.lines(width, is_plain)]
         return Text("\n".join(lines), overflow="fold")
+
+
+class NotebookProgress(RichProgress):
+    """The same lines in the output of a notebook's cell, as Rich shows text there."""
+
+    def _screen(self) -> _Screen:
+        return _Cell(self._drawn)
+
+
+class _Cell:
+    """An output of a notebook's cell that is drawn again in place; Rich's own `Live` asks for ipywidgets there.
+
+    Args:
+        drawn: what is to be seen now.
+    """
+
+    def __init__(self, drawn: Callable[[], Text]) -> None:
+        from IPython.display import display
+
+        self._drawn = drawn
+        self._shown = display(drawn(), display_id=True)
+
+    def refresh(self) -> None:
+        self._shown.update(self._drawn())
+
+    def stop(self) -> None:
+        from IPython.display import HTML
+
+        self._shown.update(HTML(""))
 
 
 class _RichTask:

@@ -260,9 +260,8 @@ def test_the_lines_for_a_checkpoint_run(task, tmp_path, monkeypatch):
     assert "vectors" in names or names["outputs"] is not None
 
 
-def test_the_readmes_lines_are_those_that_are_printed_and_run(tmp_path, made, monkeypatch):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    part = re.split(r"\n## (?!Use the result)", text[text.index("## Use the result") :])[0]
+def test_the_pages_lines_are_those_that_are_printed_and_run(tmp_path, made, monkeypatch):
+    part = (ROOT / "docs/use.md").read_text(encoding="utf-8")
     student, sentence = tmp_path / "student", tmp_path / "runs/quickstart/01-distill"
     for folder, task in ((student, "classification"), (sentence, "embedding")):
         folder.mkdir(parents=True)
