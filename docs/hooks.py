@@ -68,6 +68,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Carry out the directives of a page."""
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation"]
     text = re.sub(r"^<!-- ([a-z ]+?)(?:: (.+?))? -->$", _directive, markdown, flags=re.M)
     return _linked(text, config, "../")
 
@@ -229,10 +231,9 @@ def _cell(cell: Any) -> Iterable[str]:
         yield cell.source
         return
     yield f"```python\n{cell.source}\n```"
-    for output in cell.get("outputs", []):
-        shown = _shown(output)
-        if shown.strip():
-            yield f'<div class="notebook-output">\n{shown}\n</div>'
+    shown = [text for output in cell.get("outputs", []) if (text := _shown(output))]
+    if shown:
+        yield "\n".join(['<div class="notebook-output">', *shown, "</div>"])
 
 
 def _shown(output: Any) -> str:

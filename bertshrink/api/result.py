@@ -30,7 +30,7 @@ class Result:
     """
 
     path: Path | None
-    report: Report
+    report: Report = field(repr=False)
     run_folder: Path
     judgement: Judgement | None = None
     margin: float = field(default=0.05, repr=False)
@@ -88,7 +88,8 @@ class Result:
 
         from bertshrink.report.render import terminal
 
-        console = Console(record=True, width=_HTML_WIDTH, file=io.StringIO())
+        # In a notebook Rich would show what is printed besides recording it.
+        console = Console(record=True, width=_HTML_WIDTH, file=io.StringIO(), force_jupyter=False)
         console.print(terminal.render(self.report, margin=self.margin))
         frame = '<pre style="white-space:pre;overflow-x:auto;line-height:1.3;font-family:monospace">{code}</pre>'
         return console.export_html(inline_styles=True, code_format=frame)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -214,6 +215,11 @@ class RichProgress(_Staged):
 
 class NotebookProgress(RichProgress):
     """The same lines in the output of a notebook's cell, as Rich shows text there."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__(console)
+        # The libraries' own bars are off, and tqdm warns all the same that it lacks ipywidgets to draw them.
+        warnings.filterwarnings("ignore", message="IProgress not found")
 
     def _screen(self) -> _Screen:
         return _Cell(self._drawn)

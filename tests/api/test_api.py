@@ -142,6 +142,15 @@ def test_what_was_measured_as_a_table(here):
 
 
 @pytest.mark.slow
+def test_a_notebook_shows_a_report_once(here, monkeypatch):
+    made = bertshrink.export("./m", **QUIET)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *_: pytest.fail("shown besides what is returned"))
+    assert "export to ONNX" in made._repr_html_()
+    assert len(repr(made)) < 500
+
+
+@pytest.mark.slow
 def test_it_is_shown_on_request(here, capsys):
     made = bertshrink.export("./m", **QUIET)
     assert capsys.readouterr().out == ""

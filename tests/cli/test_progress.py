@@ -185,3 +185,37 @@ def test_no_rate_and_no_time_left_before_they_are_known():
         task.began -= 4
         (line,) = task.lines(100)
         assert "0:04 left" in line
+
+
+class Cell:
+    """An output of a notebook: everything that was ever to be seen in it."""
+
+    def __init__(self):
+        self.seen = []
+
+    def display(self, shown, *, display_id):
+        assert display_id
+        self.seen.append(shown)
+        return self
+
+    def update(self, shown):
+        self.seen.append(shown)
+
+
+def test_in_a_notebook_the_line_is_drawn_in_one_output_and_gone_at_the_end(monkeypatch):
+    cell = Cell()
+    monkeypatch.setattr("IPython.display.display", cell.display)
+    shown = progress.NotebookProgress(Console(file=io.StringIO(), width=80))
+    with shown.task("distill to 3 layers", 1000) as task:
+        task.advance(250, loss="0.1234")
+    lines = [str(one) for one in cell.seen[:-1]]
+    assert lines[0].startswith("distill to 3 layers")
+    assert any("25 %" in line and "loss 0.1234" in line for line in lines)
+    assert cell.seen[-1].data == ""
+
+
+@pytest.mark.parametrize("is_notebook", [True, False])
+def test_progress_fits_where_stderr_goes(monkeypatch, is_notebook):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: is_notebook)
+    kind = progress.NotebookProgress if is_notebook else progress.PlainProgress
+    assert type(progress.make_progress(quiet=False)) is kind
