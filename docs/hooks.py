@@ -90,9 +90,9 @@ def settings_table(name: str) -> str:
     fields = SETTINGS[name].model_fields
     if name in TECHNIQUES and issubclass(TECHNIQUES[name], TrainingSettings):
         fields = {key: field for key, field in fields.items() if key not in TrainingSettings.model_fields}
-    rows = [(f"`{key}`", values_of(field), default_of(field), field.description or "") for key, field in fields.items()]
-    shown = table(("Setting", "Values", "Default", "Meaning"), rows)
-    is_open = any(not default for _, _, default, _ in rows)
+    rows = [(f"`{key}`", field.description or "", values_of(field), default_of(field)) for key, field in fields.items()]
+    shown = table(("Setting", "Meaning", "Values", "Default"), rows)
+    is_open = not all(default for *_, default in rows)
     return shown + ("\n\nWhere no default stands, there is none, or model, task and data decide." if is_open else "")
 
 
@@ -243,5 +243,6 @@ def _shown(output: Any) -> str:
     data = output.get("data", {"text/plain": output.get("text", "")})
     if "image/png" in data:
         return f'<img alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
-    html = data.get("text/html") or (f"<pre>{escape(data['text/plain'])}</pre>" if data["text/plain"].strip() else "")
+    text = data.get("text/plain", "").strip("\n")
+    html = data.get("text/html", f"<pre>{escape(text)}</pre>" if text else "")
     return re.sub(r"\n[ \t]*(?=\n)", "\n&#8203;", str(html).strip())
