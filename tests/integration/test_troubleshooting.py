@@ -50,6 +50,7 @@ def test_the_page_shows_ten_errors():
     assert len(SHOWN) == len(re.findall("^### ", PAGE, re.M)) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "told"), [one for one in SHOWN if MEASURED not in one[0]], ids=lambda text: text[:40])
 def test_an_error_is_told_as_the_page_shows(line, told, here, capsys):
     if "--to executorch" in line and importlib.util.find_spec("executorch"):
