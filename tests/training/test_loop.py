@@ -176,7 +176,7 @@ def test_early_stopping_keeps_the_best(tmp_path):
     assert len(weights) == 5, "three without gain after the second"
     assert float(objective.student.weight.detach()) == weights[1]
     assert [entry["judged"] for entry in found.history if "judged" in entry] == [0.1, 0.5, 0.4, 0.3, 0.2]
-    assert any("step 10 judged best" in note and "stopped at step 25 of 80" in note for note in found.notes)
+    assert any("step 10 were best" in note and "stopped at step 25 of 80" in note for note in found.notes)
     again = Line()
     second = go(job_of(again, epochs=8, judge=lambda: 1.0), tmp_path, early_stopping_patience=3, eval_steps=5)
     assert float(again.student.weight.detach()) == weights[1], "nothing is trained on after the end"
@@ -200,7 +200,7 @@ def test_going_back_keeps_the_best_that_was_known_there(tmp_path):
         max_nonfinite_steps=3,
     )
     assert any("went back to a checkpoint" in note for note in found.notes)
-    assert any("step 10 judged best" in note for note in found.notes)
+    assert any("step 10 were best" in note for note in found.notes)
     assert float(objective.student.weight.detach()) == weights[9]
 
 
@@ -276,7 +276,7 @@ def test_a_real_student_stops_early_and_resumes(tmp_path):
     bench = Workbench(texts, teacher, tmp_path, choose=chooser(lambda: teacher, texts, None, 0))
     Distill(layers=2, epochs=4, batch_size=8, early_stopping_patience=2, eval_steps=3)(teacher.copy(), bench)
     judged = [entry for entry in bench.history if "judged" in entry]
-    assert judged and any("judged best" in note for note in bench.notes)
+    assert judged and any("were best" in note for note in bench.notes)
     assert any("loss" in entry for entry in bench.history), "judging swallows no point of the curve"
 
 
