@@ -16,8 +16,8 @@ starts and ends of each (the procedure of the BERT paper's published code).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.data.labels.labels import match_labels
@@ -81,34 +81,52 @@ def encode(
     Raises:
         UserError: labels that the model does not have; texts of another kind than the task's.
     """
-    values = split.labels if split.labels is not None else (None,) * len(split)
+    asked = _Asked(task, tokenizer, split, max_length, label_names, where, prompt)
     with preserving_tokenizer(tokenizer):
-        if task == "token-classification":
-            return _encode_words(tokenizer, split, max_length, values, label_names, where)
-        if task == "question-answering":
-            return _encode_questions(tokenizer, split, min(max_length, QA_LENGTH), values, where)
-    rows = tokenize(tokenizer, split.texts, split.pairs, max_length, prompt)
-    if task in ("classification", "multi-label", "regression"):
-        labels = match_labels(task, values, label_names, where, split.label_names)
-    else:
-        labels = [None] * len(rows)
-    return EncodedRows(rows, labels, list(range(len(rows))))
+        return ENCODERS[task](asked)
 
 
-def _encode_words(
-    tokenizer: PreTrainedTokenizerBase,
-    split: Split,
-    max_length: int,
-    values: Sequence[Any],
-    label_names: Sequence[str],
-    where: str,
-) -> EncodedRows:
+@dataclass(frozen=True)
+class _Asked:
+    """What `encode` is asked for."""
+
+    task: str
+    tokenizer: PreTrainedTokenizerBase
+    split: Split
+    max_length: int
+    label_names: Sequence[str]
+    where: str
+    prompt: str
+
+    @property
+    def values(self) -> Sequence[Any]:
+        """The label of each text, None where it has none."""
+        return self.split.labels if self.split.labels is not None else (None,) * len(self.split)
+
+    def labels(self) -> list[Any]:
+        """The same as numbers of the model's classes."""
+        return match_labels(self.task, self.values, self.label_names, self.where, self.split.label_names)
+
+
+def _encode_unlabelled(asked: _Asked) -> EncodedRows:
+    split = asked.split
+    rows = tokenize(asked.tokenizer, split.texts, split.pairs, asked.max_length, asked.prompt)
+    return EncodedRows(rows, [None] * len(rows), list(range(len(rows))))
+
+
+def _encode_texts(asked: _Asked) -> EncodedRows:
+    found = _encode_unlabelled(asked)
+    return replace(found, labels=asked.labels())
+
+
+def _encode_words(asked: _Asked) -> EncodedRows:
+    tokenizer, split, max_length = asked.tokenizer, asked.split, asked.max_length
     words = split.words if split.words is not None else tuple(tuple(text.split()) for text in split.texts)
     texts = [" ".join(row) for row in words]
-    tags = match_labels("token-classification", values, label_names, where, split.label_names)
+    tags = asked.labels()
     for number, (row, own) in enumerate(zip(words, tags, strict=True), start=1):
         if own is not None and len(row) != len(own):
-            raise UserError(f"row {number} has {len(row)} words and {len(own)} tags", where=where)
+            raise UserError(f"row {number} has {len(row)} words and {len(own)} tags", where=asked.where)
     found = tokenizer(
         texts,
         truncation=True,
@@ -150,9 +168,9 @@ def _first_tokens(offsets: Sequence[tuple[int, int]], owners: Sequence[int]) -> 
     return found
 
 
-def _encode_questions(
-    tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int, values: Sequence[Any], where: str
-) -> EncodedRows:
+def _encode_questions(asked: _Asked) -> EncodedRows:
+    tokenizer, split, values, where = asked.tokenizer, asked.split, asked.values, asked.where
+    max_length = min(asked.max_length, QA_LENGTH)
     if split.pairs is None:
         raise UserError(
             "question answering needs a context for each question",
@@ -183,6 +201,17 @@ def _encode_questions(
         spans.append([span if side == 1 else (-1, -1) for span, side in zip(offsets, sides, strict=True)])
         labels.append(None if values[at] is None else _answer_tokens(spans[-1], values[at]))
     return EncodedRows(rows, labels, examples, spans=spans)
+
+
+ENCODERS: dict[str, Callable[[_Asked], EncodedRows]] = {
+    "classification": _encode_texts,
+    "multi-label": _encode_texts,
+    "regression": _encode_texts,
+    "token-classification": _encode_words,
+    "question-answering": _encode_questions,
+    "embedding": _encode_unlabelled,
+    "mlm": _encode_unlabelled,
+}
 
 
 def _short_questions(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], limit: int) -> list[str]:

@@ -17,6 +17,7 @@ from bertshrink.data.split_files import find_sides, suffix_of
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import UserError
 from bertshrink.files.hub import local_path
+from bertshrink.model.tasks import TASKS
 
 
 def load(settings: DataSettings, task: str = "auto") -> TextDataset:
@@ -138,7 +139,8 @@ def is_corpus(settings: DataSettings) -> bool:
 
 def read_texts(settings: DataSettings, task: str) -> TextDataset:
     """The data as a task reads it: running text for masked tokens as a stream, all else whole; errors as there."""
-    return load_corpus(settings) if task == "mlm" and is_corpus(settings) else load(settings, task)
+    is_masked = task in TASKS and TASKS[task].is_masked
+    return load_corpus(settings) if is_masked and is_corpus(settings) else load(settings, task)
 
 
 def load_corpus(settings: DataSettings) -> TextDataset:

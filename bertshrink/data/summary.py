@@ -61,7 +61,7 @@ def _columns(roles: Roles | None) -> str:
 
 def _labels(sides: Sequence[tuple[str, Split]], task: str, is_judged: bool) -> str:
     own = TASKS.get(task)
-    is_wanted = own is not None and (own.has_labels or task in ("regression", "question-answering"))
+    is_wanted = own is not None and own.needs_labels
     told = [f"{name}: {line}" for name, split in sides if (line := _of_side(split))]
     if not told:
         return "unlabelled: quality is agreement with the reference model" if is_wanted else ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from bertshrink.data import hash_sampling
 from bertshrink.errors import UserError
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.data.columns.roles import Roles
@@ -229,7 +230,7 @@ class TextDataset:
 
     def as_read(self, task: str) -> TextDataset:
         """What models of a task are shrunk with and compared on: a sentence encoder reads the texts of a pair apart."""
-        return self.apart() if task == "embedding" else self
+        return self.apart() if task in TASKS and TASKS[task].is_vector else self
 
 
 def fingerprint_of(split: Split, *more: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,8 @@ class TorchSession:
         self.forward: Forward = self.plain
         self.is_compiled = False
         self.inputs = ["input_ids", "attention_mask"]
-        if getattr(model.config, "type_vocab_size", 0) > 0 and model.config.model_type != "distilbert":
+        takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+        if takes_types and getattr(model.config, "type_vocab_size", 0) > 0:
             self.inputs.append("token_type_ids")
 
     def plain(self, given: dict[str, torch.Tensor]) -> list[torch.Tensor]:

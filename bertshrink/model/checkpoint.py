@@ -20,7 +20,7 @@ from bertshrink.files.atomic import READ_BY_LOADERS, verify
 from bertshrink.files.headers import read_header
 from bertshrink.files.json_files import read_object
 from bertshrink.model.checks.stock_class import refuse_beside, refuse_values
-from bertshrink.model.families import EncoderDims, ModelFamily, anatomy_of
+from bertshrink.model.families import FAMILIES, EncoderDims, ModelFamily, anatomy_of
 from bertshrink.model.folder.sentence_modules import (
     OF_TRANSFORMER,
     SIGMOID_NOTE,
@@ -32,7 +32,7 @@ from bertshrink.model.folder.sentence_modules import (
 )
 from bertshrink.model.tasks import TASKS, guess_task, read_labels
 
-OF_SENTENCES = ("embedding", "classification", "multi-label", "regression")
+OF_SENTENCES = tuple(name for name, task in TASKS.items() if task.is_vector or task.has_text_head)
 """The tasks of models that sentence-transformers saves."""
 WEIGHTS = "model.safetensors"
 ARTIFACT_CARD = "artifact.json"
@@ -68,7 +68,7 @@ class CheckpointInfo:
     def notes(self) -> list[str]:
         """What whoever uses the model must know of its folder."""
         found = self.sentence.notes() if self.sentence is not None else []
-        if self.task == "embedding" and self.sentence is None:
+        if TASKS[self.task].is_vector and self.sentence is None:
             found.append(
                 "the model does not define its pooling: the sentence vector is the normalised mean of its tokens"
             )
@@ -107,7 +107,7 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     if task == "auto":
         is_encoder = sentence is not None and sentence.kind == "encoder"
         task = guess_task(config, is_sentence_transformer=is_encoder, where=str(path))
-    if sentence is not None and (sentence.kind == "encoder") is not (task == "embedding"):
+    if sentence is not None and (sentence.kind == "encoder") is not TASKS[task].is_vector:
         sentence = None  # asked for as something else than what that library saved
     pooling = (sentence.pooling if sentence is not None else None) or Pooling()
     return CheckpointInfo(
@@ -117,10 +117,10 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
         config=config,
         task=task,
         labels=read_labels(task, config, str(path)),
-        pooling=pooling if task == "embedding" else None,
+        pooling=pooling if TASKS[task].is_vector else None,
         max_length=capped_length(folder, own_limit(shape, config)),
         sentence=sentence,
-        activation=read_activation(folder, config) if task == "regression" else "identity",
+        activation=read_activation(folder, config) if TASKS[task].is_score else "identity",
     )
 
 
@@ -198,10 +198,9 @@ def own_limit(shape: EncoderDims, config: dict[str, Any]) -> int:
 
 
 def position_limit(max_positions: int, config: dict[str, Any]) -> int:
-    """The longest input that a table of positions allows; RoBERTa's count starts after its pad id."""
-    pad_id = config.get("pad_token_id")
-    first = (pad_id if isinstance(pad_id, int) else 1) + 1
-    return max_positions - (first if config.get("model_type") in ("roberta", "xlm-roberta") else 0)
+    """The longest input that a table of positions allows."""
+    row, pad_id = FAMILIES.get(str(config.get("model_type"))), config.get("pad_token_id")
+    return max_positions - (row.first_position(pad_id if isinstance(pad_id, int) else None) if row is not None else 0)
 
 
 def check_weights(folder: Path) -> dict[str, dict[str, Any]]:

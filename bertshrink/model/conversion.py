@@ -1,6 +1,6 @@
 """The stock model that a factorized or layer-shared encoder becomes: its class, by family and task, and its weights.
 
-    task                               bert, roberta, xlm-roberta, albert    distilbert           electra
+    task                               bert, roberta and kin, albert         distilbert           electra
     one output for a text              ALBERT                                ELECTRA (1)          ELECTRA
     tokens, answers, vectors, masks    ALBERT                                ALBERT               ALBERT
 
@@ -15,6 +15,7 @@ where |x| is within a few 1 / c of 0. c = 4096 is a power of two, so no digit of
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,71 +26,11 @@ from torch import Tensor
 from bertshrink.errors import CheckFailed, UserError
 from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.families import ModelFamily, anatomy_of
 from bertshrink.model.tasks import TASKS
 
 Weights = dict[str, Tensor]
-_SEQUENCE = "AutoModelForSequenceClassification"
 _STEEP = 4096.0
-
-# A layer's weights as ALBERT names them -> as another family does.
-_LAYER = (
-    "attention.query",
-    "attention.key",
-    "attention.value",
-    "attention.dense",
-    "attention.LayerNorm",
-    "ffn",
-    "ffn_output",
-    "full_layer_layer_norm",
-)
-_BERT_LAYER = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "attention.output.LayerNorm",
-    "intermediate.dense",
-    "output.dense",
-    "output.LayerNorm",
-)
-_DISTILBERT_LAYER = (
-    "attention.q_lin",
-    "attention.k_lin",
-    "attention.v_lin",
-    "attention.out_lin",
-    "sa_layer_norm",
-    "ffn.lin1",
-    "ffn.lin2",
-    "output_layer_norm",
-)
-_LAYER_NAMES = {"albert": _LAYER, "distilbert": _DISTILBERT_LAYER}
-
-# A head's weights: role -> name. `first` makes the text's vector, `last` the outputs; `norm` and `table` belong to MLM.
-_SEQUENCE_HEADS = {
-    "bert": {"first": "bert.pooler.dense", "last": "classifier"},
-    "roberta": {"first": "classifier.dense", "last": "classifier.out_proj"},
-    "electra": {"first": "classifier.dense", "last": "classifier.out_proj"},
-    "distilbert": {"first": "pre_classifier", "last": "classifier"},
-    "albert": {"first": "albert.pooler", "last": "classifier"},
-}
-_MASK_HEADS = {
-    "bert": {"first": "cls.predictions.transform.dense", "norm": "cls.predictions.transform.LayerNorm"},
-    "roberta": {"first": "lm_head.dense", "norm": "lm_head.layer_norm"},
-    "distilbert": {"first": "vocab_transform", "norm": "vocab_layer_norm"},
-    "electra": {"first": "generator_predictions.dense", "norm": "generator_predictions.LayerNorm"},
-    "albert": {"first": "predictions.dense", "norm": "predictions.LayerNorm"},
-}
-_MASK_BIAS = {
-    "bert": "cls.predictions.bias",
-    "roberta": "lm_head.bias",
-    "distilbert": "vocab_projector.bias",
-    "electra": "generator_lm_head.bias",
-    "albert": "predictions.bias",
-}
-_LAYER_PATHS = {
-    "albert": "encoder.albert_layer_groups.{}.albert_layers.0.",
-    "distilbert": "transformer.layer.{}.",
-}
 
 
 @dataclass(frozen=True)
@@ -138,11 +79,12 @@ class EmbeddingWeights:
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """An encoder taken apart, under ALBERT's names.
+    """An encoder taken apart.
 
     Attributes:
         embedding: of it.
-        layers: the weights of each layer; of a layer-shared encoder those of each group.
+        layers: the weights of each layer; of a layer-shared encoder those of each group. Named by role, as in
+            `LayerNames`: `query.weight`.
         pooler: of a base model, where it has one: `weight` and `bias`.
         head: role (`first`, `norm`, `last`) -> `weight` and `bias`; of MLM also `table`, whose `bias` is the decoder's.
     """
@@ -153,73 +95,67 @@ class EncoderWeights:
     head: dict[str, Weights]
 
 
-def _like_bert(family: str) -> str:
-    return "roberta" if family == "xlm-roberta" else family
-
-
-def _layer_names(family: str) -> tuple[str, tuple[str, ...]]:
-    """(path of a layer with a place for its number, the names of its weights in the order of `_LAYER`)."""
-    return _LAYER_PATHS.get(family, "encoder.layer.{}."), _LAYER_NAMES.get(family, _BERT_LAYER)
-
-
-def _head_names(family: str, task: str) -> dict[str, str]:
+def _head_names(row: ModelFamily, task: str) -> dict[str, str]:
     """Role -> name of the modules of a head; empty where the task has none."""
-    if TASKS[task].auto_class == _SEQUENCE:
-        return _SEQUENCE_HEADS[family]
-    if task == "mlm":
-        return _MASK_HEADS[family]
-    names = {"question-answering": "qa_outputs", "token-classification": "classifier"}
-    return {"last": names[task]} if task in names else {}
+    match TASKS[task].auto_class:
+        case "AutoModelForSequenceClassification":
+            return {"first": row.text_head.first, "last": row.text_head.last}
+        case "AutoModelForMaskedLM":
+            return {"first": row.masked_head.first, "norm": row.masked_head.norm}
+        case "AutoModelForTokenClassification":
+            return {"last": row.token_head}
+        case "AutoModelForQuestionAnswering":
+            return {"last": row.answer_head}
+    return {}
 
 
-def _module(weights: Weights, name: str) -> Weights:
+def _module(weights: Weights, name: str | None) -> Weights:
     return {part: weights[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in weights}
+
+
+def _layer_names(row: ModelFamily) -> dict[str, str]:
+    """A layer's weights by role, `query.weight`, and as the family names them."""
+    names = dataclasses.asdict(row.layer)
+    return {f"{role}.{part}": f"{name}.{part}" for role, name in names.items() for part in ("weight", "bias")}
+
+
+def layer_by_role(row: ModelFamily, weights: Weights, path: str = "") -> Weights:
+    """A layer's weights by role, from those of whatever holds the layer at `path`, which ends in a dot."""
+    return {role: weights[path + name] for role, name in _layer_names(row).items()}
 
 
 def decompose(encoder: Encoder) -> EncoderWeights:
     """An encoder's weights by role."""
-    family, base = _like_bert(encoder.anatomy.family), encoder.anatomy.base
+    row, base = encoder.anatomy, encoder.anatomy.base
     given = encoder.model.state_dict()
-    if TASKS[encoder.task].auto_class == "AutoModel":
+    if TASKS[encoder.task].is_vector:
         inner = given
     else:
         inner = {name.removeprefix(f"{base}."): tensor for name, tensor in given.items() if name.startswith(f"{base}.")}
-    path, names = _layer_names(family)
-    layers = [
-        {
-            f"{ours}.{part}": inner[f"{path.format(i)}{theirs}.{part}"]
-            for ours, theirs in zip(_LAYER, names, strict=True)
-            for part in ("weight", "bias")
-        }
-        for i in range(encoder.shape.num_groups)
-    ]
-    head = {role: _module(given, name) for role, name in _head_names(family, encoder.task).items()}
-    if encoder.task == "mlm":
-        head["table"] = {"bias": given[_MASK_BIAS[family]]}
-    pooler = _module(inner, "pooler" if family == "albert" else "pooler.dense")
-    return EncoderWeights(read_embedding(encoder, inner), layers, pooler, head)
+    layers = [layer_by_role(row, inner, f"{row.path_of_layer(i)}.") for i in range(encoder.shape.num_groups)]
+    head = {role: _module(given, name) for role, name in _head_names(row, encoder.task).items()}
+    if TASKS[encoder.task].is_masked:
+        head["table"] = {"bias": given[row.masked_head.bias]}
+    return EncoderWeights(read_embedding(encoder, inner), layers, _module(inner, row.pooler), head)
 
 
 def read_embedding(encoder: Encoder, inner: Weights) -> EmbeddingWeights:
     """The embedding of an encoder from the weights of its base model."""
-    family, config = _like_bert(encoder.anatomy.family), encoder.model.config
-    tables = [inner.get(f"embeddings.{name}_embeddings.weight") for name in ("word", "position", "token_type")]
-    words_VE, positions_PE, types_TE = tables
-    assert words_VE is not None and positions_PE is not None
-    if family == "roberta":
-        positions_PE = positions_PE[config.pad_token_id + 1 :]  # it counts from there, ALBERT from 0
+    row, config = encoder.anatomy, encoder.model.config
+    names = row.embedding
+    words_VE = inner[f"{names.words}.weight"]
+    types_TE = inner.get(f"{names.types}.weight")
     if types_TE is None:
         types_TE = torch.zeros(1, words_VE.shape[1], dtype=words_VE.dtype)
-    project = "encoder.embedding_hidden_mapping_in" if family == "albert" else "embeddings_project"
     return EmbeddingWeights(
         words_VE,
-        positions_PE,
+        inner[f"{names.positions}.weight"][row.first_position(config.pad_token_id) :],
         types_TE,
-        inner["embeddings.LayerNorm.weight"],
-        inner["embeddings.LayerNorm.bias"],
+        inner[f"{names.norm}.weight"],
+        inner[f"{names.norm}.bias"],
         eps=float(getattr(config, "layer_norm_eps", 1e-12)),
-        projection_HE=inner.get(f"{project}.weight"),
-        offset_H=inner.get(f"{project}.bias"),
+        projection_HE=inner.get(f"{names.projection}.weight"),
+        offset_H=inner.get(f"{names.projection}.bias"),
     )
 
 
@@ -229,7 +165,7 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
     Args:
         encoder: what the parts come from: sizes of the layers, labels, tokenizer.
         parts: of it, maybe with another embedding, fewer groups of layers, or another head.
-        family: `albert` or `electra`.
+        family: one that has narrow tables.
 
     Raises:
         CheckFailed: the weights do not fill the class.
@@ -237,68 +173,63 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
     """
     import transformers
 
-    config = _config(encoder, parts, family)
+    row = anatomy_of(family)
+    config = _config(encoder, parts, row)
     auto = getattr(transformers, TASKS[encoder.task].auto_class)
     model = auto.from_config(config).to(parts.embedding.words_VE.dtype)
-    weights = _named(encoder, parts, family, set(model.state_dict()))
+    weights = _named(encoder, parts, row, set(model.state_dict()))
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    tied = {name for name in missing if "predictions.decoder" in name or name == "generator_lm_head.weight"}
-    if set(missing) - tied or unexpected:
-        raise CheckFailed(
-            f"the weights do not match a stock {family}: {(sorted(set(missing) - tied) + unexpected)[:3]}"
-        )
+    lacking = sorted(name for name in missing if not name.startswith(f"{row.masked_head.decoder}."))
+    if lacking or unexpected:
+        raise CheckFailed(f"the weights do not match a stock {family}: {(lacking + unexpected)[:3]}")
     model.tie_weights()
     found = replace(encoder, tokenizer=tokenizer_for(encoder, family))
     found.max_length = min(encoder.max_length, config.max_position_embeddings)
     return found.with_model(model)
 
 
-def _named(encoder: Encoder, parts: EncoderWeights, family: str, wanted: set[str]) -> Weights:
-    base = "" if TASKS[encoder.task].auto_class == "AutoModel" else f"{family}."
-    given = parts.embedding
+def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: set[str]) -> Weights:
+    base = "" if TASKS[encoder.task].is_vector else f"{row.base}."
+    given, names = parts.embedding, row.embedding
     types_TE = given.types_TE if len(given.types_TE) > 1 else given.types_TE.repeat(2, 1)
     found = {
-        f"{base}embeddings.word_embeddings.weight": given.words_VE,
-        f"{base}embeddings.position_embeddings.weight": given.positions_PE,
-        f"{base}embeddings.token_type_embeddings.weight": types_TE,
-        f"{base}embeddings.LayerNorm.weight": given.weight_E,
-        f"{base}embeddings.LayerNorm.bias": given.bias_E,
+        f"{base}{names.words}.weight": given.words_VE,
+        f"{base}{names.positions}.weight": given.positions_PE,
+        f"{base}{names.types}.weight": types_TE,
+        f"{base}{names.norm}.weight": given.weight_E,
+        f"{base}{names.norm}.bias": given.bias_E,
     }
-    project = "encoder.embedding_hidden_mapping_in" if family == "albert" else "embeddings_project"
-    if f"{base}{project}.weight" in wanted:
+    project = f"{base}{names.projection}"
+    if f"{project}.weight" in wanted:
         width = given.width
-        found[f"{base}{project}.weight"] = given.projection_HE if given.projection_HE is not None else torch.eye(width)
-        found[f"{base}{project}.bias"] = given.offset_H if given.offset_H is not None else torch.zeros(width)
-    path, names = _layer_names(family)
+        found[f"{project}.weight"] = given.projection_HE if given.projection_HE is not None else torch.eye(width)
+        found[f"{project}.bias"] = given.offset_H if given.offset_H is not None else torch.zeros(width)
     for i, layer in enumerate(parts.layers):
-        for ours, theirs in zip(_LAYER, names, strict=True):
-            for part in ("weight", "bias"):
-                found[f"{base}{path.format(i)}{theirs}.{part}"] = layer[f"{ours}.{part}"]
-    if f"{base}pooler.weight" in wanted and TASKS[encoder.task].auto_class != _SEQUENCE:
+        for role, name in _layer_names(row).items():
+            found[f"{base}{row.path_of_layer(i)}.{name}"] = layer[role]
+    pooler, heads = f"{base}{row.pooler}", _head_names(row, encoder.task)
+    if f"{pooler}.weight" in wanted and pooler not in heads.values():
         hidden = encoder.shape.hidden_size
-        found[f"{base}pooler.weight"] = parts.pooler.get("weight", torch.eye(hidden))
-        found[f"{base}pooler.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
-    if encoder.task == "mlm":
-        found[_MASK_BIAS[family]] = parts.head["table"]["bias"]
-    for role, name in _head_names(family, encoder.task).items():
+        found[f"{pooler}.weight"] = parts.pooler.get("weight", torch.eye(hidden))
+        found[f"{pooler}.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
+    if TASKS[encoder.task].is_masked:
+        found[row.masked_head.bias] = parts.head["table"]["bias"]
+    for role, name in heads.items():
         found |= {f"{name}.{part}": tensor for part, tensor in parts.head[role].items()}
     return found
 
 
 def steep(head: dict[str, Weights]) -> dict[str, Weights]:
-    """DistilBERT's head with GELU in the place of ReLU (see the module's text)."""
+    """A head for whole texts with GELU in the place of ReLU (see the module's text)."""
     first = {part: _STEEP * tensor for part, tensor in head["first"].items()}
     return {"first": first, "last": head["last"] | {"weight": head["last"]["weight"] / _STEEP}}
 
 
-def _config(encoder: Encoder, parts: EncoderWeights, family: str) -> Any:
+def _config(encoder: Encoder, parts: EncoderWeights, row: ModelFamily) -> Any:
     """The target's configuration: everything that decides an output or a label is carried over by name."""
     import transformers
 
     given, shape, anatomy = encoder.model.config, encoder.shape, encoder.anatomy
-    hidden_act = getattr(given, anatomy.field("hidden_act"))
-    hidden_dropout = getattr(given, "dropout" if anatomy.family == "distilbert" else "hidden_dropout_prob")
-    attention = "attention_dropout" if anatomy.family == "distilbert" else "attention_probs_dropout_prob"
     values: dict[str, Any] = {
         "vocab_size": shape.vocab_size,
         "embedding_size": parts.embedding.width,
@@ -306,9 +237,9 @@ def _config(encoder: Encoder, parts: EncoderWeights, family: str) -> Any:
         "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_heads,
         "intermediate_size": shape.intermediate_size,
-        "hidden_act": hidden_act,
-        "hidden_dropout_prob": hidden_dropout,
-        "attention_probs_dropout_prob": getattr(given, attention),
+        "hidden_act": getattr(given, anatomy.field("hidden_act")),
+        "hidden_dropout_prob": getattr(given, anatomy.field("hidden_dropout_prob")),
+        "attention_probs_dropout_prob": getattr(given, anatomy.field("attention_probs_dropout_prob")),
         "max_position_embeddings": len(parts.embedding.positions_PE),
         "type_vocab_size": max(2, len(parts.embedding.types_TE)),
         "initializer_range": given.initializer_range,
@@ -319,22 +250,18 @@ def _config(encoder: Encoder, parts: EncoderWeights, family: str) -> Any:
         "problem_type": getattr(given, "problem_type", None),
         "id2label": dict(given.id2label),
         "label2id": dict(given.label2id),
+        row.text_head.dropout: _head_dropout(encoder),
     }
-    dropout = _head_dropout(encoder)
-    if family == "albert":
-        values |= {"num_hidden_groups": len(parts.layers), "inner_group_num": 1, "classifier_dropout_prob": dropout}
-        return transformers.AlbertConfig(**values)
-    return transformers.ElectraConfig(**values, classifier_dropout=dropout)
+    if row.is_shared:
+        values |= {"num_hidden_groups": len(parts.layers), "inner_group_num": 1}
+    return transformers.AutoConfig.for_model(row.family, **values)
 
 
 def _head_dropout(encoder: Encoder) -> float:
-    config = encoder.model.config
-    names = {"distilbert": "seq_classif_dropout", "albert": "classifier_dropout_prob"}
-    own = getattr(config, names.get(encoder.anatomy.family, "classifier_dropout"), None)
-    hidden = getattr(config, "dropout" if encoder.anatomy.family == "distilbert" else "hidden_dropout_prob")
-    if encoder.anatomy.family == "distilbert" and TASKS[encoder.task].auto_class != _SEQUENCE:
-        own = None
-    return float(hidden if own is None else own)
+    config, row = encoder.model.config, encoder.anatomy
+    name = row.text_head.dropout if TASKS[encoder.task].has_text_head else row.token_dropout
+    own = getattr(config, name or "", None)
+    return float(getattr(config, row.field("hidden_dropout_prob")) if own is None else own)
 
 
 def tokenizer_for(encoder: Encoder, family: str) -> Any:
@@ -344,7 +271,7 @@ def tokenizer_for(encoder: Encoder, family: str) -> Any:
         UserError: it pads on the left, and the source counts positions from the first token that is not padding.
     """
     tokenizer = copy.deepcopy(encoder.tokenizer)
-    if _like_bert(encoder.anatomy.family) == "roberta" and tokenizer.padding_side == "left":
+    if encoder.anatomy.positions_follow_padding and tokenizer.padding_side == "left":
         raise UserError(
             f"the tokenizer pads on the left, and a stock {family} counts padding among the positions",
             where=encoder.source,

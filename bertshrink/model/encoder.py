@@ -134,7 +134,7 @@ class Encoder:
                     where=path,
                     hint="its training diverged or the file is damaged: take an earlier checkpoint",
                 )
-        if facts.task in ("multi-label", "regression"):
+        if TASKS[facts.task].learns_from in ("classes", "score"):
             model.config.problem_type = TASKS[facts.task].problem  # what a reload tells the task by
         return cls(
             model.eval(),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bertshrink.errors import UserError
 from bertshrink.model.checkpoint import CheckpointInfo, own_limit
-from bertshrink.model.families import FAMILIES
+from bertshrink.model.families import FAMILIES, ModelFamily
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -19,9 +20,32 @@ BYTES = 4
 
 
 def target_family(family: str, task: str) -> str:
-    """The family of the stock model that an encoder with narrow tables becomes (see `conversion`)."""
-    is_sequence = TASKS[task].auto_class == "AutoModelForSequenceClassification"
-    return "electra" if family in ("distilbert", "electra") and is_sequence else "albert"
+    """The family of the stock model that an encoder with narrow tables becomes (see `conversion`).
+
+    Raises:
+        UserError: there is none.
+    """
+    row = FAMILIES[family]
+    target = row.narrow_text_head_as if TASKS[task].has_text_head else row.narrow_as
+    return _there_is(target, row, "narrow embedding tables")
+
+
+def sharing_family(family: str) -> str:
+    """The family of the stock model that an encoder becomes whose layers share weights.
+
+    Raises:
+        UserError: there is none.
+    """
+    return _there_is(FAMILIES[family].shared_as, FAMILIES[family], "layers that share weights")
+
+
+def _there_is(target: str | None, row: ModelFamily, part: str) -> str:
+    if target is None:
+        raise UserError(
+            f"no stock class has {part} and computes what {row.title} does",
+            hint="fewer layers (`distill`) or 8-bit weights (`quantize`) make it smaller",
+        )
+    return target
 
 
 def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInfo:
@@ -34,7 +58,7 @@ def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInf
 
 def num_types(facts: CheckpointInfo) -> int:
     """Rows of the table of token types; 0 where the family has none."""
-    return 0 if facts.anatomy.family == "distilbert" else int(facts.config.get("type_vocab_size", 2))
+    return int(facts.config.get("type_vocab_size", 2)) if facts.anatomy.has_token_types else 0
 
 
 @dataclass(frozen=True)
@@ -62,16 +86,15 @@ class Stored:
 
 def stored(facts: CheckpointInfo) -> list[Stored]:
     """What the stock model that the facts describe stores, its head included; a tied table once."""
-    shape, family = facts.shape, facts.anatomy.family
+    shape, names = facts.shape, facts.anatomy.embedding
     width, hidden, inner, groups = shape.embedding_size, shape.hidden_size, shape.intermediate_size, shape.num_groups
-    is_masked = TASKS[facts.task].auto_class == "AutoModelForMaskedLM"
     found = [
-        Stored("table", (shape.vocab_size, width), is_tied=is_masked),
+        Stored("table", (shape.vocab_size, width), is_tied=TASKS[facts.task].is_masked),
         Stored("table", (shape.max_positions, width)),
     ]
     found += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
     found += [Stored("other", (width, 1), 2)]
-    if family == "albert" or (family == "electra" and width != hidden):
+    if names.projection is not None and (names.always_projects or width != hidden):
         found += [Stored("dense", (width, hidden)), Stored("other", (hidden, 1))]
     uses = shape.num_layers / groups
     found += [
@@ -85,7 +108,7 @@ def stored(facts: CheckpointInfo) -> list[Stored]:
 
 
 def _head(facts: CheckpointInfo) -> list[Stored]:
-    shape, family = facts.shape, facts.anatomy.family
+    shape = facts.shape
     width, hidden, num_labels = shape.embedding_size, shape.hidden_size, max(1, len(facts.labels))
 
     def layer(inputs: int, outputs: int, *, is_pooler: bool = False) -> list[Stored]:
@@ -96,7 +119,7 @@ def _head(facts: CheckpointInfo) -> list[Stored]:
 
     match TASKS[facts.task].auto_class:
         case "AutoModelForMaskedLM":
-            inner = width if family in ("albert", "electra") else hidden
+            inner = width if facts.anatomy.embedding.projection is not None else hidden
             norms = [Stored("other", (inner, 1), 2, is_head=True), Stored("other", (shape.vocab_size, 1), is_head=True)]
             return layer(hidden, inner) + norms
         case "AutoModelForTokenClassification":
@@ -104,7 +127,7 @@ def _head(facts: CheckpointInfo) -> list[Stored]:
         case "AutoModelForQuestionAnswering":
             return layer(hidden, 2)
         case "AutoModel":
-            return layer(hidden, hidden, is_pooler=True) if family not in ("distilbert", "electra") else []
+            return layer(hidden, hidden, is_pooler=True) if facts.anatomy.pooler is not None else []
     return layer(hidden, hidden) + layer(hidden, num_labels)
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 from bertshrink import units
 from bertshrink.files.headers import DRESSINGS, FileFacts
 from bertshrink.model.checkpoint import CheckpointInfo
-from bertshrink.model.families import FAMILIES
+from bertshrink.model.families import FAMILIES, name_bytes
 from bertshrink.model.parameter_count import BYTES, Stored, num_parameters, stored
 from bertshrink.model.tasks import TASKS
 
@@ -34,12 +34,8 @@ MIN_INT4_OUTPUTS = 16
 """Dense layers with fewer outputs (classifiers) take 8 bits where all others take 4: a few hundred bytes in which every
 error is an error of the answer."""
 
-_HEADER_ENTRY = {"albert": 136}
-_ANY_HEADER_ENTRY = 118
-"""Bytes of a safetensors header for each tensor, at most: its name, type, shape and span."""
-
-_CAST, _CAST_LETTER, _CAST_OF_ALBERT, _CAST_IN_FRONT = 171, 3.0, 74, 135
-"""Bytes of one Cast: in a layer, more for each letter of the prefix, more in an ALBERT; of a table or a head."""
+_CAST, _CAST_LETTER, _CAST_IN_FRONT = 171, 3.0, 135
+"""Bytes of one Cast: in a layer, more for each letter of the prefix; of a table or a head."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,11 @@ class Sizes:
 
 def of_encoder(facts: CheckpointInfo) -> Sizes:
     """The sizes of a stock checkpoint in float32."""
-    family = facts.anatomy.family
-    entry = _HEADER_ENTRY.get(family, _ANY_HEADER_ENTRY)
-    prefix = 0 if TASKS[facts.task].auto_class == "AutoModel" else len(facts.anatomy.base) + 1
-    return Sizes("safetensors", family, tuple(_part(one, entry) for one in stored(facts)), 40.0, prefix, facts)
+    entry = facts.anatomy.file_bytes.entry
+    prefix = 0 if TASKS[facts.task].is_vector else len(facts.anatomy.base) + 1
+    return Sizes(
+        "safetensors", facts.anatomy.family, tuple(_part(one, entry) for one in stored(facts)), 40.0, prefix, facts
+    )
 
 
 def _part(one: Stored, about: float) -> Part:
@@ -155,8 +152,8 @@ def half_of(part: Part, before: Sizes) -> Part:
     """A part of an ONNX file in 16 bits, where it is a weight."""
     if not part.is_weight:
         return part
-    more = _CAST_OF_ALBERT if before.family == "albert" else 0
-    about = _CAST_IN_FRONT if part.role == "table" or part.is_head else _CAST + more + _CAST_LETTER * before.prefix
+    in_layer = _CAST + name_bytes(before.family).cast + _CAST_LETTER * before.prefix
+    about = _CAST_IN_FRONT if part.role == "table" or part.is_head else in_layer
     return replace(part, num_bytes=2 * math.prod(part.shape), about=about)
 
 

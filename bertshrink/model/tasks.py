@@ -8,16 +8,24 @@
     embedding            one vector for a text
     mlm                  the masked tokens
 
-What a task costs in training is in `training.losses`, what it is worth in `meters.quality.evaluators`, how its
-labels become numbers in `data.labels.labels`, how its texts become rows in `data.encoding`. This table holds what all
-of them must agree on.
+This table holds what all rooms must agree on. What else a task needs is one table in the room that does it, each with
+an entry for every task:
+
+    LABEL_RULES     data.labels.labels           how its labels become numbers
+    ENCODERS        data.encoding                how its texts become rows
+    LABEL_TENSORS   training.rows.batching       how the labels of a batch become a tensor
+    LOSSES          training.losses              what it costs
+    SOFT_LOSSES     techniques.distill.losses    how far a student is from its teacher
+    DEFAULTS        techniques.distill.defaults  settings where the recipe is silent
+    RATES           techniques.finetune.settings likewise
+    EXAMS           meters.quality.evaluators    what it is worth
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bertshrink.errors import UserError
 
@@ -36,6 +44,8 @@ class TaskSpec:
         beside: those that a file for an engine gives besides, before them, each with a length axis: other libraries
             pool token vectors themselves.
         headline: the metric that stands for quality where only one fits; higher is better.
+        learns_from: what a row has besides its text: one class, any number of classes, a score, a tag for each word,
+            answers in a second text (the context); a second text that belongs to it, maybe with a score; masked tokens.
         per_token: whether the outputs have a length axis after the batch axis.
         has_labels: whether its outputs are numbered by label names.
         problem: `problem_type` in config.json, where one class serves several tasks.
@@ -46,10 +56,46 @@ class TaskSpec:
     suffixes: tuple[str, ...]
     outputs: tuple[str, ...]
     headline: str
+    learns_from: Literal["class", "classes", "score", "tags", "answers", "pairs", "masks"]
     per_token: bool = False
     has_labels: bool = False
     problem: str | None = None
     beside: tuple[str, ...] = ()
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether its own loss needs rows with labels."""
+        return self.learns_from not in ("pairs", "masks")
+
+    @property
+    def is_score(self) -> bool:
+        """Whether its one output is a number that means something by itself."""
+        return self.learns_from == "score"
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether it masks the tokens that it is asked for."""
+        return self.learns_from == "masks"
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether its output is a vector pooled from the base model's: it has no head."""
+        return self.learns_from == "pairs"
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether a row is a question and the text that its answer stands in, of whose tokens each output names one."""
+        return self.learns_from == "answers"
+
+    @property
+    def has_text_head(self) -> bool:
+        """Whether a head makes its outputs of a whole text."""
+        return self.auto_class == _CLASSIFIER
+
+    @property
+    def num_outputs(self) -> int | None:
+        """How many numbers an output has; None: as many as there are labels, tokens or dimensions."""
+        return 1 if self.is_score else None
 
 
 TASKS: dict[str, TaskSpec] = {
@@ -61,6 +107,7 @@ TASKS: dict[str, TaskSpec] = {
             ("ForSequenceClassification",),
             ("logits",),
             headline="accuracy",
+            learns_from="class",
             has_labels=True,
             problem="single_label_classification",
         ),
@@ -70,6 +117,7 @@ TASKS: dict[str, TaskSpec] = {
             ("ForSequenceClassification",),
             ("logits",),
             headline="micro_f1",
+            learns_from="classes",
             has_labels=True,
             problem="multi_label_classification",
         ),
@@ -79,6 +127,7 @@ TASKS: dict[str, TaskSpec] = {
             ("ForSequenceClassification",),
             ("logits",),
             headline="spearman",
+            learns_from="score",
             problem="regression",
         ),
         TaskSpec(
@@ -87,6 +136,7 @@ TASKS: dict[str, TaskSpec] = {
             ("ForTokenClassification",),
             ("logits",),
             headline="f1",
+            learns_from="tags",
             per_token=True,
             has_labels=True,
         ),
@@ -96,6 +146,7 @@ TASKS: dict[str, TaskSpec] = {
             ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
             ("start_logits", "end_logits"),
             headline="f1",
+            learns_from="answers",
             per_token=True,
         ),
         TaskSpec(
@@ -104,6 +155,7 @@ TASKS: dict[str, TaskSpec] = {
             ("Model",),
             ("sentence_embedding",),
             headline="spearman",
+            learns_from="pairs",
             beside=("last_hidden_state",),
         ),
         TaskSpec(
@@ -112,6 +164,7 @@ TASKS: dict[str, TaskSpec] = {
             ("ForMaskedLM", "ForPreTraining"),
             ("logits",),
             headline="masked_accuracy",
+            learns_from="masks",
             per_token=True,
         ),
     )
@@ -131,7 +184,7 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
     for name in names:
         for task in TASKS.values():
             if str(name).endswith(task.suffixes):
-                return _sequence_task(config) if task.auto_class == _CLASSIFIER else task.name
+                return _sequence_task(config) if task.has_text_head else task.name
     raise UserError(
         f"the checkpoint's class, `{', '.join(map(str, names)) or 'not named'}`, belongs to no task that "
         "bertshrink supports",
@@ -161,7 +214,7 @@ def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, 
         UserError: the checkpoint's outputs are not the task's, or its label map is not 0..C-1.
     """
     row = TASKS[task]
-    if row.auto_class == _CLASSIFIER:
+    if row.has_text_head:
         _check_problem(row, config, where)
     if not row.has_labels:
         return ()
@@ -181,8 +234,8 @@ def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, 
 def _check_problem(row: TaskSpec, config: Mapping[str, Any], where: str) -> None:
     """One class, three tasks: refuse to read a checkpoint as another of them than it was saved for."""
     number, problem = _num_outputs(config), config.get("problem_type")
-    fits = problem in (None, row.problem) or (row.name == "regression" and number == 1)
-    if fits and (number == 1 if row.name == "regression" else number > 1 or row.name == "multi-label"):
+    fits = problem in (None, row.problem) or (row.is_score and number == 1)
+    if fits and (number == 1 if row.is_score else number > 1 or row.learns_from == "classes"):
         return
     raise UserError(
         f"the model has {number} output{'s' if number != 1 else ''} and `problem_type: {problem or 'not set'}`: "

@@ -107,7 +107,7 @@ def make_plan(recipe: Recipe) -> Plan:
         facts = recipe.stages[0].technique.makes()
     about = facts or card
     task = about.task if about is not None else "auto"
-    if task == "mlm":
+    if task in TASKS and TASKS[task].is_masked:
         _patience(recipe, check)
     if card is not None and recipe.task in TASKS and recipe.task != task:
         text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
@@ -168,7 +168,7 @@ def _learns(recipe: Recipe, facts: CheckpointInfo, check: Checker, notes: list[s
     Labels are the data's, which the plan does not look into.
     """
     task = recipe.task if recipe.task in TASKS else None
-    if task is None and facts.task not in ("embedding", "mlm"):
+    if task is None and TASKS[facts.task].needs_labels:
         task = facts.task
         notes.append(f"task: {task}, from the model's own head")
     if task is None and check.faults:

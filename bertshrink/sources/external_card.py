@@ -221,7 +221,7 @@ def _told(origin: ExternalFile) -> dict[str, Any]:
         "pooling": None,
         "max_length": limit,
         "prompt": sentence.prompt if sentence is not None else "",
-        "activation": read_activation(origin.papers, config) if task == "regression" else "identity",
+        "activation": read_activation(origin.papers, config) if TASKS[task].is_score else "identity",
     }
 
 
@@ -281,8 +281,8 @@ def _outputs(origin: ExternalFile, task: str) -> tuple[dict[str, str], bool]:
 def _check_outputs(origin: ExternalFile, said: dict[str, Any], name: str, is_pooled: bool) -> None:
     """Refuse outputs that are not shaped as the task's, or are not as many as there are labels."""
     task, shape = TASKS[said["task"]], origin.look.outputs[name].shape
-    rank = 2 + (task.per_token and task.name != "question-answering") + (not is_pooled)
-    wanted = len(said["labels"]) if task.has_labels else 1 if task.name == "regression" else None
+    rank = 2 + (task.per_token and not task.reads_context) + (not is_pooled)
+    wanted = len(said["labels"]) if task.has_labels else task.num_outputs
     if shape and (len(shape) != rank or (wanted and shape[-1] not in (None, wanted))):
         sizes = "x".join("any" if size is None else str(size) for size in shape)
         asked = f"{rank} axes" + (f", the last of {wanted}" if wanted else "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bertshrink.data.texts import Split
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def agreement(task: str, before: Sequence[Arrays], after: Sequence[Arrays]) -> f
         after: the same of the other model.
     """
     pairs = [(old[name], new[name]) for old, new in zip(before, after, strict=True) for name in old]
-    if task in ("embedding", "mlm"):
+    if not TASKS[task].needs_labels:
         return float(np.mean([cosine(*pair) for pair in pairs]))
     return cosine(*(np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1)))
 

@@ -5,6 +5,7 @@
     regression             squared error of the score; of a cross-encoder's that is the sigmoid of the logit
     token-classification   cross-entropy of every labelled token with its tag
     question-answering     mean of the cross-entropies of the first and the last token
+    embedding              squared error of the cosine of a pair; where no pair has a score, `in_batch_contrastive`
     mlm                    cross-entropy of every masked token with what was there
 
 Rows and tokens without a label (`IGNORED`, or NaN for scores) cost nothing, and a batch without any label costs 0.
@@ -12,7 +13,7 @@ Rows and tokens without a label (`IGNORED`, or NaN for scores) cost nothing, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,27 +22,77 @@ from torch.nn import functional
 from bertshrink.data.encoding import IGNORED
 from bertshrink.training.distributed.ranks import mean_over
 
+PARTNER_SCALE = 20.0
+"""What cosines are multiplied by before the softmax over a batch: between -1 and 1 it would stay flat."""
+
 
 def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activation: str = "identity") -> Tensor:
     """The loss (scalar) of a batch.
 
     Args:
-        task: a name in `TASKS` that has a loss of its own (all but embedding).
+        task: a name in `TASKS`.
         activation: what makes a score of its logit, `identity` or `sigmoid`.
-        labels: (B,) classes or scores, (B, C) zeros and ones, (B, L) tags or tokens, (B, 2) first and last token.
+        labels: (B,) classes or scores, (B, C) zeros and ones, (B, L) tags or tokens, (B, 2) first and last token;
+            of pairs, whose texts are two rows one after the other, (B / 2,) the cosines wanted.
     """
-    if task == "question-answering":
-        first, last = (
-            cross_entropy(outputs[name], labels[:, at]) for at, name in enumerate(("start_logits", "end_logits"))
-        )
-        return (first + last) / 2
-    logits = outputs["logits"]
-    if task == "regression":
-        scores_B = logits[:, 0]
-        return squared_error(torch.sigmoid(scores_B) if activation == "sigmoid" else scores_B, labels)
-    if task == "multi-label":
-        return binary_cross_entropy(logits, labels)
-    return cross_entropy(logits.flatten(0, -2), labels.flatten())
+    return LOSSES[task](outputs, labels, activation)
+
+
+def _of_answers(outputs: Mapping[str, Tensor], labels_B2: Tensor, activation: str) -> Tensor:
+    first, last = (
+        cross_entropy(outputs[name], labels_B2[:, at]) for at, name in enumerate(("start_logits", "end_logits"))
+    )
+    return (first + last) / 2
+
+
+def _of_scores(outputs: Mapping[str, Tensor], labels_B: Tensor, activation: str) -> Tensor:
+    scores_B = outputs["logits"][:, 0]
+    return squared_error(torch.sigmoid(scores_B) if activation == "sigmoid" else scores_B, labels_B)
+
+
+def _of_sets(outputs: Mapping[str, Tensor], labels_BC: Tensor, activation: str) -> Tensor:
+    return binary_cross_entropy(outputs["logits"], labels_BC)
+
+
+def _of_classes(outputs: Mapping[str, Tensor], labels: Tensor, activation: str) -> Tensor:
+    return cross_entropy(outputs["logits"].flatten(0, -2), labels.flatten())
+
+
+def _of_masked(outputs: Mapping[str, Tensor], labels_BL: Tensor, activation: str) -> Tensor:
+    chosen = labels_BL != IGNORED
+    return cross_entropy(outputs["logits"][chosen], labels_BL[chosen])
+
+
+def _of_pairs(outputs: Mapping[str, Tensor], labels_B: Tensor, activation: str) -> Tensor:
+    """Rows 0, 2, ... are the first texts, those behind them their second ones."""
+    vectors = functional.normalize(outputs["sentence_embedding"], dim=-1)
+    first, second = vectors[0::2], vectors[1::2]
+    if torch.isnan(labels_B).all():
+        return in_batch_contrastive(first, second)
+    return squared_error((first * second).sum(dim=-1), labels_B)
+
+
+LOSSES: dict[str, Callable[[Mapping[str, Tensor], Tensor, str], Tensor]] = {
+    "classification": _of_classes,
+    "multi-label": _of_sets,
+    "regression": _of_scores,
+    "token-classification": _of_classes,
+    "question-answering": _of_answers,
+    "embedding": _of_pairs,
+    "mlm": _of_masked,
+}
+"""(outputs, labels, activation) -> loss, as `task_loss` tells them."""
+
+
+def in_batch_contrastive(first_BH: Tensor, second_BH: Tensor) -> Tensor:
+    """Cross-entropy of each text's own partner among the second texts of the batch, which are its wrong answers.
+
+    Args:
+        first_BH: unit vectors.
+        second_BH: of their partners.
+    """
+    scores_BB = first_BH @ second_BH.T * PARTNER_SCALE
+    return cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
 
 
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Tiny models of every family, built in code: random weights, a word-level tokenizer, no network."""
 
 from functools import lru_cache
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.families import FAMILIES
 from bertshrink.model.folder.sentence_modules import Pooling
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
@@ -24,7 +26,6 @@ time to too two under up us use very was way we well were what when where which 
 year you your movie film bad terrible wonderful awful love hate best worst boring
 """.split()  # noqa: SIM905
 # fmt: on
-MASK_LAST = ("roberta", "xlm-roberta")
 LABELS = {
     "classification": ("negative", "positive"),
     "multi-label": ("place", "time", "person"),
@@ -32,22 +33,14 @@ LABELS = {
 }
 
 
+EACH_FAMILY_AND_TASK = [
+    *islice(zip(cycle(FAMILIES), cycle(TASKS), strict=False), max(len(FAMILIES), len(TASKS))),
+]
+"""Pairs in which every family and every task comes once or more."""
+
+
 def special_tokens(family: str) -> dict[str, str]:
-    if family in MASK_LAST:
-        return {
-            "cls_token": "<s>",
-            "pad_token": "<pad>",
-            "sep_token": "</s>",
-            "unk_token": "<unk>",
-            "mask_token": "<mask>",
-        }
-    return {
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-    }
+    return {f"{role}_token": text for role, text in FAMILIES[family].style.special}
 
 
 @lru_cache
@@ -58,14 +51,14 @@ def tiny_tokenizer(family: str = "bert") -> transformers.PreTrainedTokenizerFast
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     cls, sep = special["cls_token"], special["sep_token"]
-    second = 0 if family in MASK_LAST else 1
+    second = FAMILIES[family].style.second_type
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
         pair=f"{cls} $A {sep} $B:{second} {sep}:{second}",
         special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
     )
     names = ["input_ids", "attention_mask"]
-    if family not in ("distilbert", *MASK_LAST):
+    if FAMILIES[family].gives_token_types:
         names.insert(1, "token_type_ids")
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_input_names=names, model_max_length=64, **special
@@ -73,37 +66,19 @@ def tiny_tokenizer(family: str = "bert") -> transformers.PreTrainedTokenizerFast
 
 
 def tiny_config(family: str, **more):
-    tokenizer = tiny_tokenizer(family)
-    sizes = {
+    row, tokenizer = FAMILIES[family], tiny_tokenizer(family)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
+    sizes = {row.field(name): value for name, value in sizes.items()} | {
         "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 66 if family in MASK_LAST else 64,
+        "max_position_embeddings": 64 + row.first_position(tokenizer.pad_token_id),
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.2,
     }
-    match family:
-        case "bert":
-            kind = transformers.BertConfig
-        case "roberta":
-            kind = transformers.RobertaConfig
-        case "xlm-roberta":
-            kind = transformers.XLMRobertaConfig
-        case "albert":
-            kind = transformers.AlbertConfig
-            sizes |= {"embedding_size": 16, "num_hidden_groups": 2}
-        case "electra":
-            kind = transformers.ElectraConfig
-            sizes |= {"embedding_size": 16}
-        case "distilbert":
-            kind = transformers.DistilBertConfig
-            sizes["dim"] = sizes.pop("hidden_size")
-            sizes["n_layers"] = sizes.pop("num_hidden_layers")
-            sizes["n_heads"] = sizes.pop("num_attention_heads")
-            sizes["hidden_dim"] = sizes.pop("intermediate_size")
-    return kind(**(sizes | more))
+    if row.embedding.projection:
+        sizes["embedding_size"] = 16
+    if row.is_shared:
+        sizes["num_hidden_groups"] = 2
+    return transformers.AutoConfig.for_model(family, **(sizes | more))
 
 
 def tiny_encoder(family: str = "bert", task: str = "classification", seed: int = 0, **more) -> Encoder:

@@ -16,8 +16,9 @@ from bertshrink.model.encoder import Encoder
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.finetune import Finetune
-from bertshrink.techniques.finetune.apply import TaskObjective, in_batch_contrastive, learn, training_rows, with_head
+from bertshrink.techniques.finetune.apply import TaskObjective, learn, training_rows, with_head
 from bertshrink.techniques.finetune.settings import BASE_WIDTH, MOST_EPOCHS, RATES
+from bertshrink.training.losses import in_batch_contrastive
 from tests.support.pairwise import matrix
 from tests.support.tiny import sentences, tiny_encoder, tiny_split, tiny_texts
 

@@ -29,9 +29,9 @@ def check_texts(texts: TextDataset, task: str, labels: Sequence[str] | None, *, 
             may be one of labels or of second texts is not read though nobody said so.
     """
     check_seen(texts, task)
-    if task == "embedding" and labels is None:
+    if TASKS[task].is_vector and labels is None:
         _check_pairs(texts)
-    if task in ("mlm", "embedding"):
+    if not TASKS[task].needs_labels:
         return
     if needs_labels:
         check_labels(texts, task)
@@ -90,7 +90,7 @@ def check_seen(texts: TextDataset, task: str) -> None:
                 hint=f"`--pair '{roles.second}'` reads both as pairs, `--pair {roles.pair or 'none'}` leaves it out, "
                 f"`--text '{roles.second}'` reads it alone; in a recipe `pair:` or `text:` under `data:`",
             )
-        if task not in ("mlm", "embedding") and split.labels is None and roles.maybe_labels:
+        if (task not in TASKS or TASKS[task].needs_labels) and split.labels is None and roles.maybe_labels:
             shown = ", ".join(f"`{name}` ({roles.left_out[name]})" for name in roles.maybe_labels[:12])
             raise UserError(
                 f"the {side} split has no labels, which `{task}` needs; columns that may hold them: {shown}",
@@ -111,7 +111,7 @@ def check_labels(texts: TextDataset, task: str = "classification") -> None:
             left = split.roles.left_out if split.roles is not None else {}
             others = f"; columns without a role: {', '.join(f'`{name}`' for name in left)}" if left else ""
             raise UserError(f"the {side} split of `{texts.name}` has no labels, which {task} needs{others}", hint=HINT)
-        if task == "classification" and len(classes := Counter(map(str, labels))) < 2:
+        if TASKS[task].learns_from == "class" and len(classes := Counter(map(str, labels))) < 2:
             raise UserError(
                 f"every label of the {side} split of `{texts.name}` is `{next(iter(classes))}`: there is "
                 "nothing to learn from them",

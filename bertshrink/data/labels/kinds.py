@@ -20,9 +20,10 @@ from bertshrink.data.columns.roles import shown
 from bertshrink.data.labels.shapes import OneHot, is_answers
 from bertshrink.data.texts import Split
 from bertshrink.errors import UserError
+from bertshrink.model.tasks import TASKS
 
 Sides = dict[str, Split]
-SCORED = ("auto", "regression", "embedding")
+SCORED = ("auto", *(name for name, task in TASKS.items() if task.learns_from in ("score", "pairs")))
 """Tasks for which a column of scores holds numbers; for the others its cells are classes."""
 
 
@@ -95,7 +96,7 @@ def _single(sides: Sides, values: Sequence[Any], task: str) -> Sides:
 def _are_scores(sides: Sides, values: Sequence[Any], numbers: Sequence[float | None], task: str) -> bool:
     if task not in SCORED:
         return False
-    if task == "regression":
+    if task in TASKS and TASKS[task].is_score:
         return True
     if any(isinstance(value, float) and not value.is_integer() for value in values):
         return True
@@ -103,7 +104,7 @@ def _are_scores(sides: Sides, values: Sequence[Any], numbers: Sequence[float | N
         # Words in a column of scores may be classes, but not words among numbers, and no decimal commas.
         return any(number is not None for number in numbers) or all(map(_has_comma, values))
     is_paired = any(split.pairs is not None for split in sides.values())
-    return task == "embedding" and is_paired and None not in numbers and any(map(_is_broken, numbers))
+    return task != "auto" and is_paired and None not in numbers and any(map(_is_broken, numbers))
 
 
 def _has_comma(value: Any) -> bool:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.data.columns.roles import HINT
 from bertshrink.data.labels.shapes import OneHot
 from bertshrink.errors import UserError
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.data.texts import TextDataset
@@ -125,36 +127,79 @@ def match_labels(
         UserError: labels that the model does not have, or of another kind than the task's.
     """
     at = [i for i, value in enumerate(values) if value is not None]
-    known = [values[i] for i in at]
-    if any(isinstance(value, OneHot) for value in known) and task == "multi-label":
-        found: Sequence[Any] = _match_vectors(known, labels, where, value_names)
-    elif task == "classification":
-        found = map_labels(known, labels, where, value_names)
-    elif task in ("multi-label", "token-classification"):
-        for i, value in zip(at, known, strict=True):
-            if not isinstance(value, tuple | list):
-                kind = "list of labels" if task == "multi-label" else "list of tags, one per word"
-                raise UserError(
-                    f"row {i + 1} is labelled `{value}`, and `{task}` needs a {kind}",
-                    where=where,
-                    hint="name the column with `label:` under `data:`, or choose another task with `--task`",
-                )
-        flat = iter(map_labels([label for value in known for label in value], labels, where, value_names))
-        numbers = [tuple(next(flat) for _ in value) for value in known]
-        if task == "multi-label":
-            found = [tuple(float(i in row) for i in range(len(labels))) for row in numbers]
-        else:
-            found = numbers
-    elif task == "regression":
-        found = [_score(value, i, where) for i, value in zip(at, known, strict=True)]
-    else:
-        if task == "question-answering":
-            _check_answers(at, known, where)
-        found = known
+    found = LABEL_RULES[task](Labelled(task, [values[i] for i in at], at, labels, where, value_names))
     whole: list[Any] = [None] * len(values)
     for i, value in zip(at, found, strict=True):
         whole[i] = value
     return whole
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of the rows that have one, and what they are to become; the rest as in `match_labels`.
+
+    Attributes:
+        values: the labels.
+        rows: the numbers of their rows.
+    """
+
+    task: str
+    values: Sequence[Any]
+    rows: Sequence[int]
+    labels: Sequence[str]
+    where: str
+    value_names: Sequence[str]
+
+    def classes(self) -> Sequence[Any]:
+        """A class number each."""
+        return map_labels(self.values, self.labels, self.where, self.value_names)
+
+    def sets(self) -> Sequence[Any]:
+        """A 0.0 or 1.0 for every class each."""
+        if any(isinstance(value, OneHot) for value in self.values):
+            return _match_vectors(self.values, self.labels, self.where, self.value_names)
+        numbers = self._lists("list of labels")
+        return [tuple(float(i in row) for i in range(len(self.labels))) for row in numbers]
+
+    def tags(self) -> Sequence[Any]:
+        """A class number for every word each."""
+        return self._lists("list of tags, one per word")
+
+    def _lists(self, kind: str) -> list[tuple[int, ...]]:
+        for i, value in zip(self.rows, self.values, strict=True):
+            if not isinstance(value, tuple | list):
+                raise UserError(
+                    f"row {i + 1} is labelled `{value}`, and `{self.task}` needs a {kind}",
+                    where=self.where,
+                    hint="name the column with `label:` under `data:`, or choose another task with `--task`",
+                )
+        flat = [label for value in self.values for label in value]
+        numbers = iter(map_labels(flat, self.labels, self.where, self.value_names))
+        return [tuple(next(numbers) for _ in value) for value in self.values]
+
+    def scores(self) -> Sequence[Any]:
+        """A number each."""
+        return [_score(value, i, self.where) for i, value in zip(self.rows, self.values, strict=True)]
+
+    def answers(self) -> Sequence[Any]:
+        """The answers as they are."""
+        _check_answers(self.rows, self.values, self.where)
+        return self.values
+
+    def unread(self) -> Sequence[Any]:
+        """The values as they are, whatever they are."""
+        return self.values
+
+
+LABEL_RULES: dict[str, Callable[[Labelled], Sequence[Any]]] = {
+    "classification": Labelled.classes,
+    "multi-label": Labelled.sets,
+    "regression": Labelled.scores,
+    "token-classification": Labelled.tags,
+    "question-answering": Labelled.answers,
+    "embedding": Labelled.unread,
+    "mlm": Labelled.unread,
+}
 
 
 def _match_vectors(
@@ -259,7 +304,7 @@ def labels_of(texts: TextDataset, task: str, own: Sequence[str] = ()) -> tuple[s
             hint=HINT,
         )
     is_listed = [isinstance(value, tuple | list) for value in values]
-    if task == "classification":
+    if TASKS[task].learns_from == "class":
         if any(isinstance(value, float) and not value.is_integer() for value in values):
             raise UserError(
                 f"the rows of `{texts.name}` are labelled with scores such as {values[0]}, and `classification` is "
@@ -284,7 +329,7 @@ def labels_of(texts: TextDataset, task: str, own: Sequence[str] = ()) -> tuple[s
         return train.label_names or (tuple(own) if len(own) == number else tuple(f"LABEL_{i}" for i in range(number)))
     if train.label_names:
         return _reachable(train.label_names, flat, own)
-    if task == "token-classification":  # an I- tag may be so rare that it comes in one side alone
+    if TASKS[task].learns_from == "tags":  # an I- tag may be so rare that it comes in one side alone
         for split in (texts.dev, texts.test):
             flat += [tag for value in (split.labels if split is not None else None) or () for tag in value or ()]
         return tuple(sorted(set(map(str, flat)), key=lambda tag: (tag != "O", tag[2:], tag)))

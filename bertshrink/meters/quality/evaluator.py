@@ -115,7 +115,7 @@ class Evaluator(ABC):
     @cached_property
     def questions(self) -> str:
         """The fingerprint of what is asked: texts, right answers, and what decides which tokens are masked."""
-        return fingerprint_of(self.split, *([self.seed] if self.task == "mlm" else []))
+        return fingerprint_of(self.split, *([self.seed] if TASKS[self.task].is_masked else []))
 
     def headline(self, model: Encoder | Artifact) -> float | None:
         """The task's headline metric alone; None where nothing is labelled."""
@@ -123,7 +123,7 @@ class Evaluator(ABC):
 
     def set(self, model: Encoder | Artifact) -> None:
         """Prepare what all models are asked."""
-        if self.split.labels is not None and TASKS[self.task].name != "embedding":
+        if self.split.labels is not None and TASKS[self.task].needs_labels:
             match_labels(
                 self.task, self.split.labels, model.labels, str(self.conditions.dataset), self.split.label_names
             )

@@ -55,8 +55,8 @@ MASKED_BATCH_TOKENS = 1024
 """Their logits over BERT's vocabulary take 125 MB, over XLM-RoBERTa's 1 GB."""
 
 
-class ClassificationEvaluator(Evaluator):
-    """Classes and scores: (N, C) logits or scores in the order of the reference's classes."""
+class _LogitsEvaluator(Evaluator):
+    """One output for a text: (N, C) logits or scores in the order of the reference's classes."""
 
     def answer(self, model: Encoder | Artifact) -> Floats:
         """The logits; of a cross-encoder the scores that it makes of them."""
@@ -68,6 +68,10 @@ class ClassificationEvaluator(Evaluator):
         answers: Floats = np.stack([row["logits"][order] for row in self.outputs(model, rows)])
         return 1 / (1 + np.exp(-answers.astype(np.float64))) if model.activation == "sigmoid" else answers
 
+
+class ClassificationEvaluator(_LogitsEvaluator):
+    """One class of each text."""
+
     def judge(self, answers: Floats, reference: Floats) -> list[Score]:
         """Metrics against labels, then likeness."""
         import numpy as np
@@ -75,27 +79,6 @@ class ClassificationEvaluator(Evaluator):
 
         at, truth = self.labelled()
         found: list[Score] = []
-        if self.task == "regression":
-            if at:
-                mine, right = answers[at, 0], np.asarray(truth)
-                pearson = float(np.corrcoef(mine, right)[0, 1]) if np.ptp(mine) and np.ptp(right) else 0.0
-                rho = metrics.rank_correlation(mine, right)
-                found = [_correlation("spearman", mine, right, rho), _correlation("pearson", mine, right, pearson)]
-            likeness = metrics.rank_correlation(answers[:, 0], reference[:, 0])
-            return [*found, _correlation("agreement", answers[:, 0], reference[:, 0], likeness)]
-        if self.task == "multi-label":
-            chosen, theirs = answers > 0, reference > 0
-            if at:
-                right = np.asarray(truth) > 0
-                micro, macro = metrics.label_f1(chosen[at], right)
-                both_NC, all_NC = 2.0 * (chosen[at] & right), chosen[at].astype(float) + right
-                of_all = quotient(both_NC.sum(axis=1), all_NC.sum(axis=1))
-                of_each = Sums(both_NC, all_NC, num_parts=right.shape[1])
-                found = [
-                    Score("micro_f1", "fraction", micro, "higher", spread=of_all),
-                    Score("macro_f1", "fraction", macro, "higher", spread=of_each),
-                ]
-            return [*found, _agreement(chosen == theirs)]
         chosen, theirs = answers.argmax(axis=1), reference.argmax(axis=1)
         if at:
             right = np.asarray(truth)
@@ -111,6 +94,47 @@ class ClassificationEvaluator(Evaluator):
                 Score("macro_f1", "fraction", macro, "higher", spread=spread, chance=constant),
             ]
         return [*found, share_of("agreement", chosen == theirs, is_likeness=True)]
+
+
+class MultiLabelEvaluator(_LogitsEvaluator):
+    """Any number of classes of each text."""
+
+    def judge(self, answers: Floats, reference: Floats) -> list[Score]:
+        """Metrics against labels, then likeness."""
+        import numpy as np
+
+        at, truth = self.labelled()
+        found: list[Score] = []
+        chosen, theirs = answers > 0, reference > 0
+        if at:
+            right = np.asarray(truth) > 0
+            micro, macro = metrics.label_f1(chosen[at], right)
+            both_NC, all_NC = 2.0 * (chosen[at] & right), chosen[at].astype(float) + right
+            of_all = quotient(both_NC.sum(axis=1), all_NC.sum(axis=1))
+            of_each = Sums(both_NC, all_NC, num_parts=right.shape[1])
+            found = [
+                Score("micro_f1", "fraction", micro, "higher", spread=of_all),
+                Score("macro_f1", "fraction", macro, "higher", spread=of_each),
+            ]
+        return [*found, _agreement(chosen == theirs)]
+
+
+class RegressionEvaluator(_LogitsEvaluator):
+    """A score of each text."""
+
+    def judge(self, answers: Floats, reference: Floats) -> list[Score]:
+        """Metrics against scores, then likeness."""
+        import numpy as np
+
+        at, truth = self.labelled()
+        found: list[Score] = []
+        if at:
+            mine, right = answers[at, 0], np.asarray(truth)
+            pearson = float(np.corrcoef(mine, right)[0, 1]) if np.ptp(mine) and np.ptp(right) else 0.0
+            rho = metrics.rank_correlation(mine, right)
+            found = [_correlation("spearman", mine, right, rho), _correlation("pearson", mine, right, pearson)]
+        likeness = metrics.rank_correlation(answers[:, 0], reference[:, 0])
+        return [*found, _correlation("agreement", answers[:, 0], reference[:, 0], likeness)]
 
 
 def _agreement(same: Iterable[Sequence[bool] | NDArray[np.bool_]]) -> Score:
@@ -300,8 +324,8 @@ class MaskedLMEvaluator(Evaluator):
 
 EXAMS: dict[str, type[Evaluator]] = {
     "classification": ClassificationEvaluator,
-    "multi-label": ClassificationEvaluator,
-    "regression": ClassificationEvaluator,
+    "multi-label": MultiLabelEvaluator,
+    "regression": RegressionEvaluator,
     "token-classification": TokenClassificationEvaluator,
     "question-answering": QuestionAnsweringEvaluator,
     "embedding": EmbeddingEvaluator,
@@ -323,7 +347,7 @@ def prepare(
         UserError: labels that are not the model's.
     """
     chosen = texts.judged if split is None else split
-    if model.task == "embedding" and not chosen.is_scored:
+    if TASKS[model.task].is_vector and not chosen.is_scored:
         chosen = chosen.first(MAX_PAIRED)
     name = texts.judged_name if split is None else "choice"
     conditions = Conditions(dataset=texts.name, split=name, num_examples=len(chosen))

@@ -84,16 +84,16 @@ def onnx_work(path: Path, batch: int, length: int, precision: str | None = None)
 
 def _head(facts: CheckpointInfo) -> tuple[int, int]:
     """Weights of the head that multiply one vector of a sequence, and those that multiply every token's."""
-    hidden, family = facts.shape.hidden_size, facts.anatomy.family
+    hidden = facts.shape.hidden_size
     num_labels = max(1, len(facts.labels))
     match TASKS[facts.task].auto_class:
         case "AutoModelForMaskedLM":
-            inner = facts.shape.embedding_size if family in ("albert", "electra") else hidden
+            inner = facts.shape.embedding_size if facts.anatomy.embedding.projection is not None else hidden
             return 0, hidden * inner + inner * facts.shape.vocab_size
         case "AutoModelForTokenClassification":
             return 0, hidden * num_labels
         case "AutoModelForQuestionAnswering":
             return 0, hidden * 2
         case "AutoModel":
-            return (hidden**2 if family not in ("distilbert", "electra") else 0), 0
+            return (hidden**2 if facts.anatomy.pooler is not None else 0), 0
     return hidden**2 + hidden * num_labels, 0

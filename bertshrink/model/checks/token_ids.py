@@ -79,7 +79,7 @@ def fit_to_tables(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> 
 
 def _fit_types(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> tuple[str, ...]:
     name, types = "token_type_ids", facts.config.get("type_vocab_size", 2)
-    if name not in tokenizer.model_input_names or facts.anatomy.family == "distilbert" or not isinstance(types, int):
+    if name not in tokenizer.model_input_names or not facts.anatomy.has_token_types or not isinstance(types, int):
         return ()
     given = tokenizer("a", "a").get(name)
     if not given or max(given) < types:

@@ -15,12 +15,13 @@ A pooler that no output comes from may be missing; tied weights are counted once
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import UnsafeModel, UserError, listed
 from bertshrink.model.checkpoint import WEIGHTS
+from bertshrink.model.families import FAMILIES
 from bertshrink.model.tasks import TASKS, guess_task
 
 if TYPE_CHECKING:
@@ -39,21 +40,24 @@ class _Leftover:
     is_own_head: bool = False
 
 
+def _below(modules: Iterable[str]) -> str:
+    return rf"^({'|'.join(re.escape(name) for name in sorted(set(modules)))})\."
+
+
 _LEFTOVERS = (
     _Leftover(
-        r"^(cls\.predictions|lm_head|vocab_transform|vocab_layer_norm|vocab_projector|predictions"
-        r"|generator_predictions|generator_lm_head)\.",
+        _below(step for row in FAMILIES.values() for step in row.masked_head.steps),
         "the pre-training head for masked tokens; other tasks have their own",
-        tuple(set(TASKS) - {"mlm"}),
+        tuple(name for name, task in TASKS.items() if not task.is_masked),
     ),
     _Leftover(
-        r"^(cls\.seq_relationship|sop_classifier|discriminator_predictions)\.",
+        _below(name for row in FAMILIES.values() for name in row.unread_heads),
         "a pre-training head (next sentence, order, replaced tokens) that no supported task uses",
     ),
     _Leftover(r"(^|\.)pooler\.", "the pooler, for a head that this class does not have"),
     _Leftover(r"(^|\.)(loss|loss_fct|loss_fn|criterion)\.(weight|pos_weight)$", "class weights of a loss"),
     _Leftover(
-        r"^(classifier|pre_classifier|qa_outputs)\.",
+        _below(name for row in FAMILIES.values() for name in row.task_heads),
         "the head of the class named in config.json, when the model is loaded as another",
         is_own_head=True,
     ),
@@ -126,7 +130,7 @@ def _own_task(facts: CheckpointInfo) -> str | None:
 
 def is_spare(name: str, facts: CheckpointInfo) -> bool:
     """Whether a weight of the class may be missing: the pooler of a sentence encoder, which no output comes from."""
-    return facts.task == "embedding" and re.search(r"(^|\.)pooler\.", name) is not None
+    return TASKS[facts.task].is_vector and re.search(r"(^|\.)pooler\.", name) is not None
 
 
 def _refuse_wrapped(strange: Sequence[str], prefix: str, places: Collection[str], facts: CheckpointInfo) -> None:

@@ -26,9 +26,14 @@ from bertshrink.files.json_files import read_json, read_object
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
-OF_TRANSFORMER = tuple(
-    f"sentence_{family}_config.json"
-    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+OF_TRANSFORMER = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
 )
 """The names under which the Transformer module's settings are looked for, in this order."""
 

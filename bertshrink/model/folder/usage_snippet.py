@@ -12,7 +12,7 @@ from bertshrink.files.json_files import read_object
 from bertshrink.model.artifact import ArtifactCard
 from bertshrink.model.checkpoint import ARTIFACT_CARD, read_facts
 from bertshrink.model.folder.sentence_modules import MODULES
-from bertshrink.model.tasks import TASKS
+from bertshrink.model.tasks import TASKS, TaskSpec
 
 _TEXTS = ("one text", "another text")
 _PAIR = ("a question?", "a text that answers it")
@@ -77,34 +77,35 @@ def usage(folder: Path, name: str) -> str:
     """
     if (folder / ARTIFACT_CARD).is_file():
         return _artifact(ArtifactCard.model_validate(read_object(folder / ARTIFACT_CARD)), name)
-    task = read_facts(folder).task
-    if task == "embedding" and (folder / MODULES).is_file():
+    task = TASKS[read_facts(folder).task]
+    if task.is_vector and (folder / MODULES).is_file():
         return _SENTENCES.format(folder=_quoted(name), texts=_listed(_TEXTS))
-    lines = _CHECKPOINT.format(kind=TASKS[task].auto_class, folder=_quoted(name), texts=_texts(task))
-    return lines + (_LABELS if task == "classification" else "")
+    lines = _CHECKPOINT.format(kind=task.auto_class, folder=_quoted(name), texts=_texts(task))
+    return lines + (_LABELS if task.learns_from == "class" else "")
 
 
 def _artifact(card: ArtifactCard, name: str) -> str:
-    outputs = TASKS[card.task].outputs
-    found = "vectors" if card.task == "embedding" else ", ".join(outputs)
+    task = TASKS[card.task]
+    outputs = task.outputs
+    found = "vectors" if task.is_vector else ", ".join(outputs)
     lines = _OF_ENGINES[card.engine].format(
         folder=_quoted(name),
         file=_quoted(f"{name}/{card.file}"),
-        texts=_texts(card.task, card.prompt, card.shape[0] if card.shape else None),
+        texts=_texts(task, card.prompt, card.shape[0] if card.shape else None),
         padding="True" if card.shape is None else '"max_length"',
         inputs=_listed(card.inputs),
         outputs=_listed(outputs),
         places=[card.outputs.index(output) for output in outputs],
         found=f"({found},)" if len(outputs) == 1 else found,
     )
-    if card.task != "classification":
+    if task.learns_from != "class":
         return lines
     return lines.replace("import AutoT", "import AutoConfig, AutoT") + _LABELS_OF_FILE.format(folder=_quoted(name))
 
 
-def _texts(task: str, prompt: str = "", batch: int | None = None) -> str:
+def _texts(task: TaskSpec, prompt: str = "", batch: int | None = None) -> str:
     """A batch of texts, as a tokenizer's arguments."""
-    if task == "question-answering":
+    if task.reads_context:
         return ", ".join(_listed((text,), batch) for text in _PAIR)
     return _listed([prompt + text for text in _TEXTS], batch)
 

@@ -77,7 +77,7 @@ def choose_map(model: Encoder, settings: DistillSettings, bench: Workbench) -> t
     weights = settings.weights(model.task)
     # States of another width are compared through a projection, and one that has learnt nothing says nothing.
     hidden = float(model.shape.hidden_size == teacher.shape.hidden_size)
-    outputs = float(weights.soft > 0 or model.task == "embedding" or not hidden)
+    outputs = float(weights.soft > 0 or TASKS[model.task].is_vector or not hidden)
     judged = LossWeights(outputs, 0.0, hidden, temperature=weights.temperature, states="last")
     sample = texts.train.first(SAMPLE)
     rows = encode(
@@ -162,7 +162,7 @@ def teach(
             top_k=settings.cache_top_k,
         )
     masker = None
-    if task == "mlm":
+    if TASKS[task].is_masked:
         masker = TokenMasker(student.tokenizer, settings.mask_share, whole_word=settings.whole_word, seed=bench.seed)
     num_batches = len(batches_of(rows, settings, bench.seed)) / settings.gradient_accumulation_steps
     epochs = weights.epochs or default_epochs(max(1, round(num_batches)), weights.most_epochs)
@@ -335,7 +335,7 @@ def _sentence(
     labelled = ""
     if isinstance(rows, PackedRows):
         labelled = ", packed to full length"
-    elif weights.task and task not in ("mlm", "embedding"):
+    elif weights.task and TASKS[task].needs_labels:
         num_labelled = sum(label is not None for label in rows.labels)
         labelled = f", {'all' if num_labelled == len(rows) else f'{num_labelled} of them'} labelled"
     return (

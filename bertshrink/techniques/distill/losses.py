@@ -15,6 +15,8 @@ B batch, L length, N rows, C classes, H hidden size, A heads
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -151,3 +153,25 @@ def _pairs(mask_BL: Tensor) -> Tensor:
 
 def _count(rows: Tensor) -> Tensor:
     return torch.tensor(float(rows.shape[0]), device=rows.device)
+
+
+def _score_error(student_NC: Tensor, teacher_NC: Tensor, temperature: float) -> Tensor:
+    return logits_error(student_NC, teacher_NC)
+
+
+def _vector(student_BH: Tensor, teacher_BH: Tensor, temperature: float) -> Tensor:
+    return vector_cosine(student_BH, teacher_BH)
+
+
+_Parts = dict[str, Callable[[Tensor, Tensor, float], Tensor]]
+_OF_CLASSES: _Parts = {"soft": soft_targets}
+SOFT_LOSSES: dict[str, _Parts] = {
+    "classification": _OF_CLASSES,
+    "multi-label": {"soft": soft_decisions},
+    "regression": {"soft": _score_error},
+    "token-classification": _OF_CLASSES,
+    "question-answering": _OF_CLASSES,
+    "embedding": {"vector": _vector, "structure": similarity_structure},
+    "mlm": _OF_CLASSES,
+}
+"""Task -> name of a part -> (student's output, teacher's, temperature) -> loss."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bertshrink.data.encoding import IGNORED
 from bertshrink.model.folder.sentence_modules import Pooling
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.distill import losses
@@ -75,46 +74,30 @@ class DistillationLoss(nn.Module):
     def _output_parts(
         self, mine: Answers, theirs: Answers, mask_BL: Tensor, labels: Tensor | None
     ) -> dict[str, tuple[float, Tensor]]:
-        weights, parts = self.weights, {}
-        if self.task == "embedding":
-            student, teacher = (answers.outputs.get("sentence_embedding") for answers in (mine, theirs))
-            if student is None or teacher is None:
-                return {}
-            return {
-                "vector": (weights.soft, losses.vector_cosine(student, teacher)),
-                "structure": (weights.soft, losses.similarity_structure(student, teacher, weights.temperature)),
-            }
+        weights, task = self.weights, TASKS[self.task]
+        parts: dict[str, tuple[float, Tensor]] = {}
         pairs = [(mine.outputs[name], theirs.outputs[name]) for name in theirs.outputs]
-        if TASKS[self.task].per_token and self.task != "question-answering":
-            attended = mask_BL.bool()
-            pairs = [(student[attended], teacher[attended]) for student, teacher in pairs]
-        elif self.task == "question-answering":
+        if task.reads_context:
             # Probability of padding is not an answer to anything.
             hidden = mask_BL == 0
             pairs = [
                 (student.masked_fill(hidden, -1e4), teacher.masked_fill(hidden, -1e4)) for student, teacher in pairs
             ]
+        elif task.per_token:
+            attended = mask_BL.bool()
+            pairs = [(student[attended], teacher[attended]) for student, teacher in pairs]
         if weights.soft:
-            parts["soft"] = (weights.soft, torch.stack([self._soft(*pair) for pair in pairs]).mean())
+            for name, loss in losses.SOFT_LOSSES[self.task].items():
+                found = torch.stack([loss(*pair, weights.temperature) for pair in pairs])
+                parts[name] = (weights.soft, found.mean())
         if weights.logits:
-            if self.task == "question-answering":
+            if task.reads_context:
                 attended = mask_BL.bool()
                 pairs = [(student[attended][:, None], teacher[attended][:, None]) for student, teacher in pairs]
             parts["logits"] = (weights.logits, torch.stack([losses.logits_error(*pair) for pair in pairs]).mean())
         if weights.task and labels is not None:
-            outputs = dict(mine.outputs)
-            if self.task == "mlm":
-                chosen = labels != IGNORED
-                outputs, labels = {"logits": outputs["logits"][chosen]}, labels[chosen]
-            parts["task"] = (weights.task, task_loss(self.task, outputs, labels, self.activation))
+            parts["task"] = (weights.task, task_loss(self.task, mine.outputs, labels, self.activation))
         return parts
-
-    def _soft(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if self.task == "regression":
-            return losses.logits_error(student, teacher)
-        if self.task == "multi-label":
-            return losses.soft_decisions(student, teacher, self.weights.temperature)
-        return losses.soft_targets(student, teacher, self.weights.temperature)
 
     def _inner_parts(self, mine: Answers, theirs: Answers, mask_BL: Tensor) -> dict[str, tuple[float, Tensor]]:
         weights, parts = self.weights, {}

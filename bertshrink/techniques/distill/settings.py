@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from bertshrink.errors import UserError
 from bertshrink.model.families import shared_group
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Kind, Need, Technique
 from bertshrink.techniques.distill.defaults import (
     DEFAULTS,
@@ -156,7 +157,7 @@ class DistillSettings(TrainingSettings, Technique):
         """Whether nothing can be learnt from texts without labels: the task's own loss is all there is."""
         weights = self.weights(task)
         others = weights.soft + weights.hidden + weights.attention + weights.relation + weights.logits
-        return bool(weights.task) and others == 0 and task != "mlm"
+        return bool(weights.task) and others == 0 and not TASKS[task].is_masked
 
     def label(self) -> str:
         """The stage in a few words."""
@@ -312,7 +313,7 @@ class DistillSettings(TrainingSettings, Technique):
 
     def _check_losses(self, task: str) -> None:
         weights = self.weights(task)
-        if task == "embedding" and (weights.task or weights.logits):
+        if TASKS[task].is_vector and (weights.task or weights.logits):
             name = "task_weight" if weights.task else "logits_weight"
             raise UserError(
                 f"`{name}` is set, but a sentence encoder has neither labels nor logits",
@@ -320,7 +321,7 @@ class DistillSettings(TrainingSettings, Technique):
                 setting=name,
             )
         for name in ("mask_share", "whole_word"):
-            if task != "mlm" and name in self.model_fields_set:
+            if not TASKS[task].is_masked and name in self.model_fields_set:
                 raise UserError(
                     f"`{name}` is set, but only a masked language model has tokens masked in training",
                     hint="leave it out",
@@ -335,7 +336,7 @@ class DistillSettings(TrainingSettings, Technique):
         if self.augment_per_example:
             self._check_made(task)
         if self.teacher_cache:
-            if task == "mlm":
+            if TASKS[task].is_masked:
                 raise UserError(
                     "`teacher_cache` needs fixed inputs, and masks change in every epoch",
                     hint="leave `teacher_cache` out",
@@ -349,8 +350,9 @@ class DistillSettings(TrainingSettings, Technique):
                 )
 
     def _check_made(self, task: str) -> None:
-        if task in ("mlm", "question-answering"):
-            reason = "masking already alters its texts" if task == "mlm" else "an answer needs its whole context"
+        row = TASKS[task]
+        if row.is_masked or row.reads_context:
+            reason = "masking already alters its texts" if row.is_masked else "an answer needs its whole context"
             raise UserError(
                 f"`augment_per_example` is set, but the task is {task}: {reason}",
                 hint="leave it out",
@@ -385,7 +387,7 @@ class DistillSettings(TrainingSettings, Technique):
                 f"a width of {thinner.hidden_size} is not above the width of its embeddings, {shape.embedding_size}",
                 hint="choose a larger `hidden_size`",
             )
-        if facts.task == "embedding" and thinner.hidden_size != shape.hidden_size:
+        if TASKS[facts.task].is_vector and thinner.hidden_size != shape.hidden_size:
             raise UserError(
                 f"a sentence encoder of width {thinner.hidden_size} cannot produce the teacher's vectors of "
                 f"{shape.hidden_size} numbers",

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from bertshrink.engines.torch_session import pool
+from bertshrink.model.families import anatomy_of
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
+    from bertshrink.model.families import LayerNames
     from bertshrink.model.folder.sentence_modules import Pooling
-
-_PROJECTIONS = ({"query", "q_lin"}, {"key", "k_lin"}, {"value", "v_lin"})
-"""The names of the modules that make queries, keys and values, in every family of the table."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,16 @@ class Answers:
     layers: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
 
-def run_model(
-    model: nn.Module, inputs: Mapping[str, Tensor], wanted: Wanted, task: str, pooling: Pooling | None
-) -> Answers:
+def run_model(model: Any, inputs: Mapping[str, Tensor], wanted: Wanted, task: str, pooling: Pooling | None) -> Answers:
     """Run a model once and take what is wanted.
 
     Args:
         inputs: ids and masks, each (B, L).
     """
-    with projections(model, bool(wanted.layers)) as seen:
+    with projections(model, anatomy_of(model.config.model_type).layer if wanted.layers else None) as seen:
         out = model(**inputs, output_hidden_states=bool(wanted.states))
     found = Answers(states={number: out.hidden_states[number] for number in wanted.states})
-    if wanted.outputs and task == "embedding":
+    if wanted.outputs and TASKS[task].is_vector:
         assert pooling is not None
         vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], *pooling.spec)
         found.outputs = {"sentence_embedding": vectors}
@@ -73,11 +70,13 @@ def run_model(
 
 
 @contextmanager
-def projections(model: nn.Module, wanted: bool) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+def projections(
+    model: nn.Module, names: LayerNames | None
+) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
     """While it is open, what the model's layers make of queries, keys and values, in the order in which they run.
 
-    Their own modules are listened to, so that any implementation of attention serves, and a layer that is shared
-    (ALBERT) is heard as often as it runs.
+    `names` are those of the family; None: nothing is kept. The modules are listened to, so that any implementation of
+    attention serves, and a layer that is shared (ALBERT) is heard as often as it runs.
     """
     seen: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
 
@@ -86,9 +85,9 @@ def projections(model: nn.Module, wanted: bool) -> Iterator[tuple[list[Tensor], 
 
     handles = [
         module.register_forward_hook(keep(into))
-        for name, module in (model.named_modules() if wanted else ())
-        for names, into in zip(_PROJECTIONS, seen, strict=True)
-        if name.rpartition(".")[2] in names
+        for name, module in (model.named_modules() if names else ())
+        for wanted, into in zip((names.query, names.key, names.value) if names else (), seen, strict=True)
+        if name.endswith(f".{wanted}")
     ]
     try:
         yield seen

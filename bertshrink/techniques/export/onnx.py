@@ -33,6 +33,7 @@ from bertshrink.engines.torch_session import SENTENCE, pool
 from bertshrink.errors import CheckFailed, UserError
 from bertshrink.files.safe_open import MAX_FILE_BYTES
 from bertshrink.model.artifact import Artifact, ArtifactCard, ArtifactSpec
+from bertshrink.model.families import anatomy_of
 from bertshrink.model.folder.layout import PLACES
 from bertshrink.model.tasks import TASKS
 from bertshrink.onnx_graph.canonicalize import canonicalise
@@ -158,8 +159,8 @@ def input_names(encoder: Encoder) -> list[str]:
 
 
 def has_token_types(config: Any) -> bool:
-    """Whether the model adds an embedding of token types; DistilBERT has none, whatever its configuration says."""
-    return config.model_type != "distilbert" and getattr(config, "type_vocab_size", 0) > 0
+    """Whether the model adds an embedding of token types."""
+    return anatomy_of(config.model_type).has_token_types and getattr(config, "type_vocab_size", 0) > 0
 
 
 class ExportWrapper(torch.nn.Module):
@@ -172,19 +173,20 @@ class ExportWrapper(torch.nn.Module):
     def __init__(self, encoder: Encoder, outputs: Sequence[str]) -> None:
         super().__init__()
         self.model = encoder.model
-        self.pooling = encoder.pooling if encoder.task == "embedding" else None
+        self.pooling = encoder.pooling if TASKS[encoder.task].is_vector else None
         self.outputs = outputs
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Arrays (B, L) to the task's outputs, as `engines` describes them."""
-        lowest = torch.finfo(torch.float32).min
-        bias_B11L = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * lowest
+        mask = attention_mask
+        if anatomy_of(self.model.config.model_type).adds_mask:
+            mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * torch.finfo(torch.float32).min
         if token_type_ids is None and has_token_types(self.model.config):
             token_type_ids = torch.zeros_like(input_ids)
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        out = self.model(input_ids=input_ids, attention_mask=bias_B11L, **types)
+        out = self.model(input_ids=input_ids, attention_mask=mask, **types)
         if self.pooling is not None:
             out[SENTENCE] = pool(out.last_hidden_state, attention_mask, *self.pooling.spec)
         found = tuple(out[name] for name in self.outputs)

@@ -13,8 +13,10 @@ from bertshrink.data.calibration import calibration_rows
 from bertshrink.model.batches import Row
 from bertshrink.model.conversion import EmbeddingWeights, EncoderWeights, assemble, decompose, prove_tokenizer, steep
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.families import anatomy_of
 from bertshrink.model.parameter_count import facts_of, target_family
 from bertshrink.model.size_estimate import savings_summary
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import subspace as spaces
 from bertshrink.techniques.factorize.low_rank import factorized, principal_basis
 from bertshrink.techniques.factorize.mlm_head import fitted_mask_head, stand_in
@@ -58,7 +60,8 @@ class EmbeddingFactorization:
     def of(cls, encoder: Encoder, rows: list[Row], subspace: str, seed: int) -> EmbeddingFactorization:
         """Look at the texts."""
         parts = decompose(encoder)
-        if (encoder.anatomy.family, target_family(encoder.anatomy.family, encoder.task)) == ("distilbert", "electra"):
+        target = anatomy_of(target_family(encoder.anatomy.family, encoder.task))
+        if (encoder.anatomy.text_head.activation, target.text_head.activation) == ("relu", "gelu"):
             parts = replace(parts, head=steep(parts.head))
         given, tokens = parts.embedding, spaces.tokens_of(rows)
         unseen = spaces.from_vocabulary(given, tokens, len(tokens) // 2 + 1000, seed)
@@ -88,15 +91,16 @@ class EmbeddingFactorization:
     def parts_at(self, rank: int) -> EncoderWeights:
         """The encoder with tables `rank` wide; below full width the head of masked tokens is a stand-in."""
         parts = replace(self.parts, embedding=self.embedding(rank))
-        if self.encoder.task == "mlm" and rank < self.parts.embedding.width:
+        if TASKS[self.encoder.task].is_masked and rank < self.parts.embedding.width:
             return replace(parts, head=stand_in(parts.head, rank))
         return parts
 
     @property
     def _is_copied(self) -> bool:
         """Whether full width means to copy the tables: a head is tied to them, or the class has no projection then."""
-        family = target_family(self.encoder.anatomy.family, self.encoder.task)
-        return self.encoder.task == "mlm" or (family == "electra" and self.encoder.anatomy.family != "electra")
+        target = anatomy_of(target_family(self.encoder.anatomy.family, self.encoder.task))
+        lacks_projection = not target.embedding.always_projects and target is not self.encoder.anatomy
+        return TASKS[self.encoder.task].is_masked or lacks_projection
 
 
 def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> Encoder:
@@ -116,7 +120,7 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
     width, rank = narrowing.parts.embedding.width, _rank(encoder, settings, narrowing.explained_E)
     check_rank(rank, width)
     parts = narrowing.parts_at(rank)
-    if encoder.task == "mlm" and rank < width:
+    if TASKS[encoder.task].is_masked and rank < width:
         head, said = fitted_mask_head(encoder, assemble(encoder, parts, family), rows, bench.seed, bench.progress)
         parts = replace(parts, head=head)
         bench.note(f"approximate: the head now uses the narrow table and was fitted to it; {said}")

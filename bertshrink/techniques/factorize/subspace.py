@@ -97,7 +97,8 @@ def sensitivity(encoder: Encoder, given: EmbeddingWeights, rows: Sequence[Row], 
         UserError: the gradients are not finite.
     """
     base: Any = encoder.model.base_model
-    embeddings, total_EE, number = base.embeddings, torch.zeros(given.width, given.width, dtype=torch.float64), 0
+    norm = base.get_submodule(encoder.anatomy.embedding.norm)
+    total_EE, number = torch.zeros(given.width, given.width, dtype=torch.float64), 0
     few = take_tokens(rows, num_tokens)
     generator = torch.Generator().manual_seed(seed)
     seen: list[Tensor] = []
@@ -106,7 +107,7 @@ def sensitivity(encoder: Encoder, given: EmbeddingWeights, rows: Sequence[Row], 
         seen.append(output.detach().requires_grad_(True))
         return seen[-1]
 
-    handle = embeddings.LayerNorm.register_forward_hook(watch)
+    handle = norm.register_forward_hook(watch)
     try:
         for batch in batch_by_length([len(row["input_ids"]) for row in few], 1024):
             block = tensors([few[i] for i in batch])

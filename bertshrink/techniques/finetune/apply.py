@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bertshrink import units
 from bertshrink.data.encoding import encode
 from bertshrink.data.labels.labels import labels_of, match_classes
 from bertshrink.data.texts import Split, TextDataset
-from bertshrink.engines.torch_session import pool
+from bertshrink.engines.torch_session import SENTENCE, pool
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint import own_limit
 from bertshrink.model.encoder import Encoder
@@ -24,13 +23,10 @@ from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.finetune.settings import FinetuneSettings
 from bertshrink.training.loop import TrainingJob, arithmetic, train
-from bertshrink.training.losses import cross_entropy, squared_error, task_loss
+from bertshrink.training.losses import task_loss
 from bertshrink.training.rows.batching import Collator, TokenizedRows
 from bertshrink.training.rows.masking import TokenMasker
 from bertshrink.training.rows.packing import PackedRows, TokenStore
-
-PARTNER_SCALE = 20.0
-"""What cosines are multiplied by before the softmax over a batch: between -1 and 1 it would stay flat."""
 
 
 def with_head(model: Encoder, bench: Workbench) -> Encoder:
@@ -44,31 +40,31 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
     own = model.labels if model.task == bench.task else ()
     labels = labels_of(texts, bench.task, own) if task.has_labels else ()
     if model.task == bench.task and has_classes(model, labels):
-        if model.task not in ("embedding", "mlm"):
+        if task.needs_labels:
             bench.note("the model's own head was kept")
         return model
     import transformers
 
-    base = model.model if model.task == "embedding" else getattr(model.model, model.anatomy.base)
+    base = model.model if TASKS[model.task].is_vector else getattr(model.model, model.anatomy.base)
     config = copy.deepcopy(model.model.config)
-    config.num_labels = 1 if task.name == "regression" else 2  # also what transformers sizes the head for answers by
+    config.num_labels = task.num_outputs or 2  # also what transformers sizes the head for answers by
     if task.has_labels:
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: i for i, label in enumerate(labels)}
     config.problem_type = task.problem
     torch.manual_seed(bench.seed)
     made: Any = getattr(transformers, task.auto_class).from_config(config)
-    target = made if task.name == "embedding" else getattr(made, model.anatomy.base)
+    target = made if task.is_vector else getattr(made, model.anatomy.base)
     missing = target.load_state_dict(base.state_dict(), strict=False).missing_keys
     made.tie_weights()
     config.architectures = [type(made).__name__]
     fresh = f"; the {len(missing)} weights of the pooler are also new" if missing else ""
-    new_head = "the model" if task.name == "embedding" else f"a new head for {bench.task}"
+    new_head = "the model" if task.is_vector else f"a new head for {bench.task}"
     if labels:
         shown = ", ".join(labels[:6]) + (", ..." if len(labels) > 6 else "")
         new_head += f" with {len(labels)} labels ({shown})"
     bench.note(f"{new_head} was added to the weights of `{model.source}`{fresh}")
-    if task.name == "embedding":
+    if task.is_vector:
         return Encoder(made.eval(), model.tokenizer, bench.task, model.source, model.max_length, Pooling())
     tokenizer, limit = model.tokenizer, model.max_length
     if model.sentence_folder is not None:  # what it says of the length of sentences binds no other task
@@ -95,7 +91,7 @@ class TaskObjective(nn.Module):
         pooling: for embedding.
         activation: what makes a score of a logit: `identity` or `sigmoid`.
 
-    Pairs of texts (two rows each) without scores learn to find each other in their batch (`in_batch_contrastive`).
+    Pairs of texts (two rows each) without scores learn to find each other in their batch.
     """
 
     def __init__(self, student: nn.Module, task: str, pooling: Pooling | None, activation: str = "identity") -> None:
@@ -110,30 +106,13 @@ class TaskObjective(nn.Module):
         labels = batch.pop("labels")
         del batch["rows"]
         out = self.student(**batch)
-        if self.task == "embedding":
+        if TASKS[self.task].is_vector:
             assert self.pooling is not None
             cut = replace(self.pooling, normalize=False).spec
-            vectors = functional.normalize(pool(out.last_hidden_state.float(), batch["attention_mask"], *cut), dim=-1)
-            first, second = vectors[0::2], vectors[1::2]
-            if torch.isnan(labels).all():
-                return in_batch_contrastive(first, second), {}
-            return squared_error((first * second).sum(dim=-1), labels), {}
-        outputs = {name: out[name] for name in TASKS[self.task].outputs}
-        if self.task == "mlm":
-            chosen = labels >= 0
-            outputs, labels = {"logits": outputs["logits"][chosen]}, labels[chosen]
+            outputs = {SENTENCE: pool(out.last_hidden_state.float(), batch["attention_mask"], *cut)}
+        else:
+            outputs = {name: out[name] for name in TASKS[self.task].outputs}
         return task_loss(self.task, outputs, labels, self.activation), {}
-
-
-def in_batch_contrastive(first_BH: Tensor, second_BH: Tensor) -> Tensor:
-    """Cross-entropy of each text's own partner among the second texts of the batch, which are its wrong answers.
-
-    Args:
-        first_BH: unit vectors.
-        second_BH: of their partners.
-    """
-    scores_BB = first_BH @ second_BH.T * PARTNER_SCALE
-    return cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
 
 
 class PairCollator:
@@ -197,9 +176,9 @@ def training_rows(
     limit = min(bench.max_length or model.max_length, model.max_length)
     pad_id = model.tokenizer.pad_token_id or 0
     side = texts.train if settings.early_stopping_patience is None else texts.choosing()[0]
-    if task == "embedding":
+    if TASKS[task].is_vector:
         return _pairs(model, side, limit, pad_id)
-    if task == "mlm":
+    if TASKS[task].is_masked:
         masker = TokenMasker(model.tokenizer, settings.mask_share, whole_word=settings.whole_word, seed=bench.seed)
         collate = Collator(task, pad_id, masker=masker)
         if texts.corpus is not None:

@@ -61,7 +61,7 @@ class FinetuneSettings(TrainingSettings, Technique):
 
     def needs_labels(self, task: str) -> bool:
         """Every task learns from labels but masked tokens and pairs of texts."""
-        return task not in ("mlm", "embedding")
+        return TASKS[task].needs_labels
 
     def label(self) -> str:
         """The stage in a few words."""
@@ -81,7 +81,7 @@ class FinetuneSettings(TrainingSettings, Technique):
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove that masks are asked for only where there are any; `facts.task` is the task that is learnt."""
         for name in ("mask_share", "whole_word"):
-            if facts.task != "mlm" and name in self.model_fields_set:
+            if not TASKS[facts.task].is_masked and name in self.model_fields_set:
                 raise UserError(
                     f"`{name}` is set, but only a masked language model has tokens masked in training",
                     hint="leave it out",

@@ -21,8 +21,6 @@ from bertshrink.techniques.pretrain.settings import (
     EPOCHS,
     LEARNING_RATE,
     MAX_LENGTH,
-    PADDED_POSITIONS,
-    TOKENIZERS,
     PretrainSettings,
 )
 from bertshrink.training.loop import TrainingJob, train
@@ -31,12 +29,6 @@ from bertshrink.training.rows.batching import Collator
 from bertshrink.training.rows.masking import TokenMasker
 from bertshrink.training.rows.packing import Manner, PackedRows, TokenStore
 
-_CONFIGS = {
-    "bert": transformers.BertConfig,
-    "roberta": transformers.RobertaConfig,
-    "distilbert": transformers.DistilBertConfig,
-    "albert": transformers.AlbertConfig,
-}
 _MANNERS: dict[str | None, Manner] = {None: "full-sentences", "nsp": "next-sentence", "sop": "sentence-order"}
 
 
@@ -48,9 +40,8 @@ def pretrain(settings: PretrainSettings, corpus: Corpus, bench: Workbench) -> En
         UserError: the corpus holds no text.
     """
     tokenizer = train_tokenizer(settings, corpus)
-    bench.note(
-        f"a vocabulary of {len(tokenizer)} tokens was trained ({settings.tokenizer or TOKENIZERS[settings.family]})"
-    )
+    kind = settings.tokenizer or settings.manner.tokenizer
+    bench.note(f"a vocabulary of {len(tokenizer)} tokens was trained ({kind})")
     torch.manual_seed(bench.seed)
     model: Any = make_model(settings, len(tokenizer), tokenizer.pad_token_id or 0)
     store = TokenStore.of(corpus, tokenizer, (bench.cache or bench.work) / "tokens", bench.progress)
@@ -92,13 +83,9 @@ def train_tokenizer(settings: PretrainSettings, corpus: Corpus) -> transformers.
     def lines() -> Iterator[list[str]]:
         yield from corpus.documents()
 
-    kind = settings.tokenizer or TOKENIZERS[settings.family]
-    is_roberta = settings.family == "roberta"
-    names = (
-        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if is_roberta else ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    )
-    order = ("cls", "pad", "sep", "unk", "mask") if is_roberta else ("pad", "unk", "cls", "sep", "mask")
-    special = {f"{role}_token": name for role, name in zip(order, names, strict=True)}
+    kind, style = settings.tokenizer or settings.manner.tokenizer, settings.row.style
+    special = {f"{role}_token": name for role, name in style.special}
+    names = list(special.values())
     trainer: Any
     if kind == "byte-bpe":
         tokenizer = Tokenizer(models.BPE(unk_token=special["unk_token"]))
@@ -125,14 +112,14 @@ def train_tokenizer(settings: PretrainSettings, corpus: Corpus) -> transformers.
         tokenizer = _without_added_tokens(tokenizer)
         tokenizer.add_special_tokens(names)
     cls, sep = special["cls_token"], special["sep_token"]
-    second = 0 if is_roberta else 1
+    second = style.second_type
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} {sep + ' ' if is_roberta else ''}$B:{second} {sep}:{second}",
+        pair=f"{cls} $A {' '.join([sep] * style.num_separators)} $B:{second} {sep}:{second}",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in (cls, sep)],
     )
     inputs = ["input_ids", "attention_mask"]
-    if settings.family in ("bert", "albert"):
+    if settings.row.gives_token_types:
         inputs.insert(1, "token_type_ids")
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_input_names=inputs, model_max_length=MAX_LENGTH, **special
@@ -164,26 +151,17 @@ def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
 
 def make_model(settings: PretrainSettings, vocab_size: int, pad_id: int) -> Any:
     """A stock model with random weights, with a head for pairs of segments where the objective has one."""
-    anatomy = anatomy_of(settings.family)
     sizes = {
         "num_hidden_layers": settings.layers,
         "hidden_size": settings.hidden_size,
         "num_attention_heads": settings.heads,
         "intermediate_size": settings.intermediate_size or 4 * settings.hidden_size,
     }
-    more: dict[str, Any] = {anatomy.field(name): value for name, value in sizes.items()}
-    positions = MAX_LENGTH + PADDED_POSITIONS.get(settings.family, 0)
-    more |= {"vocab_size": vocab_size, "max_position_embeddings": positions, "pad_token_id": pad_id}
-    if settings.family == "roberta":
-        more |= {"type_vocab_size": 1, "bos_token_id": 0, "eos_token_id": 2}
-    if settings.family == "albert":
-        # ALBERT's own defaults are those of its largest model, which trains without dropout.
-        more |= {
-            "embedding_size": settings.embedding_size,
-            "hidden_dropout_prob": 0.1,
-            "attention_probs_dropout_prob": 0.1,
-        }
-    config: Any = _CONFIGS[settings.family](**more)
+    more: dict[str, Any] = {settings.row.field(name): value for name, value in sizes.items()}
+    more |= {"vocab_size": vocab_size, "max_position_embeddings": settings.max_positions, "pad_token_id": pad_id}
+    if settings.row.embedding.projection is not None:
+        more["embedding_size"] = settings.embedding_size
+    config: Any = transformers.AutoConfig.for_model(settings.family, **more, **settings.manner.config)
     auto = transformers.AutoModelForPreTraining if settings.second_objective else transformers.AutoModelForMaskedLM
     return auto.from_config(config)
 
@@ -220,12 +198,14 @@ class PretrainingTask(nn.Module):
         """Sum of the losses (scalar) and each by name; `batch` as `training.rows.batching.Collator` makes it."""
         labels, pairs = batch.pop("labels"), batch.pop("pairs", None)
         del batch["rows"]
-        base = getattr(self.student, anatomy_of(self.student.config.model_type).base)
+        row = anatomy_of(self.student.config.model_type)
+        base = getattr(self.student, row.base)
         out = base(**batch)
         chosen = labels != IGNORED
         parts = {"mlm": cross_entropy(masked_logits(self.student, out.last_hidden_state[chosen]), labels[chosen])}
         if self.second is not None and pairs is not None:
-            head = self.student.cls.seq_relationship if self.second == "nsp" else self.student.sop_classifier
+            assert row.pretraining is not None
+            head = self.student.get_submodule(row.pretraining.pair_head)
             parts[self.second] = cross_entropy(head(out.pooler_output), pairs)
         return torch.stack(list(parts.values())).sum(), {name: value.detach() for name, value in parts.items()}
 
@@ -234,11 +214,7 @@ def masked_logits(model: Any, hidden_NH: Tensor) -> Tensor:
     """(N, V) logits of the masked language model's head for the given tokens only: over all tokens they would cost as
     much as several layers.
     """
-    family = model.config.model_type
-    if family == "roberta":
-        found: Tensor = model.lm_head(hidden_NH)
-    elif family == "distilbert":
-        found = model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden_NH))))
-    else:
-        found = (model.predictions if family == "albert" else model.cls.predictions)(hidden_NH)
+    found = hidden_NH
+    for step in anatomy_of(model.config.model_type).masked_head.steps:
+        found = model.get_submodule(step)(found)
     return found

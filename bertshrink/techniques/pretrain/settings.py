@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from bertshrink.model.families import (
+    DEFAULT_PRETRAINED,
+    FAMILIES,
+    EncoderDims,
+    ModelFamily,
+    PretrainedFamily,
+    PretrainManner,
+    anatomy_of,
+)
 from bertshrink.techniques.base import Kind, Need, Technique
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint import CheckpointInfo
 
-OBJECTIVES = {"bert": "mlm+nsp", "roberta": "mlm", "distilbert": "mlm", "albert": "mlm+sop"}
-TOKENIZERS = {"bert": "wordpiece", "roberta": "byte-bpe", "distilbert": "wordpiece", "albert": "wordpiece"}
 EPOCHS = 3.0
 LEARNING_RATE = 5e-4
 MAX_LENGTH = 512
-PADDED_POSITIONS = {"roberta": 2}
-"""Rows of the table of positions that no token has: RoBERTa counts from behind the padding's id."""
 
 
 class PretrainSettings(TrainingSettings, Technique):
@@ -31,7 +36,7 @@ class PretrainSettings(TrainingSettings, Technique):
     trains: ClassVar[bool] = True
     makes_teacher: ClassVar[bool] = True
 
-    family: Literal["bert", "roberta", "distilbert", "albert"] = Field("bert", description="architecture")
+    family: PretrainedFamily = Field(DEFAULT_PRETRAINED, description="architecture")
     layers: int = Field(4, ge=1, description="layers")
     hidden_size: int = Field(256, ge=8, description="width")
     heads: int = Field(4, ge=1, description="attention heads")
@@ -53,18 +58,38 @@ class PretrainSettings(TrainingSettings, Technique):
     def _together(self) -> PretrainSettings:
         if self.hidden_size % self.heads:
             raise ValueError(f"`hidden_size` {self.hidden_size} is not divisible by {self.heads} `heads`")
-        if self.second_objective and self.family not in ("bert", "albert"):
+        own = self.manner.objective
+        if self.second_objective and self.manner.pair_head is None:
             raise ValueError(f"`objective: {self.objective}` needs two segments, for which `{self.family}` has no head")
-        if self.family == "bert" and self.objective == "mlm+sop":
-            raise ValueError("`objective: mlm+sop` is ALBERT's: choose `family: albert`, or `mlm+nsp`")
-        if self.family == "albert" and self.objective == "mlm+nsp":
-            raise ValueError("`objective: mlm+nsp` is BERT's: choose `family: bert`, or `mlm+sop`")
+        if self.second_objective and self.objective not in (None, own):
+            other = next(
+                row for row in FAMILIES.values() if row.pretraining and row.pretraining.objective == self.objective
+            )
+            raise ValueError(
+                f"`objective: {self.objective}` is {other.title}'s: choose `family: {other.family}`, or `{own}`"
+            )
         return self
+
+    @property
+    def row(self) -> ModelFamily:
+        """The family's."""
+        return anatomy_of(self.family)
+
+    @property
+    def manner(self) -> PretrainManner:
+        """How the family is pre-trained."""
+        assert self.row.pretraining is not None
+        return self.row.pretraining
+
+    @property
+    def max_positions(self) -> int:
+        """Rows of the table of positions."""
+        return MAX_LENGTH + self.row.first_position(self.row.style.id_of("pad"))
 
     @property
     def second_objective(self) -> Literal["nsp", "sop"] | None:
         """What is learnt of pairs of segments."""
-        chosen = self.objective or OBJECTIVES[self.family]
+        chosen = self.objective or self.manner.objective
         return "nsp" if chosen.endswith("nsp") else "sop" if chosen.endswith("sop") else None
 
     def needs(self) -> frozenset[Need]:
@@ -80,17 +105,15 @@ class PretrainSettings(TrainingSettings, Technique):
         from pathlib import Path
 
         from bertshrink.model.checkpoint import CheckpointInfo
-        from bertshrink.model.families import EncoderDims, anatomy_of
 
-        anatomy = anatomy_of(self.family)
         shape = EncoderDims(
             num_layers=self.layers,
             hidden_size=self.hidden_size,
             num_heads=self.heads,
             intermediate_size=self.intermediate_size or 4 * self.hidden_size,
             vocab_size=self.vocab_size,
-            embedding_size=self.embedding_size if self.family == "albert" else self.hidden_size,
-            max_positions=MAX_LENGTH + PADDED_POSITIONS.get(self.family, 0),
-            num_groups=1 if anatomy.is_shared else self.layers,
+            embedding_size=self.embedding_size if self.row.embedding.projection else self.hidden_size,
+            max_positions=self.max_positions,
+            num_groups=1 if self.row.is_shared else self.layers,
         )
-        return CheckpointInfo(Path(), anatomy, shape, {}, "mlm", max_length=MAX_LENGTH)
+        return CheckpointInfo(Path(), self.row, shape, {}, "mlm", max_length=MAX_LENGTH)

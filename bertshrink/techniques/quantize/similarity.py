@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bertshrink.data.texts import Split
 from bertshrink.errors import CheckFailed
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.output_cosine import agreement
 
 if TYPE_CHECKING:
@@ -95,9 +96,10 @@ def same_label(task: str, pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) ->
     Args:
         pairs: outputs before and after, each (C,) or, with a length axis, (L, C) or (L,) for places in a text.
     """
-    if task in ("classification", "token-classification", "question-answering"):
+    learnt = TASKS[task].learns_from
+    if learnt in ("class", "tags", "answers"):
         same = [np.ravel(a.argmax(-1) == b.argmax(-1)) for a, b in pairs]
-    elif task == "multi-label":
+    elif learnt == "classes":
         same = [np.ravel((a > 0) == (b > 0)) for a, b in pairs]  # a label holds from a probability of a half
     else:
         return None

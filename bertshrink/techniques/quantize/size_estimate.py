@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bertshrink.model.families import name_bytes
 from bertshrink.model.size_estimate import MIN_INT4_OUTPUTS, Part, Sizes, half_of
 
 SCHEMES: dict[str, str] = {
@@ -31,8 +32,6 @@ _OPERATIONS = {
     "int8-block": (192, 243, 4.6, 356, 316, 379),
     "int4-block": (192, 243, 4.6, 356, 316, 379),
 }
-_OF_ALBERT = {"int8-dynamic": (300, 64), "int8-static": (30, 64), "int8-block": (0, 119), "int4-block": (0, 119)}
-"""An ALBERT's layers have longer names: more for each use, and for each."""
 
 
 def type_of(shape: tuple[int, int], scheme: str, embeddings: str, *, is_table: bool) -> str:
@@ -102,5 +101,5 @@ def _about(part: Part, kind: str, before: Sizes) -> float:
         return table + (tied if part.is_tied else 0)
     if part.is_head:
         return head * part.uses
-    more = _OF_ALBERT[kind] if before.family == "albert" else (0, 0)
-    return part.uses * (use + more[0] + letter * before.prefix) + each + more[1]
+    more, more_each = name_bytes(before.family).quantized.get(kind, (0, 0))
+    return part.uses * (use + more + letter * before.prefix) + each + more_each

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bertshrink.data.calibration import calibration_rows
 from bertshrink.model.batches import Row, batch_by_length, tensors
-from bertshrink.model.conversion import Weights, assemble, decompose, prove_tokenizer
+from bertshrink.model.conversion import Weights, assemble, decompose, layer_by_role, prove_tokenizer
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import shared_group
-from bertshrink.model.parameter_count import facts_of, target_family
+from bertshrink.model.families import ModelFamily, shared_group
+from bertshrink.model.parameter_count import facts_of, sharing_family, target_family
 from bertshrink.model.size_estimate import savings_summary
 from bertshrink.techniques.share.fit_head import fitted_head
 from bertshrink.techniques.share.fitting import GroupBatch, group_weights
@@ -56,16 +56,17 @@ def share(encoder: Encoder, settings: ShareSettings, bench: Workbench) -> Encode
     bench.note(note)
     parts = decompose(encoder)
     parts = replace(parts, layers=[parts.layers[i] for i in _groups(shape.num_layers, shape.num_groups)])
-    layers, states, order = _shared_layers(assemble(encoder, parts, "albert"), rows, settings, bench)
+    family = sharing_family(encoder.anatomy.family)
+    layers, states, order = _shared_layers(assemble(encoder, parts, family), rows, settings, bench)
     parts = replace(parts, layers=layers)
-    if target_family(encoder.anatomy.family, encoder.task) != "albert":
+    if target_family(encoder.anatomy.family, encoder.task) != family:
         logits = encoder.predict([rows[i] for i in order])
         head, said = fitted_head(
             parts.head, states, torch.from_numpy(np.stack([one["logits"] for one in logits])), encoder.task
         )
         parts = replace(parts, head=head)
         bench.note(f"approximate: ALBERT has no equivalent head, so one was fitted to the model's outputs; {said}")
-    found = assemble(encoder, parts, "albert")
+    found = assemble(encoder, parts, family)
     prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
     bench.note(
         f"{settings.groups} group{'s' if settings.groups != 1 else ''} of weights for {shape.num_layers} layers: "
@@ -84,26 +85,26 @@ def _shared_layers(
     """Each group's weights, group after group, so that each can make good what those before it lost.
 
     Args:
-        apart: an ALBERT whose layers have weights of their own.
+        apart: a model of a layer-shared family whose layers have weights of their own.
 
     Returns:
         the weights; (N, H) what the last layer gives for each row's first token; the rows' numbers, in that order.
     """
     base: Any = apart.model.base_model
-    depth = apart.shape.num_layers
+    row, depth = apart.anatomy, apart.shape.num_layers
     members = _groups(depth, settings.groups)
     order = batch_by_length([len(row["input_ids"]) for row in rows], _BATCH)
-    batches = [_embedded(base, [rows[i] for i in batch]) for batch in order]
+    batches = [_embedded(base, row, [rows[i] for i in batch]) for batch in order]
     found: list[Weights] = []
     errors = []
     total = settings.groups * settings.steps if settings.method == "fitted" else settings.groups
     with bench.progress.task("share", total, "steps") as task:
         for group in range(settings.groups):
-            layers = [base.encoder.albert_layer_groups[i].albert_layers[0] for i in range(depth) if members[i] == group]
+            layers = [base.get_submodule(row.path_of_layer(i)) for i in range(depth) if members[i] == group]
             layer, batches, start, end = group_weights(
                 layers, batches, settings.method, settings.steps, _LEARNING_RATE, task
             )
-            found.append({name: tensor.detach() for name, tensor in layer.state_dict().items()})
+            found.append({name: tensor.detach() for name, tensor in layer_by_role(row, layer.state_dict()).items()})
             errors.append(f"{start:.4f}" if start == end else f"{start:.4f} -> {end:.4f}")
     bench.note(f"error of each group's last states, {settings.method}: {', '.join(errors)}")
     first = torch.cat([batch.given_BLH[:, 0] for batch in batches])
@@ -111,9 +112,9 @@ def _shared_layers(
 
 
 @torch.no_grad()
-def _embedded(base: Any, rows: list[Row]) -> GroupBatch:
+def _embedded(base: Any, row: ModelFamily, rows: list[Row]) -> GroupBatch:
     """Rows as what the first layer reads."""
     block = tensors(rows)
     embedded = base.embeddings(block["input_ids"], token_type_ids=block.get("token_type_ids"))
-    states = base.encoder.embedding_hidden_mapping_in(embedded)
+    states = base.get_submodule(row.embedding.projection)(embedded)
     return GroupBatch(states, states, block["attention_mask"].bool())

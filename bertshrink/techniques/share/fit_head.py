@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bertshrink import units
 from bertshrink.model.conversion import Weights
+from bertshrink.model.tasks import TASKS
 from bertshrink.training.optim.fit import fit_adam
 
 _KEPT_OUT = 10
@@ -78,8 +79,9 @@ def _least_squares(features_NH: Tensor, answers_NC: Tensor) -> tuple[Tensor, Ten
 
 
 def _likeness(mine_NC: Tensor, theirs_NC: Tensor, task: str) -> str:
-    if task == "regression":
+    if TASKS[task].is_score:
         left = (mine_NC - theirs_NC).square().mean() / theirs_NC.var(unbiased=False).clamp(min=1e-12)
         return f"it explains {units.format(float(1 - left), 'fraction')} of their variance"
-    same = (mine_NC > 0) == (theirs_NC > 0) if task == "multi-label" else mine_NC.argmax(1) == theirs_NC.argmax(1)
+    is_any = TASKS[task].learns_from == "classes"
+    same = (mine_NC > 0) == (theirs_NC > 0) if is_any else mine_NC.argmax(1) == theirs_NC.argmax(1)
     return f"{units.format(float(same.float().mean()), 'fraction')} of them are the same"

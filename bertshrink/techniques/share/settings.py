@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from bertshrink.errors import UserError
-from bertshrink.model.parameter_count import converted
+from bertshrink.model.parameter_count import converted, sharing_family
 from bertshrink.model.size_estimate import savings_summary
 from bertshrink.techniques.base import Kind, Technique
 
@@ -43,7 +43,9 @@ class ShareSettings(Technique):
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove the number of groups against the layers, and against what is shared already."""
         check_groups(self.groups, facts.shape.num_layers, facts.shape.num_groups)
-        return facts if self.groups == facts.shape.num_groups else converted(facts, "albert", num_groups=self.groups)
+        if self.groups == facts.shape.num_groups:
+            return facts
+        return converted(facts, sharing_family(facts.anatomy.family), num_groups=self.groups)
 
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What it buys."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,22 +151,43 @@ class Collator:
         batch["rows"] = torch.tensor([number for _, _, number, _ in items])
         if self.masker is not None and items[0][1] is not None:
             batch["pairs"] = torch.tensor([label for _, label, *_ in items])
-        if self.task != "embedding":
-            batch["labels"] = self._labels(labels, batch["input_ids"].shape[1])
+        tensor = LABEL_TENSORS[self.task]
+        if tensor is not None:
+            batch["labels"] = tensor(labels, batch["input_ids"].shape[1], self.num_labels)
         return batch
 
-    def _labels(self, labels: list[Any], length: int) -> Tensor:
-        """Labels as a tensor; `IGNORED`, or NaN for scores, where there is none."""
-        if self.task == "regression":
-            return torch.tensor([math.nan if label is None else label for label in labels])
-        if self.task == "multi-label":
-            return torch.tensor([(math.nan,) * self.num_labels if label is None else label for label in labels])
-        if self.task == "question-answering":
-            return torch.tensor([(IGNORED, IGNORED) if label is None else label for label in labels])
-        if self.task == "classification":
-            return torch.tensor([IGNORED if label is None else label for label in labels])
-        found = torch.full((len(labels), length), IGNORED)
-        for row, label in zip(found, labels, strict=True):
-            if label is not None:
-                row[: len(label)] = torch.tensor(label)
-        return found
+
+def _scores(labels: Sequence[Any], length: int, num_labels: int) -> Tensor:
+    return torch.tensor([math.nan if label is None else label for label in labels])
+
+
+def _sets(labels: Sequence[Any], length: int, num_labels: int) -> Tensor:
+    return torch.tensor([(math.nan,) * num_labels if label is None else label for label in labels])
+
+
+def _ends(labels: Sequence[Any], length: int, num_labels: int) -> Tensor:
+    return torch.tensor([(IGNORED, IGNORED) if label is None else label for label in labels])
+
+
+def _classes(labels: Sequence[Any], length: int, num_labels: int) -> Tensor:
+    return torch.tensor([IGNORED if label is None else label for label in labels])
+
+
+def _tokens(labels: Sequence[Any], length: int, num_labels: int) -> Tensor:
+    found = torch.full((len(labels), length), IGNORED)
+    for row, label in zip(found, labels, strict=True):
+        if label is not None:
+            row[: len(label)] = torch.tensor(label)
+    return found
+
+
+LABEL_TENSORS: dict[str, Callable[[Sequence[Any], int, int], Tensor] | None] = {
+    "classification": _classes,
+    "multi-label": _sets,
+    "regression": _scores,
+    "token-classification": _tokens,
+    "question-answering": _ends,
+    "embedding": None,
+    "mlm": _tokens,
+}
+"""(a batch's labels, its length, number of classes) -> tensor; `IGNORED`, or NaN for scores, where there is none."""

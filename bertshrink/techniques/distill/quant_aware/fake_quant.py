@@ -37,6 +37,7 @@ from bertshrink.errors import CheckFailed
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import component_of
 from bertshrink.model.size_estimate import MIN_INT4_OUTPUTS, MIN_TABLE_ROWS
+from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.distill.quant_aware.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 
 Bits = Literal["int8", "int4"]
@@ -209,7 +210,7 @@ def _is_left(student: Encoder, name: str, weight: Any) -> bool:
     """Whether a matrix stays in float: a table of a few rows, or a pooler that no sentence vector is made of."""
     component = component_of(student.anatomy, name)
     if component == "pooler":
-        return student.task == "embedding"
+        return TASKS[student.task].is_vector
     return "embeddings." in name and len(weight) < MIN_TABLE_ROWS
 
 
