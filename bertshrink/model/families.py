@@ -421,6 +421,7 @@ FAMILIES: dict[str, ModelFamily] = {
         _DISTILBERT,
         _ALBERT,
         _ELECTRA,
+        replace(_ROBERTA, family="camembert", title="CamemBERT", pretraining=None),
     )
 }
 

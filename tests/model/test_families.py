@@ -145,7 +145,7 @@ def test_a_family_that_adds_no_mask_is_given_the_mask_of_tokens(adds_mask, monke
     assert torch.allclose(logits, by_hand, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["xlm-roberta"])
+@pytest.mark.parametrize("family", ["xlm-roberta", "camembert"])
 def test_a_stock_unigram_tokenizer_reads_the_same_ids_beside_every_class(family, tmp_path):
     row = FAMILIES[family]
     pieces = ["<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS), *"abcdefghijklmnopqrstuvwxyz▁é"]
