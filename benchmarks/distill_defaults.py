@@ -20,7 +20,7 @@ from bertshrink.data.load import load
 from bertshrink.data.settings import DataSettings
 from bertshrink.meters.environment import environment
 from bertshrink.meters.quality.evaluators import prepare
-from bertshrink.model.loading import load_model
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.sources.resolve import locate_model
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int)
     args = parser.parse_args()
 
-    teacher = load_model(locate_model(args.model))
+    teacher = ModelRef.read(locate_model(args.model)).load()
     texts = load(DataSettings(path=args.data, max_train=args.max_train, max_length=args.max_length))
     exam = prepare(teacher, texts, args.max_length, 0)
 

@@ -269,9 +269,9 @@ def own_answers(folder: Path, batches: list[list[str]]) -> tuple[list[list[float
     """bertshrink's own vectors or logits, the file, the task, and whether it is an artifact that rounds activations."""
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.batches import pad
-    from bertshrink.model.loading import load_model
+    from bertshrink.model.model_ref import ModelRef
 
-    model = load_model(folder)
+    model = ModelRef.read(folder).load()
     session, found = model.session(), []
     name = "sentence_embedding" if model.task == "embedding" else "logits"
     for texts in batches:

@@ -44,12 +44,12 @@ class Result:
         """
         from bertshrink.errors import UserError
         from bertshrink.model.artifact import Artifact
-        from bertshrink.model.loading import load_model
+        from bertshrink.model.model_ref import ModelRef
 
         if self.path is None:
             raise UserError("the call made no model", hint="read `report`, or use `to_dataframe()`")
-        found = load_model(self.path)
-        return Session(found) if isinstance(found, Artifact) else found.model
+        model = ModelRef.read(self.path).load()
+        return Session(model) if isinstance(model, Artifact) else model.model
 
     @cached_property
     def tokenizer(self) -> Any:

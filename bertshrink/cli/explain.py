@@ -11,7 +11,7 @@ from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.pipeline.requirements import require_ml
 from bertshrink.recipe.plan import Plan, make_plan
 from bertshrink.recipe.recipe import Recipe
-from bertshrink.sources import resolve as sources
+from bertshrink.sources.resolve import fetch_weights
 from bertshrink.techniques.base import Technique, Workbench
 
 if TYPE_CHECKING:
@@ -57,11 +57,9 @@ def explain(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
 
 
 def _table(plan: Plan, technique: Technique, quiet: bool, notes: list[str]) -> list[dict[str, Any]]:
-    from bertshrink.model.loading import load_model
-
     recipe = plan.recipe
-    assert recipe.model is not None
-    model = load_model(sources.locate_model(recipe.model, recipe.place("model")), plan.facts, recipe.model)
+    assert plan.model is not None
+    model = fetch_weights(plan.model).load()
     with scratch_folder() as folder:
         bench = Workbench(
             _texts(plan),

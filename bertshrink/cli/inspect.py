@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
 from bertshrink.cli.run import print_json
-from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS, CheckpointInfo, check_weights, read_facts
+from bertshrink.model.checkpoint import CheckpointInfo, check_task, check_weights
 from bertshrink.model.checks.weight_sizes import check_sizes
 from bertshrink.model.families import count_components
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.size_estimate import of_encoder, of_file
-from bertshrink.sources import resolve as sources
+from bertshrink.sources.resolve import fetch_weights, find_model
 from bertshrink.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
@@ -36,17 +36,20 @@ def inspect_model(name: str, task: str, as_json: bool) -> None:
 
 def facts_of(name: str, task: str) -> dict[str, Any]:
     """What a model is made of, as JSON values; arguments and errors as of `inspect_model`."""
-    folder = sources.locate_model(name, to_run=False)
-    return _artifact(folder) if (folder / ARTIFACT_CARD).is_file() else _encoder(folder, task)
+    model = fetch_weights(find_model_for(name, task), to_run=False)
+    if isinstance(model.about, CheckpointInfo):
+        return _encoder(model.about, model.file)
+    return _artifact(model)
 
 
-def _encoder(folder: Path, task: str) -> dict[str, Any]:
-    try:
-        facts = read_facts(folder, task)
-    except UserError as error:
-        error.where = error.where or "--task"
-        raise
-    header = check_weights(folder)
+def find_model_for(name: str, task: str) -> ModelRef:
+    """A model that is used for what `--task` says; errors as of `find_model`."""
+    check_task(task, "--task")
+    return find_model(name, task=task)
+
+
+def _encoder(facts: CheckpointInfo, weights: Path) -> dict[str, Any]:
+    header = check_weights(facts.folder)
     check_sizes(facts, header)
     tensors = []
     for tensor, about in header.items():
@@ -71,7 +74,7 @@ def _encoder(folder: Path, task: str) -> dict[str, Any]:
             "embedding size": shape.embedding_size,
             "longest input": facts.max_length,
         },
-        "num_bytes": (folder / WEIGHTS).stat().st_size,
+        "num_bytes": weights.stat().st_size,
         "num_parameters": sum(elements for _, elements, _ in tensors),
         "components": {part: {"num_parameters": n, "num_bytes": b} for part, (n, b) in parts.items()},
         "flops_per_token": {str(n): shape.flops_per_token(n) for n in FLOPS_LENGTHS if n <= facts.max_length},
@@ -100,13 +103,12 @@ def _advice(facts: CheckpointInfo, parts: dict[str, tuple[int, int]]) -> list[st
     return found
 
 
-def _artifact(folder: Path) -> dict[str, Any]:
+def _artifact(model: ModelRef) -> dict[str, Any]:
     from bertshrink.model.artifact import Artifact
     from bertshrink.sources.probe import read_header_in_subprocess
 
-    artifact = Artifact.load(folder)
-    card = artifact.card
-    facts: FileFacts | None = read_header_in_subprocess(artifact.file) if card.format == "onnx" else None
+    card = Artifact.load(model.folder).card
+    facts: FileFacts | None = read_header_in_subprocess(model.file) if card.format == "onnx" else None
     types: dict[str, int] = {}
     for tensor in facts.tensors if facts is not None else ():
         types[tensor.dtype] = types.get(tensor.dtype, 0) + tensor.num_bytes
@@ -123,7 +125,7 @@ def _artifact(folder: Path) -> dict[str, Any]:
             **({"batch x length": f"{card.shape[0]}x{card.shape[1]} only"} if card.shape else {}),
             **({"largest batch": card.max_batch} if card.max_batch else {}),
         },
-        "num_bytes": facts.num_bytes if facts is not None else artifact.file.stat().st_size,
+        "num_bytes": facts.num_bytes if facts is not None else model.file.stat().st_size,
         "bytes_by_type": types,
         "operators": dict(facts.operators) if facts is not None else {},
         "lineage": list(card.lineage),

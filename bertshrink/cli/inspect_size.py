@@ -6,14 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from bertshrink import units
+from bertshrink.cli.inspect import find_model_for
 from bertshrink.cli.run import print_json
 from bertshrink.errors import UserError
 from bertshrink.files.headers import read_onnx
-from bertshrink.model.artifact import Artifact
-from bertshrink.model.checkpoint import ARTIFACT_CARD, CheckpointInfo, read_facts
+from bertshrink.model.checkpoint import CheckpointInfo
 from bertshrink.model.size_estimate import Sizes, of_file
 from bertshrink.recipe.size_options import FORMATS, Roads, roads
-from bertshrink.sources import resolve as sources
 
 _SHOWN = 12
 """Roads in the table; all of them are in the JSON."""
@@ -37,20 +36,13 @@ def show_roads(name: str, task: str, size: str, as_json: bool) -> None:
 
 
 def _model(name: str, task: str) -> CheckpointInfo | Sizes:
-    folder = sources.locate_config(name)
-    if not (folder / ARTIFACT_CARD).is_file():
-        try:
-            return read_facts(folder, task)
-        except UserError as error:
-            error.where = error.where or "--task"
-            raise
-    artifact = Artifact.load(folder)
-    sizes = of_file(read_onnx(artifact.file), artifact.card.family) if artifact.card.format == "onnx" else None
+    model = find_model_for(name, task)
+    card = model.about
+    if isinstance(card, CheckpointInfo):
+        return card
+    sizes = of_file(read_onnx(model.file), card.family) if card.format == "onnx" else None
     if sizes is None or not sizes.is_float:
-        what = (
-            f"`{name}` is {artifact.card.precision} in the format {artifact.card.format}: it cannot be "
-            "made into another"
-        )
+        what = f"`{name}` is {card.precision} in the format {card.format}: it cannot be made into another"
         raise UserError(what, where="--size", hint="give the encoder that it was made from")
     return sizes
 

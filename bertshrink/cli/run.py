@@ -68,9 +68,9 @@ def carry_out(
     console.print(terminal.render(outcome.report, margin=outcome.margin))
     plain: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
     console.print(f"report: {outcome.page}", **plain)
-    if outcome.model is not None:
+    if outcome.made is not None:
         console.print(f"model:  {outcome.model}", **plain)
-        console.print(f"\n{usage(outcome.model, str(outcome.model))}", end="", **plain)
+        console.print(f"\n{usage(outcome.made, str(outcome.model))}", end="", **plain)
     return _tell_gates(outcome.judgement, output) if outcome.judgement is not None else 0
 
 

@@ -98,13 +98,10 @@ def _launch(name: str, task: str) -> RunSpec:
 
     require_ml()
     from bertshrink.meters.latency.launch import launch_of
-    from bertshrink.model.checkpoint import ARTIFACT_CARD, read_facts
-    from bertshrink.model.loading import load_model
-    from bertshrink.sources import resolve as sources
+    from bertshrink.sources.resolve import fetch_weights, find_model
 
-    folder = sources.locate_model(name)
-    facts = None if (folder / ARTIFACT_CARD).is_file() else read_facts(folder, task)
-    return launch_of(load_model(folder, facts, name), folder)
+    model = fetch_weights(find_model(name, task=task))
+    return launch_of(model.load(), model.folder)
 
 
 def look() -> list[dict[str, Any]]:

@@ -35,14 +35,13 @@ def race(base: Path, new: Path, settings: LatencySettings, progress: Progress) -
     from bertshrink.meters.latency.launch import launch_of
     from bertshrink.meters.latency.measure import measure
     from bertshrink.meters.targets.host import LocalRunner
-    from bertshrink.model.loading import load_model
     from bertshrink.report.measurement import compare
-    from bertshrink.sources import resolve
+    from bertshrink.sources.resolve import fetch_weights, find_model
 
     launches = {}
     for name, path in ((_BASE, base), (_NEW, new)):
-        folder = resolve.locate_model(str(path.resolve()), str(path))
-        launches[name] = launch_of(load_model(folder), folder)
+        model = fetch_weights(find_model(str(path.resolve()), str(path)))
+        launches[name] = launch_of(model.load(), model.folder)
     found = measure(launches, settings, progress, environment(), LocalRunner())
     times = {name: [m for m in entries if m.metric == "latency"] for name, entries in found.items()}
     ratios = {}

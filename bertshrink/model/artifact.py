@@ -60,7 +60,7 @@ class ArtifactSpec:
 
 
 class ArtifactCard(BaseModel):
-    """What artifact.json says."""
+    """What artifact.json says; `read` looks at nothing else, `Artifact.load` proves the bytes beside it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,6 +90,30 @@ class ArtifactCard(BaseModel):
     vocab_size: int
     details: dict[str, Any] = Field(default_factory=dict, description="what the technique counted and checked")
     lineage: tuple[str, ...] = Field((), description="the stages it came through, first to last")
+
+    @classmethod
+    def read(cls, folder: Path) -> ArtifactCard:
+        """The card of an artifact folder.
+
+        Raises:
+            UserError: it is for an engine that is not known.
+            UnsafeModel: it is damaged, or names no file of its folder.
+
+        """
+        path = folder / ARTIFACT_CARD
+        hint = "restore the folder from where it came, or export the model again"
+        try:
+            card = cls.model_validate(read_json(path))
+        except ValidationError as error:
+            what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
+            raise UnsafeModel(what, where=str(path), hint=hint) from None
+        if card.engine not in ENGINES:
+            what = f"the artifact needs the engine `{card.engine}`, which this version does not support"
+            raise UserError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
+        if named_file(folder, card.file) is None:
+            what = f"`{ARTIFACT_CARD}` names a file that is not in this folder: `{card.file}`"
+            raise UnsafeModel(what, where=str(path), hint=hint)
+        return card
 
     @property
     def form(self) -> ArtifactSpec:
@@ -167,26 +191,13 @@ class Artifact:
             UserError: no card there, or one for an engine that is not known.
             UnsafeModel: a damaged card, or bytes that are not those bertshrink wrote.
         """
-        path = folder / ARTIFACT_CARD
-        if not path.is_file():
+        if not (folder / ARTIFACT_CARD).is_file():
             hint = "make one with `bertshrink export MODEL -o DIR`"
             raise UserError(
                 f"`{folder}` is not an artifact folder: it has no {ARTIFACT_CARD}", where=str(folder), hint=hint
             )
         verify(folder)
-        hint = "restore the folder from where it came, or export the model again"
-        try:
-            card = ArtifactCard.model_validate(read_json(path))
-        except ValidationError as error:
-            what = f"`{ARTIFACT_CARD}` is damaged: {error.errors()[0]['msg']}"
-            raise UnsafeModel(what, where=str(path), hint=hint) from None
-        if card.engine not in ENGINES:
-            what = f"the artifact needs the engine `{card.engine}`, which this version does not support"
-            raise UserError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
-        if named_file(folder, card.file) is None:
-            what = f"`{ARTIFACT_CARD}` names a file that is not in this folder: `{card.file}`"
-            raise UnsafeModel(what, where=str(path), hint=hint)
-        return cls(folder, card, source)
+        return cls(folder, ArtifactCard.read(folder), source)
 
     @classmethod
     def draft(cls, folder: Path, card: ArtifactCard, like: Like) -> Artifact:

@@ -101,8 +101,7 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     refuse_values(config, str(path))
     anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
     shape = EncoderDims.read(anatomy, config, str(path))
-    if task != "auto" and task not in TASKS:
-        raise UserError(f"there is no task `{task}`", hint=f"tasks: auto, {', '.join(TASKS)}")
+    check_task(task)
     sentence = read_sentence(folder, config) if task == "auto" or task in OF_SENTENCES else None
     if task == "auto":
         is_encoder = sentence is not None and sentence.kind == "encoder"
@@ -122,6 +121,17 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
         sentence=sentence,
         activation=read_activation(folder, config) if TASKS[task].is_score else "identity",
     )
+
+
+def check_task(task: str, where: str | None = None) -> None:
+    """Refuse what is neither `auto` nor a name in `TASKS`.
+
+    Raises:
+        UserError: it is neither.
+
+    """
+    if task != "auto" and task not in TASKS:
+        raise UserError(f"there is no task `{task}`", where=where, hint=f"tasks: auto, {', '.join(TASKS)}")
 
 
 def refuse_no_files(folder: Path) -> None:

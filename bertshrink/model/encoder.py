@@ -59,7 +59,6 @@ class Encoder:
         prompt: what is put before every text.
         activation: what makes a score of the logit of one score: `identity` or `sigmoid`.
         notes: what its tokenizer and the model do not agree on, and how it is read.
-        stored: what the model can be read again from, as long as nobody changes it in memory; None: it is here only.
     """
 
     model: PreTrainedModel
@@ -72,7 +71,6 @@ class Encoder:
     prompt: str = ""
     activation: Literal["identity", "sigmoid"] = "identity"
     notes: tuple[str, ...] = ()
-    stored: CheckpointInfo | None = None
 
     @property
     def anatomy(self) -> ModelFamily:
@@ -149,28 +147,13 @@ class Encoder:
             notes=notes,
         )
 
-    def release(self) -> None:
-        """Let the weights go where they are stored as well; whoever asks for the model then reads it again."""
-        if self.stored is not None and "model" in vars(self):
-            del self.model
-
-    if not TYPE_CHECKING:  # to a type checker any name would be an attribute
-
-        def __getattr__(self, name: str) -> Any:
-            """The model, after it was let go: asked for only where there is no such attribute."""
-            stored = vars(self).get("stored")
-            if name != "model" or stored is None:
-                raise AttributeError(f"an encoder has no `{name}`")
-            self.model = Encoder.from_facts(stored, self.source).model
-            return self.model
-
     def copy(self) -> Encoder:
         """An encoder with weights of its own; tokenizer and folders are shared."""
-        return replace(self, model=copy.deepcopy(self.model), stored=None)
+        return replace(self, model=copy.deepcopy(self.model))
 
     def with_model(self, model: PreTrainedModel) -> Encoder:
         """The same encoder around another model."""
-        return replace(self, model=model.eval(), stored=None)
+        return replace(self, model=model.eval())
 
     def save(self, folder: Path) -> None:
         """Write a stock checkpoint (float32 safetensors, tokenizer, sentence-transformers files) into `folder`.

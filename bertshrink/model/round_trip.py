@@ -1,20 +1,17 @@
-"""What is done with any model, encoder or artifact alike: load it, tell it apart, describe it, prove it."""
+"""A stage's result is proven before it is kept: of the right kind, finite, and the same after a round trip to disk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import CheckFailed
-from bertshrink.model.checkpoint import ARTIFACT_CARD, read_facts
-from bertshrink.model.loading import load_model
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bertshrink.model.loading import Model
+    from bertshrink.model.model_ref import Kind, Model, ModelRef
 
 PROOF_TOLERANCE = 1e-5
 """Largest difference between a model in memory and the same one loaded back, as a share of its largest output."""
@@ -37,33 +34,22 @@ def proof_answers(model: Model) -> list[NDArray[Any]]:
     return [out[name] for out in model.predict(rows) for name in TASKS[model.task].outputs]
 
 
-def prove(
-    made: Model, folder: Path, kind: Literal["encoder", "artifact"], before: Sequence[NDArray[Any]] | None
-) -> Model:
+def prove(made: Model, saved: ModelRef, kind: Kind, before: Sequence[NDArray[Any]] | None) -> None:
     """Prove a stage's result: of the right kind and outputs, finite, and the same after loading it back.
 
     Args:
         made: what the stage gave.
+        saved: the same as it was saved; loaded afterwards.
         before: `proof_answers` of the model that it was made from; None: there is none to be like.
-
-    Returns:
-        the model as loaded from `folder`.
 
     Raises:
         CheckFailed: it is not.
     """
     import numpy as np
 
-    is_artifact = (folder / ARTIFACT_CARD).is_file()
-    if is_artifact != (kind == "artifact"):
+    if saved.kind != kind:
         raise CheckFailed(f"the stage should return an {kind} and returned something else")
-    if is_artifact:
-        from bertshrink.model.artifact import Artifact
-
-        again: Model = Artifact(folder, made.card)  # type: ignore[union-attr]
-    else:
-        again = load_model(folder, read_facts(folder, made.task), made.source)
-    first, second = proof_answers(made), proof_answers(again)
+    first, second = proof_answers(made), proof_answers(saved.load())
     outputs = TASKS[made.task].outputs
 
     def widths(answer: NDArray[Any]) -> tuple[int, ...]:
@@ -78,4 +64,3 @@ def prove(
             raise CheckFailed(f"the stage changed the shape of `{name}` {shapes}", hint=hint)
         if np.abs(mine - reloaded).max() > PROOF_TOLERANCE * max(1.0, float(np.abs(mine).max())):
             raise CheckFailed("the stage's model gives different outputs after saving and loading", hint=hint)
-    return again

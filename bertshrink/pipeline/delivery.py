@@ -16,6 +16,7 @@ from bertshrink.errors import Interrupted, Terminated
 
 if TYPE_CHECKING:
     from bertshrink.gates.verdict import Judgement
+    from bertshrink.model.model_ref import ModelRef
     from bertshrink.pipeline.run import RunResult
     from bertshrink.pipeline.run_folder import OutputFolder
     from bertshrink.recipe.recipe import Recipe
@@ -90,7 +91,9 @@ class Delivery:
     def place(self, made: RunResult) -> Path | None:
         """Where the model is for its user by now; None: nothing was made."""
         is_there = self.target is not None and self.is_held and not (self._waits and self.judgement is None)
-        return self.target.folder if self.target is not None and is_there else made.model
+        if self.target is not None and is_there:
+            return self.target.folder
+        return made.model.folder if made.model is not None else None
 
     def complete(self, finished: RunResult) -> None:
         """Judge and publish what had to wait, or bring the report at `-o` up to what measuring has found.
@@ -114,20 +117,21 @@ class Delivery:
         if self.recipe.gates and finished.model is not None:
             from bertshrink.gates.recipe_gates import judge_run
 
-            self.judgement = judge_run(self.recipe.gates, finished.report, finished.model)
+            self.judgement = judge_run(self.recipe.gates, finished.report, finished.model.folder)
 
     def _publish(self, finished: RunResult, report: Report) -> None:
         if self.target is not None and finished.model is not None and self.is_held:
-            self._is_new = self.target.publish(finished.model, finished.key, self._papers(report, finished.model))
+            papers = self._papers(report, finished.model)
+            self._is_new = self.target.publish(finished.model.folder, finished.key, papers)
 
-    def _papers(self, report: Report, folder: Path | None) -> dict[str, str]:
+    def _papers(self, report: Report, model: ModelRef) -> dict[str, str]:
         from bertshrink.files.atomic import MODEL_CARD
         from bertshrink.model.folder.usage_snippet import usage
         from bertshrink.report.render import markdown
 
         text = markdown.render(report, self.margin)
-        if self.target is not None and folder is not None:
-            text += f"\n## Use it\n\n```python\n{usage(folder, self.target.folder.name)}```\n"
+        if self.target is not None:
+            text += f"\n## Use it\n\n```python\n{usage(model, self.target.folder.name)}```\n"
         return {_REPORT: report.to_json(), MODEL_CARD: text}
 
 

@@ -15,6 +15,7 @@ from bertshrink.training.distributed.ranks import is_main
 
 if TYPE_CHECKING:
     from bertshrink.gates.verdict import Judgement
+    from bertshrink.model.model_ref import ModelRef
     from bertshrink.progress import Progress
     from bertshrink.recipe.recipe import Recipe
     from bertshrink.report.report import Report
@@ -28,7 +29,8 @@ class Outcome:
     """What a recipe came to.
 
     Attributes:
-        model: where the last model is for its user; None: no stage made one.
+        made: the last stage's model in the run folder; None: there was no stage.
+        model: where that model is for its user.
         page: the report as HTML.
         margin: what the report counts as the same speed.
         judgement: what the recipe's gates came to; None: it has none.
@@ -36,6 +38,7 @@ class Outcome:
 
     report: Report
     folder: Path
+    made: ModelRef | None
     model: Path | None
     page: Path
     margin: float
@@ -91,7 +94,7 @@ def execute(
         delivery.complete(finished)
     page = _draw(finished.report, finished.folder, margin)
     place = delivery.place(finished)
-    return Outcome(finished.report, finished.folder, place, page, margin, delivery.judgement)
+    return Outcome(finished.report, finished.folder, finished.model, place, page, margin, delivery.judgement)
 
 
 def _draw(report: Report, folder: Path, margin: float) -> Path:

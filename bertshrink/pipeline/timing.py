@@ -14,7 +14,7 @@ from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.phone.compatibility import ENGINE, check_mobile
 from bertshrink.meters.roofline.roofline import ON_GPU
 from bertshrink.meters.targets import TARGETS, Target, TargetResult, kind_of, open_target
-from bertshrink.pipeline.handle import ModelHandle
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.pipeline.run_folder import RunFolder
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import across
@@ -33,7 +33,7 @@ def open_targets(settings: LatencySettings) -> list[Target]:
 def measure_into(
     report: Report,
     targets: Sequence[Target],
-    models: Sequence[ModelHandle],
+    models: Sequence[ModelRef],
     settings: LatencySettings,
     progress: Progress,
     store: RunFolder,
@@ -51,7 +51,7 @@ def measure_into(
 
 def measure_everywhere(
     targets: Sequence[Target],
-    models: Sequence[ModelHandle],
+    models: Sequence[ModelRef],
     settings: LatencySettings,
     progress: Progress,
     store: RunFolder,
@@ -76,7 +76,7 @@ def measure_everywhere(
     missing = [target for target in targets if kept[target.name] is None]
     launches = {model.name: launch_of(model.load(), model.folder) for model in models} if missing else {}
     for model in models:
-        model.loaded = None  # the workers should have the memory
+        model.unload()  # the workers should have the memory
     ways = {t.name: expand_variants(launches, settings.engine, on_gpu=kind_of(t.name) == ON_GPU) for t in missing}
     for target in missing:
         target.check(ways[target.name])
@@ -121,7 +121,7 @@ def _row(report: Report, model: Snapshot, before: Snapshot, name: str, way: str)
     return report.snapshots[-1]
 
 
-def check_phones(report: Report, models: Sequence[ModelHandle], progress: Progress, store: RunFolder) -> None:
+def check_phones(report: Report, models: Sequence[ModelRef], progress: Progress, store: RunFolder) -> None:
     """Check each file for ONNX Runtime for phones, and put what was found below its figures."""
     rows = {snapshot.name: snapshot for snapshot in report.snapshots}
     with progress.task("checks for phones", total=len(models), unit="models") as task:
@@ -131,7 +131,7 @@ def check_phones(report: Report, models: Sequence[ModelHandle], progress: Progre
             kept = store.read_entry(file, key)
             if kept is None:
                 launch = launch_of(model.load(), model.folder)
-                model.loaded = None
+                model.unload()
                 kept = _phone_sheets(launch) if launch.engine == ENGINE else [[], [_EXPORT_FIRST]]
                 store.write_entry(file, key, kept)
             rows[model.name].sheets = [Sheet.model_validate(sheet) for sheet in kept[0]]

@@ -14,20 +14,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import BertshrinkError, UserError
 from bertshrink.meters.latency.settings import LatencySettings
-from bertshrink.model.checkpoint import ARTIFACT_CARD
-from bertshrink.sources import resolve as sources
+from bertshrink.model.tasks import TASKS
+from bertshrink.sources.resolve import find_model
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from bertshrink.model.model_ref import ModelRef
     from bertshrink.recipe.recipe import Recipe
 
 
@@ -129,7 +130,10 @@ def recipe_of_command(
     command = COMMANDS[name]
     given = {key: value for key, value in settings.items() if value is not None}
     asked = [technique for technique in command.techniques if command.wants(technique, given)]
-    needed = _needed(asked, model) if model is not None else asked
+    found = _look_at(model, common.get("task")) if model is not None and _can_skip(asked) else None
+    needed = list(asked)
+    while found is not None and found.kind == "artifact" and _can_skip(needed):
+        del needed[0]
     _refuse_idle(command, given, needed, [technique for technique in asked if technique not in needed], name_of)
     for technique in needed:
         own = {field: key for field, key in command.flag_names(technique).items() if key in given}
@@ -137,7 +141,7 @@ def recipe_of_command(
         places[path] = f"`bertshrink {name}`"
         places |= {(*path, field): name_of(key) for field, key in own.items()}
         stages.append({technique.name: {field: given[key] for field, key in own.items()}})
-    return _build(name, model, {"stages": stages}, common, places, about_texts or {})
+    return replace(_build(name, model, {"stages": stages}, common, places, about_texts or {}), found=found)
 
 
 def recipe_of_bench(
@@ -168,16 +172,17 @@ def _refuse_idle(
                 )
 
 
-def _needed(asked: Sequence[type[Technique]], model: str) -> list[type[Technique]]:
-    """The stages asked for, without those whose product is given already."""
-    techniques = list(asked)
+def _can_skip(techniques: Sequence[type[Technique]]) -> bool:
+    """Whether an artifact that is given makes the first stage idle."""
+    return len(techniques) > 1 and "artifact" in techniques[1].takes
+
+
+def _look_at(model: str, task: str | None) -> ModelRef | None:
+    """The model, looked at before there is a plan; None: the plan will say what is wrong with it."""
     try:
-        is_artifact = (sources.locate_config(model) / ARTIFACT_CARD).is_file()
+        return find_model(model, "`MODEL`", task=task if task in TASKS else "auto")
     except BertshrinkError:
-        is_artifact = False  # the plan will say what is wrong with the model
-    while is_artifact and len(techniques) > 1 and "artifact" in techniques[1].takes:
-        del techniques[0]
-    return techniques
+        return None
 
 
 def _build(

@@ -18,16 +18,17 @@ from bertshrink.errors import BertshrinkError, MissingDependency, UserError, did
 from bertshrink.meters.latency.engine_variants import read_variant
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import open_target
-from bertshrink.model.artifact import Artifact, ArtifactCard, ArtifactSpec
-from bertshrink.model.checkpoint import ARTIFACT_CARD, CheckpointInfo, own_limit, read_base_info, read_facts
+from bertshrink.model.artifact import ArtifactCard, ArtifactSpec
+from bertshrink.model.checkpoint import CheckpointInfo, own_limit
 from bertshrink.model.folder.left_behind import left_behind
+from bertshrink.model.model_ref import Kind, ModelRef
 from bertshrink.model.tasks import TASKS
 from bertshrink.recipe.latency_shapes import fit_clock, fit_grid
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.recipe.size_limits import Fitting
-from bertshrink.sources import resolve as sources
+from bertshrink.sources.resolve import find_model
 from bertshrink.techniques import TECHNIQUES
-from bertshrink.techniques.base import Kind, Technique
+from bertshrink.techniques.base import Technique
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,20 @@ class Plan:
     """A recipe that will work as far as can be known without weights.
 
     Attributes:
-        kind: of the first model; None: the first stage starts from nothing.
+        model: the first one; None: the first stage starts from nothing.
+        compared: other models, measured beside.
+        about: what the model that all others are compared with says of itself, or will.
         task: a name in `TASKS`.
-        num_leading: how many of the first stages make the model that all others are compared with.
         clock: what stages that choose by the clock time with.
-        facts: of that model, where it is an encoder.
-        card: of the first model, where it is an artifact.
+        num_leading: how many of the first stages make the model that all others are compared with.
         notes: what the plan decided, one sentence each.
     """
 
     recipe: Recipe
-    kind: Kind | None
+    model: ModelRef | None
+    compared: tuple[ModelRef, ...]
+    about: CheckpointInfo | ArtifactCard
     task: str
-    facts: CheckpointInfo | None
-    card: ArtifactCard | None
     stages: tuple[PlannedStage, ...]
     clock: LatencySettings
     num_leading: int = 0
@@ -86,55 +87,56 @@ def make_plan(recipe: Recipe) -> Plan:
             model folder or `MissingDependency` for a hub that cannot be reached).
     """
     check = Checker(recipe.source)
-    kind: Kind | None = None
-    facts: CheckpointInfo | None = None
-    card: ArtifactCard | None = None
-    if recipe.model is not None:
-        kind, facts, card = _model(recipe, recipe.model, check.at("model"))
-    elif not recipe.stages or recipe.stages[0].technique.takes:
+    num_leading = _num_leading(recipe)
+    model = recipe.found
+    if model is None and recipe.model is not None:
+        model = _look_at(recipe, recipe.model, check.at("model"), is_base=num_leading > 0)
+    elif recipe.model is None and (not recipe.stages or recipe.stages[0].technique.takes):
         hint = "add `model:`, a folder or a hub name; or let `pretrain` make one"
         raise UserError("the recipe names no model to start from", where=recipe.place("stages"), hint=hint)
     if recipe.task not in ("auto", *TASKS):
         check.at("task").error(f"there is no task `{recipe.task}`", did_you_mean(recipe.task, TASKS))
     _data(recipe, check)
     _timing(recipe, check)
-    num_leading = _num_leading(recipe)
     notes: list[str] = []
-    if num_leading and facts is not None and "encoder" in recipe.stages[0].technique.takes:
-        facts = _learns(recipe, facts, check, notes)
-    stages = _stages(recipe, kind, facts, card, check)
-    if kind is None and not check.faults:
-        facts = recipe.stages[0].technique.makes()
-    about = facts or card
+    about = model.about if model is not None else None
+    if num_leading and isinstance(about, CheckpointInfo) and "encoder" in recipe.stages[0].technique.takes:
+        about = _learns(recipe, about, check, notes)
+    stages = _stages(recipe, model, about, check)
+    if recipe.model is None and not check.faults:
+        about = recipe.stages[0].technique.makes()
     task = about.task if about is not None else "auto"
     if task in TASKS and TASKS[task].is_masked:
         _patience(recipe, check)
-    if card is not None and recipe.task in TASKS and recipe.task != task:
-        text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
-        check.at("task").error(text, "leave `task` out: an artifact has its own")
-    if card is not None:
-        _require(card.engine, check.at("model"))
+    if isinstance(about, ArtifactCard):
+        if recipe.task in TASKS and recipe.task != task:
+            text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
+            check.at("task").error(text, "leave `task` out: an artifact has its own")
+        _require(about.engine, check.at("model"))
     forms = {recipe.model or "the model": _form(about)} if about is not None else {}
     timed = {stage.name: stage.form for stage in stages if stage.form and stage.technique.depends_on_machine}
     clock = fit_clock(recipe, forms | timed)
     forms |= {stage.name: stage.form for stage in stages if stage.form is not None}
+    compared = []
     for i, name in enumerate(recipe.compare):
         own = check.at("compare", i)
-        _, other, other_card = _model(recipe, name, own)
-        beside = other or other_card
-        if other_card is not None:
-            _require(other_card.engine, own)
-        if beside is not None:
-            forms[name] = _form(beside)
-        if beside is not None and about is not None and recipe.data is not None and recipe.measure.quality:
-            _comparable(name, beside, about, own)
+        other = _look_at(recipe, name, own)
+        if other is None:
+            continue
+        compared.append(other)
+        if isinstance(other.about, ArtifactCard):
+            _require(other.about.engine, own)
+        forms[name] = _form(other.about)
+        if about is not None and recipe.data is not None and recipe.measure.quality:
+            _comparable(name, other.about, about, own)
     recipe = fit_grid(recipe, forms, check)
     check.raise_faults()
-    if facts is not None:
-        notes += [*facts.notes, *left_behind(facts.folder, is_sentence=facts.sentence is not None)]
-    if card is not None:
-        notes += card.details.get("notes", [])
-    return Plan(recipe, kind, task, facts, card, tuple(stages), clock, num_leading, tuple(notes))
+    assert about is not None
+    if isinstance(about, ArtifactCard):
+        notes += about.details.get("notes", [])
+    else:
+        notes += [*about.notes, *left_behind(about.folder, is_sentence=about.sentence is not None)]
+    return Plan(recipe, model, tuple(compared), about, task, tuple(stages), clock, num_leading, tuple(notes))
 
 
 def _timing(recipe: Recipe, check: Checker) -> None:
@@ -211,18 +213,13 @@ def _patience(recipe: Recipe, check: Checker) -> None:
             )
 
 
-def _model(recipe: Recipe, name: str, check: Checker) -> tuple[Kind, CheckpointInfo | None, ArtifactCard | None]:
-    """What a model says of itself; both None when a fault was found."""
+def _look_at(recipe: Recipe, name: str, check: Checker, *, is_base: bool = False) -> ModelRef | None:
+    """A model that the recipe names; None when a fault was found."""
     try:
-        folder = sources.locate_config(name, check.place)
-        if (folder / ARTIFACT_CARD).is_file():
-            return "artifact", None, Artifact.load(folder).card
-        if _num_leading(recipe):
-            return "encoder", read_base_info(folder), None
-        return "encoder", read_facts(folder, recipe.task if recipe.task in TASKS else "auto"), None
+        return find_model(name, check.place, task=recipe.task if recipe.task in TASKS else "auto", is_base=is_base)
     except BertshrinkError as error:
         check.add(error)
-        return "encoder", None, None
+        return None
 
 
 def _form(about: CheckpointInfo | ArtifactCard) -> ArtifactSpec:
@@ -237,14 +234,17 @@ def _require(engine: str, check: Checker) -> None:
 
 def _stages(
     recipe: Recipe,
-    kind: Kind | None,
-    facts: CheckpointInfo | None,
-    card: ArtifactCard | None,
+    model: ModelRef | None,
+    about: CheckpointInfo | ArtifactCard | None,
     check: Checker,
 ) -> list[PlannedStage]:
     planned = []
-    form = card.form if card is not None else None
-    fitting = Fitting(recipe, facts, card)
+    kind: Kind | None = None
+    if recipe.model is not None:  # one that cannot be read is taken for what most are
+        kind = model.kind if model is not None else "encoder"
+    facts = about if isinstance(about, CheckpointInfo) else None
+    form = about.form if isinstance(about, ArtifactCard) else None
+    fitting = Fitting(recipe, model, about)
     for number, stage in enumerate(recipe.stages, start=1):
         technique, here, promise = stage.technique, check.at(*stage.path), ""
         if recipe.model is None and number > 1 and technique.makes_teacher:

@@ -26,7 +26,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,9 @@ from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
+
+if TYPE_CHECKING:
+    from bertshrink.model.model_ref import ModelRef
 
 
 class MeasureSettings(BaseModel):
@@ -84,7 +87,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe."""
+    """A checked recipe.
+
+    `found` is the model, where somebody had to look at it before there was a plan.
+    """
 
     name: str
     model: str | None
@@ -97,6 +103,7 @@ class Recipe:
     gates: tuple[Rule, ...]
     source: LocatedConfig
     text: str
+    found: ModelRef | None = None
 
     def place(self, *path: str | int) -> str:
         """Where a value was written."""

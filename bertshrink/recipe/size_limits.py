@@ -5,12 +5,12 @@ from __future__ import annotations
 from bertshrink import units
 from bertshrink.errors import UserError
 from bertshrink.files.headers import read_onnx
-from bertshrink.model.artifact import Artifact, ArtifactCard
+from bertshrink.model.artifact import ArtifactCard
 from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.size_estimate import TOLERANCE, Sizes, of_encoder, of_file
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.recipe.size_options import advice
-from bertshrink.sources import resolve as sources
 from bertshrink.techniques.base import Technique
 
 
@@ -18,18 +18,18 @@ class Fitting:
     """The sizes of a recipe's model on its way through the stages.
 
     Args:
-        facts: of the first model, where it is an encoder.
-        card: of the first model, where it is an artifact.
+        model: the first one; None: there is none, or it cannot be read.
+        about: what the plan takes it for.
     """
 
-    def __init__(self, recipe: Recipe, facts: CheckpointInfo | None, card: ArtifactCard | None) -> None:
+    def __init__(self, recipe: Recipe, model: ModelRef | None, about: CheckpointInfo | ArtifactCard | None) -> None:
         self._name = recipe.model or "MODEL"
         self._is_asked = any(stage.technique.largest_size is not None for stage in recipe.stages)
         self._sizes: Sizes | None = None
-        if self._is_asked and facts is not None:
-            self._sizes = of_encoder(facts)
-        elif self._is_asked and card is not None and card.format == "onnx" and recipe.model is not None:
-            self._sizes = of_file(read_onnx(Artifact.load(sources.locate_config(recipe.model)).file), card.family)
+        if self._is_asked and isinstance(about, CheckpointInfo):
+            self._sizes = of_encoder(about)
+        elif self._is_asked and isinstance(about, ArtifactCard) and about.format == "onnx" and model is not None:
+            self._sizes = of_file(read_onnx(model.file), about.family)
         self._first = self._sizes
 
     def after(self, technique: Technique, facts: CheckpointInfo | None) -> None:

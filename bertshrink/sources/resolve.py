@@ -1,4 +1,7 @@
-"""From a model's name to a folder on this machine.
+"""From a model's name to a folder on this machine, and to a reference to the model there.
+
+    find_model       its small files: what a plan is proven with
+    fetch_weights    the whole of it, once a run begins
 
     a path                       used as it is; the network is never asked
     a file for an engine (.onnx, .ort, .pte), or its folder
@@ -22,6 +25,7 @@ from bertshrink.files.hub import hub_is_reachable, local_path
 from bertshrink.files.json_files import read_object
 from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS
 from bertshrink.model.folder.layout import root_of, sealed_root
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.sources.probe import probe_again_in_subprocess
 
 
@@ -54,6 +58,28 @@ def is_path(name: str) -> bool:
     return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(FILES)
 
 
+def find_model(name: str, where: str | None = None, *, task: str = "auto", is_base: bool = False) -> ModelRef:
+    """The model of a name, from its small files: no weight is fetched or read, and nothing is run.
+
+    Args:
+        name: a folder, a file or a hub name.
+        where: its place, for messages.
+        task: as of `ModelRef.read`.
+        is_base: likewise.
+
+    Raises:
+        BertshrinkError: as `locate_config` and `ModelRef.read`.
+    """
+    return ModelRef.read(locate_config(name, where), task, name, is_base=is_base, where=where)
+
+
+def fetch_weights(model: ModelRef, *, to_run: bool = True) -> ModelRef:
+    """The same model, all of it on this machine; arguments and errors as of `locate_model` and `ModelRef.read`."""
+    assert model.source is not None
+    folder = locate_model(model.source, model.where, to_run=to_run)
+    return ModelRef.read(folder, model.about.task, model.source, where=model.where)
+
+
 def locate_config(name: str, where: str | None = None) -> Path:
     """A folder with at least the configuration of the model: all that a plan needs.
 
@@ -65,7 +91,7 @@ def locate_config(name: str, where: str | None = None) -> Path:
 
 
 def locate_model(name: str, where: str | None = None, *, to_run: bool = True) -> Path:
-    """A folder with the whole model; errors as in `peek`.
+    """A folder with the whole model; errors as in `locate_config`.
 
     Args:
         to_run: whether it will be run: a file for an engine is then first run apart, a sealed one too.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bertshrink import units
 from bertshrink.errors import UserError
+from bertshrink.model.model_ref import Kind
 from bertshrink.model.size_estimate import Sizes, of_encoder
 from bertshrink.progress import Progress, Silent
 
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact, ArtifactSpec
     from bertshrink.model.checkpoint import CheckpointInfo
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.loading import Model
+    from bertshrink.model.model_ref import Model
     from bertshrink.report.measurement import Measurement
     from bertshrink.training.loop import TrainingResult
 
-Kind = Literal["encoder", "artifact"]
-"""What a technique takes and gives."""
 Need = Literal["teacher", "train", "dev"]
 
 
@@ -63,6 +62,8 @@ class Workbench:
             so that the texts that a report is about choose nothing. None: there is nothing to choose by.
         measure: latency and memory of artifacts, interleaved, in fresh processes on this machine, by name; as
             `meters.latency.measure` gives them. None: nothing can be timed.
+        unload: lets the weights of the model that was given go, for a technique that needs only its configuration and
+            tokenizer from then on; does nothing where it lies nowhere else.
         notes: what the technique did, one sentence each; shown in the report.
         history: training log for the report's curves: one dict of numbers per entry, with `step`.
         baselines: (name, label, model) shown beside the result; size and quality are measured when the stage ends.
@@ -78,6 +79,7 @@ class Workbench:
     progress: Progress = field(default_factory=Silent)
     choose: Callable[[Model], float] | None = None
     measure: Callable[[Mapping[str, Artifact]], dict[str, list[Measurement]]] | None = None
+    unload: Callable[[], None] = lambda: None
     notes: list[str] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     baselines: list[tuple[str, str, Model]] = field(default_factory=list)

@@ -12,7 +12,7 @@ from bertshrink.files.atomic import new_folder
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.loading import load_model
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
@@ -84,7 +84,7 @@ def check(made, technique, before, folder):
     with new_folder(folder) as scratch:
         made.save(scratch)
         prove(made, scratch, technique.gives, proof_answers(before))  # finite, same shapes, same numbers after a reload
-    again = load_model(folder)
+    again = ModelRef.read(folder).load()
     assert (again.task, again.labels) == (made.task, made.labels)
     rows = again.tokenize(sentences(3))
     for mine, theirs in zip(again.predict(rows), made.predict(rows), strict=True):

@@ -134,7 +134,7 @@ def test_a_recipe_of_one_teacher_reports_it_as_the_reference(here):
     finished = carry_out(f"{HEAD}data: ./d\ntask: classification\nstages: [{{{FINETUNE}}}]\n")
     (only,) = finished.report.snapshots
     assert (only.role, only.find("agreement").value) == ("reference", 1.0)
-    assert finished.model == finished.folder / "01-finetune"
+    assert finished.model.folder == finished.folder / "01-finetune"
 
 
 def test_teacher_and_student_may_be_made_by_two_recipes(here):
@@ -219,7 +219,7 @@ def test_length_of_sentences_binds_no_other_task(here):
     (here / "m" / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
     data(here, "classification")
     text = "model: ./m\ndata: ./d\nmeasure: {latency: {length: [48]}}\nstages: [finetune]\ntask: "
-    assert make_plan(_recipe(text + "classification")).facts.max_length == 64
+    assert make_plan(_recipe(text + "classification")).about.max_length == 64
     with pytest.raises(BertshrinkError, match="length 48 is more than"):
         make_plan(_recipe(text + "embedding"))
 

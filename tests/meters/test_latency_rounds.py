@@ -25,8 +25,8 @@ from bertshrink.meters.latency.worker_result import Interference, check_result
 from bertshrink.meters.latency.workload import NUM_TEXTS, read_workload, text_cases
 from bertshrink.meters.targets import TargetResult, open_target
 from bertshrink.meters.targets.host import LocalRunner
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.pipeline import timing
-from bertshrink.pipeline.handle import ModelHandle
 from bertshrink.pipeline.run_folder import RunFolder
 from bertshrink.pipeline.timing import across_machines, add_results, measure_everywhere
 from bertshrink.progress import Silent
@@ -280,7 +280,7 @@ class Way:
 def models(tmp_path):
     encoder = tiny_encoder("bert", "embedding")
     encoder.save(tmp_path / "m")
-    return [ModelHandle("a", tmp_path / "m", "key", None, loaded=encoder)]
+    return [replace(ModelRef.read(tmp_path / "m", name="a", key="key"), loaded=encoder)]
 
 
 def found_on(target):
@@ -296,7 +296,6 @@ def test_what_a_target_found_is_kept_and_another_machine_is_asked_again(models, 
     store = RunFolder(tmp_path / "run")
     store.folder.mkdir()
     for _ in range(2):
-        models[0].loaded = models[0].loaded or tiny_encoder("bert", "embedding")
         found = measure_everywhere(ways, models, QUICK, Silent(), store)
     assert [way.asked for way in ways] == [1, 2]
     assert [f.measurements["a"][0].conditions.target for f in found] == ["cpu", "far://x"]
@@ -447,8 +446,8 @@ def test_checks_for_phones_stand_below_a_models_figures_and_are_kept(tmp_path, m
     (tmp_path / "work").mkdir()
     artifact = TECHNIQUES["export"]()(encoder, Workbench(None, None, tmp_path / "work"))
     models = [
-        ModelHandle("reference", tmp_path / "m", "one", None, loaded=encoder),
-        ModelHandle("01-export", artifact.folder, "two", None, loaded=artifact),
+        ModelRef.read(tmp_path / "m", name="reference", key="one"),
+        ModelRef.read(artifact.folder, name="01-export", key="two"),
     ]
     report = report_of(
         Snapshot(name="reference", label="a", role="reference", kind="encoder"),

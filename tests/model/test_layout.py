@@ -20,7 +20,7 @@ from bertshrink.model.batches import pad
 from bertshrink.model.checkpoint import read_facts
 from bertshrink.model.folder.layout import named_file, root_of, sealed_root
 from bertshrink.model.folder.usage_snippet import usage
-from bertshrink.model.loading import folder_key
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.sources import resolve
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
@@ -180,11 +180,11 @@ def test_a_file_in_its_place_belongs_to_the_folder_above(tmp_path, made):
     assert (root_of(file), sealed_root(file)) == (ours, None)
     seal(ours)
     assert sealed_root(file) == ours == resolve.locate_model(str(file)) == resolve.locate_model(str(ours))
-    before = folder_key(ours, "classification")
+    before = ModelRef.read(ours).content_key("classification")
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    assert folder_key(ours, "classification") != before, "what is made of it is not made of the other"
+    assert ModelRef.read(ours).content_key("classification") != before, "what is made of it is not made of the other"
 
 
 @pytest.mark.parametrize("name", ["../m.onnx", "/m.onnx", "onnx/../../m.onnx", "", None, 3, "onnx\\m.onnx", "onnx"])
@@ -227,7 +227,7 @@ def run_lines(lines, monkeypatch, folder):
 @pytest.mark.parametrize("task", ["embedding", "classification", "question-answering", "token-classification"])
 def test_the_lines_for_an_artifact_run(task, kind, made, monkeypatch):
     _, artifact = made(task, kind)
-    lines = usage(artifact.folder, "out")
+    lines = usage(ModelRef.read(artifact.folder), "out")
     assert len(lines.strip().splitlines()) <= 10
     names, _ = run_lines(lines, monkeypatch, artifact.folder.parent)
     if task == "classification":
@@ -238,7 +238,7 @@ def test_the_lines_for_an_artifact_run(task, kind, made, monkeypatch):
 
 def test_the_lines_for_a_fixed_shape_run(made, monkeypatch):
     _, artifact = made("classification", static_shape="3x16")
-    names, _ = run_lines(usage(artifact.folder, "out"), monkeypatch, artifact.folder.parent)
+    names, _ = run_lines(usage(ModelRef.read(artifact.folder), "out"), monkeypatch, artifact.folder.parent)
     assert names["logits"].shape == (3, 2)
 
 
@@ -246,7 +246,7 @@ def test_the_lines_for_a_fixed_shape_run(made, monkeypatch):
 @pytest.mark.skipif(not is_installed("openvino"), reason="needs pip install 'bertshrink[openvino]'")
 def test_the_lines_for_openvino_run(made, monkeypatch):
     _, artifact = made("embedding", engine="openvino")
-    lines = usage(artifact.folder, "out")
+    lines = usage(ModelRef.read(artifact.folder), "out")
     assert "import openvino" in lines
     names, _ = run_lines(lines, monkeypatch, artifact.folder.parent)
     assert names["vectors"].shape == (2, 32)
@@ -256,7 +256,7 @@ def test_the_lines_for_openvino_run(made, monkeypatch):
 def test_the_lines_for_a_checkpoint_run(task, tmp_path, monkeypatch):
     (tmp_path / "student").mkdir()
     tiny_encoder("bert", task).save(tmp_path / "student")
-    names, _ = run_lines(usage(tmp_path / "student", "student"), monkeypatch, tmp_path)
+    names, _ = run_lines(usage(ModelRef.read(tmp_path / "student"), "student"), monkeypatch, tmp_path)
     assert "vectors" in names or names["outputs"] is not None
 
 
@@ -269,6 +269,6 @@ def test_the_pages_lines_are_those_that_are_printed_and_run(tmp_path, made, monk
     shutil.copytree(made("embedding", "int8")[1].folder, tmp_path / "bge-int8")
     blocks = re.findall(r"```python\n(.*?)```", part, re.DOTALL)
     names = ["student", "runs/quickstart/01-distill", "bge-int8"]
-    assert blocks == [usage(tmp_path / name, name) for name in names]
+    assert blocks == [usage(ModelRef.read(tmp_path / name), name) for name in names]
     for block in blocks:
         run_lines(block, monkeypatch, tmp_path)

@@ -12,7 +12,7 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.checkpoint import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.loading import load_model
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.export import Export
 from bertshrink.training.losses import task_loss
@@ -68,7 +68,7 @@ def everything_made_of(folder, tmp_path):
     made = Export()(encoder, bench_of(encoder, tmp_path / "work", texts=None))
     (tmp_path / "exported").mkdir()
     made.save(tmp_path / "exported")
-    return encoder, Encoder.load(tmp_path / "student"), load_model(tmp_path / "exported")
+    return encoder, Encoder.load(tmp_path / "student"), ModelRef.read(tmp_path / "exported").load()
 
 
 def lower_case(folder):

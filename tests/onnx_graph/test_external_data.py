@@ -10,13 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from bertshrink.errors import CheckFailed, UnsafeModel
 from bertshrink.files.headers import read_onnx
 from bertshrink.files.onnx_wire import LARGE_BYTES, load_structure
-from bertshrink.model.encoder import Encoder
-from bertshrink.model.loading import load_model
 from bertshrink.onnx_graph import external_data
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import array, read_model, tensor, write_model
 from bertshrink.onnx_graph.external_data import BorrowedTensors, digest, is_external, stream
-from tests.support.tiny import tiny_encoder
 
 SIDE = 160
 assert SIDE * SIDE * 4 > LARGE_BYTES > SIDE * SIDE
@@ -162,25 +159,6 @@ def test_an_invalid_graph_leaves_no_file(tmp_path):
         write_model(model, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
     onnx.checker.check_model(a_model())
-
-
-def test_an_encoder_lets_its_weights_go_only_where_they_are_stored(tmp_path):
-    encoder = tiny_encoder()
-    encoder.release()
-    assert "model" in vars(encoder), "it is in memory only"
-    encoder.save(tmp_path / "m")
-    found = load_model(tmp_path / "m", is_lasting=True)
-    rows = found.tokenize(["one text", "another"])
-    before = found.predict(rows)
-    found.release()
-    assert "model" not in vars(found)
-    for old, new in zip(before, found.predict(rows), strict=True):
-        np.testing.assert_array_equal(old["logits"], new["logits"])
-    assert "model" in vars(found)
-    assert found.copy().stored is None
-    assert Encoder.load(tmp_path / "m").stored is None
-    with pytest.raises(AttributeError, match="no `modle`"):
-        found.modle  # noqa: B018
 
 
 def test_a_large_tensor_is_copied_in_parts_and_a_cut_file_is_told(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ import pytest
 from bertshrink.errors import OutputError, UnsafeModel, UserError
 from bertshrink.files.atomic import MANIFEST
 from bertshrink.files.fingerprint import STAGE_CARD, fingerprint
-from bertshrink.model.loading import folder_key
 from bertshrink.pipeline import run_folder as stores
 from bertshrink.pipeline.run_folder import OutputFolder, RunFolder
 
@@ -148,24 +147,6 @@ def test_each_ingredient_decides_the_fingerprint():
     assert len(found) == len(others) + 1
     assert fingerprint(*base) == fingerprint(*base)
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}), "the order of keys is not an ingredient"
-
-
-def test_a_given_models_key_is_its_content(tmp_path):
-    def make(name):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_text("w")
-        return folder
-
-    one, two = make("one"), make("two")
-    assert folder_key(one, "mlm") == folder_key(two, "mlm"), "a moved model is the same"
-    assert folder_key(one, "mlm") != folder_key(one, "embedding")
-    (two / "README.md").write_text("words")
-    (two / ".cache").write_text("")
-    assert folder_key(one, "mlm") == folder_key(two, "mlm")
-    (two / "model.safetensors").write_text("v")
-    assert folder_key(one, "mlm") != folder_key(two, "mlm")
 
 
 # Where the user wants it

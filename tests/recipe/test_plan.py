@@ -38,12 +38,13 @@ def faults_of(call, text):
 
 def test_a_plan_that_fits(plan):
     found = plan("model: ./m\ndata: d.tsv\nstages: [{distill: {layers: 2}}, export, quantize]\ncompare: [./a]")
-    assert (found.kind, found.task, found.facts.labels) == ("encoder", "classification", ("negative", "positive"))
+    assert (found.model.kind, found.task, found.about.labels) == ("encoder", "classification", ("negative", "positive"))
+    assert [model.kind for model in found.compared] == ["artifact"]
     assert [stage.name for stage in found.stages] == ["01-distill", "02-export", "03-quantize"]
     assert found.stages[1].place == "r.yaml:3:34"
     assert found.recipe.with_measure(latency=False).measure.latency is False
     found = plan("model: ./a\nstages: [quantize]")
-    assert (found.kind, found.task, found.facts) == ("artifact", "classification", None)
+    assert (found.model.kind, found.task, found.about) == ("artifact", "classification", found.model.about)
 
 
 def test_each_stage_is_proven_against_the_model_as_it_will_be_by_then(plan):

@@ -1,6 +1,7 @@
 """From a name to a folder: paths never ask the network, the demo is checked, an absent hub is told at once."""
 
 import hashlib
+import shutil
 import socket
 import sys
 import time
@@ -10,8 +11,11 @@ import pytest
 from bertshrink.command_scope import command_scope
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files import hub
+from bertshrink.recipe.commands import recipe_of_command
+from bertshrink.recipe.plan import make_plan
 from bertshrink.sources import resolve
 from tests.support.model_folders import artifact_folder, model_folder
+from tests.support.tiny import tiny_encoder
 
 
 @pytest.fixture
@@ -51,13 +55,64 @@ def test_paths_never_ask_the_network(tmp_path, monkeypatch, no_network):
         assert caught.value.hint
 
 
+@pytest.fixture
+def patterns(tmp_path, monkeypatch):
+    """A hub with one model; what was asked of it, and its cache, which holds what matches."""
+    import huggingface_hub
+
+    whole, cache, asked = tmp_path / "whole", tmp_path / "cache", []
+    whole.mkdir()
+    cache.mkdir()
+    tiny_encoder().save(whole)
+
+    def snapshot_download(name, allow_patterns, local_files_only):
+        asked.append(allow_patterns)
+        for path in whole.iterdir():
+            if any(path.match(pattern) for pattern in allow_patterns):
+                shutil.copy(path, cache)
+        return str(cache)
+
+    monkeypatch.setattr(resolve, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    return asked
+
+
+def test_a_hub_models_weights_come_only_when_a_run_begins(patterns):
+    found = resolve.find_model("org/name", "r.yaml:1:1", task="embedding")
+    assert (found.name, found.source, found.where) == ("org/name", "org/name", "r.yaml:1:1")
+    assert (found.kind, found.about.task) == ("encoder", "embedding")
+    assert not found.file.exists(), "a plan needs no weights"
+    whole = resolve.fetch_weights(found)
+    assert whole.file.is_file()
+    assert (whole.source, whole.where, whole.about.task) == (found.source, found.where, "embedding")
+    assert len(patterns) == 2
+
+
+def test_a_model_is_looked_at_once_for_a_plan_and_once_for_a_run(patterns):
+    recipe = recipe_of_command("quantize", "org/name", {}, {})
+    plan = make_plan(recipe)
+    assert plan.model is recipe.found
+    assert len(patterns) == 1, "the command asked, the plan did not ask again"
+    assert not plan.model.file.exists()
+
+
+def test_a_file_for_an_engine_is_one_model_for_plan_and_run(tmp_path, monkeypatch, no_network):
+    monkeypatch.chdir(tmp_path)
+    folder = artifact_folder(tmp_path / "a")
+    found = resolve.find_model("a/onnx/model.onnx")
+    assert (found.kind, found.folder.resolve(), found.label) == ("artifact", folder, "model.onnx")
+    monkeypatch.setattr(resolve, "_look_again", lambda file: pytest.fail("it was run"))
+    assert resolve.fetch_weights(found, to_run=False).kind == "artifact"
+
+
 @pytest.mark.subprocess
 @pytest.mark.parametrize("name", ["bert-base-uncased", "org/name"])
 def test_an_absent_hub_is_told_within_seconds(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resolve, "hub_is_reachable", lambda: False)
     began = time.monotonic()
-    with pytest.raises(MissingDependency, match=f"cannot download `{name}`: the hub cannot be reached") as caught:
+    with pytest.raises(MissingDependency, match=f"cannot download `{name}`: the hub is unreachable") as caught:
         resolve.locate_model(name, "r.yaml:1:1")
     assert time.monotonic() - began < 5
     assert (caught.value.where, caught.value.hint) == ("r.yaml:1:1", "give a local folder")

@@ -14,7 +14,7 @@ from bertshrink.engines import engine
 from bertshrink.engines.torch_session import pool
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.loading import load_model
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.tasks import TASKS
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import (
@@ -90,7 +90,7 @@ def dynamo(tmp_path_factory):
 
 
 def artifact_of(folder):
-    return load_model(resolve.locate_model(str(folder)), source=str(folder))
+    return ModelRef.read(resolve.locate_model(str(folder)), source=str(folder)).load()
 
 
 def largest_difference(first, second, rows):
@@ -139,7 +139,7 @@ def test_a_plan_starts_from_it(torchscript):
     _, folder = torchscript
     plan = make_plan(recipe_of_command("quantize", str(folder / "model.onnx"), {}, {}))
     assert [stage.name for stage in plan.stages] == ["01-quantize"]
-    assert (plan.kind, plan.task) == ("artifact", "classification")
+    assert (plan.model.kind, plan.task) == ("artifact", "classification")
 
 
 @pytest.mark.parametrize(("mode", "normalize"), [("mean", True), ("cls", True), ("max", False), ("mean", False)])

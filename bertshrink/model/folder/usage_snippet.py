@@ -6,13 +6,14 @@ Texts of any length work in all of them: the tokenizer's files say where to cut.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bertshrink.files.json_files import read_object
 from bertshrink.model.artifact import ArtifactCard
-from bertshrink.model.checkpoint import ARTIFACT_CARD, read_facts
 from bertshrink.model.folder.sentence_modules import MODULES
 from bertshrink.model.tasks import TASKS, TaskSpec
+
+if TYPE_CHECKING:
+    from bertshrink.model.model_ref import ModelRef
 
 _TEXTS = ("one text", "another text")
 _PAIR = ("a question?", "a text that answers it")
@@ -66,19 +67,12 @@ found = program.load_method("forward").execute([tokens[name] for name in {inputs
 _OF_ENGINES = {"onnxruntime": _ONNXRUNTIME, "openvino": _OPENVINO, "executorch": _EXECUTORCH}
 
 
-def usage(folder: Path, name: str) -> str:
-    """The lines for a folder that bertshrink wrote.
-
-    Args:
-        name: the path that they should open.
-
-    Raises:
-        BertshrinkError: it is not a model's folder.
-    """
-    if (folder / ARTIFACT_CARD).is_file():
-        return _artifact(ArtifactCard.model_validate(read_object(folder / ARTIFACT_CARD)), name)
-    task = TASKS[read_facts(folder).task]
-    if task.is_vector and (folder / MODULES).is_file():
+def usage(model: ModelRef, name: str) -> str:
+    """The lines for a model whose folder bertshrink wrote; they should open it at the path `name`."""
+    if isinstance(model.about, ArtifactCard):
+        return _artifact(model.about, name)
+    task = TASKS[model.about.task]
+    if task.is_vector and (model.folder / MODULES).is_file():
         return _SENTENCES.format(folder=_quoted(name), texts=_listed(_TEXTS))
     lines = _CHECKPOINT.format(kind=task.auto_class, folder=_quoted(name), texts=_texts(task))
     return lines + (_LABELS if task.learns_from == "class" else "")

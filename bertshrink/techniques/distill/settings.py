@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 
 from bertshrink.errors import UserError
 from bertshrink.model.families import shared_group
+from bertshrink.model.model_ref import Kind
 from bertshrink.model.tasks import TASKS
-from bertshrink.techniques.base import Kind, Need, Technique
+from bertshrink.techniques.base import Need, Technique
 from bertshrink.techniques.distill.defaults import (
     DEFAULTS,
     EMBEDDINGS_LEARNING_RATE,

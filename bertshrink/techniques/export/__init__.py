@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
-    from bertshrink.model.loading import Model
+    from bertshrink.model.model_ref import Model
 from bertshrink.techniques.export.settings import ExportSettings
 
 

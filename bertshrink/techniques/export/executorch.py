@@ -71,7 +71,7 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
         else:
             details |= {
                 "tolerance": settings.largest_difference,
-                "parity": check_parity(encoder, made.file, settings.largest_difference, form, outputs),
+                "parity": check_parity(encoder, made.file, settings.largest_difference, form, outputs, bench.unload),
             }
         task.advance()
     bench.note(_note(details, form, settings))

@@ -82,7 +82,7 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
             task.advance()
         num_matmuls, counts = len(weight_matmuls(model)), operators(model)
         card = make_card(encoder, {}, form, outputs, settings.half or "float32")
-        worst = check_parity(encoder, folder / FILE, settings.largest_difference, form, outputs)
+        worst = check_parity(encoder, folder / FILE, settings.largest_difference, form, outputs, bench.unload)
         as_run = operators_as_run(folder / FILE, form.shape) if form.engine == "onnxruntime" else {}
         task.advance()
     details = {

@@ -17,7 +17,7 @@ are never in memory together. Its answers wait on disk, since a masked language 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,13 +51,19 @@ _TEXT = (
 
 
 def check_parity(
-    encoder: Encoder, path: Path, tolerance: float, form: ArtifactSpec = ANY, outputs: Sequence[str] | None = None
+    encoder: Encoder,
+    path: Path,
+    tolerance: float,
+    form: ArtifactSpec = ANY,
+    outputs: Sequence[str] | None = None,
+    unload: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Compare a file with the encoder that it came from.
 
     Args:
         encoder: the original, float32.
         outputs: the names of what it gives, all of which are compared; None: the task's.
+        unload: lets the encoder's weights go; called when it has answered.
 
     Returns:
         shape, as `5x31` -> largest difference as a share of the largest value of the same output.
@@ -74,7 +80,7 @@ def check_parity(
         for feeds, answers in zip(shapes, kept, strict=True):
             np.savez(answers, **cast(Any, at_tokens(theirs.run(feeds), feeds, encoder.task)))
         del theirs
-        encoder.release()
+        unload()
         ours = engine(form.engine).load(str(path), options={"precision": "float32", "outputs": list(names)})
         for feeds, answers in zip(shapes, kept, strict=True):
             shape = "x".join(str(size) for size in feeds["attention_mask"].shape)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from bertshrink.errors import UserError
+from bertshrink.model.model_ref import Kind
 from bertshrink.model.tasks import TASKS
-from bertshrink.techniques.base import Kind, Technique
+from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import ArtifactSpec

@@ -10,9 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from bertshrink import units
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.model_ref import Kind
 from bertshrink.model.parameter_count import converted, target_family
 from bertshrink.model.size_estimate import of_encoder, savings_summary
-from bertshrink.techniques.base import Kind, Technique, is_size
+from bertshrink.techniques.base import Technique, is_size
 
 if TYPE_CHECKING:
     pass

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from bertshrink.errors import UserError
+from bertshrink.model.model_ref import Kind
 from bertshrink.model.tasks import TASKS
-from bertshrink.techniques.base import Kind, Need, Technique
+from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from bertshrink.model.families import (
     PretrainManner,
     anatomy_of,
 )
-from bertshrink.techniques.base import Kind, Need, Technique
+from bertshrink.model.model_ref import Kind
+from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:

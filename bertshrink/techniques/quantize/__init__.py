@@ -24,7 +24,7 @@ from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
-    from bertshrink.model.loading import Model
+    from bertshrink.model.model_ref import Model
 from bertshrink.techniques.quantize.settings import QuantizeSettings
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bertshrink import units
-from bertshrink.techniques.base import Kind, Technique, is_share, is_size
+from bertshrink.model.model_ref import Kind
+from bertshrink.techniques.base import Technique, is_share, is_size
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import ArtifactSpec

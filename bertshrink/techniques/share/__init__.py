@@ -16,7 +16,7 @@ from bertshrink.techniques.base import Workbench
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.loading import Model
+    from bertshrink.model.model_ref import Model
 from bertshrink.techniques.share.settings import ShareSettings
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from bertshrink.errors import UserError
+from bertshrink.model.model_ref import Kind
 from bertshrink.model.parameter_count import converted, sharing_family
 from bertshrink.model.size_estimate import savings_summary
-from bertshrink.techniques.base import Kind, Technique
+from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint import CheckpointInfo
