@@ -42,4 +42,4 @@ class StopSignals:
         assert self.number is not None
         kind = Interrupted if self.number == signal.SIGINT else Terminated
         when = "at the end of training" if step is None else f"after step {step}"
-        return kind(f"stopped by {signal.Signals(self.number).name} {when}", hint="the same command goes on")
+        return kind(f"stopped by {signal.Signals(self.number).name} {when}", hint="run the same command to resume")

@@ -59,7 +59,7 @@ EXPORT = ["export", "./m", "-q", "--measure", "-o", "out"]
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (KeyboardInterrupt(), 130, "the model is finished: out; only measuring was stopped\nstopped; the same command"),
+        (KeyboardInterrupt(), 130, "the model is finished: out; only measuring was stopped\nstopped; run the same"),
         (Terminated("stopped by SIGTERM", hint="the same command goes on"), 143, "only measuring was stopped\nstopped"),
         (
             MeasurementError("the worker died"),

@@ -369,7 +369,7 @@ def test_garbage_is_no_answer(board, tmp_path, lines):
 
 def test_a_machine_that_only_talks_or_is_silent(board, tmp_path, monkeypatch):
     fake = program(tmp_path / "python", "#!/bin/sh\nyes | head -c 1000000\n")
-    assert "no answer: much text" in refusal(board.address(python=fake), (), MeasurementError)
+    assert "it sent text, but no greeting" in refusal(board.address(python=fake), (), MeasurementError)
     silent = program(tmp_path / "silent", "#!/bin/sh\ncat > /dev/null\n")
     monkeypatch.setattr("bertshrink.meters.targets.ssh.connection.ANSWER_S", 1)
     assert "did not answer in time" in refusal(board.address(python=silent))
