@@ -182,7 +182,7 @@ def test_made_rows_join_the_training_rows_without_labels(tmp_path):
     number = len(augmented(split, 3, bench.seed))
     assert number >= 4
     assert rows.rows[:2] == plain.rows and rows.labels == [*plain.labels, *[None] * number]
-    assert f"{number} unlabelled rows were generated from the 2 of the training split" in bench.notes
+    assert f"{number} unlabelled rows were generated from the 2 rows of the training split" in bench.notes
 
 
 @pytest.mark.parametrize(

@@ -409,7 +409,7 @@ def test_embeddings_alone_can_learn_to_be_rounded(tmp_path):
     [
         (
             {"fake_quant": "int8", "match_layers": 2, "trainable": "embeddings"},
-            "with `match_layers` which `match_layers` sums",
+            "which `match_layers` sums",
         ),
         ({"fake_quant": "int8", "block_size": 32}, "only int4 has blocks"),
         ({"block_size": 32}, "only int4 has blocks"),

@@ -111,7 +111,7 @@ def test_a_size_is_kept_and_used_up(tmp_path):
     found.save(tmp_path / "found")
     assert 0.99 * most < (tmp_path / "found" / "model.safetensors").stat().st_size <= most
     assert Factorize(max_size="1 GB").fit(facts).shape.embedding_size == encoder.shape.hidden_size
-    with pytest.raises(UserError, match="`max_size` is 1 kB; with tables one number wide"):
+    with pytest.raises(UserError, match="`max_size` is 1 kB; with tables of width 1"):
         Factorize(max_size="1 kB").fit(facts)
 
 
@@ -141,7 +141,7 @@ def test_no_texts_means_zipfs_law_and_is_said(tmp_path):
         ({"rank": 8, "explained_variance": "90%"}, "`rank` and `explained_variance` both decide the width"),
         ({"rank": 0}, "greater than or equal to 1"),
         ({"rank": -3}, "greater than or equal to 1"),
-        ({"explained_variance": "0%"}, "is not a share"),
+        ({"explained_variance": "0%"}, "is not a fraction above 0"),
         ({"explained_variance": "120%"}, "is not a share"),
         ({"explained_variance": "5 MB"}, "is not a share"),
         ({"max_size": "5 ms"}, "is not a size"),

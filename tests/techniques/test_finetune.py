@@ -275,7 +275,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path):
     assert len(seen) == 3
     end = torch.cat([value.flatten() for value in model.model.state_dict().values() if value.dim()])
     assert torch.equal(end, seen[0])
-    assert any("the weights of step 2 judged best" in note for note in bench.notes)
+    assert any("the weights of step 2 were best" in note for note in bench.notes)
 
 
 def both(train, dev=None):

@@ -229,7 +229,7 @@ def test_stops_early_and_keeps_the_best(texts, tmp_path):
     settings = Pretrain(epochs=3, batch_size=8, eval_steps=3, early_stopping_patience=2, **TINY)
     bench = bench_of(texts, tmp_path / "work", choose=choose)
     encoder = settings(None, bench)
-    assert len(judged) == 4 and any("the weights of step 6 judged best" in note for note in bench.notes)
+    assert len(judged) == 4 and any("the weights of step 6 were best" in note for note in bench.notes)
     assert torch.equal(encoder.model.state_dict()["cls.predictions.bias"], judged[1])
 
 

@@ -173,7 +173,7 @@ def test_every_scheme(scheme, precision, plain, tmp_path):
     found = Artifact.load(made.folder)
     assert (found.card.precision, found.card.details["scheme"]) == (precision, scheme)
     assert any(f"dense layers: 24 {SCHEMES[scheme]}; lookups: " in note for note in bench.notes)
-    assert any("float32's speed" in note for note in bench.notes) == scheme.endswith("float16")
+    assert any("speed and memory are those of float32" in note for note in bench.notes) == scheme.endswith("float16")
     assert found.file.stat().st_size < plain.file.stat().st_size
     rows = plain.tokenize(sentences(5))
     ours, theirs, again = (
@@ -292,7 +292,7 @@ def test_quantized_already(plain, tmp_path):
     with pytest.raises(UnsafeModel, match=r"already quantized: .* is a `"):
         quantize(once, tmp_path / "b")
     for scheme in set(SCHEMES) - {"float16", "bfloat16"}:  # these are floats still, and may be quantized
-        with pytest.raises(UnsafeModel, match="quantized already"):
+        with pytest.raises(UnsafeModel, match="already quantized"):
             quantize(quantize(plain, tmp_path / scheme, scheme=scheme, min_cosine=ANY), tmp_path / "c")
     half = quantize(plain, tmp_path / "half", scheme="float16")
     assert quantize(half, tmp_path / "of_half", min_cosine=ANY).card.precision == "int8"

@@ -77,7 +77,9 @@ def test_when_nothing_holds_the_nearest_is_left_and_named(exported, tmp_path):
         first.append(artifact)
         return 1.0 if len(first) == 1 else 0.5  # the float artifact is asked first
 
-    with pytest.raises(CheckFailed, match=r"no assignment .* a drop of 1.00%: the nearest one loses 50.00%") as failed:
+    with pytest.raises(
+        CheckFailed, match=r"no mix of number formats holds a drop of 1.00%: the nearest one loses 50.00%"
+    ) as failed:
         Quantize(max_metric_drop="1%", min_cosine=0)(exported, Workbench(None, None, tmp_path, choose=never))
     assert failed.value.where == str(tmp_path / "best-attempt")
     assert (tmp_path / "best-attempt" / "onnx" / "model_quantized.onnx").is_file()
@@ -212,8 +214,8 @@ def test_a_candidate_that_does_not_run_is_told(exported, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"max_metric_drop": "2 MB"}, "not a fraction"),
-        ({"max_metric_drop": "120%"}, "not a fraction"),
+        ({"max_metric_drop": "2 MB"}, "not a share"),
+        ({"max_metric_drop": "120%"}, "not a share"),
         ({"max_size": "5%", "auto": True}, "not a size"),
         ({"max_size": "5 MB"}, "set `auto`"),
     ],
