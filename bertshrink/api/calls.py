@@ -199,20 +199,25 @@ def _function(command: Command) -> Callable[..., Result]:
         except TypeError as error:
             raise TypeError(f"{command.name}(): {error}") from None
         bound.apply_defaults()
-        found = dict(bound.arguments)
-        home = Path(found["runs"])
-        model = None if from_nothing else model_name(found["model"], home)
+        values = dict(bound.arguments)
+        home = Path(values["runs"])
+        model = None if from_nothing else model_name(values["model"], home)
         asked = recipe_of_command(
             command.name,
             model,
-            {name: found[name] for name in fields},
-            {"data": data_settings(found["data"], home), "task": found["task"], "seed": found["seed"]},
-            {name: found[name] for name in _ABOUT_TEXTS},
+            {name: values[name] for name in fields},
+            {"data": data_settings(values["data"], home), "task": values["task"], "seed": values["seed"]},
+            {name: values[name] for name in _ABOUT_TEXTS},
             name_of=str,
         )
-        output = found["output"]
+        output = values["output"]
         return _result(
-            asked, output=output, force=found["force"], runs=home, measure=found["measure"], progress=found["progress"]
+            asked,
+            output=output,
+            force=values["force"],
+            runs=home,
+            measure=values["measure"],
+            progress=values["progress"],
         )
 
     kinds = introspection.Parameter

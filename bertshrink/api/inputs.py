@@ -87,19 +87,19 @@ def data_settings(data: Any, runs: Path) -> dict[str, Any] | str | None:
 
 def _mapping(data: Mapping[str, Any], runs: Path) -> dict[str, Any]:
     """Splits by name, each a path or in memory; or the settings of `data:` as they are."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key, value in data.items():
         name = _SPLIT_NAMES.get(key, key)
         if name not in DataSettings.model_fields:
             known = [*_SPLITS, *_SPLIT_NAMES]
             raise UserError(f"`data` has no split `{key}`", where="data", hint=did_you_mean(str(key), known))
-        if name in found:
+        if name in settings:
             raise UserError(f"two splits of `data` are `{name}`", where="data", hint="leave one of them out")
         if name in _SPLITS and not isinstance(value, str | os.PathLike):
-            found[name] = str(_kept(runs, name, partial(_write_split, value, name=name)))
+            settings[name] = str(_kept(runs, name, partial(_write_split, value, name=name)))
         else:
-            found[name] = str(Path(value)) if isinstance(value, os.PathLike) else value
-    return found
+            settings[name] = str(Path(value)) if isinstance(value, os.PathLike) else value
+    return settings
 
 
 def _kept(runs: Path, name: str, write: Callable[[Path], None]) -> Path:

@@ -71,8 +71,8 @@ class Result:
         for snapshot in self.report.snapshots:
             for one in snapshot.measurements:
                 about = {"model": snapshot.label, "role": snapshot.role, "metric": one.metric, "unit": one.unit}
-                found = one.interval().model_dump() | {"samples": len(one.all), "evidence": str(one.evidence)}
-                rows.append(about | found | one.conditions.model_dump())
+                figure = one.interval().model_dump() | {"samples": len(one.all), "evidence": str(one.evidence)}
+                rows.append(about | figure | one.conditions.model_dump())
         return pandas.DataFrame(rows)
 
     def show(self) -> None:
@@ -119,12 +119,12 @@ class Session:
 
         given = [texts] if isinstance(texts, str) else list(texts)
         answers = self.artifact.predict(self.artifact.tokenize(given, pairs))
-        found: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         for name in answers[0]:
             values = [answer[name] for answer in answers]
             same = len({value.shape for value in values}) == 1
-            found[name] = np.stack(values) if same else values
-        return found
+            outputs[name] = np.stack(values) if same else values
+        return outputs
 
     def __repr__(self) -> str:
         card = self.artifact.card

@@ -27,10 +27,10 @@ class LocatedConfig:
 
     def place(self, path: Iterable[str | int]) -> str:
         """The place of a value, or of the nearest thing around it."""
-        found = tuple(path)
-        while found and found not in self.places:
-            found = found[:-1]
-        return self.places.get(found, self.origin)
+        nearest = tuple(path)
+        while nearest and nearest not in self.places:
+            nearest = nearest[:-1]
+        return self.places.get(nearest, self.origin)
 
 
 @dataclass(frozen=True)

@@ -28,21 +28,21 @@ def fill(model: type[M], values: Any, check: Checker, title: str) -> M | None:
         hint = f"settings: {', '.join(model.model_fields)}"
         check.error(f"{_quoted(title)} takes settings by name, not `{values}`", hint)
         return None
-    found = list(_booleans(model, values, ()))
+    faults = list(_booleans(model, values, ()))
     filled = None
     try:
         filled = model.model_validate(values)
     except ValidationError as error:
-        found += [(_walk(fault["loc"], values), fault) for fault in error.errors()]
+        faults += [(_walk(fault["loc"], values), fault) for fault in error.errors()]
     taken: set[Path] = set()
-    for at, fault in found:
+    for at, fault in faults:
         # A value that may be of several types fails as each of them: the first and deepest complaint stands for all.
-        is_shadowed = any(len(other) > len(at) and other[: len(at)] == at for other, _ in found)
+        is_shadowed = any(len(other) > len(at) and other[: len(at)] == at for other, _ in faults)
         if fault["type"] != "missing" and (at in taken or is_shadowed):
             continue
         taken.add(at)
         _tell(at, fault, model, check.at(*at), title)
-    return None if found else filled
+    return None if faults else filled
 
 
 def _quoted(title: str) -> str:
@@ -76,13 +76,13 @@ def _booleans(model: type[BaseModel], values: dict[str, Any], path: Path) -> Ite
 
 def _walk(location: Iterable[str | int], values: Any) -> Path:
     """The part of a complaint's location that leads through the values: pydantic adds names of types to it."""
-    found: Path = ()
+    path: Path = ()
     for part in location:
         is_key = isinstance(values, dict) and part in values
         if is_key or (isinstance(values, list) and isinstance(part, int) and part < len(values)):
             values = values[part]
-            found = (*found, part)
-    return found
+            path = (*path, part)
+    return path
 
 
 def _tell(at: Path, fault: Any, model: type[BaseModel], check: Checker, title: str) -> None:

@@ -25,7 +25,7 @@ def places_of(text: str, origin: str) -> dict[tuple[str | int, ...], str]:
 
     Keys of a table that is one of several (`[[...]]`) are left out.
     """
-    found: dict[tuple[str | int, ...], str] = {}
+    places: dict[tuple[str | int, ...], str] = {}
     inside: tuple[str, ...] | None = ()
     for line, column, kind, dotted in _marks(text):
         path = _parts(dotted)
@@ -39,8 +39,8 @@ def places_of(text: str, origin: str) -> dict[tuple[str | int, ...], str]:
         else:
             continue
         for end in range(1, len(path) + 1):
-            found.setdefault(path[:end], f"{origin}:{line}:{column}")
-    return found
+            places.setdefault(path[:end], f"{origin}:{line}:{column}")
+    return places
 
 
 def _marks(text: str) -> Iterator[tuple[int, int, str, str]]:
@@ -83,10 +83,10 @@ def _next_line(text: str, at: int) -> int:
 
 def _parts(dotted: str) -> tuple[str, ...]:
     """`a."b c".d` as its parts."""
-    found: list[str] = []
+    parts: list[str] = []
     values: Any = tomllib.loads(f"{dotted} = 0")
     while isinstance(values, dict):
         key = next(iter(values))
-        found.append(key)
+        parts.append(key)
         values = values[key]
-    return tuple(found)
+    return tuple(parts)

@@ -105,34 +105,30 @@ def _without_dates() -> type[Any]:
 
     class Resolver(VersionedResolver):
         def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-            found = super().resolve(kind, value, implicit)
-            if str(found) == _CORE + "timestamp":
+            tag = super().resolve(kind, value, implicit)
+            if str(tag) == _CORE + "timestamp":
                 return super().resolve(kind, "text", implicit)
-            return found
+            return tag
 
     return Resolver
 
 
 def _plain(node: Any, path: Path, origin: str, places: dict[Path, str]) -> Any:
-    """Strip ruamel's types; note the place of each key and item on the way.
-
-    Raises:
-        UserError: a key appears twice, or is not a plain value; an integer is too long.
-    """
+    """Strip ruamel's types; note the place of each key and item on the way."""
     marks: Any = getattr(node, "lc", None)
     if isinstance(node, dict):
-        found = {}
+        mapping = {}
         for key, value in node.items():
             where = LocatedConfig(origin, {}, places).place(path)
             if not isinstance(key, str | int | float | bool | None):
                 raise UserError("a key is a list or a mapping", where=where, hint="keys are words")
-            if str(key) in found:
+            if str(key) in mapping:
                 raise UserError(f"the key `{key}` appears twice", where=where, hint="keep one of the two")
             if marks.data and key in marks.data:  # a key merged in by `<<` is elsewhere
                 line, column = marks.key(key)
                 places[(*path, str(key))] = place_of(origin, line + 1, column + 1)
-            found[str(key)] = _plain(value, (*path, str(key)), origin, places)
-        return found
+            mapping[str(key)] = _plain(value, (*path, str(key)), origin, places)
+        return mapping
     if isinstance(node, list):
         items = []
         for i, value in enumerate(node):

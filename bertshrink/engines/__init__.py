@@ -93,10 +93,10 @@ ENGINES = {
 
 def given(feeds: Arrays, inputs: Sequence[str]) -> Arrays:
     """The arrays of a model's inputs: those that it does not have are dropped, token types that nobody gave are 0."""
-    found = {name: feeds[name] for name in inputs if name in feeds}
+    arrays = {name: feeds[name] for name in inputs if name in feeds}
     if "token_type_ids" in inputs and "token_type_ids" not in feeds:
-        found["token_type_ids"] = feeds["input_ids"] * 0
-    return found
+        arrays["token_type_ids"] = feeds["input_ids"] * 0
+    return arrays
 
 
 def is_installed(name: str) -> bool:

@@ -60,8 +60,8 @@ class ExecuTorchSession:
         for name, planned in zip(self.inputs, self.planned, strict=True):
             if any(size > most for size, most in zip(feeds[name].shape, planned, strict=True)):
                 raise ValueError(f"`{name}` is {feeds[name].shape}, and the program takes at most {planned}")
-        found = self.method.execute([torch.from_numpy(feeds[name]) for name in self.inputs])
-        by_name = dict(zip(self.names, found, strict=True))
+        tensors = self.method.execute([torch.from_numpy(feeds[name]) for name in self.inputs])
+        by_name = dict(zip(self.names, tensors, strict=True))
         return {name: by_name[name].numpy() for name in self.outputs}
 
     def describe(self) -> dict[str, Any]:
@@ -80,8 +80,8 @@ def _names(program: Any, method: str) -> list[str]:
     """What a program says, or nothing."""
     if method not in program.method_names:
         return []
-    (found,) = program.load_method(method).execute([])
-    return str(found).split(",")
+    (names,) = program.load_method(method).execute([])
+    return str(names).split(",")
 
 
 def prepare(path: str, options: dict[str, Any] | None = None) -> None:
@@ -105,7 +105,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     program = Runtime.get().load_program(path)
     if _FORWARD not in program.method_names:
         raise ValueError(f"the program has no method `{_FORWARD}`")
-    found = ExecuTorchSession(program, threads, options or {})
-    if len(found.planned) != len(found.inputs):
-        raise ValueError(f"the program takes {len(found.planned)} inputs, an encoder at most {len(INPUTS)}")
-    return found
+    session = ExecuTorchSession(program, threads, options or {})
+    if len(session.planned) != len(session.inputs):
+        raise ValueError(f"the program takes {len(session.planned)} inputs, an encoder at most {len(INPUTS)}")
+    return session

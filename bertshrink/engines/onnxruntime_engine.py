@@ -37,7 +37,7 @@ class OnnxSession:
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, providers with their options, device, inputs and outputs."""
         providers = list(self.session.get_providers())
-        found = {
+        description = {
             "engine": "onnxruntime",
             "version": onnxruntime.__version__,
             "threads": self.threads,
@@ -47,8 +47,8 @@ class OnnxSession:
             "outputs": self.outputs,
         }
         if CUDA in providers:
-            found["tf32"] = self.session.get_provider_options()[CUDA].get("use_tf32") != "0"
-        return found
+            description["tf32"] = self.session.get_provider_options()[CUDA].get("use_tf32") != "0"
+        return description
 
 
 def prepare(path: str, options: dict[str, Any] | None = None) -> None:

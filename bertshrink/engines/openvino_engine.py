@@ -85,8 +85,8 @@ class OpenVinoSession:
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """One forward pass; inputs as `engines.given` has them."""
         arrays = given(feeds, self.inputs)
-        found = self.request.infer(arrays, share_inputs=True)
-        return {name: found[at] for at, name in enumerate(self.outputs)}
+        outputs = self.request.infer(arrays, share_inputs=True)
+        return {name: outputs[at] for at, name in enumerate(self.outputs)}
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, the precision that it multiplies in, inputs and outputs."""
@@ -104,11 +104,11 @@ class OpenVinoSession:
 
 def dense_layers(compiled: Any) -> dict[str, int]:
     """How many matrix products the compiled model runs in each type, in OpenVINO's words: `{"bf16": 36}`."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for node in compiled.get_runtime_model().get_ordered_ops():
         if node.rt_info["layerType"].astype(str) in _DENSE:
-            found[node.rt_info["runtimePrecision"].astype(str)] += 1
-    return dict(sorted(found.items()))
+            counts[node.rt_info["runtimePrecision"].astype(str)] += 1
+    return dict(sorted(counts.items()))
 
 
 def _output_name(value: Any) -> str:
@@ -148,7 +148,7 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     with _same_signal_stack():
         core = openvino.Core()
         model = core.read_model(path)
-        for result in model.get_results() if "outputs" in options else []:
-            if not result.input_value(0).get_names() & set(options["outputs"]):
-                model.remove_result(result)
+        for output in model.get_results() if "outputs" in options else []:
+            if not output.input_value(0).get_names() & set(options["outputs"]):
+                model.remove_result(output)
         return OpenVinoSession(core.compile_model(model, "CPU", config))

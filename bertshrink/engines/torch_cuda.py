@@ -89,9 +89,9 @@ class CudaSession:
 
     def device_peaks(self) -> dict[str, int]:
         """Peaks of PyTorch's allocator since the last look, in bytes: `allocated` and `reserved`."""
-        found = {"allocated": self.cuda.max_memory_allocated(), "reserved": self.cuda.max_memory_reserved()}
+        peaks = {"allocated": self.cuda.max_memory_allocated(), "reserved": self.cuda.max_memory_reserved()}
         self.cuda.reset_peak_memory_stats()
-        return found
+        return peaks
 
     def describe(self) -> dict[str, Any]:
         """What the session says, with the GPU's name, whether TF32 may be used, and whether graphs are."""

@@ -55,9 +55,9 @@ class TorchOptions:
                 raise ValueError(f"{name} is `{given[name]}`, and PyTorch takes {', '.join(map(str, allowed))}")
         given["outputs"] = tuple(given.get("outputs", cls.outputs))
         given["pooling"] = tuple(given["pooling"]) if given.get("pooling") else None
-        found = cls(**given)
-        if found.device == "cpu" and (found.cuda_graphs or found.tf32):
+        parsed = cls(**given)
+        if parsed.device == "cpu" and (parsed.cuda_graphs or parsed.tf32):
             raise ValueError("CUDA graphs and TF32 need a GPU: the device is `cpu`")
-        if found.cuda_graphs and found.compile == "reduce-overhead":
+        if parsed.cuda_graphs and parsed.compile == "reduce-overhead":
             raise ValueError("`reduce-overhead` already records CUDA graphs: use one of the two")
-        return found
+        return parsed

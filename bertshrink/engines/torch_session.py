@@ -79,7 +79,7 @@ class TorchSession:
 
     def describe(self) -> dict[str, Any]:
         """Engine, version, threads, device, precision, attention, inputs and outputs; `compiled` where it is."""
-        found = {
+        description = {
             "engine": "torch",
             "version": torch.__version__,
             "threads": torch.get_num_threads(),
@@ -92,5 +92,5 @@ class TorchSession:
         if self.is_compiled:
             from bertshrink.engines.torch_compile import counts
 
-            found["compiled"] = counts()
-        return found
+            description["compiled"] = counts()
+        return description

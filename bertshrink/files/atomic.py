@@ -202,14 +202,10 @@ def is_sealed(folder: Path, names: Iterable[str]) -> bool:
 
 
 def _entries(folder: Path) -> dict[str, tuple[str, int]]:
-    """Name -> sha256 and bytes, as a folder's manifest has them.
-
-    Raises:
-        UnsafeModel: it is unreadable, or lists what no folder can hold.
-    """
+    """Name -> sha256 and bytes, as a manifest has them. Raises UnsafeModel: it lists what no folder can hold."""
     path = folder / MANIFEST
-    found = _SEAL.read_json(path)
-    listed = found.get("files") if isinstance(found, dict) else None
+    manifest = _SEAL.read_json(path)
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(listed, dict):
         raise UnsafeModel(_SEAL.fault, where=str(path), hint=_SEAL.hint)
     entries: dict[str, tuple[str, int]] = {}

@@ -66,12 +66,12 @@ class Reader:
         """
         try:
             with open_regular(path) as file:
-                found = file.read(self.most_bytes + 1)
+                content = file.read(self.most_bytes + 1)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise self._refusal(getattr(error, "strerror", None) or str(error), str(path)) from None
-        if len(found) > self.most_bytes:
+        if len(content) > self.most_bytes:
             raise self._refusal(f"it is longer than {self.most_bytes} bytes", str(path))
-        return found
+        return content
 
     def read_text(self, path: Path) -> str:
         """A plain file's text, lines ended by LF. Raises BertshrinkError: as `read_bytes`; or it is not UTF-8."""
@@ -100,7 +100,7 @@ class Reader:
         if sum(text.count(mark) for mark in ",[{") > _MOST_VALUES:
             raise self._refusal(f"it has more than {_MOST_VALUES} values", where)
         try:
-            found = json.loads(
+            value = json.loads(
                 text, parse_constant=_no_number, parse_float=_finite, parse_int=_integer, object_pairs_hook=_once
             )
         except json.JSONDecodeError as error:
@@ -111,8 +111,8 @@ class Reader:
             raise self._too_deep(where) from None
         except ValueError as error:
             raise self._refusal(str(error), where) from None
-        self._check(found, where, has_numbers=False, has_halves=_HALF.search(text) is not None)
-        return found
+        self._check(value, where, has_numbers=False, has_halves=_HALF.search(text) is not None)
+        return value
 
     def toml(self, text: str, where: str, table: tuple[str, ...] = ()) -> dict[str, Any]:
         """The values of a TOML text.
@@ -127,7 +127,7 @@ class Reader:
         if deep is not None:
             raise self._too_deep(place_of(where, *_line_of(text, deep.start())))
         try:
-            found = tomllib.loads(text)
+            document = tomllib.loads(text)
         except RecursionError:
             raise self._too_deep(where) from None
         except ValueError as error:  # TOMLDecodeError, and what `int` says of 5,000 digits
@@ -139,11 +139,11 @@ class Reader:
                 what = f"an integer has more than {_MOST_DIGITS} digits"
             is_known = line.isdigit() and column.isdigit()
             raise self._refusal(what, place_of(where, int(line), int(column)) if is_known else where) from None
-        values: Any = found
+        values: Any = document
         for name in table:
             values = values.get(name) if isinstance(values, dict) else None
         self._check(values, where, path=table)
-        return found
+        return document
 
     def _check(
         self, value: Any, where: str, path: tuple[str, ...] = (), *, has_numbers: bool = True, has_halves: bool = False
@@ -151,11 +151,13 @@ class Reader:
         """Refuse values beyond the bounds, which the parser let pass; without recursion."""
         waiting: list[tuple[Any, tuple[str | int, ...]]] = [(value, path)]
         while waiting:
-            found, at_path = waiting.pop()
-            if isinstance(found, dict | list):
+            current, at_path = waiting.pop()
+            if isinstance(current, dict | list):
                 if len(at_path) >= self.most_depth:
                     raise self._too_deep(where)
-                items: Iterator[tuple[Any, Any]] = iter(found.items() if isinstance(found, dict) else enumerate(found))
+                items: Iterator[tuple[Any, Any]] = iter(
+                    current.items() if isinstance(current, dict) else enumerate(current)
+                )
                 for key, inner in items:
                     if isinstance(key, str):
                         self._check_text(key, where, at_path, has_halves)
@@ -163,9 +165,9 @@ class Reader:
                         self._check_text(inner, where, (*at_path, key), has_halves)
                     elif isinstance(inner, dict | list) or has_numbers:
                         waiting.append((inner, (*at_path, key)))
-            elif isinstance(found, str):
-                self._check_text(found, where, at_path, has_halves)
-            elif has_numbers and (fault := number_fault(found)):
+            elif isinstance(current, str):
+                self._check_text(current, where, at_path, has_halves)
+            elif has_numbers and (fault := number_fault(current)):
                 raise self._refusal(f"`{_dotted(at_path)}`: {fault}", where)
 
     def _check_text(self, text: str, where: str, path: tuple[str | int, ...], has_halves: bool) -> None:
@@ -234,10 +236,10 @@ def _no_number(text: str) -> Never:
 
 
 def _finite(text: str) -> float:
-    found = float(text)
-    if not math.isfinite(found):
+    number = float(text)
+    if not math.isfinite(number):
         raise ValueError(f"`{text[:40]}` is too large for a number")
-    return found
+    return number
 
 
 def _integer(text: str) -> int:
@@ -248,9 +250,9 @@ def _integer(text: str) -> int:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object whose keys appear once each."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise ValueError(f"`{_dotted((twice,))}` appears twice")
-    return found
+    return members

@@ -201,12 +201,12 @@ def check_size(model: Any, where: str | None = None) -> None:
     """Refuse a graph that is far larger than any encoder's; raises UnsafeModel."""
     tops = [*(node for graph in graphs(model.graph) for node in graph.node)]
     nodes = tops + [node for function in model.functions for top in function.node for node in with_inner(top)]
-    found = {
+    sizes = {
         "operations": (len(nodes), MAX_NODES),
         "stored tensors": (sum(len(graph.initializer) for graph in graphs(model.graph)), MAX_STORED),
         "inputs and outputs of operations": (sum(len(node.input) + len(node.output) for node in nodes), MAX_ENDS),
     }
-    for name, (number, most) in found.items():
+    for name, (number, most) in sizes.items():
         if number > most:
             what = f"the graph has {number} {name}, far more than an encoder needs (at most {most} are read)"
             raise UnsafeModel(what, where=where, hint="export the model again; if it comes from elsewhere, distrust it")

@@ -36,8 +36,8 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         UnsafeModel: it is not JSON, or something else.
     """
-    found = read_json(path)
-    if not isinstance(found, dict):
+    value = read_json(path)
+    if not isinstance(value, dict):
         hint = "download or save the model again"
         raise UnsafeModel(f"`{path.name}` is not a JSON object", where=str(path), hint=hint)
-    return found
+    return value

@@ -43,13 +43,13 @@ def load_structure(path: Path) -> tuple[onnx.ModelProto, set[int]]:
         first, last = raw[-1] if raw else (start, start)
         if last - first < LARGE_BYTES:
             return data[start:end]
-        found = onnx.TensorProto.FromString(_with(data, start, end, RAW_DATA, None))
-        if found.data_location == found.EXTERNAL or num_bytes(found) != last - first:
+        tensor = onnx.TensorProto.FromString(_with(data, start, end, RAW_DATA, None))
+        if tensor.data_location == tensor.EXTERNAL or num_bytes(tensor) != last - first:
             return data[start:end]  # whoever reads the message will refuse it
         replaced.add(at)
-        found.ClearField("external_data")
-        point_at(found, where, str(first), last - first)
-        return bytes(found.SerializeToString(deterministic=True))
+        tensor.ClearField("external_data")
+        point_at(tensor, where, str(first), last - first)
+        return bytes(tensor.SerializeToString(deterministic=True))
 
     def graph(data: mmap.mmap, start: int, end: int) -> bytes:
         return _with(data, start, end, INITIALIZER, thin)
@@ -113,15 +113,15 @@ def _with(
     data: mmap.mmap, start: int, end: int, number: int, change: Callable[[mmap.mmap, int, int], bytes] | None
 ) -> bytes:
     """A message's bytes, the values of one of its fields changed; None: left out."""
-    found, kept = [], start
+    pieces, kept = [], start
     for key, begin, first, last in _fields(data, start, end):
         if key == _key(number):
-            found.append(data[kept:begin])
+            pieces.append(data[kept:begin])
             if change is not None:
                 value = change(data, first, last)
-                found += [opening(number, len(value)), value]
+                pieces += [opening(number, len(value)), value]
             kept = last
-    return b"".join([*found, data[kept:end]])
+    return b"".join([*pieces, data[kept:end]])
 
 
 def opening(number: int, length: int) -> bytes:
@@ -135,8 +135,8 @@ def _key(number: int) -> int:
 
 
 def _as_varint(value: int) -> bytes:
-    found = bytearray()
+    groups = bytearray()
     while value > 127:
-        found.append(value & 127 | 128)
+        groups.append(value & 127 | 128)
         value >>= 7
-    return bytes([*found, value])
+    return bytes([*groups, value])

@@ -1,4 +1,4 @@
-"""The artifacts of a checkout, judged: limits found, files looked at, the baseline read as git has it."""
+"""The artifacts of a checkout, judged: its limits, its files, and the baseline that git has."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def judge_checkout(
     Raises:
         BertshrinkError: it cannot be judged.
     """
-    found, chosen = config_and_artifacts(config, artifact)
-    examined = [look_at(one, found.folder, report, files_only) for one in chosen]
-    examined = raced(examined, found, base_artifact, progress)
-    judgement = judge_examined(found, examined, base, files_only=files_only, strict=strict)
-    return replace(judgement, id=name if name is not None else identifier(found, chosen)), examined
+    limits, chosen = config_and_artifacts(config, artifact)
+    examined = [look_at(one, limits.folder, report, files_only) for one in chosen]
+    examined = raced(examined, limits, base_artifact, progress)
+    judgement = judge_examined(limits, examined, base, files_only=files_only, strict=strict)
+    return replace(judgement, id=name if name is not None else identifier(limits, chosen)), examined
 
 
 def config_and_artifacts(path: Path | None, artifact: Path | None) -> tuple[Config, tuple[Gated, ...]]:
@@ -46,14 +46,14 @@ def config_and_artifacts(path: Path | None, artifact: Path | None) -> tuple[Conf
     from bertshrink.gates.limits.config import find_config, read_config
 
     if path is None:
-        found = find_config(Path.cwd())
-        if found is None:
+        nearest = find_config(Path.cwd())
+        if nearest is None:
             raise UserError(
                 "there are no limits: no [gate] in `bertshrink.toml`, no [tool.bertshrink.gate] in `pyproject.toml`",
                 where=str(Path.cwd()),
                 hint="write first ones from today's figures: `bertshrink gate --init ARTIFACT`",
             )
-        path = found[0]
+        path = nearest[0]
     if artifact is None:
         config = read_config(short(path))
         return config, config.gated

@@ -42,14 +42,14 @@ def p_value(num: int, lost: int, won: int, limit: float) -> float:
     return min(1.0, binomial_tail(differing, lost, min(share, 1.0)) + NUISANCE)
 
 
-def _lower_bound(num: int, found: int) -> float:
-    """The share of which `found` or more of `num` have the probability `NUISANCE`: Clopper and Pearson's lower end."""
-    if found == 0:
+def _lower_bound(num: int, num_hits: int) -> float:
+    """Clopper and Pearson's lower end: at this share, `num_hits` or more of `num` have the probability `NUISANCE`."""
+    if num_hits == 0:
         return 0.0
-    low, high = 0.0, found / num
+    low, high = 0.0, num_hits / num
     for _ in range(60):
         middle = (low + high) / 2
-        if binomial_tail(num, found, middle) > NUISANCE:
+        if binomial_tail(num, num_hits, middle) > NUISANCE:
             high = middle
         else:
             low = middle

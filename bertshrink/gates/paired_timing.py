@@ -42,8 +42,8 @@ def race(base: Path, new: Path, settings: LatencySettings, progress: Progress) -
     for name, path in ((_BASE, base), (_NEW, new)):
         model = fetch_weights(find_model(str(path.resolve()), str(path)))
         launches[name] = launch_of(model.load(), model.folder)
-    found = measure(launches, settings, progress, environment(), LocalRunner())
-    times = {name: [m for m in entries if m.metric == "latency"] for name, entries in found.items()}
+    measurements = measure(launches, settings, progress, environment(), LocalRunner())
+    times = {name: [m for m in entries if m.metric == "latency"] for name, entries in measurements.items()}
     ratios = {}
     for old, own in zip(times[_BASE], times[_NEW], strict=True):
         ratio = compare(old, own)

@@ -52,11 +52,11 @@ def _entry(report: Report) -> Entry:
 
 def _ratios(base: Snapshot, made: Snapshot) -> Ratios | None:
     """The model's times over the reference's, shape by shape; None where none was measured."""
-    found = {}
+    ratios = {}
     for own in (m for m in made.measurements if m.metric == "latency"):
         c = own.conditions
         old = base.find("latency", batch=c.batch, length=c.length)
         ratio = compare(old, own) if old is not None and min(len(old.rounds), len(own.rounds)) > 1 else None
         if ratio is not None and c.batch is not None and c.length is not None:
-            found[c.batch, c.length] = ratio
-    return found or None
+            ratios[c.batch, c.length] = ratio
+    return ratios or None

@@ -48,7 +48,7 @@ def next_lock(
     """
     old = baseline.now.artifacts if baseline.now is not None else {}
     base = baseline.lock.artifacts if baseline.lock is not None else {}
-    found, num_accepted = {name: old[name] for name in kept if name in old}, 0
+    entries, num_accepted = {name: old[name] for name in kept if name in old}, 0
     for one, judged in zip(examined, judgement.judged, strict=True):
         name, origin = one.gated.name, one.gated.renamed_from
         then = base.get(name)
@@ -61,19 +61,19 @@ def next_lock(
         renamed = (origin if origin in (old.keys() | base.keys() | {*(baseline.was or {}).values()}) else None) or (
             before.renamed_from if before is not None else None
         )
-        found[name] = Entry.of(one.artifact, _kept(one, before), accepted, renamed)
+        entries[name] = Entry.of(one.artifact, _kept(one, before), accepted, renamed)
     if accept is not None and not num_accepted:
         raise UserError(
             "there is nothing to accept: no change since the baseline is past its limit",
             where="--accept",
             hint="a limit on the figure itself is raised where it is written",
         )
-    return Lock(artifacts=found)
+    return Lock(artifacts=entries)
 
 
 def _accepted(findings: Iterable[Finding], why: str, new_operators: Iterable[str]) -> dict[MetricKey, Accepted]:
     """The steps past a limit on a change since the baseline, and from what cannot be compared with it."""
-    found = {}
+    steps = {}
     for finding in findings:
         key = finding.rule.key
         is_open = finding.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) or finding.accepted is not None
@@ -81,8 +81,8 @@ def _accepted(findings: Iterable[Finding], why: str, new_operators: Iterable[str
             continue
         if finding.before is not None and finding.now is not None:
             operators = tuple(sorted(new_operators)) if key.metric == "new_operators" else None
-            found[finding.key.figure] = Accepted(before=finding.before, now=finding.now, why=why, operators=operators)
-    return found
+            steps[finding.key.figure] = Accepted(before=finding.before, now=finding.now, why=why, operators=operators)
+    return steps
 
 
 def _still(before: Entry, then: Entry | None) -> dict[MetricKey, Accepted]:
@@ -107,9 +107,9 @@ def _kept(one: Examined, before: Entry | None) -> dict[MetricKey, Reading]:
     if before is not None and before.sha256 == one.artifact.sha256:
         sources.append(before.metrics)
     for readings in sources:
-        found = {key: reading for key, reading in readings.items() if key.metric in wanted}
-        kept |= found
-        wanted -= {key.metric for key in found}
+        compared = {key: reading for key, reading in readings.items() if key.metric in wanted}
+        kept |= compared
+        wanted -= {key.metric for key in compared}
     if wanted:
         told = f"`{one.report}` does not cover" if one.report is not None else "there is no report of"
         raise UserError(

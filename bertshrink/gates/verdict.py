@@ -132,8 +132,8 @@ def examine(gated: Gated, folder: Path, report_path: Path | None) -> Examined:
         )
     report = Report.read(report_path)
     snapshot = model_of(report, artifact.sha256, artifact.num_bytes)
-    found = of_report(report, snapshot) if snapshot is not None else {}
-    return Examined(gated, artifact, found | readings, str(report_path), snapshot is not None)
+    reported = of_report(report, snapshot) if snapshot is not None else {}
+    return Examined(gated, artifact, reported | readings, str(report_path), snapshot is not None)
 
 
 def judge_all(
@@ -188,25 +188,25 @@ def _findings(one: Examined, rule: Rule, baseline: Baseline, anchor: Lock | None
         return [_new_operators(one, rule, entry, own, is_new)]
     known = list(one.readings) + (list(entry.metrics) if entry is not None and rule.needs_baseline else [])
     figures = [key.figure] if key.operator is not None else [f for f in dict.fromkeys(known) if _is_meant(f, key)]
-    found = []
+    findings = []
     for figure in figures or [key.figure]:
         reading = _reading(one, figure)
         title = replace(figure, change=key.change)
         if reading is None:
-            found.append(unjudged(title, rule, *_no_figure(one, key)))
+            findings.append(unjudged(title, rule, *_no_figure(one, key)))
             continue
         before = entry.reading(figure) if entry is not None else None
         written = own.reading(figure) if own is not None else None
         if rule.needs_baseline and before is None and is_new:
             size = one.artifact.num_bytes
-            found.append(judge_newcomer(title, rule, reading, written, one.gated, size))
+            findings.append(judge_newcomer(title, rule, reading, written, one.gated, size))
             continue
         accepted = own.accepted.get(figure) if own is not None else None
         finding = judge(title, rule, reading, before, accepted)
         if rule.needs_baseline and rule.since is None and baseline.is_base and finding.verdict is not Verdict.FAIL:
             finding = is_told_truly(finding, reading, before, written, one.gated)
-        found.append(finding)
-    return found
+        findings.append(finding)
+    return findings
 
 
 def _is_meant(figure: MetricKey, key: MetricKey) -> bool:

@@ -1,1 +1,1 @@
-"""What was found: measurements, statistics, and the versioned report."""
+"""What a run measured: measurements, statistics, and the versioned report."""

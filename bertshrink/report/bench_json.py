@@ -79,13 +79,13 @@ def _figure(m: Measurement, base: Snapshot | None, margin: float) -> dict[str, A
 
 def _percentiles(m: Measurement) -> dict[str, Any]:
     """The least sample and the usual percentiles, each with what it needs where it has not got it."""
-    found: dict[str, Any] = {"min": min(m.all)}
+    percentiles: dict[str, Any] = {"min": min(m.all)}
     for p, needs in PERCENTILE_NEEDS.items():
         value = m.percentile(p)
-        found[f"p{p}"] = value
+        percentiles[f"p{p}"] = value
         if value is None:
-            found[f"p{p}_need_n"] = needs
-    return found
+            percentiles[f"p{p}_need_n"] = needs
+    return percentiles
 
 
 def _ratio(m: Measurement, base: Snapshot, margin: float) -> dict[str, Any] | None:

@@ -24,11 +24,7 @@ class Outcomes(BaseModel):
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Outcomes":
-        """Refuse bits that are not `num` bits.
-
-        Raises:
-            ValueError: no base64, another length, or bits behind the last answer.
-        """
+        """Refuse bits that are not `num` bits."""
         try:
             raw = base64.b64decode(self.bits, validate=True)
         except binascii.Error:

@@ -133,11 +133,7 @@ class MeasurementWarning(_Frozen):
 
     @model_validator(mode="after")
     def _whole(self) -> "MeasurementWarning":
-        """Refuse what cannot be said.
-
-        Raises:
-            ValueError: it has other values than its kind.
-        """
+        """Refuse other values than the kind has."""
         wanted = WARNING_VALUES.get(self.kind, ())
         if len(self.values) != len(wanted):
             raise ValueError(f"the values of `{self.kind}` are: {', '.join(wanted) or 'none'}")
@@ -174,12 +170,7 @@ class Measurement(_Frozen):
 
     @model_validator(mode="after")
     def _finite(self) -> "Measurement":
-        """Refuse a value that is none.
-
-        Raises:
-            MeasurementError: a sample is NaN or infinite.
-            ValueError: something modelled is not given as a range.
-        """
+        """Refuse samples that are NaN or infinite, and a model's range that is not one pair of bounds."""
         if self.is_range and not (len(self.samples) == 1 and len(self.samples[0]) == 2):
             raise ValueError("what is modelled is one pair of bounds")
         if self.is_range and self.samples[0][0] > self.samples[0][1]:

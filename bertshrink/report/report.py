@@ -75,7 +75,7 @@ class Snapshot(_Record):
 
 
 class Report(_Record):
-    """Everything that a run found."""
+    """Everything that a run measured."""
 
     schema_id: str = Field(SCHEMA, alias="schema")
     name: str
@@ -101,8 +101,8 @@ class Report(_Record):
         """How much of what `other` lacks to the reference `own` makes good, as a sentence; None where it lacks
         nothing.
         """
-        found = [snapshot.find(metric) for snapshot in (self.reference, own, other)]
-        values = [m.value for m in found if m is not None]
+        measurements = [snapshot.find(metric) for snapshot in (self.reference, own, other)]
+        values = [m.value for m in measurements if m is not None]
         if len(values) < 3 or values[0] <= values[2]:
             return None
         share = (values[1] - values[2]) / (values[0] - values[2])
@@ -136,8 +136,8 @@ class Report(_Record):
             )
         data = _READER.read_json(path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else None
-            text = f"the report has the form `{found}`, this version reads `{SCHEMA}`"
+            version = data.get("schema") if isinstance(data, dict) else None
+            text = f"the report has the form `{version}`, this version reads `{SCHEMA}`"
             raise BaselineError(text, where=str(path), hint=_HINT)
         try:
             return cls.model_validate(data)

@@ -18,9 +18,9 @@ def main() -> None:
     os.dup2(2, 1)
     from bertshrink.worker.job import WorkerJob
 
-    result = work(WorkerJob.read(sys.stdin.read()))
+    answer = work(WorkerJob.read(sys.stdin.read()))
     with os.fdopen(channel, "w", encoding="utf-8") as out:
-        json.dump(result, out)
+        json.dump(answer, out)
 
 
 def work(job: Any) -> dict[str, Any]:

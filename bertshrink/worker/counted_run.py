@@ -35,13 +35,13 @@ def count(job: WorkerJob) -> dict[str, Any]:
     engine.prepare(str(job.path), job.options)
     feeds = feeds_of(job, job.cases[0])[0]
     session = engine.load(str(job.path), job.threads, job.options)
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     os.getsid(0)
     for _ in range(job.iterations):
-        found = session.run(feeds)
+        arrays = session.run(feeds)
         os.getsid(0)
     outputs = {}
-    for name, array in found.items():
+    for name, array in arrays.items():
         flat = np.asarray(array).reshape(-1)
         shown = flat[:: max(1, -(-flat.size // MAX_VALUES))].astype(np.float64)
         outputs[name] = {"shape": list(np.asarray(array).shape), "values": shown.tolist()}

@@ -78,5 +78,5 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[Any], pad_to: int | None) -> Arrays:
         """One batch of texts (strings or pairs of them) as arrays."""
-        found = self.tokenizer.encode_batch([tuple(text) if isinstance(text, list) else text for text in texts])
-        return padded([e.ids for e in found], self.job, pad_to, (e.type_ids for e in found))
+        encodings = self.tokenizer.encode_batch([tuple(text) if isinstance(text, list) else text for text in texts])
+        return padded([e.ids for e in encodings], self.job, pad_to, (e.type_ids for e in encodings))

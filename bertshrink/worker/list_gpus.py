@@ -22,12 +22,12 @@ def devices(job: WorkerJob) -> dict[str, Any]:
 def _of_torch() -> dict[str, Any]:
     torch: Any = importlib.import_module("torch")
     gpus = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
-    found = {"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus}
+    install = {"version": torch.__version__, "cuda": torch.version.cuda, "gpus": gpus}
     if torch.cuda.is_available() and gpus:
-        return found
+        return install
     absence = importlib.import_module("bertshrink.engines.torch_cuda").absence
     lacks, hint = absence(torch.__version__, torch.version.cuda)
-    return found | {"gpus": [], "lacks": lacks, "hint": hint}
+    return install | {"gpus": [], "lacks": lacks, "hint": hint}
 
 
 def _of_onnxruntime() -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _of_onnxruntime() -> dict[str, Any]:
     from bertshrink.worker.machine.identity import machine
 
     name = machine()["gpu"]
-    found = {
+    install = {
         "version": importlib.import_module("onnxruntime").__version__,
         "cuda": None,
         "gpus": [name] if name else [],
@@ -43,8 +43,8 @@ def _of_onnxruntime() -> dict[str, Any]:
     try:
         engine("onnxruntime").prepare("", {"device": "cuda"})
     except EngineUnavailable as error:
-        return found | {"gpus": [], "lacks": error.what, "hint": error.hint}
+        return install | {"gpus": [], "lacks": error.what, "hint": error.hint}
     if not name:
         hint = "check `nvidia-smi`, or measure on `--target cpu`"
-        return found | {"lacks": "no NVIDIA driver answers here, so ONNX Runtime has no GPU", "hint": hint}
-    return found
+        return install | {"lacks": "no NVIDIA driver answers here, so ONNX Runtime has no GPU", "hint": hint}
+    return install

@@ -68,8 +68,8 @@ def rates(job: WorkerJob) -> dict[str, Any]:
     for asked_bytes in job.streams:
         num_bytes = asked_bytes or (_GPU_BYTES if on_gpu else beyond_the_caches())
         passes = max(1, -(-(_GPU_BYTES if on_gpu else _SHORTEST_BYTES) // num_bytes))
-        found = _streams_of_torch(num_bytes, passes) if on_gpu else _streams(num_bytes, passes, job.threads)
-        for kind, run in found.items():
+        runs = _streams_of_torch(num_bytes, passes) if on_gpu else _streams(num_bytes, passes, job.threads)
+        for kind, run in runs.items():
             about = {"kind": kind, "num_bytes": num_bytes, "passes": passes, "is_memory": not asked_bytes}
             streams.append(about | {"samples_ns": _samples(run, job)})
     return {"products": products, "streams": streams, "cache_bytes": last_level_cache_bytes()}
@@ -92,10 +92,10 @@ def _product(asked: dict[str, Any], job: WorkerJob) -> tuple[Run, str]:
 
     m, k, n = asked["shape"]
     if asked["by"] == "torch":
-        found: Run = importlib.import_module("bertshrink.engines.torch_rates").product(
+        product: Run = importlib.import_module("bertshrink.engines.torch_rates").product(
             asked["precision"], (m, k, n), job.threads, job.options
         )
-        return found, asked["precision"]
+        return product, asked["precision"]
     draw = np.random.default_rng(job.seed)
     left_MK = draw.random((m, k), np.float32)
     if asked["by"] == "numpy":
@@ -128,5 +128,5 @@ def _streams(num_bytes: int, passes: int, threads: int) -> dict[str, Run]:
 
 
 def _streams_of_torch(num_bytes: int, passes: int) -> dict[str, Run]:
-    found: dict[str, Run] = importlib.import_module("bertshrink.engines.torch_rates").streams(num_bytes, passes)
-    return found
+    streams: dict[str, Run] = importlib.import_module("bertshrink.engines.torch_rates").streams(num_bytes, passes)
+    return streams

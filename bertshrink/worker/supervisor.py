@@ -160,10 +160,10 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float, lifeli
             left = max(0.0, end - time.monotonic())
             if poll is None:
                 time.sleep(min(left, _GLANCE_S))
-            found = {fd for fd, _ in poll.poll(1000 * (left if handles else min(left, _GLANCE_S)))} if poll else set()
-            if lifeline in found:
+            ready = {fd for fd, _ in poll.poll(1000 * (left if handles else min(left, _GLANCE_S)))} if poll else set()
+            if lifeline in ready:
                 raise ConnectionError("the other side is gone")
-            for fd in found:
+            for fd in ready:
                 are_over[handles[fd]] = True
                 poll.unregister(fd)
             if not handles:

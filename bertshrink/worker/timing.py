@@ -132,11 +132,11 @@ class _Phases:
 
     def device(self, phase: str, session: Session, by_driver: int | None = None) -> None:
         """The device's memory, by each who counts it: the session's allocator, and the driver."""
-        found = session.device_peaks() if isinstance(session, engines.DeviceSession) else {}
+        peaks = session.device_peaks() if isinstance(session, engines.DeviceSession) else {}
         if by_driver is not None:
-            found = found | {"driver": by_driver}
-        if found:
-            self.device_bytes[phase] = found
+            peaks = peaks | {"driver": by_driver}
+        if peaks:
+            self.device_bytes[phase] = peaks
 
 
 def forget_files(paths: Sequence[str]) -> None:
@@ -176,14 +176,14 @@ def _time_case(session: Session, batches: Sequence[Arrays], job: WorkerJob, rela
     warmup = timed(calls, job.warmup_iterations, job.warmup_seconds)
     relay.finish_stage()
     samples, resumed = timed_in_turns(calls, job.min_samples, job.seconds, relay)
-    found = {"warmup_ns": warmup, "samples_ns": samples, "resumed_ns": resumed}
+    times = {"warmup_ns": warmup, "samples_ns": samples, "resumed_ns": resumed}
     if isinstance(session, engines.DeviceSession):
         told: list[int] = []
         on_device = [lambda feeds=feeds: told.append(session.device_ns(feeds)) for feeds in batches]
         timed(on_device, job.min_samples, job.seconds)
-        found["device_ns"] = told
+        times["device_ns"] = told
     relay.finish_stage()
-    return found
+    return times
 
 
 def _with_tokenizing(session: Session, case: dict[str, Any], job: WorkerJob, relay: TurnRing) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def find_base(repository: Repository, named: str | None, told: Told) -> Base:
     if head is None:
         raise _unknown(named or "the base branch")
     if named is not None:
-        commit = repository.commit(named) or next((found for _, found in _on_remotes(repository, named)), None)
+        commit = repository.commit(named) or next((tip for _, tip in _on_remotes(repository, named)), None)
         return _left(repository, head, commit, named, told)
     if told.targets:
         return _told(repository, head, told)
@@ -70,7 +70,7 @@ def find_base(repository: Repository, named: str | None, told: Told) -> Base:
 def _told(repository: Repository, head: str, told: Told) -> Base:
     """The base of a pull request: the first of what CI names that the clone knows."""
     known = [(name, commit) for name in told.commits if (commit := repository.commit(name)) is not None]
-    known += [found for branch in told.branches for found in _on_remotes(repository, branch)]
+    known += [tip for branch in told.branches for tip in _on_remotes(repository, branch)]
     for name, commit in known:
         if repository.merge_base(head, commit) is not None:
             return _left(repository, head, commit, name, told)
@@ -85,11 +85,11 @@ def _left(repository: Repository, head: str, commit: str | None, name: str, told
 
     A pull request that has nothing to merge is what its working tree holds besides.
     """
-    found = repository.merge_base(head, commit) if commit is not None else None
-    if found is None:
+    fork_point = repository.merge_base(head, commit) if commit is not None else None
+    if fork_point is None:
         raise _unknown(name)
-    if found != head or not told.is_ci or told.targets:
-        return Base(found, f"{name} ({found[:10]})")
+    if fork_point != head or not told.is_ci or told.targets:
+        return Base(fork_point, f"{name} ({fork_point[:10]})")
     before = repository.commit(told.before) if told.before is not None else None
     before = repository.merge_base(head, before) if before is not None else None
     if before in (None, head):
@@ -122,11 +122,7 @@ def _on_remotes(repository: Repository, branch: str) -> Iterator[tuple[str, str]
 
 
 def _defaults(repository: Repository, told: Told) -> Iterator[tuple[str, str]]:
-    """(name, commit) of what may be the default branch, the surest first.
-
-    Raises:
-        BaselineError: its name is known, and CI has not fetched it.
-    """
+    """(name, commit) of what may be the default branch, the surest first. Raises BaselineError: CI did not fetch it."""
     if told.default is not None:
         yield from _on_remotes(repository, told.default)
         if told.is_ci:
@@ -142,7 +138,7 @@ def _defaults(repository: Repository, told: Told) -> Iterator[tuple[str, str]]:
                 yield f"{remote}/{branch}", commit
             elif told.is_ci:
                 raise _unknown(f"{remote}/{branch}")
-    usual = [found for branch in USUAL for found in _on_remotes(repository, branch)]
+    usual = [tip for branch in USUAL for tip in _on_remotes(repository, branch)]
     if not told.is_ci or len(usual) == 1:
         yield from usual
     if not told.is_ci:

@@ -72,8 +72,8 @@ class Repository:
 
     def merge_base(self, first: str, second: str) -> str | None:
         """The best common ancestor of two commits; None where there is none, or none that a shallow clone knows."""
-        found = self.line("merge-base", first, second)
-        return found.split()[0] if found else None
+        ancestors = self.line("merge-base", first, second)
+        return ancestors.split()[0] if ancestors else None
 
     @cached_property
     def is_shallow(self) -> bool:
@@ -100,7 +100,7 @@ class Repository:
         """The contents of several blobs by their names, in one go."""
         names = list(dict.fromkeys(names))
         printed = self.ask("cat-file", "--batch", given="".join(f"{name}\n" for name in names).encode()) or b""
-        found, at = {}, 0
+        contents, at = {}, 0
         for name in names:
             end = printed.find(b"\n", at)
             head = printed[at:end].split()
@@ -108,9 +108,9 @@ class Repository:
                 at = end + 1 if end >= 0 else at
                 continue
             size = int(head[2])
-            found[name] = printed[end + 1 : end + 1 + size]
+            contents[name] = printed[end + 1 : end + 1 + size]
             at = end + size + 2
-        return found
+        return contents
 
 
 @dataclass(frozen=True)

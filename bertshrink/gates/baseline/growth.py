@@ -69,8 +69,8 @@ def _counts(before: Mapping[str, int], now: Mapping[str, int], name: str) -> str
     return f"{before.get(name, 0)} to {now[name]}"
 
 
-def _top(found: list[Growth]) -> list[Growth]:
-    return sorted(found, key=lambda one: (-one.delta, one.name))[:TOP]
+def _top(changes: list[Growth]) -> list[Growth]:
+    return sorted(changes, key=lambda one: (-one.delta, one.name))[:TOP]
 
 
 def _is_new(layer: str, before: Mapping[str, str]) -> bool:
@@ -79,7 +79,7 @@ def _is_new(layer: str, before: Mapping[str, str]) -> bool:
 
 def _pairs(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str | None, str | None]]:
     """(name, what it was, what it is) of every tensor that is there now; what is only renamed is left out."""
-    found: list[tuple[str, str | None, str | None]] = [
+    pairs: list[tuple[str, str | None, str | None]] = [
         (name, before[name], now[name]) for name in now if name in before
     ]
     gone = {name: what for name, what in before.items() if name not in now}
@@ -94,8 +94,8 @@ def _pairs(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str,
         old = next((other for other in gone if _is_form(name, other) and left[gone[other]] > 0), None)
         if old is not None:
             left[gone[old]] -= 1
-        found.append((name, gone.pop(old) if old is not None else None, now[name]))
-    return found
+        pairs.append((name, gone.pop(old) if old is not None else None, now[name]))
+    return pairs
 
 
 def _is_form(name: str, other: str) -> bool:

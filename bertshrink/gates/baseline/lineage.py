@@ -93,7 +93,7 @@ def trace(tree: Tree, config: Config, *, lenient: bool = False) -> Lineage:
     own = _committed(tree, path) if path is not None else None
     if own is not None and all(one.name in own.entries for one in config.gated):
         return _claimed(repository, config, own, [], [], lenient)
-    others = [found for found in _all(tree, path) if found.config != path]
+    others = [committed for committed in _all(tree, path) if committed.config != path]
     vanished = [one for one in others if one.entries and _now(repository, str(one.config)) is None]
     if own is None:
         own = _moved(repository, path, config, others, vanished) or _lock_alone(tree, config, others)
@@ -117,13 +117,13 @@ def _claimed(
     for one in config.gated:
         place = _place(repository, config, one.path)
         at_place = ((then, name) for then, name in _named([own, *others]) if then.paths.get(name) == place)
-        if one.name not in taken and (found := next((f for f in at_place if f not in taken.values()), None)):
-            taken[one.name] = found
+        if one.name not in taken and (free := next((f for f in at_place if f not in taken.values()), None)):
+            taken[one.name] = free
     for one in config.gated:
         if one.name not in taken and one.renamed_from is not None:
-            found = _renamed(repository, config, one, own, others, vanished, taken)
-            if found is not None:
-                taken[one.name] = found
+            renamed = _renamed(repository, config, one, own, others, vanished, taken)
+            if renamed is not None:
+                taken[one.name] = renamed
             elif not lenient:
                 raise _no_rename(one, own, vanished)
     sources = [own] if own is not None else []
@@ -162,16 +162,16 @@ def _renamed(
     assert one.renamed_from is not None
     old = one.renamed_from
     places = {_place(repository, config, Path(old)), posixpath.normpath(old)}
-    found = [(then, name) for then, name in _named([own, *vanished]) if name == old]
-    found += [(then, name) for then, name in _named([own, *others]) if then.paths.get(name) in places]
-    for then, name in found:
+    matches = [(then, name) for then, name in _named([own, *vanished]) if name == old]
+    matches += [(then, name) for then, name in _named([own, *others]) if then.paths.get(name) in places]
+    for then, name in matches:
         if (then, name) in taken.values() or (then is not own and name in _names_now(repository, then)):
             raise BaselineError(
                 f"`{one.name}` is declared as renamed from `{old}`, which is still judged",
                 where=one.place,
                 hint="an artifact that is added beside it is new: take `renamed_from` out",
             )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _no_rename(one: Gated, own: Committed | None, vanished: list[Committed]) -> BaselineError:
@@ -199,14 +199,10 @@ def _place(repository: Repository, config: Config, path: Path) -> str:
 
 
 def _committed(tree: Tree, path: str, text: bytes | None = None, *, is_own: bool = True) -> Committed | None:
-    """The configuration at a path with its lock; None where there was none, or it had no limits.
-
-    Raises:
-        BaselineError: its lock is damaged; of others (`is_own` is false) it is left aside.
-    """
-    found = text if text is not None else tree.read(path)
-    shown = found.decode("utf-8-sig", errors="replace") if found is not None else ""
-    limits = limits_of(shown, posixpath.basename(path)) if found is not None else None
+    """The configuration at a path with its lock; None without limits. Only the own lock may not be damaged."""
+    content = text if text is not None else tree.read(path)
+    shown = content.decode("utf-8-sig", errors="replace") if content is not None else ""
+    limits = limits_of(shown, posixpath.basename(path)) if content is not None else None
     if not isinstance(limits, dict):
         return None
     folder = posixpath.dirname(tree.followed(path) or path)
@@ -241,12 +237,12 @@ def _all(tree: Tree, path: str | None) -> list[Committed]:
         if posixpath.splitext(name)[1] in kinds and blob.mode != "160000"
     }
     texts = tree.repository.blobs(files.values())
-    found = (
+    configurations = (
         _committed(tree, name, texts[blob], is_own=False)
         for name, blob in files.items()
         if b"gate" in texts.get(blob, b"")
     )
-    return [one for one in found if one is not None]
+    return [one for one in configurations if one is not None]
 
 
 def _now(repository: Repository, path: str) -> Any:
@@ -279,12 +275,12 @@ def _moved(
         ((_likeness(then, name, names), then, name) for then in vanished for name, names in new.items()),
         key=lambda pair: (-pair[0], str(pair[1].config), pair[2]),
     )
-    found: dict[str, Committed] = {}
+    origins: dict[str, Committed] = {}
     for likeness, then, name in pairs:
-        is_free = name not in found and then not in found.values()
+        is_free = name not in origins and then not in origins.values()
         if is_free and (likeness > 0 or len(vanished) == len(new) == 1):
-            found[name] = then
-    return found.get(path)
+            origins[name] = then
+    return origins.get(path)
 
 
 def _likeness(then: Committed, path: str, names: set[str]) -> int:

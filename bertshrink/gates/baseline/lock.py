@@ -30,11 +30,7 @@ _READER = Reader(BaselineError, "the lock is damaged", _HINT)
 
 
 def _figure_key(name: object) -> object:
-    """A figure's name in the lock as its key.
-
-    Raises:
-        ValueError: there is no such figure.
-    """
+    """A figure's name in the lock as its key. Raises ValueError: there is no such figure."""
     try:
         return read_key(name) if isinstance(name, str) else name
     except UserError as error:
@@ -143,8 +139,8 @@ def parse(text: str, where: str) -> Lock:
         raise BaselineError("the lock holds a merge conflict", where=where, hint=_HINT)
     data = _READER.json(text, where)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else None
-        what = f"the lock has the form `{found}`, this version reads `{SCHEMA}`"
+        version = data.get("schema") if isinstance(data, dict) else None
+        what = f"the lock has the form `{version}`, this version reads `{SCHEMA}`"
         raise BaselineError(what, where=where, hint=_HINT)
     try:
         return Lock.model_validate(data)

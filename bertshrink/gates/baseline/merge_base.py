@@ -91,10 +91,10 @@ def read_anchor(config: Config, ref: str, was: Mapping[str, str], baseline: Base
             hint="fetch its tags: `fetch-depth: 0` for actions/checkout, `GIT_DEPTH: 0` on GitLab, `git fetch --tags`",
         )
     renamed = tuple(replace(one, renamed_from=one.renamed_from or was.get(one.name)) for one in config.gated)
-    found = trace(repository.tree(commit), replace(config, gated=renamed), lenient=True)
-    if found.ancestor is None and not found.entries:
+    lineage = trace(repository.tree(commit), replace(config, gated=renamed), lenient=True)
+    if lineage.ancestor is None and not lineage.entries:
         raise BaselineError(f"`{ref}` has no `{config.lock.as_posix()}`", hint="name a commit that has one")
-    return Lock(artifacts=dict(found.entries))
+    return Lock(artifacts=dict(lineage.entries))
 
 
 def _own(config: Config, now: Lock | None, why: str, hint: str, base: str | None, told: Told) -> Baseline:
@@ -116,16 +116,18 @@ def _of_base(repository: Repository, config: Config, now: Lock | None, named: st
     if base.commit is None:
         return Baseline(None, base.name, now, notes, is_base=True, repository=repository)
     tree = repository.tree(base.commit)
-    found = trace(tree, config)
-    origin = f"{_short(repository, config, found.ancestor.lock) if found.ancestor else lock} of {base.name}"
-    if not found.entries and (found.ancestor is None or not found.ancestor.entries):
+    lineage = trace(tree, config)
+    origin = f"{_short(repository, config, lineage.ancestor.lock) if lineage.ancestor else lock} of {base.name}"
+    if not lineage.entries and (lineage.ancestor is None or not lineage.ancestor.entries):
         notes += (f"`{lock}` is not in {base.name} yet: everything in it is new",) if now is not None else ()
-        return Baseline(None, origin, now, notes, is_base=True, gone=found.gone, repository=repository)
-    if now is None and found.entries:
+        return Baseline(None, origin, now, notes, is_base=True, gone=lineage.gone, repository=repository)
+    if now is None and lineage.entries:
         hint = "restore it from git, or write it again with `bertshrink gate --update`"
         raise BaselineError(f"`{lock}` is removed in this change", where=origin, hint=hint)
-    notes += _moves(repository, config, found, base, now)
-    return Baseline(Lock(artifacts=dict(found.entries)), origin, now, notes, True, found.was, found.gone, repository)
+    notes += _moves(repository, config, lineage, base, now)
+    return Baseline(
+        Lock(artifacts=dict(lineage.entries)), origin, now, notes, True, lineage.was, lineage.gone, repository
+    )
 
 
 def _base(repository: Repository, config: Config, named: str | None, told: Told) -> tuple[Base, tuple[str, ...]]:
@@ -174,13 +176,13 @@ def _super(repository: Repository, told: Told) -> Base | None:
     return Base(blob.name, f"{base.name}, there at {blob.name[:10]}")
 
 
-def _moves(repository: Repository, config: Config, found: Lineage, base: Base, now: Lock | None) -> tuple[str, ...]:
+def _moves(repository: Repository, config: Config, lineage: Lineage, base: Base, now: Lock | None) -> tuple[str, ...]:
     """What a change does to its lock and its limits besides what they limit, one sentence each."""
-    notes, then, lock = [], found.ancestor, config.lock.as_posix()
+    notes, then, lock = [], lineage.ancestor, config.lock.as_posix()
     path = repository.path_of(config.folder / config.lock)
     if then is not None and then.lock != path:
         notes.append(f"the lock has moved in this change, from `{then.lock}`: the baseline is that of {base.name}")
-    elif now is not None and now.artifacts != (then.entries if then is not None else found.entries):
+    elif now is not None and now.artifacts != (then.entries if then is not None else lineage.entries):
         notes.append(f"`{lock}` is edited in this change: the baseline is that of {base.name}")
     if then is not None and then.config is not None:
         own = repository.path_of(Path(config.origin))
@@ -189,7 +191,7 @@ def _moves(repository: Repository, config: Config, found: Lineage, base: Base, n
         changed = _edits(then.limits, limits_of(_text(Path(config.origin)), Path(config.origin).name))
         if changed:
             notes.append(f"the limits in `{config.origin}` are edited in this change: {', '.join(changed)}")
-    notes += [f"`{name}` is judged as what was `{old}`" for name, old in found.was.items()]
+    notes += [f"`{name}` is judged as what was `{old}`" for name, old in lineage.was.items()]
     return tuple(notes)
 
 

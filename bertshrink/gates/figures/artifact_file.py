@@ -57,8 +57,8 @@ class Artifact:
     @cached_property
     def operators(self) -> Mapping[str, int]:
         """How often each operation occurs, by its name without ONNX's own domain: `com.microsoft.QAttention`."""
-        found = self.facts.operators if self.facts is not None else {}
-        return {operator_name(op): count for op, count in sorted(found.items())}
+        counts = self.facts.operators if self.facts is not None else {}
+        return {operator_name(op): count for op, count in sorted(counts.items())}
 
     @cached_property
     def tensors(self) -> Mapping[str, str]:
@@ -72,15 +72,16 @@ class Artifact:
 
     def readings(self) -> dict[MetricKey, Reading]:
         """Every figure but the compressed size."""
-        found = {MetricKey("size"): Reading(value=self.num_bytes, unit="B")}
+        readings = {MetricKey("size"): Reading(value=self.num_bytes, unit="B")}
         if self.facts is None:
-            return found
-        found[MetricKey("parameters")] = Reading(value=_num_parameters(self.facts), unit="count")
+            return readings
+        readings[MetricKey("parameters")] = Reading(value=_num_parameters(self.facts), unit="count")
         if self.facts.format == "onnx":
-            found[MetricKey("nodes")] = Reading(value=sum(self.operators.values()), unit="count")
-            found[MetricKey("operators")] = Reading(value=len(self.operators), unit="count")
-            found |= {operator_key(name): Reading(value=count, unit="count") for name, count in self.operators.items()}
-        return found
+            readings[MetricKey("nodes")] = Reading(value=sum(self.operators.values()), unit="count")
+            readings[MetricKey("operators")] = Reading(value=len(self.operators), unit="count")
+            for name, count in self.operators.items():
+                readings[operator_key(name)] = Reading(value=count, unit="count")
+        return readings
 
     def compressed(self) -> Reading:
         """The bytes that zlib makes of the file; which zlib did it decides the last few of them."""
@@ -132,15 +133,15 @@ def _file_of(path: Path, place: str) -> Path:
             hint = "restore the folder from where it came, or export the model again"
             raise UnsafeModel(f"`{ARTIFACT_CARD}` names no file of its folder", where=str(card), hint=hint)
         return file
-    found = [path / name for name in _FILES if (path / name).is_file()]
-    if len(found) != 1:
+    models = [path / name for name in _FILES if (path / name).is_file()]
+    if len(models) != 1:
         text = (
             "no model file"
-            if not found
-            else "several model files: " + ", ".join(one.relative_to(path).as_posix() for one in found)
+            if not models
+            else "several model files: " + ", ".join(one.relative_to(path).as_posix() for one in models)
         )
         raise UserError(f"`{path}` holds {text}", where=place, hint="name the file itself")
-    return found[0]
+    return models[0]
 
 
 def _fetched(file: Path) -> Path:

@@ -108,9 +108,9 @@ def model_of(report: Report, sha256: str, num_bytes: int) -> Snapshot | None:
 
     Several models of one file have the same figures; the last is meant.
     """
-    found = None
+    same_file = None
     for snapshot in report.snapshots:
         size, known = snapshot.find("size"), snapshot.facts.get("sha256")
         if (known == sha256) if known is not None else (size is not None and size.value == num_bytes):
-            found = snapshot
-    return found
+            same_file = snapshot
+    return same_file

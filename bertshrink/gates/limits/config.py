@@ -104,17 +104,17 @@ def find_config(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
         UserError: two files of one folder have one, or one is not TOML.
     """
     for parent in (folder, *folder.parents):
-        found = [
+        tables = [
             (parent / name, table)
             for name, table in TABLES.items()
             if (parent / name).is_file() and _at(_toml(parent / name)[1], table) is not None
         ]
-        if len(found) > 1:
+        if len(tables) > 1:
             raise UserError(
-                "two files contain limits", where=f"{found[0][0]}, {found[1][0]}", hint="keep them in one of the two"
+                "two files contain limits", where=f"{tables[0][0]}, {tables[1][0]}", hint="keep them in one of the two"
             )
-        if found:
-            return found[0]
+        if tables:
+            return tables[0]
         if (parent / ".git").exists():
             return None
     return None
@@ -136,16 +136,16 @@ def artifacts_of(limits: Any) -> dict[str, str]:
     if not isinstance(limits, dict):
         return {}
     several, single = limits.get("artifacts"), limits.get("artifact")
-    found = {single: single} if isinstance(single, str) else {}
+    paths = {single: single} if isinstance(single, str) else {}
     for name, body in several.items() if isinstance(several, dict) else ():
         path = body.get("path") if isinstance(body, dict) else None
-        found[name] = path if isinstance(path, str) else name
-    return found
+        paths[name] = path if isinstance(path, str) else name
+    return paths
 
 
 def others_in_lock(config: Config) -> set[str]:
     """The names that other configurations beside this one keep in the same lock."""
-    lock, own, found = (config.folder / config.lock).resolve(), Path(config.origin).resolve(), set()
+    lock, own, names = (config.folder / config.lock).resolve(), Path(config.origin).resolve(), set()
     for file in config.folder.glob("*.toml"):
         try:
             limits = limits_of(_LIMITS.read_text(file), file.name) if file.resolve() != own else None
@@ -153,8 +153,8 @@ def others_in_lock(config: Config) -> set[str]:
             continue
         baseline = limits.get("baseline", LOCK) if isinstance(limits, dict) else None
         if isinstance(baseline, str) and (config.folder / baseline).resolve() == lock:
-            found |= set(artifacts_of(limits))
-    return found
+            names |= set(artifacts_of(limits))
+    return names
 
 
 def read_config(path: Path, artifact: Path | None = None) -> Config:
@@ -173,15 +173,15 @@ def read_config(path: Path, artifact: Path | None = None) -> Config:
         text, values = _toml(path)
         table = TABLES.get(path.name, TABLES["bertshrink.toml"])
         source = LocatedConfig(str(path), values, places_of(text, str(path)))
-    found = _at(source.values, table)
-    if found is None:
+    limits = _at(source.values, table)
+    if limits is None:
         raise UserError(
             f"`{path}` has no limits", where=str(path), hint="write some: `bertshrink gate --init ARTIFACT`"
         )
-    if not isinstance(found, dict):
+    if not isinstance(limits, dict):
         raise UserError(f"`{'.'.join(table)}` is not a table of limits", where=source.place(table), hint=HINT)
     check = Checker(source, table)
-    config = _read(found, check, path, artifact)
+    config = _read(limits, check, path, artifact)
     check.raise_faults()
     return config
 
@@ -238,7 +238,7 @@ def _several(
     if not isinstance(values, dict) or not values:
         check.error("`artifacts` names none", "see docs/ci.md")
         return []
-    found = []
+    artifacts = []
     for name, body in values.items():
         here = check.at(name)
         if not isinstance(body, dict) or "path" not in body:
@@ -253,8 +253,8 @@ def _several(
         report = own.get("report") or texts.get("report")
         path = Path(own.get("path") or name)
         own_report, before = Path(report) if report else None, own.get("renamed_from")
-        found.append(Gated(name, path, own_report, tuple(rules), here.place, before))
-    return found
+        artifacts.append(Gated(name, path, own_report, tuple(rules), here.place, before))
+    return artifacts
 
 
 def _anchored(values: Any, check: Checker, severity: Severity) -> list[Rule]:
@@ -265,13 +265,13 @@ def _anchored(values: Any, check: Checker, severity: Severity) -> list[Rule]:
     if not isinstance(ref, str) or not ref:
         check.error("`anchor` has no `ref`", 'name a tag: `ref = "v1.0.0"`')
         return []
-    found = entries({k: v for k, v in values.items() if k != "ref"}, check, severity, ("ref",), ref)
-    for rule in found:
+    rules = entries({k: v for k, v in values.items() if k != "ref"}, check, severity, ("ref",), ref)
+    for rule in rules:
         if not rule.key.is_relative:
             hint = f"write `{rule.key}_growth` or `{rule.key}_drop`"
             what = f"an anchor can only limit changes: `{rule.key}` is not one"
             check.add(UserError(what, where=rule.place, hint=hint))
-    return found
+    return rules
 
 
 def _string(value: Any, name: str, check: Checker) -> str | None:

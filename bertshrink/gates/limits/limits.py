@@ -89,18 +89,18 @@ class Rule:
 def read_limit(text: str, key: MetricKey) -> Limit:
     """Read a limit for a key. Raises UserError: a text that is none, or none for this metric."""
     hint = f'write it as "{_example(key)}"'
-    found = _LIMIT.fullmatch(text)
-    if found is None:
+    match = _LIMIT.fullmatch(text)
+    if match is None:
         raise UserError(f"`{text}` is not a limit", hint=hint)
-    sign: Sign = "<=" if found[1] == "<=" else ">="
+    sign: Sign = "<=" if match[1] == "<=" else ">="
     if sign not in _signs(key):
         better = "higher" if sign == "<=" else "lower"
         raise UserError(f"`{text}`: `{key}` is better when {better}", hint=hint)
     try:
-        value, unit = units.parse(found[2])
+        value, unit = units.parse(match[2])
     except ValueError as error:
         raise UserError(str(error), hint=hint) from None
-    limit = _in_units(key, sign, value, unit, f"{sign} {found[2]}")
+    limit = _in_units(key, sign, value, unit, f"{sign} {match[2]}")
     if limit is None:
         raise UserError(f"`{text}` is not a limit for `{key}`", hint=hint)
     if limit.value < 0:

@@ -113,8 +113,8 @@ def read_key(text: str, beside: tuple[str, ...] = ()) -> MetricKey:
         if change:
             break
     shape = None
-    if len(words) > 1 and (found := re.fullmatch(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,6})", words[-1])):
-        words, shape = words[:-1], (int(found[1]), int(found[2]))
+    if len(words) > 1 and (match := re.fullmatch(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,6})", words[-1])):
+        words, shape = words[:-1], (int(match[1]), int(match[2]))
     metric = words[-1] if words else ""
     if len(words) > 2 or not _is_metric(metric):
         raise UserError(f"there is no rule `{text}`", hint=did_you_mean(text, [*rule_names(), *beside]))
@@ -125,17 +125,17 @@ def read_key(text: str, beside: tuple[str, ...] = ()) -> MetricKey:
 
 def rule_names() -> list[str]:
     """Every key that needs no name of an operation, target or shape."""
-    found = []
+    names = []
     for name, gauge in ((name, metric.gauge) for name, metric in METRICS.items()):
         if gauge is None:
             continue
         if gauge.source == "time":
-            found.append(f"cpu {name} ratio")
+            names.append(f"cpu {name} ratio")
             continue
-        found.append(name)
+        names.append(name)
         if name != "new_operators":
-            found.append(f"{name}_{'drop' if gauge.better == 'higher' else 'growth'}")
-    return found
+            names.append(f"{name}_{'drop' if gauge.better == 'higher' else 'growth'}")
+    return names
 
 
 def _is_metric(word: str) -> bool:

@@ -29,7 +29,7 @@ def entries(
     since: str | None = None,
 ) -> list[Rule]:
     """The entries that are limits; `others` are keys that may be beside them, for hints."""
-    found: dict[Any, Rule] = {}
+    rules: dict[Any, Rule] = {}
     for name, value in values.items():
         here = check.at(name)
         own: Any = value.get("severity") if isinstance(value, dict) else None
@@ -53,10 +53,10 @@ def entries(
             continue
         default: Severity = "warn" if key.gauge.source == "time" else severity
         decided = default if own is None else severity_of(own, here)
-        if key in found:
-            here.error(f"`{name}` repeats an entry above", found[key].place)
-        found[key] = Rule(key, limit, decided, here.place, since)
-    return list(found.values())
+        if key in rules:
+            here.error(f"`{name}` repeats an entry above", rules[key].place)
+        rules[key] = Rule(key, limit, decided, here.place, since)
+    return list(rules.values())
 
 
 def _quoted(value: object) -> str:

@@ -28,7 +28,7 @@ def commands(judgement: Judgement, root: Path) -> list[str]:
     Args:
         root: of the repository; places are written relative to it.
     """
-    found: dict[str, list[str]] = {"error": [], "warning": []}
+    lines: dict[str, list[str]] = {"error": [], "warning": []}
     for judged in judgement.judged:
         for finding in judged.findings:
             if finding.verdict not in (Verdict.PASS, Verdict.NEW):
@@ -37,8 +37,8 @@ def commands(judgement: Judgement, root: Path) -> list[str]:
                 where = _place(finding.rule.place, root)
                 title = f"title={_property(f'gate: {finding.name}')}"
                 properties = ",".join([*where, title])
-                found[kind].append(f"::{kind} {properties}::{_message(sentence(judged, finding) + hint)}")
-    return [*_first("error", found["error"]), *_first("warning", found["warning"])]
+                lines[kind].append(f"::{kind} {properties}::{_message(sentence(judged, finding) + hint)}")
+    return [*_first("error", lines["error"]), *_first("warning", lines["warning"])]
 
 
 def error(what: str, where: str | None, hint: str | None, root: Path) -> str:

@@ -85,19 +85,19 @@ def _ratio_fact(table: Table, metric: str, title: str, base: Row, result: Row) -
 def _speed_fact(table: Table, base: Row, result: Row) -> Fact | None:
     places = table.of_group("latency")
     places = [i for i in places if table.columns[i].metric == "latency"] or places
-    found = [(i, ratio) for i in places if (ratio := result.cells[i].ratio) is not None]
-    if not found:
+    ratios = [(i, ratio) for i in places if (ratio := result.cells[i].ratio) is not None]
+    if not ratios:
         return None
-    sound = [(i, ratio) for i, ratio in found if _is_sound(base, result, i)]
+    sound = [(i, ratio) for i, ratio in ratios if _is_sound(base, result, i)]
     if not sound:
-        return _unsound(table, "speed", base, result, [i for i, _ in found])
-    unsound, found = len(found) - len(sound), sound
-    place, least = min(found, key=lambda pair: pair[1].value)
+        return _unsound(table, "speed", base, result, [i for i, _ in ratios])
+    unsound, ratios = len(ratios) - len(sound), sound
+    place, least = min(ratios, key=lambda pair: pair[1].value)
     figure, interval = times(least)
     detail = f"{base.cells[place].value} to {result.cells[place].value}"
     if table.columns[place].where:
         detail += f" at {table.columns[place].where}"
-    others = _other_speeds(table, result, place, [i for i, _ in found])
+    others = _other_speeds(table, result, place, [i for i, _ in ratios])
     others += (f"{unsound} other case{'s' if unsound > 1 else ''} not valid",) if unsound else ()
     cell = result.cells[place]
     return Fact("as fast as the reference", figure, interval, detail, others, cell.verdict, cell.tone)
@@ -125,11 +125,11 @@ def _other_speeds(table: Table, result: Row, shown: int, places: list[int]) -> t
 
 def _quality_fact(table: Table, base: Row, result: Row) -> Fact | None:
     """The first quality that can be compared with the reference, else the first there is."""
-    found = [i for i in table.of_group("quality") if result.cells[i].measurement is not None]
-    if not found:
+    places = [i for i in table.of_group("quality") if result.cells[i].measurement is not None]
+    if not places:
         return None
-    place = next((i for i in found if result.cells[i].ratio is not None), found[0])
-    others = tuple(_quality(table.columns[i], result.cells[i]) for i in found if i != place)
+    place = next((i for i in places if result.cells[i].ratio is not None), places[0])
+    others = tuple(_quality(table.columns[i], result.cells[i]) for i in places if i != place)
     column, cell = table.columns[place], result.cells[place]
     if cell.ratio is None:
         return Fact(column.heading.lower(), cell.value, "", "", others)
@@ -145,10 +145,10 @@ def _worth(base: Row, result: Row, place: int) -> tuple[str, Tone, str]:
     theirs, own = base.cells[place].measurement, result.cells[place].measurement
     if theirs is None or own is None:
         return "", "", ""
-    found, trivial = difference(theirs, own), against_trivial(theirs)
-    evidence = [found.evidence if found is not None else "", f"the reference {trivial}" if trivial else ""]
+    change, trivial = difference(theirs, own), against_trivial(theirs)
+    evidence = [change.evidence if change is not None else "", f"the reference {trivial}" if trivial else ""]
     told = "; ".join(part for part in evidence if part)
-    return (found.word, found.tone, told) if found is not None else ("", "", told)
+    return (change.word, change.tone, told) if change is not None else ("", "", told)
 
 
 def _quality(column: Column, cell: Cell) -> str:

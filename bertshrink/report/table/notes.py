@@ -42,7 +42,7 @@ class _Doubt:
         return abs(first) / (total or 1)
 
 
-Found = Sequence[tuple[Snapshot, Measurement]]
+Measured = Sequence[tuple[Snapshot, Measurement]]
 """Measurements with the models they are of."""
 
 
@@ -60,11 +60,11 @@ def warnings_of(snapshot: Snapshot) -> list[str]:
     return list(dict.fromkeys(warning_text(warning) for m in snapshot.measurements for warning in m.warnings))
 
 
-def doubts(found: Found) -> tuple[Advice, ...]:
+def doubts(pairs: Measured) -> tuple[Advice, ...]:
     """What speaks against figures: what concerns whole models, then what concerns single cases, one line a kind."""
     by_form: dict[str, list[tuple[str, MeasurementWarning]]] = {}
     by_kind: dict[WarningKind, list[_Doubt]] = {}
-    for snapshot, m in found:
+    for snapshot, m in pairs:
         for warning in m.warnings:
             label = plain(snapshot.label)
             if warning.case is None:
@@ -72,9 +72,9 @@ def doubts(found: Found) -> tuple[Advice, ...]:
             else:
                 doubt = _Doubt(warning, m.metric, f"{label} {plain(warning.case)}")
                 by_kind.setdefault(warning.kind, []).append(doubt)
-    running = {plain(snapshot.label) for snapshot, m in found if not is_counted(m)}
+    running = {plain(snapshot.label) for snapshot, m in pairs if not is_counted(m)}
     lines = [_of_models(alike, running) for alike in by_form.values()]
-    lines += [("", _summary(cases, found)) for cases in by_kind.values()]
+    lines += [("", _summary(cases, pairs)) for cases in by_kind.values()]
     return tuple(Advice(subject, text, is_warning=True) for subject, text in lines)
 
 
@@ -96,10 +96,10 @@ def _of_models(alike: list[tuple[str, MeasurementWarning]], running: set[str]) -
     return subject, sentence(alike[0][1], span)
 
 
-def _summary(doubts: list[_Doubt], found: Found) -> str:
+def _summary(doubts: list[_Doubt], pairs: Measured) -> str:
     """`outliers in 10 of 16 cases: up to 2 of 15 samples; all are kept (minilm 8x48)`."""
     metrics = {doubt.metric for doubt in doubts}
-    total = sum(m.metric in metrics for _, m in found)
+    total = sum(m.metric in metrics for _, m in pairs)
     worst = max(doubts, key=lambda doubt: doubt.severity)
     text = f"{brief(worst.warning)} in {len(doubts)} of {total} case{'s' if total != 1 else ''}"
     if not detail(worst.warning):

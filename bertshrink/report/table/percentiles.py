@@ -42,14 +42,14 @@ class Case:
 
 def cases(table: Table) -> tuple[Case, ...]:
     """Every timed case of the table; none where no latency was measured in rounds."""
-    found = []
+    timed_cases = []
     for place in table.of_group("latency"):
         rows = [(row.label, m) for row in table.rows if (m := row.cells[place].measurement) is not None]
         timed = [(label, m) for label, m in rows if not is_counted(m)]
         if timed:
             column = table.columns[place]
-            found.append(Case(column.heading, tuple(_line(label, m, column.scale) for label, m in timed)))
-    return tuple(found)
+            timed_cases.append(Case(column.heading, tuple(_line(label, m, column.scale) for label, m in timed)))
+    return tuple(timed_cases)
 
 
 def _line(label: str, m: Measurement, scale: Scale) -> Line:

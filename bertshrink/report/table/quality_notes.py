@@ -79,17 +79,17 @@ def remarks(snapshots: Sequence[Snapshot], leading: Sequence[str]) -> tuple[Advi
         leading: names of those that came before the reference.
     """
     base = next((s.find("size") for s in snapshots if s.role == "reference"), None)
-    found = []
+    advice = []
     for snapshot in (s for s in snapshots if s.role != "baseline" and s.name not in leading):
         trivial = next(((m, words) for m in snapshot.measurements if (words := against_trivial(m))), None)
         if trivial is not None:
             m, words = trivial
             told = f"its {title_of(m.metric).lower()}, {Scale.of([m]).figure(m)}, {words}"
-            found.append(Advice(plain(snapshot.label), told, is_warning=True))
+            advice.append(Advice(plain(snapshot.label), told, is_warning=True))
         size = snapshot.find("size")
         is_student = snapshot.role == "stage" and snapshot.kind == "encoder"
         if is_student and size is not None and base is not None and size.value >= base.value:
             scale = Scale.of([base, size])
             told = f"it is not smaller than the reference: {scale.figure(size)} against {scale.figure(base)}"
-            found.append(Advice(plain(snapshot.label), told, is_warning=True))
-    return tuple(found)
+            advice.append(Advice(plain(snapshot.label), told, is_warning=True))
+    return tuple(advice)

@@ -35,7 +35,7 @@ from bertshrink.report.report import Report, Sheet, Snapshot
 from bertshrink.report.statistics import MARGIN
 from bertshrink.report.table import quality_notes, verdicts
 from bertshrink.report.table.figures import DASH, Scale, plain, share, times, title_of
-from bertshrink.report.table.footnotes import Found, evidence_of_all, footnote, shared
+from bertshrink.report.table.footnotes import Measured, evidence_of_all, footnote, shared
 from bertshrink.report.table.notes import Advice, doubts, notes
 from bertshrink.report.table.target_sections import Standing, standings
 from bertshrink.report.table.verdicts import Tone
@@ -193,18 +193,18 @@ def build(report: Report, only_deciding: bool = False, margin: float = MARGIN) -
     """
     snapshots = _ordered(report.snapshots)
     keys = _keys(snapshots, only_deciding)
-    found = {s.name: _by_key(s, keys) for s in snapshots}
-    base = next((found[s.name] for s in snapshots if s.role == "reference"), {})
+    figures = {s.name: _by_key(s, keys) for s in snapshots}
+    base = next((figures[s.name] for s in snapshots if s.role == "reference"), {})
     leading = _leading(report.snapshots)
     bases = [{} if s.role == "reference" or s.name in leading else base for s in snapshots]
-    metrics: dict[str, Found] = {}
+    metrics: dict[str, Measured] = {}
     columns, cells = [], []
     for key in keys:
-        measured = [(s, found[s.name][key]) for s in snapshots if key in found[s.name]]
+        measured = [(s, figures[s.name][key]) for s in snapshots if key in figures[s.name]]
         metrics.setdefault(key[0], []).extend(measured)
         scale = Scale.of([m for _, m in measured])
         pairs = zip(snapshots, bases, strict=True)
-        cells.append([_cell(found[s.name].get(key), against.get(key), scale, margin) for s, against in pairs])
+        cells.append([_cell(figures[s.name].get(key), against.get(key), scale, margin) for s, against in pairs])
         has_ratio = any(cell.against for cell in cells[-1])
         columns.append(_column(key, keys, measured[0][1], has_ratio, list(metrics).index(key[0]) + 1, scale))
     rows = tuple(
@@ -226,14 +226,14 @@ def build(report: Report, only_deciding: bool = False, margin: float = MARGIN) -
     )
 
 
-def _shared(report: Report, metrics: dict[str, Found], has_targets: bool) -> tuple[str, ...]:
+def _shared(report: Report, metrics: dict[str, Measured], has_targets: bool) -> tuple[str, ...]:
     """What the metrics of the models themselves have in common; without a target also how all was obtained."""
     own = {metric: [(s, m) for s, m in pairs if not is_of_target(m)] for metric, pairs in metrics.items()}
     own = {metric: pairs for metric, pairs in own.items() if pairs}
     return (*shared(own, report.environments), *(() if has_targets else evidence_of_all(own)))
 
 
-def _of_models(snapshots: list[Snapshot]) -> Found:
+def _of_models(snapshots: list[Snapshot]) -> Measured:
     return [(s, m) for s in snapshots for m in s.measurements if not is_of_target(m)]
 
 
@@ -298,13 +298,13 @@ def _keys(snapshots: list[Snapshot], only_deciding: bool) -> list[Key]:
 
 def _by_key(snapshot: Snapshot, keys: list[Key]) -> dict[Key, Measurement]:
     """The snapshot's figure for each column that it has one for; of two under the same conditions, the first."""
-    found: dict[Key, Measurement] = {}
+    by_key: dict[Key, Measurement] = {}
     for m in snapshot.measurements:
         for key in ((m.metric, m.conditions), _bare(m)):
             if key in keys and _is_shown(m):
-                found.setdefault(key, m)
+                by_key.setdefault(key, m)
                 break
-    return found
+    return by_key
 
 
 def _column(key: Key, keys: list[Key], sample: Measurement, has_ratio: bool, note: int, scale: Scale) -> Column:

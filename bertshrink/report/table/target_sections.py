@@ -26,7 +26,7 @@ from bertshrink.report.statistics import MIN_VERDICT
 from bertshrink.report.table.environments import EVIDENCE
 from bertshrink.report.table.figures import Scale, plain
 from bertshrink.report.table.footnotes import shared
-from bertshrink.report.table.notes import Advice, Found, doubts
+from bertshrink.report.table.notes import Advice, Measured, doubts
 
 VALIDITIES: dict[Validity, str] = {
     "invalid": "something else influenced these figures: measure again",
@@ -81,26 +81,26 @@ def standings(
     Args:
         only_deciding: tell how only those figures were taken that one picks a model by.
     """
-    found: dict[str, list[tuple[Snapshot, Measurement]]] = {}
+    by_target: dict[str, list[tuple[Snapshot, Measurement]]] = {}
     for snapshot in snapshots:
         for m in snapshot.measurements:
             if m.rounds and is_of_target(m):
-                found.setdefault(m.conditions.target, []).append((snapshot, m))
-    return tuple(_standing(target, pairs, environments, only_deciding) for target, pairs in found.items())
+                by_target.setdefault(m.conditions.target, []).append((snapshot, m))
+    return tuple(_standing(target, pairs, environments, only_deciding) for target, pairs in by_target.items())
 
 
-def _standing(target: str, found: Found, environments: Mapping[str, Environment], only_deciding: bool) -> Standing:
-    used = {m.evidence for _, m in found}
-    worst = {plain(s.label): _worst([m for other, m in found if other is s]) for s, _ in found}
-    overall = _worst([m for _, m in found])
+def _standing(target: str, pairs: Measured, environments: Mapping[str, Environment], only_deciding: bool) -> Standing:
+    used = {m.evidence for _, m in pairs}
+    worst = {plain(s.label): _worst([m for other, m in pairs if other is s]) for s, _ in pairs}
+    overall = _worst([m for _, m in pairs])
     return Standing(
         target=plain(target),
         evidence=tuple((str(kind), meaning) for kind, meaning in EVIDENCE.items() if kind in used),
-        how=(*_how([(s, m) for s, m in found if decides(m) or not only_deciding], environments), *_rates(found)),
+        how=(*_how([(s, m) for s, m in pairs if decides(m) or not only_deciding], environments), *_rates(pairs)),
         validity=overall,
         models=tuple(worst.items()) if len(set(worst.values())) > 1 else (),
-        reasons=doubts(found),
-        limits=tuple(_limits(found)),
+        reasons=doubts(pairs),
+        limits=tuple(_limits(pairs)),
     )
 
 
@@ -108,11 +108,11 @@ def _worst(measured: list[Measurement]) -> Validity:
     return next(validity for validity in VALIDITIES if validity in {m.validity for m in measured})
 
 
-def _how(found: Found, environments: Mapping[str, Environment]) -> tuple[str, ...]:
+def _how(pairs: Measured, environments: Mapping[str, Environment]) -> tuple[str, ...]:
     """What the metrics have in common, those of one group beside each other."""
     by_metric: dict[str, list[tuple[Snapshot, Measurement]]] = {}
     names = list(METRICS)
-    known = [(s, m) for s, m in found if m.metric not in DRAWN_ONLY and not is_early(m)]
+    known = [(s, m) for s, m in pairs if m.metric not in DRAWN_ONLY and not is_early(m)]
     for s, m in sorted(known, key=lambda pair: (GROUPS.index(group_of(pair[1])), _place(names, pair[1].metric))):
         by_metric.setdefault(m.metric, []).append((s, m))
     return shared(by_metric, environments)
@@ -122,11 +122,11 @@ def _place(names: list[str], metric: str) -> int:
     return names.index(metric) if metric in names else len(names)
 
 
-def _rates(found: Found) -> list[str]:
+def _rates(pairs: Measured) -> list[str]:
     """What the machine itself does at best: `GEMM rate of this machine: onnxruntime float32 95.0 Gop/s`."""
     told = []
     for metric in MACHINE_RATES:
-        words = [f"{_of_what(m)} {Scale.of([m]).figure(m)}".strip() for _, m in found if m.metric == metric]
+        words = [f"{_of_what(m)} {Scale.of([m]).figure(m)}".strip() for _, m in pairs if m.metric == metric]
         told += [f"{METRICS[metric].title} of this machine: {', '.join(dict.fromkeys(words))}"] if words else []
     return [plain(line) for line in told]
 
@@ -136,9 +136,9 @@ def _of_what(m: Measurement) -> str:
     return " ".join(part for part in (conditions.engine, conditions.precision, conditions.phase) if part)
 
 
-def _limits(found: Found) -> list[str]:
+def _limits(pairs: Measured) -> list[str]:
     """What too few rounds and samples leave open. Counted and modelled figures have no rounds."""
-    timed = [(s, m) for s, m in found if is_time(m) and not is_counted(m)]
+    timed = [(s, m) for s, m in pairs if is_time(m) and not is_counted(m)]
     if not timed:
         return []
     rounds = min(len(m.rounds) for _, m in timed)

@@ -98,8 +98,8 @@ def _switches() -> int | None:
 def _throttled() -> int | None:
     """Times that a processor was slowed down since the system began."""
     paths = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count"))
-    found = [count for path in paths if (count := _number(path, 10)) is not None]
-    return sum(found) if found else None
+    counts = [count for path in paths if (count := _number(path, 10)) is not None]
+    return sum(counts) if counts else None
 
 
 def _pi_is_throttled() -> bool:

@@ -31,12 +31,12 @@ def peak_bytes() -> int:
     Raises:
         ModuleNotFoundError: on Windows, which counts it in another way.
     """
-    found = _high_water_bytes()
-    if found is None:
+    peak = _high_water_bytes()
+    if peak is None:
         import resource
 
-        found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return found
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak
 
 
 def pss_bytes() -> int | None:
@@ -51,7 +51,7 @@ def _high_water_bytes() -> int | None:
 def _kilobytes(path: Path, name: str) -> int | None:
     """The bytes of the line `name:  123 kB`."""
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", path.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
+        match = re.search(rf"^{name}:\s+(\d+) kB$", path.read_text(encoding="ascii", errors="replace"), re.MULTILINE)
     except OSError:
         return None
-    return int(found[1]) * 1024 if found else None
+    return int(match[1]) * 1024 if match else None

@@ -34,18 +34,18 @@ _ACTIVE = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 
 def about() -> dict[str, Any] | None:
     """The GPU's `name` and the `driver`; None where no driver answers."""
-    found = _ask("--query-gpu=name,driver_version")
-    return {"name": found[0], "driver": found[1]} if found is not None and len(found) == 2 else None
+    answer = _ask("--query-gpu=name,driver_version")
+    return {"name": answer[0], "driver": answer[1]} if answer is not None and len(answer) == 2 else None
 
 
 def state() -> dict[str, Any] | None:
     """`sm_mhz`, `memory_mhz`, `celsius`, `watts` and `held_back`, now; None where no driver answers."""
     for active in _ACTIVE:
-        found = _ask(f"--query-gpu={','.join((*_FIELDS, active))}")
-        if found is not None and len(found) == len(_FIELDS) + 1:
+        answer = _ask(f"--query-gpu={','.join((*_FIELDS, active))}")
+        if answer is not None and len(answer) == len(_FIELDS) + 1:
             names = ("sm_mhz", "memory_mhz", "celsius", "watts")
-            numbers = {name: _number(text) for name, text in zip(names, found, strict=False)}
-            return numbers | {"held_back": reasons(found[-1])}
+            numbers = {name: _number(text) for name, text in zip(names, answer, strict=False)}
+            return numbers | {"held_back": reasons(answer[-1])}
     return None
 
 

@@ -85,8 +85,8 @@ _QUIET: dict[str, Any] = {"fontsize": SMALL, "color": MUTED, "annotation_clip": 
 def _by_phase(row: Row, target: str, metric: str) -> Phases:
     """The row's figures of a metric, in the order of the phases."""
     own = [m for m in row.snapshot.measurements if m.metric == metric and m.conditions.target == target and m.rounds]
-    found = {m.conditions.phase: m for m in reversed(own)}
-    return {phase: found[phase] for phase in PHASES if phase in found}
+    by_phase = {m.conditions.phase: m for m in reversed(own)}
+    return {phase: by_phase[phase] for phase in PHASES if phase in by_phase}
 
 
 def _told(peaks: Phases) -> str:

@@ -73,10 +73,10 @@ def components(table: Table) -> Sketch | None:
 
 def _counts(row: Row, shown: list[str]) -> list[int]:
     """Parameters of each component, those without a name of their own as `other`."""
-    found = dict.fromkeys(shown, 0)
+    counts = dict.fromkeys(shown, 0)
     for part in row.snapshot.components:
-        found[part.name if part.name in found else "other"] += part.num_parameters
-    return list(found.values())
+        counts[part.name if part.name in counts else "other"] += part.num_parameters
+    return list(counts.values())
 
 
 def _shares(names: list[str], counts: list[int]) -> str:
@@ -84,7 +84,7 @@ def _shares(names: list[str], counts: list[int]) -> str:
 
 
 def scores(table: Table, place: int) -> Sketch:
-    """A dot per model on an axis that covers what was found, the reference as a line through all."""
+    """A dot per model on an axis that covers all values, the reference as a line through all."""
     column, rows = table.columns[place], measured(table, place)
     height = ROW * len(rows) + FOOT
     size = column.scale.size

@@ -36,17 +36,17 @@ def front(table: Table, target: str) -> Sketch | None:
     picked = [*latencies[-1:], *(qualities or sizes), *sizes]
     if not latencies or len(picked) < 3:
         return None
-    found = [row for row in table.rows if all(row.cells[i].measurement for i in picked)]
-    if len(found) < 2:
+    rows = [row for row in table.rows if all(row.cells[i].measurement for i in picked)]
+    if len(rows) < 2:
         return None
     across, up = table.columns[picked[0]], table.columns[picked[1]]
-    return _drawn(found, across, up, picked, is_quality=bool(qualities))
+    return _drawn(rows, across, up, picked, is_quality=bool(qualities))
 
 
-def _drawn(found: list[Row], across: Column, up: Column, picked: list[int], is_quality: bool) -> Sketch:
+def _drawn(rows: list[Row], across: Column, up: Column, picked: list[int], is_quality: bool) -> Sketch:
     columns = zip((across, up), picked[:2], strict=True)
-    x, y = ([value(row.cells[i]) / column.scale.size for row in found] for column, i in columns)
-    num_bytes = [value(row.cells[picked[2]]) for row in found]
+    x, y = ([value(row.cells[i]) / column.scale.size for row in rows] for column, i in columns)
+    num_bytes = [value(row.cells[picked[2]]) for row in rows]
     best = pareto(x, [(-1 if is_quality else 1) * _as_told(v, up) for v in y])
     has_log = is_far(x)
 
@@ -62,14 +62,14 @@ def _drawn(found: list[Row], across: Column, up: Column, picked: list[int], is_q
         axes.set_xlabel(axis_name(across), labelpad=5)
         axes.plot([x[i] for i in best], [y[i] for i in best], color=MUTED, lw=1.2, alpha=0.8, zorder=1.5)
         area = [_LARGEST**2 * b / (max(num_bytes) or 1) for b in num_bytes] if is_quality else [81.0] * len(x)
-        axes.scatter(x, y, s=area, c=[colour(row) for row in found], alpha=0.55, lw=0, zorder=2)
+        axes.scatter(x, y, s=area, c=[colour(row) for row in rows], alpha=0.55, lw=0, zorder=2)
         axes.scatter(x, y, s=9, c=INK, lw=0, zorder=3)
-        labels = [svg.shortened(row.label, MAX_LABEL) for row in found]
+        labels = [svg.shortened(row.label, MAX_LABEL) for row in rows]
         points = axes.transData.transform(list(zip(x, y, strict=True)))
         label_apart(axes, labels, points, area, [points[i] for i in best])
 
     told = "; ".join(
-        f"{row.label}: {', '.join(row.cells[i].value for i in picked[: 3 if is_quality else 2])}" for row in found
+        f"{row.label}: {', '.join(row.cells[i].value for i in picked[: 3 if is_quality else 2])}" for row in rows
     )
     goal = "Up and left is better." if is_quality else "Down and left is better."
     caption = f"{goal} Height: {axis_name(up)}."
@@ -86,11 +86,11 @@ def _as_told(shown: float, column: Column) -> float:
 
 def pareto(x: list[float], y: list[float]) -> list[int]:
     """The points that no other is below in both, from left to right; of equal ones the first."""
-    found: list[int] = []
+    best: list[int] = []
     for i in sorted(range(len(x)), key=lambda i: (x[i], y[i])):
-        if not found or y[i] < y[found[-1]]:
-            found.append(i)
-    return found
+        if not best or y[i] < y[best[-1]]:
+            best.append(i)
+    return best
 
 
 def _full_quality(table: Table) -> list[int]:

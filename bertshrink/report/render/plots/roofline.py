@@ -133,7 +133,7 @@ def _roofs(table: Table, target: str) -> _Roofs | None:
 
 
 def _points(row: Row, target: str) -> list[_Point]:
-    found = []
+    points = []
     for m in row.snapshot.measurements:
         case = m.conditions.case
         if m.metric != "operation_rate" or m.conditions.target != target or case is None:
@@ -145,5 +145,5 @@ def _points(row: Row, target: str) -> list[_Point]:
             point = _Point(
                 plain(row.label), plain(case), m.value / moved.value, m.value, share.value if share else None
             )
-            found.append(point)
-    return found
+            points.append(point)
+    return points
