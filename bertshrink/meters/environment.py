@@ -14,26 +14,26 @@ from bertshrink.report.measurement import Environment
 from bertshrink.worker.machine.identity import machine
 
 
-def environment(found: Mapping[str, Any] | None = None) -> Environment:
+def environment(description: Mapping[str, Any] | None = None) -> Environment:
     """What a machine says of itself, with its fingerprint; this machine's when nothing is given.
 
     Raises:
         pydantic.ValidationError: what is given is not what `worker.machine.identity` gives.
     """
-    about = Environment.model_validate({"id": "", **(_this_machine() if found is None else found)})
+    about = Environment.model_validate({"id": "", **(_this_machine() if description is None else description)})
     return about.model_copy(update={"id": fingerprint(about)})
 
 
 def _this_machine() -> dict[str, Any]:
-    found = machine()
-    if not found["memory_bytes"]:
+    description = machine()
+    if not description["memory_bytes"]:
         import psutil
 
-        found["memory_bytes"] = psutil.virtual_memory().total
-    return found
+        description["memory_bytes"] = psutil.virtual_memory().total
+    return description
 
 
-def fingerprint(found: Environment) -> str:
+def fingerprint(about: Environment) -> str:
     """12 hexadecimal digits of a sha256 over what decides speed: everything, memory rounded to GiB."""
-    decisive = found.model_dump(mode="json", exclude={"id"}) | {"memory_bytes": round(found.memory_bytes / 2**30)}
+    decisive = about.model_dump(mode="json", exclude={"id"}) | {"memory_bytes": round(about.memory_bytes / 2**30)}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]

@@ -160,15 +160,15 @@ def _is_weight(tensor: Tensor, scales: set[str]) -> bool:
 
 def _packed(facts: FileFacts, origins: dict[str, str]) -> dict[str, int]:
     """Stored tensors that hold weights in blocks -> how many weights, padding left out."""
-    found: dict[str, int] = {}
+    num_weights: dict[str, int] = {}
     num_elements = {tensor.name: tensor.num_elements for tensor in facts.tensors}
     for node in facts.nodes:
         if node.op == "com.microsoft:GatherBlockQuantized" and node.inputs[0] in origins:
             name = origins[node.inputs[0]]
-            found.setdefault(name, num_elements[name] * 8 // node.integers.get("bits", 4))
+            num_weights.setdefault(name, num_elements[name] * 8 // node.integers.get("bits", 4))
         if node.op == "com.microsoft:MatMulNBits" and node.inputs[1] in origins:
-            found[origins[node.inputs[1]]] = node.integers["N"] * node.integers["K"]
-    return found
+            num_weights[origins[node.inputs[1]]] = node.integers["N"] * node.integers["K"]
+    return num_weights
 
 
 def _origins(facts: FileFacts) -> dict[str, str]:
@@ -194,7 +194,7 @@ def _scales(facts: FileFacts, origins: dict[str, str], gathered: set[str]) -> se
     Dynamic quantization multiplies the weight's scale with that of the input, which DynamicQuantizeLinear gives; a
     table quantized by rows gathers one number per row, which no table of embeddings has.
     """
-    found = {
+    scales = {
         origins[node.inputs[at]]
         for node in facts.nodes
         for at in _SCALE_INPUTS.get(node.op, ())
@@ -203,9 +203,9 @@ def _scales(facts: FileFacts, origins: dict[str, str], gathered: set[str]) -> se
     dynamic = {node.outputs[1] for node in facts.nodes if _type(node) == "DynamicQuantizeLinear"}
     for node in facts.nodes:
         if _type(node) == "Mul" and dynamic & set(node.inputs):
-            found |= {origins[name] for name in node.inputs if name in origins}
+            scales |= {origins[name] for name in node.inputs if name in origins}
     by_row = (tensor for tensor in facts.tensors if tensor.name in gathered and tensor.shape)
-    return found | {tensor.name for tensor in by_row if tensor.num_elements == tensor.shape[0]}
+    return scales | {tensor.name for tensor in by_row if tensor.num_elements == tensor.shape[0]}
 
 
 def _type(node: Node) -> str:

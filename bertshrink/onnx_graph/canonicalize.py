@@ -140,12 +140,12 @@ class _Canonicalizer:
         return node.op_type == "Transpose" and node.input[0] in self.tables
 
     def result(self) -> onnx.ModelProto:
-        found = assembled(self.model, self.nodes, self.stored)
-        given = [v for v in found.graph.input if v.name not in self.stored and v.name not in self.alias]
-        found.graph.ClearField("value_info")
-        del found.graph.input[:]
-        found.graph.input.extend(given)
-        return found
+        model = assembled(self.model, self.nodes, self.stored)
+        given = [v for v in model.graph.input if v.name not in self.stored and v.name not in self.alias]
+        model.graph.ClearField("value_info")
+        del model.graph.input[:]
+        model.graph.input.extend(given)
+        return model
 
 
 def _attributes(node: onnx.NodeProto) -> tuple[bytes, ...]:

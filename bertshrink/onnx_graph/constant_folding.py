@@ -110,5 +110,5 @@ def computed(node: onnx.NodeProto, feeds: dict[str, NDArray[Any]]) -> NDArray[An
 
 def evaluate(node: onnx.NodeProto, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """The only output of a node, as onnx's own reference computes it."""
-    (found,) = ReferenceEvaluator(node).run(None, feeds)
-    return np.asarray(found)
+    (output,) = ReferenceEvaluator(node).run(None, feeds)
+    return np.asarray(output)

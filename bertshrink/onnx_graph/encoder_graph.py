@@ -126,13 +126,13 @@ def weight_matmuls(model: onnx.ModelProto) -> list[WeightMatMul]:
         for node in model.graph.node
         if node.op_type == "Transpose" and node.input[0] in stored
     }
-    found = []
+    matmuls = []
     for node in model.graph.node:
         if node.op_type == "MatMul":
             right = node.input[1]
             if right in stored or right in turned:
-                found.append(WeightMatMul(node, turned.get(right, right), right in turned))
-    return found
+                matmuls.append(WeightMatMul(node, turned.get(right, right), right in turned))
+    return matmuls
 
 
 def unstored_weights(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -143,9 +143,9 @@ def unstored_weights(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     A vector (rotary frequencies) is not a weight.
     """
     stored = initializers(model)
-    known = {found.node.output[0] for found in weight_matmuls(model)}
+    known = {matmul.node.output[0] for matmul in weight_matmuls(model)}
     constant = set(stored)
-    found = []
+    nodes = []
 
     def is_weight(name: str) -> bool:
         return name not in stored or sum(size > 1 for size in stored[name].dims) > 1
@@ -156,8 +156,8 @@ def unstored_weights(model: onnx.ModelProto) -> list[onnx.NodeProto]:
         if len(fixed) == len(inputs) and node.op_type not in RANDOM_OPS:
             constant.update(node.output)
         elif node.op_type in MULTIPLYING_OPS and node.output[0] not in known and any(map(is_weight, fixed)):
-            found.append(node)
-    return found
+            nodes.append(node)
+    return nodes
 
 
 def table_gathers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -175,10 +175,10 @@ def table_gathers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 def bytes_by_type(model: onnx.ModelProto) -> dict[str, int]:
     """Stored bytes by element type, as `{"float32": 90261504}`."""
-    found: Counter[str] = Counter()
+    num_bytes: Counter[str] = Counter()
     for stored in model.graph.initializer:
-        found[str(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))] += stored_bytes(stored)
-    return dict(sorted(found.items()))
+        num_bytes[str(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))] += stored_bytes(stored)
+    return dict(sorted(num_bytes.items()))
 
 
 def stored_bytes(stored: onnx.TensorProto) -> int:

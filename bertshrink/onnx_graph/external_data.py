@@ -52,11 +52,11 @@ class BorrowedTensors:
             return inline_tensor(value, name)
         self.tickets.append(next(_TICKETS))
         _LENT[self.tickets[-1]] = value
-        found = onnx.TensorProto(
+        stored = onnx.TensorProto(
             name=name, dims=value.shape, data_type=onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
         )
-        point_at(found, "", str(self.tickets[-1]), value.nbytes)
-        return found
+        point_at(stored, "", str(self.tickets[-1]), value.nbytes)
+        return stored
 
 
 def inline_tensor(value: NDArray[Any], name: str) -> onnx.TensorProto:
@@ -72,17 +72,17 @@ def is_external(stored: onnx.TensorProto) -> bool:
 def tensor_data(stored: onnx.TensorProto) -> NDArray[Any]:
     """A tensor's numbers, wherever they are. Raises OSError: the file that they are in was cut."""
     if not is_external(stored):
-        found: NDArray[Any] = onnx.numpy_helper.to_array(stored)
-        return found
+        numbers: NDArray[Any] = onnx.numpy_helper.to_array(stored)
+        return numbers
     path, offset, length = _place(stored)
     if not path:
         return _LENT[offset]
-    found = (
+    numbers = (
         _read(path, offset, length)
         .view(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))
         .reshape(tuple(stored.dims))
     )
-    return found
+    return numbers
 
 
 def first_bytes(stored: onnx.TensorProto) -> bytes:
@@ -98,10 +98,10 @@ def digest(stored: onnx.TensorProto) -> bytes:
     noted = [entry.value for entry in stored.external_data if entry.key == "checksum" and is_external(stored)]
     if noted:
         return bytes.fromhex(noted[0])
-    found = hashlib.sha256(_as_bytes(tensor_data(stored)).data)
+    sha256 = hashlib.sha256(_as_bytes(tensor_data(stored)).data)
     if is_external(stored):
-        stored.external_data.add(key="checksum", value=found.hexdigest())
-    return found.digest()
+        stored.external_data.add(key="checksum", value=sha256.hexdigest())
+    return sha256.digest()
 
 
 def _as_bytes(value: NDArray[Any]) -> NDArray[np.uint8]:
@@ -113,17 +113,17 @@ def _as_bytes(value: NDArray[Any]) -> NDArray[np.uint8]:
 
 def without_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph whose large tensors are empty ones of as many axes: what ONNX's checker looks at, and little more."""
-    found = _parts(model, GRAPH, after=True)
-    found.MergeFrom(_parts(model, GRAPH))
-    found.graph.MergeFrom(_parts(model.graph, INITIALIZER))
-    found.graph.MergeFrom(_parts(model.graph, INITIALIZER, after=True))
+    emptied = _parts(model, GRAPH, after=True)
+    emptied.MergeFrom(_parts(model, GRAPH))
+    emptied.graph.MergeFrom(_parts(model.graph, INITIALIZER))
+    emptied.graph.MergeFrom(_parts(model.graph, INITIALIZER, after=True))
     for stored in model.graph.initializer:
         if stored.ByteSize() < LARGE_BYTES and not is_external(stored):
-            found.graph.initializer.append(stored)
+            emptied.graph.initializer.append(stored)
         else:
-            empty = found.graph.initializer.add(name=stored.name, data_type=stored.data_type, raw_data=b"")
+            empty = emptied.graph.initializer.add(name=stored.name, data_type=stored.data_type, raw_data=b"")
             empty.dims.extend([0] * len(stored.dims))
-    return found
+    return emptied
 
 
 def stream(model: onnx.ModelProto, path: Path) -> None:

@@ -57,14 +57,14 @@ def operators_and_types(path: Path) -> tuple[Operators, dict[str, str]]:
         operators that can be built for some types only.
     """
     tools = _tools()
-    found: dict[str, dict[int, set[str]]] = {}
+    required: dict[str, dict[int, set[str]]] = {}
     usage = tools.OperatorTypeUsageManager()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file to the garbage collector
-        tools.OrtFormatModelProcessor(str(path), found, usage).process()
+        tools.OrtFormatModelProcessor(str(path), required, usage).process()
     operators = {
         domain: {version: sorted(names) for version, names in sorted(by_version.items())}
-        for domain, by_version in sorted(found.items())
+        for domain, by_version in sorted(required.items())
     }
     types = {
         f"{domain}:{name}": entry
@@ -100,9 +100,9 @@ def graph_of(data: bytes) -> onnx.ModelProto:
 
 def _tools() -> Any:
     handlers = logging.root.handlers[:]
-    found = importlib.import_module("onnxruntime.tools.ort_format_model")
+    tools = importlib.import_module("onnxruntime.tools.ort_format_model")
     logging.root.handlers[:] = handlers  # its import gives the root logger one
-    return found
+    return tools
 
 
 def _message(read: Any, model: Any) -> onnx.ModelProto:

@@ -47,10 +47,10 @@ def operators_as_run(path: Path, shape: tuple[int, int] | None = None) -> dict[s
         del session  # which ends the profile
         release_freed_memory()
         events = _events(folder)
-    found = Counter(
+    num_nodes = Counter(
         event["args"]["op_name"] for event in events if event.get("cat") == "Node" and event["name"].endswith(_TIME)
     )
-    return dict(sorted(found.items()))
+    return dict(sorted(num_nodes.items()))
 
 
 def _events(folder: Path) -> list[dict[str, Any]]:

@@ -21,12 +21,12 @@ _MAX_ELEMENTS = 4096
 def known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
     """Value -> its shape, of inputs and of all that can be told from them."""
     graph = onnx.shape_inference.infer_shapes(model).graph
-    found = {}
+    shapes = {}
     for value in (*graph.input, *graph.value_info):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-            found[value.name] = [dim.dim_value for dim in dims]
-    return found
+            shapes[value.name] = [dim.dim_value for dim in dims]
+    return shapes
 
 
 def fold_sizes(model: onnx.ModelProto) -> None:

@@ -50,8 +50,8 @@ def weights(model: onnx.ModelProto) -> dict[str, StoredWeight]:
     """The weights of a canonical graph by name, in the order in which they are stored."""
     matmuls: dict[str, list[WeightMatMul]] = defaultdict(list)
     gathers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for found in weight_matmuls(model):
-        matmuls[found.weight].append(found)
+    for matmul in weight_matmuls(model):
+        matmuls[matmul.weight].append(matmul)
     for node in table_gathers(model):
         gathers[node.input[0]].append(node)
     return {
@@ -80,7 +80,7 @@ def assembled(
         if any(name in needed for name in node.output):
             needed.update(node.input)
             kept.append(node)
-    found = onnx.ModelProto(
+    assembled_model = onnx.ModelProto(
         ir_version=model.ir_version,
         producer_name=model.producer_name,
         producer_version=model.producer_version,
@@ -88,11 +88,11 @@ def assembled(
         metadata_props=model.metadata_props,
         functions=model.functions,
     )
-    graph = found.graph  # filled in its place: a graph that is handed over is copied once more
+    graph = assembled_model.graph  # filled in its place: a graph that is handed over is copied once more
     graph.name = model.graph.name
     graph.node.extend(reversed(kept))
     graph.initializer.extend(tensor for name, tensor in stored.items() if name in needed)
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
     graph.value_info.extend(model.graph.value_info)
-    return found
+    return assembled_model

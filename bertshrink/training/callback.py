@@ -62,8 +62,8 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
 
     def saw(self, value: Tensor) -> None:
         """Note the loss of a part of a step, or the norm of all gradients, without waiting for the device."""
-        found = torch.isfinite(value.detach())
-        self.is_finite = found if self.is_finite is None else self.is_finite & found
+        is_finite = torch.isfinite(value.detach())
+        self.is_finite = is_finite if self.is_finite is None else self.is_finite & is_finite
 
     def counts(self) -> dict[str, float]:
         """Steps left out since the last time that they were asked for."""
@@ -131,7 +131,7 @@ class TrainingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
 def best_of(history: Sequence[dict[str, Any]]) -> tuple[int, float]:
     """(step, value) of the best judging, the first of equal ones; one that is not a number is the worst."""
     judged = [(int(entry["step"]), float(entry["judged"])) for entry in history if "judged" in entry]
-    return max(judged, key=lambda found: (-math.inf if math.isnan(found[1]) else found[1], -found[0]))
+    return max(judged, key=lambda pair: (-math.inf if math.isnan(pair[1]) else pair[1], -pair[0]))
 
 
 def is_hopeless(history: Sequence[dict[str, Any]], settings: TrainingSettings) -> bool:

@@ -59,8 +59,8 @@ def attention(
     is_plain = attention_mask is None or attention_mask.dtype == torch.bool
     if query_BALD.is_cuda or not is_plain or key_BALD.shape != query_BALD.shape or length > LONGEST.get(type_, 0):
         options = {"dropout": dropout, "scaling": scaling} | more
-        found, _ = sdpa_attention_forward(module, query_BALD, key_BALD, value_BALD, attention_mask, **options)
-        return found, None
+        attended, _ = sdpa_attention_forward(module, query_BALD, key_BALD, value_BALD, attention_mask, **options)
+        return attended, None
     scaling = width**-0.5 if scaling is None else scaling
     query, key, value = (x.reshape(size * heads, length, width) for x in (query_BALD * scaling, key_BALD, value_BALD))
     if attention_mask is None:
@@ -73,8 +73,8 @@ def attention(
         rows = hidden.expand(size, heads, -1, length).reshape(size * heads, -1, length)
         scores = torch.baddbmm(rows, query, key.transpose(1, 2))
     weights = nn.functional.dropout(scores.softmax(-1), dropout, module.training)
-    found = torch.bmm(weights, value).view(size, heads, length, width)
-    return found.transpose(1, 2).contiguous(), None
+    attended = torch.bmm(weights, value).view(size, heads, length, width)
+    return attended.transpose(1, 2).contiguous(), None
 
 
 class FastDropout(nn.Dropout):

@@ -260,9 +260,9 @@ def keeps_attention_dropout(settings: TrainingSettings) -> bool:
 
 def drop_dropout(module: nn.Module, only: str = "") -> bool:
     """Set every dropout whose path ends in `only` to 0; returns whether any was more."""
-    found = [part for name, part in module.named_modules() if isinstance(part, nn.Dropout) and name.endswith(only)]
-    was_any = any(part.p > 0 for part in found)
-    for part in found:
+    dropouts = [part for name, part in module.named_modules() if isinstance(part, nn.Dropout) and name.endswith(only)]
+    was_any = any(part.p > 0 for part in dropouts)
+    for part in dropouts:
         part.p = 0.0
     return was_any
 

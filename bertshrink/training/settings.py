@@ -68,8 +68,8 @@ class TrainingSettings(BaseModel):
     def check_trackers(self) -> None:
         """Prove that the trackers asked for are installed; raises MissingDependency."""
         for name in self.report_to:
-            found = importlib.util.find_spec(_TRACKERS[name])
-            if found is None or found.origin is None:  # a tracker's folder of curves is not a package
+            spec = importlib.util.find_spec(_TRACKERS[name])
+            if spec is None or spec.origin is None:  # a tracker's folder of curves is not a package
                 raise MissingDependency(
                     f"`report_to` names {name}, which is not installed", hint=f"pip install {_TRACKERS[name]}"
                 )

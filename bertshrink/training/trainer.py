@@ -164,9 +164,9 @@ class BucketTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped h
         self.sums = {}
         if ranks.world_size() > 1:
             sums = self.accelerator.reduce(sums, reduction="sum")
-        found = dict(zip(names, sums.tolist(), strict=True))
-        count = found.pop(_COUNT)
-        return {name: total / count for name, total in found.items()} if count else {}
+        totals = dict(zip(names, sums.tolist(), strict=True))
+        count = totals.pop(_COUNT)
+        return {name: total / count for name, total in totals.items()} if count else {}
 
     def gathered(self) -> nn.Module:
         """The objective with its weights of now in one piece, in the first process; all of them must ask."""
@@ -237,7 +237,7 @@ def arguments(
         save_steps: between checkpoints.
     """
     trackers = [one for one in settings.report_to if one != "tensorboard"] if ranks.is_main() else []
-    found = TrainingArguments(
+    trainer_args = TrainingArguments(
         output_dir=str(folder),
         max_steps=num_steps,
         learning_rate=learning_rate,
@@ -265,5 +265,5 @@ def arguments(
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
     )
-    found._n_gpu = min(1, found.n_gpu)  # several would be split by DataParallel, which knows nothing of the teacher
-    return found
+    trainer_args._n_gpu = min(1, trainer_args.n_gpu)  # DataParallel would split over several; it does not know the teacher
+    return trainer_args

@@ -126,12 +126,12 @@ def _refuse_words(engine: str, words: Sequence[str], text: str) -> None:
 def variants_of(launch: RunSpec, asked: Sequence[EngineVariant]) -> dict[str, RunSpec]:
     """The launches of one model by the labels of those variants that can run it, in the order asked."""
     kind = "folder" if launch.engine == "torch" else launch.path.suffix
-    found = {}
+    variants = {}
     for variant in asked:
         if kind in _OPENS[variant.engine]:
             own = launch.options if launch.engine == variant.engine else {}
-            found[variant.label] = replace(launch, engine=variant.engine, options={**own, **variant.options})
-    return found
+            variants[variant.label] = replace(launch, engine=variant.engine, options={**own, **variant.options})
+    return variants
 
 
 def expand_variants(

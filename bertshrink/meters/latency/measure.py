@@ -64,12 +64,12 @@ def measure(
     at_start = initial_load_warning(environment.num_cores) if runner.evidence == Evidence.MEASURED_HOST else ()
     began = time.monotonic()
     alone = _alone(jobs, settings, progress, runner)
-    found = _rounds(jobs, settings, progress, runner, began, bool(alone) and _fit(alone, environment))
+    worker_results = _rounds(jobs, settings, progress, runner, began, bool(alone) and _fit(alone, environment))
     base = Conditions(target=runner.name, threads=threads)
     common = {"environment": environment.id, "evidence": runner.evidence}
-    done = len(next(iter(found.values()), []))
+    done = len(next(iter(worker_results.values()), []))
     measurements = {}
-    for name, results in found.items():
+    for name, results in worker_results.items():
         doubts = [
             *of_machine([result.strain for result in results], threads, environment.num_cores),
             *of_rounds(done, settings.rounds, settings.budget),
@@ -90,7 +90,7 @@ def _rounds(
     are_together: bool,
 ) -> dict[str, list[WorkerResult]]:
     """The results of each model, one per round."""
-    found: dict[str, list[WorkerResult]] = {name: [] for name in jobs}
+    results_by_model: dict[str, list[WorkerResult]] = {name: [] for name in jobs}
     longest_s = 0.0
     total = settings.rounds * len(jobs)
     with progress.task("latency and memory", total=total, unit="processes", is_timed=True) as task:
@@ -103,10 +103,10 @@ def _rounds(
                 own = [replace(jobs[name], number=number) for name in group]
                 results = runner.run(own, settings.timeout * len(group))
                 for name, result in zip(group, results, strict=True):
-                    found[name].append(result)
+                    results_by_model[name].append(result)
                 task.advance(len(group), model=", ".join(group))
             longest_s = max(longest_s, time.monotonic() - start)
-    return found
+    return results_by_model
 
 
 def _alone(
@@ -115,13 +115,13 @@ def _alone(
     """Each model run once with nothing of ours beside it, for its memory; empty where none has others beside it."""
     if len(jobs) == 1 or settings.rounds < MIN_VERDICT:
         return {}
-    found = {}
+    results_by_model = {}
     with progress.task("memory of each alone", total=len(jobs), unit="processes") as task:
         for name, job in jobs.items():
             once = replace(job, seconds=0.0, min_samples=1, warmup_seconds=0.0, warmup_iterations=1)
-            (found[name],) = runner.run([once], settings.timeout)
+            (results_by_model[name],) = runner.run([once], settings.timeout)
             task.advance(1, model=name)
-    return found
+    return results_by_model
 
 
 def _fit(alone: Mapping[str, WorkerResult], environment: Environment) -> bool:

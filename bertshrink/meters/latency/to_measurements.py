@@ -92,8 +92,8 @@ class MeasurementBuilder:
         yield self._figure("memory_over_engine", "B", over, doubts, phase="steady")
         for phase in PHASES:
             for method in DEVICE_METHODS:
-                found = [r.device_bytes.get(phase, {}).get(method) for r in results]
-                sizes = [[float(size)] for size in found if size is not None]
+                reported = [r.device_bytes.get(phase, {}).get(method) for r in results]
+                sizes = [[float(size)] for size in reported if size is not None]
                 if len(sizes) == len(results):
                     yield self._figure(f"device_memory_{method}", "B", sizes, (), phase=phase)
 

@@ -112,8 +112,8 @@ def of_rounds(rounds: int, asked: int, budget_s: float | None) -> tuple[Measurem
 
 
 def _median(values: Iterable[float]) -> float:
-    found = list(values)
-    return statistics.median(found) if found else 0.0
+    numbers = list(values)
+    return statistics.median(numbers) if numbers else 0.0
 
 
 def warmup_change(warmup: Sequence[float]) -> float:

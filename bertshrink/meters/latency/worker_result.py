@@ -84,7 +84,7 @@ class CaseResult(_Strict):
 
 
 class WorkerResult(_Strict):
-    """What one worker process found."""
+    """What one worker process measured."""
 
     engine: dict[str, Any]
     clocks_ns: dict[Literal["import", "load", "first"], PositiveInt]

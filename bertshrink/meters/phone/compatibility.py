@@ -179,10 +179,10 @@ class MobileReport(_Frozen):
             )
             for file in self.footprints
         ]
-        found: list[Table] = [(("file", "size", "peak loading", "peak running", "without engine", "memory cap"), files)]
+        shown: list[Table] = [(("file", "size", "peak loading", "peak running", "without engine", "memory cap"), files)]
         if providers:
-            found.insert(0, (("provider", "shapes", "nodes", "pieces", "weights", "worth trying"), providers))
-        return found
+            shown.insert(0, (("provider", "shapes", "nodes", "pieces", "weights", "worth trying"), providers))
+        return shown
 
 
 def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner | None = None) -> MobileReport:
@@ -204,8 +204,8 @@ def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner 
             hint="export it first: `bertshrink export MODEL -o DIR`, then check DIR",
         )
     with scratch_folder() as scratch:
-        found = _look(launch.path, scratch)
-        ort = Path(found.ort)
+        look = _look(launch.path, scratch)
+        ort = Path(look.ort)
         paths = [launch.path] if ort == launch.path else [launch.path, ort]
         batch, length = launch.shape or (1, min(_LENGTH, launch.max_length))
         files = []
@@ -217,10 +217,10 @@ def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner 
             )
     return MobileReport(
         length=length,
-        coverage=found.coverage,
-        operators=_named(found.operators, found.types),
+        coverage=look.coverage,
+        operators=_named(look.operators, look.types),
         footprints=tuple(files),
-        notes=_notes(found.coverage, launch.path.suffix, length),
+        notes=_notes(look.coverage, launch.path.suffix, length),
     )
 
 
@@ -268,7 +268,7 @@ def _error(kind: str, what: str, where: str | None, hint: str | None) -> Bertshr
 
 
 def run_once(launch: RunSpec, batch: int, length: int, host: LocalRunner) -> WorkerResult:
-    """Load a file and run a few texts on one thread; what the worker found."""
+    """Load a file and run a few texts on one thread."""
     settings = LatencySettings(batch=(batch,), length=(length,), seconds=0.01, warmup=0)
     job = replace(job_of(launch, settings, 1), min_samples=1, warmup_iterations=1)
     return host.run([job], _TIMEOUT_S)[0]

@@ -103,21 +103,21 @@ def _coverage(path: Path, scratch: Path) -> list[dict[str, Any]]:
     for provider, (checker, rank) in kinds.items():
         # XNNPACK looks at the dimensions itself: most of what it takes may be open.
         for shapes in ("open", "fixed") if is_open and provider != "XNNPACK" else ("open" if is_open else "fixed",):
-            found = tool.check_partitioning(model.graph, checker, shapes == "open" and provider != "XNNPACK", rank)
-            rows.append({"provider": provider, "shapes": shapes} | _row(model.graph, weights, found))
+            parts = tool.check_partitioning(model.graph, checker, shapes == "open" and provider != "XNNPACK", rank)
+            rows.append({"provider": provider, "shapes": shapes} | _row(model.graph, weights, parts))
     return rows
 
 
-def _row(graph: Any, weights: Weights, found: Any) -> dict[str, Any]:
-    taken = {tuple(node.output) for group in found.supported_groups for node in group}
+def _row(graph: Any, weights: Weights, parts: Any) -> dict[str, Any]:
+    taken = {tuple(node.output) for group in parts.supported_groups for node in group}
     sizes = [(product_size(node, weights), tuple(node.output) in taken) for node in graph.node]
     return {
-        "num_nodes": found.num_nodes,
-        "num_taken": found.num_supported_nodes,
-        "num_partitions": found.num_partitions,
+        "num_nodes": parts.num_nodes,
+        "num_taken": parts.num_supported_nodes,
+        "num_partitions": parts.num_partitions,
         "num_weights": sum(size for size, _ in sizes),
         "num_weights_taken": sum(size for size, is_taken in sizes if is_taken),
-        "not_taken": sorted(found.unsupported_ops),
+        "not_taken": sorted(parts.unsupported_ops),
     }
 
 
@@ -149,11 +149,11 @@ def main() -> None:
     from bertshrink.errors import BertshrinkError
 
     try:
-        found = look(Path(sys.argv[1]), Path(sys.argv[2]))
+        answer = look(Path(sys.argv[1]), Path(sys.argv[2]))
     except BertshrinkError as error:
-        found = {"refused": [type(error).__name__, error.what, error.where, error.hint]}
+        answer = {"refused": [type(error).__name__, error.what, error.where, error.hint]}
     with os.fdopen(channel, "w", encoding="utf-8") as out:
-        json.dump(found, out)
+        json.dump(answer, out)
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ class GraphCost:
 def graph_work(model: onnx.ModelProto, batch: int, length: int) -> GraphCost | None:
     """The products and look-ups of a graph whose inputs are (batch, length); None where a shape is unknown."""
     graph = _Shaped(model, batch, length)
-    found = graph.products()
-    return None if found is None else GraphCost(tuple(found), graph.gathered_bytes())
+    products = graph.products()
+    return None if products is None else GraphCost(tuple(products), graph.gathered_bytes())
 
 
 class _Shaped:
@@ -86,15 +86,15 @@ class _Shaped:
         self.shapes, self.types = _infer(model, self.origins, batch, length)
 
     def products(self) -> list[MatMulCost] | None:
-        found = []
+        products = []
         for node in self.nodes:
             if node.op_type in (*_INTEGER, *_PLAIN, *_ATTENTION, "MatMulNBits"):
                 operations = self.operations(node)
                 if operations is None:
                     return None
                 name = node.name or node.output[0]
-                found.append(MatMulCost(name, self.precision(node), operations, self.weights(node)))
-        return found
+                products.append(MatMulCost(name, self.precision(node), operations, self.weights(node)))
+        return products
 
     def operations(self, node: onnx.NodeProto) -> int | None:
         """2 M K N; None where a shape is not known."""
@@ -179,10 +179,10 @@ def _infer(
     graph = onnx.helper.make_graph(nodes, "g", inputs, outputs, small)
     bare = onnx.helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)
     fold_sizes(bare)
-    found = onnx.shape_inference.infer_shapes(bare).graph
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
     shapes = {name: list(tensor.dims) for name, tensor in stored.items()}
     types = {}
-    for value in (*found.input, *found.value_info, *found.output):
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
         types[value.name] = onnx.TensorProto.DataType.Name(kind.elem_type)
         if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):

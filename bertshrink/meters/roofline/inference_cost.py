@@ -70,16 +70,16 @@ def onnx_work(path: Path, batch: int, length: int, precision: str | None = None)
     from bertshrink.meters.roofline.graph_flops import graph_work
     from bertshrink.onnx_graph.encoder_graph import read_model
 
-    found = graph_work(read_model(path), batch, length)
-    if found is None:
+    cost = graph_work(read_model(path), batch, length)
+    if cost is None:
         return None
     operations: dict[str, int] = {}
     weights: dict[str, int] = {}
-    for product in found.products:
+    for product in cost.products:
         kind = precision if precision is not None and product.precision in WIDTH_BYTES else product.precision
         operations[kind] = operations.get(kind, 0) + product.operations
         weights |= product.weights
-    return InferenceCost(operations, sum(weights.values()) + found.gathered_bytes)
+    return InferenceCost(operations, sum(weights.values()) + cost.gathered_bytes)
 
 
 def _head(facts: CheckpointInfo) -> tuple[int, int]:

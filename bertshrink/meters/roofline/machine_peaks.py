@@ -48,9 +48,9 @@ class MachinePeaks:
     def product(self, precision: str) -> GemmRate | None:
         """The fastest in a precision; float32's where that one was not measured; None where nothing was."""
         for wanted in (precision, "float32"):
-            found = [product for product in self.products if product.precision == wanted]
-            if found:
-                return max(found, key=lambda product: product.rate)
+            candidates = [product for product in self.products if product.precision == wanted]
+            if candidates:
+                return max(candidates, key=lambda product: product.rate)
         return None
 
     def reading(self, num_bytes: int) -> ReadRate | None:
@@ -64,15 +64,15 @@ class MachinePeaks:
         for product in self.products:
             key = (product.by, product.precision)
             fastest[key] = max(product.rate, fastest.get(key, 0.0))
-        found = [
+        peaks = [
             Measurement.single("gemm_rate", "op/s", rate, "higher", conditions=_with(base, by, precision), **common)
             for (by, precision), rate in fastest.items()
         ]
         rates = {s.kind: s.rate for s in sorted(self.streams, key=lambda s: s.rate) if s.is_memory}
         for kind, rate in sorted(rates.items(), reverse=True):
             conditions = base.model_copy(update={"phase": kind})
-            found.append(Measurement.single("memory_rate", "B/s", rate, "higher", conditions=conditions, **common))
-        return found
+            peaks.append(Measurement.single("memory_rate", "B/s", rate, "higher", conditions=conditions, **common))
+        return peaks
 
 
 def _with(base: Conditions, engine: str, precision: str) -> Conditions:
@@ -100,10 +100,10 @@ def measure_roofs(
         MissingDependency: an engine or a device is not there.
     """
     asked = jobs(list(launches), touched, threads, on_gpu=on_gpu)
-    found = [read_result(runner.answer(job, timeout_s), MachineRates, job) for job in asked]
+    rates_by_job = [read_result(runner.answer(job, timeout_s), MachineRates, job) for job in asked]
     return MachinePeaks(
-        tuple(product for rates in found for product in rates.products),
-        tuple(stream for rates in found for stream in rates.streams),
+        tuple(product for rates in rates_by_job for product in rates.products),
+        tuple(stream for rates in rates_by_job for stream in rates.streams),
     )
 
 
@@ -190,7 +190,7 @@ def product_graph(precision: str, shape: tuple[int, int, int]) -> bytes:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [m, k])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [m, n])
     graph = helper.make_graph(nodes, "product", [x], [y], stored)
-    found: bytes = helper.make_model(
+    model_bytes: bytes = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10
     ).SerializeToString()
-    return found
+    return model_bytes

@@ -63,7 +63,7 @@ class RooflinePoint:
 
 @dataclass(frozen=True)
 class Roofline:
-    """What was found out.
+    """What the machine reaches and what share of it each model uses.
 
     Attributes:
         machine: `gemm_rate` (op/s) and `memory_rate` (B/s).
@@ -78,14 +78,14 @@ class Roofline:
 
 def roofline(
     launches: Mapping[str, RunSpec],
-    found: Mapping[str, Sequence[Measurement]],
+    measurements: Mapping[str, Sequence[Measurement]],
     runner: Runner,
     threads: int,
 ) -> Roofline:
     """Put models that have been timed under the roofs of the machine that timed them.
 
     Args:
-        found: what was measured of each; its latencies of fixed shapes are used, a GPU's own clock before the host's.
+        measurements: of each model; its latencies of fixed shapes are used, a GPU's own clock before the host's.
         runner: where they ran; it measures the roofs now.
 
     Returns:
@@ -98,19 +98,19 @@ def roofline(
     works = {
         (name, at): work
         for name, launch in launches.items()
-        for at, timing in enumerate(timings(found[name]))
+        for at, timing in enumerate(timings(measurements[name]))
         if (work := work_of(launch, timing)) is not None
     }
     if not works:
         return Roofline([], {name: [] for name in launches}, {name: [] for name in launches})
     touched = {name: min(w.num_bytes for (n, _), w in works.items() if n == name) for name, _ in works}
-    some = timings(found[next(iter(works))[0]])[0]
+    some = timings(measurements[next(iter(works))[0]])[0]
     on_gpu = some.conditions.target == ON_GPU
     roofs = measure_roofs(runner, launches.values(), touched.values(), threads, on_gpu=on_gpu)
     models: dict[str, list[Measurement]] = {name: [] for name in launches}
     notes: dict[str, list[str]] = {name: [] for name in launches}
     for (name, at), work in works.items():
-        timing = timings(found[name])[at]
+        timing = timings(measurements[name])[at]
         place = position(work, timing.value, roofs)
         if place is not None:
             models[name] += _measurements(place, timing)
@@ -125,13 +125,13 @@ def roofline(
 def timings(measurements: Sequence[Measurement]) -> list[Measurement]:
     """The latencies of fixed shapes: by the device's clock where there is one, else by the host's."""
     for metric in ("device_latency", "latency"):
-        found = [
+        latencies = [
             m
             for m in measurements
             if m.metric == metric and m.conditions.batch is not None and m.conditions.length is not None
         ]
-        if found:
-            return found
+        if latencies:
+            return latencies
     return []
 
 

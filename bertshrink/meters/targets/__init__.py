@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """What one target found out.
+    """What one target measured.
 
     Attributes:
         measurements: by model.

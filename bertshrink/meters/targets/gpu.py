@@ -44,11 +44,11 @@ class GpuRunner:
 
     def environment(self) -> Environment:
         """This machine with the GPU that is measured and its driver."""
-        found, gpu = machine(), nvidia.about()
+        description, gpu = machine(), nvidia.about()
         if gpu is None:
-            return environment(found)
-        packages = found["packages"] | {"nvidia-driver": gpu["driver"]}
-        return environment(found | {"gpu": gpu["name"], "packages": packages})
+            return environment(description)
+        packages = description["packages"] | {"nvidia-driver": gpu["driver"]}
+        return environment(description | {"gpu": gpu["name"], "packages": packages})
 
     def run(self, jobs: Sequence[WorkerJob], timeout_s: float) -> list[WorkerResult]:
         """Run jobs on the GPU; as `LocalRunner.run`."""
@@ -100,9 +100,9 @@ class GpuTarget:
             hint = "check `nvidia-smi`, or measure on `--target cpu`"
             raise MissingDependency("this machine has no visible NVIDIA GPU", where="--target gpu", hint=hint)
         for engine in dict.fromkeys(launch.engine for launch in launches.values()):
-            found = self.runner.devices(engine)
-            if not found.gpus:
-                raise MissingDependency(found.lacks or f"{engine} sees no GPU", where="--target gpu", hint=found.hint)
+            seen = self.runner.devices(engine)
+            if not seen.gpus:
+                raise MissingDependency(seen.lacks or f"{engine} sees no GPU", where="--target gpu", hint=seen.hint)
 
     def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """Time all models side by side; see `running.measure` for what is raised."""

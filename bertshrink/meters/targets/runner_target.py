@@ -37,13 +37,13 @@ class RunnerTarget:
     def measure(self, launches: Mapping[str, RunSpec], settings: LatencySettings, progress: Progress) -> TargetResult:
         """Time all models side by side; see `running.measure` for what is raised."""
         machine = self.runner.environment()
-        found = measure(launches, settings, progress, machine, self.runner)
+        measurements = measure(launches, settings, progress, machine, self.runner)
         if not settings.roofline or settings.texts is not None:
-            return TargetResult(found, machine)
+            return TargetResult(measurements, machine)
         threads = settings.threads or machine.num_cores
         with progress.task("what the machine can do", unit="processes", is_timed=True):
-            roofs = roofline(launches, found, self.runner, threads)
+            roofs = roofline(launches, measurements, self.runner, threads)
         for name, entries in roofs.models.items():
-            found[name] += entries
-        found[next(iter(launches))] += roofs.machine
-        return TargetResult(found, machine, details=roofs.notes)
+            measurements[name] += entries
+        measurements[next(iter(launches))] += roofs.machine
+        return TargetResult(measurements, machine, details=roofs.notes)

@@ -53,16 +53,16 @@ class WorkerExit:
 def results_of(
     ended: Sequence[WorkerExit], jobs: Sequence[WorkerJob], timeout_s: float, wall_ns: int
 ) -> list[WorkerResult]:
-    """What workers found that took turns. One that gave up because another was gone is asked last what went wrong.
+    """The results of workers that took turns. One that gave up because another was gone is asked last what went wrong.
 
     Raises:
         MeasurementError: one died, hung, or gave no result that can be believed.
         MissingDependency: one had no engine.
     """
-    found: dict[int, WorkerResult] = {}
+    results: dict[int, WorkerResult] = {}
     for at in sorted(range(len(jobs)), key=lambda at: ended[at].code == LEFT_ALONE):
-        found[at] = check_result(ended[at].answer(jobs[at], timeout_s), jobs[at], wall_ns)
-    return [found[at] for at in range(len(jobs))]
+        results[at] = check_result(ended[at].answer(jobs[at], timeout_s), jobs[at], wall_ns)
+    return [results[at] for at in range(len(jobs))]
 
 
 def _refuse(code: int | None, job: WorkerJob, words: str, num_bytes: int, timeout_s: float) -> None:

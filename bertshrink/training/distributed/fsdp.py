@@ -18,11 +18,11 @@ from bertshrink.training.distributed import ranks
 
 def copy_for_fsdp(objective: nn.Module) -> nn.Module:
     """A copy of an objective that Accelerate may cut, by layers unless its configuration names other classes."""
-    found: Any = copy.deepcopy(objective)
-    encoder = found.student.base_model
+    copied: Any = copy.deepcopy(objective)
+    encoder = copied.student.base_model
     layers = encoder.get_submodule(anatomy_of(encoder.config.model_type).layers)
-    found._no_split_modules = [type(layers[0]).__name__]
-    cut: nn.Module = found
+    copied._no_split_modules = [type(layers[0]).__name__]
+    cut: nn.Module = copied
     return cut
 
 

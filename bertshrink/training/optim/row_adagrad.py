@@ -85,5 +85,5 @@ def whitening(moment_KK: Tensor) -> Tensor:
     """(K, K) the symmetric matrix after which vectors of that second moment are white, with a mean square of one."""
     values, vectors = torch.linalg.eigh(moment_KK.double())
     values = values.clamp(min=_FLOOR * max(float(values[-1]), torch.finfo(torch.float32).tiny))
-    found: Tensor = (vectors * values.rsqrt()) @ vectors.T
-    return found.to(moment_KK.dtype)
+    matrix_KK: Tensor = (vectors * values.rsqrt()) @ vectors.T
+    return matrix_KK.to(moment_KK.dtype)

@@ -83,18 +83,18 @@ class LengthBucketSampler(Sampler[list[int]]):
         return batches
 
     def _cut(self, rows: np.ndarray) -> list[list[int]]:
-        found: list[list[int]] = []
+        batches: list[list[int]] = []
         for row in rows.tolist():
-            if found:
-                last = found[-1]
+            if batches:
+                last = batches[-1]
                 tokens = int(self.lengths[last[0]]) * (len(last) + 1)
                 if len(last) < self.batch_size and (
                     self.max_tokens_per_batch is None or tokens <= self.max_tokens_per_batch
                 ):
                     last.append(row)
                     continue
-            found.append([row])
-        return found
+            batches.append([row])
+        return batches
 
 
 class TokenizedRows(torch.utils.data.Dataset[Item]):
@@ -145,7 +145,7 @@ class Collator:
         if self.masker is not None:
             thrown = [self.masker(row["input_ids"], epoch, number) for row, _, number, epoch in items]
             rows = [row | {"input_ids": ids.tolist()} for row, (ids, _) in zip(rows, thrown, strict=True)]
-            labels = [found.tolist() for _, found in thrown]
+            labels = [targets.tolist() for _, targets in thrown]
         arrays = pad(rows, self.pad_id)
         batch = {name: torch.from_numpy(block) for name, block in arrays.items()}
         batch["rows"] = torch.tensor([number for _, _, number, _ in items])

@@ -91,8 +91,8 @@ class TokenStore:
 
     def sentences(self, first: int, last: int) -> NDArray[np.int64]:
         """Ids of the sentences `first` to `last` (excluded)."""
-        found: NDArray[np.int64] = self.tokens[self.starts[first] : self.starts[last]].astype(np.int64)
-        return found
+        ids: NDArray[np.int64] = self.tokens[self.starts[first] : self.starts[last]].astype(np.int64)
+        return ids
 
 
 def split_sentences(line: str) -> list[str]:
@@ -130,7 +130,7 @@ def _tokenized(batch: list[list[str]], tokenizer: PreTrainedTokenizerBase) -> It
     flat = [f" {s}" if number else s for document in split for number, s in enumerate(document)]
     ids = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"] if flat else [])
     for document in split:
-        if sentences := [found for found in islice(ids, len(document)) if found]:
+        if sentences := [sentence for sentence in islice(ids, len(document)) if sentence]:
             yield sentences
 
 
@@ -170,8 +170,8 @@ class PackedRows(torch.utils.data.Dataset[Item]):
             sizes = np.diff(self.rows_N2, axis=1)[:, 0]
         else:
             sizes = np.array([self._limit(first, last) for first, last in self.rows_N2.tolist()])
-        found: list[int] = (sizes + self.num_added).tolist()
-        return found
+        lengths: list[int] = (sizes + self.num_added).tolist()
+        return lengths
 
     def __len__(self) -> int:
         return len(self.rows_N2)
@@ -197,21 +197,21 @@ class PackedRows(torch.utils.data.Dataset[Item]):
         low, high = map(int, np.searchsorted(self.separators, (first, last)))
         plain = self.store.tokens[first - low : last - high].astype(np.int64)
         tokens_before = self.separators[low:high] - first - np.arange(high - low)
-        found: NDArray[np.int64] = np.insert(plain, tokens_before, self.sep_id)
-        return found
+        ids: NDArray[np.int64] = np.insert(plain, tokens_before, self.sep_id)
+        return ids
 
     def _chunks(self) -> NDArray[np.int64]:
         """(N, 2) first and last sentence of pieces of documents, as many sentences as fill a row."""
-        starts, found = self.store.starts, array("q")
+        starts, bounds = self.store.starts, array("q")
         at = 0
         for last in self.store.first_of_document[1:].tolist():
             while at < last:
                 end = int(np.searchsorted(starts[at : last + 1], starts[at] + self.room, side="left")) + at
                 end = max(at + 1, min(end, last))
                 if end > at + 1 or self.manner == "next-sentence" or starts[end] - starts[at] > 1:
-                    found.extend((at, end))  # one token alone has no two halves to put in order
+                    bounds.extend((at, end))  # one token alone has no two halves to put in order
                 at = end
-        return np.array(found, dtype=np.int64).reshape(-1, 2)
+        return np.array(bounds, dtype=np.int64).reshape(-1, 2)
 
     def _limit(self, first: int, last: int) -> int:
         """Tokens of two segments together: those of the sentences, where they are two and leave room."""

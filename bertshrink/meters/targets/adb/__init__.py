@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from bertshrink.progress import Progress
 
 _FIRST_TIMES = 10
-"""Inferences by which it is found out how many make a round of a .pte program."""
+"""Inferences that decide how many make a round of a .pte program."""
 
 _MOST_TIMES = 10_000
 _START_S = 120
@@ -130,12 +130,12 @@ class Adb:
             run = _Run(phone, folder, settings, settings.threads or machine.num_cores or 1)
             run.send(self.runner, launches, progress)
             rounds = run.all(launches, progress)
-        found = {
+        measurements = {
             name: [self._figure(launch, case, samples, run.threads, machine) for case, samples in rounds[name].items()]
             for name, launch in launches.items()
         }
         note = f"{self.name}: times are those reported by {self.runner.name}, without the checks of bertshrink's worker"
-        return TargetResult(found, machine, (note,))
+        return TargetResult(measurements, machine, (note,))
 
     def _figure(
         self,
@@ -206,16 +206,16 @@ class _Run:
                 self.phone.push(file, f"{data}/{file.name}")
 
     def all(self, launches: Mapping[str, RunSpec], progress: Progress) -> dict[str, dict[Case, _Samples]]:
-        found = {name: {case: _Samples() for case in self.cases} for name in launches}
+        samples = {name: {case: _Samples() for case in self.cases} for name in launches}
         total = self.settings.rounds * len(launches) * len(self.cases)
         with progress.task("latency on the device", total=total, unit="processes") as task:
             for number in range(self.settings.rounds):
                 for name in alternating_order(list(launches), number):
                     for case in self.cases:
                         seconds = self.once(name, launches[name], case)
-                        found[name][case].add(seconds, self.settings.warmup)
+                        samples[name][case].add(seconds, self.settings.warmup)
                         task.advance(1, model=name)
-        return found
+        return samples
 
     def once(self, name: str, launch: RunSpec, case: Case) -> list[float]:
         """One process: seconds of every inference."""

@@ -61,12 +61,12 @@ def executor(folder: str, model: str, times: int, threads: int, shapes: str | No
 
 def read_perf_test(text: str) -> list[float]:
     """Seconds of every inference. Raises MeasurementError: there are none, or they are not times."""
-    found = []
+    seconds = []
     for line in text.splitlines():
         fields = line.rsplit(",", 4)
         if len(fields) == 5:
-            found.append(_seconds(fields[1], 1.0))
-    return _some(found)
+            seconds.append(_seconds(fields[1], 1.0))
+    return _some(seconds)
 
 
 def read_executor(text: str) -> list[float]:
@@ -75,10 +75,10 @@ def read_executor(text: str) -> list[float]:
     Raises:
         MeasurementError: there are none, or they are not times.
     """
-    found = [_seconds(match[2], 1e-3) for match in _EACH.finditer(text)]
-    if not found and (whole := _SUM.search(text)) and int(whole[1]):
-        found = [_seconds(whole[2], 1e-3) / int(whole[1])]
-    return _some(found)
+    seconds = [_seconds(match[2], 1e-3) for match in _EACH.finditer(text)]
+    if not seconds and (whole := _SUM.search(text)) and int(whole[1]):
+        seconds = [_seconds(whole[2], 1e-3) / int(whole[1])]
+    return _some(seconds)
 
 
 def _seconds(text: str, unit: float) -> float:
@@ -91,10 +91,10 @@ def _seconds(text: str, unit: float) -> float:
     return value
 
 
-def _some(found: list[float]) -> list[float]:
-    if not found:
+def _some(seconds: list[float]) -> list[float]:
+    if not seconds:
         raise MeasurementError("the runner reports no times", hint="its log contains none: was it built with logging?")
-    return found
+    return seconds
 
 
 def write_inputs(feeds: Arrays, folder: Path) -> list[Path]:

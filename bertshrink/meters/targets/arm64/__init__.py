@@ -1,4 +1,4 @@
-"""How many instructions an ARM core executes for one inference, found out without one: the real aarch64 build of ONNX
+"""How many instructions an ARM core executes for one inference, counted without one: the real aarch64 build of ONNX
 Runtime, emulated by QEMU's user mode for a chosen core, with a plugin that counts.
 
 A count is exact and the same in every run, and ONNX Runtime picks its kernels by the instructions that the emulated

@@ -101,14 +101,14 @@ def count(
         MeasurementError: a run died, hung or lied, or the outputs are not this machine's.
         MissingDependency: ONNX Runtime is not installed on this machine.
     """
-    found = []
+    instructions = []
     jobs = [counting_job(job) for job in jobs]
     for job, precision, (marks, counted) in zip(jobs, precisions, _run(emulated, jobs, timeout_s), strict=True):
         own = read_result(host.answer(replace(job, options=_exactly(job.options)), timeout_s), CountResult, job)
         limits = FLOAT if precision in ("float32", "float16", "bfloat16") else QUANTIZED
         check_outputs(counted.outputs, own.outputs, limits, str(job.path))
-        found.append((marks[-1] - marks[1]) / (ITERATIONS - 1))
-    return found
+        instructions.append((marks[-1] - marks[1]) / (ITERATIONS - 1))
+    return instructions
 
 
 def counting_job(job: WorkerJob) -> WorkerJob:
@@ -137,11 +137,11 @@ def _run(emulated: EmulatedRunner, jobs: Sequence[WorkerJob], timeout_s: float) 
             (folder / "job").write_text(replace(job, path=Path(f"/{model}")).to_json(), encoding="utf-8")
         at_once = min(usable_cores(), MAX_AT_ONCE)
         codes = run_side_by_side(folders, command(emulated, f"/{NAME}"), variables(), timeout_s, at_once)
-        found = []
+        counts = []
         for folder, job, code in zip(folders, jobs, codes, strict=True):
             counted = read_result(WorkerExit.of(code, folder).answer(job, timeout_s), CountResult, job)
-            found.append((read_marks(folder, 1 + job.iterations), counted))
-        return found
+            counts.append((read_marks(folder, 1 + job.iterations), counted))
+        return counts
 
 
 def prepare_guest(folder: Path, emulated: EmulatedRunner) -> Path:

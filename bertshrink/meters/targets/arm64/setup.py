@@ -127,11 +127,11 @@ def _prove(folder: Path) -> None:
         words = command(emulated, "/proof.py", writes_bytecode=True)
         code = run_in(scratch, words, variables(str(guest)), _TIMEOUT_S)
         try:
-            found = json.loads((scratch / "result").read_bytes()) if code == 0 else None
+            versions = json.loads((scratch / "result").read_bytes()) if code == 0 else None
             read_marks(scratch, 0)
         except (ValueError, BertshrinkError):
-            found = None
-        if found != [w.version for w in pins.WHEELS]:
+            versions = None
+        if versions != [w.version for w in pins.WHEELS]:
             raise MissingDependency(
                 f"the prepared ARM system does not run under QEMU {qemu.version}",
                 where=qemu.path,

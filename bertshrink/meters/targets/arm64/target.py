@@ -84,7 +84,7 @@ class Arm64:
         emulated = EmulatedRunner(qemu, CPUS[self.cpu].model, root.folder, plugin(qemu))
         machine = describe(CPUS[self.cpu], root, qemu)
         shapes = sorted({(b, n) for b in settings.batch for n in settings.length}, key=lambda s: (s[0] * s[1], s))
-        found: dict[str, list[Measurement]] = {name: [] for name in launches}
+        measurements: dict[str, list[Measurement]] = {name: [] for name in launches}
         left_out, most = [], 0.0  # the most instructions per token so far, of any model
         with progress.task(f"{self.name}: instructions", total=len(shapes) * len(launches), unit="counts") as task:
             for batch, length in shapes:
@@ -98,9 +98,9 @@ class Arm64:
                 values = count(emulated, jobs, precisions, self.host, settings.timeout)
                 most = max([most, *(value / (batch * length) for value in values)])
                 for (name, launch), value in zip(launches.items(), values, strict=True):
-                    found[name].append(self._measurement(launch, value, batch, length, machine))
+                    measurements[name].append(self._measurement(launch, value, batch, length, machine))
                 task.advance(len(launches), shape=f"{batch}x{length}")
-        return TargetResult(found, machine, notes=_notes(self.name, left_out))
+        return TargetResult(measurements, machine, notes=_notes(self.name, left_out))
 
     def _measurement(self, launch: RunSpec, value: float, batch: int, length: int, machine: Environment) -> Measurement:
         more = {

@@ -54,7 +54,7 @@ def bounds_s(device: DeviceProfile, instructions: Span, weight_bytes: int, threa
 
 @dataclass(frozen=True)
 class WorkCounts:
-    """Instructions of each model and case, and how they were found.
+    """Instructions of each model and case, and how they were counted.
 
     Attributes:
         spans: by model and case.
@@ -106,9 +106,9 @@ def _counted(
     """What the target `arm64:...` counts; shapes that it leaves out follow from the largest that it counted."""
     counter = open_any(f"{COUNTER}:{isa}")
     counter.check(launches)
-    found = counter.measure(launches, settings, progress)
+    counted = counter.measure(launches, settings, progress)
     spans: dict[str, dict[Case, Span]] = {}
-    for name, measurements in found.measurements.items():
+    for name, measurements in counted.measurements.items():
         cases = {
             (m.conditions.batch or 1, m.conditions.length or 1): (m.value, m.value)
             for m in measurements

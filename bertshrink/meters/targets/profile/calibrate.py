@@ -91,8 +91,8 @@ def calibrate(
     machine.require([launch.engine])
     machine.send([launch.path], progress)
     counts = count(launches, SETTINGS, progress, device)
-    found = measure(launches, SETTINGS, progress, there, machine)[model]
-    rates = _rates(machine, device, counts, found, model)
+    measurements = measure(launches, SETTINGS, progress, there, machine)[model]
+    rates = _rates(machine, device, counts, measurements, model)
     return with_rates(device, rates, _how(machine, counts, launch, model, there.packages))
 
 
@@ -102,11 +102,11 @@ _NEEDS = {"a53": (), "a72": (), "a76": ("asimddp",), "armv8.6": ("asimddp", "i8m
 
 def _refuse_other_cores(machine: SshRunner, device: DeviceProfile, isa: Sequence[str]) -> None:
     """Rates of one class of cores say nothing about another one."""
-    found = tuple(name for name in ("asimddp", "i8mm") if name in isa)
+    extensions = tuple(name for name in ("asimddp", "i8mm") if name in isa)
     kind = machine.link.about.get("machine")
-    if kind not in ("aarch64", "arm64") or found != _NEEDS[device.isa.value]:
+    if kind not in ("aarch64", "arm64") or extensions != _NEEDS[device.isa.value]:
         raise UserError(
-            f"`{machine.address}` is no {device.name}: it is {kind} with {', '.join(found) or 'no dot products'}, "
+            f"`{machine.address}` is no {device.name}: it is {kind} with {', '.join(extensions) or 'no dot products'}, "
             f"and the profile's cores are of the class {device.isa.value}",
             where="--profile",
             hint="name the profile of the device that is connected",
@@ -114,7 +114,7 @@ def _refuse_other_cores(machine: SshRunner, device: DeviceProfile, isa: Sequence
 
 
 def _rates(
-    machine: SshRunner, device: DeviceProfile, counts: WorkCounts, found: list[Measurement], model: str
+    machine: SshRunner, device: DeviceProfile, counts: WorkCounts, measurements: list[Measurement], model: str
 ) -> Rates:
     (ended,) = machine.link.run([None, "-c", _COPY], [""], fixed_variables(1), _COPY_S)
     try:
@@ -125,7 +125,7 @@ def _rates(
     hertz = max(clocks, default=device.ghz.value * 1e9)
     if not (math.isfinite(copy) and copy > 0 and math.isfinite(hertz) and hertz > 0):
         raise MeasurementError(f"the rates of `{machine.address}` are not rates: {copy}, {hertz}")
-    ipc = ipc_of(counts.spans[model], [m for m in found if m.metric == "latency"], hertz)
+    ipc = ipc_of(counts.spans[model], [m for m in measurements if m.metric == "latency"], hertz)
     return Rates(ipc, copy, hertz, bool(clocks))
 
 
@@ -135,12 +135,12 @@ def ipc_of(spans: dict[tuple[int, int], Span], latencies: list[Measurement], her
     Instructions that follow from operations are bounds themselves; their middle is taken, so that the same bounds
     around another model's middle are as wide as they were, and no wider.
     """
-    found = [
+    ipcs = [
         math.sqrt(math.prod(spans[m.conditions.batch or 1, m.conditions.length or 1])) / (seconds * hertz)
         for m in latencies
         for seconds in m.rounds
     ]
-    return min(found) / WIDER, max(found) * WIDER
+    return min(ipcs) / WIDER, max(ipcs) * WIDER
 
 
 def with_rates(device: DeviceProfile, rates: Rates, how: Calibration) -> DeviceProfile:

@@ -102,9 +102,9 @@ class SshRunner:
     def environment(self) -> Environment:
         """The machine, as it names itself. Raises MeasurementError: not in words that can be understood."""
         if self._environment is None:
-            found = read_result(self.answer(_LOOK, _LOOK_S), MachineInfo, _LOOK)
+            info = read_result(self.answer(_LOOK, _LOOK_S), MachineInfo, _LOOK)
             try:
-                self._environment = environment(found.machine)
+                self._environment = environment(info.machine)
             except ValidationError as error:
                 what = f"what `{self.address}` says of itself is of another form: {error.errors()[0]['msg']}"
                 raise MeasurementError(what, where=self.name) from None
@@ -134,11 +134,11 @@ class SshRunner:
         files = {path: _files(path) for path in dict.fromkeys(paths) if path not in self._sent}
         if not files:
             return
-        total = sum(file.stat().st_size for found in files.values() for file in found)
+        total = sum(file.stat().st_size for model_files in files.values() for file in model_files)
         with progress.task(f"sending to {self.address}", total=total / 1e6, unit="MB") as task:
-            for path, found in files.items():
+            for path, model_files in files.items():
                 place = f"model-{len(self._sent)}"
-                for file in found:
+                for file in model_files:
                     name = file.relative_to(path.parent).as_posix()
                     self.link.put(f"{place}/{name}", file, lambda num: task.advance(num / 1e6))
                 self._sent[path] = f"{self.link.about['folder']}/{place}/{path.name}"
