@@ -50,5 +50,5 @@ def cosine(a: NDArray[np.generic], b: NDArray[np.generic]) -> float:
     x, y = a.astype(np.float64), b.astype(np.float64)
     product = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
     equal = np.all(x == y, axis=-1)
-    found = np.where(equal, 1.0, (x * y).sum(axis=-1) / np.where(product == 0, 1.0, product))
-    return float(found.mean())
+    cosines = np.where(equal, 1.0, (x * y).sum(axis=-1) / np.where(product == 0, 1.0, product))
+    return float(cosines.mean())

@@ -265,5 +265,5 @@ def arguments(
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
     )
-    trainer_args._n_gpu = min(1, trainer_args.n_gpu)  # DataParallel would split over several; it does not know the teacher
+    trainer_args._n_gpu = min(1, trainer_args.n_gpu)  # DataParallel would split over several, without the teacher
     return trainer_args

@@ -85,7 +85,7 @@ def choose_map(model: Encoder, settings: DistillSettings, bench: Workbench) -> t
     ).rows
     collate = Collator(model.task, model.tokenizer.pad_token_id or 0, len(model.labels))
     depth = model.shape.num_layers
-    found: dict[str, tuple[float, tuple[int, ...]]] = {}
+    losses: dict[str, tuple[float, tuple[int, ...]]] = {}
     for name, layers in settings.compared(model.shape, is_shared=model.anatomy.is_shared).items():
         student = reduce_layers(model, layers, unshare=True)
         aligned = align(layers, depth, teacher.shape.num_layers)
@@ -97,11 +97,11 @@ def choose_map(model: Encoder, settings: DistillSettings, bench: Workbench) -> t
             for start in range(0, len(rows), 32):
                 items = [(row, None, i, 0) for i, row in enumerate(rows[start : start + 32])]
                 total += float(objective(**collate(items))[0]) * len(items)
-        found[name] = (total / len(rows), layers)
-    best = min(found, key=lambda name: found[name][0])
-    scores = ", ".join(f"{name} {loss:.4f}" for name, (loss, _) in found.items())
+        losses[name] = (total / len(rows), layers)
+    best = min(losses, key=lambda name: losses[name][0])
+    scores = ", ".join(f"{name} {loss:.4f}" for name, (loss, _) in losses.items())
     bench.note(f"`layer_map: auto` chose `{best}`: on {len(sample)} texts the untrained student's loss is {scores}")
-    return found[best][1]
+    return losses[best][1]
 
 
 def teach(
@@ -236,11 +236,11 @@ def teach_shallow(student: Encoder, settings: DistillSettings, bench: Workbench)
         f"the embeddings were trained on the hidden states after the first {depth} of {mine.num_layers} layers"
         f"{'' if ranks.is_sharded() else rule}"
     )
-    found = dict(taught.model.named_parameters())
+    taught_parameters = dict(taught.model.named_parameters())
     with torch.no_grad():
         for name, parameter in student.model.named_parameters():
             if component_of(student.anatomy, name) == "embeddings":
-                parameter.copy_(found[name])
+                parameter.copy_(taught_parameters[name])
     return student
 
 
@@ -297,8 +297,8 @@ def _as_quantized(student: Encoder, settings: DistillSettings, bench: Workbench)
         yield
         return
     rounded = FakeQuant(student, settings.fake_quant, settings.block_size, is_sharded=ranks.is_sharded())
-    with rounded as found:
-        bench.note(found.sentence())
+    with rounded as rounded_weights:
+        bench.note(rounded_weights.sentence())
         yield
         rounded.settle()
 

@@ -166,7 +166,7 @@ def _nearest(words: Sequence[Sequence[str]], seed: int) -> list[list[int]]:
     sought = np.sort(rng.permutation(len(words))[:_SOUGHT])
     others = vectors[sought].T.tocsc()
     most, nudge = min(_NEAREST, len(sought)), 1e-9 * np.arange(len(sought))
-    found: list[list[int]] = []
+    neighbours: list[list[int]] = []
     for start in range(0, len(words), _BLOCK):
         likeness = (vectors[start : start + _BLOCK] @ others).toarray()
         own = np.arange(start, start + len(likeness))
@@ -174,5 +174,5 @@ def _nearest(words: Sequence[Sequence[str]], seed: int) -> list[list[int]]:
         likeness -= nudge  # of equal likeness the earlier text, on every machine
         best = np.argpartition(-likeness, most - 1, axis=1)[:, :most]
         for values, rows in zip(np.take_along_axis(likeness, best, axis=1), best, strict=True):
-            found.append([int(sought[rows[i]]) for i in np.argsort(-values) if values[i] > _UNLIKE])
-    return found
+            neighbours.append([int(sought[rows[i]]) for i in np.argsort(-values) if values[i] > _UNLIKE])
+    return neighbours

@@ -38,12 +38,12 @@ MAPS = {"uniform": uniform, "every-other": every_other, "first": first, "last": 
 
 def candidates(num_layers: int, num_kept: int) -> dict[str, tuple[int, ...]]:
     """The maps that `auto` chooses among, by the first name of each."""
-    found: dict[str, tuple[int, ...]] = {}
+    maps: dict[str, tuple[int, ...]] = {}
     for name, rule in MAPS.items():
         layers = rule(num_layers, num_kept)
-        if layers not in found.values():
-            found[name] = layers
-    return found
+        if layers not in maps.values():
+            maps[name] = layers
+    return maps
 
 
 def align(chosen: tuple[int, ...], num_layers: int, depth: int) -> list[tuple[int, int]]:

@@ -54,7 +54,7 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
     }
     weights = {}
     for name, tensor in given.items():
-        found = tensor
+        kept = tensor
         for axis, (old, new) in enumerate(zip(tensor.shape, sizes[name], strict=True)):
             if old == new:
                 continue
@@ -66,10 +66,10 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
                 at = neurons[_reader(name, neurons)]
             else:
                 at = hidden
-            found = found.index_select(axis, at)
-        if found.shape != sizes[name]:
-            raise CheckFailed(f"`{name}` of the thinner model wants {tuple(sizes[name])}, not {tuple(found.shape)}")
-        weights[name] = found.clone()
+            kept = kept.index_select(axis, at)
+        if kept.shape != sizes[name]:
+            raise CheckFailed(f"`{name}` of the thinner model wants {tuple(sizes[name])}, not {tuple(kept.shape)}")
+        weights[name] = kept.clone()
     student.load_state_dict(weights)
     student.tie_weights()
     return encoder.with_model(student)
@@ -82,8 +82,8 @@ def _weightiest_hidden(weights: dict[str, Tensor], old: int, new: int) -> Tensor
         for axis in range(tensor.ndim) if tensor.ndim == 2 else ():
             if tensor.shape[axis] == old and not _counts_something_else(name, axis):
                 total += tensor.float().square().mean(dim=1 - axis)
-    found: Tensor = total.topk(new).indices.sort().values
-    return found
+    dimensions: Tensor = total.topk(new).indices.sort().values
+    return dimensions
 
 
 def _counts_something_else(name: str, axis: int) -> bool:
@@ -107,8 +107,8 @@ def _weightiest_neurons(rows: Tensor, weights: dict[str, Tensor], name: str, new
     prefix = _NEURON_ROWS.sub("", name)
     out = next(t for n, t in weights.items() if n.startswith(prefix + ".") and _is_reader(n, prefix))
     worth = rows.float().norm(dim=1) * out.float().norm(dim=0)
-    found: Tensor = worth.topk(new).indices.sort().values
-    return found
+    kept: Tensor = worth.topk(new).indices.sort().values
+    return kept
 
 
 def _is_reader(name: str, prefix: str) -> bool:
@@ -118,4 +118,4 @@ def _is_reader(name: str, prefix: str) -> bool:
 def _reader(name: str, neurons: dict[str, Tensor]) -> str:
     """The matrix whose neurons `name` reads."""
     prefix = _NEURON_COLUMNS.sub("", name)
-    return next(found for found in neurons if _NEURON_ROWS.sub("", found) == prefix)
+    return next(matrix for matrix in neurons if _NEURON_ROWS.sub("", matrix) == prefix)

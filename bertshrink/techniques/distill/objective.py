@@ -103,15 +103,15 @@ class DistillationLoss(nn.Module):
         weights, parts = self.weights, {}
         if weights.hidden:
             compare = losses.hidden_cosine if weights.hidden_loss == "cosine" else losses.hidden_error
-            found = [compare(self.projection(mine.states[s]), theirs.states[t], mask_BL) for s, t in self.aligned]
-            parts["hidden"] = (weights.hidden, torch.stack(found).mean())
+            errors = [compare(self.projection(mine.states[s]), theirs.states[t], mask_BL) for s, t in self.aligned]
+            parts["hidden"] = (weights.hidden, torch.stack(errors).mean())
         layers = list(zip(mine.layers.values(), theirs.layers.values(), strict=True))
         if weights.attention:
-            found = [losses.attention_error(s[:2], t[:2], mask_BL, self.heads[0]) for s, t in layers]
-            parts["attention"] = (weights.attention, torch.stack(found).mean())
+            errors = [losses.attention_error(s[:2], t[:2], mask_BL, self.heads[0]) for s, t in layers]
+            parts["attention"] = (weights.attention, torch.stack(errors).mean())
         if weights.relation:
-            found = [losses.relation_divergence(*layers[-1], mask_BL, self.heads[1])]
-            parts["relation"] = (weights.relation, torch.stack(found).mean())
+            errors = [losses.relation_divergence(*layers[-1], mask_BL, self.heads[1])]
+            parts["relation"] = (weights.relation, torch.stack(errors).mean())
         return parts
 
 

@@ -209,14 +209,14 @@ class DistillSettings(TrainingSettings, Technique):
         Of a layer-shared model they are those that keep the sharing, with one number of groups, so that the plan knows
         the student's size; where none keeps it, all: the student is then unshared, or refused.
         """
-        found = candidates(shape.num_layers, len(self.chosen(shape.num_layers)))
+        maps = candidates(shape.num_layers, len(self.chosen(shape.num_layers)))
         if not is_shared:
-            return found
-        groups = {name: kept_groups(chosen, shape.num_layers, shape.num_groups) for name, chosen in found.items()}
+            return maps
+        groups = {name: kept_groups(chosen, shape.num_layers, shape.num_groups) for name, chosen in maps.items()}
         number = next((len(kept) for kept in groups.values() if kept is not None), None)
         if number is None:
-            return found
-        return {name: found[name] for name, kept in groups.items() if kept is not None and len(kept) == number}
+            return maps
+        return {name: maps[name] for name, kept in groups.items() if kept is not None and len(kept) == number}
 
     def weights(self, task: str) -> LossWeights:
         """The task's defaults with this stage's own settings laid over them."""

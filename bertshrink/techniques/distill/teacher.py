@@ -62,11 +62,11 @@ def run_model(model: Any, inputs: Mapping[str, Tensor], wanted: Wanted, task: st
     if wanted.outputs and TASKS[task].is_vector:
         assert pooling is not None
         vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], *pooling.spec)
-        found.outputs = {"sentence_embedding": vectors}
+        answers.outputs = {"sentence_embedding": vectors}
     elif wanted.outputs:
-        found.outputs = {name: out[name] for name in TASKS[task].outputs}
-    found.layers = {layer: (seen[0][layer - 1], seen[1][layer - 1], seen[2][layer - 1]) for layer in wanted.layers}
-    return found
+        answers.outputs = {name: out[name] for name in TASKS[task].outputs}
+    answers.layers = {layer: (seen[0][layer - 1], seen[1][layer - 1], seen[2][layer - 1]) for layer in wanted.layers}
+    return answers
 
 
 @contextmanager

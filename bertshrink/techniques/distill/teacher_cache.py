@@ -130,9 +130,9 @@ class CachedTeacher:
         self.checked_N = np.zeros(len(rows), dtype=bool)
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        found = self._read_meta()
-        if found is not None:
-            self._open(found)
+        layout = self._read_meta()
+        if layout is not None:
+            self._open(layout)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -234,9 +234,9 @@ class CachedTeacher:
         at = 2 * count * top_k
         chosen_MK = np.frombuffer(raw, number, count * top_k, at).reshape(count, top_k).astype(np.int64)
         rest_M = np.frombuffer(raw, np.float32, count, at + number.itemsize * count * top_k)
-        found = np.repeat((rest_M - np.log(width - top_k))[:, None], width, axis=1).astype(np.float32)
-        np.put_along_axis(found, chosen_MK, kept_MK.astype(np.float32), axis=1)
-        return found
+        logits_MC = np.repeat((rest_M - np.log(width - top_k))[:, None], width, axis=1).astype(np.float32)
+        np.put_along_axis(logits_MC, chosen_MK, kept_MK.astype(np.float32), axis=1)
+        return logits_MC
 
     def _is_sparse(self, name: str) -> bool:
         assert self.layout is not None
@@ -272,14 +272,14 @@ class CachedTeacher:
         """(B, C) outputs of rows, or (B, L, C) of tokens; (B, L) where an output has one value a token."""
         if not self.per_token:
             return torch.from_numpy(np.concatenate(values))
-        found = np.zeros((len(values), longest, values[0].shape[1]), dtype=np.float32)
+        padded_BLC = np.zeros((len(values), longest, values[0].shape[1]), dtype=np.float32)
         for i, value in enumerate(values):
-            found[i, : len(value)] = value
-        return torch.from_numpy(found if found.shape[2] > 1 else found[:, :, 0])
+            padded_BLC[i, : len(value)] = value
+        return torch.from_numpy(padded_BLC if padded_BLC.shape[2] > 1 else padded_BLC[:, :, 0])
 
     def _record(self, row: int) -> NDArray[np.uint8]:
-        found: NDArray[np.uint8] = self.mapped[self.starts_N1[row] : self.starts_N1[row + 1]]
-        return found
+        record: NDArray[np.uint8] = self.mapped[self.starts_N1[row] : self.starts_N1[row + 1]]
+        return record
 
     def _layout_of(self, answers: Answers) -> Layout:
         first = next(iter(answers.states.values()), None)
@@ -318,12 +318,12 @@ class CachedTeacher:
         if not path.is_file():
             return None
         try:
-            found = Layout(**json.loads(path.read_text(encoding="utf-8")))
-            found.sizes(self.lengths_N)
+            layout = Layout(**json.loads(path.read_text(encoding="utf-8")))
+            layout.sizes(self.lengths_N)
         except (ValueError, TypeError, AttributeError):
             self.rebuilt = f"`{path}` could not be read: the teacher cache is built again"
             return None
-        return found
+        return layout
 
 
 def _width(value: Tensor, per_token: bool) -> int:
@@ -340,13 +340,13 @@ def _number_type(width: int) -> np.dtype[Any]:
 def _half(value: NDArray[Any]) -> NDArray[np.float16]:
     """Values as float16. Raises CheckFailed: one of them is not finite, or is larger than float16 can hold (65504)."""
     with np.errstate(over="ignore"):
-        found = value.astype(np.float16)
-    if not np.isfinite(found).all():
+        half = value.astype(np.float16)
+    if not np.isfinite(half).all():
         raise CheckFailed(
             "an answer of the teacher is not finite or is larger than 65504, which the teacher cache cannot keep",
             hint="leave `teacher_cache` out",
         )
-    return found
+    return half
 
 
 def _checksum(data: Any) -> int:

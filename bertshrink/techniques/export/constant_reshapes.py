@@ -48,16 +48,16 @@ def is_open(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> bool:
 
 def constant_target(seen: list[tuple[list[int], list[int]]]) -> list[int] | None:
     """The target that explains every (shape before, shape after) seen; None when there is none."""
-    found = []
+    target = []
     for place in range(len(seen[0][1])):
         sizes = {after[place] for _, after in seen}
         if len(sizes) == 1:
-            found.append(sizes.pop())
+            target.append(sizes.pop())
         elif all(place < len(before) and after[place] == before[place] for before, after in seen):
-            found.append(0)
+            target.append(0)
         else:
-            found.append(-1)
-    return found if found.count(-1) <= 1 else None
+            target.append(-1)
+    return target if target.count(-1) <= 1 else None
 
 
 def without_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -89,10 +89,10 @@ def probe(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[list[tupl
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
     del wider
-    found: list[list[tuple[list[int], list[int]]]] = [[] for _ in nodes]
+    observed: list[list[tuple[list[int], list[int]]]] = [[] for _ in nodes]
     for sizes in _PROBES:
         ones = np.ones(sizes, dtype=np.int64)
         values = [value.tolist() for value in session.run(shapes, {value.name: ones for value in model.graph.input})]
-        for at, seen in enumerate(found):
+        for at, seen in enumerate(observed):
             seen.append((values[2 * at], values[2 * at + 1]))
-    return found
+    return observed

@@ -196,14 +196,14 @@ def check_agreement(encoder: Encoder, made: Artifact, bench: Workbench, min_cosi
 
     dev = dev_texts(bench.texts, PROOF_TEXTS)
     rows = made.tokenize(dev.texts, dev.pairs, bench.max_length)
-    found = agreement(encoder.task, encoder.predict(rows), made.predict(rows))
-    if not found >= min_cosine:
+    likeness = agreement(encoder.task, encoder.predict(rows), made.predict(rows))
+    if not likeness >= min_cosine:
         raise CheckFailed(
-            f"the int8 program's outputs have a cosine of {found:.4f} to the float ones, less than {min_cosine}",
+            f"the int8 program's outputs have a cosine of {likeness:.4f} to the float ones, less than {min_cosine}",
             where=str(made.file),
             hint="accept it with a lower `int8_cosine`, or leave `int8` out",
         )
-    return {"cosine": found, "num_texts": len(dev)}
+    return {"cosine": likeness, "num_texts": len(dev)}
 
 
 @contextmanager
@@ -222,8 +222,8 @@ def quiet() -> Iterator[None]:
 
 def _note(details: dict[str, Any], form: ArtifactSpec, settings: ExportSettings) -> str:
     if settings.int8:
-        found = details["agreement"]
-        proof = f"cosine of outputs {found['cosine']:.4f} to the float model over {found['num_texts']} texts"
+        likeness = details["agreement"]
+        proof = f"cosine of outputs {likeness['cosine']:.4f} to the float model over {likeness['num_texts']} texts"
     else:
         proof = f"it gives PyTorch's numbers at {', '.join(details['parity'])} (batch x length, padded)"
     taken = f"{form.shape[0]}x{form.shape[1]} only" if form.shape else f"up to {form.max_batch} rows at once"

@@ -60,18 +60,18 @@ def fix_shape(model: onnx.ModelProto, batch: int, length: int) -> onnx.ModelProt
     Args:
         model: its inputs are (batch, length), by whatever names; it is not changed.
     """
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    inputs = {value.name for value in found.graph.input} - set(initializers(found))
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    inputs = {value.name for value in fixed.graph.input} - set(initializers(fixed))
     sizes = {}
-    for value in found.graph.input:
+    for value in fixed.graph.input:
         if value.name in inputs:
             for dim, size in zip(value.type.tensor_type.shape.dim, (batch, length), strict=True):
                 sizes[dim.dim_param] = size
-    for value in (*found.graph.input, *found.graph.output):
+    for value in (*fixed.graph.input, *fixed.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in sizes:
                 dim.dim_value = sizes[dim.dim_param]
-    del found.graph.value_info[:]
-    fold_sizes(found)
-    return found
+    del fixed.graph.value_info[:]
+    fold_sizes(fixed)
+    return fixed

@@ -39,19 +39,19 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
         the new model and the number of joined attentions; with 0 the model is the one given.
     """
     graph = _Graph(model)
-    found = [(node, match) for node in model.graph.node if (match := graph.match(node)) is not None]
-    if not found:
+    matches = [(node, match) for node in model.graph.node if (match := graph.match(node)) is not None]
+    if not matches:
         return model, 0
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    joined = {node.output[0]: match for node, match in found}
+    joined = {node.output[0]: match for node, match in matches}
     nodes = [onnx.helper.make_node("Cast", [_MASK], [_TOKENS], f"{_TOKENS}/Cast", to=onnx.TensorProto.INT32)]
     for node in model.graph.node:
         nodes.append(joined.get(node.output[0], node))
     made.graph.ClearField("node")
     made.graph.node.extend(nodes)
     import_contrib(made)
-    return canonicalise(made), len(found)
+    return canonicalise(made), len(matches)
 
 
 class _Graph:
@@ -112,8 +112,8 @@ class _Graph:
 
     def scalar(self, name: str) -> float | None:
         """A stored number."""
-        found = self.stored.get(name)
-        return float(array(found).ravel()[0]) if found is not None and array(found).size == 1 else None
+        stored = self.stored.get(name)
+        return float(array(stored).ravel()[0]) if stored is not None and array(stored).size == 1 else None
 
     def is_padding(self, name: str) -> bool:
         """Whether a value is computed from the mask of tokens alone, and is 0 at tokens and very low at padding."""
@@ -152,9 +152,9 @@ def _perm(node: onnx.NodeProto) -> list[int]:
 
 def _ancestors(name: str, nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Those of the nodes, which are in the graph's order, that a value is computed by."""
-    needed, found = {name}, []
+    needed, ancestors = {name}, []
     for node in reversed(list(nodes)):
         if needed.intersection(node.output):
             needed.update(node.input)
-            found.append(node)
-    return found[::-1]
+            ancestors.append(node)
+    return ancestors[::-1]

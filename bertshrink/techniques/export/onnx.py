@@ -189,8 +189,8 @@ class ExportWrapper(torch.nn.Module):
         out = self.model(input_ids=input_ids, attention_mask=mask, **types)
         if self.pooling is not None:
             out[SENTENCE] = pool(out.last_hidden_state, attention_mask, *self.pooling.spec)
-        found = tuple(out[name] for name in self.outputs)
-        return found if len(found) > 1 else found[0]
+        outputs = tuple(out[name] for name in self.outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 def trace(
@@ -286,13 +286,13 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
     Raises:
         CheckFailed: one of an encoder layer multiplies with something that is not stored.
     """
-    found = len(weight_matmuls(model))
+    num_stored = len(weight_matmuls(model))
     shape = encoder.shape
     products = sum(node.op_type == "MatMul" for node in model.graph.node)
-    if found < 6 * shape.num_layers or products - found != 2 * shape.num_layers:
+    if num_stored < 6 * shape.num_layers or products - num_stored != 2 * shape.num_layers:
         raise CheckFailed(
-            f"the exported graph has {found} MatMuls with a stored weight and {products - found} without, where "
-            f"{shape.num_layers} layers need at least {6 * shape.num_layers} and exactly {2 * shape.num_layers}",
+            f"the exported graph has {num_stored} MatMuls with a stored weight and {products - num_stored} without, "
+            f"where {shape.num_layers} layers need at least {6 * shape.num_layers} and exactly {2 * shape.num_layers}",
             where=encoder.source,
             hint="the installed torch or transformers writes a graph that bertshrink does not know",
         )

@@ -84,10 +84,10 @@ def check_parity(
         ours = engine(form.engine).load(str(path), options={"precision": "float32", "outputs": list(names)})
         for feeds, answers in zip(shapes, kept, strict=True):
             shape = "x".join(str(size) for size in feeds["attention_mask"].shape)
-            found = at_tokens(ours.run(feeds), feeds, encoder.task)
+            left = at_tokens(ours.run(feeds), feeds, encoder.task)
             with np.load(answers) as right:
                 worst[shape] = max(
-                    _share(found[name], right[name], tolerance, path, f"`{name}` {shape}") for name in names
+                    _share(left[name], right[name], tolerance, path, f"`{name}` {shape}") for name in names
                 )
     del ours
     release_freed_memory()
@@ -132,7 +132,7 @@ def padded_text(encoder: Encoder | Artifact, batch: int, length: int) -> Arrays:
     return pad(rows, encoder.tokenizer.pad_token_id or 0)
 
 
-def at_tokens(found: Arrays, feeds: Arrays, task: str) -> Arrays:
+def at_tokens(outputs: Arrays, feeds: Arrays, task: str) -> Arrays:
     """Outputs; of those with a length axis, (B, L, ...), the values at tokens."""
     mask_BL, row = feeds["attention_mask"].astype(bool), TASKS[task]
-    return {name: value[mask_BL] if row.per_token or name in row.beside else value for name, value in found.items()}
+    return {name: value[mask_BL] if row.per_token or name in row.beside else value for name, value in outputs.items()}

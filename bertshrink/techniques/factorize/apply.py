@@ -124,17 +124,17 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
         head, said = fitted_mask_head(encoder, assemble(encoder, parts, family), rows, bench.seed, bench.progress)
         parts = replace(parts, head=head)
         bench.note(f"approximate: the head now uses the narrow table and was fitted to it; {said}")
-    found = assemble(encoder, parts, family)
-    prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
+    narrow = assemble(encoder, parts, family)
+    prove_tokenizer(encoder, narrow, bench.texts.train.texts[:64] if bench.texts is not None else ())
     bench.note(
-        f"embedding tables {rank} wide instead of {width}: {savings_summary(facts_of(encoder), facts_of(found))}"
+        f"embedding tables {rank} wide instead of {width}: {savings_summary(facts_of(encoder), facts_of(narrow))}"
     )
     share = units.format(float(narrowing.explained_E[rank - 1]), "fraction")
     bench.note(
-        f"a stock {type(found.model).__name__}; rank {rank} retains {share} of the embedding variance on the "
+        f"a stock {type(narrow.model).__name__}; rank {rank} retains {share} of the embedding variance on the "
         "calibration texts"
     )
-    return found
+    return narrow
 
 
 def _rank(encoder: Encoder, settings: FactorizeSettings, explained_E: Tensor) -> int:

@@ -52,12 +52,12 @@ def explain(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> 
     few = take_tokens(measured, _MEASURED)
     wanted = _states(encoder, few)
     bench.note(f"cosines measured on {len(wanted)} tokens of {len(few)} held-out calibration texts")
-    found = []
+    by_rank = []
     with bench.progress.task("explain", len(ranks), "ranks") as task:
         for rank in ranks:
             narrowed = converted(facts, family, embedding_size=rank)
             narrow = assemble(encoder, narrowing.parts_at(rank), family)
-            found.append(
+            by_rank.append(
                 {
                     "rank": rank,
                     "parameters": num_parameters(narrowed),
@@ -67,15 +67,15 @@ def explain(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> 
                 }
             )
             task.advance(1)
-    return found
+    return by_rank
 
 
 @torch.no_grad()
 def _states(encoder: Encoder, rows: Sequence[Row]) -> Tensor:
     """(N, H) last hidden states of all tokens."""
     base: Any = encoder.model.base_model
-    found = []
+    states = []
     for batch in batch_by_length([len(row["input_ids"]) for row in rows], 2048):
         block = tensors([rows[i] for i in batch])
-        found.append(base(**block).last_hidden_state[block["attention_mask"].bool()])
-    return torch.cat(found)
+        states.append(base(**block).last_hidden_state[block["attention_mask"].bool()])
+    return torch.cat(states)

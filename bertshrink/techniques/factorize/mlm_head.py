@@ -61,22 +61,22 @@ def fitted_mask_head(
     Args:
         narrow: the same with narrow tables, and any head.
     """
-    given, found = _asked(encoder, narrow, rows, seed), narrow.model.get_input_embeddings().weight.detach()
+    given, table_VK = _asked(encoder, narrow, rows, seed), narrow.model.get_input_embeddings().weight.detach()
     old: Any = encoder.model.get_output_embeddings()
     table_VE, bias_V = old.weight.detach(), old.bias.detach()
     act = ACT2FN[narrow.model.config.hidden_act]
     eps = float(narrow.model.config.layer_norm_eps)
     kept_out = torch.arange(len(given.states_NH)) % _KEPT_OUT == 0
     learnt = _Asked(given.states_NH[~kept_out], given.vectors_NE[~kept_out])
-    head = [*_start(learnt, table_VE, found), bias_V.clone()]
+    head = [*_start(learnt, table_VE, table_VK), bias_V.clone()]
 
     def logits(states_NH: Tensor) -> Tensor:
         weight_KH, offset_K, gain_K, shift_K, last_V = head
         inner = layer_norm(act(states_NH @ weight_KH.T + offset_K), (len(gain_K),), gain_K, shift_K, eps)
-        answers: Tensor = inner @ found.T + last_V
+        answers: Tensor = inner @ table_VK.T + last_V
         return answers
 
-    size = max(16, min(256, _LOGITS // len(found)))
+    size = max(16, min(256, _LOGITS // len(table_VK)))
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
@@ -133,9 +133,9 @@ def _asked(encoder: Encoder, narrow: Encoder, rows: Sequence[Row], seed: int) ->
     return _Asked(torch.cat(states), torch.cat(vectors))
 
 
-def _start(given: _Asked, table_VE: Tensor, found_VK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _start(given: _Asked, table_VE: Tensor, table_VK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weight (K, H) and bias (K,) of the product, weight (K,) and bias (K,) of LayerNorm, as the module's text says."""
-    wide, narrow = table_VE.double(), found_VK.double()
+    wide, narrow = table_VE.double(), table_VK.double()
     gram_KK = narrow.T @ narrow
     gram_KK += 1e-6 * gram_KK.diagonal().mean() * torch.eye(len(gram_KK), dtype=torch.float64)
     best_NK = given.vectors_NE.double() @ torch.linalg.solve(gram_KK, narrow.T @ wide).T

@@ -109,7 +109,7 @@ class FactorizeSettings(Technique):
         most = units.size(str(self.max_size))
         family = target_family(facts.anatomy.family, facts.task)
         narrow = (converted(facts, family, embedding_size=rank) for rank in (1, 2))
-        least, more = (of_encoder(found).num_bytes for found in narrow)
+        least, more = (of_encoder(checkpoint).num_bytes for checkpoint in narrow)
         if least > most:
             raise UserError(
                 f"`max_size` is {self.max_size}; with tables of width 1 the weights take {units.format(least, 'B')}",

@@ -121,10 +121,10 @@ def sensitivity(encoder: Encoder, given: EmbeddingWeights, rows: Sequence[Row], 
             number += len(gradient_NE)
     finally:
         handle.remove()
-    found_EE = total_EE * (given.width / total_EE.trace())
-    if not bool(torch.isfinite(found_EE).all()):
+    scaled_EE = total_EE * (given.width / total_EE.trace())
+    if not bool(torch.isfinite(scaled_EE).all()):
         raise UserError("the gradients of the last hidden states are not finite", where=encoder.source)
-    return (1 - _SPREAD) * found_EE + _SPREAD * torch.eye(given.width, dtype=torch.float64)
+    return (1 - _SPREAD) * scaled_EE + _SPREAD * torch.eye(given.width, dtype=torch.float64)
 
 
 def sensitive_basis(moment_EE: Tensor, sensitivity_EE: Tensor, rank: int) -> Tensor:
@@ -167,29 +167,29 @@ def sensitive_basis(moment_EE: Tensor, sensitivity_EE: Tensor, rank: int) -> Ten
         if gain < 1e-5 * now:
             break
     basis, _ = torch.linalg.qr(basis.double())
-    found_ER: Tensor = inner @ basis
-    return found_ER
+    basis_ER: Tensor = inner @ basis
+    return basis_ER
 
 
-def refitted(given: EmbeddingWeights, found: EmbeddingWeights, tokens: TokenSample) -> EmbeddingWeights:
+def refitted(given: EmbeddingWeights, narrower: EmbeddingWeights, tokens: TokenSample) -> EmbeddingWeights:
     """The narrower embedding with the projection that comes nearest to the given one on `tokens`, by least squares.
 
     What was left out is not unrelated to what was kept, and LayerNorm stretches what is left to full length; both are
     made good for here. A ridge pulls towards the closed form.
     """
-    assert found.projection_HE is not None and found.offset_H is not None
-    size = found.width + 1
+    assert narrower.projection_HE is not None and narrower.offset_H is not None
+    size = narrower.width + 1
     gram, cross = torch.zeros(size, size, dtype=torch.float64), None
-    closed = torch.cat([found.projection_HE.T, found.offset_H[None]]).double()
+    closed = torch.cat([narrower.projection_HE.T, narrower.offset_H[None]]).double()
     for start in range(0, len(tokens), 8192):
         part = slice(start, start + 8192)
         ids = tokens.ids_N[part], tokens.positions_N[part], tokens.types_N[part]
-        narrow = found.normalized(found.sums(*ids)).double()
+        narrow = narrower.normalized(narrower.sums(*ids)).double()
         narrow = torch.cat([narrow, torch.ones(len(narrow), 1, dtype=torch.float64)], 1)
         missing = given.finished(given.normalized(given.sums(*ids))).double() - narrow @ closed
         gram += narrow.T @ narrow / len(tokens)
         cross = narrow.T @ missing / len(tokens) if cross is None else cross + narrow.T @ missing / len(tokens)
     assert cross is not None
     better = closed + torch.linalg.solve(gram + _RIDGE * torch.eye(size, dtype=torch.float64), cross)
-    dtype = found.projection_HE.dtype
-    return replace(found, projection_HE=better[:-1].T.to(dtype).contiguous(), offset_H=better[-1].to(dtype))
+    dtype = narrower.projection_HE.dtype
+    return replace(narrower, projection_HE=better[:-1].T.to(dtype).contiguous(), offset_H=better[-1].to(dtype))

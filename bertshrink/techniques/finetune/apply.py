@@ -184,13 +184,13 @@ def training_rows(
         if texts.corpus is not None:
             store = TokenStore.of(texts.corpus, model.tokenizer, (bench.cache or bench.work) / "tokens", bench.progress)
             return PackedRows(store, model.tokenizer, "full-sentences", limit, bench.seed), collate
-        found = encode(task, model.tokenizer, side, limit, (), texts.name, model.prompt)
-        return TokenizedRows(found.rows, found.labels), collate
-    found = encode(task, model.tokenizer, side, limit, model.labels, texts.name, model.prompt)
-    known = [i for i, label in enumerate(found.labels) if label is not None]
-    if len(known) < len(found.rows):
-        bench.note(f"{len(found.rows) - len(known)} unlabelled rows were skipped")
-    rows = TokenizedRows([found.rows[i] for i in known], [found.labels[i] for i in known])
+        encoded = encode(task, model.tokenizer, side, limit, (), texts.name, model.prompt)
+        return TokenizedRows(encoded.rows, encoded.labels), collate
+    encoded = encode(task, model.tokenizer, side, limit, model.labels, texts.name, model.prompt)
+    known = [i for i, label in enumerate(encoded.labels) if label is not None]
+    if len(known) < len(encoded.rows):
+        bench.note(f"{len(encoded.rows) - len(known)} unlabelled rows were skipped")
+    rows = TokenizedRows([encoded.rows[i] for i in known], [encoded.labels[i] for i in known])
     return rows, Collator(task, pad_id, len(model.labels))
 
 

@@ -70,14 +70,14 @@ class FinetuneSettings(TrainingSettings, Technique):
 
     def rate(self, task: str, hidden_size: int, num_rows: int) -> TrainingDefaults:
         """The task's rate, for so many rows, with this stage's own settings laid over it."""
-        found = RATES[task]
+        defaults = RATES[task]
         if TASKS[task].has_labels and num_rows:
             wanted = math.ceil(LEAST_STEPS * self.batch_size / num_rows)
-            found = replace(found, epochs=max(found.epochs, min(MOST_EPOCHS, wanted)))
+            defaults = replace(defaults, epochs=max(defaults.epochs, min(MOST_EPOCHS, wanted)))
         if hidden_size < BASE_WIDTH:
-            found = replace(found, learning_rate=found.learning_rate * SMALL_FACTOR)
+            defaults = replace(defaults, learning_rate=defaults.learning_rate * SMALL_FACTOR)
         own = {"epochs": self.epochs, "learning_rate": self.learning_rate}
-        return replace(found, **{key: value for key, value in own.items() if value is not None})
+        return replace(defaults, **{key: value for key, value in own.items() if value is not None})
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove that masks are asked for only where there are any; `facts.task` is the task that is learnt."""

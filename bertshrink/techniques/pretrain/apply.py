@@ -131,7 +131,7 @@ def _letters_within(documents: Iterator[list[str]], tokenizer: Tokenizer) -> lis
     letters: set[str] = set()
     for lines in documents:
         letters.update(*lines)
-    read = {letter for found in letters for letter in tokenizer.normalizer.normalize_str(found)}
+    read = {letter for character in letters for letter in tokenizer.normalizer.normalize_str(character)}
     return sorted(
         letter
         for letter in read
@@ -143,10 +143,10 @@ def _letters_within(documents: Iterator[list[str]], tokenizer: Tokenizer) -> lis
 
 def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     """The same steps and model, with no token that is read as a whole."""
-    found = Tokenizer(tokenizer.model)
-    found.normalizer, found.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
-    found.decoder = tokenizer.decoder
-    return found
+    plain = Tokenizer(tokenizer.model)
+    plain.normalizer, plain.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    plain.decoder = tokenizer.decoder
+    return plain
 
 
 def make_model(settings: PretrainSettings, vocab_size: int, pad_id: int) -> Any:

@@ -70,9 +70,9 @@ def share(encoder: Encoder, settings: ShareSettings, bench: Workbench) -> Encode
     prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
     bench.note(
         f"{settings.groups} group{'s' if settings.groups != 1 else ''} of weights for {shape.num_layers} layers: "
-        + savings_summary(facts_of(encoder), facts_of(found))
+        + savings_summary(facts_of(encoder), facts_of(shared))
     )
-    return found
+    return shared
 
 
 def _groups(num_layers: int, num_groups: int) -> list[int]:
@@ -108,7 +108,7 @@ def _shared_layers(
             errors.append(f"{start:.4f}" if start == end else f"{start:.4f} -> {end:.4f}")
     bench.note(f"error of each group's last states, {settings.method}: {', '.join(errors)}")
     first = torch.cat([batch.given_BLH[:, 0] for batch in batches])
-    return found, first, [i for batch in order for i in batch]
+    return shared, first, [i for batch in order for i in batch]
 
 
 @torch.no_grad()

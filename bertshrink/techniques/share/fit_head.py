@@ -46,15 +46,15 @@ def fitted_head(
     scale = _SPREAD / before_NH.std().clamp(min=1e-6)
     first = [scale * weight_HH, scale * bias_H]
     last = _least_squares(torch.tanh(scale * before_NH), answers)
-    found = [tensor.detach().clone() for tensor in (*first, *last)]
+    fitted = [tensor.detach().clone() for tensor in (*first, *last)]
     spread = answers.var().clamp(min=1e-12)
 
     def loss() -> Tensor:
-        return (_answers(found, states) - answers).square().mean() / spread
+        return (_answers(fitted, states) - answers).square().mean() / spread
 
-    fit_adam(found, loss, _STEPS, _LEARNING_RATE, weight_decay=0.01)
+    fit_adam(fitted, loss, _STEPS, _LEARNING_RATE, weight_decay=0.01)
     where = kept_out if bool(kept_out.any()) else ~kept_out
-    weight_HH, bias_H = (tensor.detach() for tensor in found[:2])
+    weight_HH, bias_H = (tensor.detach() for tensor in fitted[:2])
     last_CH, last_C = _least_squares(torch.tanh(states @ weight_HH.T + bias_H), answers)
     mine = _answers([weight_HH, bias_H, last_CH, last_C], states_NH[where])
     head = {"first": {"weight": weight_HH, "bias": bias_H}, "last": {"weight": last_CH, "bias": last_C}}
@@ -64,8 +64,8 @@ def fitted_head(
 
 def _answers(head: list[Tensor], states_NH: Tensor) -> Tensor:
     first, first_bias, last, last_bias = head
-    found: Tensor = torch.tanh(states_NH @ first.T + first_bias) @ last.T + last_bias
-    return found
+    answers: Tensor = torch.tanh(states_NH @ first.T + first_bias) @ last.T + last_bias
+    return answers
 
 
 def _least_squares(features_NH: Tensor, answers_NC: Tensor) -> tuple[Tensor, Tensor]:

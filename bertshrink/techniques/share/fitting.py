@@ -88,22 +88,22 @@ def group_weights(
 
 def mean_of(layers: Sequence[nn.Module]) -> nn.Module:
     """A layer whose weights are the mean of those of `layers`."""
-    found = copy.deepcopy(layers[0])
+    mean = copy.deepcopy(layers[0])
     weights = [dict(layer.named_parameters()) for layer in layers]
     with torch.no_grad():
-        for name, parameter in found.named_parameters():
+        for name, parameter in mean.named_parameters():
             parameter.copy_(torch.stack([given[name] for given in weights]).mean(0))
-    return found
+    return mean
 
 
 @torch.no_grad()
 def _targets(layers: Sequence[nn.Module], batch: GroupBatch) -> list[Tensor]:
     """What the layers gave, one after another."""
-    found, states = [], batch.wanted_BLH
+    targets, states = [], batch.wanted_BLH
     for layer in layers:
         states = layer(states, batch.bias_B11L)
-        found.append(states)
-    return found
+        targets.append(states)
+    return targets
 
 
 def _start(

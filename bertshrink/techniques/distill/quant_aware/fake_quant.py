@@ -79,13 +79,13 @@ class Rounding:
 
     def weight(self, weight_OI: Tensor) -> Tensor:
         """A dense layer's weight, rounded."""
-        found = self._weights.get(id(weight_OI))
-        if found is None:
+        rounded_OI = self._weights.get(id(weight_OI))
+        if rounded_OI is None:
             rule = self.rule(is_narrow=len(weight_OI) < MIN_INT4_OUTPUTS)
-            found = rounded(weight_OI, rule)
+            rounded_OI = rounded(weight_OI, rule)
             if self.keeps:
-                self._weights[id(weight_OI)] = found
-        return found
+                self._weights[id(weight_OI)] = rounded_OI
+        return rounded_OI
 
     def rows(self, rows_BLE: Tensor) -> Tensor:
         """Rows of a table that were looked up, rounded; each by itself, so that the rest of the table can wait."""
@@ -124,7 +124,7 @@ _ROUNDED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: RoundedLinear, nn
 
 
 @dataclass(frozen=True)
-class Found:
+class RoundedWeights:
     """What of a model is rounded: distinct weights, one that is shared or tied counted once in each column.
 
     Attributes:
@@ -169,14 +169,14 @@ class FakeQuant:
         self.rounding = Rounding(bits, block or BLOCK_SIZE, keeps=not is_sharded)
         self.modules: list[Any] = _modules(student)
         blocks = f" in blocks of {self.rounding.block}" if bits == "int4" else ""
-        self.found = _found(student, self.modules, bits + blocks)
+        self.rounded_weights = _rounded_weights(student, self.modules, bits + blocks)
 
-    def __enter__(self) -> Found:
+    def __enter__(self) -> RoundedWeights:
         for module in self.modules:
             module.__class__ = _ROUNDED[type(module)]
             module.rounding = self.rounding  # no module, and no part of a checkpoint
         self.hook = self.model.register_forward_pre_hook(self.rounding.forget)
-        return self.found
+        return self.rounded_weights
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -214,11 +214,11 @@ def _is_left(student: Encoder, name: str, weight: Any) -> bool:
     return "embeddings." in name and len(weight) < MIN_TABLE_ROWS
 
 
-def _found(student: Encoder, modules: list[Any], bits: str) -> Found:
+def _rounded_weights(student: Encoder, modules: list[Any], bits: str) -> RoundedWeights:
     dense = {id(one.weight): one.weight for one in modules if isinstance(one, nn.Linear)}
     tables = {id(one.weight): one.weight for one in modules if isinstance(one, nn.Embedding)}
     distinct = dense | tables
     for name, parameter in student.model.named_parameters():
         if parameter.ndim == 2 and id(parameter) not in distinct and not _is_left(student, name, parameter):
             raise CheckFailed(f"`{name}` is multiplied by no module that can be fake-quantized")
-    return Found(len(dense), len(tables), sum(one.numel() for one in distinct.values()), bits)
+    return RoundedWeights(len(dense), len(tables), sum(one.numel() for one in distinct.values()), bits)

@@ -43,8 +43,8 @@ class StraightThrough(torch.autograd.Function):
 
 def rounded(values: Tensor, rule: Callable[[Tensor], Tensor]) -> Tensor:
     """The values after `rule`, with the gradient of the values themselves."""
-    found: Tensor = StraightThrough.apply(values, rule)  # type: ignore[no-untyped-call]
-    return found
+    rounded_values: Tensor = StraightThrough.apply(values, rule)  # type: ignore[no-untyped-call]
+    return rounded_values
 
 
 def int8_rows(weight_OI: Tensor) -> Tensor:
