@@ -73,7 +73,7 @@ def apply_scheme(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str, Any]]:
 
 
 def agreement_words(agreement: dict[str, float | int]) -> str:
-    """What the comparison found, as a clause."""
+    """The agreement as a clause."""
     words = f"cosine of outputs {agreement['cosine']:.4f} over {agreement['num_texts']} texts"
     return words + (f", {agreement['same_label']:.1%} keep their label" if "same_label" in agreement else "")
 

@@ -70,11 +70,11 @@ def account(model: onnx.ModelProto) -> TypeCoverage:
     for name, stored in count.tensors.items():
         size[count.owner.get(name, "rest")] += stored_bytes(stored)
     stored = Counter(kind for name, kind in count.owner.items() if name not in count.scales)
-    return TypeCoverage(*(dict(sorted(found.items())) for found in (count.matmuls, count.gathers, stored, size)))
+    return TypeCoverage(*(dict(sorted(counts.items())) for counts in (count.matmuls, count.gathers, stored, size)))
 
 
 def check_complete(
-    model: onnx.ModelProto, found: TypeCoverage, asked: Mapping[str, StoredWeight], types: Mapping[str, str]
+    model: onnx.ModelProto, coverage: TypeCoverage, asked: Mapping[str, StoredWeight], types: Mapping[str, str]
 ) -> None:
     """Compare a finished graph with what was asked for.
 
@@ -89,8 +89,8 @@ def check_complete(
         kind = types.get(name, "float32")
         matmuls[kind] += len(weight.matmuls)
         gathers[ROWS if kind in ("int8-dynamic", "int8-static") else kind] += len(weight.gathers)
-    dense = {kind: number for kind, number in found.matmuls.items() if kind != ACTIVATIONS}
-    lookups = {kind: number for kind, number in found.gathers.items() if kind != "float32"}
+    dense = {kind: number for kind, number in coverage.matmuls.items() if kind != ACTIVATIONS}
+    lookups = {kind: number for kind, number in coverage.gathers.items() if kind != "float32"}
     del gathers["float32"]  # tables of a few rows are float32, too
     for what, there, wanted in (("dense layers", dense, matmuls), ("lookups", lookups, gathers)):
         if Counter(there) != +wanted:

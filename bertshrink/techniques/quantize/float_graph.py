@@ -96,7 +96,7 @@ def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
 def _refuse_other_floats(model: onnx.ModelProto, where: str) -> None:
     """Refuse a graph that computes in half precision; weights that are only stored so are float32 by now."""
     stored = initializers(model)
-    kinds = {onnx.TensorProto.DataType.Name(stored[found.weight].data_type) for found in weight_matmuls(model)}
+    kinds = {onnx.TensorProto.DataType.Name(stored[matmul.weight].data_type) for matmul in weight_matmuls(model)}
     if kinds - {"FLOAT"}:
         raise UnsafeModel(
             f"the graph computes in {min(kinds - {'FLOAT'}).lower()}, but only float32 can be quantized",
@@ -114,11 +114,11 @@ def remove_nan_guards(model: onnx.ModelProto, max_length: int) -> onnx.ModelProt
     guards = _guards(model)
     if not guards or max_length > _MAX_LENGTH or _speak(model, sorted(set(guards.values())), max_length):
         return model
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    for node in found.graph.node:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for node in bare.graph.node:
         node.input[:] = [guards.get(name, name) for name in node.input]
-    return canonicalise(found)
+    return canonicalise(bare)
 
 
 def _guards(model: onnx.ModelProto) -> dict[str, str]:

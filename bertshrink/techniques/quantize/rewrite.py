@@ -69,17 +69,17 @@ def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: RewriteO
     for name, weight in draft.weights.items():
         kind = types.get(name, "float32")
         if kind in DENSE:
-            writers |= {found.node.output[0]: partial(DENSE[kind], draft, found) for found in weight.matmuls}
+            writers |= {matmul.node.output[0]: partial(DENSE[kind], draft, matmul) for matmul in weight.matmuls}
             writers |= {node.output[0]: partial(LOOKUP[kind], draft, node) for node in weight.gathers}
     for node in model.graph.node:
         writers.get(node.output[0], partial(draft.nodes.append, node))()
-    found = draft.result()
+    written = draft.result()
     for half in HALF:
         if names := {name for name, kind in types.items() if kind == half}:
-            found = store_half(found, half, names)
-    accounting = account(found)
-    check_complete(found, accounting, draft.weights, types)
-    return QuantizedGraph(found, accounting)
+            written = store_half(written, half, names)
+    accounting = account(written)
+    check_complete(written, accounting, draft.weights, types)
+    return QuantizedGraph(written, accounting)
 
 
 def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, StoredWeight]) -> None:
@@ -94,5 +94,5 @@ def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, StoredWeight])
         if kind not in TYPES:
             raise UserError(f"there is no type `{kind}`", hint=f"types: {', '.join(TYPES)}")
         weight = known[name]
-        if kind in DENSE and weight.is_table and not all(found.is_transposed for found in weight.matmuls):
+        if kind in DENSE and weight.is_table and not all(matmul.is_transposed for matmul in weight.matmuls):
             raise UserError(f"`{name}` is both looked up by rows and multiplied: keep it in float32")

@@ -110,8 +110,8 @@ class QuantizeSettings(Technique):
             return None
         tried: list[tuple[str, str]] = [(self.scheme, self.embeddings)]
         if self.auto:
-            found = candidates(self.engine or "onnxruntime", frozenset())
-            tried = [(one.scheme, one.embeddings) for one in found if one.scheme != FLOAT]
+            choices = candidates(self.engine or "onnxruntime", frozenset())
+            tried = [(one.scheme, one.embeddings) for one in choices if one.scheme != FLOAT]
         made = [quantized(before, *one, self.block_size, per_channel=self.per_channel) for one in tried]
         return min(made, key=lambda sizes: sizes.num_bytes)
 
@@ -123,8 +123,8 @@ class QuantizeSettings(Technique):
         """The same file for the engine that is named."""
         from dataclasses import replace
 
-        found = super().form(before)
-        return replace(found, engine=self.engine or found.engine)
+        spec = super().form(before)
+        return replace(spec, engine=self.engine or spec.engine)
 
     @property
     def depends_on_machine(self) -> bool:

@@ -58,9 +58,9 @@ class OutputSimilarity:
 
     def agreement(self, after: Artifact) -> dict[str, float | int]:
         """`cosine` and, for tasks with labels, `same_label`, as this file's opening defines them, and `num_texts`."""
-        found = after.predict(self.rows)
-        labels = same_label(self.task, self._pairs(found))
-        return {"cosine": agreement(self.task, self.answers, found), "num_texts": len(self.rows)} | (
+        outputs = after.predict(self.rows)
+        labels = same_label(self.task, self._pairs(outputs))
+        return {"cosine": agreement(self.task, self.answers, outputs), "num_texts": len(self.rows)} | (
             {} if labels is None else {"same_label": labels}
         )
 
@@ -70,19 +70,19 @@ class OutputSimilarity:
         square = sum(float((theirs**2).sum()) for theirs, _ in pairs)
         return sum(float(((ours - theirs) ** 2).sum()) for theirs, ours in pairs) / max(square, 1e-30)
 
-    def _pairs(self, found: Sequence[Arrays]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        return [(old[name], new[name]) for old, new in zip(self.answers, found, strict=True) for name in old]
+    def _pairs(self, outputs: Sequence[Arrays]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        return [(old[name], new[name]) for old, new in zip(self.answers, outputs, strict=True) for name in old]
 
 
-def require(found: dict[str, float | int], min_cosine: float, where: str) -> None:
+def require(agreement: dict[str, float | int], min_cosine: float, where: str) -> None:
     """Refuse outputs that are too far from the float ones.
 
     Raises:
         CheckFailed: the cosine is below `min_cosine`, or an output is not finite.
     """
-    if not found["cosine"] >= min_cosine:
+    if not agreement["cosine"] >= min_cosine:
         raise CheckFailed(
-            f"the quantized model's outputs have a cosine of {found['cosine']:.4f} to the float ones, less than "
+            f"the quantized model's outputs have a cosine of {agreement['cosine']:.4f} to the float ones, less than "
             f"{min_cosine}",
             where=where,
             hint="keep tables in float with `embeddings: float32`, take more bits, let `max_metric_drop` find the "

@@ -86,10 +86,10 @@ class ActivationObserver:
                 feeds = pad([self.rows[i] for i in batch], self.pad_id)
                 if batch_rows is not None and length is not None:
                     feeds = pad_to_shape(feeds, batch_rows, length, self.pad_id)
-                found = session.run(feeds)
+                values = session.run(feeds)
                 mask_BL = feeds["attention_mask"][: len(batch)].astype(bool)
                 for name, take in takers.items():
-                    take(_at_tokens(found[name][: len(batch)], mask_BL))
+                    take(_at_tokens(values[name][: len(batch)], mask_BL))
             del session
         finally:
             path.unlink(missing_ok=True)
@@ -105,12 +105,12 @@ def calibration(artifact: Artifact, bench: Workbench, num_texts: int) -> Activat
 
 def _watched(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The part of a graph that leads to some of its values, with these as its outputs."""
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    found.graph.ClearField("output")
+    cut = onnx.ModelProto()
+    cut.CopyFrom(model)
+    cut.graph.ClearField("output")
     kind = onnx.TensorProto.FLOAT
-    found.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in names)
-    return without_unread(found)
+    cut.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in names)
+    return without_unread(cut)
 
 
 def _at_tokens(values: NDArray[Any], mask_BL: NDArray[np.bool_]) -> Floats:

@@ -67,26 +67,30 @@ def prepare(
     Args:
         source: a canonical float32 graph.
     """
-    found = CalibrationResult(source, RewriteOptions(per_channel=settings.per_channel, block_size=settings.block_size))
+    prepared = CalibrationResult(
+        source, RewriteOptions(per_channel=settings.per_channel, block_size=settings.block_size)
+    )
     dense = {name: weight for name, weight in weights(source).items() if weight.matmuls}
     static = [name for name in dense if types.get(name) == "int8-static"]
     rounded = {name: types[name] for name in dense if _is_rounded(dense[name], types.get(name, "float32"), settings)}
     if not static and not (rounded and bench.texts is not None):
-        return found
+        return prepared
     texts = calibration(artifact, bench, settings.calibration_examples)
-    found.facts = {"num_texts": len(texts.rows), "num_tokens": texts.num_tokens, "num_gptq": 0}
-    found.sentences.append(f"calibrated with {texts.words}")
+    prepared.facts = {"num_texts": len(texts.rows), "num_tokens": texts.num_tokens, "num_gptq": 0}
+    prepared.sentences.append(f"calibrated with {texts.words}")
     if static and settings.smoothquant_alpha is not None:
-        _smooth(found, texts, settings.smoothquant_alpha)
+        _smooth(prepared, texts, settings.smoothquant_alpha)
     if static:
-        dense = weights(found.model)
+        dense = weights(prepared.model)
         chosen = list(dict.fromkeys(value for name in static for value in _inputs(dense[name])))
-        found.options = replace(found.options, ranges=ranges(found.model, chosen, texts, settings.range_method))
-        found.facts["ranges"] = settings.range_method
+        prepared.options = replace(
+            prepared.options, ranges=ranges(prepared.model, chosen, texts, settings.range_method)
+        )
+        prepared.facts["ranges"] = settings.range_method
     if rounded and texts.is_real:
         with bench.progress.task("round weights", total=len(rounded), unit="layers") as task:
-            _round(found, rounded, texts, settings.block_size, task)
-    return found
+            _round(prepared, rounded, texts, settings.block_size, task)
+    return prepared
 
 
 def _is_rounded(weight: StoredWeight, kind: str, settings: QuantizeSettings) -> bool:
@@ -97,24 +101,24 @@ def _is_rounded(weight: StoredWeight, kind: str, settings: QuantizeSettings) -> 
     return kind in kinds.get(settings.rounding, ())
 
 
-def _smooth(found: CalibrationResult, texts: ActivationObserver, alpha: float) -> None:
+def _smooth(prepared: CalibrationResult, texts: ActivationObserver, alpha: float) -> None:
     """Move scales from activations into weights."""
-    moved = migrate(found.model, texts, alpha)
-    found.model = canonicalise(moved.model)
-    found.facts |= {"num_smoothed": moved.num_smoothed, "num_activations": moved.num_activations}
-    found.sentences.append(
+    moved = migrate(prepared.model, texts, alpha)
+    prepared.model = canonicalise(moved.model)
+    prepared.facts |= {"num_smoothed": moved.num_smoothed, "num_activations": moved.num_activations}
+    prepared.sentences.append(
         f"outliers of {moved.num_smoothed} of {moved.num_activations} activations moved into weights (SmoothQuant), "
         f"for {moved.num_muls} more multiplications; the others cannot be divided where they are made"
     )
 
 
 def _round(
-    found: CalibrationResult, kinds: Mapping[str, str], texts: ActivationObserver, block_size: int, task: Task
+    prepared: CalibrationResult, kinds: Mapping[str, str], texts: ActivationObserver, block_size: int, task: Task
 ) -> None:
     """Round dense layers by GPTQ; `kinds` is weight name -> type."""
-    blocks, columns = dict(found.options.blocks), dict(found.options.columns)
-    stored, dense = initializers(found.model), weights(found.model)
-    for name, gram_II in gram_matrices(found.model, {name: dense[name] for name in kinds}, texts):
+    blocks, columns = dict(prepared.options.blocks), dict(prepared.options.columns)
+    stored, dense = initializers(prepared.model), weights(prepared.model)
+    for name, gram_II in gram_matrices(prepared.model, {name: dense[name] for name in kinds}, texts):
         weight_IO, bits = array(stored[name]), BITS.get(kinds[name])
         if bits is None:
             columns[name] = gptq_int8(weight_IO, gram_II)
@@ -122,9 +126,9 @@ def _round(
             size = block_size_for(len(weight_IO), block_size)
             blocks[name, bits] = gptq_quantize(weight_IO.T, gram_II, bits, size, symmetric=True)
         task.advance()
-    found.options = replace(found.options, blocks=blocks, columns=columns)
-    found.facts["num_gptq"] = len(kinds)
-    found.sentences.append(f"{len(kinds)} weights rounded so that layer outputs on these texts change least")
+    prepared.options = replace(prepared.options, blocks=blocks, columns=columns)
+    prepared.facts["num_gptq"] = len(kinds)
+    prepared.sentences.append(f"{len(kinds)} weights rounded so that layer outputs on these texts change least")
 
 
 def ranges(
@@ -158,7 +162,7 @@ def _add_gram(sum_II: Floats, values_TI: Floats) -> None:
 
 def _inputs(weight: StoredWeight) -> list[str]:
     """Names of the distinct activations that a weight is multiplied with."""
-    return list(dict.fromkeys(found.node.input[0] for found in weight.matmuls))
+    return list(dict.fromkeys(matmul.node.input[0] for matmul in weight.matmuls))
 
 
 def _groups(chosen: Mapping[str, StoredWeight]) -> Iterator[dict[str, StoredWeight]]:

@@ -153,7 +153,7 @@ class _GraphSmoother:
                 if value in left:
                     del left[value]
                     group.append(value)
-                    waiting += sorted(set().union(*(found for found in members.values() if value in found)))
+                    waiting += sorted(set().union(*(linked for linked in members.values() if value in linked)))
             if self.can_divide(group):
                 yield group
 
@@ -168,8 +168,8 @@ class _GraphSmoother:
 
     def columns(self, group: list[str]) -> list[str]:
         """The value layers' weights, one a mix."""
-        found = [self.sources[value].columns for value in group]
-        return [name for name in found if name is not None]
+        columns = [self.sources[value].columns for value in group]
+        return [name for name in columns if name is not None]
 
     def divide(self, group: list[str], scale_I: Floats) -> None:
         """Divide a group's activations, and multiply the weights that read them."""
@@ -204,13 +204,13 @@ class _GraphSmoother:
                 if value in self.restored:
                     inputs = [value, f"{value}.divisor"]
                     nodes.append(onnx.helper.make_node("Mul", inputs, [self.restored[value]], f"{value}/whole"))
-        found = onnx.ModelProto()
-        found.CopyFrom(self.model)
-        found.graph.ClearField("node")
-        found.graph.ClearField("initializer")
-        found.graph.node.extend(nodes)
-        found.graph.initializer.extend(tensor(value, name) for name, value in self.stored.items())
-        return found
+        smoothed = onnx.ModelProto()
+        smoothed.CopyFrom(self.model)
+        smoothed.graph.ClearField("node")
+        smoothed.graph.ClearField("initializer")
+        smoothed.graph.node.extend(nodes)
+        smoothed.graph.initializer.extend(tensor(value, name) for name, value in self.stored.items())
+        return smoothed
 
 
 def _keep_largest(largest: dict[str, Floats], value: str, values_TI: Floats) -> None:

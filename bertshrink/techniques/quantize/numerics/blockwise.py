@@ -156,12 +156,12 @@ def fit_scales(
         scale (N,), never 0, and zero point (N,), a whole number; both in the weights' type.
     """
     low_N, high_N = np.minimum(weight_NK.min(1), 0), np.maximum(weight_NK.max(1), 0)
-    found, zero = _scales_of_range(low_N, high_N, num_bits, symmetric)
+    best_N, zero = _scales_of_range(low_N, high_N, num_bits, symmetric)
     if not search:
-        return found, zero
-    gain_N = np.zeros_like(found)
+        return best_N, zero
+    gain_N = np.zeros_like(best_N)
     weighted_NK = weight_NK if importance_NK is None else weight_NK * importance_NK
-    for factor in _FACTORS[num_bits, symmetric].astype(found.dtype):
+    for factor in _FACTORS[num_bits, symmetric].astype(best_N.dtype):
         scale_N, zero_N = _scales_of_range(low_N * factor, high_N * factor, num_bits, symmetric)
         steps_NK = _nearest_steps(weight_NK, scale_N[:, None], zero_N[:, None], num_bits, symmetric)
         cross_N = np.einsum("nk,nk->n", weighted_NK, steps_NK)
@@ -172,8 +172,8 @@ def fit_scales(
         fitted_N = cross_N / np.maximum(square_N, np.finfo(square_N.dtype).tiny)
         better = cross_N * fitted_N > gain_N
         gain_N = np.where(better, cross_N * fitted_N, gain_N)
-        found, zero = np.where(better, fitted_N, found), np.where(better, zero_N, zero)
-    return found, zero
+        best_N, zero = np.where(better, fitted_N, best_N), np.where(better, zero_N, zero)
+    return best_N, zero
 
 
 def round_to_steps(weight: Floats, scale: Floats, zero: Floats, num_bits: int, symmetric: bool) -> Floats:

@@ -104,9 +104,9 @@ def gptq_int8(weight_IO: Floats, gram_II: Floats, *, damping: float = 0.01, orde
     Raises:
         ValueError: as there.
     """
-    found = gptq_quantize(weight_IO.T, gram_II, 8, len(weight_IO), symmetric=True, damping=damping, order=order)
-    bytes_IO = (found.steps_RI.T.astype(np.int16) - found.default_zero_point).astype(np.int8)
-    return Int8(np.ascontiguousarray(bytes_IO), np.ascontiguousarray(found.scale_RB.T))
+    blocks = gptq_quantize(weight_IO.T, gram_II, 8, len(weight_IO), symmetric=True, damping=damping, order=order)
+    bytes_IO = (blocks.steps_RI.T.astype(np.int16) - blocks.default_zero_point).astype(np.int8)
+    return Int8(np.ascontiguousarray(bytes_IO), np.ascontiguousarray(blocks.scale_RB.T))
 
 
 def _round_in_turn(
@@ -148,8 +148,8 @@ def _most_important_first(diagonal_I: Floats, block_size: int) -> NDArray[np.int
     diagonal_BK = diagonal_I.reshape(-1, block_size)
     inside_BK = np.argsort(-diagonal_BK, axis=1, kind="stable")
     blocks_B = np.argsort(-diagonal_BK.sum(1), kind="stable")
-    found: NDArray[np.intp] = (inside_BK + np.arange(len(diagonal_BK))[:, None] * block_size)[blocks_B].ravel()
-    return found
+    order: NDArray[np.intp] = (inside_BK + np.arange(len(diagonal_BK))[:, None] * block_size)[blocks_B].ravel()
+    return order
 
 
 def _segments(width: int, block_size: int) -> Iterator[tuple[int, int]]:
@@ -182,8 +182,8 @@ def _inverse_of_lower(lower_II: Floats) -> Floats:
     if size <= _SEGMENT:
         return np.tril(np.linalg.inv(lower_II))
     half = size // 2
-    found = np.zeros_like(lower_II)
-    found[:half, :half] = _inverse_of_lower(lower_II[:half, :half])
-    found[half:, half:] = _inverse_of_lower(lower_II[half:, half:])
-    found[half:, :half] = -found[half:, half:] @ lower_II[half:, :half] @ found[:half, :half]
-    return found
+    inverse_II = np.zeros_like(lower_II)
+    inverse_II[:half, :half] = _inverse_of_lower(lower_II[:half, :half])
+    inverse_II[half:, half:] = _inverse_of_lower(lower_II[half:, half:])
+    inverse_II[half:, :half] = -inverse_II[half:, half:] @ lower_II[half:, :half] @ inverse_II[:half, :half]
+    return inverse_II

@@ -34,8 +34,8 @@ class Int8:
 
     def dequantize(self) -> NDArray[np.float32]:
         """The float32 matrix that the bytes stand for."""
-        found: NDArray[np.float32] = self.bytes_IO.astype(np.float32) * self.scale
-        return found
+        floats_IO: NDArray[np.float32] = self.bytes_IO.astype(np.float32) * self.scale
+        return floats_IO
 
 
 def quantize_matrix(weight_IO: NDArray[np.float32], axis: int | None) -> Int8:

@@ -76,15 +76,15 @@ def candidates(engine: str, flags: frozenset[str]) -> list[Candidate]:
 def describe_cpu(flags: frozenset[str]) -> str:
     """What the CPU multiplies natively besides float32, as a sentence."""
     has = [name for name, wanted in (("8-bit", INT8_FLAGS), ("bfloat16", BFLOAT16_FLAGS)) if wanted & flags]
-    found = sorted((INT8_FLAGS | BFLOAT16_FLAGS) & flags)
+    flags_used = sorted((INT8_FLAGS | BFLOAT16_FLAGS) & flags)
     if not has:
         return "this CPU has no 8-bit dot products and no bfloat16: neither can be much faster than float32 on it"
-    return f"this CPU has {' and '.join(has)} products ({', '.join(found)})"
+    return f"this CPU has {' and '.join(has)} products ({', '.join(flags_used)})"
 
 
 @dataclass
 class Trial:
-    """A candidate and what was found out about it.
+    """A candidate and its measurements.
 
     Attributes:
         cosine: of its outputs with the float file's.
@@ -108,8 +108,8 @@ class Trial:
 
     def speed_ups(self, base: Trial) -> list[Interval]:
         """How many times as fast as another one it is, by shape."""
-        found = (compare(ours, theirs) for ours, theirs in zip(self.latency, base.latency, strict=True))
-        return [interval for interval in found if interval is not None]
+        intervals = (compare(ours, theirs) for ours, theirs in zip(self.latency, base.latency, strict=True))
+        return [interval for interval in intervals if interval is not None]
 
     def beats(self, other: Trial) -> bool:
         """Whether it is no worse than the other in bytes, time and agreement, and better in one of them."""
@@ -173,11 +173,11 @@ def rows(all_tried: Sequence[Trial], chosen: Trial | None, limits: Limits) -> li
     """Every candidate as JSON values, for a card."""
     base = next((one for one in all_tried if one.candidate.name == FLOAT and not one.failure), None)
     on_front = {id(one) for one in front(all_tried)}
-    found = []
+    table = []
     for one in all_tried:
         row: dict[str, Any] = {"name": one.candidate.name, "chosen": one is chosen}
         if one.failure:
-            found.append(row | {"failure": one.failure})
+            table.append(row | {"failure": one.failure})
             continue
         row |= {"size_bytes": one.size_bytes, "cosine": one.cosine, "on_front": id(one) in on_front}
         row |= {"drop": one.drop} if one.drop is not None else {}
@@ -186,8 +186,8 @@ def rows(all_tried: Sequence[Trial], chosen: Trial | None, limits: Limits) -> li
             row["speed_up"] = [interval.model_dump() for interval in one.speed_ups(base)]
         if reason := limits.broken_by(one):
             row["outside"] = reason
-        found.append(row)
-    return found
+        table.append(row)
+    return table
 
 
 def sentence(row: Mapping[str, Any]) -> str:

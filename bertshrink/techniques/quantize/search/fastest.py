@@ -28,7 +28,7 @@ from bertshrink.techniques.quantize.search.trials import BuiltVariant, VariantBu
 
 
 def choose_fastest(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str, Any]]:
-    """The candidate that the limits and the clock choose, and what was found out about all of them.
+    """The candidate that the limits and the clock choose, and the measurements of all.
 
     Raises:
         CheckFailed: none is within the limits, or none runs.
@@ -80,7 +80,7 @@ def too_large(trials: VariantBuilder, wanted: Sequence[Candidate]) -> list[Trial
     before = of_file(read_onnx(trials.before.file), trials.before.card.family) if limit is not None else None
     if limit is None or before is None:
         return []
-    found = []
+    refused = []
     for one in wanted:
         sizes: Sizes | None = before
         if one.scheme != FLOAT:
@@ -88,9 +88,9 @@ def too_large(trials: VariantBuilder, wanted: Sequence[Candidate]) -> list[Trial
             sizes = settings.model_copy(update=update).sizes(before)
         if sizes is not None and sizes.num_bytes > limit * (1 + TOLERANCE):
             size, most = (units.format(value, "B") for value in (sizes.num_bytes, limit))
-            found.append(Trial(one, failure=f"not made: {size} are more than {most}"))
-    others = [one for one in found if one.candidate.scheme != FLOAT]
-    return found if len(found) == len(wanted) else others
+            refused.append(Trial(one, failure=f"not made: {size} are more than {most}"))
+    others = [one for one in refused if one.candidate.scheme != FLOAT]
+    return refused if len(refused) == len(wanted) else others
 
 
 def attempt(trials: VariantBuilder, candidate: Candidate) -> Trial:
@@ -119,7 +119,7 @@ def time_all(trials: VariantBuilder, all_tried: list[Trial]) -> None:
     """Time all candidates that run, side by side."""
     measure = trials.bench.measure
     assert measure is not None, "whoever lets a stage choose by measurement gives it something to measure with"
-    found = measure({one.candidate.name: one.built.artifact for one in all_tried if one.built is not None})
+    latencies = measure({one.candidate.name: one.built.artifact for one in all_tried if one.built is not None})
     for one in all_tried:
-        entries = found.get(one.candidate.name, [])
+        entries = latencies.get(one.candidate.name, [])
         one.latency = tuple(entry for entry in entries if entry.metric == "latency")

@@ -54,8 +54,8 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
     prepared = trials.prepare(types)
     with trials.bench.progress.task("repair", unit="tries") as task:
         model = _JudgedModel(trials, prepared, limit, task)
-        result = MixedPrecisionSearch(model.judge, model.error, model.size, limit).run(types)
-    if result.best is None or result.best.built is None:
+        search = MixedPrecisionSearch(model.judge, model.error, model.size, limit).run(types)
+    if search.best is None or search.best.built is None:
         drop = units.format(model.nearest_drop, "fraction")
         raise CheckFailed(
             f"no mix of number formats holds a drop of {units.format(limit, 'fraction')}: the nearest one loses {drop}",
@@ -66,17 +66,17 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
         )
     shutil.rmtree(trials.bench.work / BEST, ignore_errors=True)
     trials.bench.notes += prepared.sentences
-    trials.bench.notes += told(result.road, limit, trials.figure)
-    trials.bench.note(ending(types, result.best.types, result.gains))
+    trials.bench.notes += told(search.road, limit, trials.figure)
+    trials.bench.note(ending(types, search.best.types, search.gains))
     details = {
         "scheme": trials.settings.scheme,
         "calibration": prepared.facts,
-        "types": dict(result.best.types),
-        "drop": result.best.drop,
-        "road": [asdict(step) for step in result.road],
-        "gains": result.gains,
+        "types": dict(search.best.types),
+        "drop": search.best.drop,
+        "road": [asdict(step) for step in search.road],
+        "gains": search.gains,
     }
-    return result.best.built, details
+    return search.best.built, details
 
 
 @dataclass
@@ -117,12 +117,12 @@ class _JudgedModel:
 def told(road: list[SearchStep], limit: float, figure: float | None) -> list[str]:
     """The road in sentences."""
     what = "agreement (1 - cosine of outputs)" if figure is None else f"the task's metric (float: {figure:.4f})"
-    found = [f"limit: a drop of {units.format(limit, 'fraction')} in {what}"]
+    sentences = [f"limit: a drop of {units.format(limit, 'fraction')} in {what}"]
     for number, step in enumerate(road, start=1):
         verdict = "holds" if step.holds else "too much"
         drop, size = units.format(step.drop, "fraction"), units.format(step.size_bytes, "B")
-        found.append(f"try {number}: {step.what}: {size}, drop {drop}: {verdict}")
-    return found
+        sentences.append(f"try {number}: {step.what}: {size}, drop {drop}: {verdict}")
+    return sentences
 
 
 def ending(asked: Mapping[str, str], types: Mapping[str, str], gains: Mapping[str, float]) -> str:

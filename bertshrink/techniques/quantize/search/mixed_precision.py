@@ -110,19 +110,19 @@ class MixedPrecisionSearch:
         return SearchResult(self._best(types), self._road, self._gains)
 
     def _best(self, types: Types) -> Attempt | None:
-        found = self.attempt(types, "as asked")
-        while not self.holds(found):
-            names = [name for name, kind in found.types.items() if kind in WIDER]
+        attempt = self.attempt(types, "as asked")
+        while not self.holds(attempt):
+            names = [name for name, kind in attempt.types.items() if kind in WIDER]
             if not names:
                 return None
-            narrow = found.types
+            narrow = attempt.types
             before = self.error(narrow)
             self._gains = {name: before - self.error(widen(narrow, [name])) for name in names}
             worst_first = sorted(names, key=lambda name: (-self._gains[name] / self.cost(narrow, name), name))
-            found = self.attempt(widen(narrow, names), f"all {len(names)} one format wider")
-            if self.holds(found):
-                return self.give_back(narrow, *self.fewest(narrow, worst_first, found))
-        return found
+            attempt = self.attempt(widen(narrow, names), f"all {len(names)} one format wider")
+            if self.holds(attempt):
+                return self.give_back(narrow, *self.fewest(narrow, worst_first, attempt))
+        return attempt
 
     def fewest(self, narrow: Types, worst_first: list[str], all_wide: Attempt) -> tuple[list[str], Attempt]:
         """The fewest of the worst weights that have to be wider, and that attempt: by halving."""
@@ -151,13 +151,13 @@ class MixedPrecisionSearch:
 
     def attempt(self, types: Types, what: str) -> Attempt:
         """Judge an assignment and write it down."""
-        found = self.judge(types)
-        self._road.append(SearchStep(what, found.size_bytes, found.drop, self.holds(found)))
-        return found
+        attempt = self.judge(types)
+        self._road.append(SearchStep(what, attempt.size_bytes, attempt.drop, self.holds(attempt)))
+        return attempt
 
-    def holds(self, found: Attempt) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Whether its drop is within the limit."""
-        return is_within(found.drop, self.limit)
+        return is_within(attempt.drop, self.limit)
 
     def cost(self, narrow: Types, name: str) -> int:
         """Bytes that one weight takes more when it is one format wider; 1 at least."""

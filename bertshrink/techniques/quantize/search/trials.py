@@ -86,39 +86,39 @@ class VariantBuilder:
     ) -> BuiltVariant:
         """Write an assignment and compare it. Raises CheckFailed: the graph is not what was asked for."""
         likeness = self.likeness  # asked first: the float model is not opened while the new graph is in memory
-        found = rewrite(prepared.model, types, prepared.options)
-        accounting, artifact = found.accounting, self.write(found.model, types, name, options or {})
-        del found
+        quantized = rewrite(prepared.model, types, prepared.options)
+        accounting, artifact = quantized.accounting, self.write(quantized.model, types, name, options or {})
+        del quantized
         return BuiltVariant(artifact, types, accounting, likeness.agreement(artifact))
 
     def keep(self, made: BuiltVariant, drop: float | None) -> None:
-        """Note what was found out about an assignment beside its folder, for a run that goes on after a stop.
+        """Write the figures of an assignment beside its folder, for a run that goes on after a stop.
 
         The stage's working folder is of one model, one set of texts and settings: nothing else decides a try.
         """
-        found = {
+        papers = {
             "sha256": sha256_file(made.artifact.file),
             "card": made.artifact.card.model_dump(mode="json"),
             "types": dict(made.types),
             "agreement": made.agreement,
             "drop": drop,
         }
-        write_text(self._papers_of(made.artifact.folder.name), json.dumps(found))
+        write_text(self._papers_of(made.artifact.folder.name), json.dumps(papers))
 
     def kept(self, name: str, types: Mapping[str, str]) -> tuple[BuiltVariant, float | None] | None:
         """A try of a run that was stopped, with what it loses; None where none was finished."""
         folder = self.bench.work / name
         try:
-            found = json.loads(self._papers_of(name).read_text(encoding="utf-8"))
-            card = ArtifactCard.model_validate(found["card"])
-            if found["types"] != dict(types) or sha256_file(folder / card.file) != found["sha256"]:
+            papers = json.loads(self._papers_of(name).read_text(encoding="utf-8"))
+            card = ArtifactCard.model_validate(papers["card"])
+            if papers["types"] != dict(types) or sha256_file(folder / card.file) != papers["sha256"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
         artifact = Artifact.draft(folder, card, self.before)
-        made = BuiltVariant(artifact, types, account(read_model(artifact.file)), found["agreement"])
-        self.bench.progress.log(f"{name}: found tried")
-        return made, found["drop"]
+        made = BuiltVariant(artifact, types, account(read_model(artifact.file)), papers["agreement"])
+        self.bench.progress.log(f"{name}: kept from the stopped run")
+        return made, papers["drop"]
 
     def _papers_of(self, name: str) -> Path:
         return self.bench.work / f"{name}.json"
@@ -165,8 +165,8 @@ class VariantBuilder:
 
     def error(self, types: Mapping[str, str], prepared: CalibrationResult) -> float:
         """How far the outputs of an assignment are from the float ones, as a share of their square."""
-        found = rewrite(prepared.model, types, prepared.options)
-        return self._sample.distance(self.write(found.model, types, "error", {}))
+        quantized = rewrite(prepared.model, types, prepared.options)
+        return self._sample.distance(self.write(quantized.model, types, "error", {}))
 
     @cached_property
     def figure(self) -> float | None:
@@ -177,8 +177,8 @@ class VariantBuilder:
         """What an assignment loses, as a share: of the task's metric, or, where nothing is labelled, of agreement."""
         if self.figure is None:
             return 1 - made.agreement["cosine"]
-        found = self._figure(made.artifact)
-        return math.nan if found is None else (self.figure - found) / abs(self.figure or 1.0)
+        figure = self._figure(made.artifact)
+        return math.nan if figure is None else (self.figure - figure) / abs(self.figure or 1.0)
 
     def _figure(self, artifact: Artifact) -> float | None:
         if self.bench.choose is None:

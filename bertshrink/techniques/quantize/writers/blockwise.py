@@ -23,15 +23,15 @@ from bertshrink.techniques.quantize.size_estimate import SMALLEST_BLOCK, block_s
 from bertshrink.techniques.quantize.writers.builder import GraphBuilder
 
 
-def dense(draft: GraphBuilder, found: WeightMatMul, num_bits: int) -> None:
+def dense(draft: GraphBuilder, matmul: WeightMatMul, num_bits: int) -> None:
     """Write a MatMul with a stored weight as MatMulNBits."""
-    name = found.weight
+    name = matmul.weight
     blocks = _blocks(draft, name, num_bits)
-    inputs = [found.node.input[0], *_tensors(draft, name, blocks)]
+    inputs = [matmul.node.input[0], *_tensors(draft, name, blocks)]
     rows, width = blocks.steps_RI.shape
     sizes = {"K": width, "N": rows, "bits": num_bits, "block_size": blocks.block_size}
     level = {"accuracy_level": draft.options.accuracy_level}
-    draft.node("MatMulNBits", inputs, found.node.output[0], CONTRIB, **sizes, **level)
+    draft.node("MatMulNBits", inputs, matmul.node.output[0], CONTRIB, **sizes, **level)
 
 
 def lookup(draft: GraphBuilder, node: onnx.NodeProto, num_bits: int) -> None:
@@ -52,13 +52,13 @@ def round_nearest(weight_RI: np.ndarray, num_bits: int, block_size: int) -> Bloc
 
 
 def _blocks(draft: GraphBuilder, name: str, num_bits: int) -> Blocks:
-    found = draft.blocks.get(name) or draft.options.blocks.get((name, num_bits))
-    if found is None:
+    blocks = draft.blocks.get(name) or draft.options.blocks.get((name, num_bits))
+    if blocks is None:
         weight = draft.weight(name)
         rows = weight if draft.weights[name].is_table else weight.T
-        found = round_nearest(rows, num_bits, draft.options.block_size)
-    draft.blocks[name] = found
-    return found
+        blocks = round_nearest(rows, num_bits, draft.options.block_size)
+    draft.blocks[name] = blocks
+    return blocks
 
 
 def _tensors(draft: GraphBuilder, name: str, blocks: Blocks) -> list[str]:

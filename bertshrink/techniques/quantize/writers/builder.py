@@ -75,7 +75,7 @@ class GraphBuilder:
 
     def result(self) -> onnx.ModelProto:
         """The model with the new nodes and tensors, without what nothing reads any more."""
-        found = assembled(self.model, self.nodes, {**self.stored, **self.added})
+        quantized = assembled(self.model, self.nodes, {**self.stored, **self.added})
         if any(node.domain == CONTRIB for node in self.nodes):
-            import_contrib(found)
-        return found
+            import_contrib(quantized)
+        return quantized

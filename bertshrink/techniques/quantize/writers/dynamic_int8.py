@@ -23,11 +23,11 @@ from bertshrink.techniques.quantize.numerics.int8 import quantize_matrix
 from bertshrink.techniques.quantize.writers.builder import GraphBuilder
 
 
-def dense(draft: GraphBuilder, found: WeightMatMul) -> None:
+def dense(draft: GraphBuilder, matmul: WeightMatMul) -> None:
     """Write a MatMul with a stored weight in integers."""
-    left, left_scale, left_zero = activation(draft, found.node.input[0])
-    right, scale = right_side(draft, found)
-    output = found.node.output[0]
+    left, left_scale, left_zero = activation(draft, matmul.node.input[0])
+    right, scale = right_side(draft, matmul)
+    output = matmul.node.output[0]
     sums = draft.node("MatMulInteger", [left, right, left_zero], f"{output}.sums")
     floats = draft.node("Cast", [sums], f"{output}.floats", to=onnx.TensorProto.FLOAT)
     step = draft.node("Mul", [left_scale, scale], f"{output}.step")
@@ -50,22 +50,22 @@ def weight(draft: GraphBuilder, name: str) -> tuple[str, str]:
     if parts[0] not in draft.added:
         is_table = draft.weights[name].is_table
         axis = 1 if is_table else 0 if draft.options.per_channel else None
-        found = draft.options.columns.get(name) or quantize_matrix(draft.weight(name), axis)
-        draft.keep(found.bytes_IO, parts[0])
-        draft.keep(found.scale if is_table else found.scale.reshape(-1), parts[1])
+        quantized = draft.options.columns.get(name) or quantize_matrix(draft.weight(name), axis)
+        draft.keep(quantized.bytes_IO, parts[0])
+        draft.keep(quantized.scale if is_table else quantized.scale.reshape(-1), parts[1])
     return parts
 
 
-def right_side(draft: GraphBuilder, found: WeightMatMul) -> tuple[str, str]:
+def right_side(draft: GraphBuilder, matmul: WeightMatMul) -> tuple[str, str]:
     """Names of a dense layer's weight bytes (inputs, outputs) and scales (outputs,) or (1,).
 
     A tied table's rows become columns. The scales have one axis, as ONNX Runtime's fused kernels want them.
     """
-    right, scale = weight(draft, found.weight)
-    if draft.weights[found.weight].is_table:
+    right, scale = weight(draft, matmul.weight)
+    if draft.weights[matmul.weight].is_table:
         flat = draft.keep(np.array([-1], dtype=np.int64), "flat")
         scale = draft.node("Reshape", [scale, flat], f"{scale}.flat")
-    if found.is_transposed:
+    if matmul.is_transposed:
         right = draft.node("Transpose", [right], f"{right}.T", perm=[1, 0])
     return right, scale
 

@@ -25,16 +25,16 @@ from bertshrink.techniques.quantize.writers.builder import GraphBuilder
 from bertshrink.techniques.quantize.writers.dynamic_int8 import right_side
 
 
-def dense(draft: GraphBuilder, found: WeightMatMul) -> None:
+def dense(draft: GraphBuilder, matmul: WeightMatMul) -> None:
     """Write a MatMul with a stored weight between dequantized bytes.
 
     Raises:
         UserError: no range is known for its activation.
     """
-    left = activation(draft, found.node.input[0])
-    right, scale = right_side(draft, found)
+    left = activation(draft, matmul.node.input[0])
+    right, scale = right_side(draft, matmul)
     floats = draft.node("DequantizeLinear", [right, scale], f"{right}.floats", axis=1)
-    draft.node("MatMul", [left, floats], found.node.output[0])
+    draft.node("MatMul", [left, floats], matmul.node.output[0])
 
 
 def activation(draft: GraphBuilder, name: str) -> str:
