@@ -52,10 +52,10 @@ class Evaluation:
             exam = prepare(first, self.texts, self.max_length, self.seed)
             self.progress.log(f"evaluating the reference on the {self.texts.judged_name} texts")
             with self.progress.task("judge the reference"):
-                found = exam.sit(first)
+                measurements = exam.sit(first)
             self._exam = exam
             if model is first:
-                return found
+                return measurements
         with self.progress.task(f"evaluate on the {self.texts.judged_name} texts"):
             return self._exam.sit(model)
 

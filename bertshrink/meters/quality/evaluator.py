@@ -153,9 +153,9 @@ class Evaluator(ABC):
         """The model's finite outputs of rows, float32."""
         import numpy as np
 
-        found = [{name: value.astype(np.float32) for name, value in row.items()} for row in model.predict(rows)]
-        self.require_finite(model, all(np.isfinite(value).all() for row in found for value in row.values()))
-        return found
+        outputs = [{name: value.astype(np.float32) for name, value in row.items()} for row in model.predict(rows)]
+        self.require_finite(model, all(np.isfinite(value).all() for row in outputs for value in row.values()))
+        return outputs
 
     @staticmethod
     def require_finite(model: Encoder | Artifact, is_finite: bool) -> None:

@@ -78,7 +78,7 @@ class ClassificationEvaluator(_LogitsEvaluator):
         from sklearn.metrics import f1_score
 
         at, truth = self.labelled()
-        found: list[Score] = []
+        scores: list[Score] = []
         chosen, theirs = answers.argmax(axis=1), reference.argmax(axis=1)
         if at:
             right = np.asarray(truth)
@@ -89,11 +89,11 @@ class ClassificationEvaluator(_LogitsEvaluator):
             mine_NC, right_NC = (side[:, None] == classes for side in (chosen[at], right))
             spread = Sums(2.0 * (mine_NC & right_NC), mine_NC.astype(float) + right_NC)
             constant = 2 * share / (1 + share) / len(often)
-            found = [
+            scores = [
                 share_of("accuracy", chosen[at] == right, share),
                 Score("macro_f1", "fraction", macro, "higher", spread=spread, chance=constant),
             ]
-        return [*found, share_of("agreement", chosen == theirs, is_likeness=True)]
+        return [*scores, share_of("agreement", chosen == theirs, is_likeness=True)]
 
 
 class MultiLabelEvaluator(_LogitsEvaluator):
@@ -104,7 +104,7 @@ class MultiLabelEvaluator(_LogitsEvaluator):
         import numpy as np
 
         at, truth = self.labelled()
-        found: list[Score] = []
+        scores: list[Score] = []
         chosen, theirs = answers > 0, reference > 0
         if at:
             right = np.asarray(truth) > 0
@@ -112,11 +112,11 @@ class MultiLabelEvaluator(_LogitsEvaluator):
             both_NC, all_NC = 2.0 * (chosen[at] & right), chosen[at].astype(float) + right
             of_all = quotient(both_NC.sum(axis=1), all_NC.sum(axis=1))
             of_each = Sums(both_NC, all_NC, num_parts=right.shape[1])
-            found = [
+            scores = [
                 Score("micro_f1", "fraction", micro, "higher", spread=of_all),
                 Score("macro_f1", "fraction", macro, "higher", spread=of_each),
             ]
-        return [*found, _agreement(chosen == theirs)]
+        return [*scores, _agreement(chosen == theirs)]
 
 
 class RegressionEvaluator(_LogitsEvaluator):
@@ -127,20 +127,20 @@ class RegressionEvaluator(_LogitsEvaluator):
         import numpy as np
 
         at, truth = self.labelled()
-        found: list[Score] = []
+        scores: list[Score] = []
         if at:
             mine, right = answers[at, 0], np.asarray(truth)
             pearson = float(np.corrcoef(mine, right)[0, 1]) if np.ptp(mine) and np.ptp(right) else 0.0
             rho = metrics.rank_correlation(mine, right)
-            found = [_correlation("spearman", mine, right, rho), _correlation("pearson", mine, right, pearson)]
+            scores = [_correlation("spearman", mine, right, rho), _correlation("pearson", mine, right, pearson)]
         likeness = metrics.rank_correlation(answers[:, 0], reference[:, 0])
-        return [*found, _correlation("agreement", answers[:, 0], reference[:, 0], likeness)]
+        return [*scores, _correlation("agreement", answers[:, 0], reference[:, 0], likeness)]
 
 
 def _agreement(same: Iterable[Sequence[bool] | NDArray[np.bool_]]) -> Score:
     """The share of decisions that are the reference's, of all of them together, a row for each text."""
     counts = [(sum(row), len(row)) for row in same]
-    value = sum(found for found, _ in counts) / max(1, sum(num for _, num in counts))
+    value = sum(num_same for num_same, _ in counts) / max(1, sum(num for _, num in counts))
     spread = quotient(*zip(*counts, strict=True)) if counts else None
     return Score("agreement", "fraction", float(value), "higher", spread=spread, is_likeness=True)
 
@@ -178,19 +178,19 @@ class TokenClassificationEvaluator(_WindowExam):
         import numpy as np
 
         at, truth = self.labelled()
-        found: list[Score] = []
+        scores: list[Score] = []
         if at:
             right = [[self.labels[tag] for tag in row] for row in truth]
             mine = [answers[i] for i in at]
             precision, recall, f1 = metrics.entity_scores(mine, right)
             both, own, true = np.asarray(metrics.entity_counts(mine, right)).reshape(-1, 3).T
-            found = [
+            scores = [
                 Score("f1", "fraction", f1, "higher", spread=quotient(2 * both, own + true)),
                 Score("precision", "fraction", precision, "higher", spread=quotient(both, own)),
                 Score("recall", "fraction", recall, "higher", spread=quotient(both, true)),
             ]
         pairs = zip(answers, reference, strict=True)
-        return [*found, _agreement([[a == b for a, b in zip(*pair, strict=True)] for pair in pairs])]
+        return [*scores, _agreement([[a == b for a, b in zip(*pair, strict=True)] for pair in pairs])]
 
 
 class QuestionAnsweringEvaluator(_WindowExam):
@@ -208,16 +208,16 @@ class QuestionAnsweringEvaluator(_WindowExam):
         import numpy as np
 
         at, truth = self.labelled()
-        found: list[Score] = []
+        scores: list[Score] = []
         if at:
             exact, f1_N = metrics.answer_scores([answers[i] for i in at], truth)
             chance = sum(not any(metrics.plain(text) for text, _ in right) for right in truth) / len(truth) or None
-            found = [
+            scores = [
                 Score("f1", "fraction", float(np.mean(f1_N)), "higher", spread=quotient(f1_N), chance=chance),
                 share_of("exact_match", exact, chance),
             ]
         same = [a == b for a, b in zip(answers, reference, strict=True)]
-        return [*found, share_of("agreement", same, is_likeness=True)]
+        return [*scores, share_of("agreement", same, is_likeness=True)]
 
 
 class EmbeddingEvaluator(Evaluator):
@@ -229,27 +229,27 @@ class EmbeddingEvaluator(Evaluator):
 
         texts = self.split.texts + (self.split.pairs or ())
         rows = model.tokenize(texts, None, self.max_length)
-        found: Floats = np.stack([row["sentence_embedding"] for row in self.outputs(model, rows)])
-        return found
+        vectors: Floats = np.stack([row["sentence_embedding"] for row in self.outputs(model, rows)])
+        return vectors
 
     def judge(self, answers: Floats, reference: Floats) -> list[Score]:
         """Scored pairs against their scores, then likeness."""
         import numpy as np
 
-        found: list[Score] = []
+        scores: list[Score] = []
         if self.split.is_scored and (known := [(i, v) for i, v in enumerate(self.split.labels or ()) if v is not None]):
             first, second = np.split(metrics.unit_rows(answers), 2)
             cosines = (first * second).sum(axis=1)[[i for i, _ in known]]
             right = np.asarray([value for _, value in known], dtype=float)
             sts = metrics.rank_correlation(cosines, right)
-            found = [_correlation("sts_spearman", cosines, right, sts)]
+            scores = [_correlation("sts_spearman", cosines, right, sts)]
             answers, reference = (vectors[:MAX_PAIRED] for vectors in (answers, reference))
         alike = metrics.pair_spearman(answers, reference)
         parts = tuple(metrics.pair_spearman(answers[part], reference[part]) for part in groups_of(len(answers)))
         near = metrics.neighbour_recall(answers, reference, NEIGHBOURS)
         recall, name = float(near.mean()), f"recall@{NEIGHBOURS}"
         return [
-            *found,
+            *scores,
             Score("spearman", "", alike, "higher", spread=Groups(alike, parts), is_likeness=True),
             Score(name, "fraction", recall, "higher", spread=quotient(near), is_likeness=True),
         ]
@@ -282,15 +282,15 @@ class MaskedLMEvaluator(Evaluator):
                 "leave out `data`",
             )
         session, pad_id = model.session(), model.tokenizer.pad_token_id or 0
-        found: list[Floats] = [np.empty((0, 2)) for _ in self.rows]
+        filled: list[Floats] = [np.empty((0, 2)) for _ in self.rows]
         for batch in batch_by_length([len(row["input_ids"]) for row in self.rows], MASKED_BATCH_TOKENS):
             rows = [self.rows[i] for i in batch]
             outputs = predict(session, rows, pad_id, MASKED_BATCH_TOKENS, per_token=True)
             for i, out in zip(batch, outputs, strict=True):
                 logits = out["logits"][self.positions[i]]
                 right = metrics.likelihood(logits, np.asarray(self.hidden[i], dtype=int))
-                found[i] = np.stack([logits.argmax(axis=1), right], axis=1)
-        answers = np.concatenate(found)
+                filled[i] = np.stack([logits.argmax(axis=1), right], axis=1)
+        answers = np.concatenate(filled)
         self.require_finite(model, bool(np.isfinite(answers).all()))
         return answers
 
@@ -315,11 +315,11 @@ class MaskedLMEvaluator(Evaluator):
 
     def _masked(self, model: Encoder | Artifact) -> list[list[int]]:
         """The texts' tokens as the model's own tokenizer gives them, the masks in place."""
-        found = [row["input_ids"] for row in model.tokenize(self.split.texts, self.split.pairs, self.max_length)]
-        for ids, at in zip(found, self.positions, strict=True):
+        token_ids = [row["input_ids"] for row in model.tokenize(self.split.texts, self.split.pairs, self.max_length)]
+        for ids, at in zip(token_ids, self.positions, strict=True):
             for i in (i for i in at if i < len(ids)):
                 ids[i] = model.tokenizer.mask_token_id
-        return found
+        return token_ids
 
 
 EXAMS: dict[str, type[Evaluator]] = {
@@ -375,13 +375,13 @@ def chooser(
             if teacher is not None:
                 exam.sit(teacher)
             exams.append(exam)
-        found = exams[0].headline(candidate)
-        if found is None:
+        figure = exams[0].headline(candidate)
+        if figure is None:
             raise UserError(
                 f"early stopping needs labelled dev data; `{texts.name}` has none",
                 hint="leave `early_stopping_patience` out",
             )
-        return found
+        return figure
 
     return choose
 

@@ -91,13 +91,13 @@ class Sums:
         num = len(self.above_NK)
         if num < 2:
             return None
-        found = []
+        chunks = []
         for counts_RN in _resamples(num):
             above_RK, below_RK = counts_RN @ self.above_NK, counts_RN @ self.below_NK
             quotient = np.divide(above_RK, below_RK, out=np.zeros_like(above_RK), where=below_RK > 0)
             parts: Any = self.num_parts or np.maximum(1, (below_RK > 0).sum(axis=1))
-            found.append(quotient.sum(axis=1) / parts)
-        values: Floats = np.concatenate(found)
+            chunks.append(quotient.sum(axis=1) / parts)
+        values: Floats = np.concatenate(chunks)
         return np.exp(-values) if self.is_loss else values
 
 
@@ -131,7 +131,7 @@ class Correlation:
         num = len(self.mine_N)
         if num < 4:
             return None
-        found = []
+        chunks = []
         for at_RN in _draws(num):
             mine, right = self.mine_N[at_RN].astype(np.float64), self.right_N[at_RN].astype(np.float64)
             if self.is_of_ranks:
@@ -139,8 +139,8 @@ class Correlation:
             mine, right = (side - side.mean(axis=1, keepdims=True) for side in (mine, right))
             scale = np.sqrt((mine**2).sum(axis=1) * (right**2).sum(axis=1))
             product = (mine * right).sum(axis=1)
-            found.append(np.divide(product, scale, out=np.zeros_like(product), where=scale > 0))
-        return np.concatenate(found)
+            chunks.append(np.divide(product, scale, out=np.zeros_like(product), where=scale > 0))
+        return np.concatenate(chunks)
 
 
 @dataclass(frozen=True)

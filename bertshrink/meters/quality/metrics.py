@@ -27,20 +27,20 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """(type, first word, last word) of every entity; an I- without its B- begins one, as conlleval says."""
-    found: set[tuple[str, int, int]] = set()
+    spans: set[tuple[str, int, int]] = set()
     begun, kind = -1, ""
     for at, tag in enumerate([*tags, "O"]):
         part, name = _part(tag)
         continues = part in ("I", "E", "L") and begun >= 0 and name == kind
         if begun >= 0 and not continues:
-            found.add((kind, begun, at - 1))
+            spans.add((kind, begun, at - 1))
             begun = -1
         if part != "O" and not continues:
             begun, kind = at, name
         if part in ("E", "L", "S", "U"):
-            found.add((kind, begun, at))
+            spans.add((kind, begun, at))
             begun = -1
-    return found
+    return spans
 
 
 def _part(tag: str) -> tuple[str, str]:
@@ -60,8 +60,8 @@ def entity_scores(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]])
 
 def entity_counts(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> list[tuple[int, int, int]]:
     """Of each text: entities found that are right, entities found, right entities."""
-    found = [(entities(mine), entities(theirs)) for mine, theirs in zip(tags, truth, strict=True)]
-    return [(len(mine & theirs), len(mine), len(theirs)) for mine, theirs in found]
+    pairs = [(entities(mine), entities(theirs)) for mine, theirs in zip(tags, truth, strict=True)]
+    return [(len(mine & theirs), len(mine), len(theirs)) for mine, theirs in pairs]
 
 
 def plain(text: str) -> str:
@@ -131,9 +131,9 @@ def neighbour_recall(answers: Floats, reference: Floats, num: int) -> Floats:
         return np.ones(len(answers))
     nearest = []
     for vectors in (answers, reference):
-        found = cosines(vectors)
-        np.fill_diagonal(found, -np.inf)
-        nearest.append(np.argpartition(-found, num - 1, axis=1)[:, :num])
+        similarities = cosines(vectors)
+        np.fill_diagonal(similarities, -np.inf)
+        nearest.append(np.argpartition(-similarities, num - 1, axis=1)[:, :num])
     shared = [len(set(a) & set(b)) for a, b in zip(*(n.tolist() for n in nearest), strict=True)]
     return np.asarray(shared) / num
 
@@ -143,8 +143,8 @@ def likelihood(logits_NV: NDArray[Any], truth_N: NDArray[Any]) -> Floats:
     import numpy as np
     from scipy.special import log_softmax
 
-    found: Floats = log_softmax(logits_NV.astype(np.float64), axis=1)[np.arange(len(truth_N)), truth_N]
-    return found
+    log_likelihood_N: Floats = log_softmax(logits_NV.astype(np.float64), axis=1)[np.arange(len(truth_N)), truth_N]
+    return log_likelihood_N
 
 
 def pseudo_perplexity(likelihood_N: Floats) -> float:
@@ -167,5 +167,5 @@ def unit_rows(vectors: Floats) -> Floats:
     """The rows (N, H), each of length 1."""
     import numpy as np
 
-    found: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return found
+    rows: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return rows

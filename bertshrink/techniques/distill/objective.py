@@ -88,8 +88,8 @@ class DistillationLoss(nn.Module):
             pairs = [(student[attended], teacher[attended]) for student, teacher in pairs]
         if weights.soft:
             for name, loss in losses.SOFT_LOSSES[self.task].items():
-                found = torch.stack([loss(*pair, weights.temperature) for pair in pairs])
-                parts[name] = (weights.soft, found.mean())
+                errors = torch.stack([loss(*pair, weights.temperature) for pair in pairs])
+                parts[name] = (weights.soft, errors.mean())
         if weights.logits:
             if task.reads_context:
                 attended = mask_BL.bool()

@@ -58,7 +58,7 @@ def run_model(model: Any, inputs: Mapping[str, Tensor], wanted: Wanted, task: st
     """
     with projections(model, anatomy_of(model.config.model_type).layer if wanted.layers else None) as seen:
         out = model(**inputs, output_hidden_states=bool(wanted.states))
-    found = Answers(states={number: out.hidden_states[number] for number in wanted.states})
+    answers = Answers(states={number: out.hidden_states[number] for number in wanted.states})
     if wanted.outputs and TASKS[task].is_vector:
         assert pooling is not None
         vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], *pooling.spec)

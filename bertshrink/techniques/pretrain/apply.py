@@ -214,7 +214,7 @@ def masked_logits(model: Any, hidden_NH: Tensor) -> Tensor:
     """(N, V) logits of the masked language model's head for the given tokens only: over all tokens they would cost as
     much as several layers.
     """
-    found = hidden_NH
+    states = hidden_NH
     for step in anatomy_of(model.config.model_type).masked_head.steps:
-        found = model.get_submodule(step)(found)
-    return found
+        states = model.get_submodule(step)(states)
+    return states

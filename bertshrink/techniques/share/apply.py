@@ -66,8 +66,8 @@ def share(encoder: Encoder, settings: ShareSettings, bench: Workbench) -> Encode
         )
         parts = replace(parts, head=head)
         bench.note(f"approximate: ALBERT has no equivalent head, so one was fitted to the model's outputs; {said}")
-    found = assemble(encoder, parts, family)
-    prove_tokenizer(encoder, found, bench.texts.train.texts[:64] if bench.texts is not None else ())
+    shared = assemble(encoder, parts, family)
+    prove_tokenizer(encoder, shared, bench.texts.train.texts[:64] if bench.texts is not None else ())
     bench.note(
         f"{settings.groups} group{'s' if settings.groups != 1 else ''} of weights for {shape.num_layers} layers: "
         + savings_summary(facts_of(encoder), facts_of(shared))
@@ -95,7 +95,7 @@ def _shared_layers(
     members = _groups(depth, settings.groups)
     order = batch_by_length([len(row["input_ids"]) for row in rows], _BATCH)
     batches = [_embedded(base, row, [rows[i] for i in batch]) for batch in order]
-    found: list[Weights] = []
+    shared: list[Weights] = []
     errors = []
     total = settings.groups * settings.steps if settings.method == "fitted" else settings.groups
     with bench.progress.task("share", total, "steps") as task:
@@ -104,7 +104,7 @@ def _shared_layers(
             layer, batches, start, end = group_weights(
                 layers, batches, settings.method, settings.steps, _LEARNING_RATE, task
             )
-            found.append({name: tensor.detach() for name, tensor in layer_by_role(row, layer.state_dict()).items()})
+            shared.append({name: tensor.detach() for name, tensor in layer_by_role(row, layer.state_dict()).items()})
             errors.append(f"{start:.4f}" if start == end else f"{start:.4f} -> {end:.4f}")
     bench.note(f"error of each group's last states, {settings.method}: {', '.join(errors)}")
     first = torch.cat([batch.given_BLH[:, 0] for batch in batches])

@@ -174,11 +174,11 @@ def _classes(labels: Sequence[Any], length: int, num_labels: int) -> Tensor:
 
 
 def _tokens(labels: Sequence[Any], length: int, num_labels: int) -> Tensor:
-    found = torch.full((len(labels), length), IGNORED)
-    for row, label in zip(found, labels, strict=True):
+    labels_BL = torch.full((len(labels), length), IGNORED)
+    for row, label in zip(labels_BL, labels, strict=True):
         if label is not None:
             row[: len(label)] = torch.tensor(label)
-    return found
+    return labels_BL
 
 
 LABEL_TENSORS: dict[str, Callable[[Sequence[Any], int, int], Tensor] | None] = {
