@@ -181,26 +181,26 @@ def _vocab_size(origin: ExternalFile, home: Path) -> int:
 
 def _last_token(papers: Path) -> tuple[int, str] | None:
     """The largest id of the vocabulary, added tokens included, and its token; None where the files do not say it."""
-    found: list[tuple[int, str]] = []
+    tokens: list[tuple[int, str]] = []
     if (papers / "tokenizer.json").is_file():
         about = read_object(papers / "tokenizer.json")
         model, added = about.get("model"), about.get("added_tokens")
         words = model.get("vocab") if isinstance(model, dict) else None
         if isinstance(words, list) and words:
             last = words[-1]
-            found.append((len(words) - 1, str(last[0] if isinstance(last, list) and last else last)))
+            tokens.append((len(words) - 1, str(last[0] if isinstance(last, list) and last else last)))
         elif isinstance(words, dict):
-            found += [(number, token) for token, number in words.items() if isinstance(number, int)]
+            tokens += [(number, token) for token, number in words.items() if isinstance(number, int)]
         for one in added if isinstance(added, list) else ():
             if isinstance(one, dict) and isinstance(one.get("id"), int):
-                found.append((one["id"], str(one.get("content"))))
+                tokens.append((one["id"], str(one.get("content"))))
     elif (papers / "vocab.txt").is_file():
         lines = (papers / "vocab.txt").read_bytes().splitlines()
-        found += [(len(lines) - 1, lines[-1].decode("utf-8", "replace"))] if lines else []
+        tokens += [(len(lines) - 1, lines[-1].decode("utf-8", "replace"))] if lines else []
         if (papers / "added_tokens.json").is_file():
             own = read_object(papers / "added_tokens.json")
-            found += [(number, token) for token, number in own.items() if isinstance(number, int)]
-    return max(found, default=None)
+            tokens += [(number, token) for token, number in own.items() if isinstance(number, int)]
+    return max(tokens, default=None)
 
 
 def _own_card(path: Path, given: Path, home: Path) -> ArtifactCard:

@@ -168,7 +168,7 @@ def _said(origin: ExternalFile) -> dict[str, Any]:
     data = origin.look.metadata
     try:
         pooling = _SAID.json(data["pooling"], origin.where)
-        found = {
+        card = {
             "task": TASKS[data["task"]].name,
             "family": data["family"],
             "labels": tuple(str(label) for label in _SAID.json(data["labels"], origin.where)),
@@ -179,7 +179,7 @@ def _said(origin: ExternalFile) -> dict[str, Any]:
         }
     except (KeyError, ValueError, TypeError):
         raise UnsafeModel(_SAID.fault, where=origin.where, hint=_SAID.hint) from None
-    return found
+    return card
 
 
 def _told(origin: ExternalFile) -> dict[str, Any]:
@@ -262,17 +262,17 @@ def _one_shape(origin: ExternalFile) -> tuple[int, int] | None:
 
 def _outputs(origin: ExternalFile, task: str) -> tuple[dict[str, str], bool]:
     """The file's outputs -> ours, and whether the task's are among them (else: token vectors, to be pooled)."""
-    wanted, beside, found = TASKS[task].outputs, TASKS[task].beside, origin.look.outputs
-    vectors = [name for name in (*_TOKEN_VECTORS, *found) if name in found and len(found[name].shape) in (0, 3)]
-    if set(wanted) <= set(found):
+    wanted, beside, outputs = TASKS[task].outputs, TASKS[task].beside, origin.look.outputs
+    vectors = [name for name in (*_TOKEN_VECTORS, *outputs) if name in outputs and len(outputs[name].shape) in (0, 3)]
+    if set(wanted) <= set(outputs):
         named = [name for name in vectors if name in _TOKEN_VECTORS][: len(beside)]
         return dict(zip(named, beside, strict=False)) | {name: name for name in wanted}, True
     if beside and vectors:
         return {vectors[0]: beside[0]}, False
-    if len(wanted) == len(found) and (len(found) == 1 or all(name.isdecimal() for name in found)):
-        return dict(zip(found, wanted, strict=True)), True
+    if len(wanted) == len(outputs) and (len(outputs) == 1 or all(name.isdecimal() for name in outputs)):
+        return dict(zip(outputs, wanted, strict=True)), True
     raise UserError(
-        f"the file gives {_shown(found)}, where a model for `{task}` gives {_shown(wanted)}",
+        f"the file gives {_shown(outputs)}, where a model for `{task}` gives {_shown(wanted)}",
         where=origin.where,
         hint="use these output names at export (`output_names`), or fix `architectures` in config.json",
     )

@@ -159,8 +159,8 @@ def check_tensors(model: onnx.ModelProto) -> None:
         if value.ndim >= 2 and value.dtype.name in _FLOATS:
             largest = float(max(value.max(initial=0.0), -value.min(initial=0.0)))
             if not largest < _MAX_WEIGHT:
-                found = "values that are not finite" if not math.isfinite(largest) else f"a value of {largest:.0e}"
-                raise refuse(f"the weight `{name}` holds {found}: the file is damaged")
+                fault = "values that are not finite" if not math.isfinite(largest) else f"a value of {largest:.0e}"
+                raise refuse(f"the weight `{name}` holds {fault}: the file is damaged")
         elif value.dtype.name in _FLOATS and np.isnan(value).any():
             raise refuse(f"the tensor `{name}` holds values that are not numbers: the file is damaged")
 

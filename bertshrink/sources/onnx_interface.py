@@ -50,9 +50,9 @@ def with_interface(
     Returns:
         a new model.
     """
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    graph = found.graph
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    graph = renamed.graph
     del graph.input[:], graph.output[:], graph.node[:]
     front, inner_names = [], {}
     for value in model.graph.input:
@@ -82,7 +82,7 @@ def with_interface(
             width = sizes[-1] if len(sizes) == 3 and len(pooling) < 3 else "hidden"
             sizes = [sizes[0] if sizes else "batch", width]
             graph.output.append(helper.make_tensor_value_info(SENTENCE, TensorProto.FLOAT, sizes))
-    return found
+    return renamed
 
 
 class _Pooling:

@@ -77,10 +77,10 @@ def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = C
         MissingDependency: what reads or runs it is not installed.
         OutputError: there is no room for it at `target`.
     """
-    found = _in_child(source, "look", command, target)
+    look = _in_child(source, "look", command, target)
     for side in ("inputs", "outputs"):
-        found[side] = {name: TensorSpec(v["type"], tuple(v["shape"])) for name, v in found[side].items()}
-    return ProbeResult(**found)
+        look[side] = {name: TensorSpec(v["type"], tuple(v["shape"])) for name, v in look[side].items()}
+    return ProbeResult(**look)
 
 
 def probe_again_in_subprocess(source: Path, command: tuple[str, ...] = COMMAND) -> None:
@@ -99,16 +99,16 @@ def read_header_in_subprocess(source: Path) -> FileFacts:
     Raises:
         UnsafeModel: the file is damaged, or the child died of it.
     """
-    found = _in_child(source, "facts")
-    found["tensors"] = tuple(Tensor(**{**one, "shape": tuple(one["shape"])}) for one in found["tensors"])
-    found["nodes"] = tuple(
-        Node(one["op"], tuple(one["inputs"]), tuple(one["outputs"]), one["integers"]) for one in found["nodes"]
+    header = _in_child(source, "facts")
+    header["tensors"] = tuple(Tensor(**{**one, "shape": tuple(one["shape"])}) for one in header["tensors"])
+    header["nodes"] = tuple(
+        Node(one["op"], tuple(one["inputs"]), tuple(one["outputs"]), one["integers"]) for one in header["nodes"]
     )
-    return FileFacts(**{**found, "inputs": tuple(found["inputs"]), "outputs": tuple(found["outputs"])})
+    return FileFacts(**{**header, "inputs": tuple(header["inputs"]), "outputs": tuple(header["outputs"])})
 
 
 def _in_child(source: Path, how: str, command: tuple[str, ...] = COMMAND, *more: Path) -> dict[str, Any]:
-    """What the child found; `how` is one of `probe_child.LOOKS`."""
+    """The answer of a child process; `how` is one of `probe_child.LOOKS`."""
     num_bytes = source.stat().st_size if source.is_file() else 0
     timeout_s = 30 + 3 * time_limit_s(min(num_bytes, MAX_FILE_BYTES))  # one that works has a limit of its own
     try:
@@ -133,8 +133,8 @@ def _in_child(source: Path, how: str, command: tuple[str, ...] = COMMAND, *more:
     stop_as(done.returncode)
     if done.returncode or "found" not in last:
         raise _died(source, _end_of(done.returncode), done.stdout)
-    found: dict[str, Any] = last["found"]
-    return found
+    answer: dict[str, Any] = last["found"]
+    return answer
 
 
 def stop_as(code: int) -> None:
@@ -158,13 +158,13 @@ def child_environment() -> dict[str, str]:
 
 
 def _lines(stdout: bytes) -> list[dict[str, Any]]:
-    found = []
+    lines = []
     for line in stdout.splitlines():
         try:
-            found.append(json.loads(line))
+            lines.append(json.loads(line))
         except ValueError:
             continue
-    return [line for line in found if isinstance(line, dict)]
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def _error(kind: str, what: str, where: str, hint: str | None) -> BertshrinkError:

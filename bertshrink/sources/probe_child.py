@@ -247,11 +247,11 @@ def run(path: Path, model: onnx.ModelProto, vocab_size: int) -> dict[str, dict[s
         number = min(1, vocab_size - 1) if value.name == "input_ids" else int("mask" in value.name)
         feeds[value.name] = np.full(shape, number, dtype=kind)
     try:
-        found = engine("onnxruntime").load(str(path), threads=1).run(feeds)
+        outputs = engine("onnxruntime").load(str(path), threads=1).run(feeds)
     except Exception as error:  # ONNX Runtime's errors share no base of their own
         raise UnsafeModel(f"ONNX Runtime cannot run the file: {_said(error, path)}", hint=_MADE_AGAIN) from None
-    check_finite(found)
-    return {name: {"shape": list(value.shape)} for name, value in found.items()}
+    check_finite(outputs)
+    return {name: {"shape": list(value.shape)} for name, value in outputs.items()}
 
 
 def _said(error: Exception, path: Path) -> str:
@@ -268,12 +268,12 @@ def main(how: str, *paths: str) -> None:
     """Look, and say on stdout what was found or refused."""
     limit(0)
     try:
-        result: dict[str, Any] = {"found": LOOKS[how](*map(Path, paths))}
+        answer: dict[str, Any] = {"found": LOOKS[how](*map(Path, paths))}
     except MemoryError:
-        result = {"refused": ["UnsafeModel", "the file needs far more memory than its size suggests", None, None]}
+        answer = {"refused": ["UnsafeModel", "the file needs far more memory than its size suggests", None, None]}
     except BertshrinkError as error:
-        result = {"refused": [type(error).__name__, error.what, error.where, error.hint]}
-    sys.stdout.write(json.dumps(result) + "\n")
+        answer = {"refused": [type(error).__name__, error.what, error.where, error.hint]}
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,15 +51,15 @@ def look(path: Path) -> dict[str, Any]:
         raise UnsafeModel(what, hint=_HINT)
     if math.prod(sizes) > _MOST_TOKENS:
         raise UnsafeModel(f"the program plans memory for {sizes[0]}x{sizes[1]} tokens", hint=_HINT)
-    found, is_open = _run(session, names, sizes), False
+    outputs, is_open = _run(session, names, sizes), False
     if sizes != _SMALL and all(small <= most for small, most in zip(_SMALL, sizes, strict=True)):
         with contextlib.suppress(UnsafeModel):
-            found, is_open = _run(session, names, _SMALL), True
+            outputs, is_open = _run(session, names, _SMALL), True
     shape = [None, None] if is_open else list(sizes)
     return {
         "inputs": {name: {"type": "int64", "shape": shape} for name in names},
         "names": {name: name for name in names},
-        "outputs": {name: {"type": "float", "shape": list(value.shape)} for name, value in found.items()},
+        "outputs": {name: {"type": "float", "shape": list(value.shape)} for name, value in outputs.items()},
         "vocab_size": None,
         "precision": "unknown",
         "opset": 0,
@@ -72,9 +72,9 @@ def look(path: Path) -> dict[str, Any]:
 def _run(session: Any, names: list[str], sizes: tuple[int, ...]) -> dict[str, Any]:
     feeds = {name: np.full(sizes, int(name != "token_type_ids"), dtype=np.int64) for name in names}
     try:
-        found: dict[str, Any] = session.run(feeds)
+        outputs: dict[str, Any] = session.run(feeds)
     except (RuntimeError, ValueError) as error:
         what = f"ExecuTorch cannot run the file: {(str(error).splitlines() or [''])[0][:300]}"
         raise UnsafeModel(what, hint=_HINT) from None
-    check_finite(found)
-    return found
+    check_finite(outputs)
+    return outputs

@@ -51,7 +51,7 @@ class Evaluation:
             first = reference()
             exam = prepare(first, self.texts, self.max_length, self.seed)
             self.progress.log(f"evaluating the reference on the {self.texts.judged_name} texts")
-            with self.progress.task("judge the reference"):
+            with self.progress.task("evaluate the reference"):
                 measurements = exam.sit(first)
             self._exam = exam
             if model is first:

@@ -53,13 +53,13 @@ def _part(tag: str) -> tuple[str, str]:
 
 def entity_scores(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> tuple[float, float, float]:
     """(precision, recall, F1) over the entities of all texts; 0 where there is nothing to divide by."""
-    right, num_found, num_true = (sum(column) for column in zip(*entity_counts(tags, truth), (0, 0, 0), strict=True))
-    precision, recall = right / max(1, num_found), right / max(1, num_true)
-    return precision, recall, 2 * right / max(1, num_found + num_true)
+    right, num_predicted, num_true = (sum(column) for column in zip(*entity_counts(tags, truth), (0, 0, 0), strict=True))
+    precision, recall = right / max(1, num_predicted), right / max(1, num_true)
+    return precision, recall, 2 * right / max(1, num_predicted + num_true)
 
 
 def entity_counts(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> list[tuple[int, int, int]]:
-    """Of each text: entities found that are right, entities found, right entities."""
+    """Of each text the numbers of correct, predicted and true entities."""
     pairs = [(entities(mine), entities(theirs)) for mine, theirs in zip(tags, truth, strict=True)]
     return [(len(mine & theirs), len(mine), len(theirs)) for mine, theirs in pairs]
 
