@@ -53,7 +53,8 @@ def _part(tag: str) -> tuple[str, str]:
 
 def entity_scores(tags: Sequence[Sequence[str]], truth: Sequence[Sequence[str]]) -> tuple[float, float, float]:
     """(precision, recall, F1) over the entities of all texts; 0 where there is nothing to divide by."""
-    right, num_predicted, num_true = (sum(column) for column in zip(*entity_counts(tags, truth), (0, 0, 0), strict=True))
+    counts = zip(*entity_counts(tags, truth), (0, 0, 0), strict=True)
+    right, num_predicted, num_true = map(sum, counts)
     precision, recall = right / max(1, num_predicted), right / max(1, num_true)
     return precision, recall, 2 * right / max(1, num_predicted + num_true)
 
