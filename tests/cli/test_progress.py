@@ -148,7 +148,7 @@ def test_what_is_timed_says_so(monkeypatch):
 
     settings = type("S", (), {"roofline": True, "texts": None, "threads": 1})
     runner_target.RunnerTarget(Runner()).measure({"m": None}, settings, Asked())
-    assert asked == [("what the machine can do", True)]
+    assert asked == [("peak rates of the machine", True)]
 
 
 def test_tasks_within_tasks_and_lines_between(clock):

@@ -66,9 +66,7 @@ def test_a_model_is_inspected_without_posix(tmp_path):
 @pytest.mark.parametrize("name", ["cpu", "gpu", "arm64:a76", "ssh://pi@board", "adb://?runner=x"])
 def test_what_windows_lacks_is_told_by_name(monkeypatch, name):
     monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(
-        MissingDependency, match=r"the target `\w+` is there on Linux.* only, and this is Windows"
-    ) as told:
+    with pytest.raises(MissingDependency, match=r"the target `\w+` runs on Linux.* only; this is Windows") as told:
         open_target(name)
     assert told.value.hint
 
@@ -77,10 +75,10 @@ def test_macos_times_and_does_not_emulate(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert open_target("cpu").name == "cpu"
     for ask in (lambda: open_target("arm64:a76"), lambda: setup.prepare(Silent()), lambda: open_target("gpu")):
-        with pytest.raises(MissingDependency, match="on Linux only, and this is macOS"):
+        with pytest.raises(MissingDependency, match="on Linux only; this is macOS"):
             ask()
     monkeypatch.setattr(sys, "platform", "freebsd14")
-    with pytest.raises(MissingDependency, match="Linux and macOS only, and this is freebsd14"):
+    with pytest.raises(MissingDependency, match="Linux and macOS only; this is freebsd14"):
         check_system("cpu", "linux", "darwin")
     assert set(TARGETS) == {"cpu", "gpu", "arm64", "adb", "profile", "ssh"}, "a new target says where it is there"
 

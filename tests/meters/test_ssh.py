@@ -364,7 +364,7 @@ def test_no_room(board, launches, tmp_path):
 )
 def test_garbage_is_no_answer(board, tmp_path, lines):
     fake = program(tmp_path / "python", f"#!/bin/sh\n{lines}\ncat > /dev/null\n")
-    assert "is not an answer" in refusal(board.address(python=fake), (), MeasurementError)
+    assert "is unreadable" in refusal(board.address(python=fake), (), MeasurementError)
 
 
 def test_a_machine_that_only_talks_or_is_silent(board, tmp_path, monkeypatch):

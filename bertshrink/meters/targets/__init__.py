@@ -133,7 +133,7 @@ def check_system(target: str, *systems: str) -> None:
     if sys.platform not in systems:
         names = " and ".join(_SYSTEMS[system] for system in systems)
         raise MissingDependency(
-            f"the target `{target}` is there on {names} only, and this is {_SYSTEMS.get(sys.platform, sys.platform)}",
+            f"the target `{target}` runs on {names} only; this is {_SYSTEMS.get(sys.platform, sys.platform)}",
             where="--target",
             hint="leave out times, or measure on such a machine: artifacts are the same everywhere",
         )

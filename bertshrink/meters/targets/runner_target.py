@@ -41,7 +41,7 @@ class RunnerTarget:
         if not settings.roofline or settings.texts is not None:
             return TargetResult(measurements, machine)
         threads = settings.threads or machine.num_cores
-        with progress.task("what the machine can do", unit="processes", is_timed=True):
+        with progress.task("peak rates of the machine", unit="processes", is_timed=True):
             roofs = roofline(launches, measurements, self.runner, threads)
         for name, entries in roofs.models.items():
             measurements[name] += entries

@@ -68,7 +68,7 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
                 at = hidden
             kept = kept.index_select(axis, at)
         if kept.shape != sizes[name]:
-            raise CheckFailed(f"`{name}` of the thinner model wants {tuple(sizes[name])}, not {tuple(kept.shape)}")
+            raise CheckFailed(f"`{name}` of the student needs the shape {tuple(sizes[name])}, not {tuple(kept.shape)}")
         weights[name] = kept.clone()
     student.load_state_dict(weights)
     student.tie_weights()

@@ -290,7 +290,7 @@ def open_target(text: str) -> Target:
         raise UserError(what, where="--target", hint=did_you_mean(strange or "", ("runner",)))
     if "runner" not in options:
         raise UserError(
-            f"`{text}` names no runner",
+            f"`{text}` does not name a runner",
             where="--target",
             hint="build onnxruntime_perf_test or executor_runner for Android: adb://SERIAL?runner=/path/to/it",
         )

@@ -186,7 +186,7 @@ def read_marks(folder: Path, num_marks: int) -> list[int]:
             "the emulator ran to its end and counted nothing", hint="was QEMU built without plugins?"
         ) from None
     if len(marks) != num_marks or not all(a < b for a, b in pairwise([0, *marks, total])):
-        raise MeasurementError(f"the emulator's counts cannot be: {num_marks} growing ones were expected, not {marks}")
+        raise MeasurementError(f"the emulator's counts are wrong: {num_marks} growing ones were expected, not {marks}")
     return marks
 
 

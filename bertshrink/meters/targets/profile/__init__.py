@@ -115,7 +115,7 @@ def _counted(
             if m.metric == "instructions"
         }
         if not cases:
-            raise MissingDependency(f"`{COUNTER}:{isa}` counted nothing of `{name}`")
+            raise MissingDependency(f"`{COUNTER}:{isa}` did not count `{name}`")
         work, largest = work_of(launches[name]), max(cases, key=lambda case: case[0] * case[1])
         per_mac = cases[largest][0] / work.macs(*largest)
         for case in ((batch, length) for batch in settings.batch for length in settings.length):

@@ -106,8 +106,8 @@ def _refuse_other_cores(machine: SshRunner, device: DeviceProfile, isa: Sequence
     kind = machine.link.about.get("machine")
     if kind not in ("aarch64", "arm64") or extensions != _NEEDS[device.isa.value]:
         raise UserError(
-            f"`{machine.address}` is no {device.name}: it is {kind} with {', '.join(extensions) or 'no dot products'}, "
-            f"and the profile's cores are of the class {device.isa.value}",
+            f"`{machine.address}` is not {device.name}: it is {kind} with "
+            f"{', '.join(extensions) or 'no dot products'}, and the cores of the profile are {device.isa.value}",
             where="--profile",
             hint="name the profile of the device that is connected",
         )
@@ -121,10 +121,10 @@ def _rates(
         told = json.loads(ended.result)
         copy, clocks = float(told["copy"]), [float(clock) for clock in told["hertz"]]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise MeasurementError(f"no rate of copying on `{machine.address}`", hint=ended.log or None) from None
+        raise MeasurementError(f"`{machine.address}` reports no copy rate", hint=ended.log or None) from None
     hertz = max(clocks, default=device.ghz.value * 1e9)
     if not (math.isfinite(copy) and copy > 0 and math.isfinite(hertz) and hertz > 0):
-        raise MeasurementError(f"the rates of `{machine.address}` are not rates: {copy}, {hertz}")
+        raise MeasurementError(f"`{machine.address}` reports impossible rates: copy {copy} B/s, clock {hertz} Hz")
     ipc = ipc_of(counts.spans[model], [m for m in measurements if m.metric == "latency"], hertz)
     return Rates(ipc, copy, hertz, bool(clocks))
 

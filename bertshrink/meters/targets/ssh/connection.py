@@ -248,9 +248,7 @@ class SshConnection:
         return broken(self.address, self._words())
 
     def _nonsense(self, what: str) -> MeasurementError:
-        return MeasurementError(
-            f"what `{self.address}` answers is not an answer: {what}", where=f"ssh://{self.address}"
-        )
+        return MeasurementError(f"the answer of `{self.address}` is unreadable: {what}", where=f"ssh://{self.address}")
 
     def _words(self) -> str:
         return supervisor.tail_of(self._log)

@@ -70,8 +70,8 @@ def _tensors(draft: GraphBuilder, name: str, blocks: Blocks) -> list[str]:
     weight = draft.weights[name]
     if weight.is_table and weight.matmuls and blocks.steps_RI.shape[1] % blocks.block_size:
         raise UserError(
-            f"`{name}` is {blocks.steps_RI.shape[1]} wide, no multiple of {SMALLEST_BLOCK}: table and head cannot "
-            "share it in blocks",
+            f"`{name}` is {blocks.steps_RI.shape[1]} wide, which is not a multiple of {SMALLEST_BLOCK}: "
+            "table and head cannot share it in blocks",
             hint="keep it in another type with `embeddings: float32`",
         )
     data, scale, zero_point = pack_matmul_nbits(blocks) if weight.matmuls else pack_gather(blocks)
