@@ -88,16 +88,16 @@ def settings_of(**more: Any):
     )
 
 
+@quiet_libraries()
 def ours(args: argparse.Namespace, *, cached: bool, clock: Clock | None = None) -> dict[str, Any]:
     """bertshrink; with a cache, the second of two epochs is timed."""
     import torch
 
-    from bertshrink.model.encoder import Encoder, quiet_libraries
+    from bertshrink.model.encoder import Encoder
     from bertshrink.techniques.base import Workbench
     from bertshrink.training.loop import arithmetic
 
     torch.set_num_threads(2)
-    quiet_libraries()
     teacher = Encoder.load(Path(args.teacher))
     rows = args.accuracy or (args.steps + args.warmup) * BATCH
     clock = clock or Clock()
@@ -114,6 +114,7 @@ def ours(args: argparse.Namespace, *, cached: bool, clock: Clock | None = None) 
     return clock.rate(first) | {"precision": str(arithmetic(settings_of())).removeprefix("torch.")}
 
 
+@quiet_libraries()
 def trainer(args: argparse.Namespace) -> dict[str, Any]:
     """A plain distillation loop on Trainer: random batches padded to their longest, float32, default AdamW."""
     import torch
@@ -127,9 +128,6 @@ def trainer(args: argparse.Namespace) -> dict[str, Any]:
         TrainingArguments,
     )
 
-    from bertshrink.model.encoder import quiet_libraries
-
-    quiet_libraries()
     torch.set_num_threads(2)
     rows = json.loads(Path(args.rows).read_text(encoding="utf-8"))
     teacher = AutoModelForSequenceClassification.from_pretrained(args.teacher).eval()

@@ -1,7 +1,7 @@
 """BERT base on a GPU: latency, throughput, memory and share of the peak, by precision and way of running.
 
     python benchmarks/gpu.py --out gpu-results [--batch 1,2,4,8,16,32,64] [--length 128] [--rounds 3]
-                             [--ways "torch;torch:bf16,graphs"] [--onnx model.onnx]
+                             [--ways "torch;torch:bfloat16,graphs"] [--onnx model.onnx]
     python benchmarks/gpu.py --out gpu-try --try
 
 A classifier of BERT base's shape (12 layers, 768 wide; random weights serve for speed) in fresh processes, the ways in
@@ -37,8 +37,9 @@ from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.worker.job import RunSpec, WorkerJob
 
 WAYS = (
-    *("torch", "torch:tf32", "torch:fp16", "torch:bf16", "torch:fp16,graphs", "torch:bf16,graphs"),
-    *("torch:fp16,compiled", "torch:bf16,compiled", "torch:fp16,compiled,graphs", "torch:bf16,compiled,graphs"),
+    *("torch", "torch:tf32", "torch:float16", "torch:bfloat16", "torch:float16,graphs", "torch:bfloat16,graphs"),
+    *("torch:float16,compiled", "torch:bfloat16,compiled"),
+    *("torch:float16,compiled,graphs", "torch:bfloat16,compiled,graphs"),
 )
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 TIMEOUT_S = 1800.0
@@ -170,7 +171,7 @@ def main() -> None:
     args = parser.parse_args()
     runner: GpuRunner | LocalRunner = GpuRunner()
     if args.is_trial:
-        runner, args.batch, args.length, args.rounds, args.ways = LocalRunner(), "1,2", 16, 2, "torch;torch:bf16"
+        runner, args.batch, args.length, args.rounds, args.ways = LocalRunner(), "1,2", 16, 2, "torch;torch:bfloat16"
         args.seconds = 0.05
     gpus = ("no GPU: a trial on the processor",) if args.is_trial else GpuRunner().devices("torch").gpus
     if not gpus:

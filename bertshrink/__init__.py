@@ -12,7 +12,6 @@ what the commands of these names do; see `bertshrink.api`.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.version import __version__
@@ -36,9 +35,6 @@ __all__ = [
     "run",
     "share",
 ]
-
-# ONNX Runtime's wheels keep a database in the user's cache folder and call a statistics server unless this is set.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

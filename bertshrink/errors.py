@@ -125,11 +125,25 @@ class Stopped(BaseException):
     """
 
 
+_OTHER_SPELLINGS = {
+    **{"fp32": "float32", "f32": "float32", "float": "float32", "full": "float32"},
+    **{"fp16": "float16", "f16": "float16", "half": "float16", "bf16": "bfloat16", "--explain": "--dry-run"},
+}
+"""What is called otherwise elsewhere, and looks like something else here."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is meant by another one; None where none is near."""
+    options = list(known)
+    same = _OTHER_SPELLINGS.get(word.lower())
+    return same if same in options else next(iter(difflib.get_close_matches(word, options, n=1, cutoff=0.5)), None)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known word; all of them where none is near."""
     options = list(known)
-    match = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    return f"did you mean `{match[0]}`?" if match else f"known: {', '.join(options)}" if options else None
+    near = nearest(word, options)
+    return f"did you mean `{near}`?" if near else f"known: {', '.join(options)}" if options else None
 
 
 def listed(items: Sequence[str], most: int = 3) -> str:

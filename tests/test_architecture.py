@@ -143,6 +143,14 @@ def test_help_and_a_rejected_request_load_no_engine(tmp_path, argv, code):
     assert "this is a bug" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], ["gate", "--help"], ["bench", "-h"], ["targets", "--help"]]
+)
+def test_help_reads_the_table_alone(argv):
+    code = f"{RUN}\nprint('READ', sorted({{'pydantic', 'rich', 'ruamel', 'numpy', 'onnx'}} & set(sys.modules)))"
+    assert "CODE 0\nREAD []\n" in loaded_by(code, *argv).stdout
+
+
 @pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=lambda technique: technique.name)
 def test_every_technique_says_where_it_comes_from_and_what_each_setting_means(technique):
     assert TECHNIQUES[technique.name] is technique

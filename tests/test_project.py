@@ -13,6 +13,7 @@ import typer
 from packaging.requirements import Requirement
 
 from bertshrink.cli.app import app
+from bertshrink.cli.help import HELP
 from bertshrink.config.located_yaml import read_yaml
 from bertshrink.data.settings import DataSettings
 from bertshrink.engines import ENGINES
@@ -60,7 +61,7 @@ def parse(line: str) -> str:
     """Parse a command line as the program would, run nothing; returns the command's name."""
     command, words, name = typer.main.get_command(app), shlex.split(line)[1:], ""
     while hasattr(command, "commands"):
-        if any(words[0] in option.opts for option in command.params):
+        if words[0] in HELP or any(words[0] in option.opts for option in command.params):
             return words[0]
         name = f"{name} {words[0]}".strip()
         command = command.commands[words.pop(0)]

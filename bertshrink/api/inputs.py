@@ -24,6 +24,7 @@ from typing import Any
 from bertshrink.data.settings import DataSettings
 from bertshrink.errors import UserError, did_you_mean
 from bertshrink.files.atomic import output_errors
+from bertshrink.model.quiet import quiet_libraries
 
 _OBJECTS = "objects"
 """Below directory for run folders."""
@@ -143,6 +144,7 @@ def _tokenizer_of(model: Any) -> Any:
         return None
 
 
+@quiet_libraries()
 def _save_transformers(model: Any, tokenizer: Any, folder: Path) -> None:
     if tokenizer is None:
         what = f"the `{type(model).__name__}` has no tokenizer: it does not say where it was loaded from"
@@ -150,9 +152,6 @@ def _save_transformers(model: Any, tokenizer: Any, folder: Path) -> None:
     if not hasattr(model, "save_pretrained") or not hasattr(tokenizer, "save_pretrained"):
         what = f"a `{type(model).__name__}` with a `{type(tokenizer).__name__}` cannot be saved"
         raise UserError(what, where="model", hint=_MODEL_HINT)
-    from bertshrink.model.encoder import quiet_libraries
-
-    quiet_libraries()
     model.save_pretrained(folder)
     still = copy.deepcopy(tokenizer)
     if hasattr(still, "backend_tokenizer"):  # how it padded and cut when it was called last is not part of the model
@@ -161,10 +160,8 @@ def _save_transformers(model: Any, tokenizer: Any, folder: Path) -> None:
     still.save_pretrained(folder)
 
 
+@quiet_libraries()
 def _save_sentence(model: Any, folder: Path) -> None:
-    from bertshrink.model.encoder import quiet_libraries
-
-    quiet_libraries()
     model.save_pretrained(str(folder))
 
 
@@ -173,15 +170,10 @@ def _write_split(rows: Any, folder: Path, name: str) -> None:
     if _is_of(rows, "datasets") and hasattr(rows, "to_parquet"):
         if not len(rows):
             raise UserError("`data` is empty", where="data", hint="give at least one text")
-        import datasets
+        from bertshrink.data.hub_datasets import quiet_datasets
 
-        is_shown = datasets.is_progress_bar_enabled()
-        datasets.disable_progress_bars()
-        try:
+        with quiet_datasets():
             rows.to_parquet(str(folder / f"{name}.parquet"))
-        finally:
-            if is_shown:
-                datasets.enable_progress_bars()
         return
     if _is_of(rows, "pandas") and hasattr(rows, "to_dict"):
         rows = rows.to_dict(orient="records")

@@ -10,10 +10,20 @@ import os
 import sys
 from collections.abc import Sequence
 
+_SETTINGS = {
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # looking for plugins reads every package's metadata
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Environment variables of the program, and of those it starts; a caller of the Python API keeps his own."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit with its code (see `errors` and docs/architecture.md for the codes)."""
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins reads every package's metadata
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     _fill_gaps()
     from bertshrink.cli.app import run
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bertshrink.cli.options import Data, Json, Quiet, Runs, Task, with_data_flags
+from bertshrink.cli.options import INPUT, MEASURING, OUTPUT, Data, Json, Quiet, Runs, Task, option, with_data_flags
 from bertshrink.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,55 +27,85 @@ def bench(
         list[str],
         typer.Argument(help="models to compare with the first: folders, .onnx, .ort, .pte, hub names"),
     ],
-    batch: Annotated[str, typer.Option("--batch", help="batch sizes, as 1,8")] = "1,8",
-    length: Annotated[
-        str | None, typer.Option("--length", help="input lengths in tokens, as 32,128 [default: 32,128]")
-    ] = None,
     texts: Annotated[
-        str | None, typer.Option("--texts", help="file of real texts to run instead, with their own lengths")
+        str | None,
+        option(
+            INPUT,
+            "--texts",
+            metavar="FILE",
+            help="file of real texts to run instead, with their own lengths",
+        ),
     ] = None,
     padding: Annotated[
         str | None,
-        typer.Option(
-            "--padding", help="with --texts: padding to the `longest` of each batch, or to a number of tokens"
+        option(
+            INPUT,
+            "--padding",
+            metavar="N",
+            help="with --texts: padding to the `longest` of each batch, or to a number of tokens",
         ),
+    ] = None,
+    data: Data = None,
+    task: Task = None,
+    batch: Annotated[str, option(MEASURING, "--batch", metavar="N,...", help="batch sizes, as 1,8")] = "1,8",
+    length: Annotated[
+        str | None,
+        option(MEASURING, "--length", metavar="N,...", help="input lengths in tokens, as 32,128 [default: 32,128]"),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", help="target; may be repeated; see `bertshrink targets list`"),
+        option(
+            MEASURING,
+            "--target",
+            metavar="TARGET",
+            help="target; may be repeated; see `bertshrink targets list`",
+        ),
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option("--engine", help="engine with options, as torch:bf16,compiled; may be repeated"),
+        option(
+            MEASURING,
+            "--engine",
+            metavar="ENGINE",
+            help="engine with options, as torch:bfloat16,compiled; may be repeated",
+        ),
     ] = None,
     roofline: Annotated[
-        bool, typer.Option("--roofline/--no-roofline", help="also measure the machine's peak rates (roofline)")
+        bool, option(MEASURING, "--roofline/--no-roofline", help="also measure the machine's peak rates (roofline)")
     ] = True,
-    rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="fresh processes per model [10]")] = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="sampling time per case and process [0.5]")] = None,
+    rounds: Annotated[
+        int | None, option(MEASURING, "--rounds", metavar="N", min=1, help="fresh processes per model [default: 10]")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        option(MEASURING, "--seconds", metavar="X", help="sampling time per case and process [default: 0.5]"),
+    ] = None,
     budget: Annotated[
         float | None,
-        typer.Option("--budget", help="time budget in seconds for all rounds of a target [140]"),
+        option(
+            MEASURING, "--budget", metavar="X", help="time budget in seconds for all rounds of a target [default: 140]"
+        ),
     ] = None,
     margin: Annotated[
-        float | None, typer.Option("--margin", help="margin within which speeds count as equivalent [0.05]")
+        float | None,
+        option(
+            MEASURING, "--margin", metavar="X", help="margin within which speeds count as equivalent [default: 0.05]"
+        ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="engine threads; default: usable cores")
+        int | None, option(MEASURING, "--threads", metavar="N", min=1, help="engine threads; default: usable cores")
     ] = None,
-    cold: Annotated[bool, typer.Option("--cold", help="load from disk instead of the page cache")] = False,
-    mobile: Annotated[bool, typer.Option("--mobile", help="check ONNX Runtime files for use on phones")] = False,
+    cold: Annotated[bool, option(MEASURING, "--cold", help="load from disk instead of the page cache")] = False,
+    mobile: Annotated[bool, option(MEASURING, "--mobile", help="check ONNX Runtime files for use on phones")] = False,
     across_machines: Annotated[
-        bool, typer.Option("--across-machines", help="also compare times between targets")
+        bool, option(MEASURING, "--across-machines", help="also compare times between targets")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="one round per model: a rough estimate without intervals")
+        bool, option(MEASURING, "--quick", help="one round per model: a rough estimate without intervals")
     ] = False,
-    data: Data = None,
-    task: Task = None,
     runs: Runs = Path("runs"),
     as_json: Json = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="print the report as Markdown")] = False,
+    as_markdown: Annotated[bool, option(OUTPUT, "--markdown", help="print the report as Markdown")] = False,
     quiet: Quiet = False,
     *,
     about_texts: dict[str, Any],

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bertshrink.cli.options import expanded
+from bertshrink.cli.options import INPUT, MEASURING, OUTPUT, expanded, option
 from bertshrink.cli.streams import result_stands
 from bertshrink.errors import BaselineError, BertshrinkError, UserError, UserErrors
-from bertshrink.gates.checkout import config_and_artifacts, is_at, judge_checkout, look_at, short
-from bertshrink.pipeline.requirements import require_ml
 
 if TYPE_CHECKING:
     from bertshrink.gates.baseline.lock import Lock
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from bertshrink.gates.verdict import Examined, Judgement
 
 Place = Path | None
+LIMITS = "Limits and baseline"
 
 
 def gate(
@@ -37,44 +36,74 @@ def gate(
         ),
     ] = None,
     report: Annotated[
-        Place, typer.Option("--report", help="a run's report.json: quality, memory, instructions")
+        Place,
+        option(INPUT, "--report", metavar="FILE", help="a run's report.json: quality, memory, instructions"),
     ] = None,
     base_artifact: Annotated[
-        Place, typer.Option("--base-artifact", help="artifact to time against, in alternation, on this machine")
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option("--base", help="base branch or commit of this change [default: from CI or git]"),
+        Place,
+        option(
+            MEASURING,
+            "--base-artifact",
+            metavar="PATH",
+            help="artifact to time against, in alternation, on this machine",
+        ),
     ] = None,
     config: Annotated[
         Place,
-        typer.Option("--config", help="configuration file with the limits [default: bertshrink.toml, pyproject.toml]"),
+        option(
+            LIMITS,
+            "--config",
+            metavar="FILE",
+            help="configuration file with the limits [default: bertshrink.toml, pyproject.toml]",
+        ),
     ] = None,
-    update: Annotated[bool, typer.Option("--update", help="write a new baseline instead of judging")] = False,
-    accept: Annotated[
+    base: Annotated[
         str | None,
-        typer.Option(
-            "--accept", metavar="WHY", help="with --update: accept regressions beyond their limit; WHY is recorded"
+        option(
+            LIMITS,
+            "--base",
+            metavar="COMMIT",
+            help="base branch or commit of this change [default: from CI or git]",
         ),
     ] = None,
     init: Annotated[
-        bool,
-        typer.Option("--init", help="write initial limits from the current figures, or add an artifact"),
+        bool, option(LIMITS, "--init", help="write initial limits from the current figures, or add an artifact")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="treat inconclusive results as failures")] = False,
-    files_only: Annotated[bool, typer.Option("--files-only", help="check only rules that need no report")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="print the results as Markdown")] = False,
-    junit: Annotated[Place, typer.Option("--junit", help="write the results as JUnit XML")] = None,
-    comment_file: Annotated[Place, typer.Option("--comment-file", help="write a pull request comment")] = None,
+    update: Annotated[bool, option(LIMITS, "--update", help="write a new baseline instead of judging")] = False,
+    accept: Annotated[
+        str | None,
+        option(
+            LIMITS,
+            "--accept",
+            metavar="WHY",
+            help="with --update: accept regressions beyond their limit; WHY is recorded",
+        ),
+    ] = None,
+    strict: Annotated[bool, option(LIMITS, "--strict", help="treat inconclusive results as failures")] = False,
+    files_only: Annotated[bool, option(LIMITS, "--files-only", help="check only rules that need no report")] = False,
+    as_json: Annotated[bool, option(OUTPUT, "--json", help="print the results as JSON")] = False,
+    markdown: Annotated[bool, option(OUTPUT, "--markdown", help="print the results as Markdown")] = False,
+    junit: Annotated[Place, option(OUTPUT, "--junit", metavar="FILE", help="write the results as JUnit XML")] = None,
+    comment_file: Annotated[
+        Place, option(OUTPUT, "--comment-file", metavar="FILE", help="write a pull request comment")
+    ] = None,
     id_: Annotated[
         str | None,
-        typer.Option("--id", help="identifier of the comment, for jobs that differ in more than limits and artifact"),
+        option(
+            OUTPUT,
+            "--id",
+            metavar="NAME",
+            help="identifier of the comment, for jobs that differ in more than limits and artifact",
+        ),
     ] = None,
-    openmetrics: Annotated[Place, typer.Option("--openmetrics", help="write every figure as OpenMetrics text")] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="no progress")] = False,
+    openmetrics: Annotated[
+        Place, option(OUTPUT, "--openmetrics", metavar="FILE", help="write every figure as OpenMetrics text")
+    ] = None,
+    quiet: Annotated[bool, option(OUTPUT, "-q", "--quiet", help="no progress")] = False,
 ) -> int:
     """Judge artifacts by committed limits and a committed baseline: size, operators, quality, memory, time."""
+    from bertshrink.gates.checkout import config_and_artifacts, judge_checkout, look_at
+
     result_stands()
     artifact, report, base_artifact, config = map(_expanded, (artifact, report, base_artifact, config))
     junit, comment_file, openmetrics = map(_expanded, (junit, comment_file, openmetrics))
@@ -87,6 +116,8 @@ def gate(
             found, chosen = config_and_artifacts(config, artifact)
             return _update(found, [look_at(one, found.folder, report, False) for one in chosen], base, accept)
         if base_artifact is not None:
+            from bertshrink.pipeline.requirements import require_ml
+
             require_ml()
         from bertshrink.cli.progress import make_progress
 
@@ -118,6 +149,7 @@ def _update(config: Config, examined: list[Examined], base: str | None, accept: 
     """Write the lock and print what it changes; entries of other artifacts than these stay as they are."""
     from bertshrink.files.atomic import write_text
     from bertshrink.gates.baseline.merge_base import Baseline, read_baseline
+    from bertshrink.gates.checkout import short
     from bertshrink.gates.limits.config import others_in_lock
     from bertshrink.gates.update import difference, next_lock
     from bertshrink.gates.verdict import judge_all
@@ -169,6 +201,7 @@ def _unanchored(one: Examined) -> Examined:
 def _init(artifact: Place, report: Place, config: Place) -> int:
     """Write `bertshrink.toml`, or add to the limits that are there, and write the lock, from what is there today."""
     from bertshrink.files.atomic import write_text
+    from bertshrink.gates.checkout import is_at, look_at, short
     from bertshrink.gates.limits.config import Gated, find_config, read_config
     from bertshrink.gates.limits.first_limits import first_config, with_artifact
     from bertshrink.gates.verdict import examine

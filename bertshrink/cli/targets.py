@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bertshrink.cli.options import Json, Quiet, Task
+from bertshrink.cli.help import CONTEXT, HelpCommand, group
+from bertshrink.cli.options import INPUT, OUTPUT, Json, Quiet, Task, option
 from bertshrink.cli.streams import result_stands
 from bertshrink.errors import UserError
-from bertshrink.files.scratch_folder import scratch_folder
 
 if TYPE_CHECKING:
     from bertshrink.report.table.window import Fitting
     from bertshrink.worker.job import RunSpec
 
-targets_app = typer.Typer(help="Where models can be run.", no_args_is_help=True, rich_markup_mode=None)
+targets_app = group("Where models can be run.")
 
 
 EXAMPLES = {"arm64": "arm64:a76", "profile": "profile:pi5"}
 """Kinds that need a name and run here: one of each can be looked at."""
 
 
-@targets_app.command("list")
+@targets_app.command("list", cls=HelpCommand, context_settings=CONTEXT)
 def list_targets(as_json: Json = False) -> None:
     """Show the targets, and what is missing for each."""
     from bertshrink.cli.run import print_json
@@ -39,11 +39,11 @@ def list_targets(as_json: Json = False) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-@targets_app.command("setup")
+@targets_app.command("setup", cls=HelpCommand, context_settings=CONTEXT)
 def set_up(
     kind: Annotated[str, typer.Argument(help="what to prepare: arm64")],
-    mirror: Annotated[str | None, typer.Option("--mirror", help="another Debian mirror")] = None,
-    force: Annotated[bool, typer.Option("--force", help="prepare it again even if it exists")] = False,
+    mirror: Annotated[str | None, option(INPUT, "--mirror", metavar="URL", help="another Debian mirror")] = None,
+    force: Annotated[bool, option(OUTPUT, "--force", help="prepare it again even if it exists")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Prepare a target that needs it: arm64 gets Python and ONNX Runtime for ARM, about 48 MB from Debian and PyPI."""
@@ -60,10 +60,12 @@ def set_up(
     typer.echo(root.folder)
 
 
-@targets_app.command("calibrate")
+@targets_app.command("calibrate", cls=HelpCommand, context_settings=CONTEXT)
 def calibrate_device(
     target: Annotated[str, typer.Argument(help="the device, as ssh://pi@board")],
-    profile: Annotated[str, typer.Option("--profile", help="device profile whose assumed rates are replaced, as pi5")],
+    profile: Annotated[
+        str, option(INPUT, "--profile", metavar="NAME", help="device profile whose assumed rates are replaced, as pi5")
+    ],
     model: Annotated[
         str | None, typer.Argument(help="model to measure with; default: a generated one, for ONNX Runtime")
     ] = None,
@@ -72,6 +74,7 @@ def calibrate_device(
 ) -> None:
     """Measure a device's clock, IPC and bandwidth, and write a device file of your own with them."""
     from bertshrink.cli.progress import make_progress
+    from bertshrink.files.scratch_folder import scratch_folder
     from bertshrink.meters.targets.profile.calibrate import MADE, calibrate, made_model
     from bertshrink.meters.targets.profile.device import read_device, write_device
     from bertshrink.meters.targets.ssh import SshRunner

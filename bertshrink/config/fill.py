@@ -5,14 +5,14 @@ Each of pydantic's complaints becomes an error that says what, where, and what w
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from bertshrink.config.checker import Checker, Path
-from bertshrink.errors import did_you_mean
+from bertshrink.config.field_types import literal_words, union_members
+from bertshrink.errors import did_you_mean, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -50,14 +50,10 @@ def _quoted(title: str) -> str:
     return title if " " in title else f"`{title}`"
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-
-
 def _inner(model: type[BaseModel], name: str | int) -> type[BaseModel] | None:
     """The settings object that a field may hold."""
     field_info = model.model_fields.get(str(name))
-    kinds = _members(field_info.annotation) if field_info is not None else ()
+    kinds = union_members(field_info.annotation) if field_info is not None else ()
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
@@ -68,8 +64,8 @@ def _booleans(model: type[BaseModel], values: dict[str, Any], path: Path) -> Ite
         if isinstance(value, dict) and inner is not None:
             yield from _booleans(inner, value, (*path, name))
         if isinstance(value, bool) and name in model.model_fields:
-            kinds = _members(model.model_fields[name].annotation)
-            words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+            annotation = model.model_fields[name].annotation
+            kinds, words = union_members(annotation), literal_words(annotation)
             if not {bool, Any}.intersection(kinds) and not any(word is value for word in words) and inner is None:
                 yield (*path, name), {"type": "boolean", "msg": "this setting is not `true` or `false`", "input": value}
 
@@ -110,6 +106,9 @@ def _tell(at: Path, fault: Any, model: type[BaseModel], check: Checker, title: s
         return
     what = what[0].lower() + what[1:]
     name, given = names[-1], fault.get("input")
-    about = owner.model_fields[name].description if name in owner.model_fields else None
+    field_info = owner.model_fields.get(name)
+    about = f"`{name}` is {field_info.description}" if field_info and field_info.description else None
+    options = literal_words(field_info.annotation) if field_info else []
+    near = nearest(given, map(str, options)) if isinstance(given, str) else None
     text = f"`{name}`: {what}" if isinstance(given, dict) else f"`{name}` is `{given}`: {what}"
-    check.error(text, f"`{name}` is {about}" if about else None)
+    check.error(text, f"did you mean `{near}`?" if near else about)

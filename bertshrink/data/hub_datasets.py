@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from bertshrink.errors import MissingDependency, OutputError
@@ -25,8 +27,8 @@ def load_hub(name: str, **options: Any) -> Any:
         try:
             import datasets
 
-            datasets.disable_progress_bars()
-            return datasets.load_dataset(*where, **options)
+            with quiet_datasets():
+                return datasets.load_dataset(*where, **options)
         except Exception as error:  # offline, unknown and gated each come as another kind
             _no_room(error)
             reason = reason or next(iter(str(error).splitlines()), type(error).__name__)
@@ -34,6 +36,20 @@ def load_hub(name: str, **options: Any) -> Any:
         f"`{name}` is not a local path, and the hub does not provide it as a dataset: {reason}",
         hint="give a local file or folder with `--data`, or `builtin:pydoc`",
     )
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Have `datasets` draw no bars meanwhile."""
+    import datasets
+
+    has_bars = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if has_bars:
+            datasets.enable_progress_bars()
 
 
 def _no_room(error: BaseException | None) -> None:

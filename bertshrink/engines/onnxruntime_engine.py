@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from bertshrink.engines import EngineUnavailable, given
+from bertshrink.engines.ort import onnxruntime
 
 CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"

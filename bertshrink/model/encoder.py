@@ -9,7 +9,6 @@ kept and written again.
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -262,15 +261,3 @@ def _plain_pooler(model: Any, info: dict[str, Any]) -> None:
         for name, parameter in model.named_parameters():
             if name in missing and "pooler" in name:
                 parameter.copy_(torch.eye(len(parameter)) if parameter.dim() == 2 else torch.zeros(len(parameter)))
-
-
-def quiet_libraries() -> None:
-    """Keep transformers, datasets and tokenizers from printing over the progress bar."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()

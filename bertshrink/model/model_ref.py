@@ -104,13 +104,14 @@ class ModelRef:
             UnsafeModel: they are damaged, pickled, changed or not finite.
         """
         if self.loaded is None:
-            from bertshrink.model.encoder import Encoder, quiet_libraries
+            from bertshrink.model.encoder import Encoder
+            from bertshrink.model.quiet import quiet_libraries
 
-            quiet_libraries()
-            if isinstance(self.about, CheckpointInfo):
-                self.loaded = Encoder.from_facts(self.about, self.source)
-            else:
-                self.loaded = Artifact.load(self.folder, self.source)
+            with quiet_libraries():
+                if isinstance(self.about, CheckpointInfo):
+                    self.loaded = Encoder.from_facts(self.about, self.source)
+                else:
+                    self.loaded = Artifact.load(self.folder, self.source)
         return self.loaded
 
     def unload(self) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 
+from bertshrink.engines.ort import onnxruntime
 from bertshrink.errors import OutputError, UnsafeModel
 
 MAGIC = b"ORTM"

@@ -22,8 +22,9 @@ from bertshrink.errors import UserError
 from bertshrink.files.atomic import write_text
 from bertshrink.meters.quality.evaluation import Evaluation
 from bertshrink.meters.targets.timer import Timer
-from bertshrink.model.encoder import Encoder, quiet_libraries
+from bertshrink.model.encoder import Encoder
 from bertshrink.model.model_ref import ModelRef
+from bertshrink.model.quiet import quiet_libraries
 from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.pipeline.prepare import PreparedRun, prepare
@@ -127,9 +128,9 @@ class Run:
         """The recipe's cap on tokens per text."""
         return self.plan.data.max_length if self.plan.data else None
 
+    @quiet_libraries()
     def make(self) -> RunResult:
         """Every stage in order; of several processes each but the first one does its share of the trainings."""
-        quiet_libraries()
         if not ranks.is_main():
             return self._follow()
         write_text(self.store.folder / "recipe.yaml", self.recipe.text)

@@ -1,12 +1,11 @@
-"""From a command line to a recipe: which stages a command expands to, and which flag sets which stage's field.
+"""From a command line to a recipe, by the table of commands.
 
     bertshrink distill M --data D --layers 3          model: M, data: D, stages: [distill: {layers: 3}]
     bertshrink quantize M                             model: M, stages: [export, quantize], when M is an encoder
     bertshrink factorize M --rank 64 --epochs 1       model: M, stages: [factorize: {rank: 64}, distill: {epochs: 1}]
     bertshrink bench A B C                            model: A, compare: [B, C], no stages
 
-A flag is a field's name with dashes (after its stage's name where the command says so); the field's description is its
-help. So a command is a short recipe and runs through the same loop, and its faults point at the flag.
+So a command is a short recipe and runs through the same loop, and its faults point at the flag.
 """
 
 from __future__ import annotations
@@ -14,94 +13,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import BertshrinkError, UserError
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.tasks import TASKS
+from bertshrink.recipe.command_table import COMMANDS, Command, flag_of
 from bertshrink.sources.resolve import find_model
-from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
     from bertshrink.model.model_ref import ModelRef
     from bertshrink.recipe.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command that makes a model.
-
-    Attributes:
-        help: its first line of help.
-        stages: techniques in order; those before the last are left out where the model given is already what the next
-            takes.
-        later: techniques that follow where a flag of theirs is given.
-        prefixed: techniques whose flags begin with their name.
-    """
-
-    name: str
-    help: str
-    stages: tuple[str, ...]
-    later: tuple[str, ...] = ()
-    prefixed: tuple[str, ...] = ()
-
-    @property
-    def techniques(self) -> tuple[type[Technique], ...]:
-        """The stages' settings classes, the later ones too."""
-        return tuple(TECHNIQUES[name] for name in (*self.stages, *self.later))
-
-    def flag_names(self, technique: type[Technique]) -> dict[str, str]:
-        """Field of a stage -> name of what sets it; a field that an earlier stage has too is set together with it."""
-        before = self.techniques[: self.techniques.index(technique)]
-        taken = {field for other in before for field in other.model_fields}
-        prefix = f"{technique.name}_" if technique.name in self.prefixed else ""
-        return {field: field if field in taken else prefix + field for field in technique.model_fields}
-
-    @property
-    def fields(self) -> dict[str, FieldInfo]:
-        """What can be set -> the field that describes it; of one that several stages have, the first stage's."""
-        found: dict[str, FieldInfo] = {}
-        for technique in self.techniques:
-            for field, name in self.flag_names(technique).items():
-                found.setdefault(name, technique.model_fields[field])
-        return found
-
-    def wants(self, technique: type[Technique], given: Mapping[str, Any]) -> bool:
-        """Whether a stage is asked for: it always is, or a flag is given that is its own."""
-        before = self.techniques[: self.techniques.index(technique)]
-        others = {name for other in before for name in self.flag_names(other).values()}
-        own = set(self.flag_names(technique).values()) - others
-        return technique.name not in self.later or bool(own & given.keys())
-
-
-COMMANDS: dict[str, Command] = {
-    command.name: command
-    for command in (
-        Command("pretrain", "Pre-train an encoder from scratch on running text, with its tokenizer.", ("pretrain",)),
-        Command("finetune", "Fine-tune an encoder on labelled texts.", ("finetune",)),
-        Command(
-            "factorize",
-            "Factorize the embedding tables (and share layers) into a stock ALBERT.",
-            ("factorize",),
-            later=("share", "distill"),
-            prefixed=("share",),
-        ),
-        Command("share", "Share weights between groups of layers, as ALBERT does.", ("share",)),
-        Command("distill", "Distill a smaller student from its teacher.", ("distill",)),
-        Command("export", "Export an encoder to ONNX, .ort or ExecuTorch, verified against PyTorch.", ("export",)),
-        Command("quantize", "Quantize an encoder or an exported artifact.", ("export", "quantize")),
-    )
-}
-
-
-def flag_of(field: str) -> str:
-    """`--learning-rate` for `learning_rate`."""
-    return "--" + field.replace("_", "-")
 
 
 def recipe_of_command(

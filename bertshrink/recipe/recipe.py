@@ -39,6 +39,7 @@ from bertshrink.gates.limits.limits import Rule
 from bertshrink.gates.limits.rules import read_rules
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.tasks import TASKS
+from bertshrink.recipe.command_table import flag_of
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique
 
@@ -150,7 +151,7 @@ def _overridden(
         source.values[key] = other_data(value, kept) if key == "data" else value
         for path_in in [place for place in source.places if place[0] == key]:
             del source.places[path_in]
-        source.places[(key,)] = f"--{key}"
+        source.places[(key,)] = flag_of(key)
     tell(source.values, source.places, about_texts)
     return build(source, text, default_name=name)
 
@@ -169,7 +170,7 @@ def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about
         told["columns"] = [name.strip() for name in told["columns"].split(",")]
     if not told:
         return
-    flags = {key: "--" + key.replace("_", "-") for key in told}
+    flags = {key: flag_of(key) for key in told}
     data = values.get("data")
     if data is None:
         flag = next(iter(flags.values()))

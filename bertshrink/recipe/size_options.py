@@ -23,7 +23,7 @@ _EXPORT: tuple[tuple[str, dict[str, Any]], ...] = (("export", {}),)
 
 FORMATS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "float32": (),
-    "float16": (("export", {"precision": "fp16"}),),
+    "float16": (("export", {"precision": "float16"}),),
     "int8": (*_EXPORT, ("quantize", {})),
     "int8, tables int4": (*_EXPORT, ("quantize", {"embeddings": "int4"})),
     "block-int4": (*_EXPORT, ("quantize", {"scheme": "block-int4"})),
@@ -75,7 +75,7 @@ class Road:
 
     @property
     def _short(self) -> str:
-        return {"float16": "fp16", "int8, tables int4": "int8-int4"}.get(self.format, self.format)
+        return {"int8, tables int4": "int8-int4"}.get(self.format, self.format)
 
 
 @dataclass(frozen=True)

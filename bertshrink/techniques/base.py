@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict
 
 from bertshrink import units
 from bertshrink.errors import UserError
-from bertshrink.model.model_ref import Kind
-from bertshrink.model.size_estimate import Sizes, of_encoder
 from bertshrink.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -25,7 +23,8 @@ if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact, ArtifactSpec
     from bertshrink.model.checkpoint import CheckpointInfo
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.model_ref import Model
+    from bertshrink.model.model_ref import Kind, Model
+    from bertshrink.model.size_estimate import Sizes
     from bertshrink.report.measurement import Measurement
     from bertshrink.training.loop import TrainingResult
 
@@ -105,7 +104,7 @@ class Technique(BaseModel, ABC):
     `takes` and `gives`, and describes every field.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     name: ClassVar[str]
     paper: ClassVar[str]
@@ -118,6 +117,14 @@ class Technique(BaseModel, ABC):
     """Whether it makes the model that others are compared with, instead of making that one smaller."""
     other_names: ClassVar[Mapping[str, str]] = {}
     """What a setting is called elsewhere -> its name here, for hints."""
+
+    panels: ClassVar[Mapping[str, str]] = {}
+    """A setting -> its panel of the help page, where that is not the technique's name."""
+
+    @classmethod
+    def panel_of(cls, field: str) -> str:
+        """The panel of the help page that a setting is shown in."""
+        return cls.panels.get(field, cls.name.capitalize())
 
     @property
     def depends_on_machine(self) -> bool:
@@ -184,6 +191,8 @@ class Technique(BaseModel, ABC):
         """
         if before.facts is None or self.gives != "encoder":
             return None
+        from bertshrink.model.size_estimate import of_encoder
+
         return of_encoder(self.fit(before.facts))
 
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:

@@ -17,7 +17,7 @@ _TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 class TrainingSettings(BaseModel):
     """Settings of a training run. What is None is decided by the technique, from the task and the data."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
     other_names: ClassVar[Mapping[str, str]] = {
         "accumulate": "gradient_accumulation_steps",
         "batch_tokens": "max_tokens_per_batch",
@@ -32,6 +32,8 @@ class TrainingSettings(BaseModel):
         "warmup_steps": "warmup_ratio",
     }
     """What a setting is called elsewhere -> its name here, for hints."""
+    panels: ClassVar[Mapping[str, str]] = {}
+    """A setting -> its panel of the help page."""
 
     epochs: float | None = Field(
         None, gt=0, le=1000, description="passes over the training texts; default: by task, fewer the more texts"
@@ -73,3 +75,6 @@ class TrainingSettings(BaseModel):
                 raise MissingDependency(
                     f"`report_to` names {name}, which is not installed", hint=f"pip install {_TRACKERS[name]}"
                 )
+
+
+TrainingSettings.panels = dict.fromkeys(TrainingSettings.model_fields, "Training")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import transformers
 import bertshrink
 from bertshrink.cli.app import run
 from bertshrink.errors import UserError, UserErrors
-from bertshrink.recipe.commands import COMMANDS
+from bertshrink.recipe.command_table import COMMANDS
 from bertshrink.report.report import Report
 from tests.support.tiny import tiny_encoder
 
@@ -253,3 +254,56 @@ def test_importing_the_package_imports_next_to_nothing():
     code = "import bertshrink, sys; bertshrink.distill, bertshrink.gate; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+UNTOUCHED = """
+import logging, os, signal, sys, warnings
+import bertshrink
+import datasets, transformers
+from huggingface_hub.utils import are_progress_bars_disabled
+from pathlib import Path
+from tests.support.tiny import tiny_encoder
+
+def state():
+    root = logging.getLogger()
+    return {
+        "environ": dict(os.environ),
+        "signals": {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)},
+        "root": (root.level, list(root.handlers), root.disabled),
+        "warnings": list(warnings.filters),
+        "transformers": (transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()),
+        "datasets": (datasets.logging.get_verbosity(), datasets.is_progress_bar_enabled()),
+        "hub": are_progress_bars_disabled(),
+    }
+
+tiny_encoder().save(Path("m"))
+before = state()
+bertshrink.inspect("m")
+bertshrink.quantize("m", progress=False)
+after = state()
+for key in before:
+    print("CHANGED", key, before[key], after[key]) if before[key] != after[key] else print("SAME", key)
+"""
+
+
+def test_the_callers_process_is_as_it_was(tmp_path):
+    names = (
+        "ORT_DISABLE_TELEMETRY",
+        "TOKENIZERS_PARALLELISM",
+        "TRANSFORMERS_VERBOSITY",
+        "HF_HUB_DISABLE_PROGRESS_BARS",
+    )
+    environ = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", UNTOUCHED],
+        cwd=tmp_path,
+        env=environ | {"PYTHONPATH": str(Path(bertshrink.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith(("SAME", "CHANGED"))]
+    assert told == [
+        f"SAME {key}" for key in ("environ", "signals", "root", "warnings", "transformers", "datasets", "hub")
+    ]

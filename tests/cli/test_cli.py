@@ -18,7 +18,7 @@ from bertshrink.cli.app import run
 from bertshrink.errors import MissingDependency, UserError, UserErrors
 from bertshrink.files.atomic import new_folder
 from bertshrink.pipeline.run import NOT_TIMED
-from bertshrink.recipe.commands import COMMANDS
+from bertshrink.recipe.command_table import COMMANDS
 from tests.support.tiny import sentences, tiny_encoder
 
 pytestmark = pytest.mark.subprocess
@@ -76,6 +76,7 @@ def listing(folder):
         (["--nonsense"], "no such option", "`bertshrink`"),
         (["distill"], "missing argument", "`bertshrink distill`"),
         (["distill", "m", "--nonsense"], "no such option", "`bertshrink distill`"),
+        (["factorize", "m", "--explain"], "no such option: --explain", "`bertshrink factorize`"),
         (["distill", "m", "--layers", "many"], "invalid value for '--layers'", "`bertshrink distill`"),
         (["distill", "m", "--max-length", "1"], "invalid value for '--max-length'", "`bertshrink distill`"),
         (["run"], "missing argument", "`bertshrink run`"),
@@ -96,6 +97,23 @@ def test_wrong_usage(here, capsys, argv, what, where):
     assert where is None or f"  --> {where}\n" in err
     assert "hint: " in err
     assert listing(here) == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["factorize", "m", "--explain"], "--dry-run"),
+        (["distill", "m", "--layer", "3"], "--layers"),
+        (["export", "m", "--precision", "fp16"], "float16"),
+        (["export", "m", "--precision", "half"], "float16"),
+        (["quantize", "m", "--scheme", "bf16"], "bfloat16"),
+        (["finetune", "m", "--data", "d", "--precision", "fp32"], "float32"),
+        (["bench", "m", "--engine", "torch:fp16"], "float16"),
+    ],
+)
+def test_another_spelling_is_answered_with_the_word_that_is_meant(here, capsys, argv, meant):
+    assert run(argv) == 2
+    assert f"hint: did you mean `{meant}`?" in capsys.readouterr().err
 
 
 def test_a_group_without_a_command_shows_its_help(capsys):

@@ -28,11 +28,11 @@ def test_every_engine_has_its_words():
     ("text", "label", "options"),
     [
         ("torch", "torch", {}),
-        ("torch:bf16", "torch:bf16", {"dtype": "bfloat16"}),
-        ("torch:compiled, bf16", "torch:bf16,compiled", {"dtype": "bfloat16", "compile": "default"}),
-        ("torch:fp16,graphs", "torch:fp16,graphs", {"dtype": "float16", "cuda_graphs": True}),
+        ("torch:bfloat16", "torch:bfloat16", {"dtype": "bfloat16"}),
+        ("torch:compiled, bfloat16", "torch:bfloat16,compiled", {"dtype": "bfloat16", "compile": "default"}),
+        ("torch:float16,graphs", "torch:float16,graphs", {"dtype": "float16", "cuda_graphs": True}),
         ("torch:reduce-overhead", "torch:reduce-overhead", {"compile": "reduce-overhead"}),
-        ("openvino:bf16", "openvino:bf16", {"precision": "bfloat16"}),
+        ("openvino:bfloat16", "openvino:bfloat16", {"precision": "bfloat16"}),
         (" onnxruntime ", "onnxruntime", {}),
     ],
 )
@@ -51,15 +51,15 @@ def test_pytorch_takes_every_word(words):
     ("text", "what", "hint"),
     [
         ("troch", "no engine `troch`", "did you mean `torch`"),
-        ("torch:bf61", "no option `bf61`", "did you mean `bf16`"),
-        ("torch:complied,bf16", "no option `complied`", "did you mean `compiled`"),
-        ("torch:", "an option is missing", "torch:bf16,compiled"),
-        ("torch:bf16,", "an option is missing", "torch:bf16,compiled"),
-        ("torch:bf16,fp32", "`bf16` and `fp32` exclude each other", "leave one"),
-        ("torch:bf16,bf16", "an option appears twice", "leave one"),
+        ("torch:bf61", "no option `bf61`", "did you mean `bfloat16`"),
+        ("torch:complied,bfloat16", "no option `complied`", "did you mean `compiled`"),
+        ("torch:", "an option is missing", "torch:bfloat16,compiled"),
+        ("torch:bfloat16,", "an option is missing", "torch:bfloat16,compiled"),
+        ("torch:bfloat16,float32", "`bfloat16` and `float32` exclude each other", "leave one"),
+        ("torch:bfloat16,bfloat16", "an option appears twice", "leave one"),
         ("torch:eager,compiled", "exclude each other", "leave one"),
         ("torch:graphs,reduce-overhead", "both record CUDA graphs", "leave one"),
-        ("executorch:bf16", "no option `bf16`", "takes no options"),
+        ("executorch:bfloat16", "no option `bfloat16`", "takes no options"),
     ],
 )
 def test_what_cannot_be_meant(text, what, hint):
@@ -70,10 +70,10 @@ def test_what_cannot_be_meant(text, what, hint):
 
 
 def test_a_model_runs_by_the_engines_that_open_it():
-    asked = [read_variant(text) for text in ("torch:bf16", "onnxruntime", "openvino", "executorch")]
+    asked = [read_variant(text) for text in ("torch:bfloat16", "onnxruntime", "openvino", "executorch")]
     folder, onnx = variants_of(FOLDER, asked), variants_of(ONNX, asked)
-    assert list(folder) == ["torch:bf16"]
-    assert folder["torch:bf16"].options == {**FOLDER.options, "dtype": "bfloat16"}
+    assert list(folder) == ["torch:bfloat16"]
+    assert folder["torch:bfloat16"].options == {**FOLDER.options, "dtype": "bfloat16"}
     assert list(onnx) == ["onnxruntime", "openvino"]
     assert onnx["onnxruntime"].options == ONNX.options, "its own engine keeps the card's options"
     assert (onnx["openvino"].engine, onnx["openvino"].options) == ("openvino", {})
@@ -85,8 +85,8 @@ def test_a_model_runs_by_the_engines_that_open_it():
 def test_models_times_ways():
     models = {"teacher": FOLDER, "small": ONNX}
     assert expand_variants(models, []) == models
-    found = expand_variants(models, ["torch", "torch:bf16,compiled", "onnxruntime"])
-    assert list(found) == ["teacher (torch)", "teacher (torch:bf16,compiled)", "small (onnxruntime)"]
+    found = expand_variants(models, ["torch", "torch:bfloat16,compiled", "onnxruntime"])
+    assert list(found) == ["teacher (torch)", "teacher (torch:bfloat16,compiled)", "small (onnxruntime)"]
     assert list(expand_variants({"small": ONNX}, ["openvino"])) == ["small"], "one way needs no name"
     assert list(expand_variants({"teacher": FOLDER}, ["torch:graphs"], on_gpu=True)) == ["teacher"]
 
@@ -97,7 +97,7 @@ def test_models_times_ways():
         ({"small": ONNX}, ["torch"], "none of torch runs `small`", "onnxruntime, openvino"),
         ({"teacher": FOLDER}, ["openvino", "onnxruntime"], "none of openvino, onnxruntime runs", "torch"),
         ({"teacher": FOLDER}, ["torch", "openvino"], "`openvino` runs none of the models", ".onnx"),
-        ({"teacher": FOLDER}, ["torch:bf16", "torch: bf16"], "requested twice", "leave one"),
+        ({"teacher": FOLDER}, ["torch:bfloat16", "torch: bfloat16"], "requested twice", "leave one"),
         ({"teacher": FOLDER}, ["torch:graphs"], "needs a GPU", "--target gpu"),
     ],
 )

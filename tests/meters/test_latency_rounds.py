@@ -319,13 +319,13 @@ def test_a_model_that_ran_in_two_ways_has_two_rows():
         Snapshot(name="reference", label="a", role="reference", kind="encoder", measurements=[size]),
         Snapshot(name="b", label="b (large)", role="compared", kind="artifact", measurements=[size]),
     )
-    ways = ["reference (torch)", "b (onnxruntime)", "reference (torch:bf16)", "b (openvino)"]
+    ways = ["reference (torch)", "b (onnxruntime)", "reference (torch:bfloat16)", "b (openvino)"]
     found = TargetResult({way: [figure([[0.01]])] for way in ways}, MACHINE, ("a note",))
-    add_results(report, [found], ["torch", "onnxruntime", "torch:bf16", "openvino"])
+    add_results(report, [found], ["torch", "onnxruntime", "torch:bfloat16", "openvino"])
     assert [(s.name, s.label, s.role) for s in report.snapshots] == [
         ("reference", "a (torch)", "reference"),
         ("b", "b (large) (onnxruntime)", "compared"),
-        ("reference (torch:bf16)", "a (torch:bf16)", "compared"),
+        ("reference (torch:bfloat16)", "a (torch:bfloat16)", "compared"),
         ("b (openvino)", "b (large) (openvino)", "compared"),
     ]
     assert [[m.metric for m in s.measurements] for s in report.snapshots] == [["size", "latency"]] * 4

@@ -87,7 +87,7 @@ def test_the_bytes_of_a_whole_road(family, tmp_path):
     assert sizes.num_bytes == pytest.approx((tmp_path / "narrow" / "model.safetensors").stat().st_size, rel=TOLERANCE)
     again = read_facts(tmp_path / "narrow")
     assert of_encoder(again).num_bytes == sizes.num_bytes
-    half = Export(precision="fp16")
+    half = Export(precision="float16")
     assert half.sizes(sizes).num_bytes == pytest.approx(
         size(half(narrow, Workbench(None, None, tmp_path / "h"))), rel=TOLERANCE
     )
@@ -109,7 +109,7 @@ def test_what_cannot_be_told_is_not_told():
     assert Export(to="ort").sizes(before) is None
     assert Export(to="executorch").sizes(before) is None
     assert Quantize().sizes(before) is None, "a checkpoint is exported first"
-    assert Quantize().sizes(Export(precision="fp16").sizes(before)) is None, "no float32 file"
+    assert Quantize().sizes(Export(precision="float16").sizes(before)) is None, "no float32 file"
 
 
 # Roads

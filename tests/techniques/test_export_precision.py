@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "kind", "bits"), [("fp16", "float16", 11), ("bf16", "bfloat16", 8)])
+@pytest.mark.parametrize(("precision", "kind", "bits"), [("float16", "float16", 11), ("bfloat16", "bfloat16", 8)])
 @pytest.mark.parametrize("family", ["bert", "albert", "distilbert"])
 def test_half_the_bytes_and_nearly_the_numbers(family, precision, kind, bits, tmp_path):
     encoder = tiny_encoder(family, "classification")
@@ -27,7 +27,7 @@ def test_half_the_bytes_and_nearly_the_numbers(family, precision, kind, bits, tm
     assert weights > 0.8 * before["float32"]
     assert stored[kind] == weights / 2
     assert made.card.precision == kind
-    assert made.card.details["tolerance"] == {"fp16": 1e-2, "bf16": 5e-2}[precision]
+    assert made.card.details["tolerance"] == {"float16": 1e-2, "bfloat16": 5e-2}[precision]
     assert any("half the bytes" in note for note in bench.notes)
     rows = encoder.tokenize(sentences(5))
     ours = np.concatenate([row["logits"] for row in made.predict(rows)])
@@ -38,13 +38,13 @@ def test_half_the_bytes_and_nearly_the_numbers(family, precision, kind, bits, tm
 
 def test_a_tighter_tolerance_is_kept(tmp_path):
     with pytest.raises(CheckFailed, match="tolerance is 1e-06"):
-        Export(precision="bf16", tolerance=1e-6)(tiny_encoder(), Workbench(None, None, tmp_path))
+        Export(precision="bfloat16", tolerance=1e-6)(tiny_encoder(), Workbench(None, None, tmp_path))
 
 
 @pytest.mark.slow
 def test_quantizing_starts_from_the_numbers_that_are_stored(tmp_path):
     encoder = tiny_encoder()
-    half = Export(precision="fp16")(encoder, Workbench(None, None, tmp_path / "half"))
+    half = Export(precision="float16")(encoder, Workbench(None, None, tmp_path / "half"))
     made = Quantize(min_cosine=0.9)(half, Workbench(None, None, tmp_path / "int8"))
     assert "float16" not in bytes_by_type(read_model(made.file))
     assert made.card.precision == "int8"
@@ -52,5 +52,5 @@ def test_quantizing_starts_from_the_numbers_that_are_stored(tmp_path):
 
 @pytest.mark.parametrize("to", ["ort", "executorch"])
 def test_other_formats_store_no_halves(to):
-    with pytest.raises(UserError, match=f"`precision: fp16` stores the weights of ONNX files, and `to` is {to}"):
-        Export(to=to, precision="fp16").form(None)
+    with pytest.raises(UserError, match=f"`precision: float16` stores the weights of ONNX files, and `to` is {to}"):
+        Export(to=to, precision="float16").form(None)

@@ -276,7 +276,7 @@ def test_explain_reads_pairs_as_a_sentence_encoder_does(tmp_path, monkeypatch, c
     lines = [f"{first}\t{second}" for first, second in zip(texts[:40], texts[40:], strict=True)]
     for side, rows in (("train", lines[:30]), ("dev", lines[30:])):
         (tmp_path / f"{side}.tsv").write_text("sentence1\tsentence2\n" + "\n".join(rows) + "\n")
-    assert run(["factorize", "m", "--rank", "8", "--data", ".", "--explain", "--json", "-q"]) == 0
+    assert run(["factorize", "m", "--rank", "8", "--data", ".", "--dry-run", "--json", "-q"]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
     assert any(note.startswith("calibrated with 60 training texts") for note in notes), notes
 
@@ -310,7 +310,7 @@ def test_one_command_factorizes_shares_and_recovers(tmp_path):
     wrong = run("--rank", "8", "--share-groups", "5", "-o", "wide")
     assert wrong.returncode == 2 and "--share-groups" in wrong.stderr and not (tmp_path / "wide").exists()
     runs = sorted((tmp_path / "runs").iterdir())
-    told = run("--rank", "8", "--share-groups", "2", "--explain", "--json")
+    told = run("--rank", "8", "--share-groups", "2", "--dry-run", "--json")
     assert told.returncode == 0, told.stderr
     answer = json.loads(told.stdout)
     assert [stage["stage"] for stage in answer["stages"]] == ["factorize to rank 8", "share 2 groups of layers"]
@@ -322,5 +322,5 @@ def test_one_command_factorizes_shares_and_recovers(tmp_path):
         assert values == sorted(values)
     assert rows[-1]["energy"] == pytest.approx(1) and rows[-1]["cosine"] == pytest.approx(1, abs=1e-5)
     assert rows[0]["cosine"] < 0.99 and sorted((tmp_path / "runs").iterdir()) == runs, "nothing was made"
-    shown = run("--rank", "8", "--explain")
+    shown = run("--rank", "8", "--dry-run")
     assert shown.returncode == 0 and "energy" in shown.stdout and "calibrated with" in shown.stdout

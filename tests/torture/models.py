@@ -53,9 +53,8 @@ def _make(folder: Path) -> None:
 
 def answers(folder: Path) -> dict[str, Any]:
     """What bertshrink's model answers."""
-    from bertshrink.model.encoder import Encoder, quiet_libraries
+    from bertshrink.model.encoder import Encoder
 
-    quiet_libraries()
     encoder = Encoder.load(folder)
     found = encoder.predict(encoder.tokenize(TEXTS))
     return {"numbers": [np.asarray(next(iter(out.values()))) for out in found], "labels": list(encoder.labels)}

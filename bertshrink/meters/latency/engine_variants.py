@@ -1,9 +1,9 @@
 """The ways to run one model, as a user asks for them, so that it can be in one table under several engines.
 
     --engine torch                     PyTorch, eager, float32
-    --engine torch:bf16,compiled       in bfloat16, compiled by Inductor
-    --engine torch:fp16,graphs         on a GPU, replayed as CUDA graphs
-    --engine onnxruntime --engine openvino --engine openvino:bf16
+    --engine torch:bfloat16,compiled       in bfloat16, compiled by Inductor
+    --engine torch:float16,graphs         on a GPU, replayed as CUDA graphs
+    --engine onnxruntime --engine openvino --engine openvino:bfloat16
     --engine onnxruntime:exact-int8    int8 as VNNI and ARM compute it, on x86 without VNNI
 
 A model folder runs by PyTorch alone; an .onnx file by ONNX Runtime and OpenVINO; .ort and .pte files by their own
@@ -21,7 +21,7 @@ from bertshrink.errors import UserError, did_you_mean
 from bertshrink.worker.job import RunSpec
 
 FLAG = "--engine"
-_EXAMPLE = "write an engine and its options, such as `torch:bf16,compiled`"
+_EXAMPLE = "write an engine and its options, such as `torch:bfloat16,compiled`"
 
 _EXACT_INT8 = {"session.x64quantprecision": "1"}
 """On x86 without VNNI, ONNX Runtime's fastest int8 products add pairs in 16 bits and saturate; this asks for those that
@@ -30,9 +30,9 @@ do not, whose results are those of VNNI and of ARM."""
 WORDS: dict[str, dict[str, tuple[str, Any]]] = {
     # engine -> word -> (the engine's option, its value)
     "torch": {
-        "fp32": ("dtype", "float32"),
-        "bf16": ("dtype", "bfloat16"),
-        "fp16": ("dtype", "float16"),
+        "float32": ("dtype", "float32"),
+        "bfloat16": ("dtype", "bfloat16"),
+        "float16": ("dtype", "float16"),
         "eager": ("compile", None),
         "compiled": ("compile", "default"),
         "reduce-overhead": ("compile", "reduce-overhead"),
@@ -43,9 +43,9 @@ WORDS: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "onnxruntime": {"tf32": ("tf32", True), "exact-int8": ("config", _EXACT_INT8)},
     "openvino": {
-        "fp32": ("precision", "float32"),
-        "bf16": ("precision", "bfloat16"),
-        "fp16": ("precision", "float16"),
+        "float32": ("precision", "float32"),
+        "bfloat16": ("precision", "bfloat16"),
+        "float16": ("precision", "float16"),
     },
     "executorch": {},
 }
@@ -73,7 +73,7 @@ class EngineVariant:
 
     @property
     def label(self) -> str:
-        """`torch:bf16,compiled`."""
+        """`torch:bfloat16,compiled`."""
         return f"{self.engine}:{','.join(self.words)}" if self.words else self.engine
 
     @property
@@ -144,7 +144,7 @@ def expand_variants(
 
     Returns:
         The launches: by the model's name where one way is asked for that runs it, else by name and way,
-        `teacher (torch:bf16)`.
+        `teacher (torch:bfloat16)`.
 
     Raises:
         UserError: a fault in what is asked, the same twice, a way that runs no model, a model that no way runs.
@@ -173,7 +173,7 @@ def expand_variants(
 
 
 def ways_of(models: Iterable[str], asked: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The model and the way, `torch:bf16`, by the names that `expand_variants` gives to launches."""
+    """The model and the way, `torch:bfloat16`, by the names that `expand_variants` gives to launches."""
     labels = [read_variant(text).label for text in asked]
     return {_of_way(model, label): (model, label) for model in models for label in labels}
 

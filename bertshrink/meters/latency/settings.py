@@ -35,7 +35,7 @@ class LatencySettings(BaseModel):
         ("cpu",), min_length=1, description="targets: `cpu`, and those of `bertshrink targets list`"
     )
     engine: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="engines with options, as `torch:bf16,compiled`; default: each model's own engine"
+        (), description="engines with options, as `torch:bfloat16,compiled`; default: each model's own engine"
     )
     roofline: bool = Field(
         False, description="also measure the machine's peak rates and the fraction reached (roofline)"

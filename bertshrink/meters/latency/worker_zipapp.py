@@ -17,10 +17,6 @@ _ROOMS = ("worker", "engines")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest date a zip can hold: one date for all, so that equal sources give equal bytes."""
 
-_ROOT = """import os
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-"""
-"""Of the package what these rooms need: see its own `__init__.py`."""
 _START = """import sys
 if sys.version_info < (3, 10):
     sys.exit("the worker needs Python 3.10 or newer, and this is " + sys.version.split()[0])
@@ -33,7 +29,7 @@ main()
 @cache
 def build_worker() -> bytes:
     """The file's bytes."""
-    files = {"__main__.py": _START, "bertshrink/__init__.py": _ROOT}
+    files = {"__main__.py": _START, "bertshrink/__init__.py": ""}
     for room in _ROOMS:
         for path in sorted((PACKAGE / room).rglob("*.py")):
             files[f"bertshrink/{path.relative_to(PACKAGE).as_posix()}"] = path.read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from bertshrink.errors import UserError
 from bertshrink.model.families import shared_group
-from bertshrink.model.model_ref import Kind
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Need, Technique
 from bertshrink.techniques.distill.defaults import (
@@ -26,6 +25,7 @@ from bertshrink.training.settings import TrainingSettings
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint import CheckpointInfo
     from bertshrink.model.families import EncoderDims
+    from bertshrink.model.model_ref import Kind
 
 
 def kept_groups(chosen: tuple[int, ...], num_layers: int, num_groups: int) -> tuple[int, ...] | None:
@@ -56,6 +56,14 @@ class DistillSettings(TrainingSettings, Technique):
         "states": "hidden_states",
         "trained": "trainable",
         "unshare": "allow_unsharing",
+    }
+    panels: ClassVar[Mapping[str, str]] = {
+        **TrainingSettings.panels,
+        "temperature": "Losses",
+        "hidden_loss": "Losses",
+        "hidden_states": "Losses",
+        "relation_heads": "Losses",
+        **{f"{loss}_weight": "Losses" for loss in ("soft", "task", "hidden", "attention", "relation", "logits")},
     }
 
     layers: int | None = Field(None, description="number of student layers; default: the model's")

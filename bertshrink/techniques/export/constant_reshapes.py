@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from bertshrink.engines.ort import onnxruntime
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import array, initializers, tensor
 

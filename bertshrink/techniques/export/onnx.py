@@ -6,7 +6,7 @@ attention needs, so that no mask arithmetic is traced. PyTorch's tracer writes t
 weight one place, and `fix_reshapes` replaces the sums about shapes by constants.
 
 Why the TorchScript tracer, which PyTorch calls legacy: for a 6-layer MiniLM it takes 1.2 s where `dynamo=True` takes
-11.7 s, it keeps module names on the nodes and parameter names on the weights, and the files run equally fast in fp32
+11.7 s, it keeps module names on the nodes and parameter names on the weights, and the files run equally fast in float32
 and in int8. Eager attention, because the fused form of PyTorch adds `IsNaN`/`Where` guards to every layer. `trace` is
 the only place that knows the tracer.
 """

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from bertshrink.errors import UserError
-from bertshrink.model.model_ref import Kind
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import ArtifactSpec
     from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.model_ref import Kind
     from bertshrink.model.size_estimate import Sizes
 
 MAX_BATCH = 8
@@ -23,8 +23,7 @@ MAX_BATCH = 8
 
 _OF_EXECUTORCH = ("int8", "int8_cosine", "max_batch")
 _OF_ENCODERS = ("opset", "tolerance", "engine", "attention", "precision", "outputs")
-_HALVES: dict[str, Literal["float16", "bfloat16"] | None] = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}
-_TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
+_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Rounding a weight to 11 or 8 bits changes it by up to 2^-12 or 2^-9 of itself; outputs of 6 to 24 layers by some ten
 times as much."""
 
@@ -57,8 +56,8 @@ class ExportSettings(Technique):
         description="`fused`: each layer's attention as one operator, known to ONNX Runtime and OpenVINO; `standard`: "
         "in ONNX's own operators, for every runtime",
     )
-    precision: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32",
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32",
         description="number format of the stored weights; the engine chooses what it computes in",
     )
     outputs: Literal["both", "sentence_embedding"] = Field(
@@ -71,7 +70,7 @@ class ExportSettings(Technique):
         gt=0,
         le=0.1,
         description="largest accepted difference from PyTorch, as a fraction of the largest output; default: 0.0001 in "
-        "fp32, 0.01 in fp16, 0.05 in bf16",
+        "float32, 0.01 in float16, 0.05 in bfloat16",
     )
     int8: bool = Field(
         False,
@@ -103,7 +102,7 @@ class ExportSettings(Technique):
     @property
     def half(self) -> Literal["float16", "bfloat16"] | None:
         """The type that weights are stored in; None: float32."""
-        return _HALVES[self.precision]
+        return None if self.precision == "float32" else self.precision
 
     def outputs_of(self, task: str) -> tuple[str, ...]:
         """What the file gives, in this order."""

@@ -9,14 +9,11 @@ from pydantic import Field, field_validator, model_validator
 
 from bertshrink import units
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import CheckpointInfo
-from bertshrink.model.model_ref import Kind
-from bertshrink.model.parameter_count import converted, target_family
-from bertshrink.model.size_estimate import of_encoder, savings_summary
 from bertshrink.techniques.base import Technique, is_size
 
 if TYPE_CHECKING:
-    pass
+    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.model_ref import Kind
 
 ALBERT_RANK = 128
 """The width of every published ALBERT's tables (arXiv:1909.11942, table 1)."""
@@ -81,6 +78,8 @@ class FactorizeSettings(Technique):
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove the rank against the tables' width, and a size against what the layers alone take."""
+        from bertshrink.model.parameter_count import converted, target_family
+
         width, rank = facts.shape.embedding_size, self.said_rank
         if self.max_size is not None:
             rank = self.rank_within(facts)
@@ -89,6 +88,8 @@ class FactorizeSettings(Technique):
 
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What it buys, as far as it is known before the texts are looked at."""
+        from bertshrink.model.size_estimate import savings_summary
+
         if self.explained_variance is not None:
             return f"the rank follows from the texts: the lowest that retains {self.explained_variance} of the variance"
         return f"embedding tables {after.shape.embedding_size} wide instead of {before.shape.embedding_size}: " + (
@@ -106,6 +107,9 @@ class FactorizeSettings(Technique):
         Raises:
             UserError: even one number a token is too much.
         """
+        from bertshrink.model.parameter_count import converted, target_family
+        from bertshrink.model.size_estimate import of_encoder
+
         most = units.size(str(self.max_size))
         family = target_family(facts.anatomy.family, facts.task)
         narrow = (converted(facts, family, embedding_size=rank) for rank in (1, 2))

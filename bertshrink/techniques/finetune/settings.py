@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from bertshrink.errors import UserError
-from bertshrink.model.model_ref import Kind
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.model_ref import Kind
 
 
 @dataclass(frozen=True)

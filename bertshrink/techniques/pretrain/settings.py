@@ -15,12 +15,12 @@ from bertshrink.model.families import (
     PretrainManner,
     anatomy_of,
 )
-from bertshrink.model.model_ref import Kind
 from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.model_ref import Kind
 
 EPOCHS = 3.0
 LEARNING_RATE = 5e-4

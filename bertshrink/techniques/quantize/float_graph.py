@@ -145,7 +145,7 @@ def _guards(model: onnx.ModelProto) -> dict[str, str]:
 
 def _speak(model: onnx.ModelProto, softmaxes: list[str], max_length: int) -> bool:
     """Whether any of these softmaxes gives NaN for one token padded to the longest input."""
-    import onnxruntime
+    from bertshrink.engines.ort import onnxruntime
 
     wider = onnx.ModelProto()
     wider.CopyFrom(model)

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from bertshrink.errors import UserError
-from bertshrink.model.model_ref import Kind
-from bertshrink.model.parameter_count import converted, sharing_family
-from bertshrink.model.size_estimate import savings_summary
 from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.model_ref import Kind
 
 
 class ShareSettings(Technique):
@@ -43,6 +41,8 @@ class ShareSettings(Technique):
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove the number of groups against the layers, and against what is shared already."""
+        from bertshrink.model.parameter_count import converted, sharing_family
+
         check_groups(self.groups, facts.shape.num_layers, facts.shape.num_groups)
         if self.groups == facts.shape.num_groups:
             return facts
@@ -50,6 +50,8 @@ class ShareSettings(Technique):
 
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What it buys."""
+        from bertshrink.model.size_estimate import savings_summary
+
         return savings_summary(before, after)
 
 

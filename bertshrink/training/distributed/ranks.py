@@ -62,8 +62,9 @@ def check_launcher() -> None:
             where=_WHERE,
             hint="set `fsdp_version: 2`, or choose plain multi-GPU (DDP): encoders of this size fit on one device",
         )
-    # transformers would otherwise load weights on the first process alone, the frozen teacher's as well.
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    if _asks("ACCELERATE_USE_FSDP"):
+        # transformers would otherwise load weights on the first process alone, the frozen teacher's as well.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
 
 
 def mean_over(total: Tensor, count: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`--explain`: what a command would do and what its settings would give, without making anything."""
+"""`--dry-run`: what a command would do and what its settings would give, without making anything."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _UNITS = {"parameters": "count", "bytes": "B", "energy": "fraction"}
 
 
-def explain(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
+def dry_run(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     """Print what each stage buys, and the table of the stages that have one; or all of it as one JSON document.
 
     Raises:
-        BertshrinkError: what would be wrong with the command without `--explain`, too.
+        BertshrinkError: what would be wrong with the command without `--dry-run`, too.
     """
     require_ml()
     plan = make_plan(recipe)
