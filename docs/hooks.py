@@ -31,7 +31,7 @@ from bertshrink.data.settings import DataSettings
 from bertshrink.errors import BertshrinkError
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.tasks import TASKS
-from bertshrink.recipe.commands import COMMANDS
+from bertshrink.recipe.command_table import COMMANDS
 from bertshrink.recipe.recipe import MeasureSettings, _Body
 from bertshrink.recipe.shipped import shipped_recipes
 from bertshrink.techniques import TECHNIQUES
