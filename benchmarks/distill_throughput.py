@@ -34,6 +34,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bertshrink.model.quiet import quiet_libraries
+
 KEPT = (2, 4, 6)
 BATCH = 32
 WARMUP = 0.06

@@ -37,7 +37,8 @@ from bertshrink.data.load import load
 from bertshrink.data.settings import DataSettings
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.model.batches import Row, batch_by_length, tensors
-from bertshrink.model.encoder import Encoder, quiet_libraries
+from bertshrink.model.encoder import Encoder
+from bertshrink.model.quiet import quiet_libraries
 from bertshrink.sources.resolve import locate_model
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
@@ -183,9 +184,9 @@ def main() -> None:
         parser.error("give --data and at least one --judge, or --convert")
     if args.recover and str(args.recover) not in args.ranks.split(","):
         parser.error("--recover must be one of --ranks")
-    quiet_libraries()
     torch.set_grad_enabled(False)
-    found = converted(args.converted) if args.converted else convert() if args.convert else ranks(args)
+    with quiet_libraries():
+        found = converted(args.converted) if args.converted else convert() if args.convert else ranks(args)
     print(json.dumps(found))
 
 
