@@ -115,8 +115,8 @@ def _encode_unlabelled(asked: _Asked) -> EncodedRows:
 
 
 def _encode_texts(asked: _Asked) -> EncodedRows:
-    found = _encode_unlabelled(asked)
-    return replace(found, labels=asked.labels())
+    encoded = _encode_unlabelled(asked)
+    return replace(encoded, labels=asked.labels())
 
 
 def _encode_words(asked: _Asked) -> EncodedRows:
@@ -127,7 +127,7 @@ def _encode_words(asked: _Asked) -> EncodedRows:
     for number, (row, own) in enumerate(zip(words, tags, strict=True), start=1):
         if own is not None and len(row) != len(own):
             raise UserError(f"row {number} has {len(row)} words and {len(own)} tags", where=asked.where)
-    found = tokenizer(
+    encoding = tokenizer(
         texts,
         truncation=True,
         max_length=max_length,
@@ -135,9 +135,11 @@ def _encode_words(asked: _Asked) -> EncodedRows:
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
-    rows, examples = _rows_of(found, tokenizer), list(found["overflow_to_sample_mapping"])
+    rows, examples = _rows_of(encoding, tokenizer), list(encoding["overflow_to_sample_mapping"])
     owners = [_word_of_characters(row) for row in words]
-    begins = [_first_tokens(offsets, owners[at]) for offsets, at in zip(found["offset_mapping"], examples, strict=True)]
+    begins = [
+        _first_tokens(offsets, owners[at]) for offsets, at in zip(encoding["offset_mapping"], examples, strict=True)
+    ]
     labels = [
         None if tags[at] is None else tuple(tags[at][word] if word >= 0 else IGNORED for word in first)
         for first, at in zip(begins, examples, strict=True)
@@ -147,15 +149,15 @@ def _encode_words(asked: _Asked) -> EncodedRows:
 
 def _word_of_characters(words: Sequence[str]) -> list[int]:
     """The number of the word at each character of the words joined by one blank; -1 at spaces."""
-    found: list[int] = []
+    owners: list[int] = []
     for number, word in enumerate(words):
-        found += ([-1] if number else []) + [number] * len(word)
-    return found
+        owners += ([-1] if number else []) + [number] * len(word)
+    return owners
 
 
 def _first_tokens(offsets: Sequence[tuple[int, int]], owners: Sequence[int]) -> list[int]:
     """Per token the word that begins with it, else -1. A window may begin inside a word: that word is not begun."""
-    found, before, is_first = [], -1, True
+    begins, before, is_first = [], -1, True
     for start, end in offsets:
         word = owners[end - 1] if end > start else -1
         begun = word >= 0 and word != before
@@ -163,9 +165,9 @@ def _first_tokens(offsets: Sequence[tuple[int, int]], owners: Sequence[int]) -> 
             # Some tokenizers count the blank before a word as part of its first token.
             begun = start == 0 or owners[start] != word or owners[start - 1] != word
             is_first = False
-        found.append(word if begun else -1)
+        begins.append(word if begun else -1)
         before = word if word >= 0 else before
-    return found
+    return begins
 
 
 def _encode_questions(asked: _Asked) -> EncodedRows:
@@ -185,7 +187,7 @@ def _encode_questions(asked: _Asked) -> EncodedRows:
             hint="give `max_length` under `data:` a larger number, or leave it out",
         )
     limit = room // 2
-    found = tokenizer(
+    encoding = tokenizer(
         _short_questions(tokenizer, split.texts, limit),
         list(split.pairs),
         truncation="only_second",
@@ -194,10 +196,10 @@ def _encode_questions(asked: _Asked) -> EncodedRows:
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
-    rows, examples = _rows_of(found, tokenizer), list(found["overflow_to_sample_mapping"])
+    rows, examples = _rows_of(encoding, tokenizer), list(encoding["overflow_to_sample_mapping"])
     spans, labels = [], []
-    for number, (offsets, at) in enumerate(zip(found["offset_mapping"], examples, strict=True)):
-        sides = found.sequence_ids(number)
+    for number, (offsets, at) in enumerate(zip(encoding["offset_mapping"], examples, strict=True)):
+        sides = encoding.sequence_ids(number)
         spans.append([span if side == 1 else (-1, -1) for span, side in zip(offsets, sides, strict=True)])
         labels.append(None if values[at] is None else _answer_tokens(spans[-1], values[at]))
     return EncodedRows(rows, labels, examples, spans=spans)
@@ -219,8 +221,8 @@ def _short_questions(tokenizer: PreTrainedTokenizerBase, questions: Sequence[str
     short = list(questions)
     at = list(range(len(short)))
     while at:  # a text that was cut may fall into more tokens than it had as part of the whole
-        found = tokenizer([short[i] for i in at], add_special_tokens=False, return_offsets_mapping=True)
-        over = [(i, offsets) for i, offsets in zip(at, found["offset_mapping"], strict=True) if len(offsets) > limit]
+        encoding = tokenizer([short[i] for i in at], add_special_tokens=False, return_offsets_mapping=True)
+        over = [(i, offsets) for i, offsets in zip(at, encoding["offset_mapping"], strict=True) if len(offsets) > limit]
         for i, offsets in over:
             short[i] = short[i][: min(offsets[limit][0], len(short[i]) - 1)].rstrip()
         at = [i for i, _ in over]
@@ -243,9 +245,9 @@ def _answer_tokens(spans: Sequence[tuple[int, int]], answers: Sequence[tuple[str
     return inside[0], inside[-1]
 
 
-def _rows_of(found: Any, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    names = [name for name in tokenizer.model_input_names if name in found]
-    return [{name: found[name][i] for name in names} for i in range(len(found["input_ids"]))]
+def _rows_of(encoding: Any, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    names = [name for name in tokenizer.model_input_names if name in encoding]
+    return [{name: encoding[name][i] for name in names} for i in range(len(encoding["input_ids"]))]
 
 
 def tags_of(
@@ -258,15 +260,15 @@ def tags_of(
         outside: the tag of a word that no token begins (the tokenizer drops it).
     """
     assert encoded.words is not None
-    found = [[outside] * number for number in num_words]
+    tags = [[outside] * number for number in num_words]
     depth = [[-1] * number for number in num_words]
     for row_logits, first, at in zip(logits, encoded.words, encoded.examples, strict=True):
         best = row_logits.argmax(axis=-1)
         for token, word in enumerate(first):
             inner = min(token, len(first) - 1 - token)
             if word >= 0 and inner > depth[at][word]:
-                found[at][word], depth[at][word] = int(best[token]), inner
-    return found
+                tags[at][word], depth[at][word] = int(best[token]), inner
+    return tags
 
 
 def answers_of(

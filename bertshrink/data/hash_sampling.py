@@ -29,16 +29,16 @@ def drawn(texts: Sequence[str], labels: Sequence[Any] | None, share: float, purp
     """
     limit = round(share * _HASHES)
     hashes = [hash_of(purpose + text) for text in texts]
-    found = [int(value[:8], 16) % _HASHES < limit for value in hashes]
+    are_drawn = [int(value[:8], 16) % _HASHES < limit for value in hashes]
     if labels is None:
-        return found
+        return are_drawn
     classes = [classes_of(label) for label in labels]
-    stay = {one for own, is_drawn in zip(classes, found, strict=True) if not is_drawn for one in own}
-    for at in sorted((at for at, is_drawn in enumerate(found) if is_drawn), key=lambda at: hashes[at]):
+    stay = {one for own, is_drawn in zip(classes, are_drawn, strict=True) if not is_drawn for one in own}
+    for at in sorted((at for at, is_drawn in enumerate(are_drawn) if is_drawn), key=lambda at: hashes[at]):
         if not stay.issuperset(classes[at]):
-            found[at] = False
+            are_drawn[at] = False
             stay |= classes[at]
-    return found
+    return are_drawn
 
 
 def lowest(texts: Sequence[str], limit: int, purpose: str) -> list[int]:

@@ -35,14 +35,14 @@ def load(settings: DataSettings, task: str = "auto") -> TextDataset:
 
 def _stamps(settings: DataSettings) -> tuple[tuple[str, int, int], ...]:
     """(path, size, time of change) of every file that the settings may mean: what was read before may be stale."""
-    found = []
+    stamps = []
     for name in filter(None, (settings.path, settings.train, settings.dev, settings.test, settings.unlabelled)):
         path = local_path(name)
         for file in sorted((path, *path.glob("*"), *path.glob("*/*"))) if path.is_dir() else [path]:
             if file.is_file():
                 status = file.stat()
-                found.append((str(file), status.st_size, status.st_mtime_ns))
-    return tuple(found)
+                stamps.append((str(file), status.st_size, status.st_mtime_ns))
+    return tuple(stamps)
 
 
 def _load(settings: DataSettings, task: str) -> TextDataset:
@@ -101,12 +101,12 @@ def _assign(name: str, sides: dict[str, Split], settings: DataSettings, notes: l
         more = read_unlabelled(settings.unlabelled, notes).first(settings.max_unlabelled, salt)
         notes.append(f"{len(more)} texts without labels join the {len(train)} of the training split")
         train = train.with_unlabelled(more)
-    found = TextDataset(name, train, dev, test, judged_name, settings.dev_share, tuple(notes), settings.split_seed)
-    overlap = len(_rows(train) & _rows(found.judged))
+    dataset = TextDataset(name, train, dev, test, judged_name, settings.dev_share, tuple(notes), settings.split_seed)
+    overlap = len(_rows(train) & _rows(dataset.judged))
     if overlap:
         note = f"{overlap} texts of the {judged_name} split are also in the training split"
-        found = replace(found, notes=(*notes, note))
-    return found
+        dataset = replace(dataset, notes=(*notes, note))
+    return dataset
 
 
 def _rows(split: Split) -> set[tuple[str, str]]:
@@ -183,14 +183,14 @@ def _side(settings: DataSettings, side: str) -> Corpus | None:
     if not path.exists() and not path.suffix and name.count("/") <= 2 and not name.startswith((".", "/", "~")):
         return _in_rows(Corpus((), hub=name), settings.text) if side == "train" else None
     if path.is_dir():
-        found_there = find_sides(path).sides
-        files = found_there.get(side) or found_there.get("whole" if side == "train" else "", [])
+        sides = find_sides(path).sides
+        files = sides.get(side) or sides.get("whole" if side == "train" else "", [])
     else:
         files = [path] * (own is not None or side == "train")
     if not files or not all(file.is_file() and suffix_of(file) in READERS for file in files):
         return None
-    found = Corpus(tuple(files))
-    return found if suffix_of(files[0]) == ".txt" else _in_rows(found, settings.text)
+    corpus = Corpus(tuple(files))
+    return corpus if suffix_of(files[0]) == ".txt" else _in_rows(corpus, settings.text)
 
 
 def _in_rows(corpus: Corpus, asked: str | None) -> Corpus | None:
@@ -203,7 +203,7 @@ def _in_rows(corpus: Corpus, asked: str | None) -> Corpus | None:
 def _lines(corpus: Corpus, limit: int) -> tuple[str, ...]:
     """The first lines of some length; of any length where there are none."""
     for shortest in (_MIN_WORDS, 1):
-        found = (line for lines in corpus.documents() for line in lines if len(line.split()) >= shortest)
-        if chosen := tuple(dict.fromkeys(islice(found, limit))):
+        candidates = (line for lines in corpus.documents() for line in lines if len(line.split()) >= shortest)
+        if chosen := tuple(dict.fromkeys(islice(candidates, limit))):
             return chosen
     return ()

@@ -92,11 +92,11 @@ def _read_all(settings: DataSettings, notes: list[str]) -> dict[str, Table | Spl
     if settings.path is not None:
         path = local_path(settings.path)
         if path.is_dir():
-            found = _sides_of_folder(path, notes)
-            if set(found) == {"whole"}:
-                sides = _read_whole(found["whole"], settings, notes)
+            folder_sides = _sides_of_folder(path, notes)
+            if set(folder_sides) == {"whole"}:
+                sides = _read_whole(folder_sides["whole"], settings, notes)
             else:
-                sides = {side: _read_files(files, settings, notes) for side, files in found.items()}
+                sides = {side: _read_files(files, settings, notes) for side, files in folder_sides.items()}
         elif path.exists():
             sides = _read_whole([path], settings, notes)
         else:
@@ -108,8 +108,8 @@ def _read_all(settings: DataSettings, notes: list[str]) -> dict[str, Table | Spl
             path = local_path(name)
             if not path.exists() and not path.suffix:
                 check_source(name, None)
-                found_there = _read_hub(name, notes)
-                sides[side] = found_there.get(side) or next(iter(found_there.values()))
+                hub_sides = _read_hub(name, notes)
+                sides[side] = hub_sides.get(side) or next(iter(hub_sides.values()))
                 continue
             files = _sides_of_folder(path).get(side, []) if path.is_dir() else [path]
             if not files:
@@ -124,19 +124,19 @@ def _sides_of_folder(folder: Path, notes: list[str] | None = None) -> dict[str, 
     Raises:
         UserError: nothing there that could be read, or more than one thing that could be meant.
     """
-    found = find_sides(folder)
-    if found.sides:
-        if found.left_out and notes is not None:
+    listing = find_sides(folder)
+    if listing.sides:
+        if listing.left_out and notes is not None:
             notes.append(
-                f"left out of `{folder.name}`, because their names match no split: {', '.join(found.left_out)}"
+                f"left out of `{folder.name}`, because their names match no split: {', '.join(listing.left_out)}"
             )
-        return found.sides
+        return listing.sides
     # Of several files of JSON, the one whose keys name sides.
-    whole = [folder / name for name in found.left_out if name.lower().endswith(".json")]
+    whole = [folder / name for name in listing.left_out if name.lower().endswith(".json")]
     whole = [path for path in whole if _sides_of_json(_read_json(path))]
     if len(whole) == 1:
         return {"whole": whole}
-    holds = f"; it holds {', '.join(f'`{name}`' for name in found.left_out[:8])}" if found.left_out else ""
+    holds = f"; it holds {', '.join(f'`{name}`' for name in listing.left_out[:8])}" if listing.left_out else ""
     raise UserError(
         f"the folder `{folder}` holds no train or dev file{holds}",
         where=str(folder),
@@ -167,13 +167,13 @@ def _sides_of_json(document: Document) -> dict[str, Any]:
     """Side -> rows of a JSON object whose keys name sides; under an empty name the keys that name none."""
     if not isinstance(document.value, dict):
         return {}
-    found = dict(document.value)
+    remaining = dict(document.value)
     sides: dict[str, Any] = {}
     for side, names in SIDES.items():
-        name = next((name for name in names if isinstance(found.get(name), list | dict)), None)
+        name = next((name for name in names if isinstance(remaining.get(name), list | dict)), None)
         if name is not None:
-            sides[side] = found.pop(name)
-    return sides | {"": sorted(map(str, found))} if sides else {}
+            sides[side] = remaining.pop(name)
+    return sides | {"": sorted(map(str, remaining))} if sides else {}
 
 
 def _read_files(
@@ -195,8 +195,8 @@ def _read_files(
         return _told(joined([_read_table(file, settings) for file in files], str(path)), notes)
     documents = [document or _read_json(path), *map(_read_json, files[1:])]
     if all(map(is_squad, documents)):
-        return read_squad([article for found in documents for article in found.value["data"]], str(path))
-    tables = [table_of(found, str(file), settings.columns) for file, found in zip(files, documents, strict=True)]
+        return read_squad([article for parsed in documents for article in parsed.value["data"]], str(path))
+    tables = [table_of(parsed, str(file), settings.columns) for file, parsed in zip(files, documents, strict=True)]
     return _told(joined(tables, str(path)), notes)
 
 
@@ -257,8 +257,8 @@ def _no_table(path: Path, lines: Sequence[str]) -> None:
 
 
 def _read_hub(name: str, notes: list[str]) -> dict[str, Table | Split]:
-    found = load_hub(name)
-    sides = {side: next((found[n] for n in names if n in found), None) for side, names in SIDES.items()}
+    splits = load_hub(name)
+    sides = {side: next((splits[n] for n in names if n in splits), None) for side, names in SIDES.items()}
     return {side: _told(Table.of_dataset(rows, name), notes) for side, rows in sides.items() if rows is not None}
 
 

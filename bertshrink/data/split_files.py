@@ -78,10 +78,10 @@ def find_sides(folder: Path) -> Found:
         UserError: two files or folders could be the same, parts are missing, or none is named after a side.
     """
     files, folders = _entries(folder)
-    sides = {side: found for side in SIDES if (found := _of_side(folder, side, files, folders))}
+    sides = {side: paths for side in SIDES if (paths := _of_side(folder, side, files, folders))}
     inner = [inside for inside in folders if _has_sides(inside)]
     if sides:
-        taken = {path for found in sides.values() for path in found}
+        taken = {path for paths in sides.values() for path in paths}
         loose = [path.name for path in files if path not in taken and path.parent == folder]
         return Found(sides, (*loose, *(f"{inside.name}/" for inside in inner if inside not in _parents(taken))))
     if len(inner) > 1:
@@ -208,7 +208,7 @@ def _check_whole(files: Sequence[Path], folder: Path, at: int | None = None) -> 
     """Prove that no part is missing: of `-00000-of-00002` by its total, of other numbers by the gaps."""
     total = re.search(r"-(\d+)-of-(\d+)", files[0].name)
     if total is not None:
-        there = {int(found[1]) for path in files if (found := re.search(r"-(\d+)-of-\d+", path.name))}
+        there = {int(match[1]) for path in files if (match := re.search(r"-(\d+)-of-\d+", path.name))}
         first = 0 if 0 in there or len(there) < int(total[2]) else 1
         wanted = set(range(first, first + int(total[2])))
     elif at is not None:

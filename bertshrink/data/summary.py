@@ -37,14 +37,14 @@ def account(texts: TextDataset, task: str) -> list[str]:
         return []
     sides = [("train", texts.train), ("dev", texts.dev)]
     sides += [("test", texts.test)] if texts.test is not None else []
-    found = {
+    lines = {
         "data": f"{', '.join(f'{name} {len(split):,}' for name, split in sides)} rows; evaluated on "
         f"{texts.judged_name}",
         "columns": "; ".join(dict.fromkeys(filter(None, (_columns(split.roles) for _, split in sides)))),
         "labels": _labels(sides, task, texts.judged.labels is not None),
         "left out": "; ".join(_left_out(sides)),
     }
-    return [f"{heading}: {line}" for heading, line in found.items() if line]
+    return [f"{heading}: {line}" for heading, line in lines.items() if line]
 
 
 def _columns(roles: Roles | None) -> str:

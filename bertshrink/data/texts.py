@@ -113,7 +113,9 @@ class Split(Sequence[Example]):
 
     def parted(self, is_second: Sequence[bool]) -> tuple[Split, Split]:
         """The rows in two parts, each in the rows' order."""
-        first, second = ([i for i, found in enumerate(is_second) if found == wanted] for wanted in (False, True))
+        first, second = (
+            [i for i, goes_second in enumerate(is_second) if goes_second == wanted] for wanted in (False, True)
+        )
         return self.take(first), self.take(second)
 
     def with_unlabelled(self, other: Split) -> Split:
@@ -194,7 +196,7 @@ class TextDataset:
             return self.train, self.dev
         drawn = self.train.drawn(self.dev_share, f"{hash_sampling.salt(self.split_seed)}choosing:")
         if self.train.labels is not None:
-            drawn = [found and label is not None for found, label in zip(drawn, self.train.labels, strict=True)]
+            drawn = [is_drawn and label is not None for is_drawn, label in zip(drawn, self.train.labels, strict=True)]
         return self.train.parted(drawn)
 
     @property

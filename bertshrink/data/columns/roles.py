@@ -225,10 +225,12 @@ def asked_column(table: Table, name: str | None) -> str | None:
         return name
     if name == NONE:
         return None
-    found = [column for column in table.columns if plain(column) == plain(name)]
-    if len(found) == 1:
-        return found[0]
-    raise asked(table, f"there {'is no' if not found else 'are several'} column{'s' * bool(found)} `{shown(name)}`", {})
+    matches = [column for column in table.columns if plain(column) == plain(name)]
+    if len(matches) == 1:
+        return matches[0]
+    raise asked(
+        table, f"there {'is no' if not matches else 'are several'} column{'s' * bool(matches)} `{shown(name)}`", {}
+    )
 
 
 def asked_labels(table: Table, settings: DataSettings) -> tuple[str, ...]:
@@ -237,9 +239,9 @@ def asked_labels(table: Table, settings: DataSettings) -> tuple[str, ...]:
     if name is None:
         return ()
     if name not in table.columns and "," in name:
-        found = [asked_column(table, part.strip()) for part in name.split(",")]
-        if len(set(found)) == len(found) and None not in found:
-            return tuple(column for column in found if column is not None)
+        columns = [asked_column(table, part.strip()) for part in name.split(",")]
+        if len(set(columns)) == len(columns) and None not in columns:
+            return tuple(column for column in columns if column is not None)
         raise asked(table, f"`{name}` does not name each column once", {})
     one = asked_column(table, name)
     return (one,) if one is not None else ()

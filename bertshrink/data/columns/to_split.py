@@ -51,8 +51,8 @@ def split_of(table: Table, settings: DataSettings) -> Split:
         and (settings.label is None or asked_labels(table, settings) == (answers,))
     ):
         roles = replace(roles, labels=(answers,), second=None, left_out=_without(roles, answers), maybe_labels=())
-        found = [answers_of(cell, table.where(at)) for at, cell in enumerate(table.columns[answers])]
-        whole = answered(texts, pairs, found, table.name)
+        row_answers = [answers_of(cell, table.where(at)) for at, cell in enumerate(table.columns[answers])]
+        whole = answered(texts, pairs, row_answers, table.name)
     else:
         labels, names, num_unjudged = _labels(table, roles)
         roles = replace(roles, num_unjudged=num_unjudged)
@@ -60,7 +60,7 @@ def split_of(table: Table, settings: DataSettings) -> Split:
     return _kept(whole, roles, texts)
 
 
-def sides_of(found: Mapping[str, Table | Split], settings: DataSettings) -> dict[str, Split]:
+def sides_of(tables: Mapping[str, Table | Split], settings: DataSettings) -> dict[str, Split]:
     """The sides of the data; a table with the columns that the training split is read from is read as that one is.
 
     Raises:
@@ -68,8 +68,8 @@ def sides_of(found: Mapping[str, Table | Split], settings: DataSettings) -> dict
     """
     sides: dict[str, Split] = {}
     like: Roles | None = None
-    for side in sorted(found, key=lambda side: side != "train"):
-        table = found[side]
+    for side in sorted(tables, key=lambda side: side != "train"):
+        table = tables[side]
         if isinstance(table, Split):
             sides[side] = table
             continue
@@ -80,7 +80,7 @@ def sides_of(found: Mapping[str, Table | Split], settings: DataSettings) -> dict
         sides[side] = split_of(table, told)
         if side == "train":
             like = sides[side].roles
-    return {side: sides[side] for side in found}
+    return {side: sides[side] for side in tables}
 
 
 def _kept(whole: Split, roles: Roles, texts: Sequence[object]) -> Split:
@@ -122,7 +122,7 @@ def _labels(table: Table, roles: Roles) -> tuple[tuple[Any, ...] | None, tuple[s
         return None, (), 0
     (column,) = roles.labels
     names = tuple(table.label_names.get(column, ()))
-    found: list[Any] = []
+    labels: list[Any] = []
     written: dict[str, tuple[str, int]] = {}
     num_unjudged = 0
     for at, cell in enumerate(table.columns[column]):
@@ -137,8 +137,8 @@ def _labels(table: Table, roles: Roles) -> tuple[tuple[Any, ...] | None, tuple[s
                     f"the label {cell!r} and that of {table.where(row)}, {before!r}, differ only by surrounding spaces"
                 )
                 raise _bad(table, column, at, what, "write them the same way")
-        found.append(label)
-    return (tuple(found) if any(label is not None for label in found) else None), names, num_unjudged
+        labels.append(label)
+    return (tuple(labels) if any(label is not None for label in labels) else None), names, num_unjudged
 
 
 def _label(cell: Any, table: Table, column: str, at: int) -> Any:
@@ -163,14 +163,14 @@ def _vector(table: Table, columns: Sequence[str], at: int) -> OneHot | None:
     cells = [table.columns[column][at] for column in columns]
     if all(is_empty(cell) for cell in cells):
         return None
-    found = []
+    bits = []
     for column, cell in zip(columns, cells, strict=True):
         number = float(cell) if isinstance(cell, bool) else looks.number_of(cell)
         if number not in (0.0, 1.0):
             hint = "several columns of labels hold 0 or 1 each; leave all of a row empty where it has no label"
             raise _bad(table, column, at, f"`{shown(cell)}` is neither 0 nor 1", hint)
-        found.append(int(number))
-    return OneHot(found)
+        bits.append(int(number))
+    return OneHot(bits)
 
 
 def _tagged(table: Table, column: str, settings: DataSettings) -> Split:
@@ -221,11 +221,11 @@ def _tags(cell: Any, words: Sequence[str], table: Table, column: str, at: int) -
             f"row {at + 1} has {len(words)} words and {len(cell)} tags", where=table.where(at), hint="fix the data"
         )
     names = table.label_names.get(column, ())
-    found = []
+    tags = []
     for tag in cell:
         if is_empty(tag) or isinstance(tag, list | tuple | dict | bytes):
             raise _bad(table, column, at, f"`{shown(tag)}` is not a tag", "fix the list of tags")
         if names and not (isinstance(tag, int) and 0 <= tag < len(names)):
             raise _bad(table, column, at, f"`{shown(tag)}` is not the number of a tag", f"there are {len(names)} tags")
-        found.append(names[tag] if names else str(tag).strip())
-    return to_iob2(found)
+        tags.append(names[tag] if names else str(tag).strip())
+    return to_iob2(tags)

@@ -93,13 +93,13 @@ def to_iob2(tags: Iterable[str]) -> tuple[str, ...]:
     In the older IOB1, B- is only between neighbours of one kind. Other schemes (BILOU, BIOES) and tags that mark no
     entities (parts of speech) are taken as they are.
     """
-    found: list[str] = []
+    iob2: list[str] = []
     before = "O"
     for tag in tags:
         begins = tag.startswith("I-") and before[2:] != tag[2:]
-        found.append(f"B-{tag[2:]}" if begins else tag)
+        iob2.append(f"B-{tag[2:]}" if begins else tag)
         before = tag
-    return tuple(found)
+    return tuple(iob2)
 
 
 def _split(line: str) -> list[str]:
@@ -205,14 +205,14 @@ def _unclear(what: str, columns: Sequence[str], name: str) -> UserError:
 def _told(key: str, given: str | None, num_columns: int, name: str) -> int | None:
     if given is None or given == NONE:
         return None
-    found = _COLUMN.fullmatch(given)
-    if found is None or int(found[1]) > num_columns:
+    match = _COLUMN.fullmatch(given)
+    if match is None or int(match[1]) > num_columns:
         raise UserError(
             f"`{key}: {given}` is not a column of `{name}`, which has {num_columns} without names",
             where=name,
             hint=_HINT,
         )
-    return int(found[1]) - 1
+    return int(match[1]) - 1
 
 
 def _are_numbered(texts: Sequence[_Text]) -> bool:

@@ -38,15 +38,15 @@ def read_pydoc() -> tuple[list[str], list[str]]:
 
 def paragraphs(documentation: str) -> list[str]:
     """The paragraphs of a documentation string that are sentences."""
-    found = []
+    prose = []
     for block in re.split(r"\n\s*\n", documentation):
         lines = [line.strip() for line in block.splitlines()]
         text = " ".join(line for line in lines if line and not line.startswith(_NOT_PROSE))
         text = re.sub(r"\s+", " ", text).strip()
         letters = len(_LETTERS.findall(text))
         if MIN_WORDS <= len(text.split()) <= MAX_WORDS and letters >= 0.75 * len(text):
-            found.append(text)
-    return found
+            prose.append(text)
+    return prose
 
 
 def _documentation() -> Iterator[tuple[str, str]]:

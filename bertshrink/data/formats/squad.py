@@ -32,9 +32,9 @@ def read_squad(data: Sequence[Any], where: str) -> Split:
                     answers.append(answers_of(given, f"{where}, question {len(questions)}"))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"this is not a SQuAD file: {error} is missing", where=where, hint="fix the file") from None
-    found = answered(questions, contexts, answers, where)
+    split = answered(questions, contexts, answers, where)
     roles = Roles(Table(where, {}), "question", "context", ("answers",), num_rows=len(questions))
-    return replace(found, roles=replace(roles, num_empty=len(questions) - len(found)))
+    return replace(split, roles=replace(roles, num_empty=len(questions) - len(split)))
 
 
 def answers_of(given: Any, where: str) -> tuple[tuple[str, int], ...] | None:
@@ -53,16 +53,16 @@ def answers_of(given: Any, where: str) -> tuple[tuple[str, int], ...] | None:
             pairs = [(one["text"], one["answer_start"]) for one in given]
         else:
             raise TypeError
-        found = []
+        answers = []
         for text, start in pairs:
             if not isinstance(text, str) or isinstance(start, bool) or int(start) != float(start):
                 raise TypeError
-            found.append((text, int(start)))
+            answers.append((text, int(start)))
     except KeyError as error:
         raise UserError(f"{error} is missing in the answer `{shown(given)}`", where=where, hint=_HINT) from None
     except (TypeError, ValueError, OverflowError):
         raise UserError(f"`{shown(given)}` is not an answer", where=where, hint=_HINT) from None
-    return tuple(found)
+    return tuple(answers)
 
 
 _HINT = 'write `{"text": ["words"], "answer_start": [4]}`, or a list of such answers, empty where there is none'

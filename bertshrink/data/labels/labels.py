@@ -105,8 +105,8 @@ def _by_number(values: Sequence[Any], texts: Sequence[str], num_classes: int) ->
 
 def _whole_floats(texts: Collection[str]) -> dict[str, int] | None:
     """`1.0` -> 1, as pandas writes whole numbers beside a missing one; None where one is written otherwise or twice."""
-    found = {text: int(text.partition(".")[0]) for text in texts if _WHOLE_FLOAT.fullmatch(text)}
-    return found if len(found) == len(texts) == len(set(found.values())) else None
+    numbers = {text: int(text.partition(".")[0]) for text in texts if _WHOLE_FLOAT.fullmatch(text)}
+    return numbers if len(numbers) == len(texts) == len(set(numbers.values())) else None
 
 
 _WHOLE_FLOAT = re.compile(r"(0|[1-9][0-9]{0,8})\.0")
@@ -127,9 +127,9 @@ def match_labels(
         UserError: labels that the model does not have, or of another kind than the task's.
     """
     at = [i for i, value in enumerate(values) if value is not None]
-    found = LABEL_RULES[task](Labelled(task, [values[i] for i in at], at, labels, where, value_names))
+    matched = LABEL_RULES[task](Labelled(task, [values[i] for i in at], at, labels, where, value_names))
     whole: list[Any] = [None] * len(values)
-    for i, value in zip(at, found, strict=True):
+    for i, value in zip(at, matched, strict=True):
         whole[i] = value
     return whole
 
@@ -333,11 +333,11 @@ def labels_of(texts: TextDataset, task: str, own: Sequence[str] = ()) -> tuple[s
         for split in (texts.dev, texts.test):
             flat += [tag for value in (split.labels if split is not None else None) or () for tag in value or ()]
         return tuple(sorted(set(map(str, flat)), key=lambda tag: (tag != "O", tag[2:], tag)))
-    found = set(map(str, flat))
-    numbers = {str(i) for i in range(len(found))}
-    if found == numbers or {str(i) for i in (_whole_floats(found) or {}).values()} == numbers:
-        return tuple(f"LABEL_{i}" for i in range(len(found)))
-    return tuple(sorted(found))
+    distinct = set(map(str, flat))
+    numbers = {str(i) for i in range(len(distinct))}
+    if distinct == numbers or {str(i) for i in (_whole_floats(distinct) or {}).values()} == numbers:
+        return tuple(f"LABEL_{i}" for i in range(len(distinct)))
+    return tuple(sorted(distinct))
 
 
 def _reachable(names: Sequence[str], numbers: Sequence[int], own: Sequence[str]) -> tuple[str, ...]:

@@ -87,12 +87,12 @@ def read_delimited(path: Path, suffix: str, names: tuple[str, ...] | None = None
     own = asked[1] if asked else "\t" if suffix == ".tsv" else ","
     with _any_length():
         count = len(names) if names is not None else None
-        found = _dialect(text, own, str(path), shift, count, is_told=asked is not None)
-    if found.delimiter != ("\t" if suffix == ".tsv" else ",") and found.num_fields > 1:
-        how.insert(0, f"{DELIMITERS[found.delimiter]}-separated")
-    how += _told(found, text)
-    rows = found.rows
-    starts = array("q", (start + shift for start in found.starts)) if shift else found.starts
+        trial = _dialect(text, own, str(path), shift, count, is_told=asked is not None)
+    if trial.delimiter != ("\t" if suffix == ".tsv" else ",") and trial.num_fields > 1:
+        how.insert(0, f"{DELIMITERS[trial.delimiter]}-separated")
+    how += _told(trial, text)
+    rows = trial.rows
+    starts = array("q", (start + shift for start in trial.starts)) if shift else trial.starts
     if names is None:
         header, rows, starts = as_header(rows[0], str(path)), rows[1:], starts[1:]
     else:
@@ -217,16 +217,16 @@ def _is_escaped(text: str, delimiter: str) -> bool:
     return "\\" not in re.sub(rf'\\[\\"\r\n{re.escape(delimiter)}]', "", text)
 
 
-def _told(found: _Trial, text: str) -> list[str]:
-    told = [found.told] if found.told else []
-    if "escaped" in found.quoting:
+def _told(trial: _Trial, text: str) -> list[str]:
+    told = [trial.told] if trial.told else []
+    if "escaped" in trial.quoting:
         told.append("backslashes escape")
-    elif "\\" in text and _is_escaped(text, found.delimiter):
+    elif "\\" in text and _is_escaped(text, trial.delimiter):
         told.append("backslashes are kept")
     first = text.find("\n")
     if "\r\n" in text and text[first - 1 : first] != "\r":  # elsewhere a CR before LF is part of the line's end
         lines = text.split("\n")
-        if "\r" in lines or any(lines[end - 1].endswith("\r") for end in found.ends):
+        if "\r" in lines or any(lines[end - 1].endswith("\r") for end in trial.ends):
             told.append("CR LF and LF at the ends of lines")
     return told
 

@@ -123,11 +123,11 @@ class _TwiceError(ValueError):
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         keys = [key for key, _ in pairs]
         raise _TwiceError(next(key for i, key in enumerate(keys) if key in keys[:i]))
-    return found
+    return members
 
 
 def _line_of_twice(text: str, decoder: json.JSONDecoder) -> int | None:
@@ -207,33 +207,33 @@ def table_of(document: Document, where: str, names: tuple[str, ...] | None = Non
     return take_apart(table)
 
 
-def _unwrapped(found: dict[str, Any], where: str) -> tuple[Any, str]:
+def _unwrapped(members: dict[str, Any], where: str) -> tuple[Any, str]:
     """(rows or columns, how they were in the object)."""
-    if set(found) <= _SPLIT and {"columns", "data"} <= set(found) and isinstance(found["columns"], list):
-        rows, header = found["data"], as_header(found["columns"], where)
+    if set(members) <= _SPLIT and {"columns", "data"} <= set(members) and isinstance(members["columns"], list):
+        rows, header = members["data"], as_header(members["columns"], where)
         if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != len(header) for row in rows):
             what = f"the rows of `{where}` do not all have the {len(header)} cells that its `columns` name"
             raise UserError(what, where=where, hint="fix the file")
         return {name: [row[i] for row in rows] for i, name in enumerate(header)}, "columns and rows apart"
-    wrapped = [key for key, value in found.items() if _are_objects(value)]
+    wrapped = [key for key, value in members.items() if _are_objects(value)]
     if len(wrapped) == 1:
-        return found[wrapped[0]], f"rows of `{wrapped[0]}`"
-    values = list(found.values())
+        return members[wrapped[0]], f"rows of `{wrapped[0]}`"
+    values = list(members.values())
     if not wrapped and values and all(isinstance(value, list) for value in values):
-        if len(values) == 1 and _are_lists(values[0]) and next(iter(found)) not in ("tokens", "words"):
-            return values[0], f"rows of `{next(iter(found))}`"
-        lengths = {key: len(value) for key, value in found.items()}
+        if len(values) == 1 and _are_lists(values[0]) and next(iter(members)) not in ("tokens", "words"):
+            return values[0], f"rows of `{next(iter(members))}`"
+        lengths = {key: len(value) for key, value in members.items()}
         if len(set(lengths.values())) > 1:
             shown = ", ".join(f"`{key}` {length}" for key, length in lengths.items())
             what = f"the columns of `{where}` have different lengths: {shown}"
             raise UserError(what, where=where, hint="fix the file")
-        return found, "column by column"
+        return members, "column by column"
     if values and all(isinstance(value, dict) and value for value in values):
-        return _by_index(found, where)
+        return _by_index(members, where)
     if len(wrapped) > 1:
         what = f"`{where}` has rows under several keys: {', '.join(f'`{key}`' for key in wrapped)}"
         raise UserError(what, where=where, hint="name them train, dev and test, or write them into files of their own")
-    keys = ", ".join(f"`{key}`" for key in list(found)[:12])
+    keys = ", ".join(f"`{key}`" for key in list(members)[:12])
     raise UserError(
         f"`{where}` holds one object that is neither rows nor columns; its keys: {keys}",
         where=where,
@@ -249,18 +249,18 @@ def _are_lists(value: Any) -> bool:
     )
 
 
-def _by_index(found: dict[str, Any], where: str) -> tuple[Any, str]:
+def _by_index(members: dict[str, Any], where: str) -> tuple[Any, str]:
     """Orients of pandas: "columns" (header -> row number -> cell) or "index" (row number -> header -> cell)."""
-    inner = list(next(iter(found.values())))
+    inner = list(next(iter(members.values())))
     is_number = re.compile(r"-?\d+").fullmatch
-    if all(map(is_number, inner)) and not any(map(is_number, found)):
-        if any(list(value) != inner for value in found.values()):
+    if all(map(is_number, inner)) and not any(map(is_number, members)):
+        if any(list(value) != inner for value in members.values()):
             what = f"the columns of `{where}` have different rows"
             raise UserError(what, where=where, hint="fix the file")
-        return {key: list(value.values()) for key, value in found.items()}, "column by column"
-    if all(map(is_number, found)) and not any(map(is_number, inner)):
-        return list(found.values()), "rows by number"
-    keys = ", ".join(f"`{key}`" for key in list(found)[:12])
+        return {key: list(value.values()) for key, value in members.items()}, "column by column"
+    if all(map(is_number, members)) and not any(map(is_number, inner)):
+        return list(members.values()), "rows by number"
+    keys = ", ".join(f"`{key}`" for key in list(members)[:12])
     raise UserError(
         f"`{where}` holds objects by key, and it is unclear whether they are rows or columns; its keys: {keys}",
         where=where,

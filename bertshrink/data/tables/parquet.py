@@ -23,8 +23,8 @@ def read_parquet(path: Path) -> Table:
     with _Opened(path) as file:
         schema = file.schema_arrow
         header = as_header(schema.names, str(path))
-        found = file.read()
-        columns = {name: column.to_pylist() for name, column in zip(header, found.columns, strict=True)}
+        arrow_table = file.read()
+        columns = {name: column.to_pylist() for name, column in zip(header, arrow_table.columns, strict=True)}
         names = _class_names(schema.metadata or {})
     kept = {name: cells for name, cells in columns.items() if not name.startswith(_INDEX)}
     how = "" if len(kept) == len(columns) else "without pandas' index"
@@ -77,11 +77,11 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Column -> names of its numbered classes (ClassLabel, also of a list), from what `datasets` left in the file."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        found = {}
+        names = {}
         for column, feature in features.items():
             inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
             if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list):
-                found[column.strip()] = tuple(map(str, inner["names"]))
-        return found
+                names[column.strip()] = tuple(map(str, inner["names"]))
+        return names
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
