@@ -202,9 +202,9 @@ class Artifact:
     @classmethod
     def draft(cls, folder: Path, card: ArtifactCard, like: Like) -> Artifact:
         """The artifact of a file in `folder`, to be judged first: card and papers are written when it is saved."""
-        found = cls(folder, card)
-        found._tokenizer, found._like = like.tokenizer, like
-        return found
+        artifact = cls(folder, card)
+        artifact._tokenizer, artifact._like = like.tokenizer, like
+        return artifact
 
     @classmethod
     def create(cls, folder: Path, card: ArtifactCard, like: Like) -> Artifact:
@@ -214,11 +214,11 @@ class Artifact:
             folder: where the file is, at its place in the layout.
             like: the model that it was made of, whose papers are taken.
         """
-        found = cls.draft(folder, card, like)
-        found.write_papers(folder)
-        found.write_card(folder)
-        found._like = None
-        return found
+        artifact = cls.draft(folder, card, like)
+        artifact.write_papers(folder)
+        artifact.write_card(folder)
+        artifact._like = None
+        return artifact
 
     def write_card(self, folder: Path) -> None:
         """Write the card into a folder."""
@@ -245,9 +245,9 @@ class Artifact:
     def with_engine(self, name: str, options: Mapping[str, Any]) -> Artifact:
         """The same files, opened by another engine."""
         card = self.card.model_copy(update={"engine": name, "options": dict(options)})
-        found = Artifact(self.folder, card, self.source)
-        found._tokenizer, found._like = self._tokenizer, self._like
-        return found
+        artifact = Artifact(self.folder, card, self.source)
+        artifact._tokenizer, artifact._like = self._tokenizer, self._like
+        return artifact
 
     def save(self, folder: Path) -> None:
         """Copy the artifact's files into `folder`."""
@@ -285,8 +285,8 @@ class Artifact:
     def predict(self, rows: Sequence[dict[str, list[int]]], max_tokens_per_batch: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""
         per_token = TASKS[self.task].per_token
-        found = predict(
+        outputs = predict(
             self.session(), rows, self.tokenizer.pad_token_id or 0, max_tokens_per_batch, per_token=per_token
         )
         release_freed_memory()
-        return found
+        return outputs

@@ -22,14 +22,14 @@ def pad(rows: Sequence[Row], pad_id: int) -> Arrays:
     import numpy as np
 
     longest = max(len(row["input_ids"]) for row in rows)
-    found: Arrays = {}
+    padded: Arrays = {}
     for name in rows[0]:
         fill = pad_id if name == "input_ids" else 0
         block = np.full((len(rows), longest), fill, dtype=np.int64)
         for i, row in enumerate(rows):
             block[i, : len(row[name])] = row[name]
-        found[name] = block
-    return found
+        padded[name] = block
+    return padded
 
 
 def tensors(rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -79,14 +79,14 @@ def predict(
     Outputs with a length axis (B, L, ...), which `per_token` says, are cut back to the row's own length.
     """
     lengths = [len(row["input_ids"]) for row in rows]
-    found: list[Arrays] = [{} for _ in rows]
+    row_outputs: list[Arrays] = [{} for _ in rows]
     for batch in batch_by_length(lengths, max_tokens_per_batch):
         outputs = session.run(pad([rows[i] for i in batch], pad_id))
         for name, block in outputs.items():
             for at, i in enumerate(batch):
                 value = block[at]
-                found[i][name] = value[: lengths[i]] if per_token else value
-    return found
+                row_outputs[i][name] = value[: lengths[i]] if per_token else value
+    return row_outputs
 
 
 def tokenize(
@@ -104,7 +104,7 @@ def tokenize(
     what, where = "the tokenizer cannot read a text", str(getattr(tokenizer, "name_or_path", ""))
     with preserving_tokenizer(tokenizer), refusing(what, where, panics_only=True):
         first = [prompt + text for text in texts]
-        found = tokenizer(
+        encoding = tokenizer(
             first,
             second,
             truncation=True,
@@ -112,8 +112,8 @@ def tokenize(
             padding=False,
             return_attention_mask=True,  # also where `model_input_names` leaves it out: batches are padded
         )
-    names = list(found.keys())
-    return [{name: found[name][i] for name in names} for i in range(len(texts))]
+    names = list(encoding.keys())
+    return [{name: encoding[name][i] for name in names} for i in range(len(texts))]
 
 
 @contextmanager

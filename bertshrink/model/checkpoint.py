@@ -67,14 +67,14 @@ class CheckpointInfo:
     @property
     def notes(self) -> list[str]:
         """What whoever uses the model must know of its folder."""
-        found = self.sentence.notes() if self.sentence is not None else []
+        notes = self.sentence.notes() if self.sentence is not None else []
         if TASKS[self.task].is_vector and self.sentence is None:
-            found.append(
+            notes.append(
                 "the model does not define its pooling: the sentence vector is the normalised mean of its tokens"
             )
         if self.activation == "sigmoid":
-            found.append(SIGMOID_NOTE)
-        return found
+            notes.append(SIGMOID_NOTE)
+        return notes
 
 
 def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
@@ -161,10 +161,10 @@ def read_base_info(folder: Path) -> CheckpointInfo:
 
 def refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
     """Refuse a configuration that asks for code of its own; raises UnsafeModel."""
-    found = ["config.json"] if config.get("auto_map") else []
+    files = ["config.json"] if config.get("auto_map") else []
     tokenizer = folder / "tokenizer_config.json"
     if tokenizer.is_file() and read_object(tokenizer).get("auto_map"):
-        found.append(tokenizer.name)
+        files.append(tokenizer.name)
     kernel = str(config.get("attn_implementation") or config.get("_attn_implementation") or "")
     if "/" in kernel:
         raise UnsafeModel(
@@ -172,10 +172,10 @@ def refuse_remote_code(folder: Path, config: dict[str, Any]) -> None:
             where=str(folder / "config.json"),
             hint="delete `attn_implementation` from the file",
         )
-    if found:
+    if files:
         raise UnsafeModel(
             "the checkpoint asks to run its own code (`auto_map`); bertshrink never does that",
-            where=str(folder / found[0]),
+            where=str(folder / files[0]),
             hint="if the model is of a stock family, delete `auto_map` from the file and load it as that family",
         )
 

@@ -71,10 +71,10 @@ class EmbeddingWeights:
 
     def finished(self, normalized_NE: Tensor) -> Tensor:
         """(N, H) the first hidden states."""
-        found = normalized_NE * self.weight_E + self.bias_E
+        scaled = normalized_NE * self.weight_E + self.bias_E
         if self.projection_HE is None:
-            return found
-        return torch.nn.functional.linear(found, self.projection_HE, self.offset_H)
+            return scaled
+        return torch.nn.functional.linear(scaled, self.projection_HE, self.offset_H)
 
 
 @dataclass(frozen=True)
@@ -183,16 +183,16 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
     if lacking or unexpected:
         raise CheckFailed(f"the weights do not match a stock {family}: {(lacking + unexpected)[:3]}")
     model.tie_weights()
-    found = replace(encoder, tokenizer=tokenizer_for(encoder, family))
-    found.max_length = min(encoder.max_length, config.max_position_embeddings)
-    return found.with_model(model)
+    assembled = replace(encoder, tokenizer=tokenizer_for(encoder, family))
+    assembled.max_length = min(encoder.max_length, config.max_position_embeddings)
+    return assembled.with_model(model)
 
 
 def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: set[str]) -> Weights:
     base = "" if TASKS[encoder.task].is_vector else f"{row.base}."
     given, names = parts.embedding, row.embedding
     types_TE = given.types_TE if len(given.types_TE) > 1 else given.types_TE.repeat(2, 1)
-    found = {
+    weights = {
         f"{base}{names.words}.weight": given.words_VE,
         f"{base}{names.positions}.weight": given.positions_PE,
         f"{base}{names.types}.weight": types_TE,
@@ -202,21 +202,21 @@ def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: se
     project = f"{base}{names.projection}"
     if f"{project}.weight" in wanted:
         width = given.width
-        found[f"{project}.weight"] = given.projection_HE if given.projection_HE is not None else torch.eye(width)
-        found[f"{project}.bias"] = given.offset_H if given.offset_H is not None else torch.zeros(width)
+        weights[f"{project}.weight"] = given.projection_HE if given.projection_HE is not None else torch.eye(width)
+        weights[f"{project}.bias"] = given.offset_H if given.offset_H is not None else torch.zeros(width)
     for i, layer in enumerate(parts.layers):
         for role, name in _layer_names(row).items():
-            found[f"{base}{row.path_of_layer(i)}.{name}"] = layer[role]
+            weights[f"{base}{row.path_of_layer(i)}.{name}"] = layer[role]
     pooler, heads = f"{base}{row.pooler}", _head_names(row, encoder.task)
     if f"{pooler}.weight" in wanted and pooler not in heads.values():
         hidden = encoder.shape.hidden_size
-        found[f"{pooler}.weight"] = parts.pooler.get("weight", torch.eye(hidden))
-        found[f"{pooler}.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
+        weights[f"{pooler}.weight"] = parts.pooler.get("weight", torch.eye(hidden))
+        weights[f"{pooler}.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
     if TASKS[encoder.task].is_masked:
-        found[row.masked_head.bias] = parts.head["table"]["bias"]
+        weights[row.masked_head.bias] = parts.head["table"]["bias"]
     for role, name in heads.items():
-        found |= {f"{name}.{part}": tensor for part, tensor in parts.head[role].items()}
-    return found
+        weights |= {f"{name}.{part}": tensor for part, tensor in parts.head[role].items()}
+    return weights
 
 
 def steep(head: dict[str, Weights]) -> dict[str, Weights]:
@@ -281,7 +281,7 @@ def tokenizer_for(encoder: Encoder, family: str) -> Any:
     return tokenizer
 
 
-def prove_tokenizer(encoder: Encoder, found: Encoder, texts: Sequence[str]) -> None:
+def prove_tokenizer(encoder: Encoder, converted: Encoder, texts: Sequence[str]) -> None:
     """Prove that the tokenizer, read again from beside the new class, gives the old ids.
 
     Raises:
@@ -289,11 +289,11 @@ def prove_tokenizer(encoder: Encoder, found: Encoder, texts: Sequence[str]) -> N
     """
     some = [*texts, "A converted model's tokenizer, read again: does it agree? (2 + 2 = 4) Größe, naïve, 東京"]
     with scratch_folder() as folder:
-        found.save(folder)
+        converted.save(folder)
         again = Encoder.load(folder, encoder.task)
     mine, theirs = (one.tokenize(some) for one in (again, encoder))
     if [row["input_ids"] for row in mine] != [row["input_ids"] for row in theirs]:
         raise CheckFailed(
-            f"after conversion to {type(found.model).__name__} the tokenizer produces different token ids",
+            f"after conversion to {type(converted.model).__name__} the tokenizer produces different token ids",
             hint="save it as `tokenizer.json` (`PreTrainedTokenizerFast`), which no class changes",
         )

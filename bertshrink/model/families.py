@@ -520,10 +520,10 @@ def count_components(anatomy: ModelFamily, tensors: Iterable[tuple[str, int, int
     Returns:
         component -> (parameters, bytes), in the order embeddings, attention, feed-forward, pooler, head.
     """
-    found: dict[str, tuple[int, int]] = {}
+    counts: dict[str, tuple[int, int]] = {}
     order = [name for name, _ in anatomy.parts] + ["head"]
     for name, elements, num_bytes in tensors:
         part = component_of(anatomy, name)
-        before = found.get(part, (0, 0))
-        found[part] = (before[0] + elements, before[1] + num_bytes)
-    return {name: found[name] for name in order if name in found}
+        before = counts.get(part, (0, 0))
+        counts[part] = (before[0] + elements, before[1] + num_bytes)
+    return {name: counts[name] for name in order if name in counts}

@@ -42,10 +42,10 @@ class FixedShapeSession:
         for start in range(0, num_rows, self.batch):
             part = {name: array[start : start + self.batch] for name, array in feeds.items()}
             num_here = part["input_ids"].shape[0]
-            found = self.session.run(
+            outputs = self.session.run(
                 part if self.length is None else pad_to_shape(part, self.batch, self.length, self.pad_id)
             )
-            parts.append({name: self._cut(array, num_here, num_tokens) for name, array in found.items()})
+            parts.append({name: self._cut(array, num_here, num_tokens) for name, array in outputs.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def describe(self) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def pad_to_shape(feeds: Arrays, batch: int, length: int, pad_id: int) -> Arrays:
     """Arrays (B, L) at the one size that a file takes, (batch, length): see this file's opening."""
     import numpy as np
 
-    found: Arrays = {}
+    padded: Arrays = {}
     for name, array_BL in feeds.items():
         missing = (batch - array_BL.shape[0], length - array_BL.shape[1])
         fill = pad_id if name == "input_ids" else 0
         longer = np.pad(array_BL, ((0, 0), (0, missing[1])), constant_values=fill)
-        found[name] = np.concatenate([longer, np.repeat(longer[:1], missing[0], axis=0)])
-    return found
+        padded[name] = np.concatenate([longer, np.repeat(longer[:1], missing[0], axis=0)])
+    return padded

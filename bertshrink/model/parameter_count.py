@@ -88,23 +88,23 @@ def stored(facts: CheckpointInfo) -> list[Stored]:
     """What the stock model that the facts describe stores, its head included; a tied table once."""
     shape, names = facts.shape, facts.anatomy.embedding
     width, hidden, inner, groups = shape.embedding_size, shape.hidden_size, shape.intermediate_size, shape.num_groups
-    found = [
+    tensors = [
         Stored("table", (shape.vocab_size, width), is_tied=TASKS[facts.task].is_masked),
         Stored("table", (shape.max_positions, width)),
     ]
-    found += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
-    found += [Stored("other", (width, 1), 2)]
+    tensors += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
+    tensors += [Stored("other", (width, 1), 2)]
     if names.projection is not None and (names.always_projects or width != hidden):
-        found += [Stored("dense", (width, hidden)), Stored("other", (hidden, 1))]
+        tensors += [Stored("dense", (width, hidden)), Stored("other", (hidden, 1))]
     uses = shape.num_layers / groups
-    found += [
+    tensors += [
         Stored("dense", (hidden, hidden), 4 * groups, uses),
         Stored("dense", (hidden, inner), groups, uses),
         Stored("dense", (inner, hidden), groups, uses),
         Stored("other", (hidden, 1), 9 * groups),
         Stored("other", (inner, 1), groups),
     ]
-    return found + _head(facts)
+    return tensors + _head(facts)
 
 
 def _head(facts: CheckpointInfo) -> list[Stored]:

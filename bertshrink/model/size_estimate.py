@@ -159,10 +159,10 @@ def half_of(part: Part, before: Sizes) -> Part:
 
 def savings_summary(before: CheckpointInfo, after: CheckpointInfo) -> str:
     """Parameters, bytes and operations before and after, as a sentence."""
-    given, found = num_parameters(before), num_parameters(after)
+    given, remaining = num_parameters(before), num_parameters(after)
     sizes = [units.format(of_encoder(facts).num_bytes, "B") for facts in (before, after)]
     ops = [units.format(facts.shape.flops_per_token() / 1e6, "count") for facts in (before, after)]
     return (
-        f"{units.format(given, 'count')} parameters ({sizes[0]}) become {units.format(found, 'count')} "
+        f"{units.format(given, 'count')} parameters ({sizes[0]}) become {units.format(remaining, 'count')} "
         f"({sizes[1]}); {ops[0]} MFLOP per token before, {ops[1]} after: saves memory, not time"
     )

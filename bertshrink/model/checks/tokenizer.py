@@ -32,11 +32,13 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     _refuse_endless_labels(folder)
     with refusing(f"the tokenizer in `{folder}` cannot be loaded", str(folder)):
-        found = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        ids = found(_TEXT)["input_ids"]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        ids = tokenizer(_TEXT)["input_ids"]
         if not ids or not all(isinstance(one, int) for one in ids):
             raise UnsafeModel("the tokenizer turns a text into no tokens", where=str(folder), hint=_HINT)
-    return found
+    return tokenizer
 
 
 def _refuse_endless_labels(folder: Path) -> None:

@@ -78,11 +78,13 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
     places = model.state_dict(keep_vars=True)
     buffers = {name for name, _ in model.named_buffers()} - set(places)
     prefix = f"{model.base_model_prefix}."
-    found = {name: _place(name, prefix, places) for name in header}
+    place_by_name = {name: _place(name, prefix, places) for name in header}
     strange = [
-        name for name, place in found.items() if place is None and not _is_leftover(name, prefix, buffers, facts)
+        name
+        for name, place in place_by_name.items()
+        if place is None and not _is_leftover(name, prefix, buffers, facts)
     ]
-    filled = {id(places[place]) for place in found.values() if place is not None}
+    filled = {id(places[place]) for place in place_by_name.values() if place is not None}
     missing = [name for name, value in places.items() if id(value) not in filled and not is_spare(name, facts)]
     _refuse_wrapped(strange, prefix, places, facts)
     if missing:
@@ -95,7 +97,7 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
             hint="bertshrink takes only stock models; if these weights are unused, save the model as its stock class: "
             f"`transformers.{type(model).__name__}.from_pretrained(DIR).save_pretrained(NEW)`",
         )
-    for name, place in found.items():
+    for name, place in place_by_name.items():
         if place is not None:
             _check_form(name, header[name], list(places[place].shape), facts)
 

@@ -100,23 +100,23 @@ class Sentence:
 
     def notes(self) -> list[str]:
         """What whoever uses the model must know of its vectors and texts."""
-        found = []
+        notes = []
         if self.pooling is not None and self.pooling.dimension is not None:
-            found.append(
+            notes.append(
                 f"its vectors are truncated to {self.pooling.dimension} dimensions (`truncate_dim`), as are those "
                 "of every model made from it"
             )
         if self.lower_case:
-            found.append("texts are lower-cased (`do_lower_case`): the saved tokenizer does so itself")
+            notes.append("texts are lower-cased (`do_lower_case`): the saved tokenizer does so itself")
         named = ", ".join(f"`{name}`" for name, text in sorted((self.prompts or {}).items()) if text)
         if self.prompt:
-            found.append(
+            notes.append(
                 f"the prompt `{self.prompt}` (`{self.default}`, the default) is prepended to every text, as "
                 "sentence-transformers does; callers of the plain tokenizer must prepend it themselves"
             )
         elif named:
-            found.append(f"prompts ({named}) are kept in its settings; none is the default, so none is prepended")
-        return found
+            notes.append(f"prompts ({named}) are kept in its settings; none is the default, so none is prepended")
+        return notes
 
 
 def read_modules(folder: Path) -> list[dict[str, Any]] | None:

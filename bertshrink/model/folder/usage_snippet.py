@@ -42,7 +42,7 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({folder})
 session = onnxruntime.InferenceSession({file})
 tokens = tokenizer({texts}, padding={padding}, truncation=True, return_tensors="np")
-{found} = session.run({outputs}, {{i.name: tokens[i.name] for i in session.get_inputs()}})
+{targets} = session.run({outputs}, {{i.name: tokens[i.name] for i in session.get_inputs()}})
 """
 _OPENVINO = """\
 import openvino
@@ -52,7 +52,7 @@ tokenizer = AutoTokenizer.from_pretrained({folder})
 model = openvino.Core().compile_model({file}, "CPU")
 tokens = tokenizer({texts}, padding={padding}, truncation=True, return_tensors="np")
 found = model({{i.get_any_name(): tokens[i.get_any_name()] for i in model.inputs}})
-{found} = (found[name] for name in {outputs})
+{targets} = (found[name] for name in {outputs})
 """
 _EXECUTORCH = """\
 from executorch.runtime import Runtime
@@ -62,7 +62,7 @@ tokenizer = AutoTokenizer.from_pretrained({folder})
 program = Runtime.get().load_program({file})
 tokens = tokenizer({texts}, padding={padding}, truncation=True, return_tensors="pt")
 found = program.load_method("forward").execute([tokens[name] for name in {inputs}])
-{found} = (found[at] for at in {places})
+{targets} = (found[at] for at in {places})
 """
 _OF_ENGINES = {"onnxruntime": _ONNXRUNTIME, "openvino": _OPENVINO, "executorch": _EXECUTORCH}
 
@@ -81,7 +81,7 @@ def usage(model: ModelRef, name: str) -> str:
 def _artifact(card: ArtifactCard, name: str) -> str:
     task = TASKS[card.task]
     outputs = task.outputs
-    found = "vectors" if task.is_vector else ", ".join(outputs)
+    targets = "vectors" if task.is_vector else ", ".join(outputs)
     lines = _OF_ENGINES[card.engine].format(
         folder=_quoted(name),
         file=_quoted(f"{name}/{card.file}"),
@@ -90,7 +90,7 @@ def _artifact(card: ArtifactCard, name: str) -> str:
         inputs=_listed(card.inputs),
         outputs=_listed(outputs),
         places=[card.outputs.index(output) for output in outputs],
-        found=f"({found},)" if len(outputs) == 1 else found,
+        targets=f"({targets},)" if len(outputs) == 1 else targets,
     )
     if task.learns_from != "class":
         return lines
