@@ -50,31 +50,31 @@ RUNS = {
 
 def examine(as_json: bool) -> None:
     """Print the findings, or one JSON document."""
-    found = _find()
+    state = _find()
     if as_json:
-        print_json(found)
+        print_json(state)
         return
     from rich.console import Console
 
     from bertshrink.report.table.window import Fitting
 
     console = Console()
-    machine = found["machine"]
+    machine = state["machine"]
     names = ("cpu", "cores", "memory", "gpu", "system", "python", "int8", "bfloat16")
     console.print(Fitting((), [(name, str(machine[name])) for name in names]))
     console.print()
-    states = [part["version"] or "installed" if part["installed"] else "missing" for part in found["parts"]]
-    rows = [(part["name"], state, part["for"]) for part, state in zip(found["parts"], states, strict=True)]
+    states = [part["version"] or "installed" if part["installed"] else "missing" for part in state["parts"]]
+    rows = [(part["name"], state, part["for"]) for part, state in zip(state["parts"], states, strict=True)]
     console.print(Fitting(("part", "state", "for"), rows))
     console.print()
-    engines = [(engine, its_version or "missing", RUNS[engine]) for engine, its_version in found["engines"].items()]
+    engines = [(engine, its_version or "missing", RUNS[engine]) for engine, its_version in state["engines"].items()]
     console.print(Fitting(("engine", "state", "runs"), engines))
     console.print()
-    console.print(targets.table(found["targets"]))
-    missing = {part["install"]: part["for"] for part in found["parts"] if not part["installed"]}
+    console.print(targets.table(state["targets"]))
+    missing = {part["install"]: part["for"] for part in state["parts"] if not part["installed"]}
     for install, what in missing.items():
         console.print(f"for {what}: {install}", highlight=False, markup=False, soft_wrap=True)
-    for line in targets.missing(found["targets"]):
+    for line in targets.missing(state["targets"]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

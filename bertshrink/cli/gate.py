@@ -113,8 +113,8 @@ def gate(
         if accept is not None and not update:
             raise UserError("`--accept` needs `--update`", where="--accept", hint="give `--update` too")
         if update:
-            found, chosen = config_and_artifacts(config, artifact)
-            return _update(found, [look_at(one, found.folder, report, False) for one in chosen], base, accept)
+            limits, chosen = config_and_artifacts(config, artifact)
+            return _update(limits, [look_at(one, limits.folder, report, False) for one in chosen], base, accept)
         if base_artifact is not None:
             from bertshrink.pipeline.requirements import require_ml
 
@@ -209,8 +209,8 @@ def _init(artifact: Place, report: Place, config: Place) -> int:
     if artifact is None:
         raise UserError("no artifact is named", where="--init", hint="name it: `bertshrink gate --init ARTIFACT`")
     known = config if config is not None and config.is_file() else None
-    if config is None and (found := find_config(Path.cwd())) is not None:
-        known = found[0]
+    if config is None and (location := find_config(Path.cwd())) is not None:
+        known = location[0]
     target = (known or config or Path.cwd() / "bertshrink.toml").resolve()
     if known is None and target.exists():
         hint = "add `[gate]` there, or name another file with `--config`"

@@ -36,11 +36,11 @@ def inspect_model(name: str, task: str, as_json: bool) -> None:
     Raises:
         BertshrinkError: no such model, an unknown family, a refused file.
     """
-    found = facts_of(name, task)
+    facts = facts_of(name, task)
     if as_json:
-        print_json(found)
+        print_json(facts)
         return
-    _print(name, found)
+    _print(name, facts)
 
 
 def facts_of(name: str, task: str) -> dict[str, Any]:
@@ -96,20 +96,20 @@ def _advice(facts: CheckpointInfo, parts: dict[str, tuple[int, int]]) -> list[st
     shape = facts.shape
     total = sum(n for n, _ in parts.values())
     layers = sum(parts.get(part, (0, 0))[0] for part in ("attention", "feed-forward"))
-    found = []
+    savings = []
     half = shape.num_layers // 2
     if half:
         share = 0.0 if facts.anatomy.is_shared else layers * (1 - half / shape.num_layers) / total
         saving = f"{100 * share:.0f} % of the parameters and half the work" if share else "half the work, no parameters"
-        found.append(f"`distill --layers {half}` saves {saving}")
+        savings.append(f"`distill --layers {half}` saves {saving}")
     before = of_encoder(facts)
     if (after := TECHNIQUES["quantize"]().sizes(TECHNIQUES["export"]().sizes(before) or before)) is not None:
         share = after.num_bytes / before.num_bytes
-        found.append(f"`quantize` to int8 takes {units.format(after.num_bytes, 'B')}, {share:.2f}x the float32 bytes")
+        savings.append(f"`quantize` to int8 takes {units.format(after.num_bytes, 'B')}, {share:.2f}x the float32 bytes")
     embedding = parts.get("embeddings", (0, 0))[0]
     if embedding > 0.3 * total:
-        found.append(f"the embeddings are {100 * embedding / total:.0f} % of the parameters and none of the work")
-    return found
+        savings.append(f"the embeddings are {100 * embedding / total:.0f} % of the parameters and none of the work")
+    return savings
 
 
 def _artifact(model: ModelRef) -> dict[str, Any]:
@@ -151,40 +151,40 @@ def _advice_of_file(facts: FileFacts | None, family: str) -> list[str]:
     return [f"`quantize` to int8 takes {units.format(after.num_bytes, 'B')}, {share:.2f}x the bytes"]
 
 
-def _print(name: str, found: dict[str, Any]) -> None:
+def _print(name: str, facts: dict[str, Any]) -> None:
     from rich.console import Console
 
     from bertshrink.report.table.window import Fitting
 
     console = Console()
-    console.print(f"{name}: {found['family']} {found['kind']} for {found['task']}", highlight=False, markup=False)
-    shape = [(key, str(value)) for key, value in found["shape"].items()]
-    shape.append(("size", units.format(found["num_bytes"], "B")))
-    if "num_parameters" in found:
-        shape.append(("parameters", units.format(found["num_parameters"], "count")))
-        for length, flops in found["flops_per_token"].items():
+    console.print(f"{name}: {facts['family']} {facts['kind']} for {facts['task']}", highlight=False, markup=False)
+    shape = [(key, str(value)) for key, value in facts["shape"].items()]
+    shape.append(("size", units.format(facts["num_bytes"], "B")))
+    if "num_parameters" in facts:
+        shape.append(("parameters", units.format(facts["num_parameters"], "count")))
+        for length, flops in facts["flops_per_token"].items():
             shape.append((f"operations per token at {length}", units.format(flops, "count")))
-    if found["labels"]:
-        shape.append(("labels", ", ".join(found["labels"])))
+    if facts["labels"]:
+        shape.append(("labels", ", ".join(facts["labels"])))
     console.print(Fitting((), shape))
     console.print()
-    if "components" in found:
+    if "components" in facts:
         rows = [
             (
                 part,
                 units.format(sizes["num_parameters"], "count"),
-                f"{100 * sizes['num_parameters'] / max(1, found['num_parameters']):.1f}%",
+                f"{100 * sizes['num_parameters'] / max(1, facts['num_parameters']):.1f}%",
                 units.format(sizes["num_bytes"], "B"),
             )
-            for part, sizes in found["components"].items()
+            for part, sizes in facts["components"].items()
         ]
         console.print(Fitting(("component", "parameters", "share", "bytes"), rows, numbers=(1, 2, 3)))
-    elif found["bytes_by_type"]:
-        kinds = sorted(found["bytes_by_type"].items(), key=lambda item: -item[1])
+    elif facts["bytes_by_type"]:
+        kinds = sorted(facts["bytes_by_type"].items(), key=lambda item: -item[1])
         console.print(Fitting(("type", "bytes"), [(kind, units.format(n, "B")) for kind, n in kinds], numbers=(1,)))
-    if found["could_shrink"]:
+    if facts["could_shrink"]:
         console.print("\nwhat could shrink", highlight=False)
-        for line in found["could_shrink"]:
+        for line in facts["could_shrink"]:
             console.print(f"  {line}", highlight=False, markup=False)
 
 
@@ -198,11 +198,11 @@ def show_roads(name: str, task: str, size: str, as_json: bool) -> None:
         limit = units.size(size)
     except ValueError as error:
         raise UserError(str(error), where="--size", hint="write it as `10 MB`") from None
-    found = roads(_start_of(name, task), limit)
+    options = roads(_start_of(name, task), limit)
     if as_json:
-        print_json(_document_of_roads(name, found))
+        print_json(_document_of_roads(name, options))
         return
-    _print_roads(name, found)
+    _print_roads(name, options)
 
 
 def _start_of(name: str, task: str) -> CheckpointInfo | Sizes:
@@ -217,16 +217,22 @@ def _start_of(name: str, task: str) -> CheckpointInfo | Sizes:
     return sizes
 
 
-def _document_of_roads(name: str, found: Roads) -> dict[str, Any]:
+def _document_of_roads(name: str, options: Roads) -> dict[str, Any]:
     fit = [
         {key: value for key, value in asdict(road).items() if not key.startswith("cuts")}
         | {"commands": road.commands(name)}
-        for road in found.fit
+        for road in options.fit
     ]
-    return {"model": name, "limit": found.limit, "num_bytes": found.now, "fit": fit, "least_of_misses": found.misses}
+    return {
+        "model": name,
+        "limit": options.limit,
+        "num_bytes": options.now,
+        "fit": fit,
+        "least_of_misses": options.misses,
+    }
 
 
-def _print_roads(name: str, found: Roads) -> None:
+def _print_roads(name: str, options: Roads) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -235,23 +241,23 @@ def _print_roads(name: str, found: Roads) -> None:
     def line(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    limit = units.format(found.limit, "B")
-    line(f"{name}: {units.format(found.now, 'B')}; estimated from sizes alone, right within 2 %")
-    line(f"what fits into {limit}, smallest change first:\n" if found.fit else f"nothing fits into {limit}")
+    limit = units.format(options.limit, "B")
+    line(f"{name}: {units.format(options.now, 'B')}; estimated from sizes alone, right within 2 %")
+    line(f"what fits into {limit}, smallest change first:\n" if options.fit else f"nothing fits into {limit}")
     rows = Table(box=None, pad_edge=False)
     for column, side in (("", "right"), ("layers", "right"), ("rank", "right"), ("format", "left"), ("size", "right")):
         rows.add_column(column, justify=side)  # type: ignore[arg-type]
-    shown = found.fit[:_SHOWN]
+    shown = options.fit[:_SHOWN]
     for number, road in enumerate(shown, start=1):
         layers, rank = ("-" if value is None else str(value) for value in (road.layers, road.rank))
         rows.add_row(str(number), layers, rank, road.format, units.format(road.num_bytes, "B"))
     if shown:
         console.print(rows)
-    if len(found.fit) > _SHOWN:
-        line(f"   and {len(found.fit) - _SHOWN} more, with larger changes: `--json` lists all")
+    if len(options.fit) > _SHOWN:
+        line(f"   and {len(options.fit) - _SHOWN} more, with larger changes: `--json` lists all")
     for format_ in FORMATS:
-        if format_ in found.misses:
-            line(f"   not in {format_}: {units.format(found.misses[format_], 'B')} at least")
+        if format_ in options.misses:
+            line(f"   not in {format_}: {units.format(options.misses[format_], 'B')} at least")
     for number, road in enumerate(shown, start=1):
         commands = road.commands(name) or ["nothing to do: it fits as it is"]
         line(f"\n{number}  {commands[0]}" + "".join(f"\n   {command}" for command in commands[1:]))

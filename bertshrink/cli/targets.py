@@ -27,15 +27,15 @@ def list_targets(as_json: Json = False) -> None:
     """Show the targets, and what is missing for each."""
     from bertshrink.cli.run import print_json
 
-    found = look()
+    states = look()
     if as_json:
-        print_json(found)
+        print_json(states)
         return
     from rich.console import Console
 
     console = Console()
-    console.print(table(found))
-    for line in missing(found):
+    console.print(table(states))
+    for line in missing(states):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -87,12 +87,14 @@ def calibrate_device(
     with scratch_folder() as scratch:
         name, launch = (MADE, made_model(scratch)) if model is None else (model, _launch(model, task or "auto"))
         with SshRunner.connect(address) as machine:
-            found = calibrate(machine, device, launch, name, progress)
-    path = write_device(profile, found)
+            calibrated = calibrate(machine, device, launch, name, progress)
+    path = write_device(profile, calibrated)
     result_stands()
-    low, high = found.ipc.value
-    slow, fast = found.bandwidth_gbs.value
-    typer.echo(f"{found.name}: {found.ghz.value:.2f} GHz, IPC {low:.2f} to {high:.2f}, {slow:.1f} to {fast:.1f} GB/s")
+    low, high = calibrated.ipc.value
+    slow, fast = calibrated.bandwidth_gbs.value
+    typer.echo(
+        f"{calibrated.name}: {calibrated.ghz.value:.2f} GHz, IPC {low:.2f} to {high:.2f}, {slow:.1f} to {fast:.1f} GB/s"
+    )
     typer.echo(f"device: {path}")
 
 
@@ -115,7 +117,7 @@ def look() -> list[dict[str, Any]]:
     from bertshrink.errors import MissingDependency
     from bertshrink.meters.targets import TARGETS, open_target
 
-    found = []
+    rows = []
     for name, kind in TARGETS.items():
         row: dict[str, Any] = {"target": name, "what": kind.what, "ready": None, "missing": None}
         if kind.is_here or name in EXAMPLES:
@@ -124,20 +126,20 @@ def look() -> list[dict[str, Any]]:
                 row["ready"] = True
             except MissingDependency as error:
                 row |= {"ready": False, "missing": {"what": error.what, "where": error.where, "hint": error.hint}}
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
-def table(found: list[dict[str, Any]]) -> Fitting:
+def table(targets: list[dict[str, Any]]) -> Fitting:
     """The targets as a table."""
     from bertshrink.report.table.window import Fitting
 
     states = {True: "ready", False: "missing", None: "when asked for"}
-    rows = [(row["target"], states[row["ready"]], row["what"]) for row in found]
+    rows = [(row["target"], states[row["ready"]], row["what"]) for row in targets]
     return Fitting(("target", "state", "what it is"), rows)
 
 
-def missing(found: list[dict[str, Any]]) -> list[str]:
+def missing(targets: list[dict[str, Any]]) -> list[str]:
     """A line for each target that is not ready."""
-    lacks = {row["target"]: row["missing"] for row in found if row["missing"]}
+    lacks = {row["target"]: row["missing"] for row in targets if row["missing"]}
     return [f"for {name}: {lack['what']}; {lack['hint']}" for name, lack in lacks.items()]
