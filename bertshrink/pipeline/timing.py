@@ -1,4 +1,4 @@
-"""All models on all targets, one target after the other; what one has found stays when the next one fails."""
+"""All models on all targets, one target after the other; what one measured stays when the next one fails."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def measure_everywhere(
 
     Args:
         models: as they are on disk; loaded only where something has to be measured.
-        store: keeps what each target found; taken from there again where target, models, settings and this machine
+        store: keeps what each target measured; taken from there again where target, models, settings and this machine
             are the same. Of another machine nothing is known before it is asked, so it always is.
 
     Raises:
-        BertshrinkError: a target's `check` or `measure` raises it; what the others found before is kept.
+        BertshrinkError: a target's `check` or `measure` raises it; what the others measured before is kept.
     """
     asked = settings.model_dump(mode="json", exclude={"target"})
     named = [(model.name, model.key) for model in models]
@@ -87,22 +87,22 @@ def measure_everywhere(
 
 
 def add_results(report: Report, everywhere: Sequence[TargetResult], asked: Sequence[str] = ()) -> None:
-    """Put what targets found into a report: a model that ran in several of the ways `asked` gets a row for each.
+    """Put what targets measured into a report: a model that ran in several of the ways `asked` gets a row for each.
 
     The first way is in the model's own row, so that everything is compared with the first model's first way.
     """
     rows = {snapshot.name: snapshot for snapshot in report.snapshots}
     ways = ways_of(rows, asked)
     before = {name: snapshot.model_copy(deep=True) for name, snapshot in rows.items()}
-    for found in everywhere:
-        report.environments[found.environment.id] = found.environment
-        report.notes += found.notes
-        for name, entries in found.measurements.items():
+    for one in everywhere:
+        report.environments[one.environment.id] = one.environment
+        report.notes += one.notes
+        for name, entries in one.measurements.items():
             if name not in rows:
                 model, way = ways[name]
                 rows[name] = _row(report, rows[model], before[model], name, way)
             rows[name].measurements += entries
-            rows[name].notes += found.details.get(name, [])
+            rows[name].notes += one.details.get(name, [])
 
 
 def _row(report: Report, model: Snapshot, before: Snapshot, name: str, way: str) -> Snapshot:
@@ -141,24 +141,24 @@ def check_phones(report: Report, models: Sequence[ModelRef], progress: Progress,
 
 def _phone_sheets(launch: RunSpec) -> list[list[Any]]:
     """The tables and the sentences of one file's checks, in JSON values."""
-    found = check_mobile(launch)
+    checks = check_mobile(launch)
     needed: dict[str, list[str]] = {}
-    for name in sorted(found.operators):
+    for name in sorted(checks.operators):
         domain, _, operator = name.rpartition(":")
         needed.setdefault(domain, []).append(operator)
     operators = [(domain, ", ".join(names)) for domain, names in needed.items()]
     sheets = [
         Sheet(title=_ON_A_PHONE, heading=heading, rows=tuple(rows)).model_dump(mode="json")
-        for heading, rows in found.tables()
+        for heading, rows in checks.tables()
     ]
     listed = Sheet(title=_ON_A_PHONE, heading=("domain", "operators that a build needs"), rows=tuple(operators))
-    return [[*sheets, listed.model_dump(mode="json")], list(found.notes)]
+    return [[*sheets, listed.model_dump(mode="json")], list(checks.notes)]
 
 
-def across_machines(found: Sequence[TargetResult]) -> list[str]:
+def across_machines(by_target: Sequence[TargetResult]) -> list[str]:
     """How each model's latency on the later targets compares with the first one's, a sentence each."""
     told = []
-    for first, later in ((found[0], other) for other in found[1:]):
+    for first, later in ((by_target[0], other) for other in by_target[1:]):
         for name, entries in later.measurements.items():
             for m in entries:
                 bases = [b for b in first.measurements.get(name, []) if m.metric == b.metric == "latency"]
@@ -173,7 +173,7 @@ def across_machines(found: Sequence[TargetResult]) -> list[str]:
 
 
 def _file(target: Target) -> str:
-    """The file of what a target found: `running-cpu.json`, `running-arm64-a76.json`."""
+    """The file of what a target measured: `running-cpu.json`, `running-arm64-a76.json`."""
     return f"running-{_plain(target.name)}.json"
 
 

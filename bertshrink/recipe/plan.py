@@ -88,7 +88,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     check = Checker(recipe.source)
     num_leading = _num_leading(recipe)
-    model = recipe.found
+    model = recipe.model_ref
     if model is None and recipe.model is not None:
         model = _look_at(recipe, recipe.model, check.at("model"), is_base=num_leading > 0)
     elif recipe.model is None and (not recipe.stages or recipe.stages[0].technique.takes):

@@ -14,7 +14,7 @@
     gates:                           # what the last model must hold against the first; see `report.gate`
       size: "<= 20 MB"
 
-What is wrong in itself is found here; whether it fits the model and the data is the plan's matter.
+What is wrong in itself is reported here; whether it fits the model and the data is the plan's matter.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Stage:
 class Recipe:
     """A checked recipe.
 
-    `found` is the model, where somebody had to look at it before there was a plan.
+    `model_ref` is the model, where somebody had to look at it before there was a plan.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Recipe:
     gates: tuple[Rule, ...]
     source: LocatedConfig
     text: str
-    found: ModelRef | None = None
+    model_ref: ModelRef | None = None
 
     def place(self, *path: str | int) -> str:
         """Where a value was written."""
@@ -201,14 +201,14 @@ def other_data(given: str | Mapping[str, Any], kept: Any) -> dict[str, Any]:
         return limits | dict(given)
     if not re.match(_SIDE, given) or Path(given).exists():  # a path may hold commas and equals signs
         return limits | {"path": given}
-    found: dict[str, Any] = {}
+    splits: dict[str, Any] = {}
     parts = re.split(f",(?={_SIDE})", given)
     while parts:
         name, _, path = parts.pop(0).partition("=")
         if parts and not Path(path).exists() and Path(f"{path},{parts[0]}").exists():
             path = f"{path},{parts.pop(0)}"
-        found[name] = path
-    return limits | found
+        splits[name] = path
+    return limits | splits
 
 
 def build(source: LocatedConfig, text: str, default_name: str) -> Recipe:
@@ -271,8 +271,8 @@ def _data(values: Any, check: Checker) -> DataSettings | None:
         return None
     if isinstance(values, str):
         values = other_data(values, None)
-    found = fill(DataSettings, values, check, "data")
-    if found is not None and not (found.path or found.train):
+    data = fill(DataSettings, values, check, "data")
+    if data is not None and not (data.path or data.train):
         check.error("`data` names no texts", "give `path` or `train`")
         return None
-    return found
+    return data

@@ -11,8 +11,8 @@ from bertshrink.techniques import TECHNIQUES
 
 def schema() -> dict[str, Any]:
     """Draft 2020-12, self-contained."""
-    found = _Body.model_json_schema()
-    definitions: dict[str, Any] = found.pop("$defs", {})
+    recipe = _Body.model_json_schema()
+    definitions: dict[str, Any] = recipe.pop("$defs", {})
 
     def define(name: str, model: Any) -> dict[str, str]:
         body = model.model_json_schema(ref_template="#/$defs/{model}")
@@ -26,7 +26,7 @@ def schema() -> dict[str, Any]:
         entries.append(
             {"type": "object", "properties": {name: settings}, "required": [name], "additionalProperties": False}
         )
-    properties = found["properties"]
+    properties = recipe["properties"]
     properties["stages"]["items"] = {"anyOf": entries}
     properties["measure"] = define("measure", MeasureSettings) | {"description": "what is measured"}
     limit = {"type": "string", "pattern": r"^\s*[<>]=\s*[+]?[0-9]"}
@@ -38,6 +38,6 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "bertshrink recipe",
-        **{key: value for key, value in found.items() if key not in ("title", "description")},
+        **{key: value for key, value in recipe.items() if key not in ("title", "description")},
         "$defs": definitions,
     }

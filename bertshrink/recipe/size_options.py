@@ -61,17 +61,17 @@ class Road:
 
     def commands(self, model: str) -> list[str]:
         """What to type, in order; `DATA` stands for the user's texts."""
-        found, at = [], model
+        commands, at = [], model
         flags = [*(["--rank", str(self.rank)] if self.cuts_tables else [])]
         flags += ["--layers", str(self.layers)] if self.cuts_layers else []
         if flags:
             name = "factorize" if self.cuts_tables else "distill"
-            found.append(["bertshrink", name, at, "--data", "DATA", *flags, "-o", "small"])
+            commands.append(["bertshrink", name, at, "--data", "DATA", *flags, "-o", "small"])
             at = "small"
         for name, settings in FORMATS[self.format][-1:]:
             words = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-            found.append(["bertshrink", name, at, *words, "-o", f"{'small-' if at == 'small' else ''}{self._short}"])
-        return [shlex.join(words) for words in found]
+            commands.append(["bertshrink", name, at, *words, "-o", f"{'small-' if at == 'small' else ''}{self._short}"])
+        return [shlex.join(words) for words in commands]
 
     @property
     def _short(self) -> str:
@@ -101,7 +101,7 @@ def roads(model: CheckpointInfo | Sizes, limit: float) -> Roads:
     Args:
         model: an encoder's facts, or the sizes of a float ONNX file, of which only number formats can change.
     """
-    found: list[Road] = []
+    reached: list[Road] = []
     least: dict[str, int] = {}
     start = of_encoder(model) if isinstance(model, CheckpointInfo) else model
     own = (start.facts.shape.num_layers, start.facts.shape.embedding_size) if start.facts is not None else (None, None)
@@ -112,8 +112,8 @@ def roads(model: CheckpointInfo | Sizes, limit: float) -> Roads:
                 continue
             least[name] = min(least.get(name, end.num_bytes), end.num_bytes)
             if end.num_bytes <= limit:
-                found.append(Road(layers, rank, name, end.num_bytes, layers != own[0], rank != own[1]))
-    fit = [road for road in found if not any(road.cuts_more_than(other) for other in found)]
+                reached.append(Road(layers, rank, name, end.num_bytes, layers != own[0], rank != own[1]))
+    fit = [road for road in reached if not any(road.cuts_more_than(other) for other in reached)]
     fit.sort(key=lambda road: road._kept, reverse=True)
     misses = {name: size for name, size in least.items() if size > limit}
     return Roads(limit, start.num_bytes, fit, misses)
@@ -135,13 +135,13 @@ def _encoders(start: Sizes) -> Iterator[tuple[int | None, int | None, Sizes]]:
 
 def _after(sizes: Sizes, stages: Sequence[tuple[str, dict[str, Any]]]) -> Sizes | None:
     """The sizes behind some stages; None where one of them does not fit the model, or its sizes is unknown."""
-    found: Sizes | None = sizes
+    after: Sizes | None = sizes
     for name, settings in stages:
         try:
-            found = TECHNIQUES[name](**settings).sizes(found) if found is not None else None
+            after = TECHNIQUES[name](**settings).sizes(after) if after is not None else None
         except UserError:
             return None
-    return found
+    return after
 
 
 def advice(model: CheckpointInfo | Sizes, name: str, limit: float) -> str:

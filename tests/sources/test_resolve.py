@@ -92,7 +92,7 @@ def test_a_hub_models_weights_come_only_when_a_run_begins(patterns):
 def test_a_model_is_looked_at_once_for_a_plan_and_once_for_a_run(patterns):
     recipe = recipe_of_command("quantize", "org/name", {}, {})
     plan = make_plan(recipe)
-    assert plan.model is recipe.found
+    assert plan.model is recipe.model_ref
     assert len(patterns) == 1, "the command asked, the plan did not ask again"
     assert not plan.model.file.exists()
 
