@@ -53,9 +53,9 @@ def run(
         output: where the last model is written; None: it stays in the run folder.
         seed: in place of the recipe's.
         measure: whether time and memory are measured where the recipe asks for it.
-        force: whether another model that bertshrink wrote gives way at `output`.
+        force: whether to replace a model that bertshrink wrote at `output`.
         runs: directory for run folders.
-        progress: whether work that takes long is shown.
+        progress: whether to show the progress of long work.
         about_texts: settings of `data` beside where it is: `text`, `label`, `max_train` ...
 
     Raises:
@@ -98,7 +98,7 @@ def bench(
         task: what they are for; None: what the first one says.
         seed: random seed.
         runs: directory for run folders.
-        progress: whether work that takes long is shown.
+        progress: whether to show the progress of long work.
         settings: of timing, as in a recipe's `measure: latency:` (`batch`, `length`, `rounds`, `target` ...), and of
             `data` beside where it is.
 
@@ -159,7 +159,7 @@ def gate(
         config: where the limits are; None: bertshrink.toml or pyproject.toml, from here upwards.
         files_only: check only rules that need no report.
         strict: treat inconclusive results as failures.
-        progress: whether work that takes long is shown.
+        progress: whether to show the progress of long work.
 
     Returns:
         the judgement: `exit_code`, `findings`.
@@ -255,9 +255,9 @@ def _doc(command: Command, fields: Mapping[str, Any], from_nothing: bool) -> str
         "    task: what the model is for; None: what it, or the data, says.",
         "    seed: random seed.",
         "    measure: whether time and memory of all models are measured, too.",
-        "    force: whether another model that bertshrink wrote gives way at `output`.",
+        "    force: whether to replace a model that bertshrink wrote at `output`.",
         "    runs: directory for run folders.",
-        "    progress: whether work that takes long is shown.",
+        "    progress: whether to show the progress of long work.",
         "",
         "Raises:",
         "    BertshrinkError: whatever is wrong, or went wrong; finished stages stay.",

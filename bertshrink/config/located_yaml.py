@@ -82,7 +82,7 @@ def _check_events(events: Iterable[Any], origin: str) -> None:
         elif kind in ("ScalarEvent", "SequenceStartEvent", "MappingStartEvent"):
             if event.tag is not None and str(event.tag) not in _TAGS:
                 shown = str(event.tag).replace(_CORE, "!!")
-                raise UserError(f"the tag `{shown}` is not read", where=where, hint="write a plain value")
+                raise UserError(f"the tag `{shown}` is not supported", where=where, hint="write a plain value")
             total += 1
             if kind == "ScalarEvent":
                 if "\0" in event.value:

@@ -214,7 +214,9 @@ def _entries(folder: Path) -> dict[str, tuple[str, int]]:
         parts = name.split("/")
         is_inside = not {"", ".", ".."} & set(parts) and "\\" not in name and all(len(part) < 256 for part in parts)
         if not (is_inside and isinstance(digest, str) and isinstance(num_bytes, int)):
-            raise UnsafeModel(f"{_SEAL.fault}: its entry `{name[:100]}` is none", where=str(path), hint=_SEAL.hint)
+            raise UnsafeModel(
+                f"{_SEAL.fault}: its entry `{name[:100]}` has no path, hash or size", where=str(path), hint=_SEAL.hint
+            )
         entries[name] = digest, num_bytes
     return entries
 

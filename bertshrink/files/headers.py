@@ -130,7 +130,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     end = 0
     for start, stop in spans:
         if start != end or stop < start:
-            raise UnsafeModel("the tensors of the safetensors file overlap or leave holes", where=str(path), hint=_HINT)
+            raise UnsafeModel("the tensors of the safetensors file overlap or leave gaps", where=str(path), hint=_HINT)
         end = stop
     if 8 + length + end != num_bytes:
         raise UnsafeModel(
@@ -154,7 +154,7 @@ def _span(name: str, entry: Any, path: Path) -> tuple[int, int]:
         what = f"{_HEADER.fault}: the tensor `{name[:100]}` has no type or no shape"
         raise UnsafeModel(what, where=str(path), hint=_HINT)
     if not isinstance(span, list) or len(span) != 2 or not all(_is_size(place) for place in span):
-        what = f"{_HEADER.fault}: the tensor `{name[:100]}` has no place"
+        what = f"{_HEADER.fault}: the tensor `{name[:100]}` has no offsets"
         raise UnsafeModel(what, where=str(path), hint=_HINT)
     return span[0], span[1]
 
@@ -209,7 +209,7 @@ def check_size(model: Any, where: str | None = None) -> None:
     for name, (number, most) in sizes.items():
         if number > most:
             what = f"the graph has {number} {name}, far more than an encoder needs (at most {most} are read)"
-            raise UnsafeModel(what, where=where, hint="export the model again; if it comes from elsewhere, distrust it")
+            raise UnsafeModel(what, where=where, hint="export the model again; do not trust it if others made it")
 
 
 def _op(node: Any) -> str:

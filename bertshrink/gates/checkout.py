@@ -106,13 +106,13 @@ def raced(examined: list[Examined], config: Config, base_artifact: Path | None, 
         return examined
     if len(examined) > 1:
         raise UserError(
-            "one base artifact, and several that could be timed against it",
+            "there is one base artifact; several artifacts could be timed against it",
             where="--base-artifact",
             hint="keep each artifact's limits in a file of its own, and name it with `--config`",
         )
     if not any(rule.key.gauge.source == "time" for rule in examined[0].gated.rules):
         raise UserError(
-            "no rule is about time, so that nothing is to be timed",
+            "no rule is about time, so there is nothing to time",
             where="--base-artifact",
             hint='write one: "cpu p50 ratio" = "<= 1.10"',
         )

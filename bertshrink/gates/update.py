@@ -66,7 +66,7 @@ def next_lock(
         raise UserError(
             "there is nothing to accept: no change since the baseline is past its limit",
             where="--accept",
-            hint="a limit on the figure itself is raised where it is written",
+            hint="to allow a larger figure, raise its limit where it is written",
         )
     return Lock(artifacts=entries)
 

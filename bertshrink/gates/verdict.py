@@ -231,7 +231,7 @@ def _no_entry(one: Examined, lock: Lock | None) -> tuple[str, Cause, str]:
         return (
             f"the baseline has no `{one.gated.name}`; `{same[0]}` has the same bytes",
             "baseline",
-            "where it was renamed, rename it in the baseline too: `bertshrink gate --update`",
+            "if it was renamed, rename it in the baseline too: `bertshrink gate --update`",
         )
     return f"the baseline has no `{one.gated.name}`", "baseline", update
 
@@ -281,7 +281,7 @@ def _gone(one: Gone, examined: list[Examined], config: Config) -> Judged:
         f'renamed: `renamed_from = "{one.name}"` beside the path of the new one; taken out: `removed = ["{one.name}"]`'
         " in the table of limits"
     )
-    text = f"gone: `{one.lock}` of the base knows it, but the limits no longer name it{like}"
+    text = f"gone: `{one.lock}` of the base contains it, but the limits no longer name it{like}"
     return Judged(one.name, one.name, (Finding(rule.key, rule, Verdict.FAIL, text, "gone", hint, 0, 1, 0),))
 
 

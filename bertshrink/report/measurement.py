@@ -116,7 +116,7 @@ WARNING_VALUES: dict[WarningKind, tuple[str, ...]] = {
     "others_busy": ("cores that other processes kept busy",),
     "stolen": ("fraction of the processors' time that other machines got",),
     "throttled": ("how often the processor was slowed down",),
-    "rounds_missing": ("rounds that were run", "rounds that were asked for", "seconds that there were"),
+    "rounds_missing": ("rounds that were run", "rounds that were asked for", "seconds that were available"),
     "busy_at_start": ("load average", "cores"),
 }
 """What the values of each kind of warning are; of any other kind there are none."""
@@ -172,7 +172,7 @@ class Measurement(_Frozen):
     def _finite(self) -> "Measurement":
         """Refuse samples that are NaN or infinite, and a model's range that is not one pair of bounds."""
         if self.is_range and not (len(self.samples) == 1 and len(self.samples[0]) == 2):
-            raise ValueError("what is modelled is one pair of bounds")
+            raise ValueError("a modelled figure is one pair of bounds")
         if self.is_range and self.samples[0][0] > self.samples[0][1]:
             raise ValueError("the lower bound is above the upper one")
         if not all(map(math.isfinite, self.all)):

@@ -45,7 +45,7 @@ class Snapshot(_Record):
     """One model at one moment of the run."""
 
     name: str = Field(description="unique in the report: `teacher`, `01-distill`, `01-distill/untrained`")
-    label: str = Field(description="for people: `distill to 3 layers`")
+    label: str = Field(description="what people read: `distill to 3 layers`")
     role: Literal["reference", "stage", "baseline", "compared"] = Field(
         description="the first model, a stage's result, a model shown beside it, another model of `bench`"
     )
@@ -81,7 +81,7 @@ class Report(_Record):
     name: str
     version: str
     created: str = Field(description="UTC, ISO 8601")
-    command: str = Field(description="what makes this report again")
+    command: str = Field(description="the command that makes this report again")
     model: str
     task: str
     data: dict[str, Any] = Field(default_factory=dict, description="name, fingerprint, rows by split")
@@ -137,7 +137,7 @@ class Report(_Record):
         data = _READER.read_json(path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             version = data.get("schema") if isinstance(data, dict) else None
-            text = f"the report has the form `{version}`, this version reads `{SCHEMA}`"
+            text = f"the report has the schema `{version}`; this version reads `{SCHEMA}`"
             raise BaselineError(text, where=str(path), hint=_HINT)
         try:
             return cls.model_validate(data)

@@ -52,7 +52,7 @@ def _named(job: WorkerJob, ids: Any, mask: Any, types: Any) -> Arrays:
     known: Arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     strange = [name for name in job.inputs if name not in known]
     if strange:
-        raise ValueError(f"the model takes `{strange[0]}`, which is none of {', '.join(known)}")
+        raise ValueError(f"the model takes `{strange[0]}`, which is not one of {', '.join(known)}")
     return {name: known[name] for name in job.inputs}
 
 

@@ -162,7 +162,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float, lifeli
                 time.sleep(min(left, _GLANCE_S))
             ready = {fd for fd, _ in poll.poll(1000 * (left if handles else min(left, _GLANCE_S)))} if poll else set()
             if lifeline in ready:
-                raise ConnectionError("the other side is gone")
+                raise ConnectionError("the other side closed the connection")
             for fd in ready:
                 are_over[handles[fd]] = True
                 poll.unregister(fd)
@@ -267,7 +267,7 @@ def _put(order: dict[str, Any], folder: Path, orders: BinaryIO, answers: BinaryI
         while left:
             chunk = orders.read(min(left, _CHUNK_BYTES))
             if not chunk:
-                raise ConnectionError("the file breaks off")
+                raise ConnectionError("the file is truncated")
             left -= len(chunk)
             digest.update(chunk)
             if refusal is None:
@@ -276,7 +276,7 @@ def _put(order: dict[str, Any], folder: Path, orders: BinaryIO, answers: BinaryI
                 except OSError as error:
                     refusal = _refusal(error)  # what is still to come must be read all the same
     if refusal is None and digest.hexdigest() != order["sha256"]:
-        refusal = {"error": "the bytes that came are others than those that were sent", "errno": "EIO"}
+        refusal = {"error": "the bytes received differ from the bytes sent", "errno": "EIO"}
     _say(answers, refusal or {"done": True})
 
 

@@ -66,12 +66,12 @@ def without(key):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("schema"), "has the form `None`"),
-        (lambda d: d | {"schema": "bertshrink.report/1"}, r"has the form `bertshrink.report/1`, this version reads"),
+        (without("schema"), "has the schema `None`"),
+        (lambda d: d | {"schema": "bertshrink.report/1"}, r"has the schema `bertshrink.report/1`; this version reads"),
         (without("name"), "damaged at `name`"),
         (lambda d: d | {"surprise": 1}, "damaged at `surprise`"),
         (lambda d: d | {"snapshots": [{"name": 3}]}, r"damaged at `snapshots\.0\.name`"),
-        (lambda d: [d], "has the form `None`"),
+        (lambda d: [d], "has the schema `None`"),
     ],
 )
 def test_damaged_or_of_another_version(path, change, message):

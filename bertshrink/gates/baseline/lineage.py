@@ -169,7 +169,7 @@ def _renamed(
             raise BaselineError(
                 f"`{one.name}` is declared as renamed from `{old}`, which is still judged",
                 where=one.place,
-                hint="an artifact that is added beside it is new: take `renamed_from` out",
+                hint="remove `renamed_from`: an artifact that is added beside it is new",
             )
     return matches[0] if matches else None
 
@@ -179,9 +179,7 @@ def _no_rename(one: Gated, own: Committed | None, vanished: list[Committed]) -> 
     return BaselineError(
         f"`{one.name}` is declared as renamed from `{one.renamed_from}`, which is not in the baseline",
         where=one.place,
-        hint=f"the baseline contains {', '.join(known)}"
-        if known
-        else "where the artifact is new, take `renamed_from` out",
+        hint=f"the baseline contains {', '.join(known)}" if known else "remove `renamed_from` if the artifact is new",
     )
 
 

@@ -140,7 +140,7 @@ def parse(text: str, where: str) -> Lock:
     data = _READER.json(text, where)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         version = data.get("schema") if isinstance(data, dict) else None
-        what = f"the lock has the form `{version}`, this version reads `{SCHEMA}`"
+        what = f"the lock has the schema `{version}`; this version reads `{SCHEMA}`"
         raise BaselineError(what, where=where, hint=_HINT)
     try:
         return Lock.model_validate(data)

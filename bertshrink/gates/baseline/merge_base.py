@@ -67,7 +67,7 @@ def read_baseline(config: Config, base: str | None = None, environ: Mapping[str,
         repository = repository_of(config.folder, environ)
         if repository is None:
             why = "there is no git repository here"
-            return _own(config, now, why, "check the change out with git, whole", base, told)
+            return _own(config, now, why, "check out the change with git, with its history", base, told)
         return _of_base(repository, config, now, base, told)
     except GitSilent as error:
         return _own(config, now, f"git cannot be queried: {error.why}", error.hint, base, told)

@@ -48,7 +48,7 @@ class Reading(BaseModel):
         if self.outcomes is not None and not math.isclose(
             self.outcomes.num_right / self.outcomes.num, self.value, abs_tol=1e-9
         ):
-            raise ValueError("the figure is not the share of right answers that are beside it")
+            raise ValueError("the figure differs from the share of correct answers beside it")
         return self
 
     @property

@@ -91,7 +91,7 @@ def _limits(header: str, key: str, artifact: Path, report: Path | None, readings
     lines = [header, f"{key} = {json.dumps(artifact.as_posix(), ensure_ascii=False)}"]
     if report is not None:
         lines.append(f"report = {json.dumps(report.as_posix())}")
-    lines += ["", "# what may not be passed, and by how much a change may grow"]
+    lines += ["", "# limits of the figures, and of how much they may grow in one change"]
     lines.append(f'size = "<= {room_above(readings[MetricKey("size")].value, "B")}"')
     lines.append('size_growth = "<= 0.5%"')
     if MetricKey("operators") in readings:

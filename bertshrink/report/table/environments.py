@@ -13,7 +13,7 @@ from bertshrink.report.report import Report
 from bertshrink.report.table.figures import DASH
 
 EVIDENCE: dict[Evidence, str] = {
-    Evidence.MEASURED_DEVICE: "timed on the device that is meant",
+    Evidence.MEASURED_DEVICE: "timed on the target device itself",
     Evidence.MEASURED_ARM64: "timed on an arm64 machine, not on the device itself",
     Evidence.EMULATED_INSTRUCTIONS: "arm64 instructions counted in an emulator: exact counts, no times",
     Evidence.MODELLED_RANGE: "computed from counts and a device's published rates: a range, not a measurement",
