@@ -166,12 +166,7 @@ def _place(stored: onnx.TensorProto) -> tuple[str, int, int]:
 
 
 def _read(path: str, offset: int, length: int) -> NDArray[np.uint8]:
-    """Bytes of a file.
-
-    Raises:
-        OSError: it was cut.
-
-    """
+    """Bytes of a file. Raises OSError: it was cut."""
     data = np.fromfile(path, np.uint8, length, offset=offset)
     if data.size != length:
         raise OSError(f"`{path}` was cut while it was read")

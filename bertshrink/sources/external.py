@@ -146,11 +146,6 @@ def _read_small_letters(folder: Path, origin: ExternalFile) -> None:
 
 
 def _vocab_size(origin: ExternalFile, home: Path) -> int:
-    """How many token ids the model knows.
-
-    Raises:
-        UserError: there is no tokenizer, it is that of another model, or nothing tells.
-    """
     papers, rows = origin.papers, origin.look.vocab_size
     if not any(all((papers / name).is_file() for name in names) for names in _TOKENIZERS):
         raise UserError(

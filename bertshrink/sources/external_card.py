@@ -122,11 +122,7 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int) -> ArtifactCard
 
 
 def _notes(origin: ExternalFile, said: dict[str, Any], output: str, is_pooled: bool) -> list[str]:
-    """What the settings of sentence-transformers beside the file mean for it.
-
-    Raises:
-        UserError: they cut vectors that the file gives whole.
-    """
+    """What the settings of sentence-transformers beside the file mean for it."""
     sentence = origin.sentence
     notes = sentence.notes() if sentence is not None else []
     dimension = sentence.pooling.dimension if sentence is not None and sentence.pooling is not None else None
@@ -239,11 +235,7 @@ def _task_of(config: dict[str, Any], is_st: bool, where: str) -> str:
 
 
 def _one_shape(origin: ExternalFile) -> tuple[int, int] | None:
-    """The one (batch, length) that the file takes; None: any.
-
-    Raises:
-        UserError: only one of the two is open, or its inputs have different shapes.
-    """
+    """The one (batch, length) that the file takes; None: any."""
     shapes = {tuple(value.shape) for value in origin.look.inputs.values()}
     sizes = next(iter(shapes))
     if len(shapes) == 1 and len(sizes) == 2:

@@ -224,8 +224,8 @@ def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner 
     )
 
 
-class _Found(_Frozen):
-    """What the child gives back; see `mobile_child.look`."""
+class _FileLook(_Frozen):
+    """What the child gives back; see `compatibility_child.look`."""
 
     operators: dict[str, dict[str, list[str]]]
     types: dict[str, str]
@@ -233,7 +233,7 @@ class _Found(_Frozen):
     coverage: tuple[ProviderCoverage, ...]
 
 
-def _look(path: Path, scratch: Path) -> _Found:
+def _look(path: Path, scratch: Path) -> _FileLook:
     """Have a file looked at in a process of its own, and outlive whatever it does there."""
     command = [sys.executable, "-P", "-m", "bertshrink.meters.phone.compatibility_child", str(path), str(scratch)]
     try:
@@ -252,7 +252,7 @@ def _look(path: Path, scratch: Path) -> _Found:
         told = json.loads(done.stdout.splitlines()[-1]) if done.stdout and not done.returncode else {}
         if "refused" in told:
             raise _error(*told["refused"])
-        return _Found.model_validate(told)
+        return _FileLook.model_validate(told)
     except (ValueError, ValidationError):
         raise MeasurementError(
             f"the check of `{path}` ended with status {done.returncode} and no result",

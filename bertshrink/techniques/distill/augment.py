@@ -69,12 +69,7 @@ def augmented(split: Split, per_row: int, seed: int) -> Split:
 
 
 class _Maker:
-    """Alters texts with the words of others.
-
-    Args:
-        split: whose words and texts are drawn from.
-        seed: chooses the texts that are sought among, where there are too many.
-    """
+    """Alters texts with the words of others."""
 
     def __init__(self, split: Split, seed: int) -> None:
         self.texts = tuple(dict.fromkeys((*split.texts, *(split.pairs or ()))))

@@ -95,11 +95,7 @@ def check_parity(
 
 
 def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: float, path: Path, at: str) -> float:
-    """The largest difference of an output as a share of the largest value that PyTorch gives.
-
-    Raises:
-        CheckFailed: it is larger than the tolerance, or not finite.
-    """
+    """The largest difference of an output as a share of the largest value of PyTorch, refused above `tolerance`."""
     right = theirs.astype(np.float64)
     scale, difference = float(np.abs(right).max()), float(np.abs(ours.astype(np.float64) - right).max())
     if not difference <= tolerance * scale + _ROUNDING:

@@ -83,11 +83,6 @@ def rewrite(source: onnx.ModelProto, types: Mapping[str, str], options: RewriteO
 
 
 def _refuse_unknown(types: Mapping[str, str], known: Mapping[str, StoredWeight]) -> None:
-    """Refuse an assignment that cannot be carried out.
-
-    Raises:
-        UserError: a name that is not a weight, or no type; a table whose rows a dense layer does not read as outputs.
-    """
     for name, kind in types.items():
         if name not in known:
             raise UserError(f"the graph has no weight `{name}`")

@@ -163,11 +163,7 @@ def _segments(width: int, block_size: int) -> Iterator[tuple[int, int]]:
 
 
 def _inverse_factor(gram_II: Floats, added: float) -> Floats:
-    """The upper triangular U with (G + added * 1)^-1 = U^T U.
-
-    Raises:
-        ValueError: G has an eigenvalue far below 0: it is not a Gram matrix.
-    """
+    """The upper triangular U with (G + added * 1)^-1 = U^T U. Raises ValueError: G is not positive semi-definite."""
     damped_II = gram_II + np.eye(len(gram_II)) * added
     try:
         lower_II = np.linalg.cholesky(damped_II[::-1, ::-1])

@@ -62,11 +62,7 @@ def _blocks(draft: GraphBuilder, name: str, num_bits: int) -> Blocks:
 
 
 def _tensors(draft: GraphBuilder, name: str, blocks: Blocks) -> list[str]:
-    """Names of the packed blocks, their scales and (asymmetric) zero points, stored the first time.
-
-    Raises:
-        UserError: a table that a head multiplies with has a width that blocks do not divide.
-    """
+    """Names of the packed blocks, their scales and (asymmetric) zero points, stored the first time."""
     weight = draft.weights[name]
     if weight.is_table and weight.matmuls and blocks.steps_RI.shape[1] % blocks.block_size:
         raise UserError(
