@@ -146,6 +146,7 @@ def test_help_and_a_rejected_request_load_no_engine(tmp_path, argv, code):
 @pytest.mark.parametrize(
     "argv", [["--help"], ["--version"], ["gate", "--help"], ["bench", "-h"], ["targets", "--help"]]
 )
+@pytest.mark.subprocess
 def test_help_reads_the_table_alone(argv):
     code = f"{RUN}\nprint('READ', sorted({{'pydantic', 'rich', 'ruamel', 'numpy', 'onnx'}} & set(sys.modules)))"
     assert "CODE 0\nREAD []\n" in loaded_by(code, *argv).stdout

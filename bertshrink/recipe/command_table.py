@@ -55,20 +55,20 @@ class Command:
     def panels(self) -> dict[str, str]:
         """What can be set -> its panel of the help page: the main stage's first, then those before and after it."""
         order = (self.stages[-1], *self.stages[:-1], *self.later)
-        found: dict[str, str] = {}
+        panel_by_name: dict[str, str] = {}
         for technique in map(TECHNIQUES.__getitem__, order):
             for field, name in self.flag_names(technique).items():
-                found.setdefault(name, technique.panel_of(field))
-        return found
+                panel_by_name.setdefault(name, technique.panel_of(field))
+        return panel_by_name
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
         """What can be set -> the field that describes it; of one that several stages have, the first stage's."""
-        found: dict[str, FieldInfo] = {}
+        fields: dict[str, FieldInfo] = {}
         for technique in self.techniques:
             for field, name in self.flag_names(technique).items():
-                found.setdefault(name, technique.model_fields[field])
-        return found
+                fields.setdefault(name, technique.model_fields[field])
+        return fields
 
     def wants(self, technique: type[Technique], given: Mapping[str, Any]) -> bool:
         """Whether a stage is asked for: it always is, or a flag is given that is its own."""

@@ -55,9 +55,9 @@ def recipe_of_command(
     command = COMMANDS[name]
     given = {key: value for key, value in settings.items() if value is not None}
     asked = [technique for technique in command.techniques if command.wants(technique, given)]
-    found = _look_at(model, common.get("task")) if model is not None and _can_skip(asked) else None
+    model_ref = _look_at(model, common.get("task")) if model is not None and _can_skip(asked) else None
     needed = list(asked)
-    while found is not None and found.kind == "artifact" and _can_skip(needed):
+    while model_ref is not None and model_ref.kind == "artifact" and _can_skip(needed):
         del needed[0]
     _refuse_idle(command, given, needed, [technique for technique in asked if technique not in needed], name_of)
     for technique in needed:
@@ -66,7 +66,7 @@ def recipe_of_command(
         places[path] = f"`bertshrink {name}`"
         places |= {(*path, field): name_of(key) for field, key in own.items()}
         stages.append({technique.name: {field: given[key] for field, key in own.items()}})
-    return replace(_build(name, model, {"stages": stages}, common, places, about_texts or {}), found=found)
+    return replace(_build(name, model, {"stages": stages}, common, places, about_texts or {}), model_ref=model_ref)
 
 
 def recipe_of_bench(
