@@ -161,7 +161,7 @@ def test_flipped_bits_of_an_ort_file_are_refused_or_it_still_runs(tmp_path):
 
 def test_another_kind_of_file_under_the_name_is_refused(tmp_path):
     (tmp_path / "m.ort").write_bytes(encoder_model().SerializeToString())
-    assert "no .ort file" in look_here(tmp_path / "m.ort", tmp_path / "looked.ort")
+    assert "is not an .ort file" in look_here(tmp_path / "m.ort", tmp_path / "looked.ort")
 
 
 def test_a_file_that_the_card_beside_it_is_not_of_is_refused(tmp_path):

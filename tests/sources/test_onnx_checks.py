@@ -606,7 +606,7 @@ def test_what_is_quantized_is_not_quantized_again(quantized, tmp_path, capsys, m
     assert run(["inspect", str(quantized), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["shape"]["precision"] == "int8"
     assert run(["quantize", str(quantized), "-o", "out", "--quiet"]) == 5
-    assert "quantized already" in capsys.readouterr().err
+    assert "already quantized" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -106,7 +106,7 @@ def _refuse_other_cores(machine: SshRunner, device: DeviceProfile, isa: Sequence
     kind = machine.link.about.get("machine")
     if kind not in ("aarch64", "arm64") or extensions != _NEEDS[device.isa.value]:
         raise UserError(
-            f"`{machine.address}` is not {device.name}: it is {kind} with "
+            f"`{machine.address}` is not a {device.name}: it is {kind} with "
             f"{', '.join(extensions) or 'no dot products'}, and the cores of the profile are {device.isa.value}",
             where="--profile",
             hint="name the profile of the device that is connected",
