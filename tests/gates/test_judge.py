@@ -240,7 +240,7 @@ def test_a_reading_that_is_no_number_cannot_be_made(value):
 
 
 def test_a_figure_that_contradicts_its_outcomes_cannot_be_made():
-    with pytest.raises(ValueError, match="not the share"):
+    with pytest.raises(ValueError, match="differs from the share"):
         Reading(value=0.9, unit="fraction", outcomes=Outcomes.of([True, False]))
 
 
