@@ -201,7 +201,7 @@ def test_files_of_other_engines_are_refused(here, launch):
 
 @pytest.mark.subprocess
 def test_a_shape_that_a_model_does_not_take_is_refused(here, launch):
-    with pytest.raises(UserError, match="length 128 is more"):
+    with pytest.raises(UserError, match="length 128 exceeds the limit of `a`: 64 tokens"):
         open_target("arm64:a76").measure({"a": launch}, LatencySettings(batch=(1,), length=(128,)), Silent())
 
 
