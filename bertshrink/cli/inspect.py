@@ -13,7 +13,7 @@ from bertshrink import units
 from bertshrink.cli.run import print_json
 from bertshrink.errors import UserError
 from bertshrink.files.headers import read_onnx
-from bertshrink.model.checkpoint import CheckpointInfo, check_task, check_weights
+from bertshrink.model.checkpoint_info import CheckpointInfo, check_task, check_weights
 from bertshrink.model.checks.weight_sizes import check_sizes
 from bertshrink.model.families import count_components
 from bertshrink.model.model_ref import ModelRef
@@ -114,7 +114,7 @@ def _advice(facts: CheckpointInfo, parts: dict[str, tuple[int, int]]) -> list[st
 
 def _artifact(model: ModelRef) -> dict[str, Any]:
     from bertshrink.model.artifact import Artifact
-    from bertshrink.sources.probe import read_header_in_subprocess
+    from bertshrink.sources.probe_process import read_header_in_subprocess
 
     card = Artifact.load(model.folder).card
     facts: FileFacts | None = read_header_in_subprocess(model.file) if card.format == "onnx" else None

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bertshrink.gates.baseline.lock import Entry, Lock
 from bertshrink.gates.baseline.merge_base import Baseline
-from bertshrink.gates.figures.artifact_file import look_at
 from bertshrink.gates.figures.figure import Reading, of_report
+from bertshrink.gates.figures.file_metrics import look_at
 from bertshrink.gates.limits.config import Config, Gated
 from bertshrink.gates.limits.limits import Rule
 from bertshrink.gates.limits.metric_key import MetricKey

@@ -19,8 +19,8 @@ from bertshrink.gates.baseline.lineage import Gone
 from bertshrink.gates.baseline.lock import Entry, Lock
 from bertshrink.gates.baseline.merge_base import Baseline, read_anchor
 from bertshrink.gates.baseline.newness import are_operators_told_truly, is_told_truly, judge_newcomer, new_operators
-from bertshrink.gates.figures.artifact_file import Artifact, look_at
 from bertshrink.gates.figures.figure import Reading, model_of, of_report
+from bertshrink.gates.figures.file_metrics import Artifact, look_at
 from bertshrink.gates.judge import Cause, Finding, Verdict, judge, judge_new, judge_ratio, unjudged
 from bertshrink.gates.limits.config import Config, Gated
 from bertshrink.gates.limits.limits import Limit, Rule

@@ -22,7 +22,7 @@ from bertshrink.files.atomic import verify
 from bertshrink.files.json_files import read_json, read_object
 from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import predict, tokenize
-from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.fixed_shape import FixedShapeSession
 from bertshrink.model.folder.layout import named_file

@@ -1,9 +1,9 @@
 """Encoder: a PyTorch model, its tokenizer and its task, loaded from and saved to a stock checkpoint folder.
 
 Loading never runs code of the checkpoint, never reads a pickle and never asks the network: the folder is resolved and
-checked first (`sources.resolve`, `checkpoint`), weights come as float32 whatever they were stored in, and a weight that
-is not finite is refused. What a sentence-transformers folder holds beside the transformer (modules.json, pooling) is
-kept and written again.
+checked first (`sources.resolve`, `checkpoint_info`), weights come as float32 whatever they were stored in, and a weight
+that is not finite is refused. What a sentence-transformers folder holds beside the transformer (modules.json, pooling)
+is kept and written again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bertshrink.errors import OutputError, UnsafeModel, UserError
 from bertshrink.model.batches import predict, tokenize
-from bertshrink.model.checkpoint import CheckpointInfo, check_weights, read_facts
+from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
 from bertshrink.model.checks.token_ids import fit_to_tables, in_small_letters
 from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.checks.weight_names import check_names, is_spare

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bertshrink.files.atomic import MANIFEST, sha256_file
 from bertshrink.files.fingerprint import STAGE_CARD, fingerprint
 from bertshrink.model.artifact import Artifact, ArtifactCard
-from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS, CheckpointInfo, read_base_info, read_facts
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD, WEIGHTS, CheckpointInfo, read_base_info, read_facts
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import CheckpointInfo, own_limit
+from bertshrink.model.checkpoint_info import CheckpointInfo, own_limit
 from bertshrink.model.families import FAMILIES, ModelFamily
 from bertshrink.model.tasks import TASKS
 

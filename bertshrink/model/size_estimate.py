@@ -17,7 +17,7 @@ from typing import Literal
 
 from bertshrink import units
 from bertshrink.files.headers import DRESSINGS, FileFacts
-from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.families import FAMILIES, name_bytes
 from bertshrink.model.parameter_count import BYTES, Stored, num_parameters, stored
 from bertshrink.model.tasks import TASKS
@@ -144,7 +144,7 @@ def of_file(file: FileFacts, family: str) -> Sizes | None:
 
 
 def halved(before: Sizes) -> Sizes:
-    """An ONNX file with every weight in 16 bits and the Cast that brings it back (see `half_precision`)."""
+    """An ONNX file with every weight in 16 bits and the Cast that brings it back (see `half_weights`)."""
     return replace(before, parts=tuple(half_of(part, before) for part in before.parts), is_float=False)
 
 

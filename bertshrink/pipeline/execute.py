@@ -75,7 +75,7 @@ def execute(
     if output is not None and not plan.stages:
         raise UserError("the recipe has no stages, so there is no model to write", where="-o", hint="leave it out")
     require_ml()
-    from bertshrink.pipeline.delivery import Delivery
+    from bertshrink.pipeline.publish import Delivery
     from bertshrink.pipeline.run import opened
     from bertshrink.pipeline.run_folder import OutputFolder
 

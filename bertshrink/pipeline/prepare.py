@@ -13,10 +13,10 @@ from bertshrink.data.labels.checks import check_texts
 from bertshrink.data.summary import account, data_of
 from bertshrink.errors import UserError
 from bertshrink.files.fingerprint import fingerprint
-from bertshrink.model.checkpoint import check_weights
+from bertshrink.model.checkpoint_info import check_weights
 from bertshrink.model.model_ref import ModelRef
+from bertshrink.pipeline.benchmark import open_targets
 from bertshrink.pipeline.run_folder import OutputFolder, RunFolder
-from bertshrink.pipeline.timing import open_targets
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan
 from bertshrink.recipe.stage_keys import Keys, keys_of

@@ -27,10 +27,10 @@ from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.quiet import quiet_libraries
 from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
+from bertshrink.pipeline.benchmark import measure_into
 from bertshrink.pipeline.prepare import PreparedRun, prepare
 from bertshrink.pipeline.run_folder import OutputFolder, RunFolder
 from bertshrink.pipeline.snapshots import Snapshots
-from bertshrink.pipeline.timing import measure_into
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan, PlannedStage
 from bertshrink.report.report import Report, Snapshot

@@ -19,13 +19,13 @@ from bertshrink.meters.latency.engine_variants import read_variant
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import open_target
 from bertshrink.model.artifact import ArtifactCard, ArtifactSpec
-from bertshrink.model.checkpoint import CheckpointInfo, own_limit
-from bertshrink.model.folder.left_behind import left_behind
+from bertshrink.model.checkpoint_info import CheckpointInfo, own_limit
+from bertshrink.model.folder.dropped_files import left_behind
 from bertshrink.model.model_ref import Kind, ModelRef
 from bertshrink.model.tasks import TASKS
 from bertshrink.recipe.latency_shapes import fit_clock, fit_grid
 from bertshrink.recipe.recipe import Recipe
-from bertshrink.recipe.size_limits import Fitting
+from bertshrink.recipe.size_budget import Fitting
 from bertshrink.sources.resolve import find_model
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Technique

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bertshrink.config.build_settings import fill
 from bertshrink.config.checker import Checker, LocatedConfig
-from bertshrink.config.fill import fill
 from bertshrink.config.located_yaml import RECIPE, read_yaml
 from bertshrink.data.settings import DataSettings
 from bertshrink.errors import UserError, did_you_mean

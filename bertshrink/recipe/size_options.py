@@ -14,7 +14,7 @@ from typing import Any
 
 from bertshrink import units
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.size_estimate import Sizes, of_encoder
 from bertshrink.techniques import TECHNIQUES
 

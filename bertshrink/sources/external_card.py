@@ -23,7 +23,7 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.bounded_text import Reader
 from bertshrink.files.json_files import read_object
 from bertshrink.model.artifact import ArtifactCard
-from bertshrink.model.checkpoint import capped_length, position_limit
+from bertshrink.model.checkpoint_info import capped_length, position_limit
 from bertshrink.model.folder.sentence_modules import (
     SETTINGS,
     SIGMOID_NOTE,
@@ -33,7 +33,7 @@ from bertshrink.model.folder.sentence_modules import (
     read_sentence,
 )
 from bertshrink.model.tasks import TASKS, guess_task, read_labels
-from bertshrink.sources.probe import ProbeResult
+from bertshrink.sources.probe_process import ProbeResult
 
 _TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
 _ENGINES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}

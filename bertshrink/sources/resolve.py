@@ -5,7 +5,8 @@
 
     a path                       used as it is; the network is never asked
     a file for an engine (.onnx, .ort, .pte), or its folder
-                                 becomes an artifact in a private folder (see `external`), unless bertshrink sealed it
+                                 becomes an artifact in a private folder (`import_external`), unless bertshrink sealed
+                                 it
     a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
     a hub name                   from the hub's cache, else from the hub, safetensors and tokenizer files only
 
@@ -23,10 +24,10 @@ from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files.atomic import is_sealed, sha256_file, verify
 from bertshrink.files.hub import hub_is_reachable, local_path
 from bertshrink.files.json_files import read_object
-from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD, WEIGHTS
 from bertshrink.model.folder.layout import root_of, sealed_root
 from bertshrink.model.model_ref import ModelRef
-from bertshrink.sources.probe import probe_again_in_subprocess
+from bertshrink.sources.probe_process import probe_again_in_subprocess
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _local(name: str, where: str | None) -> Path:
     if path.is_file() and (home := sealed_root(path)) is not None and is_sealed(home, (ARTIFACT_CARD,)):
         return home
     if name.endswith(FILES) and (path.exists() or path.is_symlink()):
-        from bertshrink.sources.external import import_external
+        from bertshrink.sources.import_external import import_external
 
         return import_external(path)
     if path.is_file():
@@ -152,7 +153,7 @@ def _local_folder(path: Path) -> Path:
             return path
     elif (path / WEIGHTS).exists():
         return path
-    from bertshrink.sources.external import file_of, import_external
+    from bertshrink.sources.import_external import file_of, import_external
 
     file = file_of(path)
     return path if file is None else import_external(file)

@@ -21,7 +21,7 @@ from bertshrink.progress import Progress, Silent
 if TYPE_CHECKING:
     from bertshrink.data.texts import TextDataset
     from bertshrink.model.artifact import Artifact, ArtifactSpec
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.model_ref import Kind, Model
     from bertshrink.model.size_estimate import Sizes

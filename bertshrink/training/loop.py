@@ -28,11 +28,11 @@ from bertshrink.hardware import has_native_bfloat16
 from bertshrink.model.families import anatomy_of
 from bertshrink.progress import Progress
 from bertshrink.training.callback import RollBack, TrainingCallback, best_of, is_spent
-from bertshrink.training.checkpoints import CHECKPOINTS, disk_errors, is_whole, newest_checkpoint, step_of
+from bertshrink.training.checkpoint_integrity import CHECKPOINTS, disk_errors, is_whole, newest_checkpoint, step_of
 from bertshrink.training.cpu_kernels import with_cpu_kernels
 from bertshrink.training.distributed import ranks
 from bertshrink.training.rows.batching import Collator, LengthBucketSampler, TokenizedRows
-from bertshrink.training.rows.packing import PackedRows
+from bertshrink.training.rows.pretraining_rows import PackedRows
 from bertshrink.training.settings import TrainingSettings
 from bertshrink.training.stop_signals import StopSignals
 from bertshrink.training.trainer import WEIGHTS, BucketTrainer, arguments

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bertshrink.cli.app import run
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
 from tests.support.tiny import sentences, tiny_encoder
 

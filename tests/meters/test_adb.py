@@ -12,7 +12,7 @@ from bertshrink.errors import MeasurementError, MissingDependency, OutputError, 
 from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.targets import open_target
 from bertshrink.meters.targets.adb import _Samples, phone
-from bertshrink.meters.targets.adb.runner_programs import abi_of, read_executor, read_perf_test
+from bertshrink.meters.targets.adb.benchmark_binaries import abi_of, read_executor, read_perf_test
 from bertshrink.model.artifact import Artifact
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Evidence

@@ -26,9 +26,9 @@ from bertshrink.meters.latency.workload import NUM_TEXTS, read_workload, text_ca
 from bertshrink.meters.targets import TargetResult, open_target
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.model_ref import ModelRef
-from bertshrink.pipeline import timing
+from bertshrink.pipeline import benchmark as timing
+from bertshrink.pipeline.benchmark import across_machines, add_results, measure_everywhere
 from bertshrink.pipeline.run_folder import RunFolder
-from bertshrink.pipeline.timing import across_machines, add_results, measure_everywhere
 from bertshrink.progress import Silent
 from bertshrink.recipe.commands import recipe_of_bench
 from bertshrink.recipe.plan import make_plan

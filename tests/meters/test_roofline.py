@@ -350,7 +350,7 @@ def test_counting_needs_no_engine(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.meters.roofline.inference_cost import encoder_work
 print(encoder_work(read_facts(Path(sys.argv[1])), 1, 8).num_operations, "torch" in sys.modules)
 """

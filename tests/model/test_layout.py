@@ -17,7 +17,7 @@ from bertshrink.errors import UserError
 from bertshrink.files.atomic import seal
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.batches import pad
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.folder.layout import named_file, root_of, sealed_root
 from bertshrink.model.folder.usage_snippet import usage
 from bertshrink.model.model_ref import ModelRef

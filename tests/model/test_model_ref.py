@@ -10,7 +10,7 @@ import torch
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model import model_ref
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.techniques import TECHNIQUES

@@ -10,7 +10,7 @@ import transformers
 from bertshrink.cli.app import run
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.techniques.distill import Distill

@@ -9,7 +9,7 @@ import torch
 from bertshrink.cli.app import run
 from bertshrink.errors import BertshrinkError
 from bertshrink.files.headers import read_onnx
-from bertshrink.model.checkpoint import CheckpointInfo, read_facts
+from bertshrink.model.checkpoint_info import CheckpointInfo, read_facts
 from bertshrink.model.families import FAMILIES, EncoderDims
 from bertshrink.model.parameter_count import converted, facts_of, num_parameters, target_family
 from bertshrink.model.size_estimate import TOLERANCE, of_encoder, of_file

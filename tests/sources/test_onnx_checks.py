@@ -22,9 +22,15 @@ from bertshrink.files.safe_open import open_plain
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.constant_folding import computed
 from bertshrink.onnx_graph.encoder_graph import array, initializers, read_model, tensor
-from bertshrink.sources import external, probe_child, resolve
+from bertshrink.sources import import_external as external
+from bertshrink.sources import probe_child, resolve
 from bertshrink.sources.onnx_checks import check_structure
-from bertshrink.sources.probe import COMMAND, probe_again_in_subprocess, probe_in_subprocess, read_header_in_subprocess
+from bertshrink.sources.probe_process import (
+    COMMAND,
+    probe_again_in_subprocess,
+    probe_in_subprocess,
+    read_header_in_subprocess,
+)
 from tests.support.onnx_files import OPSETS, ROWS, encoder_model, encoder_parts, onnx_folder, outside
 
 OWN = (*OPSETS, helper.make_opsetid("own", 1))

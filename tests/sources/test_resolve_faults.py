@@ -16,7 +16,7 @@ from bertshrink.errors import Stopped, UnsafeModel, UserError
 from bertshrink.files import scratch_folder
 from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.encoder import Encoder
-from bertshrink.sources import probe
+from bertshrink.sources import probe_process as probe
 from tests.support.tiny import tiny_encoder
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bertshrink.files.atomic import sha256_file
 from bertshrink.files.headers import read_onnx
-from bertshrink.gates.figures import artifact_file
+from bertshrink.gates.figures import file_metrics as artifact_file
 from bertshrink.report.correctness_bits import Outcomes
 from bertshrink.report.measurement import Conditions, Environment, Measurement
 from bertshrink.report.report import Report, Snapshot

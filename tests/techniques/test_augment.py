@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.techniques.distill import Distill, augment
 from bertshrink.techniques.distill.apply import training_rows
 from bertshrink.techniques.distill.augment import _Maker, augmented

@@ -15,7 +15,7 @@ from torch import nn
 
 from bertshrink.engines import engine
 from bertshrink.errors import CheckFailed
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.quant_aware import fake_quant, rounding

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.apply import choose_map

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
 from bertshrink.techniques.base import Workbench

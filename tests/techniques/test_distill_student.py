@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.families import FAMILIES, shared_group
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.defaults import default_epochs

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import CheckFailed, UserError
 from bertshrink.meters.quality.evaluators import prepare
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
@@ -18,7 +18,7 @@ from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.layer_maps import align
 from bertshrink.techniques.distill.student import reduce_layers
 from bertshrink.training import loop, trainer
-from bertshrink.training.checkpoints import CHECKPOINTS, newest_checkpoint
+from bertshrink.training.checkpoint_integrity import CHECKPOINTS, newest_checkpoint
 from tests.support.subprocess_kill import killed_after
 from tests.support.tiny import sentences, tiny_encoder, tiny_texts
 

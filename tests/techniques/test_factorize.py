@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bertshrink.data.texts import Split
 from bertshrink.errors import CheckFailed, UnsafeModel, UserError
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.parameter_count import num_parameters

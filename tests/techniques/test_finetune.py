@@ -325,7 +325,7 @@ def test_labels_that_the_teacher_does_not_have_name_both_maps(task):
 @pytest.mark.training
 def test_masks_are_for_masked_language_models(tmp_path):
     tiny_encoder().save(tmp_path)
-    from bertshrink.model.checkpoint import read_facts
+    from bertshrink.model.checkpoint_info import read_facts
 
     with pytest.raises(UserError, match="`whole_word` is set, but only a masked language model"):
         Finetune(whole_word=True).fit(read_facts(tmp_path))

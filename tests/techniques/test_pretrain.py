@@ -30,7 +30,7 @@ from bertshrink.techniques.pretrain.apply import (
     masked_logits,
     train_tokenizer,
 )
-from bertshrink.training.checkpoints import CHECKPOINTS
+from bertshrink.training.checkpoint_integrity import CHECKPOINTS
 from tests.support.subprocess_kill import killed_after
 from tests.support.tiny import sentences, tiny_encoder
 

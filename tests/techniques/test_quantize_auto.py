@@ -7,7 +7,7 @@ import pytest
 
 from bertshrink.hardware import BFLOAT16_FLAGS
 from bertshrink.report.measurement import Conditions, Measurement
-from bertshrink.techniques.quantize.search.candidates import (
+from bertshrink.techniques.quantize.search.autotune import (
     CANDIDATES,
     FLOAT,
     Candidate,

@@ -12,7 +12,7 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.quantize.coverage import account
-from bertshrink.techniques.quantize.search.candidates import CANDIDATES
+from bertshrink.techniques.quantize.search.autotune import CANDIDATES
 from tests.support.tiny import tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from bertshrink.cli.app import run
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.conversion import assemble, decompose
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.parameter_count import num_parameters

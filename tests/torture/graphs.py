@@ -18,7 +18,7 @@ def answers(path: Path) -> dict[str, Any]:
     """What bertshrink's artifact answers; its facts are read as `gate` reads them."""
     from bertshrink.model.artifact import Artifact
     from bertshrink.sources import resolve
-    from bertshrink.sources.probe import read_header_in_subprocess
+    from bertshrink.sources.probe_process import read_header_in_subprocess
 
     artifact = Artifact.load(resolve.locate_model(str(path)))
     if path.suffix == ".onnx":

@@ -184,7 +184,7 @@ def _inspect(folder: Path) -> None:
 
 
 def _gate(folder: Path) -> None:
-    from bertshrink.gates.figures.artifact_file import look_at
+    from bertshrink.gates.figures.file_metrics import look_at
 
     look_at(folder, "here")
 

@@ -20,7 +20,7 @@ from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.finetune import Finetune
 from bertshrink.training import cpu_kernels
 from bertshrink.training.callback import best_of
-from bertshrink.training.checkpoints import CHECKPOINTS
+from bertshrink.training.checkpoint_integrity import CHECKPOINTS
 from bertshrink.training.loop import TrainingJob, train
 from bertshrink.training.rows.batching import Collator, TokenizedRows
 from bertshrink.training.settings import TrainingSettings

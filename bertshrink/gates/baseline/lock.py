@@ -20,8 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from bertshrink.errors import BaselineError, UserError
 from bertshrink.files.atomic import LFS_POINTER
 from bertshrink.files.bounded_text import Reader
-from bertshrink.gates.figures.artifact_file import Artifact
 from bertshrink.gates.figures.figure import Reading
+from bertshrink.gates.figures.file_metrics import Artifact
 from bertshrink.gates.limits.metric_key import MetricKey, read_key
 
 SCHEMA = "bertshrink.lock/1"

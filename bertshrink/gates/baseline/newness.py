@@ -17,8 +17,8 @@ from dataclasses import replace
 
 from bertshrink import units
 from bertshrink.gates.baseline.lock import Entry
-from bertshrink.gates.figures.artifact_file import Artifact
 from bertshrink.gates.figures.figure import Reading
+from bertshrink.gates.figures.file_metrics import Artifact
 from bertshrink.gates.judge import Finding, Verdict, judge, shown, unjudged
 from bertshrink.gates.limits.config import Gated
 from bertshrink.gates.limits.limits import Rule

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bertshrink.config.build_settings import fill
 from bertshrink.config.checker import Checker, LocatedConfig
-from bertshrink.config.fill import fill
 from bertshrink.config.located_toml import places_of
 from bertshrink.config.located_yaml import read_yaml
 from bertshrink.errors import UserError

@@ -38,7 +38,7 @@ from bertshrink.meters.latency.measure import job_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import Phase, WorkerResult
 from bertshrink.meters.targets.host import LocalRunner
-from bertshrink.sources.probe import child_environment
+from bertshrink.sources.probe_process import child_environment
 from bertshrink.worker.job import RunSpec
 
 CAP_BYTES = 128 * 2**20

@@ -13,7 +13,7 @@ from bertshrink.progress import Progress
 
 if TYPE_CHECKING:
     from bertshrink.data.texts import TextDataset
-    from bertshrink.meters.quality.evaluator import Evaluator
+    from bertshrink.meters.quality.base_evaluator import Evaluator
     from bertshrink.model.model_ref import Model
     from bertshrink.report.measurement import Measurement
 

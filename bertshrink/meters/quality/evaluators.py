@@ -29,7 +29,7 @@ from bertshrink.data.encoding import EncodedRows, answers_of, encode, tags_of
 from bertshrink.data.labels.labels import match_classes
 from bertshrink.errors import UserError
 from bertshrink.meters.quality import metrics
-from bertshrink.meters.quality.evaluator import Evaluator, Score, share_of
+from bertshrink.meters.quality.base_evaluator import Evaluator, Score, share_of
 from bertshrink.meters.quality.intervals import Correlation, Groups, Sums, groups_of, quotient
 from bertshrink.model.batches import batch_by_length, predict
 from bertshrink.model.tasks import TASKS

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.tasks import TASKS
 
 WIDTH_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from bertshrink import units
 from bertshrink.meters.roofline.inference_cost import WIDTH_BYTES, InferenceCost, encoder_work, onnx_work
 from bertshrink.meters.roofline.machine_peaks import MachinePeaks, measure_roofs
-from bertshrink.model.checkpoint import read_facts
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.tasks import TASKS
 from bertshrink.report.measurement import Measurement
 from bertshrink.worker.job import RunSpec

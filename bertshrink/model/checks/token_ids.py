@@ -14,7 +14,7 @@ from bertshrink.errors import UnsafeModel, listed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
 
 _OF_A_FAMILY = (
     *("vocab", "vocab_file", "merges", "merges_file", "tokenizer_file", "backend", "do_lower_case"),

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import UnsafeModel, UserError, listed
-from bertshrink.model.checkpoint import WEIGHTS
+from bertshrink.model.checkpoint_info import WEIGHTS
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.tasks import TASKS, guess_task
 
 if TYPE_CHECKING:
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertshrink.errors import UnsafeModel
-from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.checkpoint_info import CheckpointInfo
 
 _AXES = ("vocab_size", "hidden_size", "intermediate_size", "embedding_size", "max_position_embeddings")
 _MORE_AXES = ("type_vocab_size", "num_labels")

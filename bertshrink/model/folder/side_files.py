@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink.files.atomic import MANIFEST, MODEL_CARD
 from bertshrink.files.json_files import read_object
-from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.folder.sentence_modules import MODULES, OF_TRANSFORMER, SETTINGS
 
 if TYPE_CHECKING:

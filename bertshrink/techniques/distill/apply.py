@@ -35,7 +35,7 @@ from bertshrink.training.loop import TrainingJob, arithmetic, batches_of, train
 from bertshrink.training.optim.row_adagrad import TABLE_STEP
 from bertshrink.training.rows.batching import Collator, TokenizedRows
 from bertshrink.training.rows.masking import TokenMasker
-from bertshrink.training.rows.packing import PackedRows, TokenStore
+from bertshrink.training.rows.pretraining_rows import PackedRows, TokenStore
 
 SAMPLE = 256
 """Texts on which `layer_map: auto` compares maps."""

@@ -23,7 +23,7 @@ from bertshrink.techniques.distill.layer_maps import MAPS, candidates, uniform
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.families import EncoderDims
     from bertshrink.model.model_ref import Kind
 

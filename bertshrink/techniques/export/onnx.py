@@ -39,7 +39,7 @@ from bertshrink.model.tasks import TASKS
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import operators, set_metadata, tensor, weight_matmuls, write_model
 from bertshrink.onnx_graph.external_data import BorrowedTensors
-from bertshrink.onnx_graph.half_precision import store_half
+from bertshrink.onnx_graph.half_weights import store_half
 from bertshrink.onnx_graph.runtime_ops import describe_fusions, operators_as_run
 from bertshrink.techniques.export.constant_reshapes import fix_reshapes
 from bertshrink.techniques.export.fixed_shape import fix_shape

@@ -13,7 +13,7 @@ from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
     from bertshrink.model.artifact import ArtifactSpec
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.model_ref import Kind
     from bertshrink.model.size_estimate import Sizes
 

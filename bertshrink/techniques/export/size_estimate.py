@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.size_estimate import Sizes, halved
 from bertshrink.model.tasks import TASKS
 

@@ -26,7 +26,7 @@ from bertshrink.model.batches import Row, batch_by_length, take_tokens, tensors
 from bertshrink.model.conversion import Weights
 from bertshrink.model.encoder import Encoder
 from bertshrink.progress import Progress
-from bertshrink.training.optim.fit import fit_adam
+from bertshrink.training.optim.adam import fit_adam
 from bertshrink.training.rows.masking import TokenMasker
 
 _MASKED = 0.3

@@ -12,7 +12,7 @@ from bertshrink.errors import UserError
 from bertshrink.techniques.base import Technique, is_size
 
 if TYPE_CHECKING:
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.model_ref import Kind
 
 ALBERT_RANK = 128

@@ -16,7 +16,7 @@ from bertshrink.data.labels.labels import labels_of, match_classes
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.engines.torch_session import SENTENCE, pool
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint import own_limit
+from bertshrink.model.checkpoint_info import own_limit
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.folder.sentence_modules import Pooling
 from bertshrink.model.tasks import TASKS
@@ -26,7 +26,7 @@ from bertshrink.training.loop import TrainingJob, arithmetic, train
 from bertshrink.training.losses import task_loss
 from bertshrink.training.rows.batching import Collator, TokenizedRows
 from bertshrink.training.rows.masking import TokenMasker
-from bertshrink.training.rows.packing import PackedRows, TokenStore
+from bertshrink.training.rows.pretraining_rows import PackedRows, TokenStore
 
 
 def with_head(model: Encoder, bench: Workbench) -> Encoder:

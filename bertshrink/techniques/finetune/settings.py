@@ -14,7 +14,7 @@ from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.model_ref import Kind
 
 

@@ -27,7 +27,7 @@ from bertshrink.training.loop import TrainingJob, train
 from bertshrink.training.losses import cross_entropy
 from bertshrink.training.rows.batching import Collator
 from bertshrink.training.rows.masking import TokenMasker
-from bertshrink.training.rows.packing import Manner, PackedRows, TokenStore
+from bertshrink.training.rows.pretraining_rows import Manner, PackedRows, TokenStore
 
 _MANNERS: dict[str | None, Manner] = {None: "full-sentences", "nsp": "next-sentence", "sop": "sentence-order"}
 

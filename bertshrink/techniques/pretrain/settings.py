@@ -19,7 +19,7 @@ from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.model_ref import Kind
 
 EPOCHS = 3.0
@@ -105,7 +105,7 @@ class PretrainSettings(TrainingSettings, Technique):
         """The facts of the encoder that comes out."""
         from pathlib import Path
 
-        from bertshrink.model.checkpoint import CheckpointInfo
+        from bertshrink.model.checkpoint_info import CheckpointInfo
 
         shape = EncoderDims(
             num_layers=self.layers,

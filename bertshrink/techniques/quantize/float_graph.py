@@ -42,7 +42,8 @@ def read_float_graph(path: Path, max_length: int, where: str | None = None) -> o
     """Read an artifact's ONNX file as the graph that quantization starts from.
 
     Args:
-        path: of a file that bertshrink made, or took in (see `external`). Large tensors stay in it, so it must not
+        path: of a file that bertshrink made, or took in (see `import_external`). Large tensors stay in it, so it must
+        not
             change as long as the graph is used.
 
     Raises:

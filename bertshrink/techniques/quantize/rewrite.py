@@ -19,7 +19,7 @@ import onnx
 from bertshrink.errors import UserError
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import WeightMatMul
-from bertshrink.onnx_graph.half_precision import store_half
+from bertshrink.onnx_graph.half_weights import store_half
 from bertshrink.onnx_graph.weights import StoredWeight
 from bertshrink.techniques.quantize.coverage import TypeCoverage, account, check_complete
 from bertshrink.techniques.quantize.schemes import HALF, TYPES

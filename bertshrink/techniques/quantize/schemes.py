@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from bertshrink.onnx_graph.half_precision import HalfType
+from bertshrink.onnx_graph.half_weights import HalfType
 from bertshrink.onnx_graph.weights import weights
 from bertshrink.techniques.quantize.size_estimate import type_of
 

@@ -103,7 +103,7 @@ class QuantizeSettings(Technique):
 
     def sizes(self, before: Sizes) -> Sizes | None:
         """Those of the scheme; with `auto` of the smallest one; with `max_metric_drop` they may grow from there."""
-        from bertshrink.techniques.quantize.search.candidates import FLOAT, candidates
+        from bertshrink.techniques.quantize.search.autotune import FLOAT, candidates
         from bertshrink.techniques.quantize.size_estimate import quantized
 
         if before.format != "onnx" or not before.is_float:

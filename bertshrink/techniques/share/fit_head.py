@@ -15,7 +15,7 @@ from torch import Tensor
 from bertshrink import units
 from bertshrink.model.conversion import Weights
 from bertshrink.model.tasks import TASKS
-from bertshrink.training.optim.fit import fit_adam
+from bertshrink.training.optim.adam import fit_adam
 
 _KEPT_OUT = 10
 """One text in so many is not fitted to: it tells how well the head does."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bertshrink.progress import Task
-from bertshrink.training.optim.fit import fit_adam
+from bertshrink.training.optim.adam import fit_adam
 
 _JUDGED = 12
 """Batches, about, that layers are compared on."""

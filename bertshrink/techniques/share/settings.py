@@ -11,7 +11,7 @@ from bertshrink.errors import UserError
 from bertshrink.techniques.base import Technique
 
 if TYPE_CHECKING:
-    from bertshrink.model.checkpoint import CheckpointInfo
+    from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.model_ref import Kind
 
 

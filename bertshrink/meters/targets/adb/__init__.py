@@ -28,8 +28,7 @@ from bertshrink.meters.latency.measure import alternating_order, check_cases, jo
 from bertshrink.meters.latency.settings import MIN_SAMPLES, LatencySettings
 from bertshrink.meters.latency.validity import of_case, validity_of
 from bertshrink.meters.targets import Target, TargetResult, check_system
-from bertshrink.meters.targets.adb.phone import AndroidDevice
-from bertshrink.meters.targets.adb.runner_programs import (
+from bertshrink.meters.targets.adb.benchmark_binaries import (
     TOOLS,
     abi_of,
     executor,
@@ -38,6 +37,7 @@ from bertshrink.meters.targets.adb.runner_programs import (
     read_perf_test,
     write_inputs,
 )
+from bertshrink.meters.targets.adb.phone import AndroidDevice
 from bertshrink.report.measurement import Environment, Evidence, Measurement, MeasurementWarning
 from bertshrink.worker.inputs import random_feed
 from bertshrink.worker.job import RunSpec

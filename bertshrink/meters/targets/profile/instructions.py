@@ -18,7 +18,7 @@ from bertshrink.errors import UserError
 from bertshrink.files.headers import read_onnx, read_safetensors
 from bertshrink.files.json_files import read_object
 from bertshrink.meters.size import onnx_components, products
-from bertshrink.model.checkpoint import WEIGHTS
+from bertshrink.model.checkpoint_info import WEIGHTS
 from bertshrink.model.families import EncoderDims, anatomy_of, count_components
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ Each is drawn from the table by a file of its own; this one says which there are
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bertshrink.report.render.plots import svg as canvas
+from bertshrink.report.render.plots import svg_cleanup
 from bertshrink.report.render.plots.distributions import spread
 from bertshrink.report.render.plots.figure import Sketch
 from bertshrink.report.render.plots.memory import DRAWN, phases
-from bertshrink.report.render.plots.models import components, scores, sizes, training
 from bertshrink.report.render.plots.pareto import front
 from bertshrink.report.render.plots.roofline import roofline
+from bertshrink.report.render.plots.size_and_quality import components, scores, sizes, training
 from bertshrink.report.table.figures import plain
 from bertshrink.report.table.table import Table
 
@@ -40,7 +40,7 @@ def plots(table: Table) -> list[Plot]:
 def _drawn(sketch: Sketch, name: str, num_targets: int) -> Plot:
     group = "" if num_targets < 2 else f"On {sketch.target}" if sketch.target else "The models"
     words = plain(f"{sketch.caption} {sketch.words}")
-    svg = canvas.draw(name, sketch.height, sketch.paint, plain(sketch.title), words)
+    svg = svg_cleanup.draw(name, sketch.height, sketch.paint, plain(sketch.title), words)
     return Plot(name, sketch.title, sketch.caption, svg, group)
 
 

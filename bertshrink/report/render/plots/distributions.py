@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots import svg_cleanup as svg
 from bertshrink.report.render.plots.figure import (
     FOOT,
     Sketch,
@@ -21,7 +21,7 @@ from bertshrink.report.render.plots.figure import (
     measured,
     words,
 )
-from bertshrink.report.render.plots.svg import INK, PAGE
+from bertshrink.report.render.plots.svg_cleanup import INK, PAGE
 from bertshrink.report.table.table import Table
 
 _ROW = 52

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render.plots.svg import CHARACTER, FONT, REFERENCE, SMALL, STAGE
+from bertshrink.report.render.plots.svg_cleanup import CHARACTER, FONT, REFERENCE, SMALL, STAGE
 from bertshrink.report.table.table import Cell, Column, Row, Table
 
 ROW = 44

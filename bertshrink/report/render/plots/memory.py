@@ -5,9 +5,9 @@ batch, and while it answers. What importing the engine alone takes is faint in e
 from typing import Any
 
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots import svg_cleanup as svg
 from bertshrink.report.render.plots.figure import FOOT, Sketch, colour
-from bertshrink.report.render.plots.svg import INK, MUTED, SMALL
+from bertshrink.report.render.plots.svg_cleanup import INK, MUTED, SMALL
 from bertshrink.report.table.figures import Scale, plain, title_of
 from bertshrink.report.table.table import Row, Table
 

@@ -6,7 +6,7 @@ latency. Latency is that of the largest case, where differences count most.
 
 from typing import Any
 
-from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots import svg_cleanup as svg
 from bertshrink.report.render.plots.figure import (
     MAX_LABEL,
     Sketch,
@@ -20,7 +20,7 @@ from bertshrink.report.render.plots.figure import (
     padded,
     value,
 )
-from bertshrink.report.render.plots.svg import INK, MUTED
+from bertshrink.report.render.plots.svg_cleanup import INK, MUTED
 from bertshrink.report.table.table import Column, Row, Table
 
 _HEIGHT = 330

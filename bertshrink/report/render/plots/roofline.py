@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bertshrink.report.measurement import Measurement
-from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots import svg_cleanup as svg
 from bertshrink.report.render.plots.figure import (
     MAX_LABEL,
     Sketch,
@@ -23,7 +23,7 @@ from bertshrink.report.render.plots.figure import (
     log_axis,
     log_padded,
 )
-from bertshrink.report.render.plots.svg import CHARACTER, INK, MUTED, SERIES, SMALL
+from bertshrink.report.render.plots.svg_cleanup import CHARACTER, INK, MUTED, SERIES, SMALL
 from bertshrink.report.table.figures import Scale, plain
 from bertshrink.report.table.table import Row, Table
 

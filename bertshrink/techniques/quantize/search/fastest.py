@@ -1,4 +1,4 @@
-"""Choice carried out: the `candidates` made, compared and timed on a real model, and one of them taken."""
+"""Choice carried out: the candidates of `autotune` made, compared and timed on a real model, and one of them taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bertshrink.files.headers import read_onnx
 from bertshrink.hardware import cpu_flags
 from bertshrink.model.size_estimate import TOLERANCE, Sizes, of_file
 from bertshrink.techniques.quantize.schemes import uniform
-from bertshrink.techniques.quantize.search.candidates import (
+from bertshrink.techniques.quantize.search.autotune import (
     FLOAT,
     Candidate,
     Limits,

@@ -13,8 +13,9 @@ from bertshrink.cli.app import run
 from bertshrink.engines import engine, given
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.folder.left_behind import left_behind
-from bertshrink.sources import external, probe_child
+from bertshrink.model.folder.dropped_files import left_behind
+from bertshrink.sources import import_external as external
+from bertshrink.sources import probe_child
 from bertshrink.sources.external_weights import beside
 from tests.support.onnx_files import encoder_model, encoder_parts, onnx_folder, outside
 from tests.support.tiny import tiny_tokenizer
@@ -32,7 +33,7 @@ def no_limits_here(monkeypatch):
 
 def _look_here(source, target):
     """The same look in this process, without a child's start."""
-    from bertshrink.sources.probe import ProbeResult, TensorSpec
+    from bertshrink.sources.probe_process import ProbeResult, TensorSpec
 
     found = probe_child.look(source, target)
     for side in ("inputs", "outputs"):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bertshrink import units
-from bertshrink.report.render.plots import svg
+from bertshrink.report.render.plots import svg_cleanup as svg
 from bertshrink.report.render.plots.figure import (
     FOOT,
     ROW,
@@ -20,7 +20,7 @@ from bertshrink.report.render.plots.figure import (
     padded,
     words,
 )
-from bertshrink.report.render.plots.svg import INK, PAGE, REFERENCE, SERIES
+from bertshrink.report.render.plots.svg_cleanup import INK, PAGE, REFERENCE, SERIES
 from bertshrink.report.table.table import Row, Table
 
 _MAX_COMPONENTS = len(SERIES)

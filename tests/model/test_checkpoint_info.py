@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from bertshrink.data.labels.labels import map_labels
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import new_folder
-from bertshrink.model.checkpoint import check_weights, read_facts
+from bertshrink.model.checkpoint_info import check_weights, read_facts
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.folder.sentence_modules import Pooling
 from bertshrink.model.tasks import read_labels

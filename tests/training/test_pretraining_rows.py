@@ -9,7 +9,7 @@ from bertshrink.files.atomic import MANIFEST
 from bertshrink.progress import Silent
 from bertshrink.training.rows.batching import Collator
 from bertshrink.training.rows.masking import TokenMasker
-from bertshrink.training.rows.packing import PackedRows, TokenStore, split_sentences
+from bertshrink.training.rows.pretraining_rows import PackedRows, TokenStore, split_sentences
 from tests.support.tiny import sentences, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer("bert")

@@ -23,9 +23,9 @@ from bertshrink.files.json_files import read_object
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.metric_key import MetricKey, operator_key
 from bertshrink.meters.size import onnx_components
-from bertshrink.model.checkpoint import ARTIFACT_CARD, WEIGHTS
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD, WEIGHTS
 from bertshrink.model.folder.layout import FOREIGN, named_file, sealed_root
-from bertshrink.sources.probe import read_header_in_subprocess
+from bertshrink.sources.probe_process import read_header_in_subprocess
 
 _FILES = (WEIGHTS, *FOREIGN)
 _READERS = {".onnx": read_header_in_subprocess, ".safetensors": read_safetensors}

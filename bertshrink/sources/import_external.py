@@ -7,9 +7,9 @@ What may be named                                      Where its tokenizer and c
     an artifact folder without a manifest              in the folder; its own card is
 
 The given folder is not touched and not read again: its small files are copied (see `safe_open`), the file is what
-the child wrote (see `probe`). The card says what the file says of itself, where bertshrink exported it; else what
-its outputs and its config.json say. What neither tells is asked for. The private folder (0700, in the system's place
-for temporary files) goes when the process ends.
+the child wrote (see `probe_process`). The card says what the file says of itself, where bertshrink exported it; else
+what its outputs and its config.json say. What neither tells is asked for. The private folder (0700, in the system's
+place for temporary files) goes when the process ends.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from bertshrink.files.json_files import read_json, read_object
 from bertshrink.files.safe_open import copy_plain
 from bertshrink.files.scratch_folder import make_scratch
 from bertshrink.model.artifact import Artifact, ArtifactCard
-from bertshrink.model.checkpoint import ARTIFACT_CARD, refuse_remote_code
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD, refuse_remote_code
 from bertshrink.model.checks.stock_class import refuse_pointers
 from bertshrink.model.checks.token_ids import in_small_letters
 from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.folder.layout import FOREIGN, PLACES, root_of
 from bertshrink.model.folder.side_files import SENTENCE_FILES, write_tokenizer
 from bertshrink.sources.external_card import ExternalFile, make_card
-from bertshrink.sources.probe import probe_in_subprocess
+from bertshrink.sources.probe_process import probe_in_subprocess
 
 _TOKENIZERS = (
     ("tokenizer.json",),

@@ -6,7 +6,7 @@ from bertshrink import units
 from bertshrink.errors import UserError
 from bertshrink.files.headers import read_onnx
 from bertshrink.model.artifact import ArtifactCard
-from bertshrink.model.checkpoint import CheckpointInfo
+from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.size_estimate import TOLERANCE, Sizes, of_encoder, of_file
 from bertshrink.recipe.recipe import Recipe

@@ -7,7 +7,7 @@ import pytest
 from bertshrink.errors import CheckFailed
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import array, bytes_by_type, initializers, operators
-from bertshrink.onnx_graph.half_precision import store_half
+from bertshrink.onnx_graph.half_weights import store_half
 from bertshrink.onnx_graph.weights import weights
 from tests.support.quantizing import answers, difference, graph, operators_run
 

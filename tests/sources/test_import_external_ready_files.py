@@ -12,7 +12,7 @@ from bertshrink.engines import engine, is_installed
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files.atomic import MANIFEST
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.checkpoint import ARTIFACT_CARD
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.onnx_graph import ort_format
 from bertshrink.sources import probe_child, resolve
 from bertshrink.techniques.export import Export, executorch
@@ -146,7 +146,7 @@ def test_a_cut_ort_file_is_refused(tmp_path):
 
 
 def test_flipped_bits_of_an_ort_file_are_refused_or_it_still_runs(tmp_path):
-    from bertshrink.sources.probe import probe_in_subprocess
+    from bertshrink.sources.probe_process import probe_in_subprocess
 
     data = bytearray((ort_folder(tmp_path / "m") / "model.ort").read_bytes())
     rng = np.random.default_rng(0)
