@@ -206,7 +206,7 @@ MODEL = torch.nn.Linear(2, 2)
         (lambda: bertshrink.distill("./m", data={"trian": ROWS}), ("no split `trian`", "did you mean `train`?")),
         (
             lambda: bertshrink.distill("./m", data={"dev": ROWS, "validation": ROWS}),
-            ("two splits of `data` mean `dev`", "leave one"),
+            ("two splits of `data` are `dev`", "leave one"),
         ),
         (lambda: bertshrink.distill("./m", data=ROWS, layers=9, **QUIET), ("`layers` is 9", "give 1 to 4")),
         (lambda: bertshrink.distill("./m", layers=2, text="x", **QUIET), ("`--text` applies to texts", "`--data`")),
@@ -286,6 +286,7 @@ for key in before:
 """
 
 
+@pytest.mark.subprocess
 def test_the_callers_process_is_as_it_was(tmp_path):
     names = (
         "ORT_DISABLE_TELEMETRY",

@@ -19,6 +19,7 @@ from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.families import FAMILIES
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.progress import Silent
@@ -118,7 +119,7 @@ def test_openvino_gives_pytorchs_numbers(family, task, tmp_path):
     assert max(again.card.details["parity"].values()) < 1e-5, "compared by OpenVINO, in float32"
     left_alone = engine("openvino").load(str(again.file), 1).describe()["precision"]
     assert_same(again, encoder, 1e-5 if left_alone == "float32" else 0.05)
-    prove(artifact, artifact.folder, "artifact", proof_answers(encoder))
+    prove(artifact, ModelRef.read(artifact.folder), "artifact", proof_answers(encoder))
 
 
 @pytest.mark.slow
@@ -228,7 +229,7 @@ def test_executorch_gives_pytorchs_numbers(family, task, tmp_path):
     artifact = export(encoder, tmp_path, to="executorch", static_shape="2x16")
     assert (artifact.card.format, artifact.card.engine, artifact.card.shape) == ("pte", "executorch", (2, 16))
     assert_same(Artifact.load(artifact.folder), encoder, 1e-5, num_rows=5)
-    prove(artifact, artifact.folder, "artifact", proof_answers(encoder))
+    prove(artifact, ModelRef.read(artifact.folder), "artifact", proof_answers(encoder))
 
 
 @pytest.mark.subprocess

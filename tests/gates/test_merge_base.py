@@ -97,7 +97,7 @@ def test_ci_without_git_has_no_verdict(remote, tmp_path, environ):
     folder = clone(remote, tmp_path / "here")
     refused(folder, environ | {"PATH": str(tmp_path)}, "not installed", "install it")
     shutil.rmtree(folder / ".git")
-    refused(folder, environ | PATH, "no git repository", "check the change out")
+    refused(folder, environ | PATH, "no git repository", "check out the change")
 
 
 def test_a_machine_without_git_says_whose_lock_judges(remote, tmp_path):

@@ -64,7 +64,7 @@ def test_ort_gives_the_onnx_files_numbers_bit_for_bit(family, task, int8, tmp_pa
         feeds = padded_text(encoder, batch, length)
         for name, value in old.run(feeds).items():
             assert np.array_equal(value, new.run(feeds)[name])
-    prove(made, made.folder, "artifact", proof_answers(before))
+    prove(made, ModelRef.read(made.folder), "artifact", proof_answers(before))
 
 
 def test_an_encoder_becomes_ort_in_one_stage(tmp_path):
@@ -151,7 +151,7 @@ def test_a_fixed_shape_changes_no_number(task, tmp_path):
         for name in theirs:
             assert ours[name].shape == theirs[name].shape
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-4)
-    prove(made, made.folder, "artifact", proof_answers(encoder))
+    prove(made, ModelRef.read(made.folder), "artifact", proof_answers(encoder))
     with pytest.raises(ValueError, match="17 tokens"):
         made.session().run(padded_text(encoder, 1, 17))
 
