@@ -83,7 +83,9 @@ def check(made, technique, before, folder):
     assert isinstance(made, Encoder if technique.gives == "encoder" else Artifact)
     with new_folder(folder) as scratch:
         made.save(scratch)
-        prove(made, scratch, technique.gives, proof_answers(before))  # finite, same shapes, same numbers after a reload
+        prove(
+            made, ModelRef.read(scratch), technique.gives, proof_answers(before)
+        )  # finite, same shapes, same numbers after a reload
     again = ModelRef.read(folder).load()
     assert (again.task, again.labels) == (made.task, made.labels)
     rows = again.tokenize(sentences(3))

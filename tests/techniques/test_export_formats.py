@@ -17,7 +17,7 @@ from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.fixed_shape import FixedShapeSession
-from bertshrink.model.model_ref import describe
+from bertshrink.model.model_ref import ModelRef, describe
 from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.onnx_graph import ort_format, runtime_ops
