@@ -94,6 +94,22 @@ def test_a_test_file_lies_in_the_room_of_what_it_tests_and_is_named_after_it():
     assert [path for path in files if path not in names_room and not is_of(path.stem, PACKAGE / path.parent.name)] == []
 
 
+def test_files_that_are_named_are_there():
+    """What a map of a room or a page of the docs calls a file is one: maps outlive the files they show."""
+    elsewhere = {"build.py", "make_data.py", "tests/ROOM/test_FILE.py"}  # ONNX Runtime's, the tutorial's, a pattern
+    root = PACKAGE.parent
+    there = {str(path.relative_to(root)) for path in root.glob("[!.]*/**/*.py") if "build" not in path.parts}
+    pages = [*(root / "docs").rglob("*.md"), root / "README.md", root / "CONTRIBUTING.md"]
+    texts = {path: path.read_text(encoding="utf-8") for path in pages}
+    texts |= {path: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "" for path in FILES}
+    named = [
+        (path, name) for path, text in texts.items() for name in re.findall(r"(?<![\w./<])((?:\w+/)*\w+\.py)\b", text)
+    ]
+    assert len(named) > 40
+    lost = [f"{path.name}: {name}" for path, name in named if not any(f"/{one}".endswith(f"/{name}") for one in there)]
+    assert sorted(set(lost)) == sorted(line for line in set(lost) if line.partition(": ")[2] in elsewhere)
+
+
 def loaded_by(code, *argv, cwd=None):
     """Exit code and heavy modules of a fresh Python that runs `code`."""
     tail = f"\nprint('LOADED', sorted(m for m in {HEAVY!r} if m in sys.modules))"

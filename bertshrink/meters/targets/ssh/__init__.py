@@ -6,9 +6,9 @@ process there, in a short environment of its own, with nothing else of ours runn
 back as JSON of bounded length. When the connection ends, for whatever reason, the worker and the folder go
 (`worker.supervisor`).
 
-    link.py      the connection and what goes over it
-    address.py   ssh://user@host:port?python=...&folder=...
-    refusals.py  what went wrong, in words
+    connection.py  the connection and what goes over it
+    address.py     ssh://user@host:port?python=...&folder=...
+    errors.py      what went wrong, in words
 
 What its figures are worth: `measured-device`, since the user names the machine that is meant. An aarch64 machine that
 is a server or a virtual machine (its firmware speaks DMI, which boards and phones have not; or it is QEMU's board) is a
