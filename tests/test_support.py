@@ -1,6 +1,9 @@
 """What tests lean on does what it says."""
 
+import subprocess
+import sys
 from itertools import combinations, product
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -91,3 +94,21 @@ class Item:
 
     def __init__(self, name, *marks):
         self.name, self.get_closest_marker = name, {mark: mark for mark in marks}.get
+
+
+@pytest.mark.subprocess
+def test_the_fast_loop_runs_in_two_processes():
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--fast",
+        "-n",
+        "2",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_errors.py",
+    ]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout

@@ -22,13 +22,17 @@ class NotFast(BaseException):
 
 
 class Guard:
-    """Stops what the fast loop leaves out, from the moment that the session begins."""
+    """Stops what the fast loop leaves out while a test runs; pytest itself may start processes (`-n 2`)."""
 
     def __init__(self) -> None:
         self._begun: list[str] = []
+        self._is_set_up = False
+        self._is_on = False
 
-    def pytest_sessionstart(self) -> None:
+    def _set_up(self) -> None:
         from transformers import Trainer
+
+        self._is_set_up = True
 
         sys.addaudithook(self.hear)
         BaseProcess.start = lambda process: self._stop("subprocess", repr(process))  # its `spawn` raises no event
@@ -41,19 +45,30 @@ class Guard:
             NotFast: a process starts.
 
         """
-        if event in _STARTS:
+        if self._is_on and event in _STARTS:
             self._stop("subprocess", f"{event}{args[:2]}")
 
     def _stop(self, mark: str, what: str) -> NoReturn:
         self._begun.append(f"not for the fast loop: {what}; mark the test `{mark}`")
         raise NotFast(self._begun[-1])
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Any:
+        if not self._is_set_up:
+            self._set_up()
+        try:
+            return (yield)
+        finally:
+            self._is_on = False
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
+        self._is_on = True
         self._begun.clear()  # what broke another test's fixture was told there
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Any:
+        self._is_on = True
         try:
             return (yield)
         finally:
