@@ -98,17 +98,7 @@ class Item:
 
 @pytest.mark.subprocess
 def test_the_fast_loop_runs_in_two_processes():
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--fast",
-        "-n",
-        "2",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/test_errors.py",
-    ]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "--fast", "-n", "2", "-q", "-p", "no:cacheprovider"]
+    where = Path(__file__).parents[1]
+    done = subprocess.run([*command, "tests/test_errors.py"], cwd=where, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout
