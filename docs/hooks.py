@@ -1,4 +1,4 @@
-"""What the site makes while it is built, so that nothing stands in two places.
+"""What the site makes while it is built, so that nothing is in two places.
 
 Directives in a page, each on a line of its own, become tables made from the code:
 
@@ -75,7 +75,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _linked(text: str, config: MkDocsConfig, up: str) -> str:
-    """Links to what is no page lead to the repository: `../benchmarks/LOG.md`."""
+    """Links to what is not a page lead to the repository: `../benchmarks/LOG.md`."""
     names = "|".join(sorted(re.escape(path.name) for path in ROOT.iterdir()))
     target = rf"\]\((?:\.\./)*{re.escape(up)}((?:{names})(?:/[^)#]*)?)(#[^)]*)?\)"
     return re.sub(target, lambda link: f"]({config.repo_url}/blob/main/{link[1]}{link[2] or ''})", text)
@@ -93,7 +93,7 @@ def settings_table(name: str) -> str:
     rows = [(f"`{key}`", field.description or "", values_of(field), default_of(field)) for key, field in fields.items()]
     shown = table(("Setting", "Meaning", "Values", "Default"), rows)
     is_open = not all(default for *_, default in rows)
-    return shown + ("\n\nWhere no default stands, there is none, or model, task and data decide." if is_open else "")
+    return shown + ("\n\nWhere no default is given, there is none, or model, task and data decide." if is_open else "")
 
 
 def values_of(field: FieldInfo) -> str:
@@ -187,7 +187,7 @@ def tasks_table(_: str) -> str:
 
 
 def functions(_: str) -> str:
-    """The functions that make a model: signature, first sentence, and where their settings stand."""
+    """The functions that make a model: signature, first sentence, and where their settings are."""
     parts = []
     for command in COMMANDS.values():
         trains = any(issubclass(technique, TrainingSettings) for technique in command.techniques)
@@ -213,7 +213,7 @@ _DIRECTIVES: dict[str, Callable[[str], str]] = {
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table; columns in which nothing stands are left out."""
+    """A Markdown table; empty columns are left out."""
     every = [head, *(tuple(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in rows)]
     kept = [i for i in range(len(head)) if any(row[i] for row in every[1:])]
     lines = ["| " + " | ".join(row[i] for i in kept) + " |" for row in every]
