@@ -102,7 +102,7 @@ def doctor(as_json: Json = False) -> None:
     examine(as_json)
 
 
-recipe_app = group("What a recipe may hold.")
+recipe_app = group("List the shipped recipes, or print the schema of recipes.")
 
 
 @recipe_app.command("schema", cls=HelpCommand, context_settings=CONTEXT)
@@ -138,7 +138,7 @@ class Entry:
     origin: str | None = None
 
 
-_MEASURE, _RECIPES, _MACHINES = "Measure and judge", "Carry out a recipe", "See where models run"
+_MEASURE, _RECIPES, _MACHINES = "Measure and judge", "Recipes", "Targets and machine"
 
 ENTRIES: dict[str, Entry] = {
     **{name: Entry("Make a model", command.help, command.primary) for name, command in COMMANDS.items()},
@@ -165,8 +165,16 @@ ENTRIES: dict[str, Entry] = {
         ("model", "data", "no_latency", "output", "force"),
         "bertshrink.cli.commands:run_recipe",
     ),
-    "recipe": Entry(_RECIPES, "What a recipe may hold.", origin="bertshrink.cli.commands:recipe_app"),
-    "targets": Entry(_MACHINES, "Where models can be run.", origin="bertshrink.cli.targets:targets_app"),
+    "recipe": Entry(
+        _RECIPES,
+        "List the shipped recipes, or print the schema of recipes.",
+        origin="bertshrink.cli.commands:recipe_app",
+    ),
+    "targets": Entry(
+        _MACHINES,
+        "List, prepare and calibrate the targets that models run on.",
+        origin="bertshrink.cli.targets:targets_app",
+    ),
     "doctor": Entry(
         _MACHINES, "Show what this machine can do and what is missing.", origin="bertshrink.cli.commands:doctor"
     ),

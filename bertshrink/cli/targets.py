@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bertshrink.report.table.window import Fitting
     from bertshrink.worker.job import RunSpec
 
-targets_app = group("Where models can be run.")
+targets_app = group("List, prepare and calibrate the targets that models run on.")
 
 
 EXAMPLES = {"arm64": "arm64:a76", "profile": "profile:pi5"}
