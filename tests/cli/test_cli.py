@@ -200,8 +200,8 @@ REFUSED = {
     "truncated": (truncate, DISTILL, 5, "the safetensors file is truncated", "m/model.safetensors"),
     "not finite": (spoil, DISTILL, 5, "holds values that are not finite", "m"),
     "pickle": (pickled, DISTILL, 5, "are a pickle (`pytorch_model.bin`)", "m/pytorch_model.bin"),
-    "remote code": (config(auto_map={"AutoModel": "e.M"}), DISTILL, 5, "asks for code of its own", "m/config.json"),
-    "remote tokenizer": (remote_tokenizer, DISTILL, 5, "asks for code", "m/tokenizer_config.json"),
+    "remote code": (config(auto_map={"AutoModel": "e.M"}), DISTILL, 5, "asks to run its own code", "m/config.json"),
+    "remote tokenizer": (remote_tokenizer, DISTILL, 5, "asks to run its own code", "m/tokenizer_config.json"),
     "flipped bit": (flip, ["distill", "./sealed", *DISTILL[2:]], 5, "has changed since", "sealed/model.safetensors"),
     "damaged to compare": (
         lambda h: (flip(h), recipe("compare: [./sealed]")(h)),

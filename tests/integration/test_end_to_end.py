@@ -172,7 +172,7 @@ def test_from_text_to_a_distilled_encoder(here):
     text = f"model: {finished.folder / '02-distill'}\nmeasure: {{latency: false}}\ndata: ./e\nstages: [{{{FINETUNE}}}]"
     taught = carry_out(text, "t").report
     assert taught.task == "classification"
-    assert any("the data's labels are for classification" in note for note in taught.notes)
+    assert any("task: classification, from the data's labels" in note for note in taught.notes)
 
 
 def test_a_recipe_without_a_model_begins_with_pretraining(here):
@@ -220,7 +220,7 @@ def test_length_of_sentences_binds_no_other_task(here):
     data(here, "classification")
     text = "model: ./m\ndata: ./d\nmeasure: {latency: {length: [48]}}\nstages: [finetune]\ntask: "
     assert make_plan(_recipe(text + "classification")).about.max_length == 64
-    with pytest.raises(BertshrinkError, match="length 48 is more than"):
+    with pytest.raises(BertshrinkError, match="length 48 exceeds the limit of"):
         make_plan(_recipe(text + "embedding"))
 
 

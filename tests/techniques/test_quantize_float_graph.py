@@ -378,7 +378,7 @@ def test_weights_in_other_forms_are_counted_and_named(tmp_path):
         quantized(artifact_of(folder), tmp_path)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_weights_that_are_only_stored_in_half_the_bytes_are_quantized(precision, tmp_path):
     encoder = tiny_encoder("bert", num_hidden_layers=1)
     artifact = Export(precision=precision)(encoder, Workbench(None, None, tmp_path / "half"))
