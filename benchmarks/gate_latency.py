@@ -29,7 +29,7 @@ from onnx import TensorProto, helper
 
 from bertshrink.files.atomic import new_folder
 from bertshrink.gates.judge import judge_ratio
-from bertshrink.gates.limits.limits import Rule, read_limit
+from bertshrink.gates.limits.limit import Rule, read_limit
 from bertshrink.gates.limits.metric_key import read_key
 from bertshrink.gates.paired_timing import race
 from bertshrink.meters.latency.settings import LatencySettings

@@ -18,7 +18,7 @@ from bertshrink.data.settings import DataSettings
 from bertshrink.errors import UserError, did_you_mean
 from bertshrink.progress import Progress, Silent
 from bertshrink.recipe.command_table import COMMANDS, Command
-from bertshrink.recipe.commands import recipe_of_bench, recipe_of_command
+from bertshrink.recipe.from_command_line import recipe_of_bench, recipe_of_command
 from bertshrink.training.distributed.ranks import is_main
 
 if TYPE_CHECKING:

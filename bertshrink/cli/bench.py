@@ -112,7 +112,7 @@ def bench(
 ) -> int:
     """Measure models side by side, and how well they agree on texts."""
     from bertshrink.cli.run import carry_out, numbers
-    from bertshrink.recipe.commands import recipe_of_bench
+    from bertshrink.recipe.from_command_line import recipe_of_bench
 
     if texts is not None and length is not None:
         raise UserError("texts have their own lengths", where="--length", hint="leave out one of the two")

@@ -210,7 +210,7 @@ def _function(command: Command) -> Callable[..., int]:
     about = {**DATA_FLAGS, "max_length": MaxLength}
 
     def call(model: str | None = None, *, data: str | None, task: str | None, seed: int | None, **given: Any) -> int:
-        from bertshrink.recipe.commands import recipe_of_command
+        from bertshrink.recipe.from_command_line import recipe_of_command
 
         settings = {name: value_of(given[name], field) for name, field in fields.items()}
         about_texts = {name: given[name] for name in about}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 
-from bertshrink.config.field_types import literal_words, union_members
+from bertshrink.config.type_hints import literal_words, union_members
 from bertshrink.model.tasks import TASKS
 from bertshrink.recipe.command_table import flag_of
 

@@ -109,7 +109,7 @@ def numbers(text: str, flag: str) -> list[int]:
 
 def print_schema() -> None:
     """Print the JSON Schema of recipes."""
-    from bertshrink.recipe.schema import schema
+    from bertshrink.recipe.json_schema import schema
 
     typer.echo(json.dumps(schema(), indent=2))
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bertshrink.config.checker import Checker, Path
-from bertshrink.config.field_types import literal_words, union_members
+from bertshrink.config.type_hints import literal_words, union_members
 from bertshrink.errors import did_you_mean, nearest
 
 M = TypeVar("M", bound=BaseModel)

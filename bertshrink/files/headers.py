@@ -171,7 +171,7 @@ def read_onnx(path: Path) -> FileFacts:
     """
     from google.protobuf.message import DecodeError
 
-    from bertshrink.files.onnx_wire import load_structure
+    from bertshrink.files.onnx_without_tensors import load_structure
 
     try:
         model, inside = load_structure(path)

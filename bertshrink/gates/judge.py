@@ -21,7 +21,7 @@ from bertshrink import units
 from bertshrink.errors import listed
 from bertshrink.gates.baseline.lock import Accepted
 from bertshrink.gates.figures.figure import Reading
-from bertshrink.gates.limits.limits import Limit, Rule
+from bertshrink.gates.limits.limit import Limit, Rule
 from bertshrink.gates.limits.metric_key import MetricKey
 from bertshrink.gates.paired_test import ALPHA, p_value
 from bertshrink.report.measurement import Interval

@@ -18,7 +18,7 @@ from bertshrink.gates.baseline.merge_base import Baseline
 from bertshrink.gates.figures.figure import Reading, of_report
 from bertshrink.gates.figures.file_metrics import look_at
 from bertshrink.gates.limits.config import Config, Gated
-from bertshrink.gates.limits.limits import Rule
+from bertshrink.gates.limits.limit import Rule
 from bertshrink.gates.limits.metric_key import MetricKey
 from bertshrink.gates.verdict import Examined, Judgement, Ratios, judge_all
 from bertshrink.report.measurement import compare

@@ -23,7 +23,7 @@ from bertshrink.gates.figures.figure import Reading, model_of, of_report
 from bertshrink.gates.figures.file_metrics import Artifact, look_at
 from bertshrink.gates.judge import Cause, Finding, Verdict, judge, judge_new, judge_ratio, unjudged
 from bertshrink.gates.limits.config import Config, Gated
-from bertshrink.gates.limits.limits import Limit, Rule
+from bertshrink.gates.limits.limit import Limit, Rule
 from bertshrink.gates.limits.metric_key import HOST, PRESENCE, MetricKey
 from bertshrink.report.measurement import Interval
 from bertshrink.report.report import Report

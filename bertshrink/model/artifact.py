@@ -24,7 +24,7 @@ from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.checks.tokenizer import read_tokenizer
-from bertshrink.model.fixed_shape import FixedShapeSession
+from bertshrink.model.fixed_shape_session import FixedShapeSession
 from bertshrink.model.folder.layout import named_file
 from bertshrink.model.folder.sentence_modules import Pooling
 from bertshrink.model.folder.side_files import copy_papers, fit_tokenizer, write_modules

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bertshrink.errors import CheckFailed, UnsafeModel
 from bertshrink.files.atomic import output_errors
-from bertshrink.files.onnx_wire import load_structure
+from bertshrink.files.onnx_without_tensors import load_structure
 from bertshrink.onnx_graph.external_data import inline_tensor, is_external, stream, tensor_data, without_numbers
 
 RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")

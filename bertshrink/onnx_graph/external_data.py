@@ -25,7 +25,7 @@ import onnx
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from bertshrink.files.onnx_wire import GRAPH, INITIALIZER, LARGE_BYTES, RAW_DATA, opening, point_at
+from bertshrink.files.onnx_without_tensors import GRAPH, INITIALIZER, LARGE_BYTES, RAW_DATA, opening, point_at
 
 _LENT: dict[int, NDArray[Any]] = {}
 """What lenders hold, by what is stored as `offset` in the tensors; no path is empty, so their `location` is."""

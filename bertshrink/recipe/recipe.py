@@ -35,8 +35,8 @@ from bertshrink.config.checker import Checker, LocatedConfig
 from bertshrink.config.located_yaml import RECIPE, read_yaml
 from bertshrink.data.settings import DataSettings
 from bertshrink.errors import UserError, did_you_mean
-from bertshrink.gates.limits.limits import Rule
-from bertshrink.gates.limits.rules import read_rules
+from bertshrink.gates.limits.limit import Rule
+from bertshrink.gates.limits.read_limits import read_rules
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.tasks import TASKS
 from bertshrink.recipe.command_table import flag_of

@@ -12,7 +12,7 @@ from scipy.stats import binom, binomtest
 from bertshrink.gates.baseline.growth import growth
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.judge import Verdict, judge, judge_ratio
-from bertshrink.gates.limits.limits import Rule, read_limit
+from bertshrink.gates.limits.limit import Rule, read_limit
 from bertshrink.gates.limits.metric_key import read_key
 from bertshrink.gates.paired_test import ALPHA, binomial_tail, p_value
 from bertshrink.report.correctness_bits import Outcomes

@@ -14,7 +14,7 @@ from rich.console import Console
 from bertshrink.cli.app import run
 from bertshrink.gates.baseline.growth import Growth
 from bertshrink.gates.judge import Finding, Verdict
-from bertshrink.gates.limits.limits import Rule, read_limit
+from bertshrink.gates.limits.limit import Rule, read_limit
 from bertshrink.gates.limits.metric_key import read_key
 from bertshrink.gates.show import github, json_openmetrics, junit, markdown, terminal
 from bertshrink.gates.verdict import Judged, Judgement

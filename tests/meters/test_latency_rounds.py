@@ -21,8 +21,8 @@ from bertshrink.meters.latency import validity
 from bertshrink.meters.latency.launch import launch_of
 from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.settings import LatencySettings
+from bertshrink.meters.latency.text_workload import NUM_TEXTS, read_workload, text_cases
 from bertshrink.meters.latency.worker_result import Interference, check_result
-from bertshrink.meters.latency.workload import NUM_TEXTS, read_workload, text_cases
 from bertshrink.meters.targets import TargetResult, open_target
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.model_ref import ModelRef
@@ -30,7 +30,7 @@ from bertshrink.pipeline import benchmark as timing
 from bertshrink.pipeline.benchmark import across_machines, add_results, measure_everywhere
 from bertshrink.pipeline.run_folder import RunFolder
 from bertshrink.progress import Silent
-from bertshrink.recipe.commands import recipe_of_bench
+from bertshrink.recipe.from_command_line import recipe_of_bench
 from bertshrink.recipe.plan import make_plan
 from bertshrink.report.bench_json import SCHEMA, to_json
 from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement, MeasurementWarning, compare

@@ -13,7 +13,7 @@ from bertshrink.model.checkpoint_info import CheckpointInfo, read_facts
 from bertshrink.model.families import FAMILIES, EncoderDims
 from bertshrink.model.parameter_count import converted, facts_of, num_parameters, target_family
 from bertshrink.model.size_estimate import TOLERANCE, of_encoder, of_file
-from bertshrink.recipe.commands import recipe_of_command
+from bertshrink.recipe.from_command_line import recipe_of_command
 from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
 from bertshrink.recipe.size_options import FORMATS, Road, roads

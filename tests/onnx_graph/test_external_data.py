@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bertshrink.errors import CheckFailed, UnsafeModel
 from bertshrink.files.headers import read_onnx
-from bertshrink.files.onnx_wire import LARGE_BYTES, load_structure
+from bertshrink.files.onnx_without_tensors import LARGE_BYTES, load_structure
 from bertshrink.onnx_graph import external_data
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import array, read_model, tensor, write_model

@@ -3,8 +3,8 @@
 import pytest
 
 from bertshrink.errors import BertshrinkError, UserError, UserErrors
+from bertshrink.recipe.json_schema import schema
 from bertshrink.recipe.recipe import read_recipe
-from bertshrink.recipe.schema import schema
 from bertshrink.techniques import TECHNIQUES
 
 

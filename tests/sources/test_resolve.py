@@ -11,7 +11,7 @@ import pytest
 from bertshrink.command_scope import command_scope
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files import hub
-from bertshrink.recipe.commands import recipe_of_command
+from bertshrink.recipe.from_command_line import recipe_of_command
 from bertshrink.recipe.plan import make_plan
 from bertshrink.sources import resolve
 from tests.support.model_folders import artifact_folder, model_folder

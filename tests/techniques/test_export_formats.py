@@ -16,7 +16,7 @@ from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.fixed_shape import FixedShapeSession
+from bertshrink.model.fixed_shape_session import FixedShapeSession
 from bertshrink.model.model_ref import ModelRef, describe
 from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS

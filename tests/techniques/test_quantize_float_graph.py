@@ -28,7 +28,7 @@ from bertshrink.onnx_graph.encoder_graph import (
     unstored_weights,
     weight_matmuls,
 )
-from bertshrink.recipe.commands import recipe_of_command
+from bertshrink.recipe.from_command_line import recipe_of_command
 from bertshrink.recipe.plan import make_plan
 from bertshrink.sources import resolve
 from bertshrink.sources.onnx_interface import with_interface

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from bertshrink.errors import BaselineError
 from bertshrink.gates.baseline.ci import Told
-from bertshrink.gates.baseline.git import REMOTE_TIMEOUT_S, GitSilent, Repository
+from bertshrink.gates.baseline.git_queries import REMOTE_TIMEOUT_S, GitSilent, Repository
 
 USUAL = ("main", "master", "trunk", "develop", "default")
 _FETCH = "fetch it: `fetch-depth: 0` for actions/checkout, `GIT_DEPTH: 0` on GitLab, `git fetch --unshallow origin`"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import BaselineError
-from bertshrink.gates.baseline.git import Repository, Tree
+from bertshrink.gates.baseline.git_queries import Repository, Tree
 from bertshrink.gates.baseline.lock import Entry, parse
 from bertshrink.gates.limits.config import LOCK, Config, Gated, artifacts_of, limits_of
 

@@ -20,7 +20,7 @@ from typing import Any
 from bertshrink.errors import BaselineError
 from bertshrink.gates.baseline.base_commit import Base, find_base
 from bertshrink.gates.baseline.ci import Told, read_ci
-from bertshrink.gates.baseline.git import GitSilent, Repository, repository_of
+from bertshrink.gates.baseline.git_queries import GitSilent, Repository, repository_of
 from bertshrink.gates.baseline.lineage import Gone, Lineage, trace
 from bertshrink.gates.baseline.lock import Lock, read_lock
 from bertshrink.gates.limits.config import Config, limits_of

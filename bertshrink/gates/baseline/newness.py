@@ -21,7 +21,7 @@ from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.figures.file_metrics import Artifact
 from bertshrink.gates.judge import Finding, Verdict, judge, shown, unjudged
 from bertshrink.gates.limits.config import Gated
-from bertshrink.gates.limits.limits import Rule
+from bertshrink.gates.limits.limit import Rule
 from bertshrink.gates.limits.metric_key import MetricKey
 
 _OF_FILE = ("size", "compressed_size")

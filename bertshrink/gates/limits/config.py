@@ -32,8 +32,8 @@ from bertshrink.config.located_toml import places_of
 from bertshrink.config.located_yaml import read_yaml
 from bertshrink.errors import UserError
 from bertshrink.files.bounded_text import Reader
-from bertshrink.gates.limits.limits import Rule, Severity
-from bertshrink.gates.limits.rules import HINT, entries, severity_of
+from bertshrink.gates.limits.limit import Rule, Severity
+from bertshrink.gates.limits.read_limits import HINT, entries, severity_of
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.report.metrics import METRICS
 

@@ -165,7 +165,7 @@ def jobs_of(launches: Mapping[str, RunSpec], settings: LatencySettings, threads:
     if settings.texts is None:
         check_cases(launches, settings)
         return {name: job_of(launch, settings, threads) for name, launch in launches.items()}
-    from bertshrink.meters.latency.workload import read_workload, text_cases
+    from bertshrink.meters.latency.text_workload import read_workload, text_cases
     from bertshrink.model.checks.tokenizer import read_tokenizer
 
     texts = read_workload(settings.texts)

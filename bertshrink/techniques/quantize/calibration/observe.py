@@ -22,7 +22,7 @@ from bertshrink.engines import engine
 from bertshrink.files.atomic import output_errors
 from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import Row, batch_by_length, pad
-from bertshrink.model.fixed_shape import pad_to_shape
+from bertshrink.model.fixed_shape_session import pad_to_shape
 from bertshrink.onnx_graph.encoder_graph import fixed_shape
 from bertshrink.onnx_graph.external_data import stream
 from bertshrink.onnx_graph.weights import without_unread

@@ -5,7 +5,7 @@ import pytest
 from bertshrink.data.settings import DataSettings
 from bertshrink.errors import BertshrinkError, UserError, UserErrors
 from bertshrink.recipe.command_table import COMMANDS, flag_of
-from bertshrink.recipe.commands import recipe_of_bench, recipe_of_command
+from bertshrink.recipe.from_command_line import recipe_of_bench, recipe_of_command
 from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
 from tests.support.model_folders import artifact_folder, model_folder

@@ -11,7 +11,7 @@ from bertshrink.config.located_toml import places_of
 from bertshrink.config.located_yaml import read_yaml
 from bertshrink.errors import UserError, UserErrors
 from bertshrink.gates.limits.config import find_config, read_config
-from bertshrink.gates.limits.limits import read_limit
+from bertshrink.gates.limits.limit import read_limit
 from bertshrink.gates.limits.metric_key import HOST, MetricKey, measured_key, read_key, rule_names
 from bertshrink.recipe.recipe import build
 from bertshrink.report.measurement import Conditions

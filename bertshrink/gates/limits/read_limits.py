@@ -7,7 +7,7 @@ from typing import Any
 
 from bertshrink.config.checker import Checker
 from bertshrink.errors import UserError, did_you_mean
-from bertshrink.gates.limits.limits import Rule, Severity, read_limit
+from bertshrink.gates.limits.limit import Rule, Severity, read_limit
 from bertshrink.gates.limits.metric_key import read_key
 
 HINT = 'write them as in `size: "<= 25 MB"`'
