@@ -4,8 +4,8 @@
                  read_limits.py: its entries, of which metric_key.py reads the key and limit.py the limit;
                  first_limits.py: from today's figures
     figures/     figure.py: one figure with what must be alike to compare it; file_metrics.py: what a file shows
-    baseline/    lock.py: the baseline, a committed file; merge_base.py: as it was before this change. git_queries.py asks
-                 git, ci.py reads CI's variables, base_commit.py finds the commit that the change left its base at,
+    baseline/    lock.py: the baseline, a committed file; merge_base.py: as it was before this change. git_queries.py
+                 asks git, ci.py reads CI's variables, base_commit.py finds the commit that the change left its base at,
                  lineage.py which entry of that commit's locks is which artifact of today; newness.py: what the base
                  does not know; growth.py: which tensors, layers and operators grew
     judge.py     one rule, a figure and its baseline -> a finding; paired_test.py: the exact test for accuracy
