@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parent.parent.parent / "docs/notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.matrix
 @pytest.mark.training
 @pytest.mark.subprocess
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
