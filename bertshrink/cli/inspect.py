@@ -15,9 +15,9 @@ from bertshrink.errors import UserError
 from bertshrink.files.headers import read_onnx
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_task, check_weights
 from bertshrink.model.checks.weight_sizes import check_sizes
-from bertshrink.model.families import count_components
 from bertshrink.model.model_ref import ModelRef
-from bertshrink.model.size_estimate import Sizes, of_encoder, of_file
+from bertshrink.model.sizes.components import count_components
+from bertshrink.model.sizes.size_estimate import Sizes, of_encoder, of_file
 from bertshrink.recipe.size_options import FORMATS, Roads, roads
 from bertshrink.sources.resolve import fetch_weights, find_model
 from bertshrink.techniques import TECHNIQUES

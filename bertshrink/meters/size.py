@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from bertshrink.files.headers import DRESSINGS, FileFacts, Node, Tensor, read_onnx, read_safetensors
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.checkpoint_info import WEIGHTS
-from bertshrink.model.families import count_components
+from bertshrink.model.sizes.components import count_components
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.report.report import Component
 

@@ -20,7 +20,7 @@ from bertshrink.files.atomic import READ_BY_LOADERS, verify
 from bertshrink.files.headers import read_header
 from bertshrink.files.json_files import read_object
 from bertshrink.model.checks.stock_class import refuse_beside, refuse_values
-from bertshrink.model.families import FAMILIES, EncoderDims, ModelFamily, anatomy_of
+from bertshrink.model.families import FAMILIES, ModelFamily, anatomy_of
 from bertshrink.model.folder.sentence_modules import (
     OF_TRANSFORMER,
     SIGMOID_NOTE,
@@ -30,6 +30,7 @@ from bertshrink.model.folder.sentence_modules import (
     read_modules,
     read_sentence,
 )
+from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.model.tasks import TASKS, guess_task, read_labels
 
 OF_SENTENCES = tuple(name for name, task in TASKS.items() if task.is_vector or task.has_text_head)

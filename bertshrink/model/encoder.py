@@ -22,9 +22,10 @@ from bertshrink.model.checks.token_ids import fit_to_tables, in_small_letters
 from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.checks.weight_names import check_names, is_spare
 from bertshrink.model.checks.weight_sizes import check_sizes
-from bertshrink.model.families import EncoderDims, ModelFamily, anatomy_of
+from bertshrink.model.families import ModelFamily, anatomy_of
 from bertshrink.model.folder.sentence_modules import Pooling
 from bertshrink.model.folder.side_files import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
+from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from bertshrink.model.size_estimate import MIN_TABLE_ROWS
+from bertshrink.model.sizes.size_estimate import MIN_TABLE_ROWS
 from bertshrink.onnx_graph.encoder_graph import WeightMatMul, initializers, table_gathers, weight_matmuls
 
 

@@ -8,7 +8,7 @@ from bertshrink.files.headers import read_onnx
 from bertshrink.model.artifact import ArtifactCard
 from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.model_ref import ModelRef
-from bertshrink.model.size_estimate import TOLERANCE, Sizes, of_encoder, of_file
+from bertshrink.model.sizes.size_estimate import TOLERANCE, Sizes, of_encoder, of_file
 from bertshrink.recipe.recipe import Recipe
 from bertshrink.recipe.size_options import advice
 from bertshrink.techniques.base import Technique

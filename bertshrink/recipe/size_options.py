@@ -15,7 +15,7 @@ from typing import Any
 from bertshrink import units
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import CheckpointInfo
-from bertshrink.model.size_estimate import Sizes, of_encoder
+from bertshrink.model.sizes.size_estimate import Sizes, of_encoder
 from bertshrink.techniques import TECHNIQUES
 
 _RANKS = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16)

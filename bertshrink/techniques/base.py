@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.model_ref import Kind, Model
-    from bertshrink.model.size_estimate import Sizes
+    from bertshrink.model.sizes.size_estimate import Sizes
     from bertshrink.report.measurement import Measurement
     from bertshrink.training.loop import TrainingResult
 
@@ -191,7 +191,7 @@ class Technique(BaseModel, ABC):
         """
         if before.facts is None or self.gives != "encoder":
             return None
-        from bertshrink.model.size_estimate import of_encoder
+        from bertshrink.model.sizes.size_estimate import of_encoder
 
         return of_encoder(self.fit(before.facts))
 

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bertshrink.meters.roofline.inference_cost import encoder_work, onnx_work
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.parameter_count import facts_of
+from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.model.tasks import TASKS
 from bertshrink.onnx_graph.weights import weights
 from bertshrink.techniques.export.fused_attention import fuse_attention

@@ -23,7 +23,7 @@ from bertshrink.meters.roofline.inference_cost import InferenceCost, encoder_wor
 from bertshrink.meters.roofline.machine_peaks import MachinePeaks, jobs, measure_roofs, precisions, product_graph
 from bertshrink.meters.roofline.roofline import RooflinePoint, position, roofline, timings, work_of
 from bertshrink.meters.targets.host import LocalRunner
-from bertshrink.model.parameter_count import facts_of
+from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.progress import Silent
 from bertshrink.report.measurement import Conditions, Evidence, Measurement
 from bertshrink.worker import peak_rates as worker_rates

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from bertshrink.errors import OutputError, UnsafeModel, UserError
 from bertshrink.model.batches import pad
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import FAMILIES, component_of
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.sizes.components import component_of
 from bertshrink.model.tasks import TASKS
 from tests.support.tiny import sentences, tiny_encoder
 

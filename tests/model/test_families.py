@@ -15,7 +15,7 @@ import bertshrink
 from bertshrink.errors import UserError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES, PretrainedFamily
-from bertshrink.model.parameter_count import facts_of
+from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.export.onnx import ExportWrapper
 from bertshrink.techniques.factorize import Factorize

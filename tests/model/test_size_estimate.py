@@ -10,9 +10,10 @@ from bertshrink.cli.app import run
 from bertshrink.errors import BertshrinkError
 from bertshrink.files.headers import read_onnx
 from bertshrink.model.checkpoint_info import CheckpointInfo, read_facts
-from bertshrink.model.families import FAMILIES, EncoderDims
-from bertshrink.model.parameter_count import converted, facts_of, num_parameters, target_family
-from bertshrink.model.size_estimate import TOLERANCE, of_encoder, of_file
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.sizes.encoder_dims import EncoderDims
+from bertshrink.model.sizes.parameter_count import converted, facts_of, num_parameters, target_family
+from bertshrink.model.sizes.size_estimate import TOLERANCE, of_encoder, of_file
 from bertshrink.recipe.from_command_line import recipe_of_command
 from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe

@@ -17,8 +17,8 @@ from bertshrink.errors import CheckFailed, UnsafeModel, UserError
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.parameter_count import num_parameters
-from bertshrink.model.size_estimate import of_encoder
+from bertshrink.model.sizes.parameter_count import num_parameters
+from bertshrink.model.sizes.size_estimate import of_encoder
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import Factorize
 from tests.support.pairwise import matrix

@@ -13,7 +13,7 @@ from bertshrink.errors import UserError
 from bertshrink.model.conversion import EmbeddingWeights, assemble, decompose, steep
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.parameter_count import target_family
+from bertshrink.model.sizes.parameter_count import target_family
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import subspace
 from bertshrink.techniques.factorize.low_rank import factorized, principal_basis, sum_free_basis

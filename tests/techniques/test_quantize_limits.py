@@ -5,7 +5,7 @@ import pytest
 from bertshrink.errors import CheckFailed
 from bertshrink.files.headers import read_onnx
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.size_estimate import of_file
+from bertshrink.model.sizes.size_estimate import of_file
 from bertshrink.onnx_graph.encoder_graph import read_model
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.techniques.base import Workbench

@@ -21,8 +21,8 @@ from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.conversion import assemble, decompose
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.parameter_count import num_parameters
-from bertshrink.model.size_estimate import of_encoder
+from bertshrink.model.sizes.parameter_count import num_parameters
+from bertshrink.model.sizes.size_estimate import of_encoder
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.export import Export
 from bertshrink.techniques.factorize import Factorize

@@ -16,7 +16,7 @@ from bertshrink.data.labels.labels import match_classes
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import UserError
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import component_of
+from bertshrink.model.sizes.components import component_of
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill.augment import augmented

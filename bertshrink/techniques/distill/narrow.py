@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bertshrink.errors import CheckFailed
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import EncoderDims
+from bertshrink.model.sizes.encoder_dims import EncoderDims
 
 _HEAD_ROWS = re.compile(r"\.(query|key|value|q_lin|k_lin|v_lin)\.(weight|bias)$")
 _HEAD_COLUMNS = re.compile(r"\.attention\.(output\.dense|out_lin|dense)\.weight$")

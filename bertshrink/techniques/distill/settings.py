@@ -24,8 +24,8 @@ from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint_info import CheckpointInfo
-    from bertshrink.model.families import EncoderDims
     from bertshrink.model.model_ref import Kind
+    from bertshrink.model.sizes.encoder_dims import EncoderDims
 
 
 def kept_groups(chosen: tuple[int, ...], num_layers: int, num_groups: int) -> tuple[int, ...] | None:

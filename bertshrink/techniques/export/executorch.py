@@ -31,7 +31,7 @@ from bertshrink.errors import CheckFailed
 from bertshrink.files.atomic import output_errors
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.folder.layout import PLACES
-from bertshrink.model.size_estimate import MIN_TABLE_ROWS
+from bertshrink.model.sizes.size_estimate import MIN_TABLE_ROWS
 from bertshrink.techniques.export.onnx import ExportWrapper, eager_attention, input_names, make_card
 from bertshrink.techniques.export.parity import check_parity, padded_text, shapes_of
 from bertshrink.techniques.output_cosine import agreement, dev_texts

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bertshrink.model.artifact import ArtifactSpec
     from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.model_ref import Kind
-    from bertshrink.model.size_estimate import Sizes
+    from bertshrink.model.sizes.size_estimate import Sizes
 
 MAX_BATCH = 8
 """Rows that a .pte file without a fixed shape takes at once. Its memory is planned for them at the longest input: about

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bertshrink.model.checkpoint_info import CheckpointInfo
-from bertshrink.model.size_estimate import Sizes, halved
+from bertshrink.model.sizes.size_estimate import Sizes, halved
 from bertshrink.model.tasks import TASKS
 
 _SPELT_OUT = 2200

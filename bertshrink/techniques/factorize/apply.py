@@ -14,8 +14,8 @@ from bertshrink.model.batches import Row
 from bertshrink.model.conversion import EmbeddingWeights, EncoderWeights, assemble, decompose, prove_tokenizer, steep
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import anatomy_of
-from bertshrink.model.parameter_count import facts_of, target_family
-from bertshrink.model.size_estimate import savings_summary
+from bertshrink.model.sizes.parameter_count import facts_of, target_family
+from bertshrink.model.sizes.size_estimate import savings_summary
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import subspace as spaces
 from bertshrink.techniques.factorize.low_rank import factorized, principal_basis

@@ -13,8 +13,8 @@ from bertshrink.data.calibration import calibration_rows
 from bertshrink.model.batches import Row, batch_by_length, take_tokens, tensors
 from bertshrink.model.conversion import assemble
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.parameter_count import converted, facts_of, num_parameters, target_family
-from bertshrink.model.size_estimate import of_encoder
+from bertshrink.model.sizes.parameter_count import converted, facts_of, num_parameters, target_family
+from bertshrink.model.sizes.size_estimate import of_encoder
 from bertshrink.techniques.factorize.apply import CALIBRATION_TOKENS, EmbeddingFactorization
 
 if TYPE_CHECKING:

@@ -78,7 +78,7 @@ class FactorizeSettings(Technique):
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove the rank against the tables' width, and a size against what the layers alone take."""
-        from bertshrink.model.parameter_count import converted, target_family
+        from bertshrink.model.sizes.parameter_count import converted, target_family
 
         width, rank = facts.shape.embedding_size, self.said_rank
         if self.max_size is not None:
@@ -88,7 +88,7 @@ class FactorizeSettings(Technique):
 
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What it buys, as far as it is known before the texts are looked at."""
-        from bertshrink.model.size_estimate import savings_summary
+        from bertshrink.model.sizes.size_estimate import savings_summary
 
         if self.explained_variance is not None:
             return f"the rank follows from the texts: the lowest that retains {self.explained_variance} of the variance"
@@ -107,8 +107,8 @@ class FactorizeSettings(Technique):
         Raises:
             UserError: even one number a token is too much.
         """
-        from bertshrink.model.parameter_count import converted, target_family
-        from bertshrink.model.size_estimate import of_encoder
+        from bertshrink.model.sizes.parameter_count import converted, target_family
+        from bertshrink.model.sizes.size_estimate import of_encoder
 
         most = units.size(str(self.max_size))
         family = target_family(facts.anatomy.family, facts.task)

@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from bertshrink.model.families import (
     DEFAULT_PRETRAINED,
     FAMILIES,
-    EncoderDims,
     ModelFamily,
     PretrainedFamily,
     PretrainManner,
     anatomy_of,
 )
+from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
 

@@ -13,7 +13,7 @@ from bertshrink.techniques.base import Technique, is_share, is_size
 if TYPE_CHECKING:
     from bertshrink.model.artifact import ArtifactSpec
     from bertshrink.model.model_ref import Kind
-    from bertshrink.model.size_estimate import Sizes
+    from bertshrink.model.sizes.size_estimate import Sizes
 
 Scheme = Literal["dynamic-int8", "static-int8", "block-int8", "block-int4", "float16", "bfloat16"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bertshrink.model.families import name_bytes
-from bertshrink.model.size_estimate import MIN_INT4_OUTPUTS, Part, Sizes, half_of
+from bertshrink.model.sizes.size_estimate import MIN_INT4_OUTPUTS, Part, Sizes, half_of
 
 SCHEMES: dict[str, str] = {
     "dynamic-int8": "int8-dynamic",

@@ -41,7 +41,7 @@ class ShareSettings(Technique):
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove the number of groups against the layers, and against what is shared already."""
-        from bertshrink.model.parameter_count import converted, sharing_family
+        from bertshrink.model.sizes.parameter_count import converted, sharing_family
 
         check_groups(self.groups, facts.shape.num_layers, facts.shape.num_groups)
         if self.groups == facts.shape.num_groups:
@@ -50,7 +50,7 @@ class ShareSettings(Technique):
 
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What it buys."""
-        from bertshrink.model.size_estimate import savings_summary
+        from bertshrink.model.sizes.size_estimate import savings_summary
 
         return savings_summary(before, after)
 

@@ -19,7 +19,9 @@ from bertshrink.files.headers import read_onnx, read_safetensors
 from bertshrink.files.json_files import read_object
 from bertshrink.meters.size import onnx_components, products
 from bertshrink.model.checkpoint_info import WEIGHTS
-from bertshrink.model.families import EncoderDims, anatomy_of, count_components
+from bertshrink.model.families import anatomy_of
+from bertshrink.model.sizes.components import count_components
+from bertshrink.model.sizes.encoder_dims import EncoderDims
 
 if TYPE_CHECKING:
     from bertshrink.worker.job import RunSpec

@@ -35,8 +35,8 @@ from torch.nn.functional import linear
 
 from bertshrink.errors import CheckFailed
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import component_of
-from bertshrink.model.size_estimate import MIN_INT4_OUTPUTS, MIN_TABLE_ROWS
+from bertshrink.model.sizes.components import component_of
+from bertshrink.model.sizes.size_estimate import MIN_INT4_OUTPUTS, MIN_TABLE_ROWS
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.distill.quant_aware.rounding import by_block, int4_rows, int8_rows, rounded, uint8_tensor
 

@@ -10,7 +10,7 @@ from bertshrink import units
 from bertshrink.errors import BertshrinkError, CheckFailed
 from bertshrink.files.headers import read_onnx
 from bertshrink.hardware import cpu_flags
-from bertshrink.model.size_estimate import TOLERANCE, Sizes, of_file
+from bertshrink.model.sizes.size_estimate import TOLERANCE, Sizes, of_file
 from bertshrink.techniques.quantize.schemes import uniform
 from bertshrink.techniques.quantize.search.autotune import (
     FLOAT,

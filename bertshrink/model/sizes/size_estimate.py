@@ -19,7 +19,7 @@ from bertshrink import units
 from bertshrink.files.headers import DRESSINGS, FileFacts
 from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.families import FAMILIES, name_bytes
-from bertshrink.model.parameter_count import BYTES, Stored, num_parameters, stored
+from bertshrink.model.sizes.parameter_count import BYTES, Stored, num_parameters, stored
 from bertshrink.model.tasks import TASKS
 
 Role = Literal["table", "dense", "other"]

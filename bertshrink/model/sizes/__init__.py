@@ -1,0 +1,1 @@
+"""How large an encoder is, from its configuration and the names of its tensors: told before anything is loaded."""
