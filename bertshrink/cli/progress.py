@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from bertshrink import progress as base
+from bertshrink.command_scope import at_end
 from bertshrink.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -218,8 +219,12 @@ class NotebookProgress(RichProgress):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
-        # The libraries' own bars are off, and tqdm warns all the same that it lacks ipywidgets to draw them.
+        # The libraries' own bars are off, and tqdm warns all the same that it lacks ipywidgets to draw them. The caller's
+        # filters come back with the end of the command.
+        before = warnings.catch_warnings()
+        before.__enter__()
         warnings.filterwarnings("ignore", message="IProgress not found")
+        at_end(lambda: before.__exit__(None, None, None))
 
     def _screen(self) -> _Screen:
         return _Cell(self._drawn)

@@ -3,11 +3,13 @@
 import io
 import threading
 import time
+import warnings
 
 import pytest
 from rich.console import Console
 
 from bertshrink.cli import progress
+from bertshrink.command_scope import command_scope
 from bertshrink.meters.targets import runner_target
 from bertshrink.progress import Silent
 
@@ -208,3 +210,11 @@ def test_progress_fits_where_stderr_goes(monkeypatch, is_notebook):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: is_notebook)
     kind = progress.NotebookProgress if is_notebook else progress.PlainProgress
     assert type(progress.make_progress(quiet=False)) is kind
+
+
+def test_a_notebook_keeps_its_own_filters_of_warnings():
+    before = list(warnings.filters)
+    with command_scope():
+        progress.NotebookProgress(Console(file=io.StringIO()))
+        assert warnings.filters != before
+    assert warnings.filters == before
