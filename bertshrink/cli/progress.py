@@ -219,8 +219,8 @@ class NotebookProgress(RichProgress):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
-        # The libraries' own bars are off, and tqdm warns all the same that it lacks ipywidgets to draw them. The caller's
-        # filters come back with the end of the command.
+        # The libraries' own bars are off, and tqdm warns all the same that it lacks ipywidgets to draw them. The
+        # caller's filters come back with the end of the command.
         before = warnings.catch_warnings()
         before.__enter__()
         warnings.filterwarnings("ignore", message="IProgress not found")
