@@ -6,13 +6,13 @@ All of it is told from headers and sizes alone, in a second.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
 from bertshrink.cli.run import print_json
 from bertshrink.errors import UserError
 from bertshrink.files.headers import read_onnx
+from bertshrink.files.shards import weight_files
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_task, check_weights
 from bertshrink.model.checks.weight_sizes import check_sizes
 from bertshrink.model.model_ref import ModelRef
@@ -47,7 +47,7 @@ def facts_of(name: str, task: str) -> dict[str, Any]:
     """What a model is made of, as JSON values; arguments and errors as of `inspect_model`."""
     model = fetch_weights(find_model_for(name, task), to_run=False)
     if isinstance(model.about, CheckpointInfo):
-        return _encoder(model.about, model.file)
+        return _encoder(model.about)
     return _artifact(model)
 
 
@@ -57,7 +57,7 @@ def find_model_for(name: str, task: str) -> ModelRef:
     return find_model(name, task=task)
 
 
-def _encoder(facts: CheckpointInfo, weights: Path) -> dict[str, Any]:
+def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
     header = check_weights(facts.folder)
     check_sizes(facts, header)
     tensors = []
@@ -83,7 +83,7 @@ def _encoder(facts: CheckpointInfo, weights: Path) -> dict[str, Any]:
             "embedding size": shape.embedding_size,
             "longest input": facts.max_length,
         },
-        "num_bytes": weights.stat().st_size,
+        "num_bytes": sum(path.stat().st_size for path in weight_files(facts.folder)),
         "num_parameters": sum(elements for _, elements, _ in tensors),
         "components": {part: {"num_parameters": n, "num_bytes": b} for part, (n, b) in parts.items()},
         "flops_per_token": {str(n): shape.flops_per_token(n) for n in FLOPS_LENGTHS if n <= facts.max_length},

@@ -88,11 +88,16 @@ class FileFacts:
 
 def read_safetensors(path: Path) -> FileFacts:
     """Read a safetensors file's header. Raises UnsafeModel: the file is damaged."""
+    return facts_of(read_header(path), path.stat().st_size)
+
+
+def facts_of(header: Mapping[str, Mapping[str, Any]], num_bytes: int) -> FileFacts:
+    """What safetensors files hold, from their header; `num_bytes` are theirs on disk."""
     tensors = tuple(
         Tensor(name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
-        for name, entry in read_header(path).items()
+        for name, entry in header.items()
     )
-    return FileFacts("safetensors", path.stat().st_size, tensors)
+    return FileFacts("safetensors", num_bytes, tensors)
 
 
 def bytes_of(dtype: str, shape: Sequence[int]) -> int:

@@ -1,6 +1,6 @@
 """How large a model is: bytes on disk, parameters, and where they sit.
 
-An encoder's bytes are those of `model.safetensors`, distinguished by the family's anatomy; its parameters are those of
+An encoder's bytes are those of its weights' files, distinguished by the family's anatomy; its parameters are those of
 the model that runs, tied ones once. An artifact's are read off its graph, whatever technique wrote it:
 
     embeddings   tables of which rows are gathered
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertshrink.files.headers import DRESSINGS, FileFacts, Node, Tensor, read_onnx, read_safetensors
+from bertshrink.files.headers import DRESSINGS, FileFacts, Node, Tensor, read_onnx
+from bertshrink.files.shards import read_weight_facts
 from bertshrink.model.artifact import Artifact
-from bertshrink.model.checkpoint_info import WEIGHTS
 from bertshrink.model.sizes.components import count_components
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.report.report import Component
@@ -75,7 +75,7 @@ def measure(model: Encoder | Artifact, folder: Path) -> SizeResult:
 
 
 def _measure_encoder(encoder: Encoder, folder: Path) -> SizeResult:
-    facts = read_safetensors(folder / WEIGHTS)
+    facts = read_weight_facts(folder)
     tensors = ((tensor.name, tensor.num_elements, tensor.num_bytes) for tensor in facts.tensors)
     parts = count_components(encoder.anatomy, tensors)
     num_parameters = sum(parameter.numel() for parameter in encoder.model.parameters())

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import READ_BY_LOADERS, verify
-from bertshrink.files.headers import read_header
 from bertshrink.files.json_files import read_object
+from bertshrink.files.shards import WEIGHTS, Header, read_weights, weight_file
 from bertshrink.model.checks.stock_class import refuse_beside, refuse_values
 from bertshrink.model.families import FAMILIES, ModelFamily, anatomy_of
 from bertshrink.model.folder.sentence_modules import (
@@ -35,7 +35,6 @@ from bertshrink.model.tasks import TASKS, guess_task, read_labels
 
 OF_SENTENCES = tuple(name for name, task in TASKS.items() if task.is_vector or task.has_text_head)
 """The tasks of models that sentence-transformers saves."""
-WEIGHTS = "model.safetensors"
 ARTIFACT_CARD = "artifact.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "pytorch_model.pt", "model.pt")
 
@@ -214,29 +213,22 @@ def position_limit(max_positions: int, config: dict[str, Any]) -> int:
     return max_positions - (row.first_position(pad_id if isinstance(pad_id, int) else None) if row is not None else 0)
 
 
-def check_weights(folder: Path) -> dict[str, dict[str, Any]]:
-    """Prove that the folder's weights may be loaded; returns their header.
+def check_weights(folder: Path) -> Header:
+    """Prove that the folder's weights may be loaded; returns their header, of all files together.
 
     Raises:
         UnsafeModel: a pickle, a damaged file, or bytes that are not those bertshrink wrote.
         UserError: no weights at all.
     """
     verify(folder)
-    path = folder / WEIGHTS
-    if path.is_file():
-        return read_header(path)
+    if weight_file(folder).is_file():
+        return read_weights(folder)
     pickles = [name for name in _PICKLES if (folder / name).exists()]
     if pickles:
         raise UnsafeModel(
             f"the weights are a pickle (`{pickles[0]}`), which can run arbitrary code when loaded",
             where=str(folder / pickles[0]),
             hint="if you trust it, `AutoModel.from_pretrained(DIR).save_pretrained(DIR)` writes safetensors",
-        )
-    if (folder / f"{WEIGHTS}.index.json").exists():
-        raise UserError(
-            "the weights are sharded over several files",
-            where=str(folder),
-            hint="save them in one: `model.save_pretrained(DIR, max_shard_size='100GB')`",
         )
     raise UserError(
         f"`{folder}` has no weights: `{WEIGHTS}` is missing",

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bertshrink.files.atomic import MANIFEST, sha256_file
 from bertshrink.files.fingerprint import STAGE_CARD, fingerprint
+from bertshrink.files.shards import sha256_weights, weight_file, weight_files
 from bertshrink.model.artifact import Artifact, ArtifactCard
-from bertshrink.model.checkpoint_info import ARTIFACT_CARD, WEIGHTS, CheckpointInfo, read_base_info, read_facts
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD, CheckpointInfo, read_base_info, read_facts
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
@@ -93,8 +94,13 @@ class ModelRef:
 
     @property
     def file(self) -> Path:
-        """The file that holds its weights."""
-        return self.folder / (self.about.file if isinstance(self.about, ArtifactCard) else WEIGHTS)
+        """The file that holds its weights, or the index of several."""
+        return self.folder / self.about.file if isinstance(self.about, ArtifactCard) else weight_file(self.folder)
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of its weights' file; of several files, that of their names and sums."""
+        return sha256_weights([self.file] if isinstance(self.about, ArtifactCard) else weight_files(self.folder))
 
     def load(self) -> Model:
         """The model, in memory from now on; everyone who asks gets the same one.

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.files.atomic import sha256_file
 from bertshrink.files.hub import local_path
 from bertshrink.meters.quality.evaluation import Evaluation
 from bertshrink.model.model_ref import ModelRef, describe
@@ -47,7 +46,7 @@ class Snapshots:
             label=label,
             role=role,
             kind=model.kind,
-            facts=describe(model.load()) | {"sha256": sha256_file(model.file)},
+            facts=describe(model.load()) | {"sha256": model.sha256},
             components=measured.components,
             measurements=[*measured.measurements, *quality],
         )

@@ -24,7 +24,8 @@ from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files.atomic import is_sealed, sha256_file, verify
 from bertshrink.files.hub import hub_is_reachable, local_path
 from bertshrink.files.json_files import read_object
-from bertshrink.model.checkpoint_info import ARTIFACT_CARD, WEIGHTS
+from bertshrink.files.shards import INDEX, WEIGHTS, shard_names, weight_file
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.folder.layout import root_of, sealed_root
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.sources.probe_process import probe_again_in_subprocess
@@ -151,7 +152,7 @@ def _local_folder(path: Path) -> Path:
         card = read_object(path / ARTIFACT_CARD)
         if is_sealed(path, (ARTIFACT_CARD, str(card.get("file")))):
             return path
-    elif (path / WEIGHTS).exists():
+    elif weight_file(path).exists():
         return path
     from bertshrink.sources.import_external import file_of, import_external
 
@@ -191,7 +192,13 @@ def _hub(name: str, where: str | None, patterns: list[str]) -> Path:
             hint="pip install 'bertshrink[ml]', or " + hint,
         ) from None
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not reachable))
+        folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not reachable))
+        if WEIGHTS in patterns and weight_file(folder).name == INDEX and (folder / INDEX).is_file():
+            patterns = [*patterns, *shard_names(folder / INDEX)]
+            return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not reachable))
+        return folder
+    except UnsafeModel:
+        raise
     except HFValidationError:
         raise UserError(f"`{name}` is neither a local folder nor a hub name", where=where, hint=hint) from None
     except RepositoryNotFoundError:

@@ -89,6 +89,18 @@ def test_a_hub_models_weights_come_only_when_a_run_begins(patterns):
     assert len(patterns) == 2
 
 
+def test_all_files_of_a_hub_models_weights_come_where_there_are_several(patterns, tmp_path):
+    whole, cache = tmp_path / "whole", tmp_path / "cache"
+    (whole / "model.safetensors").unlink()
+    tiny_encoder().model.save_pretrained(whole, max_shard_size="100KB")
+    found = resolve.find_model("org/name", task="embedding")
+    assert not list(cache.glob("*.safetensors")), "a plan needs no weights"
+    resolve.fetch_weights(found)
+    assert sorted(path.name for path in cache.glob("*.safetensors")) == sorted(
+        p.name for p in whole.glob("*.safetensors")
+    )
+
+
 def test_a_model_is_looked_at_once_for_a_plan_and_once_for_a_run(patterns):
     recipe = recipe_of_command("quantize", "org/name", {}, {})
     plan = make_plan(recipe)

@@ -20,14 +20,15 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import is_lfs_pointer, sha256_file, verify
 from bertshrink.files.headers import FileFacts, read_safetensors
 from bertshrink.files.json_files import read_object
+from bertshrink.files.shards import INDEX, WEIGHTS, read_weight_facts, sha256_weights, weight_file, weight_files
 from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.metric_key import MetricKey, operator_key
 from bertshrink.meters.size import onnx_components
-from bertshrink.model.checkpoint_info import ARTIFACT_CARD, WEIGHTS
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.folder.layout import FOREIGN, named_file, sealed_root
 from bertshrink.sources.probe_process import read_header_in_subprocess
 
-_FILES = (WEIGHTS, *FOREIGN)
+_FILES = (WEIGHTS, INDEX, *FOREIGN)
 _READERS = {".onnx": read_header_in_subprocess, ".safetensors": read_safetensors}
 _LEVEL = 6
 """zlib's own default, which zip archives have."""
@@ -41,13 +42,16 @@ class Artifact:
     """One file, looked at.
 
     Attributes:
-        sha256: of its bytes.
+        file: the artifact's, or the index of a checkpoint's several files.
+        sha256: of its bytes; of several files, of their names and sums.
         facts: its header; None for a format that is not read.
+        shards: the files that the index names.
     """
 
     file: Path
     sha256: str
     facts: FileFacts | None = field(repr=False)
+    shards: tuple[Path, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -85,11 +89,13 @@ class Artifact:
 
     def compressed(self) -> Reading:
         """The bytes that zlib makes of the file; which zlib did it decides the last few of them."""
-        packer, total = zlib.compressobj(_LEVEL), 0
-        with self.file.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                total += len(packer.compress(chunk))
-        total += len(packer.flush()) + self.num_bytes - self.file.stat().st_size  # data beside it counts as it is
+        packer, total, beside = zlib.compressobj(_LEVEL), 0, self.num_bytes
+        for path in (self.file, *self.shards):
+            beside -= path.stat().st_size
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    total += len(packer.compress(chunk))
+        total += len(packer.flush()) + beside  # an ONNX file's data outside of it counts as it is
         return Reading(value=total, unit="B", engine=f"zlib {zlib.ZLIB_RUNTIME_VERSION}")
 
 
@@ -108,6 +114,9 @@ def look_at(path: Path, place: str) -> Artifact:
     file = _file_of(path, place)
     reader = _READERS.get(file.suffix)
     try:
+        if file.name == INDEX and weight_file(file.parent) == file:
+            files = weight_files(file.parent)
+            return Artifact(file, sha256_weights(files), read_weight_facts(file.parent), files[1:])
         return Artifact(file, sha256_file(file), reader(file) if reader is not None else None)
     except UnsafeModel:
         for beside in sorted(file.parent.iterdir()):  # its data outside of it
@@ -134,6 +143,8 @@ def _file_of(path: Path, place: str) -> Path:
             raise UnsafeModel(f"`{ARTIFACT_CARD}` names no file of its folder", where=str(card), hint=hint)
         return file
     models = [path / name for name in _FILES if (path / name).is_file()]
+    if weight_file(path).name == WEIGHTS:  # what every loader takes where both are there
+        models = [model for model in models if model.name != INDEX]
     if len(models) != 1:
         text = (
             "no model file"

@@ -15,6 +15,7 @@ from typing import Any
 
 from bertshrink.errors import UnsafeModel, listed
 from bertshrink.files.atomic import is_lfs_pointer
+from bertshrink.files.shards import weight_files
 
 _SETFIT = (
     "a classifier of SetFit: its head is a pickle of scikit-learn, which no stock class holds",
@@ -86,12 +87,13 @@ def refuse_beside(folder: Path) -> None:
     """Refuse a folder with files that decide the model's outputs and that no stock class reads.
 
     Raises:
-        UnsafeModel: there is one, or a file is a pointer of git LFS.
+        UnsafeModel: there is one, a file is a pointer of git LFS, or the index of several weights' files is damaged.
     """
     for name, (what, hint) in _BESIDE.items():
         if (folder / name).exists():
             raise UnsafeModel(f"`{name}`: the folder holds {what}", where=str(folder / name), hint=hint)
-    refuse_pointers(folder, folder / "model.safetensors")
+    refuse_pointers(folder)
+    refuse_pointers(folder, *weight_files(folder))
 
 
 def refuse_pointers(folder: Path, *files: Path) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import UnsafeModel, UserError, listed
-from bertshrink.model.checkpoint_info import WEIGHTS
+from bertshrink.files.shards import WEIGHTS
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.tasks import TASKS, guess_task
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bertshrink.errors import UserError
-from bertshrink.files.headers import read_onnx, read_safetensors
+from bertshrink.files.headers import read_onnx
 from bertshrink.files.json_files import read_object
+from bertshrink.files.shards import read_weight_facts
 from bertshrink.meters.size import onnx_components, products
-from bertshrink.model.checkpoint_info import WEIGHTS
 from bertshrink.model.families import anatomy_of
 from bertshrink.model.sizes.components import count_components
 from bertshrink.model.sizes.encoder_dims import EncoderDims
@@ -97,7 +97,7 @@ def _of_checkpoint(folder: Path) -> Work:
     config = read_object(folder / "config.json")
     anatomy = anatomy_of(str(config.get("model_type")), str(folder))
     shape = EncoderDims.read(anatomy, config)
-    tensors = ((t.name, t.num_elements, t.num_bytes) for t in read_safetensors(folder / WEIGHTS).tensors)
+    tensors = ((t.name, t.num_elements, t.num_bytes) for t in read_weight_facts(folder).tensors)
     parts = count_components(anatomy, tensors)
     num_bytes = sum(size for name, (_, size) in parts.items() if name != "embeddings")
     return Work(shape.flops_per_token(0) // 2, 2 * shape.num_layers * shape.hidden_size, num_bytes)
