@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from bertshrink.data.labels.labels import match_labels
 from bertshrink.errors import UserError
 from bertshrink.model.batches import preserving_tokenizer, tokenize
+from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,14 +74,22 @@ def encode(
     """Tokenize a side of the data for a task.
 
     Args:
-        tokenizer: a fast one.
+        tokenizer: a fast one where the task needs the places of tokens.
         max_length: tokens of a row at most, special tokens included.
         label_names: the model's, in the order of its logits.
         prompt: what the model reads before every text; of texts, not of tagged words or questions.
 
     Raises:
-        UserError: labels that the model does not have; texts of another kind than the task's.
+        UserError: labels that the model does not have; texts of another kind than the task's; a slow tokenizer where
+            tokens must be found in the text.
     """
+    if TASKS[task].per_token and not TASKS[task].is_masked and not tokenizer.is_fast:
+        raise UserError(
+            f"the slow tokenizer `{type(tokenizer).__name__}` does not tell where its tokens are in a text, which "
+            f"`{task}` has to know",
+            where=tokenizer.name_or_path,
+            hint="save the model with a fast tokenizer, one with a tokenizer.json",
+        )
     asked = _Asked(task, tokenizer, split, max_length, label_names, where, prompt)
     with preserving_tokenizer(tokenizer):
         return ENCODERS[task](asked)

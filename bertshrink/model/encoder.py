@@ -20,6 +20,7 @@ from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
 from bertshrink.model.checks.token_ids import fit_to_tables, in_small_letters
 from bertshrink.model.checks.tokenizer import read_tokenizer
+from bertshrink.model.checks.tokenizer_files import check_files, refuse_unconvertible
 from bertshrink.model.checks.weight_names import check_names, is_spare
 from bertshrink.model.checks.weight_sizes import check_sizes
 from bertshrink.model.families import ModelFamily, anatomy_of
@@ -111,10 +112,11 @@ class Encoder:
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         tokenizer = _load_tokenizer(facts.folder)
+        notes = check_files(facts.folder, tokenizer)
         if facts.sentence is not None and facts.sentence.lower_case:
             tokenizer = in_small_letters(tokenizer)
         check_names(facts, header, _without_numbers(auto, path, safe))
-        notes = fit_to_tables(tokenizer, facts)
+        tokenizer, more = fit_to_tables(tokenizer, facts)
         try:
             model, info = auto.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_PLAIN, **safe
@@ -144,7 +146,7 @@ class Encoder:
             sentence_folder=facts.folder if facts.sentence is not None else None,
             prompt=facts.sentence.prompt if facts.sentence is not None else "",
             activation=facts.activation,
-            notes=notes,
+            notes=notes + more,
         )
 
     def copy(self) -> Encoder:
@@ -209,9 +211,11 @@ class Encoder:
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; transformers would make an empty one up where its files are missing."""
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    names = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not names:
         hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
         raise UserError("the model has no tokenizer files", where=str(folder), hint=hint)
+    refuse_unconvertible(folder, names)
     return read_tokenizer(folder)
 
 

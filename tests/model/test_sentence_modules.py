@@ -82,7 +82,9 @@ def lower_case_of_a_family(folder):
     """The same over a class that builds its own steps at every load, by what tokenizer_config.json says."""
     edit(folder / "sentence_bert_config.json", do_lower_case=True)
     edit(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", do_lower_case=False, strip_accents=False)
-    assert isinstance(transformers.AutoTokenizer.from_pretrained(folder), transformers.BertTokenizer)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert isinstance(tokenizer, transformers.BertTokenizer)
+    tokenizer.save_pretrained(folder)  # so that tokenizer.json says the same
 
 
 KINDS = {
