@@ -7,6 +7,7 @@ sentence-transformers computes it: sum(mask * h) / max(sum(mask), 1e-9), then op
 from __future__ import annotations
 
 import importlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,13 +34,28 @@ def prepare(path: str, options: dict[str, Any] | None = None) -> None:
         wake()
 
 
+def load_renamed(auto: Any, path: str, words: str, **how: Any) -> Any:
+    """`auto.from_pretrained` of a folder whose stored names may have words in front, such as `module.`.
+
+    transformers keeps such a renaming and undoes it when it saves; here it is forgotten once the weights are loaded.
+    """
+    mapping = {f"^{re.escape(words)}": ""} if words else None
+    loaded = auto.from_pretrained(path, use_safetensors=True, key_mapping=mapping, **how)
+    if mapping is not None:
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._weight_conversions = [
+            one for one in model._weight_conversions if not set(mapping) & set(getattr(one, "source_patterns", ()))
+        ]
+    return loaded
+
+
 def load(path: str, threads: int | None = None, options: dict[str, Any] | None = None) -> Session:
     """Load a checkpoint folder.
 
     Args:
         threads: intra-op threads for the whole process; None leaves PyTorch's default.
-        options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize, ...] or None), and how
-            it runs (see `torch_options`).
+        options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize, ...] or None), `words`
+            in front of stored names, and how it runs (see `torch_options`).
 
     Raises:
         ValueError: an option that PyTorch does not have.
@@ -55,8 +71,8 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
     how: dict[str, Any] = {"dtype": getattr(torch, asked.dtype)}
     if asked.attention is not None:
         how["attn_implementation"] = asked.attention
-    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
-    model = auto.from_pretrained(path, **how, **safe).eval().to(asked.device)
+    safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    model = load_renamed(auto, path, asked.words, **how, **safe).eval().to(asked.device)
     session = TorchSession(model, asked.outputs, asked.pooling)
     if asked.compile is not None:
         from bertshrink.engines.torch_compile import compiled

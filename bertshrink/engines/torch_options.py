@@ -1,6 +1,7 @@
 """What the PyTorch engine can be told, read once and refused where it makes no sense.
 
 auto_class, outputs, pooling   what to load and what of its answer to keep (see `torch_engine.load`)
+words         in front of the names of stored weights, which the class's do not have: `module.`
 dtype         `float32` (the default), `bfloat16`, `float16`: of the weights and of all arithmetic
 attention     `sdpa` or `eager`: transformers' implementation; None: the model's own choice
 device        `cpu` (the default) or `cuda`, the first GPU that is visible
@@ -32,6 +33,7 @@ class TorchOptions:
     auto_class: str = "AutoModel"
     outputs: tuple[str, ...] = ("logits",)
     pooling: tuple[Any, ...] | None = None
+    words: str = ""
     dtype: str = "float32"
     attention: str | None = None
     device: str = "cpu"

@@ -60,6 +60,7 @@ class Encoder:
         prompt: what is put before every text.
         activation: what makes a score of the logit of one score: `identity` or `sigmoid`.
         notes: what its tokenizer and the model do not agree on, and how it is read.
+        words_of: the folder whose stored names have words in front that the class's do not have, and the words.
     """
 
     model: PreTrainedModel
@@ -72,6 +73,7 @@ class Encoder:
     prompt: str = ""
     activation: Literal["identity", "sigmoid"] = "identity"
     notes: tuple[str, ...] = ()
+    words_of: tuple[Path, str] | None = None
 
     @property
     def anatomy(self) -> ModelFamily:
@@ -108,6 +110,8 @@ class Encoder:
         import torch
         import transformers
 
+        from bertshrink.engines.torch_engine import load_renamed
+
         auto = getattr(transformers, TASKS[facts.task].auto_class)
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -115,11 +119,15 @@ class Encoder:
         notes = check_files(facts.folder, tokenizer)
         if facts.sentence is not None and facts.sentence.lower_case:
             tokenizer = in_small_letters(tokenizer)
-        check_names(facts, header, _without_numbers(auto, path, safe))
+        words = check_names(facts, header, _without_numbers(auto, path, safe))
+        if words:
+            notes += (
+                f"stored names begin with `{words}`, left by what wrapped the model in training: read without it",
+            )
         tokenizer, more = fit_to_tables(tokenizer, facts)
         try:
-            model, info = auto.from_pretrained(
-                path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **_PLAIN, **safe
+            model, info = load_renamed(
+                auto, path, words, dtype=torch.float32, output_loading_info=True, **_PLAIN, **safe
             )
         except Exception as error:  # a strange configuration makes transformers raise anything
             raise UnsafeModel(
@@ -147,6 +155,7 @@ class Encoder:
             prompt=facts.sentence.prompt if facts.sentence is not None else "",
             activation=facts.activation,
             notes=notes + more,
+            words_of=(facts.folder, words) if words else None,
         )
 
     def copy(self) -> Encoder:
@@ -193,6 +202,10 @@ class Encoder:
         """Token ids of each text (or pair), not padded, cut at `max_length`: one dict of equal lists per row."""
         limit = min(max_length or self.max_length, self.max_length)
         return tokenize(self.tokenizer, texts, pairs, limit, self.prompt)
+
+    def words_in(self, folder: Path) -> str:
+        """What stands in front of the names that are stored in `folder`; empty: nothing, as in all that is saved."""
+        return self.words_of[1] if self.words_of is not None and self.words_of[0].resolve() == folder.resolve() else ""
 
     def session(self, outputs: Sequence[str] | None = None) -> Session:
         """The model in memory as an engine's session; it gives the task's outputs where none are named."""

@@ -40,11 +40,12 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> RunSpec:
         )
     task = TASKS[model.task]
     pooling = list(model.pooling.spec) if model.pooling else None
-    session = model.session().describe()
+    session, words = model.session().describe(), model.words_in(folder)
     return RunSpec(
         engine="torch",
         path=folder.resolve(),
-        options={"auto_class": task.auto_class, "outputs": list(task.outputs), "pooling": pooling},
+        options={"auto_class": task.auto_class, "outputs": list(task.outputs), "pooling": pooling}
+        | ({"words": words} if words else {}),
         precision=session["precision"],
         vocab_size=model.shape.vocab_size,
         inputs=tuple(session["inputs"]),

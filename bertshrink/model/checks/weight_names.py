@@ -5,6 +5,8 @@ safetensors header are compared with those of the class, which is built without 
 
     a name that the class has          as it is; with or without the family's own prefix (`bert.`), as transformers
                                        reads both; LayerNorm's `gamma` and `beta` of old files
+    names with a word in front         `module.`, `model.`, the family's own twice: as without it, where nothing is then
+                                       left over, twice or missing
     a buffer that it computes itself   `position_ids`, `token_type_ids`: saved by old versions
     a leftover of `_LEFTOVERS`         harmless, with the reason
     anything else                      refused by name: relative positions, a CRF, an LSTM, adapters, further heads
@@ -15,7 +17,7 @@ A pooler that no output comes from may be missing; tied weights are counted once
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from bertshrink.model.checkpoint_info import CheckpointInfo
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+_NEW = {"gamma": "weight", "beta": "bias"}
+_MOST_WORDS = 4
+"""In front of a name: `module._orig_mod.model.`, and one to spare."""
 
 
 @dataclass(frozen=True)
@@ -64,26 +69,32 @@ _LEFTOVERS = (
 )
 
 
-def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], model: Any) -> None:
+def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], model: Any) -> str:
     """Compare what is stored with what the stock class has.
 
     Args:
         header: name -> dtype and shape, of the safetensors file.
         model: the class, built on the device `meta`.
 
+    Returns:
+        the words in front of stored names that are to be read without them: `module.`; empty: there are none.
+
     Raises:
         UserError: weights are missing: the checkpoint is for another task.
-        UnsafeModel: weights have no place, another shape than config.json's, or are not floating-point numbers.
+        UnsafeModel: weights have no place, the same place, another shape than config.json's, or are not floating-point
+            numbers.
     """
     places = model.state_dict(keep_vars=True)
     buffers = {name for name, _ in model.named_buffers()} - set(places)
     prefix = f"{model.base_model_prefix}."
-    place_by_name = {name: _place(name, prefix, places) for name in header}
-    strange = [
-        name
-        for name, place in place_by_name.items()
-        if place is None and not _is_leftover(name, prefix, buffers, facts)
-    ]
+
+    def has_use(name: str) -> bool:
+        return _place(name, prefix, places) is not None or _is_leftover(name, prefix, buffers, facts)
+
+    words = words_in_front(header, places, prefix, has_use)
+    place_by_name = {name: _place(name.removeprefix(words), prefix, places) for name in header}
+    strange = [name for name in header if not has_use(name.removeprefix(words))]
+    _refuse_double(place_by_name, facts)
     filled = {id(places[place]) for place in place_by_name.values() if place is not None}
     missing = [name for name, value in places.items() if id(value) not in filled and not is_spare(name, facts)]
     _refuse_wrapped(strange, prefix, places, facts)
@@ -100,15 +111,55 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
     for name, place in place_by_name.items():
         if place is not None:
             _check_form(name, header[name], list(places[place].shape), facts)
+    return words
+
+
+def words_in_front(
+    names: Collection[str], places: Collection[str], prefix: str, has_use: Callable[[str], bool] | None = None
+) -> str:
+    """What stands in front of stored names and no class has, left by whatever wrapped the model in training.
+
+    Args:
+        names: as they are stored.
+        places: the class's own names.
+        prefix: of the family, in front of its base model's names.
+        has_use: whether something is known of a name; None: whether it has a place.
+
+    Returns:
+        as much as has to go for every name to have its use; empty: nothing, or there is no one reading.
+    """
+    uses = has_use or (lambda name: _place(name, prefix, places) is not None)
+    strange, words = [name for name in names if not uses(name)], ""
+    for _ in range(_MOST_WORDS):
+        first = {name.removeprefix(words).partition(".")[0] for name in strange}
+        if len(first) != 1:
+            return ""
+        words += f"{first.pop()}."
+        rest = [name.removeprefix(words) for name in names if name.startswith(words)]
+        if all(map(uses, rest)) and any(_place(name, prefix, places) for name in rest):
+            return words
+    return ""
+
+
+def _refuse_double(place_by_name: Mapping[str, str | None], facts: CheckpointInfo) -> None:
+    """Refuse two stored weights that mean one of the class: a loader would take either."""
+    names: dict[str, list[str]] = {}
+    for name, place in place_by_name.items():
+        if place is not None:
+            names.setdefault(place, []).append(name)
+    for place, stored in names.items():
+        if len(stored) > 1:
+            raise UnsafeModel(
+                f"the checkpoint holds {len(stored)} weights that both mean `{place}`: {_some(stored)}",
+                where=str(facts.folder / WEIGHTS),
+                hint="delete those that are not the model's, and save the file again with safetensors",
+            )
 
 
 def _place(name: str, prefix: str, places: Collection[str]) -> str | None:
     """The parameter that a stored name means."""
     name = re.sub(r"LayerNorm\.(gamma|beta)$", lambda old: f"LayerNorm.{_NEW[old[1]]}", name)
     return next((n for n in (name, prefix + name, name.removeprefix(prefix)) if n in places), None)
-
-
-_NEW = {"gamma": "weight", "beta": "bias"}
 
 
 def _is_leftover(name: str, prefix: str, buffers: Collection[str], facts: CheckpointInfo) -> bool:
