@@ -1,17 +1,20 @@
 """PyTorch as an engine: a stock checkpoint folder, run without gradients; eager in float32 unless told otherwise.
 
 Pooling is here, as plain tensor functions, because both the session and training need it. Masked mean as
-sentence-transformers computes it: sum(mask * h) / max(sum(mask), 1e-9), then optionally h / max(||h||, 1e-12).
+sentence-transformers computes it: sum(mask * h) / max(sum(mask), 1e-9), then optionally h / max(||h||, 1e-12). Dense
+layers behind it are in `sentence_layers`.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bertshrink.engines.sentence_layers import load as load_layers
 from bertshrink.engines.torch_options import TorchOptions
 from bertshrink.engines.torch_session import TorchSession
 
@@ -54,8 +57,9 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
 
     Args:
         threads: intra-op threads for the whole process; None leaves PyTorch's default.
-        options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize, ...] or None), `words`
-            in front of stored names, and how it runs (see `torch_options`).
+        options: `auto_class` (transformers' class name), `outputs`, `pooling` ([mode, normalize, ...] or None),
+            `layers` behind it (see `sentence_layers.build`), `words` in front of stored names, and how it runs (see
+            `torch_options`).
 
     Raises:
         ValueError: an option that PyTorch does not have.
@@ -73,7 +77,8 @@ def load(path: str, threads: int | None = None, options: dict[str, Any] | None =
         how["attn_implementation"] = asked.attention
     safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     model = load_renamed(auto, path, asked.words, **how, **safe).eval().to(asked.device)
-    session = TorchSession(model, asked.outputs, asked.pooling)
+    layers = load_layers(asked.layers, Path(path)).to(device=asked.device, dtype=how["dtype"])
+    session = TorchSession(model, asked.outputs, asked.pooling, layers)
     if asked.compile is not None:
         from bertshrink.engines.torch_compile import compiled
 

@@ -1,6 +1,6 @@
 """What the PyTorch engine can be told, read once and refused where it makes no sense.
 
-auto_class, outputs, pooling   what to load and what of its answer to keep (see `torch_engine.load`)
+auto_class, outputs, pooling, layers   what to load and what of its answer to keep (see `torch_engine.load`)
 words         in front of the names of stored weights, which the class's do not have: `module.`
 dtype         `float32` (the default), `bfloat16`, `float16`: of the weights and of all arithmetic
 attention     `sdpa` or `eager`: transformers' implementation; None: the model's own choice
@@ -34,6 +34,7 @@ class TorchOptions:
     outputs: tuple[str, ...] = ("logits",)
     pooling: tuple[Any, ...] | None = None
     words: str = ""
+    layers: tuple[dict[str, Any], ...] = ()
     dtype: str = "float32"
     attention: str | None = None
     device: str = "cpu"
@@ -57,6 +58,7 @@ class TorchOptions:
                 raise ValueError(f"{name} is `{given[name]}`, and PyTorch takes {', '.join(map(str, allowed))}")
         given["outputs"] = tuple(given.get("outputs", cls.outputs))
         given["pooling"] = tuple(given["pooling"]) if given.get("pooling") else None
+        given["layers"] = tuple(given.get("layers", ()))
         parsed = cls(**given)
         if parsed.device == "cpu" and (parsed.cuda_graphs or parsed.tf32):
             raise ValueError("CUDA graphs and TF32 need a GPU: the device is `cpu`")

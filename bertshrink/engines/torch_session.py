@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,21 +18,49 @@ SENTENCE = "sentence_embedding"
 
 
 def pool(
-    hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str, normalize: bool, dimension: int | None = None
+    hidden_BLH: torch.Tensor,
+    mask_BL: torch.Tensor,
+    mode: str | Sequence[str],
+    normalize: bool,
+    dimension: int | None = None,
+    *,
+    layers: Iterable[torch.nn.Module] = (),
 ) -> torch.Tensor:
-    """Token vectors (B, L, H) to sentence vectors (B, H), or their first `dimension` numbers.
+    """Token vectors (B, L, H) to sentence vectors (B, O), or their first `dimension` numbers.
 
-    `mode` is mean, cls or max. A vector is made one long before it is cut, as sentence-transformers does.
+    Args:
+        mode: mean, cls, max, mean_sqrt_len_tokens, weightedmean or lasttoken; of several the vectors are joined.
+        normalize: whether a vector is made one long, before it is cut, as sentence-transformers does.
+        layers: what is between (see `sentence_layers`).
     """
-    mask_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLH.dtype)
-    if mode == "cls":
-        pooled = hidden_BLH[:, 0]
-    elif mode == "max":
-        pooled = hidden_BLH.masked_fill(mask_BL1 == 0, torch.finfo(hidden_BLH.dtype).min).amax(dim=1)
-    else:
-        pooled = (hidden_BLH * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1).clamp(min=1e-9)
+    modes = (mode,) if isinstance(mode, str) else mode
+    parts = [_pooled(hidden_BLH, mask_BL, one) for one in modes]
+    pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+    for layer in layers:
+        pooled = layer(pooled)
     pooled = torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
     return pooled if dimension is None else pooled[:, :dimension]
+
+
+def _pooled(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str) -> torch.Tensor:
+    """(B, H) by one mode. Tokens are numbered 1, 2, ... behind padding, as sentence-transformers does."""
+    if mode == "cls":
+        return hidden_BLH[:, 0]
+    mask_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLH.dtype)
+    if mode == "max":
+        return hidden_BLH.masked_fill(mask_BL1 == 0, torch.finfo(hidden_BLH.dtype).min).amax(dim=1)
+    if mode in ("mean", "mean_sqrt_len_tokens"):
+        number_B1 = mask_BL1.sum(dim=1).clamp(min=1e-9)
+        return (hidden_BLH * mask_BL1).sum(dim=1) / (number_B1 if mode == "mean" else number_B1.sqrt())
+    if mode not in ("weightedmean", "lasttoken"):
+        raise ValueError(f"there is no pooling `{mode}`")
+    mask_BL1 = mask_BL.unsqueeze(-1).to(torch.float32)  # sums of places are too large for 16 bits
+    place_BL1 = mask_BL1.cumsum(dim=1) * mask_BL1
+    if mode == "lasttoken":
+        weight_BL1 = (place_BL1 == place_BL1.amax(dim=1, keepdim=True)).to(torch.float32) * mask_BL1
+    else:
+        weight_BL1 = place_BL1 / place_BL1.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    return (hidden_BLH * weight_BL1).sum(dim=1).to(hidden_BLH.dtype)
 
 
 class TorchSession:
@@ -42,12 +70,20 @@ class TorchSession:
         model: a transformers model in eval mode.
         outputs: names of the model's outputs, or `sentence_embedding`.
         pooling: what `pool` is told, for `sentence_embedding`.
+        layers: likewise.
     """
 
-    def __init__(self, model: Any, outputs: Sequence[str], pooling: tuple[Any, ...] | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        outputs: Sequence[str],
+        pooling: tuple[Any, ...] | None,
+        layers: Iterable[torch.nn.Module] = (),
+    ) -> None:
         self.model = model
         self.outputs = list(outputs)
         self.pooling = pooling
+        self.layers = list(layers)
         self.forward: Forward = self.plain
         self.is_compiled = False
         self.inputs = ["input_ids", "attention_mask"]
@@ -59,7 +95,7 @@ class TorchSession:
         """The forward pass as it is written: tensors on the model's device in and out."""
         out = self.model(**given)
         return [
-            pool(out.last_hidden_state, given["attention_mask"], *self.pooling)
+            pool(out.last_hidden_state, given["attention_mask"], *self.pooling, layers=self.layers)
             if name == SENTENCE and self.pooling is not None
             else out[name]
             for name in self.outputs

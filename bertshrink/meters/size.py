@@ -1,7 +1,8 @@
 """How large a model is: bytes on disk, parameters, and where they sit.
 
-An encoder's bytes are those of its weights' files, distinguished by the family's anatomy; its parameters are those of
-the model that runs, tied ones once. An artifact's are read off its graph, whatever technique wrote it:
+An encoder's bytes are those of its weights' files, distinguished by the family's anatomy, and of a sentence encoder's
+dense layers and norms beside them (the head); its parameters are those of the model that runs, tied ones once. An
+artifact's are read off its graph, whatever technique wrote it:
 
     embeddings   tables of which rows are gathered
     matmul       matrices that are multiplied with
@@ -20,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertshrink.files.headers import DRESSINGS, FileFacts, Node, Tensor, read_onnx
+from bertshrink.files.headers import DRESSINGS, FileFacts, Node, Tensor, read_onnx, read_safetensors
 from bertshrink.files.shards import read_weight_facts
 from bertshrink.model.artifact import Artifact
+from bertshrink.model.folder.layer_weights import layer_files
 from bertshrink.model.sizes.components import count_components
 from bertshrink.report.measurement import Conditions, Measurement
 from bertshrink.report.report import Component
@@ -75,10 +77,11 @@ def measure(model: Encoder | Artifact, folder: Path) -> SizeResult:
 
 
 def _measure_encoder(encoder: Encoder, folder: Path) -> SizeResult:
-    facts = read_weight_facts(folder)
-    tensors = ((tensor.name, tensor.num_elements, tensor.num_bytes) for tensor in facts.tensors)
+    files = [read_weight_facts(folder), *map(read_safetensors, layer_files(folder, encoder.pooling))]
+    tensors = ((tensor.name, tensor.num_elements, tensor.num_bytes) for facts in files for tensor in facts.tensors)
     parts = count_components(encoder.anatomy, tensors)
-    num_parameters = sum(parameter.numel() for parameter in encoder.model.parameters())
+    modules = [encoder.model, *(encoder.layers or ())]
+    num_parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
     flops = Measurement.single(
         "flops_per_token",
         "count",
@@ -87,7 +90,7 @@ def _measure_encoder(encoder: Encoder, folder: Path) -> SizeResult:
         conditions=Conditions(length=FLOPS_LENGTH),
     )
     components = [Component(name=name, num_parameters=n, num_bytes=b) for name, (n, b) in parts.items()]
-    return SizeResult([*_counts(facts, num_parameters), flops], components)
+    return SizeResult([*_counts(sum(facts.num_bytes for facts in files), num_parameters), flops], components)
 
 
 def _measure_artifact(artifact: Artifact, folder: Path) -> SizeResult:
@@ -95,12 +98,12 @@ def _measure_artifact(artifact: Artifact, folder: Path) -> SizeResult:
         return SizeResult([Measurement.single("size", "B", (folder / artifact.card.file).stat().st_size, "lower")], [])
     facts = read_onnx(folder / artifact.card.file)
     components = onnx_components(facts)
-    return SizeResult(_counts(facts, sum(part.num_parameters for part in components)), components)
+    return SizeResult(_counts(facts.num_bytes, sum(part.num_parameters for part in components)), components)
 
 
-def _counts(facts: FileFacts, num_parameters: int) -> list[Measurement]:
+def _counts(num_bytes: int, num_parameters: int) -> list[Measurement]:
     return [
-        Measurement.single("size", "B", facts.num_bytes, "lower"),
+        Measurement.single("size", "B", num_bytes, "lower"),
         Measurement.single("parameters", "count", num_parameters, "lower"),
     ]
 

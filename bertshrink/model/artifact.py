@@ -26,7 +26,7 @@ from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.fixed_shape_session import FixedShapeSession
 from bertshrink.model.folder.layout import named_file
-from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.pooling import Mode, Pooling
 from bertshrink.model.folder.side_files import copy_papers, fit_tokenizer, write_modules
 from bertshrink.model.tasks import TASKS
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from bertshrink.engines import Arrays, Session
 
-_Mode = Literal["mean", "cls", "max"]
+_Modes = Mode | tuple[Mode, ...]
 
 CARD_SCHEMA = "bertshrink.artifact/1"
 
@@ -73,12 +73,12 @@ class ArtifactCard(BaseModel):
     family: str
     precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
     labels: tuple[str, ...] = ()
-    pooling: tuple[_Mode, bool] | tuple[_Mode, bool, int] | None = Field(
+    pooling: tuple[_Modes, bool] | tuple[_Modes, bool, int] | None = Field(
         None, description="inside the graph: mode, whether it normalises, how many numbers stay where not all do"
     )
     prompt: str = Field("", description="prompt to prepend to every text; the tokenizer does not")
     activation: Literal["identity", "sigmoid"] = Field(
-        "identity", description="what makes a score of the logit of one score; outside of the graph"
+        "identity", description="what makes a score of a logit; outside of the graph"
     )
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -158,7 +158,7 @@ class Artifact:
 
     @property
     def activation(self) -> str:
-        """What makes a score of the logit of one score."""
+        """What makes a score of a logit."""
         return self.card.activation
 
     @property

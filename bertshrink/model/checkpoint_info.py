@@ -21,10 +21,10 @@ from bertshrink.files.json_files import read_object
 from bertshrink.files.shards import WEIGHTS, Header, read_weights, weight_file
 from bertshrink.model.checks.stock_class import refuse_beside, refuse_values
 from bertshrink.model.families import FAMILIES, ModelFamily, anatomy_of
+from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.folder.sentence_modules import (
     OF_TRANSFORMER,
     SIGMOID_NOTE,
-    Pooling,
     Sentence,
     read_activation,
     read_modules,
@@ -50,7 +50,7 @@ class CheckpointInfo:
         pooling: for embedding models.
         max_length: the longest input in tokens, special tokens included.
         sentence: what sentence-transformers says of it, where it is used as that library uses it.
-        activation: what makes a score of the logit of one score.
+        activation: what makes a score of a cross-encoder's logit.
     """
 
     folder: Path
@@ -109,6 +109,7 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     if sentence is not None and (sentence.kind == "encoder") is not TASKS[task].is_vector:
         sentence = None  # asked for as something else than what that library saved
     pooling = (sentence.pooling if sentence is not None else None) or Pooling()
+    pooling.check(shape.hidden_size, where)
     return CheckpointInfo(
         folder=folder,
         anatomy=anatomy,
@@ -119,7 +120,9 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
         pooling=pooling if TASKS[task].is_vector else None,
         max_length=capped_length(folder, own_limit(shape, config)),
         sentence=sentence,
-        activation=read_activation(folder, config) if TASKS[task].is_score else "identity",
+        activation=(
+            read_activation(folder, config, is_score=TASKS[task].is_score) if TASKS[task].has_text_head else "identity"
+        ),
     )
 
 

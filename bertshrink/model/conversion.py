@@ -27,6 +27,7 @@ from bertshrink.errors import CheckFailed, UserError
 from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import ModelFamily, anatomy_of
+from bertshrink.model.folder.sentence_modules import OF_SCORES
 from bertshrink.model.tasks import TASKS
 
 Weights = dict[str, Tensor]
@@ -252,6 +253,7 @@ def _config(encoder: Encoder, parts: EncoderWeights, row: ModelFamily) -> Any:
         "label2id": dict(given.label2id),
         row.text_head.dropout: _head_dropout(encoder),
     }
+    values |= {key: getattr(given, key) for key in OF_SCORES if hasattr(given, key)}
     if row.is_shared:
         values |= {"num_hidden_groups": len(parts.layers), "inner_group_num": 1}
     return transformers.AutoConfig.for_model(row.family, **values)

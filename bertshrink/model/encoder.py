@@ -24,12 +24,14 @@ from bertshrink.model.checks.tokenizer_files import check_files, refuse_unconver
 from bertshrink.model.checks.weight_names import check_names, is_spare
 from bertshrink.model.checks.weight_sizes import check_sizes
 from bertshrink.model.families import ModelFamily, anatomy_of
-from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.layer_weights import load_layers, save_layers
+from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.folder.side_files import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
 from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bertshrink.engines import Arrays, Session
@@ -42,6 +44,8 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+_WITHOUT_WEIGHTS = shutil.ignore_patterns("*.bin", "*.pt", "*.pkl", "*.safetensors")
+"""Of a sentence encoder's modules: those of now are written, and pickles are not carried on."""
 _PLAIN = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 """Settings of config.json that change how a model answers and not what; with others its answers would not be found."""
 
@@ -58,9 +62,10 @@ class Encoder:
         pooling: for embedding models.
         sentence_folder: the folder whose sentence-transformers files are to be written beside the model.
         prompt: what is put before every text.
-        activation: what makes a score of the logit of one score: `identity` or `sigmoid`.
+        activation: what makes a score of a logit: `identity` or `sigmoid`.
         notes: what its tokenizer and the model do not agree on, and how it is read.
         words_of: the folder whose stored names have words in front that the class's do not have, and the words.
+        layers: the modules of `pooling.layers`, with their weights; they stay in memory when the model's are let go.
     """
 
     model: PreTrainedModel
@@ -74,6 +79,7 @@ class Encoder:
     activation: Literal["identity", "sigmoid"] = "identity"
     notes: tuple[str, ...] = ()
     words_of: tuple[Path, str] | None = None
+    layers: nn.ModuleList | None = None
 
     @property
     def anatomy(self) -> ModelFamily:
@@ -107,6 +113,7 @@ class Encoder:
         """Load the folder that `facts` describe; errors as in `load`."""
         header = check_weights(facts.folder)
         check_sizes(facts, header)
+        layers = load_layers(facts.folder, facts.pooling)
         import torch
         import transformers
 
@@ -156,11 +163,12 @@ class Encoder:
             activation=facts.activation,
             notes=notes + more,
             words_of=(facts.folder, words) if words else None,
+            layers=layers,
         )
 
     def copy(self) -> Encoder:
         """An encoder with weights of its own; tokenizer and folders are shared."""
-        return replace(self, model=copy.deepcopy(self.model))
+        return replace(self, model=copy.deepcopy(self.model), layers=copy.deepcopy(self.layers))
 
     def with_model(self, model: PreTrainedModel) -> Encoder:
         """The same encoder around another model."""
@@ -191,8 +199,9 @@ class Encoder:
                     shutil.copyfile(self.sentence_folder / name, folder / name)
             for sub in sorted(self.sentence_folder.glob("[0-9]*_*")):
                 if sub.is_dir():
-                    shutil.copytree(sub, folder / sub.name, dirs_exist_ok=True)
+                    shutil.copytree(sub, folder / sub.name, ignore=_WITHOUT_WEIGHTS, dirs_exist_ok=True)
         if self.pooling is not None:
+            save_layers(self.layers or [], self.pooling, folder)
             write_modules(folder, self.pooling, self.shape.hidden_size, self.max_length)
         fit_tokenizer(folder, self.max_length)
 
@@ -212,7 +221,7 @@ class Encoder:
         from bertshrink.engines.torch_session import TorchSession
 
         pooling = self.pooling.spec if self.pooling else None
-        return TorchSession(self.model, outputs or TASKS[self.task].outputs, pooling)
+        return TorchSession(self.model, outputs or TASKS[self.task].outputs, pooling, self.layers or ())
 
     def predict(self, rows: Sequence[dict[str, list[int]]], max_tokens_per_batch: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order, run in batches of like length."""

@@ -24,10 +24,10 @@ from bertshrink.files.bounded_text import Reader
 from bertshrink.files.json_files import read_object
 from bertshrink.model.artifact import ArtifactCard
 from bertshrink.model.checkpoint_info import capped_length, position_limit
+from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.folder.sentence_modules import (
     SETTINGS,
     SIGMOID_NOTE,
-    Pooling,
     Sentence,
     read_activation,
     read_sentence,
@@ -94,8 +94,9 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int) -> ArtifactCard
     if not is_pooled:
         pooling = pooling or _pooling(origin)
         mode, normalize, *cut = pooling
+        named = mode if isinstance(mode, str) else " and ".join(mode)
         notes.append(
-            f"the file returns token vectors: {'a normalised' if normalize else 'a'} {mode} of them was appended"
+            f"the file returns token vectors: {'a normalised' if normalize else 'a'} {named} of them was appended"
             + (f", cut to its first {cut[0]} numbers" if cut else "")
         )
     if not is_ready:
@@ -217,13 +218,21 @@ def _told(origin: ExternalFile) -> dict[str, Any]:
         "pooling": None,
         "max_length": limit,
         "prompt": sentence.prompt if sentence is not None else "",
-        "activation": read_activation(origin.papers, config) if TASKS[task].is_score else "identity",
+        "activation": (
+            read_activation(origin.papers, config, is_score=TASKS[task].is_score)
+            if TASKS[task].has_text_head
+            else "identity"
+        ),
     }
 
 
 def _pooled(said: dict[str, Any]) -> tuple[Any, ...]:
-    dimension = said.get("dimension")
-    return Pooling(said["mode"], bool(said["normalize"]), None if dimension is None else int(dimension)).spec
+    dimension, mode = said.get("dimension"), said["mode"]
+    return Pooling(
+        tuple(mode) if isinstance(mode, list) else mode,
+        bool(said["normalize"]),
+        None if dimension is None else int(dimension),
+    ).spec
 
 
 def _task_of(config: dict[str, Any], is_st: bool, where: str) -> str:
@@ -286,5 +295,14 @@ def _check_outputs(origin: ExternalFile, said: dict[str, Any], name: str, is_poo
 
 
 def _pooling(origin: ExternalFile) -> tuple[Any, ...]:
+    """What is to be appended to a file that returns token vectors; raises UserError: more than a pooling."""
     sentence = origin.sentence
-    return ((sentence.pooling if sentence is not None else None) or Pooling()).spec
+    pooling = (sentence.pooling if sentence is not None else None) or Pooling()
+    if pooling.layers:
+        raise UserError(
+            f"the file returns token vectors, and the modules beside it have {len(pooling.layers)} more layers behind "
+            "the pooling, which are not in it",
+            where=origin.where,
+            hint="give the model's folder with `model.safetensors`, or export it with `bertshrink export MODEL -o DIR`",
+        )
+    return pooling.spec

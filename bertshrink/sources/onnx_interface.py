@@ -6,21 +6,25 @@
                    mean   sum(mask * h) / max(sum(mask), 1e-9)          h of token vectors (B, L, H)
                    cls    h[:, 0]
                    max    max over tokens of h, padding at the lowest float
-               then h / max(||h||, 1e-12) where the model normalises, then its first numbers where it is cut, all as
-               sentence-transformers computes it
+                   mean_sqrt_len_tokens   as mean, divided by the root of the number
+                   weightedmean           mean with weights 1, 2, ... of the tokens
+                   lasttoken              the token with the largest of these weights
+               those of several joined, then h / max(||h||, 1e-12) where the model normalises, then its first numbers
+               where it is cut, all as sentence-transformers computes it
 
 The graph between is left as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from bertshrink.errors import UserError
 from bertshrink.files.headers import graphs
 from bertshrink.onnx_graph.encoder_graph import tensor
 
@@ -30,6 +34,8 @@ SENTENCE = "sentence_embedding"
 _OWN = "bertshrink."
 _AXES_AS_INPUT = {"ReduceSum": 13, "ReduceMax": 18}
 """Since which opset."""
+_NUMBERS_TOKENS = 11
+"""The opset that brought CumSum."""
 
 
 def with_interface(
@@ -79,7 +85,8 @@ def with_interface(
             parts.append(*pooling)
             graph.node.extend(parts.nodes)
             graph.initializer.extend(parts.stored.values())
-            width = sizes[-1] if len(sizes) == 3 and len(pooling) < 3 else "hidden"
+            is_whole = len(sizes) == 3 and len(pooling) < 3 and isinstance(pooling[0], str)
+            width = sizes[-1] if is_whole else "hidden"
             sizes = [sizes[0] if sizes else "batch", width]
             graph.output.append(helper.make_tensor_value_info(SENTENCE, TensorProto.FLOAT, sizes))
     return renamed
@@ -93,15 +100,16 @@ class _Pooling:
         self.nodes: list[onnx.NodeProto] = []
         self.stored: dict[str, onnx.TensorProto] = {}
 
-    def append(self, mode: str, normalize: bool, dimension: int | None = None) -> None:
+    def append(self, mode: str | Sequence[str], normalize: bool, dimension: int | None = None) -> None:
         """Pool the token vectors as `mode` says, into `output`: its first `dimension` numbers."""
+        modes = [mode] if isinstance(mode, str) else list(mode)
         hidden = self.node("Cast", [self.hidden], "hidden", to=TensorProto.FLOAT)
-        if mode == "cls":
-            pooled = self.node("Gather", [hidden, self.keep("first", np.array(0))], "cls", axis=1)
-        else:
+        mask = ""
+        if modes != ["cls"]:
             mask = self.node("Cast", [MASK], "mask", to=TensorProto.FLOAT)
             mask = self.node("Reshape", [mask, self.keep("as_column", np.array([0, -1, 1]))], "mask_BL1")
-            pooled = self.maximum(hidden, mask) if mode == "max" else self.mean(hidden, mask)
+        parts = [self.one(hidden, mask, name) for name in modes]
+        pooled = parts[0] if len(parts) == 1 else self.node("Concat", parts, "joined", axis=1)
         if normalize:
             squares = self.reduced("ReduceSum", self.node("Mul", [pooled, pooled], "squares"), 1, keepdims=1)
             norm = self.node("Sqrt", [squares], "norm")
@@ -112,20 +120,43 @@ class _Pooling:
             pooled = self.node("Slice", [pooled, *span], "cut")
         self.nodes.append(helper.make_node("Identity", [pooled], [self.output], f"{_OWN}{self.output}"))
 
-    def mean(self, hidden: str, mask: str) -> str:
-        total = self.reduced("ReduceSum", self.node("Mul", [hidden, mask], "masked"), 1, keepdims=0)
-        number = self.reduced("ReduceSum", mask, 1, keepdims=0)
-        number = self.node("Max", [number, self.keep("least_count", np.float32(1e-9))], "count")
-        return self.node("Div", [total, number], "mean")
+    def one(self, hidden: str, mask: str, mode: str) -> str:
+        """Pooled by one mode."""
+        match mode:
+            case "cls":
+                return self.node("Gather", [hidden, self.keep("first", np.array(0))], "cls", axis=1)
+            case "max":
+                return self.maximum(hidden, mask)
+            case "mean" | "mean_sqrt_len_tokens":
+                return self.mean(hidden, mask, mode)
+        if self.opset < _NUMBERS_TOKENS:
+            what = f"a file of opset {self.opset} has no operator that numbers tokens, which `{mode}` pooling needs"
+            raise UserError(what, hint=f"export it again with opset {_NUMBERS_TOKENS} or later")
+        places = self.node("CumSum", [mask, self.keep("along", np.array(1))], f"{mode}.count")
+        places = self.node("Mul", [places, mask], f"{mode}.places")
+        if mode == "weightedmean":
+            return self.mean(hidden, places, mode)
+        last = self.reduced("ReduceMax", places, 1, keepdims=1)
+        weight = self.node("Cast", [self.node("Equal", [places, last], "is_last")], "last", to=TensorProto.FLOAT)
+        picked = self.node("Mul", [hidden, self.node("Mul", [weight, mask], "last_token")], "picked")
+        return self.reduced("ReduceSum", picked, 1, keepdims=0)
+
+    def mean(self, hidden: str, weight: str, mode: str) -> str:
+        total = self.reduced("ReduceSum", self.node("Mul", [hidden, weight], f"{mode}.masked"), 1, keepdims=0)
+        number = self.reduced("ReduceSum", weight, 1, keepdims=0, name=f"{mode}.sum")
+        number = self.node("Max", [number, self.keep("least_count", np.float32(1e-9))], f"{mode}.number")
+        if mode == "mean_sqrt_len_tokens":
+            number = self.node("Sqrt", [number], f"{mode}.root")
+        return self.node("Div", [total, number], mode)
 
     def maximum(self, hidden: str, mask: str) -> str:
         is_token = self.node("Cast", [mask], "is_token", to=TensorProto.BOOL)
         lowest = self.keep("lowest", np.float32(np.finfo(np.float32).min))
         return self.reduced("ReduceMax", self.node("Where", [is_token, hidden, lowest], "tokens"), 1, keepdims=0)
 
-    def reduced(self, kind: str, value: str, axis: int, keepdims: int) -> str:
+    def reduced(self, kind: str, value: str, axis: int, keepdims: int, name: str | None = None) -> str:
         """A reduction along one axis, which newer operators take as an input and older ones as an attribute."""
-        name = f"{value.removeprefix(_OWN)}.{kind}"
+        name = name or f"{value.removeprefix(_OWN)}.{kind}"
         if self.opset >= _AXES_AS_INPUT[kind]:
             axes = self.keep(f"axis_{axis}", np.array([axis]))
             return self.node(kind, [value, axes], name, keepdims=keepdims)

@@ -52,7 +52,7 @@ FILES = (".onnx", ".ort", ".pte")
 """Kinds of files that an engine runs; each stands for a model."""
 
 _SMALL = ["*.json", "*.txt", "[0-9]*_*/config.json", "model_head.pkl"]
-_WEIGHTS = [*_SMALL, WEIGHTS, "*.model", "merges.txt", "vocab.*"]
+_WEIGHTS = [*_SMALL, WEIGHTS, f"[0-9]*_*/{WEIGHTS}", "*.model", "merges.txt", "vocab.*"]
 
 
 def is_path(name: str) -> bool:

@@ -12,7 +12,7 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import new_folder
 from bertshrink.model.checkpoint_info import check_weights, read_facts
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.tasks import read_labels
 from tests.support.model_folders import CLASSES, model_folder
 
@@ -92,6 +92,7 @@ NEW = {**POOLING, "type": "sentence_transformers.sentence_transformer.modules.po
         ([TRANSFORMER, POOLING], {"pooling_mode_max_tokens": True}, Pooling("max", False)),
         ([TRANSFORMER, NEW, NORMALIZE], {"pooling_mode": "cls", "embedding_dimension": 32}, Pooling("cls", True)),
         ([TRANSFORMER, NEW], {"pooling_mode": "max"}, Pooling("max", False)),
+        ([TRANSFORMER, POOLING], {}, Pooling("mean", False)),
         (
             [TRANSFORMER, POOLING],
             {"word_embedding_dimension": 32, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
@@ -115,12 +116,9 @@ def test_pooling_that_nobody_stated(folder):
 @pytest.mark.parametrize(
     ("modules", "config", "message"),
     [
-        ([TRANSFORMER, POOLING], {"pooling_mode_lasttoken": True}, "is not supported"),
-        ([TRANSFORMER, POOLING], {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "not supported"),
-        ([TRANSFORMER, POOLING], {"pooling_mode_mean_tokens": True, "pooling_mode_lasttoken": True}, "not supported"),
-        ([TRANSFORMER, POOLING], {"pooling_mode": "weightedmean"}, "is not supported"),
-        ([TRANSFORMER, POOLING], {}, "is not supported"),
-        ([TRANSFORMER, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}], {}, "`Dense` is not"),
+        ([TRANSFORMER, POOLING], {"pooling_mode": "median"}, "is not supported"),
+        ([TRANSFORMER, POOLING], {"pooling_mode_attention": True}, "is not supported"),
+        ([TRANSFORMER, {"type": "sentence_transformers.models.CNN", "path": "2_CNN"}], {}, "`CNN` is not"),
         ([{**TRANSFORMER, "path": "0_Transformer"}], {}, "is in `0_Transformer/`"),
     ],
 )

@@ -1,6 +1,7 @@
 """What `export` and `quantize` write, read as others read it: ONNX Runtime with `tokenizers` alone, transformers' own
 classes, and the lines that are printed beside the path. Other libraries: `benchmarks/loaders.py`."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -258,6 +259,22 @@ def test_the_lines_for_a_checkpoint_run(task, tmp_path, monkeypatch):
     tiny_encoder("bert", task).save(tmp_path / "student")
     names, _ = run_lines(usage(ModelRef.read(tmp_path / "student"), "student"), monkeypatch, tmp_path)
     assert "vectors" in names or names["outputs"] is not None
+
+
+def test_the_lines_for_a_cross_encoder_give_its_scores(made, tmp_path, monkeypatch):
+    encoder, artifact = made("regression")
+    bent = dataclasses.replace(encoder, activation="sigmoid")
+    bent.model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+    for folder in (tmp_path / "student", tmp_path / "out"):
+        folder.mkdir()
+    bent.save(tmp_path / "student")
+    card = artifact.card.model_copy(update={"activation": "sigmoid"})
+    Artifact(artifact.folder, card).save(tmp_path / "out")
+    names, _ = run_lines(usage(ModelRef.read(tmp_path / "student"), "student"), monkeypatch, tmp_path)
+    wanted = names["scores"].detach().numpy()
+    assert np.all((wanted > 0) & (wanted < 1))
+    names, _ = run_lines(usage(ModelRef.read(tmp_path / "out"), "out"), monkeypatch, tmp_path)
+    assert np.allclose(names["scores"], wanted, atol=1e-5)
 
 
 def test_the_pages_lines_are_those_that_are_printed_and_run(tmp_path, made, monkeypatch):

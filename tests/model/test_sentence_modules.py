@@ -7,68 +7,31 @@ import pytest
 import torch
 import transformers
 
+pytest.importorskip("sentence_transformers")
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.sentence_transformer import modules as models
+
 from bertshrink.cli.app import run
+from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.meters.quality.evaluators import prepare
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.model_ref import ModelRef
 from bertshrink.techniques.distill import Distill
-from bertshrink.techniques.export import Export
+from bertshrink.techniques.factorize import Factorize
 from bertshrink.training.losses import task_loss
-from tests.support.tiny import bench_of, sentences, tiny_encoder
-
-sentence_transformers = pytest.importorskip("sentence_transformers")
-from sentence_transformers import CrossEncoder, SentenceTransformer  # noqa: E402
-from sentence_transformers.sentence_transformer import modules as models  # noqa: E402
-
-TEXTS = ["The Good film IS bad", "a book about WATER and time", "we see no way out", *sentences(5)]
-PAIRS = list(zip(TEXTS, reversed(TEXTS), strict=True))
-
-
-def sentence_model(place, *modules, family="bert", **settings):
-    """A folder as sentence-transformers itself saves it: Transformer, mean pooling, and whatever else is given."""
-    raw = place.parent / f"{place.name}-raw"
-    raw.mkdir()
-    tiny_encoder(family, "embedding").save(raw)
-    made = SentenceTransformer(
-        modules=[models.Transformer(str(raw)), *(modules or (models.Pooling(32),))], device="cpu", **settings
-    )
-    made.save(str(place))
-    return place
-
-
-def cross_encoder(place, num_labels=1, **settings):
-    raw = place.parent / f"{place.name}-raw"
-    raw.mkdir()
-    names = {i: f"LABEL_{i}" for i in range(num_labels)}
-    more = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-    tiny_encoder("bert", "classification", **more).save(raw)
-    CrossEncoder(str(raw), num_labels=num_labels, device="cpu", **settings).save(str(place))
-    return place
-
-
-def edit(path, **values):
-    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | values))
-
-
-def theirs(folder, texts=TEXTS):
-    return SentenceTransformer(str(folder), device="cpu").encode(texts, show_progress_bar=False)
-
-
-def ours(model, texts=TEXTS):
-    return np.stack([row["sentence_embedding"] for row in model.predict(model.tokenize(texts))])
-
-
-def everything_made_of(folder, tmp_path):
-    """The model itself, one distilled from it whole, saved and loaded, and an ONNX file of it."""
-    encoder = Encoder.load(folder)
-    (tmp_path / "student").mkdir()
-    encoder.save(tmp_path / "student")
-    made = Export()(encoder, bench_of(encoder, tmp_path / "work", texts=None))
-    (tmp_path / "exported").mkdir()
-    made.save(tmp_path / "exported")
-    return encoder, Encoder.load(tmp_path / "student"), ModelRef.read(tmp_path / "exported").load()
+from tests.support.sentence_folders import (
+    PAIRS,
+    TEXTS,
+    cross_encoder,
+    edit,
+    everything_made_of,
+    ours,
+    sentence_model,
+    theirs,
+)
+from tests.support.tiny import bench_of, tiny_encoder
 
 
 def lower_case(folder):
@@ -172,12 +135,6 @@ def test_a_training_of_cut_vectors_learns_cut_vectors(family, tmp_path):
 @pytest.mark.parametrize(
     ("modules", "word"),
     [
-        (lambda: [models.Pooling(32), models.Dense(32, 16)], "`Dense`"),
-        (lambda: [models.Pooling(32), models.LayerNorm(32)], "`LayerNorm`"),
-        (lambda: [models.Pooling(32, pooling_mode=("mean", "max"))], "`mean`, `max`"),
-        (lambda: [models.Pooling(32, pooling_mode="weightedmean")], "`weightedmean`"),
-        (lambda: [models.Pooling(32, pooling_mode="lasttoken")], "`lasttoken`"),
-        (lambda: [models.Pooling(32, pooling_mode="mean_sqrt_len_tokens")], "`mean_sqrt_len_tokens`"),
         (lambda: [models.Normalize(), models.Pooling(32)], "in this order"),
         (lambda: [models.WordWeights(["a"], {"a": 2.0}), models.Pooling(32)], "`WordWeights`"),
     ],
@@ -328,6 +285,52 @@ def test_a_score_is_learnt_as_the_sigmoid_of_its_logit():
         ((torch.sigmoid(torch.tensor(2.0)) - 1) ** 2 / 2).item()
     )
     assert task_loss("regression", logits, labels).item() == pytest.approx((0.25 + 1) / 2)
+
+
+def test_labels_with_an_activation_of_their_own(tmp_path):
+    folder = cross_encoder(tmp_path / "m", num_labels=3, activation_fn=torch.nn.Sigmoid())
+    facts = read_facts(folder)
+    assert (facts.task, facts.activation) == ("classification", "sigmoid")
+    assert "sigmoid" in " ".join(facts.notes)
+    raw = scores_of(Encoder.load(folder))
+    assert np.allclose(1 / (1 + np.exp(-raw)), CrossEncoder(str(folder), device="cpu").predict(PAIRS), atol=1e-5)
+    edit(folder / "config_sentence_transformers.json", activation_fn="torch.nn.modules.activation.Softmax")
+    with pytest.raises(UserError, match="Softmax` behind"):
+        read_facts(folder)
+
+
+@pytest.mark.parametrize("key", ["sentence_transformers", "sbert_ce_default_activation_function"])
+@pytest.mark.parametrize("named", ["torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid"])
+def test_a_model_of_another_class_still_says_what_makes_a_score(key, named, tmp_path):
+    """CrossEncoder takes a sigmoid where config.json does not say otherwise."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    tiny_encoder("bert", "regression").save(folder)
+    edit(folder / "config.json", **{key: {"activation_fn": named} if key == "sentence_transformers" else named})
+    encoder = Encoder.load(folder)
+    made = Factorize(rank=8)(encoder, bench_of(encoder, tmp_path / "work"))
+    (tmp_path / "out").mkdir()
+    made.save(tmp_path / "out")
+    assert read_facts(tmp_path / "out").activation == encoder.activation
+    theirs = CrossEncoder(str(tmp_path / "out"), device="cpu")
+    assert type(theirs.activation_fn).__name__.lower() == encoder.activation
+
+
+def test_scores_are_compared_behind_their_activation(tmp_path):
+    """Two logits of 8 and 12 are one score, and 0 and 1 are two: what the library gives is what counts."""
+    folder = cross_encoder(tmp_path / "m")
+    encoder = Encoder.load(folder)
+    exam = prepare(encoder, TextDataset("pairs", *[Split(tuple(TEXTS), tuple(reversed(TEXTS)))] * 2), None, 0)
+    exam.sit(encoder)
+    changed = encoder.copy()
+    with torch.no_grad():
+        changed.model.classifier.bias += 0.7
+    found = {m.metric: m.value for m in exam.sit(changed)}
+    (tmp_path / "changed").mkdir()
+    changed.save(tmp_path / "changed")
+    mine, before = (CrossEncoder(str(place), device="cpu").predict(PAIRS) for place in (tmp_path / "changed", folder))
+    assert found["score_difference"] == pytest.approx(float(np.abs(mine - before).mean()), abs=1e-5)
+    assert found["agreement"] == pytest.approx(1.0)
 
 
 @pytest.mark.subprocess

@@ -185,6 +185,34 @@ def test_cut_vectors(tmp_path):
     assert cut.card.pooling == ("mean", False, 3)
 
 
+def pooled(hidden, mode):
+    """A row's token vectors (L, H), all of them tokens, by one mode."""
+    weights = np.arange(1, len(hidden) + 1)[:, None]
+    return {
+        "cls": hidden[0],
+        "max": hidden.max(axis=0),
+        "mean": hidden.mean(axis=0),
+        "mean_sqrt_len_tokens": hidden.sum(axis=0) / np.sqrt(len(hidden)),
+        "weightedmean": (hidden * weights).sum(axis=0) / weights.sum(),
+        "lasttoken": hidden[-1],
+    }[mode]
+
+
+def test_every_pooling_is_appended_alone_and_joined(tmp_path):
+    names = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+    for modes in (*([name] for name in names), names[::-1]):
+        folder = sentence_folder(tmp_path / "-".join(modes))
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": modes}))
+        artifact = taken(folder)
+        session = engine("onnxruntime").load(str(artifact.file), options={"outputs": ["last_hidden_state"]})
+        wanted = []
+        for row in artifact.tokenize(TEXTS):
+            feeds = {name: np.asarray([row[name]]) for name in ("input_ids", "attention_mask")}
+            hidden = session.run(feeds)["last_hidden_state"][0]
+            wanted.append(np.concatenate([pooled(hidden, mode) for mode in modes]))
+        assert np.allclose(vectors(artifact), wanted, atol=1e-5), modes
+
+
 def test_vectors_that_the_file_gives_whole_and_the_settings_cut(tmp_path):
     folder = sentence_folder(tmp_path / "m", settings={"truncate_dim": 1})
     model = encoder_model(outputs=("logits",))
@@ -224,7 +252,9 @@ def test_modules_that_a_file_with_sentence_vectors_has_inside(tmp_path):
     modules = json.loads((folder / "modules.json").read_text())
     modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(UserError, match="`Dense` is not supported"):
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "config.json").write_text('{"in_features": 8, "out_features": 4}')
+    with pytest.raises(UserError, match="have 1 more layers behind the pooling"):
         taken(folder)
     model = encoder_model(outputs=("logits",))
     model.graph.output[0].name = "sentence_embedding"

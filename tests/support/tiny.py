@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from bertshrink.data.texts import Split, TextDataset
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 

@@ -20,6 +20,7 @@ class Live:
     def __init__(self, width=5, per_token=False, scale=1.0):
         torch.manual_seed(0)
         self.module = torch.nn.Linear(3, 2)
+        self.layers = torch.nn.ModuleList()
         self.module.config = SimpleNamespace(to_json_string=lambda use_diff: "{}")
         self.width, self.per_token, self.scale, self.asked = width, per_token, scale, 0
 
@@ -125,11 +126,14 @@ def test_whatever_decides_the_answers_names_another_store(tmp_path):
     changed = Live()
     with torch.no_grad():
         changed.module.weight[0, 0] += 1e-6
+    layered = Live()
+    layered.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
     other_config = Live()
     other_config.module.config = SimpleNamespace(to_json_string=lambda use_diff: '{"act": "relu"}')
     folders = [
         cached(Live(), tmp_path).folder,
         cached(changed, tmp_path).folder,
+        cached(layered, tmp_path).folder,
         cached(other_config, tmp_path).folder,
         cached(Live(), tmp_path, rows_of((3, 5, 2, 5))).folder,
         cached(Live(), tmp_path, top_k=2).folder,

@@ -87,7 +87,7 @@ def test_equal_bytes_from_equal_models(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 def test_pooling_is_inside_the_graph(pooling, tmp_path):
-    from bertshrink.model.folder.sentence_modules import Pooling
+    from bertshrink.model.folder.pooling import Pooling
 
     encoder = tiny_encoder("distilbert", "embedding", num_hidden_layers=1)
     encoder.pooling = Pooling(pooling, normalize=pooling != "max")

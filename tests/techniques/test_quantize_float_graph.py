@@ -146,7 +146,7 @@ def test_a_plan_starts_from_it(torchscript):
 
 @pytest.mark.parametrize(("mode", "normalize"), [("mean", True), ("cls", True), ("max", False), ("mean", False)])
 def test_token_vectors_are_pooled_as_the_folder_says(mode, normalize, tmp_path):
-    from bertshrink.model.folder.sentence_modules import Pooling
+    from bertshrink.model.folder.pooling import Pooling
 
     encoder = tiny_encoder("distilbert", "embedding", num_hidden_layers=1)
     encoder.pooling = Pooling(mode, normalize)

@@ -40,11 +40,13 @@ def launch_of(model: Encoder | Artifact, folder: Path) -> RunSpec:
         )
     task = TASKS[model.task]
     pooling = list(model.pooling.spec) if model.pooling else None
+    layers = [layer.spec for layer in model.pooling.layers] if model.pooling else []
     session, words = model.session().describe(), model.words_in(folder)
     return RunSpec(
         engine="torch",
         path=folder.resolve(),
         options={"auto_class": task.auto_class, "outputs": list(task.outputs), "pooling": pooling}
+        | ({"layers": layers} if layers else {})
         | ({"words": words} if words else {}),
         precision=session["precision"],
         vocab_size=model.shape.vocab_size,

@@ -2,7 +2,8 @@
 
     classification        accuracy, macro_f1; agreement (same class as the reference)
     multi-label           micro_f1, macro_f1 (a class is chosen from probability 0.5 on); agreement (same decision)
-    regression            spearman, pearson with the right scores; agreement (rank correlation with the reference)
+    regression            spearman, pearson with the right scores; agreement (rank correlation with the reference),
+                          score_difference (mean, from the reference's); of a cross-encoder all of scores, not logits
     token-classification  f1, precision, recall over entities; agreement (same tag of a word)
     question-answering    f1, exact_match; agreement (same answer)
     embedding             spearman: rank correlation of the cosines of all pairs of texts with the reference's
@@ -66,7 +67,8 @@ class _LogitsEvaluator(Evaluator):
         order = match_classes(model.labels, self.labels, model.source) if has_labels else [0]
         rows = model.tokenize(self.split.texts, self.split.pairs, self.max_length)
         answers: Floats = np.stack([row["logits"][order] for row in self.outputs(model, rows)])
-        return 1 / (1 + np.exp(-answers.astype(np.float64))) if model.activation == "sigmoid" else answers
+        is_bent = TASKS[self.task].is_score and model.activation == "sigmoid"
+        return 1 / (1 + np.exp(-answers.astype(np.float64))) if is_bent else answers
 
 
 class ClassificationEvaluator(_LogitsEvaluator):
@@ -134,7 +136,13 @@ class RegressionEvaluator(_LogitsEvaluator):
             rho = metrics.rank_correlation(mine, right)
             scores = [_correlation("spearman", mine, right, rho), _correlation("pearson", mine, right, pearson)]
         likeness = metrics.rank_correlation(answers[:, 0], reference[:, 0])
-        return [*scores, _correlation("agreement", answers[:, 0], reference[:, 0], likeness)]
+        apart = np.abs(answers[:, 0] - reference[:, 0])
+        name, mean = "score_difference", float(apart.mean())
+        return [
+            *scores,
+            Score(name, "", mean, "lower", spread=quotient(apart), is_likeness=True),
+            _correlation("agreement", answers[:, 0], reference[:, 0], likeness),
+        ]
 
 
 def _agreement(same: Iterable[Sequence[bool] | NDArray[np.bool_]]) -> Score:

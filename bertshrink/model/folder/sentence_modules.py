@@ -2,14 +2,14 @@
 
     modules.json                       which modules follow each other; a Pooling makes a sentence encoder, a class with
                                        a head alone a cross-encoder (one or more scores for a pair)
-    1_Pooling/config.json              mean, cls or max
+    1_Pooling/, 2_Dense/ ...           how token vectors become the sentence's: see `pooling`
     sentence_bert_config.json          (or `sentence_roberta_config.json` ...) the longest input, small letters
     config_sentence_transformers.json  the kind of model, `truncate_dim`, prompts, the activation of a cross-encoder
 
-    kept    pooling, a Normalize behind it, `truncate_dim` (vectors are cut as its last step), `max_seq_length`,
+    kept    pooling and what is behind it, `truncate_dim` (vectors are cut as its last step), `max_seq_length`,
             `do_lower_case` (the tokenizer then does it), the default prompt (put before every text), a sigmoid at the
             end (told: outputs are logits, as the class gives them, and CrossEncoder makes scores of them)
-    refused every other module, pooling and setting: they decide the vectors, and no stock checkpoint holds them
+    refused every other module and setting: they decide the vectors
 
 The files themselves travel along (see `travel`). Standard library only.
 """
@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.json_files import read_json, read_object
+from bertshrink.model.folder.pooling import AGAIN, SUPPORTED, Pooling, activation_at, kind_of, read_pooling
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -37,13 +38,6 @@ OF_TRANSFORMER = (
 )
 """The names under which the Transformer module's settings are looked for, in this order."""
 
-_AGAIN = "download or save the model again"
-_SUPPORTED = "supported: Transformer, Pooling (mean, cls, max), Normalize, Dropout"
-_POOLING_KEYS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-}
 _FREE = ("max_seq_length", "do_lower_case", "unpad_inputs", "modality_config", "module_output_name", "transformer_task")
 """Settings of the Transformer module that are read below, or change how fast it runs only."""
 _OF_MODELS = ("torch_dtype", "dtype", "attn_implementation", "use_safetensors", "device_map", "low_cpu_mem_usage")
@@ -59,20 +53,8 @@ _KEYWORDS: dict[str, tuple[str, ...]] = {
 """What it hands to transformers -> keys that change no output in float32."""
 _OUTPUTS = {"encoder": ("last_hidden_state", "token_embeddings"), "cross-encoder": ("logits", "scores")}
 _ACTIVATIONS: dict[str, Literal["identity", "sigmoid"]] = {"Identity": "identity", "Sigmoid": "sigmoid"}
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How token vectors become a sentence vector; `dimension`: how many of its numbers stay, None: all."""
-
-    mode: Literal["mean", "cls", "max"] = "mean"
-    normalize: bool = True
-    dimension: int | None = None
-
-    @property
-    def spec(self) -> tuple[str, bool] | tuple[str, bool, int]:
-        """As `torch_engine.pool`, cards and engines' options take it."""
-        return (self.mode, self.normalize) if self.dimension is None else (self.mode, self.normalize, self.dimension)
+_OWN = "sentence_transformers."
+"""Where the library's own modules are imported from."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +113,12 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
         return None
     listed = read_json(path)
     if not isinstance(listed, list) or not all(isinstance(module, dict) for module in listed):
-        raise UnsafeModel(f"`{MODULES}` is not a list of modules", where=str(path), hint=_AGAIN)
+        raise UnsafeModel(f"`{MODULES}` is not a list of modules", where=str(path), hint=AGAIN)
     for module in listed:
         place = str(module.get("path") or "")
         if not (folder / place).resolve().is_relative_to(folder.resolve()):
-            raise UnsafeModel(f"`{MODULES}` points outside the model's folder: `{place}`", where=str(path), hint=_AGAIN)
-        if _kind(module) == "Transformer" and place:
+            raise UnsafeModel(f"`{MODULES}` points outside the model's folder: `{place}`", where=str(path), hint=AGAIN)
+        if kind_of(module) == "Transformer" and place:
             raise UserError(
                 f"the transformer of this sentence-transformers model is in `{place}/`, not at the top",
                 where=str(path),
@@ -168,7 +150,7 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     pooling, dimension = None, _read_dimension(settings, str(folder / SETTINGS))
     if kind == "encoder":
         pooling = (
-            Pooling(dimension=dimension) if has_modules_inside else _read_pooling(folder, modules, dimension, where)
+            Pooling(dimension=dimension) if has_modules_inside else read_pooling(folder, modules, dimension, where)
         )
     prompts, default = _read_prompts(settings, str(folder / SETTINGS))
     if pooling is not None and any(prompts.values()):
@@ -176,18 +158,14 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     return Sentence(kind, pooling, lower_case, prompts, default)
 
 
-_CHAIN = ("Transformer", "Pooling", "Normalize", "Dropout")
-
-
-def _kind(module: Mapping[str, Any]) -> str:
-    return str(module.get("type", "")).rpartition(".")[2]
+_CHAIN = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 
 
 def _kind_of_model(
     settings: Mapping[str, Any], modules: list[dict[str, Any]], config: Mapping[str, Any], where: str
 ) -> Literal["encoder", "cross-encoder"]:
     said = settings.get("model_type")
-    kinds = [_kind(module) for module in modules]
+    kinds = [kind_of(module) for module in modules]
     has_head = any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or [])
     if said == "CrossEncoder" or (said is None and has_head and kinds == ["Transformer"]):
         if kinds == ["Transformer"] and not has_head:
@@ -207,21 +185,23 @@ def _kind_of_model(
 
 
 def _refuse_modules(modules: list[dict[str, Any]], known: tuple[str, ...], where: str) -> None:
-    """Refuse modules that are not known, or are where they mean something else."""
-    kinds = [_kind(module) for module in modules]
-    strange = next((kind for kind in kinds if kind not in known), None)
-    if strange is not None:
-        hint = (
-            _SUPPORTED if len(known) > 1 else "a cross-encoder is a Transformer with its own head, and nothing after it"
-        )
-        raise UserError(f"the sentence-transformers module `{strange}` is not supported", where=where, hint=hint)
-    chain = [kind for kind in kinds if kind != "Dropout"]
-    if chain not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise UserError(
-            f"the modules {', '.join(f'`{kind}`' for kind in kinds)} in this order are not supported",
-            where=where,
-            hint="supported: Transformer, then Pooling, then perhaps Normalize",
-        )
+    """Refuse modules that are not known, and code of the model's own; `known`: the classes that are."""
+    for module in modules:
+        named = str(module.get("type", ""))
+        if not named.startswith(_OWN):
+            raise UnsafeModel(
+                f"the model asks to run its own code (`{named}` in {MODULES}); bertshrink never does that",
+                where=where,
+                hint=SUPPORTED,
+            )
+        if kind_of(module) not in known:
+            raise UserError(
+                f"the sentence-transformers module `{kind_of(module)}` is not supported",
+                where=where,
+                hint=SUPPORTED
+                if len(known) > 1
+                else "a cross-encoder is a Transformer with its own head, and nothing after it",
+            )
 
 
 def _read_transformer(folder: Path, kind: Literal["encoder", "cross-encoder"]) -> bool:
@@ -248,23 +228,6 @@ def _read_transformer(folder: Path, kind: Literal["encoder", "cross-encoder"]) -
     return said.get("do_lower_case") is True
 
 
-def _read_pooling(folder: Path, modules: list[dict[str, Any]], dimension: int | None, where: str) -> Pooling:
-    own = [module for module in modules if _kind(module) == "Pooling"]
-    if len(own) != 1:
-        raise UserError(
-            f"a sentence encoder has one Pooling, and `{MODULES}` lists {len(own)}", where=where, hint=_SUPPORTED
-        )
-    for module in modules:
-        path = folder / str(module.get("path") or "") / "config.json"
-        if _kind(module) == "Normalize" and path.is_file():
-            reads = read_object(path).get("module_input_name", "sentence_embedding")
-            if reads != "sentence_embedding":
-                what = f"the module `Normalize` works on `{reads}`, not on the sentence's vector"
-                raise UserError(what, where=str(path), hint=_SUPPORTED)
-    mode = _pooling_mode(folder / str(own[0].get("path") or "") / "config.json")
-    return Pooling(mode, any(_kind(module) == "Normalize" for module in modules), dimension)
-
-
 def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:
     dimension = settings.get("truncate_dim")
     if dimension is None or (isinstance(dimension, int) and not isinstance(dimension, bool) and dimension > 0):
@@ -273,30 +236,9 @@ def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:
     raise UserError(what, where=where, hint="fix it, or set it to null")
 
 
-def _pooling_mode(path: Path) -> Literal["mean", "cls", "max"]:
-    config = read_object(path)
-    named = config.get("pooling_mode")
-    if named:
-        chosen = list(named) if isinstance(named, list) else [named]
-    else:
-        chosen = [mode for key, mode in _POOLING_KEYS.items() if config.get(key)]
-    others = [
-        key for key, on in config.items() if key.startswith("pooling_mode_") and on is True and key not in _POOLING_KEYS
-    ]
-    match chosen:
-        case ["mean"] if not others:
-            return "mean"
-        case ["cls"] if not others:
-            return "cls"
-        case ["max"] if not others:
-            return "max"
-    what = f"pooling {', '.join(f'`{name}`' for name in [*chosen, *others]) or '`none`'} is not supported"
-    raise UserError(what, where=str(path), hint="supported: one of mean, cls, max")
-
-
 def _refuse_without_prompt(folder: Path, modules: list[dict[str, Any]]) -> None:
     """Refuse a pooling that leaves a prompt's tokens out: an exported graph cannot know where a prompt ends."""
-    paths = [folder / str(m.get("path") or "") / "config.json" for m in modules if _kind(m) == "Pooling"]
+    paths = [folder / str(m.get("path") or "") / "config.json" for m in modules if kind_of(m) == "Pooling"]
     path = next((path for path in paths if path.is_file()), None)
     if path is not None and read_object(path).get("include_prompt") is False:
         raise UserError(
@@ -310,7 +252,7 @@ def _refuse_without_prompt(folder: Path, modules: list[dict[str, Any]]) -> None:
 def _read_prompts(settings: Mapping[str, Any], where: str) -> tuple[dict[str, str], str | None]:
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
-        raise UnsafeModel("`prompts` are not texts by name", where=where, hint=_AGAIN)
+        raise UnsafeModel("`prompts` are not texts by name", where=where, hint=AGAIN)
     if default is not None and default not in prompts:
         raise UnsafeModel(
             f"the default prompt `{default}` is not among the model's prompts",
@@ -324,26 +266,31 @@ SIGMOID_NOTE = (
     "a cross-encoder: the model returns the logit; sentence-transformers applies a sigmoid to get the score, as "
     "its settings say"
 )
+OF_SCORES = ("sentence_transformers", "sbert_ce_default_activation_function")
+"""The keys of config.json that may name what makes a score; of version 4 on, and before."""
 
 
-def read_activation(folder: Path, config: Mapping[str, Any]) -> Literal["identity", "sigmoid"]:
-    """What makes a score of a cross-encoder's logit, as sentence-transformers tells it.
+def read_activation(folder: Path, config: Mapping[str, Any], *, is_score: bool) -> Literal["identity", "sigmoid"]:
+    """What makes a score of each of a cross-encoder's logits, as sentence-transformers tells it.
+
+    Args:
+        is_score: whether there is one logit: then a sigmoid is what that library takes where nothing is said.
 
     Raises:
         UserError: another function than those two.
     """
     settings = read_object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-    own = config.get("sentence_transformers")
+    own = config.get(OF_SCORES[0])
     is_cross_encoder = settings.get("model_type") == "CrossEncoder"
     named = (
         (settings.get("activation_fn") if is_cross_encoder else None)
         or (own.get("activation_fn") if isinstance(own, dict) else None)
-        or config.get("sbert_ce_default_activation_function")
+        or config.get(OF_SCORES[1])
     )
     if named is None:
-        return "sigmoid" if is_cross_encoder else "identity"
-    module, _, name = str(named).rpartition(".")
-    if not module.startswith("torch.") or name not in _ACTIVATIONS:
+        return "sigmoid" if is_cross_encoder and is_score else "identity"
+    name = activation_at(named, tuple(_ACTIVATIONS))
+    if name is None:
         raise UserError(
             f"the activation `{named}` behind the model's logits is not supported",
             where=str(folder),

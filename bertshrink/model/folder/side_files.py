@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from bertshrink.files.atomic import MANIFEST, MODEL_CARD
 from bertshrink.files.json_files import read_object
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
+from bertshrink.model.folder.pooling import MODE_KEYS
 from bertshrink.model.folder.sentence_modules import MODULES, OF_TRANSFORMER, SETTINGS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bertshrink.model.folder.sentence_modules import Pooling
+    from bertshrink.model.folder.pooling import Pooling
 
 SENTENCE_FILES = (MODULES, SETTINGS, *OF_TRANSFORMER)
 SPECIAL_TOKENS = "special_tokens_map.json"
@@ -107,8 +108,7 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, p
         {"idx": at, "name": str(at), "path": path, "type": _TYPES + name}
         for at, (name, path) in enumerate(zip(names, paths, strict=False))
     ]
-    keys = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    modes = {f"pooling_mode_{key}": mode == pooling.mode for mode, key in keys.items()}
+    modes = {key: mode in pooling.modes for key, mode in MODE_KEYS.items()}
     (folder / "1_Pooling").mkdir(exist_ok=True)
     _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **modes})
     _write(folder / "modules.json", modules)

@@ -35,6 +35,8 @@ names = AutoConfig.from_pretrained({folder}).id2label
 labels = [names[i] for i in logits.argmax(-1).tolist()]
 """
 _LABELS = "labels = [model.config.id2label[i] for i in outputs.logits.argmax(-1).tolist()]\n"
+_SCORES = "scores = outputs.logits.sigmoid()\n"
+_SCORES_OF_ARRAYS = "scores = 1 / (1 + numpy.exp(-logits))\n"
 _ONNXRUNTIME = """\
 import onnxruntime
 from transformers import AutoTokenizer
@@ -75,6 +77,7 @@ def usage(model: ModelRef, name: str) -> str:
     if task.is_vector and (model.folder / MODULES).is_file():
         return _SENTENCES.format(folder=_quoted(name), texts=_listed(_TEXTS))
     lines = _CHECKPOINT.format(kind=task.auto_class, folder=_quoted(name), texts=_texts(task))
+    lines += _SCORES if model.about.activation == "sigmoid" else ""
     return lines + (_LABELS if task.learns_from == "class" else "")
 
 
@@ -92,6 +95,9 @@ def _artifact(card: ArtifactCard, name: str) -> str:
         places=[card.outputs.index(output) for output in outputs],
         targets=f"({targets},)" if len(outputs) == 1 else targets,
     )
+    if card.activation == "sigmoid":
+        has_tensors = card.engine == "executorch"
+        lines = lines + _SCORES.replace("outputs.", "") if has_tensors else f"import numpy\n{lines}{_SCORES_OF_ARRAYS}"
     if task.learns_from != "class":
         return lines
     return lines.replace("import AutoT", "import AutoConfig, AutoT") + _LABELS_OF_FILE.format(folder=_quoted(name))

@@ -104,7 +104,7 @@ def stored(facts: CheckpointInfo) -> list[Stored]:
         Stored("other", (hidden, 1), 9 * groups),
         Stored("other", (inner, 1), groups),
     ]
-    return tensors + _head(facts)
+    return tensors + _head(facts) + _behind_pooling(facts)
 
 
 def _head(facts: CheckpointInfo) -> list[Stored]:
@@ -131,6 +131,19 @@ def _head(facts: CheckpointInfo) -> list[Stored]:
     return layer(hidden, hidden) + layer(hidden, num_labels)
 
 
+def _behind_pooling(facts: CheckpointInfo) -> list[Stored]:
+    """A sentence encoder's own layers, whose weights are beside the model's."""
+    tensors = []
+    for layer in facts.pooling.layers if facts.pooling is not None else ():
+        if layer.kind == "norm":
+            tensors.append(Stored("other", (layer.inputs, 1), 2, is_head=True))
+        elif layer.kind == "dense":
+            is_projected = layer.residual and layer.inputs != layer.outputs
+            tensors.append(Stored("dense", (layer.inputs, layer.outputs), 2 if is_projected else 1, is_head=True))
+            tensors += [Stored("other", (layer.outputs, 1), is_head=True)] if layer.bias else []
+    return tensors
+
+
 def num_parameters(facts: CheckpointInfo) -> int:
     """Parameters of the stock model that the facts describe, its head included."""
     return sum(one.number * math.prod(one.shape) for one in stored(facts))
@@ -139,4 +152,4 @@ def num_parameters(facts: CheckpointInfo) -> int:
 def facts_of(encoder: Encoder) -> CheckpointInfo:
     """What a folder would say of an encoder that is in memory."""
     config = encoder.model.config.to_dict()
-    return CheckpointInfo(Path(), encoder.anatomy, encoder.shape, config, encoder.task, encoder.labels)
+    return CheckpointInfo(Path(), encoder.anatomy, encoder.shape, config, encoder.task, encoder.labels, encoder.pooling)

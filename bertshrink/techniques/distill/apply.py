@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import nn
@@ -151,7 +151,7 @@ def teach(
     if settings.teacher_cache and isinstance(rows, TokenizedRows):
         if bench.cache is None:
             raise UserError("`teacher_cache` is set, but there is no folder to keep it in", hint="leave it out")
-        pooling = teacher.pooling.spec if teacher.pooling else None
+        pooling = asdict(teacher.pooling) if teacher.pooling else None
         answering = CachedTeacher(
             live,
             of_teacher,
@@ -167,9 +167,11 @@ def teach(
     num_batches = len(batches_of(rows, settings, bench.seed)) / settings.gradient_accumulation_steps
     epochs = weights.epochs or default_epochs(max(1, round(num_batches)), weights.most_epochs)
     bench.note(_sentence(rows, epochs, dtype, weights, task))
+    layers = student.layers or nn.ModuleList()
     if settings.trainable == "embeddings":
         for name, parameter in student.model.named_parameters():
             parameter.requires_grad_(component_of(student.anatomy, name) == "embeddings")
+        layers.requires_grad_(False)
     torch.manual_seed(bench.seed)  # a projection starts at random, whatever was drawn before
     job = TrainingJob(
         name=settings.name,
@@ -180,12 +182,13 @@ def teach(
         learning_rate=weights.learning_rate,
         dropout=weights.dropout,
         judge=None if choose is None else lambda: choose(student),
-        companions=(live.module,),
+        companions=(live.module, live.layers),
         tables=tables,
     )
     with _as_quantized(student, settings, bench):
         outcome = train(job, settings, work=bench.work, seed=bench.seed, progress=bench.progress)
     student.model.requires_grad_(True)
+    layers.requires_grad_(True)
     bench.record(outcome)
     bench.notes += note_of(answering) if isinstance(answering, CachedTeacher) else []
     return student
@@ -287,6 +290,7 @@ def _objective(
         heads=(student.shape.num_heads, settings.relation_heads or teacher.shape.num_heads),
         pooling=student.pooling,
         activation=student.activation,
+        layers=student.layers,
     )
 
 

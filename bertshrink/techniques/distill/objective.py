@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.distill import losses
 from bertshrink.techniques.distill.defaults import LossWeights
@@ -27,6 +27,7 @@ class DistillationLoss(nn.Module):
         widths: hidden sizes of student and teacher.
         heads: attention heads of the student, and parts into which relations are cut.
         pooling: for embedding.
+        layers: the student's own behind it; they learn, too.
         activation: what makes a score of a logit: `identity` or `sigmoid`.
     """
 
@@ -41,8 +42,10 @@ class DistillationLoss(nn.Module):
         heads: tuple[int, int],
         pooling: Pooling | None = None,
         activation: str = "identity",
+        layers: nn.ModuleList | None = None,
     ) -> None:
         super().__init__()
+        self.layers = nn.ModuleList() if layers is None else layers
         self.student = student
         self._teacher = (teacher,)  # in a tuple: a frozen teacher is neither saved nor wrapped with the student
         self.task = task
@@ -65,7 +68,7 @@ class DistillationLoss(nn.Module):
         labels, rows = batch.pop("labels", None), batch.pop("rows", None)
         batch.pop("pairs", None)  # a pre-training task of its own, which no student is taught
         theirs = self._teacher[0](batch, rows) if self.is_taught else Answers()
-        mine = run_model(self.student, batch, self.mine, self.task, self.pooling)
+        mine = run_model(self.student, batch, self.mine, self.task, self.pooling, self.layers)
         mask_BL = batch["attention_mask"]
         parts = self._output_parts(mine, theirs, mask_BL, labels) | self._inner_parts(mine, theirs, mask_BL)
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()

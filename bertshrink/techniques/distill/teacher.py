@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from bertshrink.model.tasks import TASKS
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
     from bertshrink.model.families import LayerNames
-    from bertshrink.model.folder.sentence_modules import Pooling
+    from bertshrink.model.folder.pooling import Pooling
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,26 @@ class Answers:
     layers: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
 
-def run_model(model: Any, inputs: Mapping[str, Tensor], wanted: Wanted, task: str, pooling: Pooling | None) -> Answers:
+def run_model(
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    wanted: Wanted,
+    task: str,
+    pooling: Pooling | None,
+    layers: Iterable[nn.Module] = (),
+) -> Answers:
     """Run a model once and take what is wanted.
 
     Args:
         inputs: ids and masks, each (B, L).
+        layers: behind the pooling.
     """
     with projections(model, anatomy_of(model.config.model_type).layer if wanted.layers else None) as seen:
         out = model(**inputs, output_hidden_states=bool(wanted.states))
     answers = Answers(states={number: out.hidden_states[number] for number in wanted.states})
     if wanted.outputs and TASKS[task].is_vector:
         assert pooling is not None
-        vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], *pooling.spec)
+        vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], *pooling.spec, layers=layers).float()
         answers.outputs = {"sentence_embedding": vectors}
     elif wanted.outputs:
         answers.outputs = {name: out[name] for name in TASKS[task].outputs}
@@ -108,6 +116,7 @@ class LiveTeacher:
         self.task = encoder.task
         self.pooling = encoder.pooling
         self.wanted = wanted
+        self.layers = copy.deepcopy(encoder.layers or nn.ModuleList()).requires_grad_(False)
         self.module: Any = copy.deepcopy(encoder.model).to(dtype).eval().requires_grad_(False)
 
     def __deepcopy__(self, memo: object) -> LiveTeacher:
@@ -117,4 +126,4 @@ class LiveTeacher:
     def __call__(self, inputs: Mapping[str, Tensor], rows_B: Tensor | None) -> Answers:
         """Its answers to a batch; `rows_B` are the rows' numbers, which it does not need."""
         with torch.no_grad():
-            return run_model(self.module, inputs, self.wanted, self.task, self.pooling)
+            return run_model(self.module, inputs, self.wanted, self.task, self.pooling, self.layers)

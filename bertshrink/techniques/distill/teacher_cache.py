@@ -121,6 +121,7 @@ class CachedTeacher:
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
         key.update(str(live.module.config.to_json_string(use_diff=False)).encode())
         key.update(_digest_of_weights(live.module))
+        key.update(_digest_of_weights(live.layers) if len(live.layers) else b"")
         key.update(_digest_of_rows(rows))
         self.folder = root / key.hexdigest()[:24]
         self.rebuilt: str | None = None

@@ -174,6 +174,8 @@ class ExportWrapper(torch.nn.Module):
         super().__init__()
         self.model = encoder.model
         self.pooling = encoder.pooling if TASKS[encoder.task].is_vector else None
+        # A name that no stock class has: the graph's weights are named by it.
+        self.sentence = encoder.layers if self.pooling is not None and encoder.layers else torch.nn.ModuleList()
         self.outputs = outputs
 
     def forward(
@@ -188,7 +190,7 @@ class ExportWrapper(torch.nn.Module):
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         out = self.model(input_ids=input_ids, attention_mask=mask, **types)
         if self.pooling is not None:
-            out[SENTENCE] = pool(out.last_hidden_state, attention_mask, *self.pooling.spec)
+            out[SENTENCE] = pool(out.last_hidden_state, attention_mask, *self.pooling.spec, layers=self.sentence)
         outputs = tuple(out[name] for name in self.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 

@@ -18,7 +18,7 @@ from bertshrink.engines.torch_session import SENTENCE, pool
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import own_limit
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.folder.sentence_modules import Pooling
+from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.finetune.settings import FinetuneSettings
@@ -89,13 +89,22 @@ class TaskObjective(nn.Module):
         student: stock transformers; what is trained.
         task: a name in `TASKS`.
         pooling: for embedding.
+        layers: behind it; they are trained, too.
         activation: what makes a score of a logit: `identity` or `sigmoid`.
 
     Pairs of texts (two rows each) without scores learn to find each other in their batch.
     """
 
-    def __init__(self, student: nn.Module, task: str, pooling: Pooling | None, activation: str = "identity") -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        task: str,
+        pooling: Pooling | None,
+        activation: str = "identity",
+        layers: nn.ModuleList | None = None,
+    ) -> None:
         super().__init__()
+        self.layers = nn.ModuleList() if layers is None else layers
         self.student = student
         self.task = task
         self.pooling = pooling
@@ -109,7 +118,8 @@ class TaskObjective(nn.Module):
         if TASKS[self.task].is_vector:
             assert self.pooling is not None
             cut = replace(self.pooling, normalize=False).spec
-            outputs = {SENTENCE: pool(out.last_hidden_state.float(), batch["attention_mask"], *cut)}
+            hidden_BLH = out.last_hidden_state.float()
+            outputs = {SENTENCE: pool(hidden_BLH, batch["attention_mask"], *cut, layers=self.layers)}
         else:
             outputs = {name: out[name] for name in TASKS[self.task].outputs}
         return task_loss(self.task, outputs, labels, self.activation), {}
@@ -151,7 +161,7 @@ def learn(model: Encoder, settings: FinetuneSettings, bench: Workbench) -> Encod
     outcome = train(
         TrainingJob(
             name=settings.name,
-            objective=TaskObjective(model.model, model.task, model.pooling, model.activation),
+            objective=TaskObjective(model.model, model.task, model.pooling, model.activation, model.layers),
             rows=rows,
             collate=collate,
             epochs=rate.epochs,

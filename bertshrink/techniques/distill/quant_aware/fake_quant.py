@@ -199,11 +199,13 @@ class FakeQuant:
 
 def _modules(student: Encoder) -> list[Any]:
     """The modules that `quantize` will turn into integers."""
-    return [
+    inner = [
         module
         for name, module in student.model.named_modules()
         if type(module) in _ROUNDED and not _is_left(student, f"{name}.weight", module.weight)
     ]
+    behind = student.layers.modules() if student.layers is not None else ()
+    return [*inner, *(module for module in behind if type(module) in _ROUNDED)]
 
 
 def _is_left(student: Encoder, name: str, weight: Any) -> bool:
