@@ -24,6 +24,7 @@ from bertshrink.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
     from bertshrink.files.headers import FileFacts
+    from bertshrink.model.fixed_shape_session import Shape
 
 FLOPS_LENGTHS = (16, 128, 512)
 _SHOWN = 12
@@ -131,7 +132,8 @@ def _artifact(model: ModelRef) -> dict[str, Any]:
             "precision": card.precision,
             "engine": card.engine,
             "longest input": card.max_length,
-            **({"batch x length": f"{card.shape[0]}x{card.shape[1]} only"} if card.shape else {}),
+            "vocabulary": card.vocab_size,
+            **({"batch x length": _only(card.shape)} if card.shape else {}),
             **({"largest batch": card.max_batch} if card.max_batch else {}),
         },
         "num_bytes": facts.num_bytes if facts is not None else model.file.stat().st_size,
@@ -140,6 +142,10 @@ def _artifact(model: ModelRef) -> dict[str, Any]:
         "lineage": list(card.lineage),
         "could_shrink": _advice_of_file(facts, card.family),
     }
+
+
+def _only(shape: Shape) -> str:
+    return "x".join("any" if size is None else str(size) for size in shape) + " only"
 
 
 def _advice_of_file(facts: FileFacts | None, family: str) -> list[str]:

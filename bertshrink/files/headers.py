@@ -20,6 +20,7 @@ from typing import Any
 
 from bertshrink.errors import UnsafeModel
 from bertshrink.files.bounded_text import Reader, open_regular
+from bertshrink.files.safe_open import blob_of
 
 _MAX_HEADER_BYTES = 100_000_000
 """The cap that the safetensors format itself sets."""
@@ -279,14 +280,18 @@ def _onnx_tensor(name: str, proto: Any, path: Path) -> Tensor:
 
 
 def _external_bytes(protos: list[Any], path: Path) -> int:
-    """The sizes of the files beside the model that hold its weights: plain files of its own folder, no links."""
+    """The sizes of the files beside the model that hold its weights: plain files of its folder, or a hub cache's."""
     outside = [proto for proto in protos if proto.data_location == proto.EXTERNAL]
     names = {entry.value for proto in outside for entry in proto.external_data if entry.key == "location"}
     total = 0
     for name in sorted(names):
         beside = path.parent / name
         is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-        if not is_inside or beside.is_symlink() or not beside.is_file() or beside.stat().st_nlink > 1:
+        if is_inside and beside.is_symlink():
+            beside = blob_of(beside)
+        elif beside.is_file() and beside.stat().st_nlink > 1:
+            is_inside = False
+        if not is_inside or not beside.is_file():
             raise UnsafeModel(
                 f"the weights are in `{name}`, which is not a regular file beside the model",
                 where=str(path),

@@ -40,7 +40,7 @@ def race(base: Path, new: Path, settings: LatencySettings, progress: Progress) -
 
     launches = {}
     for name, path in ((_BASE, base), (_NEW, new)):
-        model = fetch_weights(find_model(str(path.resolve()), str(path)))
+        model = fetch_weights(find_model(str(path.absolute()), str(path)))
         launches[name] = launch_of(model.load(), model.folder)
     measurements = measure(launches, settings, progress, environment(), LocalRunner())
     times = {name: [m for m in entries if m.metric == "latency"] for name, entries in measurements.items()}

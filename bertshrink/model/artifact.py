@@ -23,8 +23,8 @@ from bertshrink.files.json_files import read_json, read_object
 from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
-from bertshrink.model.checks.tokenizer import read_tokenizer
-from bertshrink.model.fixed_shape_session import FixedShapeSession
+from bertshrink.model.checks.tokenizer import read_tokenizer, require_tokenizer
+from bertshrink.model.fixed_shape_session import FixedShapeSession, Shape
 from bertshrink.model.folder.layout import named_file
 from bertshrink.model.folder.pooling import Mode, Pooling
 from bertshrink.model.folder.side_files import copy_papers, fit_tokenizer, write_modules
@@ -47,14 +47,14 @@ class ArtifactSpec:
     Attributes:
         format: `onnx`, `ort`, `pte`.
         engine: a name in `engines.ENGINES`.
-        shape: the one (batch, length) that it takes; None: any.
+        shape: the (batch, length) that it takes; None, or None in a place: any.
         max_batch: the most rows that it takes at once; None: any number.
         max_length: the longest input in tokens; None: the encoder's.
     """
 
     format: str = "onnx"
     engine: str = "onnxruntime"
-    shape: tuple[int, int] | None = None
+    shape: Shape | None = None
     max_batch: int | None = None
     max_length: int | None = None
 
@@ -70,6 +70,7 @@ class ArtifactCard(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="the engine's options")
     file: str = Field(description="where it is in the folder")
     task: str
+    is_task_known: bool = Field(True, description="false: nothing said it, and it serves for sizes and times only")
     family: str
     precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
     labels: tuple[str, ...] = ()
@@ -83,8 +84,8 @@ class ArtifactCard(BaseModel):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     max_length: int
-    shape: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="(batch, length) where the file takes this one only"
+    shape: tuple[PositiveInt | None, PositiveInt | None] | None = Field(
+        None, description="(batch, length) where the file takes these only; none in a place: any"
     )
     max_batch: PositiveInt | None = Field(None, description="the most rows at once; none: any number")
     vocab_size: int
@@ -178,8 +179,9 @@ class Artifact:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer beside the file, loaded once."""
+        """The tokenizer beside the file, loaded once. Raises UserError: there is none."""
         if self._tokenizer is None:
+            require_tokenizer(self.folder, self.source)
             self._tokenizer = read_tokenizer(self.folder)
         return self._tokenizer
 
@@ -276,11 +278,10 @@ class Artifact:
         card = self.card
         asked = self.options | dict(options or {})
         session = engine(card.engine).load(str(file or self.file), options=asked)
-        batch, length = card.shape or (card.max_batch, None)
-        if batch is None:
+        if card.shape is None and card.max_batch is None:
             return session
-        pad_id = self.tokenizer.pad_token_id or 0
-        return FixedShapeSession(session, batch, length, pad_id, per_token=TASKS[self.task].per_token)
+        pad_id, per_token = self.tokenizer.pad_token_id or 0, TASKS[self.task].per_token
+        return FixedShapeSession(session, card.shape, pad_id, per_token=per_token, max_batch=card.max_batch)
 
     def predict(self, rows: Sequence[dict[str, list[int]]], max_tokens_per_batch: int = 4096) -> list[Arrays]:
         """Outputs of tokenized rows, in their order."""

@@ -37,6 +37,7 @@ class ModelRef:
         where: the place at which it was named, for messages.
         key: the fingerprint of what decides it; empty where nobody asked.
         loaded: itself, while it is in memory.
+        asked_task: the task as it was asked for; `auto`: what the model says.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelRef:
     where: str | None = None
     key: str = ""
     loaded: Model | None = field(default=None, repr=False)
+    asked_task: str = "auto"
 
     @classmethod
     def read(
@@ -79,7 +81,7 @@ class ModelRef:
             about = ArtifactCard.read(folder)
         else:
             about = read_base_info(folder) if is_base else read_facts(folder, task)
-        return cls(name or source or folder.name, folder, about, source, where, key)
+        return cls(name or source or folder.name, folder, about, source, where, key, asked_task=task)
 
     @property
     def kind(self) -> Kind:

@@ -192,10 +192,11 @@ def operators(model: onnx.ModelProto) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
 
 
-def fixed_shape(model: onnx.ModelProto) -> tuple[int, int] | None:
-    """The one (batch, length) that an encoder's graph takes; None: any."""
-    batch, length = (int(size.dim_value) for size in model.graph.input[0].type.tensor_type.shape.dim)
-    return (batch, length) if batch and length else None
+def fixed_shape(model: onnx.ModelProto) -> tuple[int | None, int | None]:
+    """The (batch, length) that an encoder's graph takes; None in a place: any."""
+    ids = next(value for value in model.graph.input if value.name == "input_ids")
+    batch, length = (int(size.dim_value) or None for size in ids.type.tensor_type.shape.dim)
+    return batch, length
 
 
 def set_metadata(model: onnx.ModelProto, entries: Iterable[tuple[str, str]]) -> None:

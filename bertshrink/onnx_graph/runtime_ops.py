@@ -29,17 +29,18 @@ _TIME = "_kernel_time"
 """How the profiler ends the name of a node's event."""
 
 
-def operators_as_run(path: Path, shape: tuple[int, int] | None = None) -> dict[str, int]:
+def operators_as_run(path: Path, shape: tuple[int | None, int | None] | None = None) -> dict[str, int]:
     """Number of nodes by operator, as ONNX Runtime runs the file on this machine.
 
     Args:
         path: the .onnx file of an encoder without branches.
-        shape: the one (batch, length) that it takes; None: any.
+        shape: the (batch, length) that it takes; None, or None in a place: any.
 
     Raises:
         OutputError: the disk of temporary files has no room for the profile.
     """
-    ids = np.ones(shape or (1, 3), dtype=np.int64)
+    batch, length = shape or (None, None)
+    ids = np.ones((batch or 1, length or 3), dtype=np.int64)
     feeds: Arrays = {"input_ids": ids, "attention_mask": ids, "token_type_ids": np.zeros_like(ids)}
     with scratch_folder() as folder:
         session = engine("onnxruntime").load(str(path), options={"profile": str(folder / "run")})

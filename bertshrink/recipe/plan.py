@@ -20,6 +20,7 @@ from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.targets import open_target
 from bertshrink.model.artifact import ArtifactCard, ArtifactSpec
 from bertshrink.model.checkpoint_info import CheckpointInfo, own_limit
+from bertshrink.model.checks.tokenizer import require_tokenizer
 from bertshrink.model.folder.dropped_files import left_behind
 from bertshrink.model.model_ref import Kind, ModelRef
 from bertshrink.model.tasks import TASKS
@@ -113,6 +114,8 @@ def make_plan(recipe: Recipe) -> Plan:
             text = f"the model was exported for `{task}`, the recipe says `{recipe.task}`"
             check.at("task").error(text, "leave `task` out: an artifact has its own")
         _require(about.engine, check.at("model"))
+        assert model is not None
+        _readable(recipe, model, check.at("model"))
     forms = {recipe.model or "the model": _form(about)} if about is not None else {}
     timed = {stage.name: stage.form for stage in stages if stage.form and stage.technique.depends_on_machine}
     clock = fit_clock(recipe, forms | timed)
@@ -126,6 +129,7 @@ def make_plan(recipe: Recipe) -> Plan:
         compared.append(other)
         if isinstance(other.about, ArtifactCard):
             _require(other.about.engine, own)
+            _readable(recipe, other, own)
         forms[name] = _form(other.about)
         if about is not None and recipe.data is not None and recipe.measure.quality:
             _comparable(name, other.about, about, own)
@@ -230,6 +234,22 @@ def _require(engine: str, check: Checker) -> None:
     if engine in ENGINES and not is_installed(engine):
         what = f"the engine `{engine}` is needed here and is not installed"
         check.add(MissingDependency(what, hint=ENGINES[engine].install))
+
+
+def _readable(recipe: Recipe, model: ModelRef, check: Checker) -> None:
+    """What a file for an engine needs where texts are run through it: a tokenizer, and a task that is known."""
+    latency = recipe.measure.latency
+    has_texts = bool(recipe.stages) or recipe.data is not None
+    if has_texts or (latency and latency.texts is not None):
+        try:
+            require_tokenizer(model.folder, model.source or model.name)
+        except UserError as error:
+            check.add(error)
+    if has_texts and isinstance(model.about, ArtifactCard) and not model.about.is_task_known:
+        check.error(
+            f"nothing says which task `{model.source or model.name}` is for",
+            f"name it with `task:` or `--task`: {', '.join(TASKS)}; or put the model's config.json beside the file",
+        )
 
 
 def _stages(

@@ -2,8 +2,10 @@
 
 What may be named                                      Where its tokenizer and configuration are looked for
     a bare `.onnx`, `.ort` or `.pte` file              beside it; of `onnx/FILE.onnx` also one folder up (the hub's way)
-    a folder with `model.onnx` (optimum's way),        in the folder
-        `model_quantized.onnx`, `model.ort` or `model.pte`, or these in `onnx/` and `executorch/`
+    a folder with one of them, whatever it is called,  in the folder
+        there or in its `onnx/` or `executorch/`; of several the one that is meant must be named
+    a hub cache, `models--ORG--NAME` or a snapshot     in the snapshot
+        in it
     an artifact folder without a manifest              in the folder; its own card is
 
 The given folder is not touched and not read again: its small files are copied (see `safe_open`), the file is what
@@ -33,34 +35,44 @@ from bertshrink.model.artifact import Artifact, ArtifactCard
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD, refuse_remote_code
 from bertshrink.model.checks.stock_class import refuse_pointers
 from bertshrink.model.checks.token_ids import in_small_letters
-from bertshrink.model.checks.tokenizer import read_tokenizer
-from bertshrink.model.folder.layout import FOREIGN, PLACES, root_of
+from bertshrink.model.checks.tokenizer import TOKENIZERS, has_tokenizer, read_tokenizer
+from bertshrink.model.folder.layout import PLACES, engine_files, named_file, root_of
 from bertshrink.model.folder.side_files import SENTENCE_FILES, write_tokenizer
-from bertshrink.sources.external_card import ExternalFile, make_card
+from bertshrink.sources.external_card import make_card
+from bertshrink.sources.external_file import ExternalFile
 from bertshrink.sources.probe_process import probe_in_subprocess
 
-_TOKENIZERS = (
-    ("tokenizer.json",),
-    ("vocab.txt",),
-    ("vocab.json", "merges.txt"),
-    ("spiece.model",),
-    ("sentencepiece.bpe.model",),
-)
 _BESIDE = (
-    *{name for files in _TOKENIZERS for name in files},
+    *{name for files in TOKENIZERS for name in files},
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"),
 )
 _ABOUT = SENTENCE_FILES
 
 
 def file_of(folder: Path) -> Path | None:
-    """The file for an engine that a folder stands for; None where there is none."""
-    paths = (folder / name for name in FOREIGN)
-    return next((path for path in paths if path.exists() or path.is_symlink()), None)
+    """The file for an engine that a folder stands for; None where there is none.
+
+    Raises:
+        UserError: there are several.
+    """
+    card = folder / ARTIFACT_CARD
+    own = named_file(folder, read_object(card).get("file")) if card.is_file() else None
+    paths = [own] if own is not None else engine_files(folder)
+    if len(paths) > 1:
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        raise UserError(
+            f"`{folder}` holds several model files: {', '.join(f'`{name}`' for name in names)}",
+            where=str(folder),
+            hint=f"name the one that you mean: `{folder / names[0]}`",
+        )
+    return paths[0] if paths else None
 
 
-def import_external(path: Path) -> Path:
+def import_external(path: Path, task: str = "auto") -> Path:
     """A private artifact folder made of a file; the same one for the same files within a command.
+
+    Args:
+        task: what it is for, where nothing else tells; `auto`: not named.
 
     Raises:
         UnsafeModel: the file, or one beside it, is not what it must be.
@@ -70,11 +82,12 @@ def import_external(path: Path) -> Path:
     """
     home = _tokenizer_dir(path)
     key = (
+        task,
         str(path.absolute()),
         *_stat_key(path),
         *(sign for name in (*_BESIDE, *_ABOUT) for sign in _stat_key(home / name)),
     )
-    return once("external file", key, lambda: _take_in(path, home))
+    return once("external file", key, lambda: _take_in(path, home, task))
 
 
 def _stat_key(path: Path) -> tuple[object, ...]:
@@ -99,11 +112,11 @@ def _temp_dir() -> Path:
 
 def _tokenizer_dir(path: Path) -> Path:
     folder = path.parent
-    has_tokenizer = any((folder / name).exists() for names in _TOKENIZERS for name in names)
-    return folder if has_tokenizer else root_of(path)
+    has_any = any((folder / name).exists() for names in TOKENIZERS for name in names)
+    return folder if has_any else root_of(path)
 
 
-def _take_in(path: Path, home: Path) -> Path:
+def _take_in(path: Path, home: Path, task: str) -> Path:
     place = Path(tempfile.mkdtemp(dir=_temp_dir()))
     folder, papers = place / "artifact", place / "papers"
     file = folder / PLACES[path.suffix[1:]]
@@ -118,7 +131,7 @@ def _take_in(path: Path, home: Path) -> Path:
         refuse_remote_code(papers, origin.config)
         vocab_size = _vocab_size(origin, home)
         own = papers / ARTIFACT_CARD
-        card = _own_card(own, path, home) if own.is_file() else make_card(origin, file, vocab_size)
+        card = _own_card(own, path, home) if own.is_file() else make_card(origin, file, vocab_size, task)
         card = card.model_copy(update={"file": file.relative_to(folder).as_posix()})
         shutil.copytree(papers, folder, dirs_exist_ok=True)
         _read_small_letters(folder, origin)
@@ -141,19 +154,12 @@ def _copy_papers(home: Path, papers: Path) -> None:
 def _read_small_letters(folder: Path, origin: ExternalFile) -> None:
     """Have the copy of a tokenizer do what sentence-transformers' settings beside it ask for."""
     sentence = origin.sentence
-    if sentence is not None and sentence.lower_case:
+    if sentence is not None and sentence.lower_case and has_tokenizer(folder):
         write_tokenizer(in_small_letters(read_tokenizer(folder)), folder)
 
 
 def _vocab_size(origin: ExternalFile, home: Path) -> int:
     papers, rows = origin.papers, origin.look.vocab_size
-    if not any(all((papers / name).is_file() for name in names) for names in _TOKENIZERS):
-        raise UserError(
-            "there is no tokenizer beside the model file",
-            where=str(home),
-            hint="put the model's `tokenizer.json`, `tokenizer_config.json` and `config.json` there, as "
-            "`AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR)` writes them",
-        )
     largest, token = _last_token(papers) or (None, None)
     if rows is None:
         told = origin.config.get("vocab_size")

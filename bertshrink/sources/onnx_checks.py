@@ -8,7 +8,7 @@ stand for a terabyte. An encoder's graph needs none of it.
     subgraphs      at most `MAX_NESTING` deep (If, Loop); protobuf itself gives up at about 30
     operators      ONNX's own, ONNX Runtime's own, and the file's own functions
     tensors        as many bytes as their shapes ask for, finite, and no weight so large that its square overflows
-    an encoder     inputs of token ids and a mask, a stored table that the ids look rows up in, stored dense weights
+    an encoder     inputs of token ids and a mask, (batch, length) each; what it does with them is seen when it is run
 
 Seen by none of this: a weight whose bits changed into another plausible number. Only a manifest tells that. Everything
 here runs in the child process (see `probe_child`); onnx and numpy only.
@@ -36,16 +36,18 @@ INPUT_NAMES = {
     "input_ids": ("input_ids",),
     "attention_mask": ("attention_mask", "input_mask"),
     "token_type_ids": ("token_type_ids", "segment_ids"),
+    "position_ids": ("position_ids",),
 }
+OURS = {name: ours for ours, names in INPUT_NAMES.items() for name in names}
+"""The other way round."""
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _ID_DRESSINGS = (*DRESSINGS[:-1], "Flatten", "Clip", "Max", "Min", "Where", "Slice")
-_LOOKUPS = {"Gather": (0, 1), "GatherBlockQuantized": (0, 1), "EmbedLayerNormalization": (2, 0)}
+_LOOKUPS = {
+    **dict.fromkeys(("Gather", "GatherBlockQuantized"), (0, 1)),
+    **dict.fromkeys(("EmbedLayerNormalization", "QEmbedLayerNormalization"), (2, 0)),
+}
 """Operator: which of its inputs are the table and the ids."""
-_DENSE = (
-    *("MatMul", "Gemm", "Einsum", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "QGemm"),
-    *("MatMulIntegerToFloat", "MatMulNBits", "Attention", "QAttention", "MultiHeadAttention", "GemmFastGelu"),
-)
 _MAX_WEIGHT = float(np.sqrt(np.finfo(np.float32).max))
 """1.8e19: any norm squares what a weight makes, and beyond this the square is not a float32."""
 _SHAPE_ELEMENTS = 1024
@@ -197,27 +199,57 @@ def check_shapes(model: onnx.ModelProto, path: Path) -> None:
         raise refuse(f"the graph is not valid ONNX: {lines[0] if lines else type(error).__name__}") from None
 
 
-def check_encoder(model: onnx.ModelProto) -> int:
-    """Refuse what is not an encoder of text.
-
-    Returns:
-        the number of rows of the table that the token ids look up: the vocabulary.
+def check_inputs(model: onnx.ModelProto) -> None:
+    """Refuse a graph whose inputs are not those of a text encoder.
 
     Raises:
-        UnsafeModel: it is none.
+        UnsafeModel: ids or mask are missing, one is not known, or one is not (batch, length).
     """
-    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    inputs = [value.name for value in model.graph.input if value.name not in stored]
+    inputs = {value.name: value for value in real_inputs(model)}
     hint = "bertshrink reads text encoders; make one with `bertshrink export MODEL -o DIR`"
     for ours in ("input_ids", "attention_mask"):
         if not set(INPUT_NAMES[ours]) & set(inputs):
             shown = ", ".join(f"`{name}`" for name in inputs) or "none"
             raise refuse(f"the file is not a text encoder: its inputs are {shown}, without `{ours}`", hint)
-    unknown = set(inputs) - {name for names in INPUT_NAMES.values() for name in names}
-    if unknown:
+    if unknown := set(inputs) - set(OURS):
         raise refuse(f"the graph needs an input `{min(unknown)}`, which bertshrink does not provide", hint)
+    declared_shape(model)
+
+
+def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are not stored tensors, which old files list as well."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def declared_shape(model: onnx.ModelProto) -> tuple[int | None, int | None]:
+    """The (batch, length) that a graph's inputs declare; None: any.
+
+    Raises:
+        UnsafeModel: an input has other axes, or two have different sizes.
+    """
+    sizes: tuple[set[int], set[int]] = (set(), set())
+    for value in real_inputs(model):
+        kind = value.type.tensor_type
+        axes = kind.shape.dim
+        if kind.HasField("shape") and len(axes) != 2:
+            raise refuse(f"the input `{value.name}` has {len(axes)} axes, where (batch, length) are expected")
+        for at, axis in enumerate(axes):
+            sizes[at].update([axis.dim_value] if axis.dim_value > 0 else [])
+    if max(map(len, sizes)) > 1:
+        raise refuse("the graph's inputs declare different numbers of rows or tokens")
+    batch, length = (next(iter(size), None) for size in sizes)
+    return batch, length
+
+
+def table_rows(model: onnx.ModelProto) -> int | None:
+    """The rows of the stored table that the token ids look up: the vocabulary. None: none is seen.
+
+    Seen are the forms that most exporters write; what is not seen, a run finds (`probe_run`).
+    """
+    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     weights, ids = {name: name for name in stored}, set(INPUT_NAMES["input_ids"])
-    tables, num_dense = [], 0
+    tables = []
     for node in model.graph.node:
         if not node.output:
             continue
@@ -235,11 +267,31 @@ def check_encoder(model: onnx.ModelProto) -> int:
             shape = stored.get(weights.get(node.input[table], ""), ())
             if node.input[index] in ids and len(shape) == 2:
                 tables.append(shape[0])
-        num_dense += node.op_type in _DENSE and any(name in weights for name in node.input)
-    if not tables or not num_dense:
-        missing = "table that the token ids look rows up in" if not tables else "dense layer with stored weights"
-        raise refuse(f"the file is not a text encoder: it has no {missing}", hint)
-    return int(max(tables))
+    return int(max(tables)) if tables else None
+
+
+def outputs_behind(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Of each output of a graph: the other outputs that it is computed from, or that are the same.
+
+    Of the hidden states of all layers, the last one's are behind all others.
+    """
+    same: dict[str, str] = {}  # what an Identity gives -> what it is given
+    for node in model.graph.node:
+        if node.op_type == "Identity":
+            same[node.output[0]] = same.get(node.input[0], node.input[0])
+    outputs = {value.name: same.get(value.name, value.name) for value in model.graph.output}
+    ends = set(outputs.values())
+    before: dict[str, frozenset[str]] = {}
+    for node in model.graph.node:
+        names = {same.get(name, name) for inner in with_inner(node) for name in inner.input}
+        reached = frozenset().union(*(before.get(name, frozenset()) for name in names)) | (names & ends)
+        before |= dict.fromkeys(node.output, reached)
+    return {
+        name: [
+            other for other, end in outputs.items() if other != name and end in before.get(value, frozenset()) | {value}
+        ]
+        for name, value in outputs.items()
+    }
 
 
 def precision_of(model: onnx.ModelProto) -> str:
@@ -253,7 +305,7 @@ def precision_of(model: onnx.ModelProto) -> str:
     bits = [attribute.i for node in quantized for attribute in node.attribute if attribute.name == "bits"]
     if 4 in bits or "INT4" in sizes or "UINT4" in sizes:
         return "int4"
-    if quantized:
+    if quantized or {"INT8", "UINT8"} & set(sizes):
         return "int8"
     names = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16", "DOUBLE": "float64"}
     widths = {"FLOAT": 4, "FLOAT16": 2, "BFLOAT16": 2, "DOUBLE": 8}

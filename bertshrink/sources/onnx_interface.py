@@ -1,7 +1,11 @@
 """Give an ONNX encoder of any exporter the inputs and outputs that `engines` describes.
 
     inputs     int64 under bertshrink's names; a Cast in front where the graph wants another type
-    outputs    the task's, under its names, and a sentence encoder's token vectors; others (`pooler_output`) are dropped
+    positions  computed, where the graph asks for them:
+                   p[b, i] = i,  or where padding is not counted, with t = ids != pad:
+                   p[b, i] = pad + t[b, i] * (t[b, 0] + ... + t[b, i])
+    outputs    the task's, in float32 under its names, and a sentence encoder's token vectors; others (`pooler_output`)
+               are dropped
     pooling    appended where a sentence encoder's graph ends in token vectors, as `sentence_embedding`:
                    mean   sum(mask * h) / max(sum(mask), 1e-9)          h of token vectors (B, L, H)
                    cls    h[:, 0]
@@ -27,8 +31,9 @@ from onnx import TensorProto, helper
 from bertshrink.errors import UserError
 from bertshrink.files.headers import graphs
 from bertshrink.onnx_graph.encoder_graph import tensor
+from bertshrink.sources.external_file import PositionRule
 
-MASK = "attention_mask"
+IDS, MASK, POSITIONS = "input_ids", "attention_mask", "position_ids"
 SENTENCE = "sentence_embedding"
 
 _OWN = "bertshrink."
@@ -43,6 +48,8 @@ def with_interface(
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     pooling: tuple[Any, ...] | None = None,
+    positions: PositionRule | None = None,
+    shape: tuple[int | None, int | None] = (None, None),
 ) -> onnx.ModelProto:
     """The same graph behind other names.
 
@@ -52,6 +59,8 @@ def with_interface(
         outputs: the graph's output -> its new name, in their new order; those not named are dropped.
         pooling: (mode, normalize, perhaps dimension) to append to the only output, token vectors (B, L, H), which
             are given as well.
+        positions: how the input `position_ids` is computed, which goes; None: the graph has none.
+        shape: the (batch, length) that the graph takes; None: any.
 
     Returns:
         a new model.
@@ -60,45 +69,105 @@ def with_interface(
     renamed.CopyFrom(model)
     graph = renamed.graph
     del graph.input[:], graph.output[:], graph.node[:]
-    front, inner_names = [], {}
+    front, back = _Nodes(_opset(model)), _Nodes(_opset(model))
+    inner_names = _out_of_the_way(model, inputs, outputs)
+    axes = [shape[0] or "batch", shape[1] or "length"]
     for value in model.graph.input:
         if value.name not in inputs:
             graph.input.append(value)  # a stored tensor, which old files list as well
             continue
         name, kind = inputs[value.name], value.type.tensor_type.elem_type
-        graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, _sizes(value)))
+        if name == POSITIONS:
+            assert positions is not None
+            inner_names[value.name] = front.node("Cast", [_positions(front, positions)], value.name, to=kind)
+            continue
+        graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, axes))
         if name != value.name or kind != TensorProto.INT64:
-            inner_names[value.name] = f"{_OWN}{value.name}"
-            front.append(helper.make_node("Cast", [name], [inner_names[value.name]], f"{_OWN}{name}/Cast", to=kind))
-    graph.node.extend([*front, *model.graph.node])
-    for inner in graphs(graph):
-        for node in inner.node[len(front) if inner is graph else 0 :]:
-            node.input[:] = [inner_names.get(name, name) for name in node.input]
+            inner_names[value.name] = front.node("Cast", [name], value.name, to=kind)
     given = {value.name: value for value in model.graph.output}
     for old, name in outputs.items():
-        kind, sizes = given[old].type.tensor_type.elem_type, _sizes(given[old])
-        if name != old:
-            graph.node.append(helper.make_node("Identity", [old], [name], f"{_OWN}{name}"))
-        graph.output.append(helper.make_tensor_value_info(name, kind, sizes or None))
+        sizes, is_float = _sizes(given[old]), given[old].type.tensor_type.elem_type == TensorProto.FLOAT
+        if name != old or not is_float:
+            inner_names.setdefault(old, f"{_OWN}given.{old}" if name == old else old)
+            kind, how = ("Identity", {}) if is_float else ("Cast", {"to": TensorProto.FLOAT})
+            back.nodes.append(helper.make_node(kind, [inner_names[old]], [name], f"{_OWN}{name}/{kind}", **how))
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes or None))
         if pooling is not None:
-            parts = _Pooling(old, SENTENCE, _opset(model))
+            parts = _Pooling(name, SENTENCE, back.opset)
             parts.append(*pooling)
-            graph.node.extend(parts.nodes)
-            graph.initializer.extend(parts.stored.values())
+            back.nodes += parts.nodes
+            back.stored |= parts.stored
             is_whole = len(sizes) == 3 and len(pooling) < 3 and isinstance(pooling[0], str)
             width = sizes[-1] if is_whole else "hidden"
             sizes = [sizes[0] if sizes else "batch", width]
             graph.output.append(helper.make_tensor_value_info(SENTENCE, TensorProto.FLOAT, sizes))
+    graph.node.extend([*front.nodes, *model.graph.node])
+    for inner_graph in graphs(graph):
+        for node in inner_graph.node[len(front.nodes) if inner_graph is graph else 0 :]:
+            node.input[:] = [inner_names.get(name, name) for name in node.input]
+            node.output[:] = [inner_names.get(name, name) for name in node.output]
+    graph.node.extend(back.nodes)
+    moved = [value for value in model.graph.value_info if value.name not in {*inner_names, *outputs.values(), SENTENCE}]
+    graph.ClearField("value_info")
+    graph.value_info.extend(moved)
+    graph.initializer.extend((front.stored | back.stored).values())
     return renamed
 
 
-class _Pooling:
-    """Nodes that pool; every operator in the form that the graph's opset knows."""
+def _out_of_the_way(model: onnx.ModelProto, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> dict[str, str]:
+    """Other names for what a graph computes under a name that is to mean something else."""
+    computed = {name for node in model.graph.node for name in node.output}
+    taken = {*inputs.values(), SENTENCE} | {name for old, name in outputs.items() if name != old}
+    return {name: f"{_OWN}given.{name}" for name in sorted(taken & computed) if outputs.get(name) != name}
 
-    def __init__(self, hidden: str, output: str, opset: int) -> None:
-        self.hidden, self.output, self.opset = hidden, output, opset
+
+def _positions(front: _Nodes, rule: PositionRule) -> str:
+    """The nodes that compute positions from `input_ids`; see this file's opening."""
+    if rule.follows_padding:
+        pad = front.keep("pad", np.array(rule.first - 1))
+        is_pad = front.node("Equal", [IDS, pad], "is_pad")
+        token = front.node("Cast", [front.node("Not", [is_pad], "not_pad")], "token", to=TensorProto.INT64)
+        number = front.node("CumSum", [token, front.keep("along", np.array(1))], "number")
+        return front.node("Add", [front.node("Mul", [number, token], "counted"), pad], "positions")
+    shape = front.node("Shape", [IDS], "shape")
+    length = front.node("Gather", [shape, front.keep("second", np.array(1))], "length")
+    bounds = (front.keep("zero", np.array(0)), length, front.keep("one", np.array(1)))
+    return front.node("Expand", [front.node("Range", list(bounds), "row"), shape], "positions")
+
+
+class _Nodes:
+    """Nodes that are added to a graph, each in the form that its opset knows, and what they store."""
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.stored: dict[str, onnx.TensorProto] = {}
+
+    def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """Append a node; returns its output's name."""
+        self.nodes.append(helper.make_node(kind, inputs, [_OWN + name], f"{_OWN}{name}/{kind}", **attributes))
+        return _OWN + name
+
+    def keep(self, name: str, value: Any) -> str:
+        """Store an array; returns its name."""
+        self.stored[_OWN + name] = tensor(np.asarray(value), _OWN + name)
+        return _OWN + name
+
+    def reduced(self, kind: str, value: str, axis: int, keepdims: int, name: str | None = None) -> str:
+        """A reduction along one axis, which newer operators take as an input and older ones as an attribute."""
+        name = name or f"{value.removeprefix(_OWN)}.{kind}"
+        if self.opset >= _AXES_AS_INPUT[kind]:
+            axes = self.keep(f"axis_{axis}", np.array([axis]))
+            return self.node(kind, [value, axes], name, keepdims=keepdims)
+        return self.node(kind, [value], name, keepdims=keepdims, axes=[axis])
+
+
+class _Pooling(_Nodes):
+    """Nodes that pool."""
+
+    def __init__(self, hidden: str, output: str, opset: int) -> None:
+        super().__init__(opset)
+        self.hidden, self.output = hidden, output
 
     def append(self, mode: str | Sequence[str], normalize: bool, dimension: int | None = None) -> None:
         """Pool the token vectors as `mode` says, into `output`: its first `dimension` numbers."""
@@ -153,23 +222,6 @@ class _Pooling:
         is_token = self.node("Cast", [mask], "is_token", to=TensorProto.BOOL)
         lowest = self.keep("lowest", np.float32(np.finfo(np.float32).min))
         return self.reduced("ReduceMax", self.node("Where", [is_token, hidden, lowest], "tokens"), 1, keepdims=0)
-
-    def reduced(self, kind: str, value: str, axis: int, keepdims: int, name: str | None = None) -> str:
-        """A reduction along one axis, which newer operators take as an input and older ones as an attribute."""
-        name = name or f"{value.removeprefix(_OWN)}.{kind}"
-        if self.opset >= _AXES_AS_INPUT[kind]:
-            axes = self.keep(f"axis_{axis}", np.array([axis]))
-            return self.node(kind, [value, axes], name, keepdims=keepdims)
-        return self.node(kind, [value], name, keepdims=keepdims, axes=[axis])
-
-    def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Append a node; returns its output's name."""
-        self.nodes.append(helper.make_node(kind, inputs, [_OWN + name], f"{_OWN}{name}/{kind}", **attributes))
-        return _OWN + name
-
-    def keep(self, name: str, value: Any) -> str:
-        self.stored[name] = tensor(np.asarray(value), _OWN + name)
-        return _OWN + name
 
 
 def _opset(model: onnx.ModelProto) -> int:

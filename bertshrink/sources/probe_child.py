@@ -7,11 +7,12 @@ what comes out is either a word of refusal or the file, whole and proven, at TAR
 
     read      as one message; weights that are in a file beside it ("external data") are taken in
     check     see `onnx_checks`; functions are unfolded
-    run       opened by ONNX Runtime (where it is installed) and run once: outputs finite
+    run       opened by ONNX Runtime (where it is installed) and run at a few shapes: outputs finite (see `probe_run`)
     write     one self-contained file; byte for byte the given one where nothing had to change
 
 That is `look`. `again` reads, checks and runs a file that bertshrink sealed where it is: a seal says that nothing has
-changed, not who made it. `facts` gives what `files.headers.read_onnx` reads of it, and runs nothing.
+changed, not who made it. `longest` finds the longest input of a file that was looked at. `facts` gives what
+`files.headers.read_onnx` reads of it, and runs nothing.
 
 An .ort file is a graph that ONNX Runtime has optimised: what holds for weights and for encoders is checked of it, too,
 and nothing of it is changed. Of a .pte program the inside is ExecuTorch's own matter: it is run (see `probe_pte`).
@@ -24,22 +25,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertshrink.engines import ENGINES, is_installed
 from bertshrink.errors import BertshrinkError, MissingDependency, UnsafeModel
 from bertshrink.files.atomic import output_errors
 from bertshrink.files.safe_open import MAX_FILE_BYTES, open_plain
-from bertshrink.sources.probe_limits import _MADE_AGAIN, check_finite, limit
+from bertshrink.sources.probe_limits import _MADE_AGAIN, limit
+from bertshrink.sources.probe_run import ModelRuns, longest_input, look_at_runs
 
 if TYPE_CHECKING:
     import onnx
 
-
-_LENGTH = 5
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive, as `torch.save` writes it"),
     (b"\x80", "a pickle, which bertshrink never opens"),
@@ -79,18 +79,26 @@ def look(source: Path, target: Path) -> dict[str, Any]:
     from bertshrink.sources import onnx_checks as checks
 
     model, has_changed = (from_ort(data), False) if target.suffix == ".ort" else from_onnx(data, source)
-    vocab_size = checks.check_encoder(model)
+    checks.check_inputs(model)
     with output_errors(target):
         target.write_bytes(model.SerializeToString(deterministic=True) if has_changed else data)
     del data
     if target.suffix != ".ort":
         checks.check_shapes(model, target)
-    shapes = run(target, model, vocab_size)
+    rows, runs = checks.table_rows(model), runs_of(target, model)
+    seen: dict[str, Any] = {"shape": checks.declared_shape(model), "outputs": {}, "vocab_size": rows}
+    if runs is not None:
+        seen = look_at_runs(runs, rows)
+    outputs = {value.name: declared(value) for value in model.graph.output}
+    for name, shape in seen["outputs"].items():
+        outputs[name]["shape"] = shape
     return {
-        "inputs": {value.name: declared(value) for value in real_inputs(model)},
-        "names": {name: ours for ours, names in checks.INPUT_NAMES.items() for name in names},
-        "outputs": {value.name: declared(value) | shapes.get(value.name, {}) for value in model.graph.output},
-        "vocab_size": vocab_size,
+        "inputs": {value.name: declared(value) for value in checks.real_inputs(model)},
+        "names": {value.name: checks.OURS[value.name] for value in checks.real_inputs(model)},
+        "outputs": outputs,
+        "behind": checks.outputs_behind(model),
+        "shape": seen["shape"],
+        "vocab_size": seen["vocab_size"],
         "precision": checks.precision_of(model),
         "opset": next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
@@ -120,8 +128,27 @@ def look_again(source: Path) -> dict[str, Any]:
         return {}
     model = from_ort(data) if source.suffix == ".ort" else from_onnx(data, source)[0]
     del data
-    run(source, model, 2)
+    if (runs := runs_of(source, model)) is not None:
+        runs.first()
     return {}
+
+
+def look_for_length(source: Path) -> dict[str, Any]:
+    """`longest`: the most tokens that a file which was looked at before takes, as `probe_run.longest_input` finds them.
+
+    Raises:
+        UnsafeModel: the file cannot be run.
+        MissingDependency: ONNX Runtime is not installed.
+    """
+    step("reading it")
+    with open_plain(source, may_have_other_names=True) as file:
+        limit(os.fstat(file.fileno()).st_size)
+        data = file.read()
+    runs = runs_of(source, from_ort(data) if source.suffix == ".ort" else from_onnx(data, source)[0])
+    if runs is None:
+        what = "ONNX Runtime, which tells how long an input may be, is not installed"
+        raise MissingDependency(what, hint=ENGINES["onnxruntime"].install)
+    return {"longest": longest_input(runs)}
 
 
 def facts(source: Path) -> dict[str, Any]:
@@ -176,8 +203,6 @@ def from_ort(data: bytes) -> onnx.ModelProto:
         UnsafeModel: the file is not what it must be.
         MissingDependency: ONNX Runtime, which reads it, is not installed.
     """
-    from bertshrink.engines import ENGINES, is_installed
-
     if not is_installed("onnxruntime"):
         raise MissingDependency(
             "an .ort file needs ONNX Runtime, which is not installed", hint=ENGINES["onnxruntime"].install
@@ -207,60 +232,42 @@ def refuse_other_kinds(data: bytes) -> None:
             raise UnsafeModel(f"the file is not an ONNX file but {kind}", hint=hint)
 
 
-def real_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are not stored tensors, which old files list as well."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in stored]
-
-
 def declared(value: onnx.ValueInfoProto) -> dict[str, Any]:
     """Type and shape of an input or output; a size that is open is None."""
     import onnx
 
     kind = value.type.tensor_type
-    sizes = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+    sizes = [size.dim_value if size.dim_value > 0 else None for size in kind.shape.dim]
     return {"type": onnx.TensorProto.DataType.Name(kind.elem_type).lower(), "shape": sizes}
 
 
-def run(path: Path, model: onnx.ModelProto, vocab_size: int) -> dict[str, dict[str, Any]]:
-    """Run the file once on one text of 5 tokens.
-
-    Returns:
-        output -> its shape; nothing where ONNX Runtime is not installed.
+def runs_of(path: Path, model: onnx.ModelProto) -> ModelRuns | None:
+    """The file, opened to be run; None where ONNX Runtime is not installed.
 
     Raises:
-        UnsafeModel: it cannot be opened or run, or gives values that are not finite.
+        UnsafeModel: it cannot be opened.
     """
-    import numpy as np
     import onnx
 
-    from bertshrink.engines import engine, is_installed
+    from bertshrink.sources import onnx_checks as checks
 
     if not is_installed("onnxruntime"):
-        return {}
+        return None
     step("running it in ONNX Runtime")
-    feeds: dict[str, Any] = {}
-    for value in real_inputs(model):
-        sizes = declared(value)["shape"]
-        shape = [size or default for size, default in zip(sizes, (1, _LENGTH), strict=False)]
+    inputs = {}
+    for value in checks.real_inputs(model):
         kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        number = min(1, vocab_size - 1) if value.name == "input_ids" else int("mask" in value.name)
-        feeds[value.name] = np.full(shape, number, dtype=kind)
-    try:
-        outputs = engine("onnxruntime").load(str(path), threads=1).run(feeds)
-    except Exception as error:  # ONNX Runtime's errors share no base of their own
-        raise UnsafeModel(f"ONNX Runtime cannot run the file: {_said(error, path)}", hint=_MADE_AGAIN) from None
-    check_finite(outputs)
-    return {name: {"shape": list(value.shape)} for name, value in outputs.items()}
+        batch, length = (*declared(value)["shape"], None, None)[:2]
+        inputs[value.name] = (checks.OURS.get(value.name, value.name), kind, (batch, length))
+    return ModelRuns(path, inputs)
 
 
-def _said(error: Exception, path: Path) -> str:
-    """The first line of ONNX Runtime's message, without its codes and the place of our copy."""
-    said = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", (str(error).splitlines() or [type(error).__name__])[0])
-    return said.replace(str(path), path.name)[:300]
-
-
-LOOKS: dict[str, Callable[..., dict[str, Any]]] = {"look": look, "again": look_again, "facts": facts}
+LOOKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "look": look,
+    "again": look_again,
+    "longest": look_for_length,
+    "facts": facts,
+}
 """The first word of the command -> what it does with the paths that follow."""
 
 

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ class ProbeResult:
     Attributes:
         inputs: by name.
         names: the graph's input -> bertshrink's name of it.
-        outputs: by name; shapes as they came out for one text of 5 tokens, where it could be run.
-        vocab_size: rows of the table that token ids look up; None: the file does not say.
+        outputs: by name; an axis that follows batch or length is open, where the file could be run.
+        vocab_size: how many token ids it takes; None: not known.
         precision: what its weights are stored in, or `unknown`.
         opset: version of ONNX's operators.
         producer: what wrote it.
         metadata: what it says of itself.
+        shape: the (batch, length) that it takes; None: any.
+        behind: of each output, the other outputs that it is computed from.
         most: the most rows and tokens that it takes; None: any number, or those of its one shape.
     """
 
@@ -61,7 +63,16 @@ class ProbeResult:
     opset: int
     producer: str
     metadata: dict[str, str]
+    shape: tuple[int | None, int | None] = (None, None)
+    behind: dict[str, list[str]] = field(default_factory=dict)
     most: tuple[int, int] | None = None
+
+    @classmethod
+    def read(cls, look: dict[str, Any]) -> ProbeResult:
+        """What a child's answer says."""
+        for side in ("inputs", "outputs"):
+            look[side] = {name: TensorSpec(v["type"], tuple(v["shape"])) for name, v in look[side].items()}
+        return cls(**look | {"shape": tuple(look["shape"])})
 
 
 def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = COMMAND) -> ProbeResult:
@@ -77,10 +88,7 @@ def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = C
         MissingDependency: what reads or runs it is not installed.
         OutputError: there is no room for it at `target`.
     """
-    look = _in_child(source, "look", command, target)
-    for side in ("inputs", "outputs"):
-        look[side] = {name: TensorSpec(v["type"], tuple(v["shape"])) for name, v in look[side].items()}
-    return ProbeResult(**look)
+    return ProbeResult.read(_in_child(source, "look", command, target))
 
 
 def probe_again_in_subprocess(source: Path, command: tuple[str, ...] = COMMAND) -> None:
@@ -91,6 +99,23 @@ def probe_again_in_subprocess(source: Path, command: tuple[str, ...] = COMMAND) 
         MissingDependency: what reads or runs it is not installed.
     """
     _in_child(source, "again", command)
+
+
+def longest_in_subprocess(file: Path, where: str) -> int:
+    """The most tokens up to 512 that a file which was looked at takes, found in a child process that runs it.
+
+    Args:
+        where: its name for messages.
+
+    Raises:
+        UnsafeModel: it cannot be run, or the child died of it.
+        MissingDependency: what runs it is not installed.
+    """
+    try:
+        return int(_in_child(file, "longest")["longest"])
+    except BertshrinkError as error:
+        error.where = where
+        raise
 
 
 def read_header_in_subprocess(source: Path) -> FileFacts:

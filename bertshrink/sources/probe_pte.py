@@ -65,6 +65,7 @@ def look(path: Path) -> dict[str, Any]:
         "opset": 0,
         "producer": "",
         "metadata": {},
+        "shape": shape,
         "most": list(sizes) if is_open else None,
     }
 

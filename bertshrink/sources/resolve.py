@@ -4,7 +4,7 @@
     fetch_weights    the whole of it, once a run begins
 
     a path                       used as it is; the network is never asked
-    a file for an engine (.onnx, .ort, .pte), or its folder
+    a file for an engine (.onnx, .ort, .pte), its folder, or its folder in a hub cache
                                  becomes an artifact in a private folder (`import_external`), unless bertshrink sealed
                                  it
     a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
@@ -16,12 +16,13 @@ Whether the hub can be reached is tried once, with a short time limit, before an
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bertshrink.command_scope import once
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
 from bertshrink.files.atomic import is_sealed, sha256_file, verify
+from bertshrink.files.bounded_text import open_regular
 from bertshrink.files.hub import hub_is_reachable, local_path
 from bertshrink.files.json_files import read_object
 from bertshrink.files.shards import INDEX, WEIGHTS, shard_names, weight_file
@@ -51,6 +52,8 @@ DEMO = {
 FILES = (".onnx", ".ort", ".pte")
 """Kinds of files that an engine runs; each stands for a model."""
 
+_SHA_BYTES = 64
+
 _SMALL = ["*.json", "*.txt", "[0-9]*_*/config.json", "model_head.pkl"]
 _WEIGHTS = [*_SMALL, WEIGHTS, f"[0-9]*_*/{WEIGHTS}", "*.model", "merges.txt", "vocab.*"]
 
@@ -72,36 +75,41 @@ def find_model(name: str, where: str | None = None, *, task: str = "auto", is_ba
     Raises:
         BertshrinkError: as `locate_config` and `ModelRef.read`.
     """
-    return ModelRef.read(locate_config(name, where), task, name, is_base=is_base, where=where)
+    return ModelRef.read(locate_config(name, where, task=task), task, name, is_base=is_base, where=where)
 
 
 def fetch_weights(model: ModelRef, *, to_run: bool = True) -> ModelRef:
     """The same model, all of it on this machine; arguments and errors as of `locate_model` and `ModelRef.read`."""
     assert model.source is not None
-    folder = locate_model(model.source, model.where, to_run=to_run)
-    return ModelRef.read(folder, model.about.task, model.source, where=model.where)
+    folder = locate_model(model.source, model.where, to_run=to_run, task=model.asked_task)
+    found = ModelRef.read(folder, model.about.task, model.source, where=model.where)
+    return replace(found, asked_task=model.asked_task)
 
 
-def locate_config(name: str, where: str | None = None) -> Path:
+def locate_config(name: str, where: str | None = None, *, task: str = "auto") -> Path:
     """A folder with at least the configuration of the model: all that a plan needs.
+
+    Args:
+        task: what a file for an engine is for, where nothing else tells.
 
     Raises:
         UserError: a path where nothing is, or a file that is not a model.
         MissingDependency: a hub name, and the hub cannot be reached.
     """
-    return _locate(name, where, _SMALL)
+    return _locate(name, where, _SMALL, task)
 
 
-def locate_model(name: str, where: str | None = None, *, to_run: bool = True) -> Path:
+def locate_model(name: str, where: str | None = None, *, to_run: bool = True, task: str = "auto") -> Path:
     """A folder with the whole model; errors as in `locate_config`.
 
     Args:
         to_run: whether it will be run: a file for an engine is then first run apart, a sealed one too.
+        task: likewise.
 
     Raises:
         UnsafeModel: the demo package's weights are not the pinned ones, or a file is not what it must be.
     """
-    folder = _locate(name, where, _WEIGHTS)
+    folder = _locate(name, where, _WEIGHTS, task)
     if to_run and is_sealed(folder, (ARTIFACT_CARD,)):
         _look_again(folder / str(read_object(folder / ARTIFACT_CARD).get("file")))
     if name in DEMO and not is_path(name):
@@ -115,28 +123,28 @@ def locate_model(name: str, where: str | None = None, *, to_run: bool = True) ->
     return folder
 
 
-def _locate(name: str, where: str | None, patterns: list[str]) -> Path:
+def _locate(name: str, where: str | None, patterns: list[str], task: str) -> Path:
     if is_path(name):
-        return _local(name, where)
+        return _local(name, where, task)
     demo = _demo_folder(name)
     if demo is not None:
         return demo
     return _hub(name, where, patterns)
 
 
-def _local(name: str, where: str | None) -> Path:
+def _local(name: str, where: str | None, task: str) -> Path:
     path = local_path(name)
     for folder in (path, path.parent, root_of(path)):
         if name.endswith(FILES) or folder is path:
             verify(folder)
     if path.is_dir() and not name.endswith(FILES):
-        return _local_folder(path)
+        return _local_folder(path, task)
     if path.is_file() and (home := sealed_root(path)) is not None and is_sealed(home, (ARTIFACT_CARD,)):
         return home
     if name.endswith(FILES) and (path.exists() or path.is_symlink()):
         from bertshrink.sources.import_external import import_external
 
-        return import_external(path)
+        return import_external(path, task)
     if path.is_file():
         raise UserError(
             f"`{name}` is a file, not a model folder",
@@ -146,8 +154,9 @@ def _local(name: str, where: str | None) -> Path:
     raise UserError(f"there is no model folder `{name}`", where=where, hint="check the path")
 
 
-def _local_folder(path: Path) -> Path:
-    """A folder as it is, or the artifact that its file for an engine becomes."""
+def _local_folder(path: Path, task: str) -> Path:
+    """A folder as it is, or the artifact that its file for an engine becomes; of a hub cache, its snapshot's."""
+    path = _snapshot(path)
     if (path / ARTIFACT_CARD).is_file():
         card = read_object(path / ARTIFACT_CARD)
         if is_sealed(path, (ARTIFACT_CARD, str(card.get("file")))):
@@ -157,7 +166,27 @@ def _local_folder(path: Path) -> Path:
     from bertshrink.sources.import_external import file_of, import_external
 
     file = file_of(path)
-    return path if file is None else import_external(file)
+    return path if file is None else import_external(file, task)
+
+
+def _snapshot(path: Path) -> Path:
+    """The snapshot that a model's folder in a hub cache stands for; the folder itself, where it is no such folder.
+
+    Raises:
+        UserError: it has several, and none is that of the branch `main`.
+    """
+    snapshots = path / "snapshots"
+    if not path.name.startswith("models--") or not snapshots.is_dir():
+        return path
+    main, found = path / "refs" / "main", sorted(one for one in snapshots.iterdir() if one.is_dir())
+    named = None
+    if main.is_file():
+        with open_regular(main) as file:
+            named = snapshots / file.read(_SHA_BYTES).decode("ascii", "replace").strip()
+    if named in found or len(found) == 1:
+        return named if named is not None and named in found else found[0]
+    names = ", ".join(f"`{one.name}`" for one in found) or "none"
+    raise UserError(f"`{path}` holds the snapshots {names}", where=str(path), hint=f"name one: `{snapshots}/...`")
 
 
 def _look_again(file: Path) -> None:

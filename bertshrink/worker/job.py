@@ -19,7 +19,7 @@ class RunSpec:
         vocab_size: random token ids are drawn below this.
         inputs: the names of the arrays that the model takes.
         max_length: the longest input in tokens; longer texts are cut.
-        shape: the one (batch, length) that it takes; None: any.
+        shape: the (batch, length) that it takes; None, or None in a place: any.
         max_batch: the most rows that it takes at once; None: any number.
         tokenizer: its `tokenizer.json`; needed for texts only.
     """
@@ -31,7 +31,7 @@ class RunSpec:
     vocab_size: int
     inputs: Sequence[str]
     max_length: int
-    shape: tuple[int, int] | None = None
+    shape: tuple[int | None, int | None] | None = None
     max_batch: int | None = None
     tokenizer: Path | None = None
 

@@ -216,12 +216,12 @@ class Echo:
 def test_rows_are_padded_repeated_and_cut(per_token):
     ids = np.array([[1, 2, 3], [4, 5, 9], [6, 9, 9]])
     echo = Echo(per_token)
-    session = FixedShapeSession(echo, 2, 4, 9, per_token=per_token)
+    session = FixedShapeSession(echo, (2, 4), 9, per_token=per_token)
     found = session.run({"input_ids": ids, "attention_mask": (ids != 9).astype(np.int64)})["out"]
     assert echo.seen == [(2, 4), (2, 4)]
     assert np.array_equal(found, ids if per_token else ids.sum(axis=1) + 9)
     assert session.describe() == {"engine": "echo", "batch": 2, "length": 4}
-    bounded = FixedShapeSession(echo, 2, None, 9, per_token=per_token)
+    bounded = FixedShapeSession(echo, None, 9, per_token=per_token, max_batch=2)
     found = bounded.run({"input_ids": ids, "attention_mask": (ids != 9).astype(np.int64)})["out"]
     assert echo.seen[2:] == [(2, 3), (1, 3)]
     assert np.array_equal(found, ids if per_token else ids.sum(axis=1))

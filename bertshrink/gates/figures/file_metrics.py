@@ -1,6 +1,6 @@
 """What an artifact's file shows without an engine: bytes, parameters, operations, and its tensors by name.
 
-    a folder       the file that its artifact.json names; else its one model.safetensors, model.onnx, onnx/model.onnx...
+    a folder       the file that its artifact.json names; else its one model.safetensors, .onnx, .ort or .pte file
     a file         itself; .onnx and .safetensors are read, any other has bytes only
 
 An ONNX file is read in a child process (see `sources.probe`). A folder that bertshrink wrote is checked against its
@@ -25,10 +25,9 @@ from bertshrink.gates.figures.figure import Reading
 from bertshrink.gates.limits.metric_key import MetricKey, operator_key
 from bertshrink.meters.size import onnx_components
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
-from bertshrink.model.folder.layout import FOREIGN, named_file, sealed_root
+from bertshrink.model.folder.layout import engine_files, named_file, sealed_root
 from bertshrink.sources.probe_process import read_header_in_subprocess
 
-_FILES = (WEIGHTS, INDEX, *FOREIGN)
 _READERS = {".onnx": read_header_in_subprocess, ".safetensors": read_safetensors}
 _LEVEL = 6
 """zlib's own default, which zip archives have."""
@@ -142,7 +141,7 @@ def _file_of(path: Path, place: str) -> Path:
             hint = "restore the folder from where it came, or export the model again"
             raise UnsafeModel(f"`{ARTIFACT_CARD}` names no file of its folder", where=str(card), hint=hint)
         return file
-    models = [path / name for name in _FILES if (path / name).is_file()]
+    models = [one for one in (path / WEIGHTS, path / INDEX, *engine_files(path)) if one.is_file()]
     if weight_file(path).name == WEIGHTS:  # what every loader takes where both are there
         models = [model for model in models if model.name != INDEX]
     if len(models) != 1:

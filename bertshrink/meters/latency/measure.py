@@ -152,12 +152,9 @@ def check_cases(launches: Mapping[str, RunSpec], settings: LatencySettings) -> N
                 f"batch {max(settings.batch)} exceeds the limit of `{name}`: {launch.max_batch} rows",
                 hint=f"leave it out, or ask for `batch: [{launch.max_batch}]`",
             )
-        if launch.shape is not None and (settings.batch, settings.length) != tuple((size,) for size in launch.shape):
-            batch, length = launch.shape
-            raise UserError(
-                f"`{name}` takes only {batch}x{length} (batch x length)",
-                hint=f"ask for `batch: [{batch}]` and `length: [{length}]`",
-            )
+        for key, only in zip(("batch", "length"), launch.shape or (), strict=False):
+            if only is not None and getattr(settings, key) != (only,):
+                raise UserError(f"`{name}` takes only {key} {only}", hint=f"ask for `{key}: [{only}]`")
 
 
 def jobs_of(launches: Mapping[str, RunSpec], settings: LatencySettings, threads: int) -> dict[str, WorkerJob]:

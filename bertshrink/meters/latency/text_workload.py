@@ -39,14 +39,12 @@ def text_cases(
     tokenizer: PreTrainedTokenizerBase,
     settings: LatencySettings,
     max_length: int,
-    shape: tuple[int, int] | None = None,
+    shape: tuple[int | None, int | None] | None = None,
 ) -> list[dict[str, Any]]:
     """A worker's cases: the same texts once per batch size. Raises UserError: more padding than the model takes."""
-    if shape is not None:
-        pad_to: int | None = shape[1]
-        batches: tuple[int, ...] = (shape[0],)
-    else:
-        pad_to, batches = None if settings.padding == "longest" else settings.padding, settings.batch
+    only_batch, only_length = shape or (None, None)
+    pad_to = only_length or (None if settings.padding == "longest" else settings.padding)
+    batches = (only_batch,) if only_batch is not None else settings.batch
     if pad_to is not None and pad_to > max_length:
         raise UserError(
             f"texts cannot be padded to {pad_to} tokens: a model takes {max_length} at most",
@@ -54,8 +52,8 @@ def text_cases(
             hint=f"ask for {max_length} or fewer, or for `longest`",
         )
     rows = [row["input_ids"] for row in tokenize(tokenizer, texts.texts, texts.pairs, pad_to or max_length)]
-    if shape is not None and len(rows) < shape[0]:
-        raise UserError(f"{len(rows)} texts are fewer than one batch of {shape[0]}", where=settings.texts)
+    if only_batch is not None and len(rows) < only_batch:
+        raise UserError(f"{len(rows)} texts are fewer than one batch of {only_batch}", where=settings.texts)
     written = [list(both) for both in zip(texts.texts, texts.pairs, strict=True)] if texts.pairs else texts.texts
     name = Path(settings.texts or "texts").name
     return [

@@ -207,7 +207,8 @@ def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner 
         look = _look(launch.path, scratch)
         ort = Path(look.ort)
         paths = [launch.path] if ort == launch.path else [launch.path, ort]
-        batch, length = launch.shape or (1, min(_LENGTH, launch.max_length))
+        only_batch, only_length = launch.shape or (None, None)
+        batch, length = only_batch or 1, only_length or min(_LENGTH, launch.max_length)
         files = []
         for path in paths:
             peaks = run_once(replace(launch, path=path), batch, length, host or LocalRunner()).memory_bytes

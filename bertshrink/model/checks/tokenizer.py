@@ -11,15 +11,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bertshrink.errors import BertshrinkError, UnsafeModel
+from bertshrink.errors import BertshrinkError, UnsafeModel, UserError
 from bertshrink.files.json_files import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("spiece.model",),
+    ("sentencepiece.bpe.model",),
+    ("sentencepiece.model",),
+    ("spm.model",),
+    ("tokenizer.model",),
+)
+"""The files of a tokenizer, each kind's."""
+
 _TEXT = "It was, all in all, a surprisingly good film: 3.5 of 5."
 _MOST_LABELS = 1_000_000
 _HINT = "save it again beside the model: `tokenizer.save_pretrained(DIR)`"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has the files of a tokenizer."""
+    return any(all((folder / name).is_file() for name in names) for names in TOKENIZERS)
+
+
+def require_tokenizer(folder: Path, where: str) -> None:
+    """Ask for a tokenizer. Raises UserError: the folder, whose name for messages is `where`, has none."""
+    if not has_tokenizer(folder):
+        raise UserError(
+            "there is no tokenizer beside the model file, and texts need one",
+            where=where,
+            hint="put the model's `tokenizer.json`, `tokenizer_config.json` and `config.json` there, as "
+            "`AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR)` writes them",
+        )
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -19,13 +19,13 @@ PLACES = {"onnx": "onnx/model.onnx", "ort": "onnx/model.ort", "pte": "executorch
 
 QUANTIZED = "onnx/model_quantized.onnx"
 
-FOREIGN = (
-    *("model.onnx", PLACES["onnx"], "model_quantized.onnx", QUANTIZED),
-    *("model.ort", PLACES["ort"], "model.pte", PLACES["pte"]),
-)
-"""Where folders of others have the one file that they stand for, in the order in which it is looked for."""
-
 _FOLDERS = tuple(dict.fromkeys(str(PurePosixPath(place).parent) for place in PLACES.values()))
+
+
+def engine_files(folder: Path) -> list[Path]:
+    """The files for engines in a folder of whatever origin, whatever they are called, and in its `onnx/`."""
+    places = (folder, *(folder / name for name in _FOLDERS))
+    return [path for place in places for path in sorted(place.glob("*.*")) if path.suffix[1:] in PLACES]
 
 
 def root_of(file: Path) -> Path:

@@ -89,7 +89,7 @@ def _artifact(card: ArtifactCard, name: str) -> str:
         folder=_quoted(name),
         file=_quoted(f"{name}/{card.file}"),
         texts=_texts(task, card.prompt, card.shape[0] if card.shape else None),
-        padding="True" if card.shape is None else '"max_length"',
+        padding="True" if card.shape is None or card.shape[1] is None else '"max_length"',
         inputs=_listed(card.inputs),
         outputs=_listed(outputs),
         places=[card.outputs.index(output) for output in outputs],

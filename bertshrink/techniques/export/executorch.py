@@ -81,7 +81,8 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
 def trace(encoder: Encoder, form: ArtifactSpec, outputs: Sequence[str], *, int8: bool) -> Any:
     """The model as `torch.export` sees it, for one shape or within bounds, quantized or not."""
     names = input_names(encoder)
-    largest = form.shape or (form.max_batch or 1, encoder.max_length)
+    only_batch, only_length = form.shape or (None, None)
+    largest = (only_batch or form.max_batch or 1, only_length or encoder.max_length)
     # An example that is not a special case: sizes of 1 would be taken for constants.
     sizes = largest if form.shape else tuple(min(size, at_most) for size, at_most in zip((3, 7), largest, strict=True))
     ids = torch.ones(sizes, dtype=torch.int64)

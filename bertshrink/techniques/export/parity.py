@@ -110,10 +110,13 @@ def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: fl
 
 def shapes_of(form: ArtifactSpec, max_length: int) -> list[tuple[int, int]]:
     """The shapes (batch, length) at which a file is compared, each that it takes once."""
-    if form.shape is not None:
-        return [form.shape]
+    only_batch, only_length = form.shape or (None, None)
     most = form.max_batch or max(batch for batch, _ in SHAPES)
-    return list(dict.fromkeys((min(batch, most), min(length, max_length)) for batch, length in SHAPES))
+    return list(
+        dict.fromkeys(
+            (only_batch or min(batch, most), only_length or min(length, max_length)) for batch, length in SHAPES
+        )
+    )
 
 
 def padded_text(encoder: Encoder | Artifact, batch: int, length: int) -> Arrays:

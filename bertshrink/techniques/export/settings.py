@@ -208,6 +208,6 @@ class ExportSettings(Technique):
                 setting="static_shape",
             )
         shape = self.shape or before.shape
-        length = shape[1] if shape is not None else before.max_length
+        length = (shape[1] if shape is not None else None) or before.max_length
         runs_on = before.engine if self.to == "onnx" else "onnxruntime"
         return replace(before, format=self.to, engine=runs_on, shape=shape, max_length=length)

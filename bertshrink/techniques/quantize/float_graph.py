@@ -1,4 +1,5 @@
-"""The graph that quantization starts from: canonical, without guards that never act, every dense weight stored.
+"""The graph that quantization starts from: canonical, in float32, without guards that never act, every dense weight
+stored.
 
 Exporters write fused attention (PyTorch's SDPA) with a guard in every layer, `Where(IsNaN(p), 0, p)` after the softmax
 p: a query that may see no key at all has a softmax of nothing, which is NaN. In an encoder whose mask only hides
@@ -32,6 +33,7 @@ from bertshrink.onnx_graph.encoder_graph import (
     weight_matmuls,
 )
 from bertshrink.onnx_graph.external_data import stream
+from bertshrink.onnx_graph.half_arithmetic import has_half, in_float32
 
 _INTEGERS = tuple(getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT4", "UINT4"))
 _MAX_LENGTH = 1024
@@ -47,9 +49,8 @@ def read_float_graph(path: Path, max_length: int, where: str | None = None) -> o
             change as long as the graph is used.
 
     Raises:
-        UnsafeModel: it is not an ONNX file, quantized already, computes in other floats than float32, branches, or
-        holds a
-            dense layer's weight in another form than as a stored matrix.
+        UnsafeModel: it is not an ONNX file, quantized already, computes in float64, branches, or holds a dense layer's
+            weight in another form than as a stored matrix.
     """
     where = where or str(path)
     model = read_model(path, numbers=False)
@@ -62,7 +63,10 @@ def read_float_graph(path: Path, max_length: int, where: str | None = None) -> o
             where=where,
             hint="export it again with `bertshrink export MODEL -o DIR`",
         )
-    model = remove_nan_guards(canonicalise(model), max_length)
+    model = canonicalise(model)
+    if has_half(model):
+        model = canonicalise(in_float32(model))
+    model = remove_nan_guards(model, max_length)
     _refuse_other_floats(model, where)
     odd = unstored_weights(model)
     if odd:
@@ -81,21 +85,21 @@ def refuse_quantized(model: onnx.ModelProto, where: str) -> None:
     """Refuse what is quantized already, wholly or in part.
 
     Raises:
-        UnsafeModel: naming an operator of integers, or the lookup of a table of them.
+        UnsafeModel: naming an operator of integers, or a matrix of them that is brought back where it is used.
     """
-    integers = {tensor.name for tensor in model.graph.initializer if tensor.data_type in _INTEGERS}
+    hint = "start from the float32 export"
     for node in model.graph.node:
-        if node.op_type in QUANTIZED_OPS or (node.op_type == "Gather" and node.input[0] in integers):
-            raise UnsafeModel(
-                f"the file is already quantized: node `{node.name or node.output[0]}` is a `{node.op_type}` of "
-                "integers",
-                where=where,
-                hint="start from the float32 export",
-            )
+        if node.op_type in QUANTIZED_OPS:
+            what = f"node `{node.name or node.output[0]}` is a `{node.op_type}` of integers"
+            raise UnsafeModel(f"the file is already quantized: {what}", where=where, hint=hint)
+    for stored in model.graph.initializer:
+        if stored.data_type in _INTEGERS and len(stored.dims) > 1:
+            what = f"the weight `{stored.name}` is stored in integers"
+            raise UnsafeModel(f"the file is already quantized: {what}", where=where, hint=hint)
 
 
 def _refuse_other_floats(model: onnx.ModelProto, where: str) -> None:
-    """Refuse a graph that computes in half precision; weights that are only stored so are float32 by now."""
+    """Refuse a graph that computes in other floats; what was in half precision is in float32 by now."""
     stored = initializers(model)
     kinds = {onnx.TensorProto.DataType.Name(stored[matmul.weight].data_type) for matmul in weight_matmuls(model)}
     if kinds - {"FLOAT"}:
@@ -169,7 +173,7 @@ def _speak(model: onnx.ModelProto, softmaxes: list[str], max_length: int) -> boo
         path = folder / "guards.onnx"
         stream(wider, path)
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    mask = np.zeros(((fixed_shape(model) or (1, 1))[0], max_length), dtype=np.int64)
+    mask = np.zeros((fixed_shape(model)[0] or 1, max_length), dtype=np.int64)
     mask[:, 0] = 1
     given = {"input_ids": np.ones_like(mask), "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
     feeds = {value.name: given[value.name] for value in model.graph.input}

@@ -81,11 +81,9 @@ class ActivationObserver:
             with output_errors(path):  # no check: outputs of unknown rank are ONNX Runtime's to accept
                 stream(_watched(model, list(takers)), path)
             session = engine("onnxruntime").load(str(path))
-            batch_rows, length = fixed_shape(model) or (None, None)
-            for batch in batch_by_length([len(row["input_ids"]) for row in self.rows], _BATCH_TOKENS, batch_rows):
-                feeds = pad([self.rows[i] for i in batch], self.pad_id)
-                if batch_rows is not None and length is not None:
-                    feeds = pad_to_shape(feeds, batch_rows, length, self.pad_id)
+            shape = fixed_shape(model)
+            for batch in batch_by_length([len(row["input_ids"]) for row in self.rows], _BATCH_TOKENS, shape[0]):
+                feeds = pad_to_shape(pad([self.rows[i] for i in batch], self.pad_id), shape, self.pad_id)
                 values = session.run(feeds)
                 mask_BL = feeds["attention_mask"][: len(batch)].astype(bool)
                 for name, take in takers.items():
