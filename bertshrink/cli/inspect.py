@@ -24,7 +24,6 @@ from bertshrink.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
     from bertshrink.files.headers import FileFacts
-    from bertshrink.model.fixed_shape_session import Shape
 
 FLOPS_LENGTHS = (16, 128, 512)
 _SHOWN = 12
@@ -115,6 +114,7 @@ def _advice(facts: CheckpointInfo, parts: dict[str, tuple[int, int]]) -> list[st
 
 def _artifact(model: ModelRef) -> dict[str, Any]:
     from bertshrink.model.artifact import Artifact
+    from bertshrink.model.fixed_shape_session import shape_words
     from bertshrink.sources.probe_process import read_header_in_subprocess
 
     card = Artifact.load(model.folder).card
@@ -133,7 +133,7 @@ def _artifact(model: ModelRef) -> dict[str, Any]:
             "engine": card.engine,
             "longest input": card.max_length,
             "vocabulary": card.vocab_size,
-            **({"batch x length": _only(card.shape)} if card.shape else {}),
+            **({"batch x length": f"{shape_words(card.shape)} only"} if card.shape else {}),
             **({"largest batch": card.max_batch} if card.max_batch else {}),
         },
         "num_bytes": facts.num_bytes if facts is not None else model.file.stat().st_size,
@@ -142,10 +142,6 @@ def _artifact(model: ModelRef) -> dict[str, Any]:
         "lineage": list(card.lineage),
         "could_shrink": _advice_of_file(facts, card.family),
     }
-
-
-def _only(shape: Shape) -> str:
-    return "x".join("any" if size is None else str(size) for size in shape) + " only"
 
 
 def _advice_of_file(facts: FileFacts | None, family: str) -> list[str]:

@@ -17,6 +17,11 @@ Shape = tuple[int | None, int | None]
 """(batch, length); None: any."""
 
 
+def shape_words(shape: Shape) -> str:
+    """`2x16`, `anyx16`: batch and length, for messages."""
+    return "x".join("any" if size is None else str(size) for size in shape)
+
+
 class FixedShapeSession:
     """A session that takes any batch, in front of one that does not.
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bertshrink.config.checker import Checker
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.model.artifact import ArtifactSpec
+from bertshrink.model.fixed_shape_session import shape_words
 from bertshrink.recipe.recipe import Recipe
 
 
@@ -100,4 +101,4 @@ def _bounded(
 
 
 def _text(form: ArtifactSpec) -> str:
-    return "x".join("any" if size is None else str(size) for size in form.shape or ())
+    return shape_words(form.shape or (None, None))

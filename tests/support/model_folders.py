@@ -42,6 +42,7 @@ def artifact_folder(folder, **more):
         "vocab_size": 100,
     }
     (folder / "artifact.json").write_text(json.dumps(card | more))
+    (folder / "vocab.txt").write_text("[PAD]\n")
     (folder / "onnx").mkdir(exist_ok=True)
     (folder / "onnx" / "model.onnx").write_bytes(b"")
     seal(folder)

@@ -24,6 +24,7 @@ from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.to_measurements import MeasurementBuilder
 from bertshrink.meters.latency.validity import initial_load_warning, of_machine, of_rounds
 from bertshrink.meters.latency.worker_result import WorkerResult
+from bertshrink.model.fixed_shape_session import shape_words
 from bertshrink.progress import Progress
 from bertshrink.report.measurement import Conditions, Environment, Evidence, Measurement
 from bertshrink.report.statistics import MIN_VERDICT
@@ -154,7 +155,10 @@ def check_cases(launches: Mapping[str, RunSpec], settings: LatencySettings) -> N
             )
         for key, only in zip(("batch", "length"), launch.shape or (), strict=False):
             if only is not None and getattr(settings, key) != (only,):
-                raise UserError(f"`{name}` takes only {key} {only}", hint=f"ask for `{key}: [{only}]`")
+                raise UserError(
+                    f"`{name}` takes only {shape_words(launch.shape or (None, None))} (batch x length)",
+                    hint=f"ask for `{key}: [{only}]`",
+                )
 
 
 def jobs_of(launches: Mapping[str, RunSpec], settings: LatencySettings, threads: int) -> dict[str, WorkerJob]:
