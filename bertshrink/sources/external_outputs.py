@@ -127,7 +127,9 @@ def _token_vectors(look: ProbeResult) -> list[str]:
 
 
 def _of_rank(look: ProbeResult, rank: int) -> list[str]:
-    return [name for name, value in look.outputs.items() if value.type in _FLOATS and len(value.shape) == rank]
+    """The outputs of floats with so many axes, the first of which is the batch."""
+    outputs = {name: value.shape for name, value in look.outputs.items() if value.type in _FLOATS}
+    return [name for name, shape in outputs.items() if len(shape) == rank and shape[0] in (None, look.shape[0])]
 
 
 def _rank(task: TaskSpec) -> int:
@@ -145,9 +147,10 @@ def _fitting(look: ProbeResult, task: TaskSpec, width: int | None) -> list[str]:
 def _check_form(origin: ExternalFile, task: TaskSpec, name: str, width: int | None) -> None:
     """Refuse an output that is not shaped as the task's, or is not as wide as there are labels; raises UserError."""
     shape, rank = origin.look.outputs[name].shape, _rank(task)
-    if shape and (len(shape) != rank or (width and shape[-1] not in (None, width))):
+    has_rows = not shape or shape[0] in (None, origin.look.shape[0])
+    if shape and (len(shape) != rank or not has_rows or (width and shape[-1] not in (None, width))):
         sizes = "x".join("any" if size is None else str(size) for size in shape)
-        asked = f"{rank} axes" + (f", the last of {width}" if width else "")
+        asked = f"{rank} axes, the first of the rows" + (f", the last of {width}" if width else "")
         raise UserError(
             f"the file's output `{name}` has the shape {sizes}; a model for `{task.name}` gives {asked}",
             where=origin.where,

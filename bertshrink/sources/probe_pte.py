@@ -59,7 +59,10 @@ def look(path: Path) -> dict[str, Any]:
     return {
         "inputs": {name: {"type": "int64", "shape": shape} for name in names},
         "names": {name: name for name in names},
-        "outputs": {name: {"type": "float", "shape": list(value.shape)} for name, value in outputs.items()},
+        "outputs": {
+            name: {"type": "float", "shape": [None if is_open else len(value), *value.shape[1:]]}
+            for name, value in outputs.items()
+        },
         "vocab_size": None,
         "precision": "unknown",
         "opset": 0,

@@ -1,6 +1,5 @@
 """ONNX files from elsewhere: looked at in a child process, refused for what they are, the parent alive."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -32,7 +31,16 @@ from bertshrink.sources.probe_process import (
     probe_in_subprocess,
     read_header_in_subprocess,
 )
-from tests.support.onnx_files import OPSETS, ROWS, encoder_model, encoder_parts, onnx_folder, outside
+from tests.support.onnx_files import (
+    OPSETS,
+    ROWS,
+    encoder_model,
+    encoder_parts,
+    files_of,
+    hub_cache,
+    onnx_folder,
+    outside,
+)
 
 OWN = (*OPSETS, helper.make_opsetid("own", 1))
 
@@ -449,26 +457,6 @@ def test_one_file_read_a_thousand_times_is_too_much(tmp_path):
 
 
 # links and the hub's cache
-
-
-def hub_cache(place, files, name="models--org--name"):
-    """A hub cache with one snapshot, as huggingface_hub lays it out."""
-    repository = place / name
-    snapshot = repository / "snapshots" / "abc123"
-    (repository / "blobs").mkdir(parents=True)
-    for at, data in files.items():
-        is_large = at.endswith((".onnx", "_data"))
-        small = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
-        digest = hashlib.sha256(data).hexdigest() if is_large else small
-        (repository / "blobs" / digest).write_bytes(data)
-        link = snapshot / at
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(repository / "blobs" / digest, link.parent))
-    return snapshot
-
-
-def files_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.subprocess

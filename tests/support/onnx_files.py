@@ -1,5 +1,8 @@
 """A tiny encoder's ONNX file by hand, as exporters write one, and the folder around it."""
 
+import hashlib
+import os
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -77,3 +80,23 @@ def outside(model, location="weights.bin", **entries):
     for key, value in {"location": location, "offset": "0", "length": str(len(data)), **entries}.items():
         stored.external_data.add(key=key, value=value)
     return found, data
+
+
+def hub_cache(place, files, name="models--org--name"):
+    """A hub cache with one snapshot, as huggingface_hub lays it out."""
+    repository = place / name
+    snapshot = repository / "snapshots" / "abc123"
+    (repository / "blobs").mkdir(parents=True)
+    for at, data in files.items():
+        is_large = at.endswith((".onnx", "_data"))
+        small = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+        digest = hashlib.sha256(data).hexdigest() if is_large else small
+        (repository / "blobs" / digest).write_bytes(data)
+        link = snapshot / at
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(repository / "blobs" / digest, link.parent))
+    return snapshot
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
