@@ -23,9 +23,9 @@ from bertshrink.model.checks.stock_class import refuse_beside, refuse_values
 from bertshrink.model.families import FAMILIES, ModelFamily, anatomy_of
 from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.folder.sentence_modules import (
-    OF_TRANSFORMER,
     SIGMOID_NOTE,
     Sentence,
+    own_length,
     read_activation,
     read_modules,
     read_sentence,
@@ -196,11 +196,10 @@ def _refuse_other_weights(path: Path, config: dict[str, Any]) -> None:
 
 def capped_length(folder: Path, limit: int) -> int:
     """The longest input in tokens: what the network takes, capped by what the model was made for."""
-    lengths = [(name, "max_seq_length") for name in OF_TRANSFORMER]
-    for name, key in (*lengths, ("tokenizer_config.json", "model_max_length")):
-        path = folder / name
-        value = read_object(path).get(key) if path.is_file() else None
-        if isinstance(value, int) and value > 0:  # sentence-transformers' own length is before the tokenizer's
+    path = folder / "tokenizer_config.json"
+    of_tokenizer = read_object(path).get("model_max_length") if path.is_file() else None
+    for value in (own_length(folder), of_tokenizer):  # sentence-transformers' own length is before the tokenizer's
+        if isinstance(value, int) and value > 0:
             return min(value, limit)
     return limit
 

@@ -107,7 +107,7 @@ class Run:
         self.report = prepared.report
         self.made: list[ModelRef] = []
         texts = self._as_compared() if self.recipe.measure.quality else None
-        self.judge = Evaluation(texts, self.max_length, self.recipe.seed, progress)
+        self.judge = Evaluation(texts, self.max_length, self.recipe.seed, progress, self.recipe.measure.dimensions)
         self.snapshots = Snapshots(self.judge)
 
     @property

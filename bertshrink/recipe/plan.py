@@ -116,6 +116,8 @@ def make_plan(recipe: Recipe) -> Plan:
         _require(about.engine, check.at("model"))
         assert model is not None
         _readable(recipe, model, check.at("model"))
+    if about is not None:
+        _dimensions(recipe, about, check)
     forms = {recipe.model or "the model": _form(about)} if about is not None else {}
     timed = {stage.name: stage.form for stage in stages if stage.form and stage.technique.depends_on_machine}
     clock = fit_clock(recipe, forms | timed)
@@ -160,6 +162,23 @@ def _timing(recipe: Recipe, check: Checker) -> None:
             check_source(latency.texts, recipe.place("measure", "latency", "texts"))
         except UserError as error:
             check.add(error)
+
+
+def _dimensions(recipe: Recipe, about: CheckpointInfo | ArtifactCard, check: Checker) -> None:
+    """That there are sentence vectors to truncate, and longer ones."""
+    asked, own = recipe.measure.dimensions, check.at("measure", "dimensions")
+    if not asked:
+        return
+    if not TASKS[about.task].is_vector:
+        own.error(f"`dimensions` truncates sentence vectors, and the task is `{about.task}`", "leave it out")
+    elif recipe.data is None or not recipe.measure.quality:
+        own.error("`dimensions` is about quality, and nothing is evaluated", "name texts with `data:`, or leave it out")
+    elif isinstance(about, CheckpointInfo) and about.pooling is not None:
+        whole = about.pooling.dimension or about.pooling.width(about.shape.hidden_size)
+        for at, number in enumerate(asked):
+            if number >= whole:
+                what = f"`dimensions` has {number}, and the sentence vectors have {whole} numbers"
+                check.at("measure", "dimensions", at).error(what, "give smaller numbers")
 
 
 def _num_leading(recipe: Recipe) -> int:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from bertshrink.config.build_settings import fill
 from bertshrink.config.checker import Checker, LocatedConfig
@@ -53,6 +53,11 @@ class MeasureSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     quality: bool = Field(True, description="evaluate every stage on the dev split")
+    dimensions: tuple[PositiveInt, ...] = Field(
+        (),
+        description="also evaluate sentence vectors truncated to each of these numbers of dimensions (Matryoshka "
+        "models), `[256, 128]`",
+    )
     latency: LatencySettings | Literal[False] = Field(
         default_factory=LatencySettings, description="time and memory of all models, interleaved; `false`: not measured"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from bertshrink.files.fingerprint import fingerprint
 from bertshrink.meters.environment import environment
@@ -26,7 +27,8 @@ class Keys:
 def keys_of(plan: Plan, model: str, texts: str | None) -> Keys:
     """The fingerprints of a plan."""
     max_length = plan.data.max_length if plan.data else None
-    quality, version = plan.recipe.measure.quality, __version__
+    measure, version = plan.recipe.measure, __version__
+    quality: Any = [measure.quality, *measure.dimensions] if measure.dimensions else measure.quality
     data = fingerprint(texts, max_length, plan.recipe.seed)
     keys = [model]
     for stage in plan.stages:

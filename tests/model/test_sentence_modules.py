@@ -1,11 +1,13 @@
 """What sentence-transformers writes beside a model is read as it reads it: equal vectors and scores, or refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from scipy.stats import spearmanr
 
 pytest.importorskip("sentence_transformers")
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -31,7 +33,7 @@ from tests.support.sentence_folders import (
     sentence_model,
     theirs,
 )
-from tests.support.tiny import bench_of, tiny_encoder
+from tests.support.tiny import bench_of, sentences, tiny_encoder
 
 
 def lower_case(folder):
@@ -121,6 +123,57 @@ def test_a_length_of_its_own_stands_before_the_tokenizers(tmp_path):
     assert Encoder.load(folder).max_length == 64, "no more than there are positions"
 
 
+@pytest.mark.parametrize(
+    ("said", "length"),
+    [
+        ({"max_seq_length": 9, "processor_kwargs": {"model_max_length": 7}}, 7),
+        ({"max_seq_length": 9, "tokenizer_args": {"model_max_length": 6}, "processor_kwargs": {}}, 6),
+        ({"max_seq_length": None}, 11),
+    ],
+)
+def test_every_way_to_say_a_length_is_read_as_sentence_transformers_reads_it(said, length, tmp_path):
+    folder = sentence_model(tmp_path / "m")
+    edit(folder / "tokenizer_config.json", model_max_length=11)
+    edit(folder / "sentence_bert_config.json", **said)
+    encoder = Encoder.load(folder)
+    assert encoder.max_length == length == SentenceTransformer(str(folder), device="cpu").max_seq_length
+    assert np.allclose(ours(encoder), theirs(folder), atol=1e-5)
+    (tmp_path / "out").mkdir()
+    replace(encoder, max_length=5).save(tmp_path / "out")
+    assert SentenceTransformer(str(tmp_path / "out"), device="cpu").max_seq_length == 5
+
+
+def test_the_first_settings_that_say_something_are_those_of_the_transformer(tmp_path):
+    folder = sentence_model(tmp_path / "m")
+    (folder / "sentence_bert_config.json").write_text("{}")
+    edit(folder / "sentence_roberta_config.json", max_seq_length=6)
+    edit(folder / "sentence_xlnet_config.json", max_seq_length=4)
+    assert Encoder.load(folder).max_length == 6 == SentenceTransformer(str(folder), device="cpu").max_seq_length
+
+
+def test_vectors_are_evaluated_at_each_number_of_dimensions(tmp_path):
+    """As with that library's `truncate_dim` and `normalize_embeddings`: cut, then one long."""
+    folder = sentence_model(tmp_path / "m", models.Pooling(32), models.Normalize())
+    encoder, texts = Encoder.load(folder), sentences(30, seed=7)
+    exam = prepare(encoder, exam_texts(texts), None, 0, dimensions=(16, 4))
+    found = {m.metric: m.value for m in exam.sit(encoder)}
+    assert list(found) == [*("spearman", "recall@10", "spearman@16d", "recall@10@16d", "spearman@4d", "recall@10@4d")]
+    whole = theirs(folder, texts)
+    library = SentenceTransformer(str(folder), device="cpu")
+    for number in (16, 4):
+        cut = library.encode(texts, truncate_dim=number, normalize_embeddings=True, show_progress_bar=False)
+        upper = np.triu_indices(len(texts), 1)
+        wanted = spearmanr((cut @ cut.T)[upper], (whole @ whole.T)[upper]).statistic
+        assert found[f"spearman@{number}d"] == pytest.approx(wanted, abs=1e-3)
+    assert found["spearman"] == 1 > found["spearman@16d"] > found["spearman@4d"]
+    with pytest.raises(UserError, match="`dimensions` has 32"):
+        prepare(encoder, exam_texts(texts), None, 0, dimensions=(32,)).sit(encoder)
+
+
+def exam_texts(texts):
+    return TextDataset("salad", *[Split(tuple(texts))] * 2)
+
+
 @pytest.mark.training
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta"])
 def test_a_training_of_cut_vectors_learns_cut_vectors(family, tmp_path):
@@ -167,6 +220,19 @@ def test_modules_that_change_nothing(harmless, tmp_path):
             {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
             "pooler_output",
         ),
+        (
+            "sentence_bert_config.json",
+            {
+                "modality_config": {
+                    name: {"method": "forward", "method_output_name": "last_hidden_state"}
+                    for name in ("text", "message")
+                }
+            },
+            "`message`",
+        ),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "`fill-mask`"),
+        ("sentence_bert_config.json", {"document_length": 8}, "`document_length`"),
+        ("sentence_bert_config.json", {"query_expansion": {"strategy": "min", "length": 8}}, "`query_expansion`"),
         ("config_sentence_transformers.json", {"truncate_dim": 0}, "`truncate_dim` is `0`"),
         ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {}}, "default prompt `q`"),
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "`SparseEncoder`"),

@@ -246,3 +246,16 @@ def test_a_setting_that_would_do_nothing(plan, tmp_path):
 def test_a_pooling_that_was_not_stated_is_noted(plan, tmp_path):
     model_folder(tmp_path / "m", head="Model")
     assert "normalised mean" in plan("model: ./m").notes[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "where", "what"),
+    [
+        ("task: embedding\ndata: d.tsv\nmeasure: {dimensions: [4, 32]}", "r.yaml:4:27", "sentence vectors have"),
+        ("data: d.tsv\nmeasure: {dimensions: [4]}", "r.yaml:3:11", "the task is `classification`"),
+        ("task: embedding\nmeasure: {dimensions: [4]}", "r.yaml:3:11", "nothing is evaluated"),
+    ],
+)
+def test_dimensions_that_there_are_not(plan, asked, where, what):
+    (fault,) = faults_of(plan, f"model: ./m\n{asked}")
+    assert what in fault.what and fault.where == where and fault.hint

@@ -59,6 +59,7 @@ class Evaluator(ABC):
         max_length: cap on tokens per text; None: each model's own.
         labels: the reference's label names, in whose order logits are compared.
         conditions: dataset, side, number of texts.
+        dimensions: to each of which sentence vectors are truncated and evaluated again.
         reference: the first model's answers, set by its own sitting.
         of_reference: its figures, by metric.
     """
@@ -69,6 +70,7 @@ class Evaluator(ABC):
     labels: tuple[str, ...]
     conditions: Conditions
     seed: int
+    dimensions: tuple[int, ...] = ()
     reference: Any = None
     of_reference: dict[str, Score] = field(default_factory=dict)
 

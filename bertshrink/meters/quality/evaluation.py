@@ -25,12 +25,14 @@ class Evaluation:
     Attributes:
         texts: the data as models are compared on it; None: nothing judges.
         max_length: cap on tokens per text; None: each model's own.
+        dimensions: to each of which sentence vectors are truncated and evaluated again.
     """
 
     texts: TextDataset | None
     max_length: int | None
     seed: int
     progress: Progress
+    dimensions: tuple[int, ...] = ()
     _exam: Evaluator | None = field(default=None, repr=False)
 
     def quality(self, model: Model, reference: Callable[[], Model]) -> list[Measurement]:
@@ -49,7 +51,7 @@ class Evaluation:
             from bertshrink.meters.quality.evaluators import prepare
 
             first = reference()
-            exam = prepare(first, self.texts, self.max_length, self.seed)
+            exam = prepare(first, self.texts, self.max_length, self.seed, dimensions=self.dimensions)
             self.progress.log(f"evaluating the reference on the {self.texts.judged_name} texts")
             with self.progress.task("evaluate the reference"):
                 measurements = exam.sit(first)

@@ -9,6 +9,7 @@
     embedding             spearman: rank correlation of the cosines of all pairs of texts with the reference's
                           recall@10: share of the reference's ten nearest texts that are among the model's ten
                           sts_spearman: of the cosines of scored pairs with their scores, where the data has them
+                          spearman@64d ...: the same of vectors truncated to 64 dimensions, with the reference's whole
     mlm                   masked_accuracy, pseudo_perplexity (against the masked tokens); agreement (same token)
 
 Where a text is one question with one answer (accuracy, exact_match, their agreement), the outcome of each is kept. Tags
@@ -241,7 +242,20 @@ class EmbeddingEvaluator(Evaluator):
         return vectors
 
     def judge(self, answers: Floats, reference: Floats) -> list[Score]:
-        """Scored pairs against their scores, then likeness."""
+        """Scored pairs against their scores, then likeness; then both of truncated vectors."""
+        scores = self._judge(answers, reference)
+        for number in self.dimensions:
+            if number >= answers.shape[1]:
+                raise UserError(
+                    f"`dimensions` has {number}, and the sentence vectors have {answers.shape[1]} numbers",
+                    where="`measure.dimensions`",
+                    hint="give smaller numbers",
+                )
+            cut = self._judge(answers[:, :number], reference)
+            scores += [one._replace(metric=f"{one.metric}@{number}d") for one in cut]
+        return scores
+
+    def _judge(self, answers: Floats, reference: Floats) -> list[Score]:
         import numpy as np
 
         scores: list[Score] = []
@@ -342,7 +356,12 @@ EXAMS: dict[str, type[Evaluator]] = {
 
 
 def prepare(
-    model: Encoder | Artifact, texts: TextDataset, max_length: int | None, seed: int, split: Split | None = None
+    model: Encoder | Artifact,
+    texts: TextDataset,
+    max_length: int | None,
+    seed: int,
+    split: Split | None = None,
+    dimensions: tuple[int, ...] = (),
 ) -> Evaluator:
     """Set the questions to the reference.
 
@@ -350,6 +369,7 @@ def prepare(
         model: the reference.
         max_length: cap on tokens per text; None: each model's own.
         split: another side than the one that judges.
+        dimensions: to which sentence vectors are truncated besides.
 
     Raises:
         UserError: labels that are not the model's.
@@ -359,7 +379,7 @@ def prepare(
         chosen = chosen.first(MAX_PAIRED)
     name = texts.judged_name if split is None else "choice"
     conditions = Conditions(dataset=texts.name, split=name, num_examples=len(chosen))
-    exam = EXAMS[model.task](model.task, chosen, max_length, model.labels, conditions, seed)
+    exam = EXAMS[model.task](model.task, chosen, max_length, model.labels, conditions, seed, dimensions)
     exam.set(model)
     return exam
 

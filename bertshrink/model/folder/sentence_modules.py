@@ -42,6 +42,8 @@ _FREE = ("max_seq_length", "do_lower_case", "unpad_inputs", "modality_config", "
 """Settings of the Transformer module that are read below, or change how fast it runs only."""
 _OF_MODELS = ("torch_dtype", "dtype", "attn_implementation", "use_safetensors", "device_map", "low_cpu_mem_usage")
 _OF_TOKENIZERS = ("model_max_length", "use_fast")
+LENGTH_BY_TOKENIZER = ("tokenizer_args", "processor_kwargs")
+"""Keys of what is handed to the tokenizer, `model_max_length` among it: that library reads the older one first."""
 _KEYWORDS: dict[str, tuple[str, ...]] = {
     "model_args": _OF_MODELS,
     "model_kwargs": _OF_MODELS,
@@ -51,7 +53,11 @@ _KEYWORDS: dict[str, tuple[str, ...]] = {
     "config_kwargs": (),
 }
 """What it hands to transformers -> keys that change no output in float32."""
-_OUTPUTS = {"encoder": ("last_hidden_state", "token_embeddings"), "cross-encoder": ("logits", "scores")}
+_OUTPUTS = {
+    "encoder": ("last_hidden_state", "token_embeddings", "feature-extraction"),
+    "cross-encoder": ("logits", "scores", "sequence-classification"),
+}
+"""Kind of model -> what its Transformer takes of the stock class's answer, what it calls that, and its task."""
 _ACTIVATIONS: dict[str, Literal["identity", "sigmoid"]] = {"Identity": "identity", "Sigmoid": "sigmoid"}
 _OWN = "sentence_transformers."
 """Where the library's own modules are imported from."""
@@ -206,16 +212,22 @@ def _refuse_modules(modules: list[dict[str, Any]], known: tuple[str, ...], where
 
 def _read_transformer(folder: Path, kind: Literal["encoder", "cross-encoder"]) -> bool:
     """Prove the Transformer module's settings; returns whether it reads small letters."""
-    path = next((folder / name for name in OF_TRANSFORMER if (folder / name).is_file()), None)
+    path, said = transformer_settings(folder)
     if path is None:
         return False
-    said = read_object(path)
     hint = "save the model with the default of this setting, or use it with sentence-transformers alone"
     task, output = _OUTPUTS[kind], said.get("module_output_name")
     methods = said.get("modality_config") or {"text": {"method": "forward", "method_output_name": task[0]}}
     text = methods.get("text") if isinstance(methods, dict) else None
     if text != {"method": "forward", "method_output_name": task[0]} or output not in (None, task[1]):
         what = f"the Transformer module gives `{output}` of `{text}`, where `{task[1]}` of `{task[0]}` is supported"
+        raise UserError(what, where=str(path), hint=hint)
+    other = next((name for name in methods if name != "text"), None)
+    if other is not None:
+        what = f"the Transformer module reads `{other}` (`modality_config`), through which texts may go, too"
+        raise UserError(what, where=str(path), hint=hint)
+    if said.get("transformer_task") not in (None, task[2]):
+        what = f"the Transformer module is for `{said['transformer_task']}`, where `{task[2]}` is supported"
         raise UserError(what, where=str(path), hint=hint)
     for key, value in said.items():
         allowed = _KEYWORDS.get(key)
@@ -226,6 +238,29 @@ def _read_transformer(folder: Path, kind: Literal["encoder", "cross-encoder"]) -
             what = f"the setting `{strange}` of the sentence-transformers module `Transformer` is not supported"
             raise UserError(what, where=str(path), hint=hint)
     return said.get("do_lower_case") is True
+
+
+def transformer_settings(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Where the Transformer module's settings are, and what they say; (None, {}) where there are none.
+
+    Of several files that library reads the first that says something.
+    """
+    for name in OF_TRANSFORMER:
+        path = folder / name
+        if path.is_file() and (said := read_object(path)):
+            return path, said
+    return None, {}
+
+
+def own_length(folder: Path) -> int | None:
+    """The longest input that the Transformer module's settings say; None: nothing.
+
+    What they hand to the tokenizer stands before `max_seq_length`.
+    """
+    _, said = transformer_settings(folder)
+    handed = [said.get(key) for key in LENGTH_BY_TOKENIZER]
+    lengths = [one.get("model_max_length") for one in handed if isinstance(one, dict)]
+    return next((value for value in (*lengths, said.get("max_seq_length")) if type(value) is int and value > 0), None)
 
 
 def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:

@@ -20,7 +20,14 @@ from bertshrink.files.atomic import MANIFEST, MODEL_CARD
 from bertshrink.files.json_files import read_object
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.folder.pooling import MODE_KEYS
-from bertshrink.model.folder.sentence_modules import MODULES, OF_TRANSFORMER, SETTINGS
+from bertshrink.model.folder.sentence_modules import (
+    LENGTH_BY_TOKENIZER,
+    MODULES,
+    OF_TRANSFORMER,
+    SETTINGS,
+    own_length,
+    transformer_settings,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,9 +70,11 @@ def fit_tokenizer(folder: Path, max_length: int, fixed: int | None = None) -> No
     _write(folder / _TOKENIZER_CONFIG, about)
     if (folder / _TOKENIZER).is_file():
         _fit_backend(folder / _TOKENIZER, max_length, fixed)
-    path = next((folder / name for name in OF_TRANSFORMER if (folder / name).is_file()), None)
-    if path is not None and (own := read_object(path)).get("max_seq_length") != max_length:
-        _write(path, own | {"max_seq_length": max_length})
+    path, own = transformer_settings(folder)
+    if path is not None and own_length(folder) != max_length:
+        handed = {key: own[key] for key in LENGTH_BY_TOKENIZER if isinstance(own.get(key), dict)}
+        longest = {key: value | {"model_max_length": max_length} for key, value in handed.items()}
+        _write(path, own | longest | {"max_seq_length": max_length})
 
 
 def _fit_backend(path: Path, max_length: int, fixed: int | None) -> None:
