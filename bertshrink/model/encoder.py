@@ -149,6 +149,9 @@ class Encoder:
                     where=path,
                     hint="its training diverged or the file is damaged: take an earlier checkpoint",
                 )
+        if facts.labels:
+            model.config.id2label = dict(enumerate(facts.labels))
+            model.config.label2id = {name: at for at, name in enumerate(facts.labels)}
         if TASKS[facts.task].learns_from in ("classes", "score"):
             model.config.problem_type = TASKS[facts.task].problem  # what a reload tells the task by
         return cls(

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bertshrink.errors import UserError
+from bertshrink.model.checks.label_maps import label_names, num_outputs
 
 _CLASSIFIER = "AutoModelForSequenceClassification"
 
@@ -196,50 +197,55 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
 def _sequence_task(config: Mapping[str, Any]) -> str:
     """One class serves three tasks: the problem type tells them apart, else the number of outputs."""
     problem = config.get("problem_type")
-    if problem in (None, "single_label_classification") and _num_outputs(config) == 1:
+    if problem is None and num_outputs(config) == 1:
         return "regression"
     return next((task.name for task in TASKS.values() if problem and task.problem == problem), "classification")
-
-
-def _num_outputs(config: Mapping[str, Any]) -> int:
-    labels = config.get("id2label")
-    number = config.get("num_labels")
-    return len(labels) if isinstance(labels, Mapping) else number if type(number) is int and number > 0 else 2
 
 
 def read_labels(task: str, config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """The label names of a checkpoint in the order of its logits; empty where the task has none.
 
     Raises:
-        UserError: the checkpoint's outputs are not the task's, or its label map is not 0..C-1.
+        UserError: the checkpoint's outputs are not the task's, or as `label_names`.
     """
     row = TASKS[task]
     if row.has_text_head:
         _check_problem(row, config, where)
-    if not row.has_labels:
-        return ()
-    labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    hint = "save it again as a model whose `id2label` numbers its labels 0, 1, ..."
-    if not isinstance(labels, Mapping):
-        raise UserError("`id2label` of the model's config.json is not a mapping", where=where, hint=hint)
-    try:
-        by_id = {int(key): str(name) for key, name in labels.items()}
-        return tuple(by_id[i] for i in range(len(by_id)))
-    except (ValueError, KeyError):
-        raise UserError(
-            "`id2label` of the model's config.json does not number its labels from 0", where=where, hint=hint
-        ) from None
+    return label_names(config, where) if row.has_labels else ()
 
 
 def _check_problem(row: TaskSpec, config: Mapping[str, Any], where: str) -> None:
     """One class, three tasks: refuse to read a checkpoint as another of them than it was saved for."""
-    number, problem = _num_outputs(config), config.get("problem_type")
+    number, problem = num_outputs(config), config.get("problem_type")
+    outputs = f"{number} output{'s' if number != 1 else ''}"
+    _refuse_problem(number, problem, where)
     fits = problem in (None, row.problem) or (row.is_score and number == 1)
     if fits and (number == 1 if row.is_score else number > 1 or row.learns_from == "classes"):
         return
     raise UserError(
-        f"the model has {number} output{'s' if number != 1 else ''} and `problem_type: {problem or 'not set'}`: "
-        f"that is not a model for `{row.name}`",
+        f"the model has {outputs} and `problem_type: {problem or 'not set'}`: that is not a model for `{row.name}`",
         where=where,
         hint=f"its own task is `{_sequence_task(config)}`; leave `task` out, or choose another model",
     )
+
+
+def _refuse_problem(number: int, problem: Any, where: str) -> None:
+    """Refuse a `problem_type` that is not known, or does not go with the number of outputs."""
+    known = [task.problem for task in TASKS.values() if task.problem]
+    if problem is not None and problem not in known:
+        hint = f"write the right one, or leave it out: {', '.join(known)}"
+        raise UserError(f"`problem_type: {str(problem)[:40]}` of config.json is not known", where=where, hint=hint)
+    row = next((task for task in TASKS.values() if problem and task.problem == problem), None)
+    if row is not None and row.learns_from == "class" and number == 1:
+        score = next(task.problem for task in TASKS.values() if task.is_score)
+        raise UserError(
+            f"config.json says `problem_type: {problem}` of one label, which transformers does not build",
+            where=where,
+            hint=f'one output is a score: write `"problem_type": "{score}"`; or train with two labels',
+        )
+    if row is not None and row.is_score and number > 1:
+        raise UserError(
+            f"the model gives {number} scores for a text, and bertshrink's `{row.name}` is one",
+            where=where,
+            hint="if its outputs are classes, correct `problem_type` in config.json; else choose a model of one score",
+        )
