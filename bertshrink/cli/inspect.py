@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from bertshrink import units
 from bertshrink.cli.run import print_json
 from bertshrink.errors import UserError
-from bertshrink.files.headers import read_onnx
+from bertshrink.files.headers import file_facts, read_onnx
 from bertshrink.files.shards import weight_files
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_task, check_weights
+from bertshrink.model.checks.weight_names import notes_on
 from bertshrink.model.checks.weight_sizes import check_sizes
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.sizes.components import count_components
@@ -60,12 +61,13 @@ def find_model_for(name: str, task: str) -> ModelRef:
 def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
     header = check_weights(facts.folder)
     check_sizes(facts, header)
-    tensors = []
-    for tensor, about in header.items():
-        elements = 1
-        for size in about["shape"]:
-            elements *= size
-        tensors.append((tensor, elements, about["data_offsets"][1] - about["data_offsets"][0]))
+    stored = file_facts(header, sum(path.stat().st_size for path in weight_files(facts.folder)))
+    again = {f"{facts.anatomy.masked_head.decoder}.{part}" for part in ("weight", "bias")}  # tied: counted by others
+    again = set() if facts.config.get("tie_word_embeddings") is False else again - {facts.anatomy.masked_head.bias}
+    tensors = [
+        (one.name, one.num_elements if one.is_countable and one.name not in again else 0, one.num_bytes)
+        for one in stored.tensors
+    ]
     shape = facts.shape
     parts = count_components(facts.anatomy, tensors)
     return {
@@ -83,9 +85,10 @@ def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
             "embedding size": shape.embedding_size,
             "longest input": facts.max_length,
         },
-        "num_bytes": sum(path.stat().st_size for path in weight_files(facts.folder)),
+        "num_bytes": stored.num_bytes,
         "num_parameters": sum(elements for _, elements, _ in tensors),
         "components": {part: {"num_parameters": n, "num_bytes": b} for part, (n, b) in parts.items()},
+        "notes": [*facts.notes, *notes_on(header)],
         "flops_per_token": {str(n): shape.flops_per_token(n) for n in FLOPS_LENGTHS if n <= facts.max_length},
         "could_shrink": _advice(facts, parts),
     }
@@ -184,6 +187,8 @@ def _print(name: str, facts: dict[str, Any]) -> None:
     elif facts["bytes_by_type"]:
         kinds = sorted(facts["bytes_by_type"].items(), key=lambda item: -item[1])
         console.print(Fitting(("type", "bytes"), [(kind, units.format(n, "B")) for kind, n in kinds], numbers=(1,)))
+    for note in facts.get("notes", ()):
+        console.print(f"\n- {note}", highlight=False, markup=False)
     if facts["could_shrink"]:
         console.print("\nwhat could shrink", highlight=False)
         for line in facts["could_shrink"]:

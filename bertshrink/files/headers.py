@@ -38,6 +38,9 @@ _HEADER = Reader(UnsafeModel, "the header of the safetensors file is unreadable"
 _BITS = {"BOOL": 8, "FLOAT": 32, "DOUBLE": 64, "STRING": 0}
 """The types whose name does not hold their width."""
 
+_NO_WEIGHTS = ("BOOL", "STRING", "INT32", "INT64", "UINT32", "UINT64", "I32", "I64", "U32", "U64")
+"""Types of shapes, indices and flags, in ONNX and in safetensors: old checkpoints hold `position_ids`."""
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -52,6 +55,11 @@ class Tensor:
     def num_elements(self) -> int:
         """The product of the shape; 1 for a scalar."""
         return math.prod(self.shape)
+
+    @property
+    def is_countable(self) -> bool:
+        """Whether its elements count as parameters by their type: not indices, flags or texts."""
+        return self.dtype not in _NO_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -89,10 +97,10 @@ class FileFacts:
 
 def read_safetensors(path: Path) -> FileFacts:
     """Read a safetensors file's header. Raises UnsafeModel: the file is damaged."""
-    return facts_of(read_header(path), path.stat().st_size)
+    return file_facts(read_header(path), path.stat().st_size)
 
 
-def facts_of(header: Mapping[str, Mapping[str, Any]], num_bytes: int) -> FileFacts:
+def file_facts(header: Mapping[str, Mapping[str, Any]], num_bytes: int) -> FileFacts:
     """What safetensors files hold, from their header; `num_bytes` are theirs on disk."""
     tensors = tuple(
         Tensor(name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])

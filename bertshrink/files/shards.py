@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from bertshrink.errors import UnsafeModel, listed
 from bertshrink.files.atomic import sha256_file
-from bertshrink.files.headers import FileFacts, facts_of, read_header
+from bertshrink.files.headers import FileFacts, file_facts, read_header
 from bertshrink.files.json_files import read_object
 from bertshrink.files.safe_open import blob_of
 
@@ -97,7 +97,7 @@ def read_weights(folder: Path) -> Header:
 def read_weight_facts(folder: Path) -> FileFacts:
     """What a checkpoint's weights hold, of all files together; raises UnsafeModel as `read_weights`."""
     header = read_weights(folder)
-    return facts_of(header, sum(path.stat().st_size for path in weight_files(folder)))
+    return file_facts(header, sum(path.stat().st_size for path in weight_files(folder)))
 
 
 def sha256_weights(files: Sequence[Path]) -> str:

@@ -59,8 +59,6 @@ _SCALE_INPUTS = {
     "com.microsoft:MatMulNBits": (2, 3),
     "com.microsoft:GatherBlockQuantized": (2, 3),
 }
-_NO_WEIGHTS = ("BOOL", "STRING", "INT32", "INT64", "UINT32", "UINT64")
-"""Types of shapes, indices and flags."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,8 @@ def measure(model: Encoder | Artifact, folder: Path) -> SizeResult:
 
 def _measure_encoder(encoder: Encoder, folder: Path) -> SizeResult:
     files = [read_weight_facts(folder), *map(read_safetensors, layer_files(folder, encoder.pooling))]
-    tensors = ((tensor.name, tensor.num_elements, tensor.num_bytes) for facts in files for tensor in facts.tensors)
+    stored = [tensor for facts in files for tensor in facts.tensors]
+    tensors = ((one.name, one.num_elements if one.is_countable else 0, one.num_bytes) for one in stored)
     parts = count_components(encoder.anatomy, tensors)
     modules = [encoder.model, *(encoder.layers or ())]
     num_parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
@@ -158,7 +157,7 @@ def products(facts: FileFacts) -> tuple[list[tuple[int, int]], int]:
 
 
 def _is_weight(tensor: Tensor, scales: set[str]) -> bool:
-    return len(tensor.shape) >= 1 and tensor.dtype not in _NO_WEIGHTS and tensor.name not in scales
+    return len(tensor.shape) >= 1 and tensor.is_countable and tensor.name not in scales
 
 
 def _packed(facts: FileFacts, origins: dict[str, str]) -> dict[str, int]:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import READ_BY_LOADERS, verify
 from bertshrink.files.json_files import read_object
 from bertshrink.files.shards import WEIGHTS, Header, read_weights, weight_file
-from bertshrink.model.checks.stock_class import refuse_beside, refuse_values
+from bertshrink.model.checks.stock_class import refuse_beside, refuse_unnamed, refuse_unpadded, refuse_values
 from bertshrink.model.families import FAMILIES, ModelFamily, anatomy_of
 from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.folder.sentence_modules import (
@@ -99,7 +100,9 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     refuse_remote_code(folder, config)
     _refuse_other_weights(path, config)
     refuse_values(config, str(path))
-    anatomy = anatomy_of(str(config.get("model_type")), where=str(path))
+    refuse_unnamed(config, str(path))
+    anatomy = anatomy_of(str(config["model_type"]), where=str(path))
+    refuse_unpadded(anatomy, config, str(path))
     shape = EncoderDims.read(anatomy, config, str(path))
     check_task(task)
     sentence = read_sentence(folder, config) if task == "auto" or task in OF_SENTENCES else None
@@ -197,11 +200,21 @@ def _refuse_other_weights(path: Path, config: dict[str, Any]) -> None:
 def capped_length(folder: Path, limit: int) -> int:
     """The longest input in tokens: what the network takes, capped by what the model was made for."""
     path = folder / "tokenizer_config.json"
-    of_tokenizer = read_object(path).get("model_max_length") if path.is_file() else None
+    of_tokenizer = _length_of(read_object(path), path) if path.is_file() else None
     for value in (own_length(folder), of_tokenizer):  # sentence-transformers' own length is before the tokenizer's
-        if isinstance(value, int) and value > 0:
+        if value is not None:
             return min(value, limit)
     return limit
+
+
+def _length_of(about: Mapping[str, Any], path: Path) -> int | None:
+    """The length that a tokenizer's settings state; None: they state none. `1e30` stands for none, and is capped."""
+    key = "model_max_length" if about.get("model_max_length") is not None else "max_len"  # as transformers 2 called it
+    value = about.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        hint = "write the longest input in tokens, or delete it"
+        raise UnsafeModel(f"`{key}` of {path.name} is `{str(value)[:40]}`, not a number", where=str(path), hint=hint)
+    return int(value) if value is not None and value > 0 else None
 
 
 def own_limit(shape: EncoderDims, config: dict[str, Any]) -> int:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from bertshrink.errors import OutputError, UnsafeModel, UserError
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
+from bertshrink.model.checks.tied_weights import refuse_other_decoder
 from bertshrink.model.checks.token_ids import fit_to_tables, in_small_letters
 from bertshrink.model.checks.tokenizer import read_tokenizer
 from bertshrink.model.checks.tokenizer_files import check_files, refuse_unconvertible
-from bertshrink.model.checks.weight_names import check_names, is_spare
-from bertshrink.model.checks.weight_sizes import check_sizes
+from bertshrink.model.checks.weight_names import check_names, is_spare, notes_on
+from bertshrink.model.checks.weight_sizes import check_sizes, refuse_other_sizes
 from bertshrink.model.families import ModelFamily, anatomy_of
 from bertshrink.model.folder.layer_weights import load_layers, save_layers
 from bertshrink.model.folder.pooling import Pooling
@@ -122,15 +123,12 @@ class Encoder:
         auto = getattr(transformers, TASKS[facts.task].auto_class)
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        empty = _without_numbers(auto, path, safe)
         tokenizer = _load_tokenizer(facts.folder)
         notes = check_files(facts.folder, tokenizer)
         if facts.sentence is not None and facts.sentence.lower_case:
             tokenizer = in_small_letters(tokenizer)
-        words = check_names(facts, header, _without_numbers(auto, path, safe))
-        if words:
-            notes += (
-                f"stored names begin with `{words}`, left by what wrapped the model in training: read without it",
-            )
+        words = check_names(facts, header, empty)
         tokenizer, more = fit_to_tables(tokenizer, facts)
         try:
             model, info = load_renamed(
@@ -141,6 +139,8 @@ class Encoder:
                 f"the weights cannot be loaded: {_reason(error)}", where=path, hint="save the model again"
             ) from error
         _refuse_unfilled(info, facts)
+        refuse_other_decoder(model, facts)
+        refuse_other_sizes(EncoderDims.read(facts.anatomy, model.config.to_dict()), facts)
         _plain_pooler(model, info)
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -164,7 +164,7 @@ class Encoder:
             sentence_folder=facts.folder if facts.sentence is not None else None,
             prompt=facts.sentence.prompt if facts.sentence is not None else "",
             activation=facts.activation,
-            notes=notes + more,
+            notes=(*notes, *notes_on(header, words), *more),
             words_of=(facts.folder, words) if words else None,
             layers=layers,
         )

@@ -30,6 +30,9 @@ from typing import Any, Literal
 from bertshrink.errors import UserError
 from bertshrink.model.checks.label_maps import label_names, num_outputs
 
+_OTHER_MODELS = ("LMHeadModel", "HeadsModel")
+"""Endings of classes that are no base models for all that their names end like one."""
+
 _CLASSIFIER = "AutoModelForSequenceClassification"
 
 
@@ -184,7 +187,7 @@ def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, wher
     names = named if isinstance(named, list) else []
     for name in names:
         for task in TASKS.values():
-            if str(name).endswith(task.suffixes):
+            if str(name).endswith(task.suffixes) and not str(name).endswith(_OTHER_MODELS):
                 return _sequence_task(config) if task.has_text_head else task.name
     raise UserError(
         f"the checkpoint's class, `{', '.join(map(str, names)) or 'not named'}`, belongs to no task that "

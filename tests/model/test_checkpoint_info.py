@@ -66,6 +66,14 @@ def test_distilberts_own_words(folder):
         ("roberta-pad-0", {}, 63),
         ("bert", {"tokenizer_config.json": {"model_max_length": 32}}, 32),
         ("bert", {"tokenizer_config.json": {"model_max_length": 1e30}}, 64),
+        ("bert", {"tokenizer_config.json": {"model_max_length": 10**30}}, 64),
+        ("bert", {"tokenizer_config.json": {"model_max_length": 32.0}}, 32),
+        ("bert", {"tokenizer_config.json": {"model_max_length": None}}, 64),
+        ("bert", {"tokenizer_config.json": {"max_len": 32}}, 32),
+        ("bert", {"tokenizer_config.json": {"max_len": 32, "model_max_length": 48}}, 48),
+        ("bert", {"tokenizer_config.json": {"model_max_length": -1}}, 64),
+        ("bert", {"tokenizer_config.json": {}}, 64),
+        ("roberta", {"tokenizer_config.json": {"model_max_length": 64}}, 62),
         ("bert", {"sentence_bert_config.json": {"max_seq_length": 16}}, 16),
         ("bert", {"sentence_bert_config.json": {"max_seq_length": None}}, 64),
     ],
@@ -158,6 +166,47 @@ def test_folders_that_are_refused(folder, name, content, message):
         read_facts(folder)
     assert caught.value.where
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("length", ["32", True, [32]])
+def test_a_length_that_is_not_a_number(folder, length):
+    write(folder, "tokenizer_config.json", {"model_max_length": length})
+    with pytest.raises(UnsafeModel, match=r"`model_max_length` of tokenizer_config.json is `.*`, not a number"):
+        read_facts(folder)
+
+
+@pytest.mark.parametrize(
+    ("classes", "hint"),
+    [
+        (["BertForSequenceClassification"], '`"model_type": "bert"`'),
+        (["BertModel"], '`"model_type": "bert"`'),
+        (["RobertaForMaskedLM"], '`"model_type": "roberta"`'),
+        (["XLMRobertaForTokenClassification"], '`"model_type": "xlm-roberta"`'),
+        (["DistilBertModel"], '`"model_type": "distilbert"`'),
+        (["BertGenerationEncoder"], "write its `model_type`: bert, "),
+        (["BertForMaskedLM", "RobertaForMaskedLM"], "write its `model_type`: bert, "),
+        (None, "write its `model_type`: bert, "),
+    ],
+)
+def test_a_configuration_that_names_no_family(folder, classes, hint):
+    model_folder(folder, None, architectures=classes)
+    with pytest.raises(UserError, match="names no `model_type`") as caught:
+        read_facts(folder)
+    assert hint in caught.value.hint
+
+
+def test_a_family_that_counts_positions_from_padding_and_has_none(folder):
+    config = json.loads((model_folder(folder, "roberta") / "config.json").read_text())
+    write(folder, "config.json", config | {"pad_token_id": None})
+    with pytest.raises(UserError, match="is null, and RoBERTa counts positions from it"):
+        read_facts(folder)
+    write(folder, "config.json", config | {"pad_token_id": None, "model_type": "bert"})
+    assert read_facts(folder).max_length == 64
+
+
+def test_a_language_model_is_no_base_model(folder):
+    with pytest.raises(UserError, match="`BertLMHeadModel`, belongs to no task"):
+        read_facts(model_folder(folder, architectures=["BertLMHeadModel"]))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])

@@ -191,7 +191,10 @@ def test_a_tokenizer_that_is_missing_or_damaged(folder, files, message):
         ({"vocab_size": 7}, r"`bert\.embeddings\.word_embeddings\.weight` is 146x32, and config\.json asks for 7x32"),
         ({"num_attention_heads": 5}, "transformers cannot build a model from config.json: .*attention heads"),
         ({"hidden_act": "nonsense"}, "transformers cannot build a model from config.json: .*nonsense"),
-        ({"id2label": {"0": "a", "1": "b", "2": "c"}}, r"`classifier\.bias` is 2, and config\.json asks for 3"),
+        (
+            {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}},
+            r"`classifier\.bias` is 2, and config\.json asks for 3",
+        ),
     ],
 )
 def test_a_configuration_that_does_not_fit_its_weights(folder, values, message):

@@ -1,18 +1,27 @@
 """Checkpoints as older libraries wrote them: read as what they are, or refused by name."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
+import transformers
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as torch_file
+from safetensors.torch import save_file as save_torch
 
 from bertshrink.cli.inspect import facts_of
 from bertshrink.engines import torch_engine
-from bertshrink.errors import BertshrinkError, UnsafeModel
+from bertshrink.errors import BertshrinkError, UnsafeModel, UserError
 from bertshrink.files.shards import INDEX
 from bertshrink.gates.figures.file_metrics import look_at
 from bertshrink.meters.latency.launch import launch_of
 from bertshrink.model.batches import pad
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.model_ref import ModelRef
+from bertshrink.model.sizes.parameter_count import converted
+from bertshrink.model.sizes.size_estimate import of_encoder
 from tests.support.tiny import outputs, sentences, tiny_encoder
 
 
@@ -90,6 +99,94 @@ def test_names_that_can_be_read_in_two_ways(change, message, tmp_path):
     with pytest.raises(BertshrinkError, match=message) as caught:
         Encoder.load(folder)
     assert caught.value.where and caught.value.hint
+
+
+# Numbers
+
+
+def cast(folder, *types):
+    """Store the weights in these types, one after another."""
+    path = folder / "model.safetensors"
+    weights = torch_file(path)
+    path.unlink()  # it is mapped into memory
+    cast = {name: tensor.to(types[at % len(types)]) for at, (name, tensor) in enumerate(sorted(weights.items()))}
+    save_torch(cast, path)
+
+
+@pytest.mark.parametrize(
+    ("types", "named"),
+    [
+        ([torch.float16], "float16"),
+        ([torch.bfloat16], "bfloat16"),
+        ([torch.float16, torch.float32, torch.bfloat16], "bfloat16 and float16"),
+    ],
+)
+def test_half_precision_is_read_as_float32_and_told(types, named, tmp_path):
+    folder = folder_of(tmp_path / "m")
+    whole = facts_of(str(folder), "auto")
+    assert whole["notes"] == []
+    cast(folder, *types)
+    encoder = Encoder.load(folder)
+    assert encoder.notes == (f"weights stored as {named} are read, and written again, as float32",)
+    stored = torch_file(folder / "model.safetensors")
+    assert all(torch.equal(tensor, stored[name].float()) for name, tensor in encoder.model.state_dict().items())
+    half = facts_of(str(folder), "auto")
+    assert half["notes"] == list(encoder.notes) and half["num_parameters"] == whole["num_parameters"]
+    assert half["num_bytes"] == (folder / "model.safetensors").stat().st_size < 0.8 * whole["num_bytes"]
+    assert half["could_shrink"] == whole["could_shrink"]
+
+
+def test_buffers_and_tied_weights_are_no_parameters(tmp_path):
+    folder = folder_of(tmp_path / "m", "mlm")
+    before = facts_of(str(folder), "auto")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    table = weights["bert.embeddings.word_embeddings.weight"]
+    again = {"cls.predictions.decoder.weight": table, "cls.predictions.decoder.bias": weights["cls.predictions.bias"]}
+    save_file(weights | again | {"bert.embeddings.position_ids": np.arange(64)[None]}, path)
+    after = facts_of(str(folder), "auto")
+    assert after["num_parameters"] == before["num_parameters"]
+    assert after["num_bytes"] == path.stat().st_size > before["num_bytes"] + table.nbytes
+    stored = sum(array.size for array in (weights | again).values())
+    readings = look_at(folder, "place").readings()
+    assert next(reading.value for key, reading in readings.items() if str(key) == "parameters") == stored
+    assert Encoder.load(folder).notes == ()
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_decoder_that_is_tied_and_stored_otherwise(part, tmp_path):
+    folder = folder_of(tmp_path / "m", "mlm")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    tied = {"weight": "bert.embeddings.word_embeddings.weight", "bias": "cls.predictions.bias"}[part]
+    save_file(weights | {f"cls.predictions.decoder.{part}": weights[tied] + 1}, path)
+    with pytest.raises(UnsafeModel, match=f"decoder.{part}` is not") as caught:
+        Encoder.load(folder)
+    assert "tie_word_embeddings" in caught.value.hint
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+def test_a_decoder_of_its_own(family, tmp_path):
+    folder = folder_of(tmp_path / "m", "mlm", family, tie_word_embeddings=False)
+    stock = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    encoder = Encoder.load(folder)
+    (row,) = encoder.tokenize(sentences(1))
+    with torch.inference_mode():
+        wanted = stock(**{name: torch.tensor([ids]) for name, ids in row.items()}).logits[0].numpy()
+    assert np.allclose(encoder.predict([row])[0]["logits"], wanted, atol=1e-5)
+    facts = read_facts(folder)
+    assert of_encoder(facts).num_bytes == pytest.approx((folder / "model.safetensors").stat().st_size, rel=0.02)
+    with pytest.raises(UserError, match="table of its own"):
+        converted(facts, family)
+
+
+def test_sizes_that_transformers_makes_up(tmp_path):
+    folder = folder_of(tmp_path / "m", "embedding", "electra", embedding_size=128, hidden_size=64)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in config.items() if key != "embedding_size"}))
+    with pytest.raises(UnsafeModel, match=r"leaves out `embedding_size`, which .* is 128"):
+        Encoder.load(folder)
 
 
 # Several files

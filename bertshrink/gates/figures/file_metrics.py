@@ -167,4 +167,4 @@ def _fetched(file: Path) -> Path:
 def _num_parameters(facts: FileFacts) -> int:
     if facts.format == "onnx":
         return sum(part.num_parameters for part in onnx_components(facts))
-    return sum(tensor.num_elements for tensor in facts.tensors)
+    return sum(tensor.num_elements for tensor in facts.tensors if tensor.is_countable)

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bertshrink.errors import UnsafeModel, listed
+from bertshrink.errors import UnsafeModel, UserError, listed
 from bertshrink.files.atomic import is_lfs_pointer
 from bertshrink.files.shards import weight_files
+from bertshrink.model.families import FAMILIES, ModelFamily
 
 _SETFIT = (
     "a classifier of SetFit: its head is a pickle of scikit-learn, which no stock class holds",
@@ -114,6 +115,39 @@ def refuse_pointers(folder: Path, *files: Path) -> None:
             f"{shown} {'is a pointer' if is_one else 'are pointers'} of git LFS, not the file{'' if is_one else 's'}",
             where=str(folder / names[0]),
             hint="run `git lfs install` and `git lfs pull` in the repository that it comes from",
+        )
+
+
+def refuse_unnamed(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a configuration that names no family, as the first ones: transformers would go by the folder's name.
+
+    Raises:
+        UserError: it does not; the hint has the family, where the class's name says it.
+    """
+    if config.get("model_type") is not None:
+        return
+    classes = [str(name) for name in config.get("architectures") or ()]
+    named = {family for family, row in FAMILIES.items() if any(_is_of(row.title, name) for name in classes)}
+    known = ", ".join(FAMILIES)
+    hint = f'write `"model_type": "{named.pop()}"` into it' if len(named) == 1 else f"write its `model_type`: {known}"
+    what = f"config.json names no `model_type`; its class is `{', '.join(classes) or 'not named'}`"
+    raise UserError(what, where=where, hint=hint)
+
+
+def _is_of(title: str, name: str) -> bool:
+    """Whether a class's name is a family's: its title, then `For...` or `Model`."""
+    rest = name[len(title.replace("-", "")) :]
+    return name.lower().startswith(title.replace("-", "").lower()) and rest.startswith(("For", "Model"))
+
+
+def refuse_unpadded(anatomy: ModelFamily, config: Mapping[str, Any], where: str) -> None:
+    """Refuse a model that counts positions from the padding's id, and has none; raises UserError."""
+    if anatomy.positions_follow_padding and config.get("pad_token_id", 0) is None:
+        raise UserError(
+            f"`pad_token_id` of config.json is null, and {anatomy.title} counts positions from it",
+            where=where,
+            hint="write the id with which the model was trained; of the published ones it is that of the tokenizer's "
+            "`pad_token`",
         )
 
 

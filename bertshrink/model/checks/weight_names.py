@@ -29,7 +29,9 @@ from bertshrink.model.tasks import TASKS, guess_task
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint_info import CheckpointInfo
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+"""Number formats of weights, by their words in safetensors."""
+
 _NEW = {"gamma": "weight", "beta": "bias"}
 _MOST_WORDS = 4
 """In front of a name: `module._orig_mod.model.`, and one to spare."""
@@ -112,6 +114,14 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
         if place is not None:
             _check_form(name, header[name], list(places[place].shape), facts)
     return words
+
+
+def notes_on(header: Mapping[str, Mapping[str, Any]], words: str = "") -> list[str]:
+    """What is read otherwise than it is stored: names with `words` in front, number formats."""
+    notes = [f"stored names begin with `{words}`, left by what wrapped the model in training: read without it"]
+    formats = sorted({_FLOATS[entry["dtype"]] for entry in header.values() if entry["dtype"] in _FLOATS} - {"float32"})
+    read = [f"weights stored as {' and '.join(formats)} are read, and written again, as float32"] if formats else []
+    return (notes if words else []) + read
 
 
 def words_in_front(

@@ -8,12 +8,15 @@ at most.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from bertshrink.errors import UnsafeModel
 from bertshrink.model.checkpoint_info import CheckpointInfo
+from bertshrink.model.sizes.encoder_dims import EncoderDims
 
-_AXES = ("vocab_size", "hidden_size", "intermediate_size", "embedding_size", "max_position_embeddings")
+_POSITIONS = "max_position_embeddings"
+_AXES = ("vocab_size", "hidden_size", "intermediate_size", "embedding_size", _POSITIONS)
 _MORE_AXES = ("type_vocab_size", "num_labels")
 _COUNTS = ("num_hidden_layers", "num_hidden_groups", "inner_group_num")
 _MOST_SHARED = 1000
@@ -40,3 +43,24 @@ def check_sizes(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]]) 
                 where=str(facts.folder / "config.json"),
                 hint="fix the value, or save the model again",
             )
+
+
+def refuse_other_sizes(built: EncoderDims, facts: CheckpointInfo) -> None:
+    """Refuse a configuration that leaves sizes out for which transformers has other defaults than its plan went by.
+
+    Args:
+        built: of the model that transformers made of it.
+
+    Raises:
+        UnsafeModel: it does.
+    """
+    names = [field.name for field in fields(built) if getattr(built, field.name) != getattr(facts.shape, field.name)]
+    if names:
+        key = facts.anatomy.field(
+            {"num_groups": "num_hidden_groups", "max_positions": _POSITIONS}.get(names[0], names[0])
+        )
+        raise UnsafeModel(
+            f"config.json leaves out `{key}`, which in the installed transformers is {getattr(built, names[0])}",
+            where=str(facts.folder / "config.json"),
+            hint="write it into the file, or save the model again",
+        )

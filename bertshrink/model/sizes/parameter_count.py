@@ -49,11 +49,26 @@ def _there_is(target: str | None, row: ModelFamily, part: str) -> str:
 
 
 def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInfo:
-    """The facts of an encoder after its conversion to another family, as `parts.put_together` makes it."""
+    """The facts of an encoder after its conversion to another family, as `parts.put_together` makes it.
+
+    Raises:
+        UserError: its head on masked tokens is not tied to the table of words.
+    """
+    if is_untied(facts):
+        raise UserError(
+            "the head on masked tokens has a table of its own (`tie_word_embeddings: false`), and is not converted to "
+            "narrow tables or shared layers",
+            hint="fewer layers (`distill`) or 8-bit weights (`quantize`) make it smaller",
+        )
     types = max(2, num_types(facts))
     shape = replace(facts.shape, max_positions=own_limit(facts.shape, facts.config), **sizes)
     config = facts.config | {"model_type": family, "type_vocab_size": types}
     return replace(facts, anatomy=FAMILIES[family], shape=shape, config=config)
+
+
+def is_untied(facts: CheckpointInfo) -> bool:
+    """Whether the head on masked tokens has a table of its own."""
+    return TASKS[facts.task].is_masked and facts.config.get("tie_word_embeddings") is False
 
 
 def num_types(facts: CheckpointInfo) -> int:
@@ -89,7 +104,7 @@ def stored(facts: CheckpointInfo) -> list[Stored]:
     shape, names = facts.shape, facts.anatomy.embedding
     width, hidden, inner, groups = shape.embedding_size, shape.hidden_size, shape.intermediate_size, shape.num_groups
     tensors = [
-        Stored("table", (shape.vocab_size, width), is_tied=TASKS[facts.task].is_masked),
+        Stored("table", (shape.vocab_size, width), is_tied=TASKS[facts.task].is_masked and not is_untied(facts)),
         Stored("table", (shape.max_positions, width)),
     ]
     tensors += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
@@ -121,7 +136,8 @@ def _head(facts: CheckpointInfo) -> list[Stored]:
         case "AutoModelForMaskedLM":
             inner = width if facts.anatomy.embedding.projection is not None else hidden
             norms = [Stored("other", (inner, 1), 2, is_head=True), Stored("other", (shape.vocab_size, 1), is_head=True)]
-            return layer(hidden, inner) + norms
+            own = layer(inner, shape.vocab_size) if is_untied(facts) else []
+            return layer(hidden, inner) + norms + own
         case "AutoModelForTokenClassification":
             return layer(hidden, num_labels)
         case "AutoModelForQuestionAnswering":
