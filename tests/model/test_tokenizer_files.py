@@ -4,7 +4,9 @@ import json
 import unicodedata
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
@@ -286,3 +288,52 @@ def test_a_tokenizer_that_names_no_padding(tmp_path):
         assert abs(mine["logits"] - theirs["logits"]).max() < 1e-6
     say(folder, **json.loads(path.read_text()) | {"padding_side": "left"})
     assert Encoder.load(folder).tokenizer.pad_token is None, "positions would be counted through it"
+
+
+# Token types
+
+
+def pair_logits(folder, tokenizer):
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        return model(**tokenizer("the film", "a book", return_tensors="pt")).logits[0].numpy()
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "electra"])
+@pytest.mark.parametrize("said", [None, ["input_ids", "attention_mask"]])
+def test_types_that_only_the_class_of_transformers_5_leaves_out(family, said, tmp_path):
+    (tmp_path / "m").mkdir()
+    tiny_encoder(family).save(tmp_path / "m")
+    with_types = pair_logits(tmp_path / "m", transformers.AutoTokenizer.from_pretrained(tmp_path / "m"))
+    path = tmp_path / "m" / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"model_input_names": said}
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    stock = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert "token_type_ids" not in stock("the film", "a book")
+    wanted = with_types if said is None else pair_logits(tmp_path / "m", stock)
+    assert not np.allclose(with_types, pair_logits(tmp_path / "m", stock), atol=1e-4), "types matter"
+    encoder = Encoder.load(tmp_path / "m")
+    assert np.allclose(encoder.predict(encoder.tokenize(["the film"], ["a book"]))[0]["logits"], wanted, atol=1e-5)
+    assert ["returns no token types" in note for note in encoder.notes] == ([True] if said is None else [])
+    (tmp_path / "out").mkdir()
+    encoder.save(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert np.allclose(pair_logits(tmp_path / "out", tokenizer), wanted, atol=1e-5), "and so does what was written"
+    assert Encoder.load(tmp_path / "out").notes == ()
+
+
+def test_one_type_and_a_class_that_gives_two(tmp_path):
+    """A RoBERTa with BERT's tokenizer: what is saved returns no types, though its class does."""
+    (tmp_path / "m").mkdir()
+    tiny_encoder("roberta", vocab_size=len(VOCABULARY), type_vocab_size=1).save(tmp_path / "m")
+    for path in (tmp_path / "m").glob("*token*"):
+        path.unlink()
+    (tmp_path / "m" / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    say(tmp_path / "m", tokenizer_class="BertTokenizer")
+    encoder = Encoder.load(tmp_path / "m")
+    mine = encoder.predict(encoder.tokenize(["the film"], ["a book"]))[0]["logits"]
+    (tmp_path / "out").mkdir()
+    encoder.save(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert isinstance(tokenizer, transformers.BertTokenizer)
+    assert np.allclose(pair_logits(tmp_path / "out", tokenizer), mine, atol=1e-5)

@@ -5,7 +5,8 @@ padding         where no token pads, or one without a row in the table of words,
                 attention mask leaves it out, whichever it is
 masks           a mask token without a row is taken away where the task does not mask
 ids             any other token without a row is refused by name
-types           a model with one type of token reads the second text of a pair as the first
+types           a model with one type of token reads the second text of a pair as the first; one with two gets them,
+                where it is only its tokenizer's class that no longer returns them
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import UnsafeModel, listed
+from bertshrink.files.json_files import read_object
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from bertshrink.model.checkpoint_info import CheckpointInfo
 
+_TYPES = "token_type_ids"
 _OF_A_FAMILY = (
     *("vocab", "vocab_file", "merges", "merges_file", "tokenizer_file", "backend", "do_lower_case"),
     "tokenizer_class",
@@ -140,11 +143,13 @@ def _padding(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> str |
 
 
 def _fit_types(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> tuple[str, ...]:
-    name, types = "token_type_ids", facts.config.get("type_vocab_size", 2)
-    if name not in tokenizer.model_input_names or not facts.anatomy.has_token_types or not isinstance(types, int):
+    types = facts.config.get("type_vocab_size", 2)
+    if not facts.anatomy.has_token_types or not isinstance(types, int):
         return ()
-    given = tokenizer("a", "a").get(name)
-    if not given or max(given) < types:
+    given = tokenizer("a", "a", return_token_type_ids=True).get(_TYPES) or [0]
+    if _TYPES not in tokenizer.model_input_names:
+        return _add_types(tokenizer, facts) if 0 < max(given) < types else ()
+    if max(given) < types:
         return ()
     if types > 1:
         raise UnsafeModel(
@@ -152,8 +157,30 @@ def _fit_types(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> tup
             where=str(facts.folder),
             hint="put the model's own tokenizer beside it",
         )
-    tokenizer.model_input_names = [other for other in tokenizer.model_input_names if other != name]
+    _name_inputs(tokenizer, [name for name in tokenizer.model_input_names if name != _TYPES])
     return (
         "the tokenizer marks the second text of a pair as token type 1, but the model has only one type: all "
         "tokens are read as type 0, and the saved tokenizer returns no types",
     )
+
+
+def _add_types(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> tuple[str, ...]:
+    """Have a tokenizer return the types that it knows, where only its class in transformers 5 leaves them out.
+
+    Up to version 4 the same files gave them: it is what such a model was trained with.
+    """
+    path = facts.folder / "tokenizer_config.json"
+    is_said = path.is_file() and read_object(path).get("model_input_names") is not None
+    if is_said or not facts.anatomy.gives_token_types:
+        return ()
+    _name_inputs(tokenizer, [tokenizer.model_input_names[0], _TYPES, *tokenizer.model_input_names[1:]])
+    return (
+        f"`{type(tokenizer).__name__}` of transformers 5 returns no token types, and the model has them: the second "
+        "text of a pair is type 1, as up to version 4, and the saved tokenizer says so",
+    )
+
+
+def _name_inputs(tokenizer: PreTrainedTokenizerBase, names: list[str]) -> None:
+    """Say what a tokenizer returns, in what is saved of it, too."""
+    tokenizer.model_input_names = names
+    tokenizer.init_kwargs["model_input_names"] = names
