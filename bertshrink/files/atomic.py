@@ -31,7 +31,10 @@ LFS_POINTER = "version https://git-lfs.github.com/spec/"
 """How a file begins that stands for another one until `git lfs pull`."""
 _LFS_BYTES = 1024
 """More than any pointer has."""
-READ_BY_LOADERS = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte", ".jinja", ".bin")
+READ_BY_LOADERS = (
+    *(".json", ".txt", ".model", ".safetensors", ".jinja", ".bin"),
+    *(".onnx", ".onnx_data", ".ort", ".pte"),
+)
 """The endings of files that transformers and engines look for in a model's folder."""
 _SEAL = Reader(
     UnsafeModel, "the manifest is unreadable", "restore it from where it came, or delete the folder and make it again"

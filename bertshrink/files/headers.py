@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import UnsafeModel
 from bertshrink.files.bounded_text import Reader, open_regular
-from bertshrink.files.safe_open import blob_of
+from bertshrink.files.tensor_bytes import bytes_of
 
 _MAX_HEADER_BYTES = 100_000_000
 """The cap that the safetensors format itself sets."""
@@ -34,9 +33,6 @@ DRESSINGS = ("Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze",
 
 _HINT = "download or save the model again"
 _HEADER = Reader(UnsafeModel, "the header of the safetensors file is unreadable", _HINT, most_depth=4)
-
-_BITS = {"BOOL": 8, "FLOAT": 32, "DOUBLE": 64, "STRING": 0}
-"""The types whose name does not hold their width."""
 
 _NO_WEIGHTS = ("BOOL", "STRING", "INT32", "INT64", "UINT32", "UINT64", "I32", "I64", "U32", "U64")
 """Types of shapes, indices and flags, in ONNX and in safetensors: old checkpoints hold `position_ids`."""
@@ -83,6 +79,7 @@ class FileFacts:
         nodes: every operation of the graph and its subgraphs, in order; empty for safetensors.
         operators: how often each operation occurs, the bodies of model-local functions included.
         opset: version of each operator domain.
+        beside: the names of the files beside it that hold its weights.
     """
 
     format: str
@@ -93,6 +90,7 @@ class FileFacts:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     opset: Mapping[str, int] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
 
 def read_safetensors(path: Path) -> FileFacts:
@@ -107,13 +105,6 @@ def file_facts(header: Mapping[str, Mapping[str, Any]], num_bytes: int) -> FileF
         for name, entry in header.items()
     )
     return FileFacts("safetensors", num_bytes, tensors)
-
-
-def bytes_of(dtype: str, shape: Sequence[int]) -> int:
-    """The bytes of a tensor, by the width in its type's name: `F16`, `BFLOAT16`, `INT4` (two to a byte)."""
-    width = re.search(r"\d+", dtype)
-    bits = _BITS.get(dtype, int(width[0]) if width else 0)
-    return (math.prod(shape) * bits + 7) // 8
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
@@ -185,6 +176,7 @@ def read_onnx(path: Path) -> FileFacts:
     """
     from google.protobuf.message import DecodeError
 
+    from bertshrink.files.onnx_data_file import spans
     from bertshrink.files.onnx_without_tensors import load_structure
 
     try:
@@ -197,17 +189,19 @@ def read_onnx(path: Path) -> FileFacts:
     for at in inside:
         model.graph.initializer[at].ClearField("data_location")  # no other file: its numbers are in this one
     protos = [proto for graph in graphs(model.graph) for proto in _stored(graph)]
+    beside = {span.path: span.file_bytes for span in spans((proto for _, proto in protos), path)}
     nodes = [node for graph in graphs(model.graph) for node in graph.node]
     bodies = [node for function in model.functions for top in function.node for node in with_inner(top)]
     return FileFacts(
         format="onnx",
-        num_bytes=path.stat().st_size + _external_bytes([proto for _, proto in protos], path),
+        num_bytes=path.stat().st_size + sum(beside.values()),
         tensors=tuple(_onnx_tensor(name, proto, path) for name, proto in protos),
         nodes=tuple(Node(_op(node), tuple(node.input), tuple(node.output), _integers(node)) for node in nodes),
         operators=dict(Counter(_op(node) for node in nodes + bodies)),
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
         opset={entry.domain: entry.version for entry in model.opset_import},
+        beside=tuple(sorted(file.name for file in beside)),
     )
 
 
@@ -285,25 +279,3 @@ def _onnx_tensor(name: str, proto: Any, path: Path) -> Tensor:
     if any(size < 0 for size in shape) or is_short:
         raise UnsafeModel(f"the tensor `{name}` has fewer bytes than its shape needs", where=str(path), hint=_HINT)
     return Tensor(name, dtype, shape, num_bytes)
-
-
-def _external_bytes(protos: list[Any], path: Path) -> int:
-    """The sizes of the files beside the model that hold its weights: plain files of its folder, or a hub cache's."""
-    outside = [proto for proto in protos if proto.data_location == proto.EXTERNAL]
-    names = {entry.value for proto in outside for entry in proto.external_data if entry.key == "location"}
-    total = 0
-    for name in sorted(names):
-        beside = path.parent / name
-        is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-        if is_inside and beside.is_symlink():
-            beside = blob_of(beside)
-        elif beside.is_file() and beside.stat().st_nlink > 1:
-            is_inside = False
-        if not is_inside or not beside.is_file():
-            raise UnsafeModel(
-                f"the weights are in `{name}`, which is not a regular file beside the model",
-                where=str(path),
-                hint="save the model with its weights in one file",
-            )
-        total += beside.stat().st_size
-    return total

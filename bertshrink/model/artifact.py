@@ -1,6 +1,8 @@
 """Artifact: a file that an engine runs, in a folder that others load, with a card that says what it is.
 
 onnx/model.onnx   the graph with its weights; the other formats' places: see `layout`
+onnx/model.onnx_data
+                  the weights, where one file cannot hold graph and weights
 artifact.json     file, format, engine, task, labels, pooling, precision, inputs, outputs, lineage (the card)
 the rest          configuration, tokenizer, a sentence encoder's modules: see `side_files`
 """
@@ -20,6 +22,7 @@ from bertshrink.engines import ENGINES
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import verify
 from bertshrink.files.json_files import read_json, read_object
+from bertshrink.files.onnx_data_file import DATA_SUFFIX, files_of
 from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
@@ -69,6 +72,7 @@ class ArtifactCard(BaseModel):
     engine: str = Field(description="what runs it: a name in `engines.ENGINES`")
     options: dict[str, Any] = Field(default_factory=dict, description="the engine's options")
     file: str = Field(description="where it is in the folder")
+    data: str | None = Field(None, description="the file beside it that holds its weights, where they are not in it")
     task: str
     is_task_known: bool = Field(True, description="false: nothing said it, and it serves for sizes and times only")
     family: str
@@ -111,10 +115,24 @@ class ArtifactCard(BaseModel):
         if card.engine not in ENGINES:
             what = f"the artifact needs the engine `{card.engine}`, which this version does not support"
             raise UserError(what, where=str(path), hint=f"known engines: {', '.join(ENGINES)}")
-        if named_file(folder, card.file) is None:
-            what = f"`{ARTIFACT_CARD}` names a file that is not in this folder: `{card.file}`"
+        for name in card.files:
+            if named_file(folder, name) is None:
+                what = f"`{ARTIFACT_CARD}` names a file that is not in this folder: `{name}`"
+                raise UnsafeModel(what, where=str(path), hint=hint)
+        if card.data not in (None, card.file + DATA_SUFFIX):
+            what = f"`{ARTIFACT_CARD}` names `{card.data}` for the weights of `{card.file}`"
             raise UnsafeModel(what, where=str(path), hint=hint)
         return card
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The file and the one beside it, in the folder."""
+        return (self.file,) if self.data is None else (self.file, self.data)
+
+    def of_file(self, folder: Path, file: str) -> ArtifactCard:
+        """The same for a file that was written into a folder, with the one beside it, if there is one."""
+        files = [path.relative_to(folder).as_posix() for path in files_of(folder / file)]
+        return self.model_copy(update={"file": file, "data": files[1] if len(files) > 1 else None})
 
     @property
     def form(self) -> ArtifactSpec:
@@ -173,6 +191,16 @@ class Artifact:
         return self.folder / self.card.file
 
     @property
+    def files(self) -> list[Path]:
+        """The file, and the one beside it that holds its weights, where there is one."""
+        return [self.folder / name for name in self.card.files]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The engine's: the card's own, and that what the task asks for is all that is fetched."""
         return self.card.options | {"outputs": list(TASKS[self.task].outputs)}
@@ -204,7 +232,7 @@ class Artifact:
     @classmethod
     def draft(cls, folder: Path, card: ArtifactCard, like: Like) -> Artifact:
         """The artifact of a file in `folder`, to be judged first: card and papers are written when it is saved."""
-        artifact = cls(folder, card)
+        artifact = cls(folder, card.of_file(folder, card.file))
         artifact._tokenizer, artifact._like = like.tokenizer, like
         return artifact
 
@@ -224,7 +252,8 @@ class Artifact:
 
     def write_card(self, folder: Path) -> None:
         """Write the card into a folder."""
-        text = json.dumps(self.card.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        said = self.card.model_dump(mode="json", exclude={"data"} if self.card.data is None else None)
+        text = json.dumps(said, indent=1, sort_keys=True) + "\n"
         (folder / ARTIFACT_CARD).write_text(text, encoding="utf-8")
 
     def write_papers(self, folder: Path) -> None:
@@ -232,7 +261,7 @@ class Artifact:
         if self._like is not None:
             self._like.write_papers(folder)
         elif self.folder != folder:
-            copy_papers(self.folder, folder, self.card.file)
+            copy_papers(self.folder, folder, self.card.files)
         card, config = self.card, folder / "config.json"
         if card.pooling is not None and config.is_file():
             told = read_object(config)
@@ -253,9 +282,9 @@ class Artifact:
 
     def save(self, folder: Path) -> None:
         """Copy the artifact's files into `folder`."""
-        place = folder / self.card.file
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.file, place)
+        (folder / self.card.file).parent.mkdir(parents=True, exist_ok=True)
+        for name in self.card.files:
+            shutil.copyfile(self.folder / name, folder / name)
         self.write_papers(folder)
         self.write_card(folder)
 

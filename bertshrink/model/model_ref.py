@@ -100,9 +100,16 @@ class ModelRef:
         return self.folder / self.about.file if isinstance(self.about, ArtifactCard) else weight_file(self.folder)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of its weights: an artifact's one or two, a checkpoint's one, or an index and those it names."""
+        if isinstance(self.about, ArtifactCard):
+            return tuple(self.folder / name for name in self.about.files)
+        return weight_files(self.folder)
+
+    @property
     def sha256(self) -> str:
         """The sha256 of its weights' file; of several files, that of their names and sums."""
-        return sha256_weights([self.file] if isinstance(self.about, ArtifactCard) else weight_files(self.folder))
+        return sha256_weights(self.files)
 
     def load(self) -> Model:
         """The model, in memory from now on; everyone who asks gets the same one.
@@ -139,14 +146,14 @@ class ModelRef:
 
     def content_key(self, task: str) -> str:
         """What decides a model that was given: the content of its files and the task it is used for."""
-        paths = {*self.folder.glob("*"), *self.folder.glob("[0-9]*_*/*"), self.file}
+        paths = {*self.folder.glob("*"), *self.folder.glob("[0-9]*_*/*"), *self.files}
         names = sorted(path for path in paths if path.is_file() and _matters(path))
         return fingerprint(task, [(path.relative_to(self.folder).as_posix(), sha256_file(path)) for path in names])
 
 
 def _matters(path: Path) -> bool:
     """Whether a file at the top, or in a sentence-transformers module's folder, can change what the model answers."""
-    kinds = (".json", ".txt", ".model", ".safetensors", ".onnx", ".ort", ".pte")
+    kinds = (".json", ".txt", ".model", ".safetensors", ".onnx", ".onnx_data", ".ort", ".pte")
     return path.suffix in kinds and path.name not in (MANIFEST, STAGE_CARD, "report.json")
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bertshrink.errors import CheckFailed, UnsafeModel
 from bertshrink.files.atomic import output_errors
 from bertshrink.files.onnx_without_tensors import load_structure
-from bertshrink.onnx_graph.external_data import inline_tensor, is_external, stream, tensor_data, without_numbers
+from bertshrink.onnx_graph.external_data import follow, inline_tensor, stream, tensor_data, without_numbers
 
 RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 MULTIPLYING_OPS = (
@@ -49,14 +49,14 @@ class WeightMatMul:
 
 
 def read_model(path: Path, *, numbers: bool = True) -> onnx.ModelProto:
-    """Read a self-contained ONNX file that bertshrink made or took in; others are looked at apart first (`external`).
+    """Read an ONNX file that bertshrink made or took in; others are looked at apart first (`import_external`).
 
     Args:
         numbers: whether large tensors are read; otherwise they stay in the file, which must not change as long as the
-            model is used (`external_data`).
+            model is used (`external_data`). What is in a file beside it stays there in any case.
 
     Raises:
-        UnsafeModel: no ONNX, damaged, or pointing at bytes outside the file.
+        UnsafeModel: no ONNX, damaged, or pointing at bytes that are not in a plain file of its folder.
     """
     hint = "export the model again"
     left: set[int] = set()
@@ -73,17 +73,14 @@ def read_model(path: Path, *, numbers: bool = True) -> onnx.ModelProto:
         raise UnsafeModel(f"`{path.name}` is not an ONNX file, or is truncated", where=str(path), hint=hint) from None
     if not model.graph.node or not model.graph.output:
         raise UnsafeModel(f"`{path.name}` is not an ONNX file or holds an empty graph", where=str(path), hint=hint)
-    if any(is_external(stored) and at not in left for at, stored in enumerate(model.graph.initializer)):
-        raise UnsafeModel(
-            f"`{path.name}` keeps weights outside the file, which bertshrink does not follow",
-            where=str(path),
-            hint="save it in one file: `onnx.save(onnx.load(PATH), PATH2)`",
-        )
+    follow(model, path, left)
     return model
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Check a model and write it; equal models give equal bytes, and an invalid one leaves no file.
+    """Check a model and write it, in two files where one message cannot hold it (`external_data.stream`).
+
+    Equal models give equal bytes, and an invalid one leaves no file.
 
     Raises:
         CheckFailed: it is not valid ONNX.

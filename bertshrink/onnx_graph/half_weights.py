@@ -12,11 +12,12 @@ float32: a thousandth of the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Callable, Collection
+from typing import Any, Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from bertshrink.errors import CheckFailed
 from bertshrink.onnx_graph.encoder_graph import array, initializers, tensor
@@ -27,13 +28,19 @@ HalfType = Literal["float16", "bfloat16"]
 _ELEMENTS = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16}
 
 
-def store_half(model: onnx.ModelProto, dtype: HalfType, names: Collection[str] | None = None) -> onnx.ModelProto:
+def store_half(
+    model: onnx.ModelProto,
+    dtype: HalfType,
+    names: Collection[str] | None = None,
+    keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor,
+) -> onnx.ModelProto:
     """The same graph with weights stored in half precision.
 
     Args:
         model: a canonical float32 graph; it is not changed.
         dtype: `float16` or `bfloat16`.
         names: the initializers to store so; None: all weights (`weights`).
+        keep: what makes a stored tensor of the new numbers: (numbers, name).
 
     Returns:
         a new model.
@@ -47,7 +54,7 @@ def store_half(model: onnx.ModelProto, dtype: HalfType, names: Collection[str] |
         if name not in chosen:
             kept[name] = stored
         else:
-            half = tensor(_narrow(array(stored), dtype, name), f"{name}.half")
+            half = keep(_narrow(array(stored), dtype, name), f"{name}.half")
             kept[half.name] = half
             casts.append(onnx.helper.make_node("Cast", [half.name], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
     return assembled(model, [*casts, *model.graph.node], kept)

@@ -11,12 +11,17 @@ from typing import Any
 
 import onnx
 
+from bertshrink import units
 from bertshrink.engines.ort import onnxruntime
-from bertshrink.errors import OutputError, UnsafeModel
+from bertshrink.errors import OutputError, UnsafeModel, UserError
+from bertshrink.files.safe_open import MAX_FILE_BYTES
+from bertshrink.onnx_graph.encoder_graph import read_model, stored_bytes
 
 MAGIC = b"ORTM"
 """What such a file has at its fifth byte."""
 _NOT_WRITTEN = "Failed to save ORT format model"
+_HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+"""Stored so, weights are float32 in the .ort file: ONNX Runtime computes their Cast."""
 Operators = dict[str, dict[int, list[str]]]
 """Domain -> version of an operator's definition -> names."""
 
@@ -25,9 +30,11 @@ def write(source: Path, to: Path) -> None:
     """Have ONNX Runtime optimise an .onnx file, level "extended", and write it in its own format.
 
     Raises:
+        UserError: its weights are more than one .ort file holds.
         UnsafeModel: it cannot open the file.
         OutputError: there is no room at `to`.
     """
+    _refuse_too_large(source)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -42,6 +49,19 @@ def write(source: Path, to: Path) -> None:
             what = f"ONNX Runtime cannot write `{to.name}`"
             raise OutputError(what, where=str(to.parent), hint="free some space, or choose another place") from None
         raise UnsafeModel(f"ONNX Runtime cannot open the file: {error}", where=str(source)) from None
+
+
+def _refuse_too_large(source: Path) -> None:
+    """Refuse what a FlatBuffer cannot hold, which ONNX Runtime would find out late, if at all; raises UserError."""
+    stored = read_model(source, numbers=False).graph.initializer
+    num_bytes = sum(stored_bytes(one) * (2 if one.data_type in _HALF else 1) for one in stored)
+    if num_bytes > MAX_FILE_BYTES:
+        size, most = (units.format(value, "B") for value in (num_bytes, MAX_FILE_BYTES))
+        raise UserError(
+            f"the .ort file would take {size}, and one holds {most}",
+            where=str(source),
+            hint="quantize the model first: `bertshrink quantize`; or leave it in ONNX",
+        )
 
 
 def required_operators(path: Path) -> Operators:

@@ -82,7 +82,8 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int, asked: str = "a
         from bertshrink.onnx_graph.encoder_graph import read_model, write_model
         from bertshrink.sources.onnx_interface import with_interface
 
-        model = with_interface(read_model(file), inputs, outputs, None if is_pooled else pooling, positions, look.shape)
+        given = read_model(file, numbers=False)
+        model = with_interface(given, inputs, outputs, None if is_pooled else pooling, positions, look.shape)
         write_model(model, file)
     return ArtifactCard(
         format=file.suffix[1:],

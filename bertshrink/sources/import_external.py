@@ -29,6 +29,7 @@ from bertshrink.command_scope import once
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import output_errors
 from bertshrink.files.json_files import read_json, read_object
+from bertshrink.files.onnx_data_file import files_of
 from bertshrink.files.safe_open import copy_plain
 from bertshrink.files.scratch_folder import make_scratch
 from bertshrink.model.artifact import Artifact, ArtifactCard
@@ -84,7 +85,7 @@ def import_external(path: Path, task: str = "auto") -> Path:
     key = (
         task,
         str(path.absolute()),
-        *_stat_key(path),
+        *(sign for file in files_of(path) for sign in _stat_key(file)),
         *(sign for name in (*_BESIDE, *_ABOUT) for sign in _stat_key(home / name)),
     )
     return once("external file", key, lambda: _take_in(path, home, task))
@@ -132,7 +133,7 @@ def _take_in(path: Path, home: Path, task: str) -> Path:
         vocab_size = _vocab_size(origin, home)
         own = papers / ARTIFACT_CARD
         card = _own_card(own, path, home) if own.is_file() else make_card(origin, file, vocab_size, task)
-        card = card.model_copy(update={"file": file.relative_to(folder).as_posix()})
+        card = card.of_file(folder, file.relative_to(folder).as_posix())
         shutil.copytree(papers, folder, dirs_exist_ok=True)
         _read_small_letters(folder, origin)
         Artifact(folder, card).write_card(folder)

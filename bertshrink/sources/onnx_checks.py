@@ -25,7 +25,7 @@ import onnx
 
 from bertshrink.errors import UnsafeModel
 from bertshrink.files.headers import DRESSINGS, MAX_NODES, check_size, graphs, inner_graphs, with_inner
-from bertshrink.onnx_graph.encoder_graph import QUANTIZED_OPS
+from bertshrink.onnx_graph.encoder_graph import QUANTIZED_OPS, array
 
 MAX_CALLS = 32
 """Exporters write one function a module, some ten deep; ONNX Runtime's stack ends near 3,000."""
@@ -155,8 +155,8 @@ def check_tensors(model: onnx.ModelProto) -> None:
         if tensor.data_type == onnx.TensorProto.STRING:
             continue
         try:
-            value = onnx.numpy_helper.to_array(tensor)
-        except (ValueError, TypeError, KeyError, OverflowError, MemoryError):
+            value = array(tensor)
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError):
             raise refuse(f"the tensor `{name}` has a size that does not match its type and shape") from None
         if value.ndim >= 2 and value.dtype.name in _FLOATS:
             largest = float(max(value.max(initial=0.0), -value.min(initial=0.0)))

@@ -5,10 +5,11 @@ Files from elsewhere meet libraries written in C++ (protobuf, onnx, ONNX Runtime
 to crash or to take all memory. So the look happens here, within limits of memory and time that grow with the file, and
 what comes out is either a word of refusal or the file, whole and proven, at TARGET:
 
-    read      as one message; weights that are in a file beside it ("external data") are taken in
+    read      as one message; weights that are in a file beside it ("external data") are looked for there
     check     see `onnx_checks`; functions are unfolded
     run       opened by ONNX Runtime (where it is installed) and run at a few shapes: outputs finite (see `probe_run`)
-    write     one self-contained file; byte for byte the given one where nothing had to change
+    write     one self-contained file, or two where one cannot hold it; byte for byte the given one where nothing had
+              to change
 
 That is `look`. `again` reads, checks and runs a file that bertshrink sealed where it is: a seal says that nothing has
 changed, not who made it. `longest` finds the longest input of a file that was looked at. `facts` gives what
@@ -76,12 +77,16 @@ def look(source: Path, target: Path) -> dict[str, Any]:
             target.write_bytes(data)
         step("running it in ExecuTorch")
         return probe_pte.look(target)
+    from bertshrink.onnx_graph.external_data import stream
     from bertshrink.sources import onnx_checks as checks
 
     model, has_changed = (from_ort(data), False) if target.suffix == ".ort" else from_onnx(data, source)
     checks.check_inputs(model)
     with output_errors(target):
-        target.write_bytes(model.SerializeToString(deterministic=True) if has_changed else data)
+        if has_changed:
+            stream(model, target)
+        else:
+            target.write_bytes(data)
     del data
     if target.suffix != ".ort":
         checks.check_shapes(model, target)
@@ -110,7 +115,7 @@ def look_again(source: Path) -> dict[str, Any]:
     """Read, check and run a sealed file where it is.
 
     Returns:
-        nothing: it is what its card says.
+        `beside`: the names of the files beside it that hold its weights.
 
     Raises:
         UnsafeModel: the file is not what it must be.
@@ -125,12 +130,13 @@ def look_again(source: Path) -> dict[str, Any]:
 
         step("running it in ExecuTorch")
         probe_pte.look(source)
-        return {}
+        return {"beside": []}
     model = from_ort(data) if source.suffix == ".ort" else from_onnx(data, source)[0]
     del data
     if (runs := runs_of(source, model)) is not None:
         runs.first()
-    return {}
+    places = (entry for stored in model.graph.initializer for entry in stored.external_data)
+    return {"beside": sorted({Path(entry.value).name for entry in places if entry.key == "location"})}
 
 
 def look_for_length(source: Path) -> dict[str, Any]:
@@ -168,7 +174,7 @@ def facts(source: Path) -> dict[str, Any]:
 
 
 def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
-    """The model of an .onnx file, self-contained and without functions, and whether that changed it.
+    """The model of an .onnx file without functions, large weights where they are, and whether that changed it.
 
     Raises:
         UnsafeModel: the file is not what it must be.
@@ -178,7 +184,7 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
     from onnx import inliner
 
     from bertshrink.sources import onnx_checks as checks
-    from bertshrink.sources.external_weights import take_in_weights
+    from bertshrink.sources.external_weights import find_weights
 
     model = onnx.ModelProto()
     try:
@@ -191,7 +197,7 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
         raise checks.refuse(f"the file {what}") from None
     step("checking it")
     checks.check_structure(model)
-    has_changed = take_in_weights(model, source, len(data), limit)
+    has_changed = find_weights(model, source, len(data), limit)
     checks.check_tensors(model)
     return (inliner.inline_local_functions(model), True) if model.functions else (model, has_changed)
 

@@ -17,6 +17,9 @@ _BASE_BYTES, _BYTES_PER_BYTE = 3 * 2**30, 10
 hold the weights once or twice, all together some six times."""
 
 
+MAX_MODEL_BYTES = 64 * 2**30
+"""Of a model with its weights beside it. The largest encoder there is, XLM-R XXL, takes 43 GB in float32."""
+
 _BASE_S, _S_PER_GB = 20, 300
 """Of the processor: starting takes two, a graph of 24 layers one more, the weights some five for each gigabyte."""
 
@@ -50,9 +53,9 @@ def limit(num_bytes: int) -> None:
     except ModuleNotFoundError:
         return
     for kind, now, at_most in (
-        (resource.RLIMIT_AS, memory_limit(num_bytes), memory_limit(MAX_FILE_BYTES)),
-        (resource.RLIMIT_CPU, time_limit_s(num_bytes), time_limit_s(MAX_FILE_BYTES)),
-        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES, MAX_FILE_BYTES),
+        (resource.RLIMIT_AS, memory_limit(num_bytes), memory_limit(MAX_MODEL_BYTES)),
+        (resource.RLIMIT_CPU, time_limit_s(num_bytes), time_limit_s(MAX_MODEL_BYTES)),
+        (resource.RLIMIT_FSIZE, max(MAX_FILE_BYTES, 2 * num_bytes), 2 * MAX_MODEL_BYTES),  # weights begin at pages
         (resource.RLIMIT_CORE, 0, 0),
     ):
         with contextlib.suppress(ValueError, OSError):  # a limit set from outside may be lower

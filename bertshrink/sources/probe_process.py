@@ -20,8 +20,7 @@ from typing import Any
 from bertshrink import errors
 from bertshrink.errors import BertshrinkError, Stopped, UnsafeModel
 from bertshrink.files.headers import FileFacts, Node, Tensor
-from bertshrink.files.safe_open import MAX_FILE_BYTES
-from bertshrink.sources.probe_limits import time_limit_s
+from bertshrink.sources.probe_limits import MAX_MODEL_BYTES, time_limit_s
 from bertshrink.version import PACKAGE
 
 COMMAND = (sys.executable, "-P", "-m", "bertshrink.sources.probe_child")
@@ -78,6 +77,8 @@ class ProbeResult:
 def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = COMMAND) -> ProbeResult:
     """Read, check and run a model file in a child process, which writes it to `target` as one self-contained file.
 
+    What one file cannot hold becomes two, as `external_data.stream` has it.
+
     Args:
         source: the file; an .onnx file's weights in files beside it are taken in.
         target: where nothing is yet; its ending says the format: .onnx, .ort or .pte.
@@ -91,14 +92,17 @@ def probe_in_subprocess(source: Path, target: Path, command: tuple[str, ...] = C
     return ProbeResult.read(_in_child(source, "look", command, target))
 
 
-def probe_again_in_subprocess(source: Path, command: tuple[str, ...] = COMMAND) -> None:
+def probe_again_in_subprocess(source: Path, command: tuple[str, ...] = COMMAND) -> tuple[str, ...]:
     """Read, check and run a sealed file in a child process, where it is.
+
+    Returns:
+        the names of the files beside it that hold its weights.
 
     Raises:
         UnsafeModel: the file is not what it must be, or the child died of it.
         MissingDependency: what reads or runs it is not installed.
     """
-    _in_child(source, "again", command)
+    return tuple(_in_child(source, "again", command)["beside"])
 
 
 def longest_in_subprocess(file: Path, where: str) -> int:
@@ -129,13 +133,14 @@ def read_header_in_subprocess(source: Path) -> FileFacts:
     header["nodes"] = tuple(
         Node(one["op"], tuple(one["inputs"]), tuple(one["outputs"]), one["integers"]) for one in header["nodes"]
     )
-    return FileFacts(**{**header, "inputs": tuple(header["inputs"]), "outputs": tuple(header["outputs"])})
+    return FileFacts(**header | {name: tuple(header[name]) for name in ("inputs", "outputs", "beside")})
 
 
 def _in_child(source: Path, how: str, command: tuple[str, ...] = COMMAND, *more: Path) -> dict[str, Any]:
     """The answer of a child process; `how` is one of `probe_child.LOOKS`."""
-    num_bytes = source.stat().st_size if source.is_file() else 0
-    timeout_s = 30 + 3 * time_limit_s(min(num_bytes, MAX_FILE_BYTES))  # one that works has a limit of its own
+    beside = source.parent.iterdir() if source.suffix == ".onnx" and source.is_file() else [source]
+    num_bytes = sum(file.stat().st_size for file in beside if file.is_file())
+    timeout_s = 30 + 3 * time_limit_s(min(num_bytes, MAX_MODEL_BYTES))  # one that works has a limit of its own
     try:
         done = subprocess.run(
             [*command, how, str(source), *map(str, more)],

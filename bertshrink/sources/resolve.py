@@ -16,8 +16,10 @@ Whether the hub can be reached is tried once, with a short time limit, before an
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bertshrink.command_scope import once
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
@@ -25,6 +27,7 @@ from bertshrink.files.atomic import is_sealed, sha256_file, verify
 from bertshrink.files.bounded_text import open_regular
 from bertshrink.files.hub import hub_is_reachable, local_path
 from bertshrink.files.json_files import read_object
+from bertshrink.files.onnx_data_file import files_of
 from bertshrink.files.shards import INDEX, WEIGHTS, shard_names, weight_file
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
 from bertshrink.model.folder.layout import root_of, sealed_root
@@ -111,7 +114,7 @@ def locate_model(name: str, where: str | None = None, *, to_run: bool = True, ta
     """
     folder = _locate(name, where, _WEIGHTS, task)
     if to_run and is_sealed(folder, (ARTIFACT_CARD,)):
-        _look_again(folder / str(read_object(folder / ARTIFACT_CARD).get("file")))
+        _look_again(folder, read_object(folder / ARTIFACT_CARD))
     if name in DEMO and not is_path(name):
         package, weights = DEMO[name].package, folder / WEIGHTS
         if package in folder.parts and (not weights.is_file() or sha256_file(weights) != DEMO[name].sha256):
@@ -159,7 +162,8 @@ def _local_folder(path: Path, task: str) -> Path:
     path = _snapshot(path)
     if (path / ARTIFACT_CARD).is_file():
         card = read_object(path / ARTIFACT_CARD)
-        if is_sealed(path, (ARTIFACT_CARD, str(card.get("file")))):
+        files = (str(card[name]) for name in ("file", "data") if card.get(name) is not None)
+        if is_sealed(path, (ARTIFACT_CARD, *files)):
             return path
     elif weight_file(path).exists():
         return path
@@ -189,12 +193,24 @@ def _snapshot(path: Path) -> Path:
     raise UserError(f"`{path}` holds the snapshots {names}", where=str(path), hint=f"name one: `{snapshots}/...`")
 
 
-def _look_again(file: Path) -> None:
-    """Probe a sealed file, once for the same bytes within a command."""
-    if sealed_root(file) is not None:
-        about = file.stat()
-        key = (file.absolute(), about.st_ino, about.st_mtime_ns, about.st_size)
-        once("sealed file", key, lambda: probe_again_in_subprocess(file))
+def _look_again(folder: Path, card: Mapping[str, Any]) -> None:
+    """Probe a sealed file, once for the same bytes within a command.
+
+    Raises:
+        UnsafeModel: it is not what it must be, or its weights are in another file than the card names.
+    """
+    file = folder / str(card.get("file"))
+    if sealed_root(file) is None:
+        return
+    signs = [(path.absolute(), path.stat()) for path in files_of(file)]
+    key = tuple((path, about.st_ino, about.st_mtime_ns, about.st_size) for path, about in signs)
+    beside = once("sealed file", key, lambda: probe_again_in_subprocess(file))
+    named = card.get("data")
+    if [file.parent / name for name in beside] != ([folder / named] if isinstance(named, str) else []):
+        where = ", ".join(f"`{name}`" for name in beside) or "it"
+        what = f"`{ARTIFACT_CARD}` names `{named}` for the weights of `{file.name}`, which are in {where}"
+        hint = "restore the folder from where it came, or export the model again"
+        raise UnsafeModel(what, where=str(folder / ARTIFACT_CARD), hint=hint)
 
 
 def _demo_folder(name: str) -> Path | None:

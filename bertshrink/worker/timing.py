@@ -64,7 +64,7 @@ def measure(job: WorkerJob) -> dict[str, Any]:
     phases.memory("import")  # after the feeds: numpy's random numbers take 7 MiB that are not the model's
 
     if job.cold:
-        forget_files([str(job.path)])
+        forget_files([str(job.path), f"{job.path}_data"])  # a large ONNX file's weights are beside it
     phases.begin()
     session = engine.load(str(job.path), job.threads, job.options)
     phases.clock("load")

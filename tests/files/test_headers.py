@@ -67,22 +67,34 @@ def test_onnx_external_data_counts(tmp_path):
     onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
     facts = read_onnx(path)
     assert facts.num_bytes == path.stat().st_size + (tmp_path / "w.bin").stat().st_size
+    assert facts.beside == ("w.bin",)
 
 
-@pytest.mark.parametrize("location", ["../w.bin", "/etc/hostname", "missing.bin", "link.bin", "hard.bin"])
-def test_external_data_stays_in_the_folder(tmp_path, location):
+@pytest.mark.parametrize(
+    ("location", "why"),
+    [
+        ("../w.bin", "not a file beside it"),
+        ("/etc/hostname", "not a file beside it"),
+        ("missing.bin", "is missing"),
+        ("link.bin", "is a link"),
+        ("hard.bin", "hard link elsewhere"),
+        ("short.bin", r"of a file of 3\b"),
+    ],
+)
+def test_external_data_stays_in_the_folder(tmp_path, location, why):
     folder = tmp_path / "model"
     folder.mkdir()
     (tmp_path / "w.bin").write_bytes(b"x" * 48)
     (folder / "link.bin").symlink_to(tmp_path / "w.bin")
     os.link(tmp_path / "w.bin", folder / "hard.bin")
+    (folder / "short.bin").write_bytes(b"abc")
     model = model_with_branch()
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
     (folder / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(UnsafeModel, match="not a regular file beside the model"):
+    with pytest.raises(UnsafeModel, match=why):
         read_onnx(folder / "m.onnx")
 
 

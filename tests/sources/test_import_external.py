@@ -12,11 +12,11 @@ from onnx import TensorProto, helper
 from bertshrink.cli.app import run
 from bertshrink.engines import engine, given
 from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.files.onnx_data_file import beside
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.folder.dropped_files import left_behind
 from bertshrink.sources import import_external as external
 from bertshrink.sources import probe_child
-from bertshrink.sources.external_weights import beside
 from tests.support.onnx_files import encoder_model, encoder_parts, onnx_folder, outside
 from tests.support.tiny import tiny_tokenizer
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bertshrink.errors import UnsafeModel, UserError
-from bertshrink.files.atomic import is_lfs_pointer, sha256_file, verify
+from bertshrink.files.atomic import is_lfs_pointer, verify
 from bertshrink.files.headers import FileFacts, read_safetensors
 from bertshrink.files.json_files import read_object
 from bertshrink.files.shards import INDEX, WEIGHTS, read_weight_facts, sha256_weights, weight_file, weight_files
@@ -44,13 +44,13 @@ class Artifact:
         file: the artifact's, or the index of a checkpoint's several files.
         sha256: of its bytes; of several files, of their names and sums.
         facts: its header; None for a format that is not read.
-        shards: the files that the index names.
+        beside: the files that the index names, or those that hold an ONNX file's weights.
     """
 
     file: Path
     sha256: str
     facts: FileFacts | None = field(repr=False)
-    shards: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -87,14 +87,13 @@ class Artifact:
         return readings
 
     def compressed(self) -> Reading:
-        """The bytes that zlib makes of the file; which zlib did it decides the last few of them."""
-        packer, total, beside = zlib.compressobj(_LEVEL), 0, self.num_bytes
-        for path in (self.file, *self.shards):
-            beside -= path.stat().st_size
+        """The bytes that zlib makes of the files; which zlib did it decides the last few of them."""
+        packer, total = zlib.compressobj(_LEVEL), 0
+        for path in (self.file, *self.beside):
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK):
                     total += len(packer.compress(chunk))
-        total += len(packer.flush()) + beside  # an ONNX file's data outside of it counts as it is
+        total += len(packer.flush())
         return Reading(value=total, unit="B", engine=f"zlib {zlib.ZLIB_RUNTIME_VERSION}")
 
 
@@ -114,9 +113,11 @@ def look_at(path: Path, place: str) -> Artifact:
     reader = _READERS.get(file.suffix)
     try:
         if file.name == INDEX and weight_file(file.parent) == file:
-            files = weight_files(file.parent)
-            return Artifact(file, sha256_weights(files), read_weight_facts(file.parent), files[1:])
-        return Artifact(file, sha256_file(file), reader(file) if reader is not None else None)
+            facts, files = read_weight_facts(file.parent), weight_files(file.parent)
+        else:
+            facts = reader(file) if reader is not None else None
+            files = (file, *(file.with_name(name) for name in (facts.beside if facts is not None else ())))
+        return Artifact(file, sha256_weights(files), facts, files[1:])
     except UnsafeModel:
         for beside in sorted(file.parent.iterdir()):  # its data outside of it
             _fetched(beside)

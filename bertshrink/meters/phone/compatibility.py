@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 
 from bertshrink import errors, units
 from bertshrink.errors import BertshrinkError, MeasurementError, UserError
+from bertshrink.files.onnx_data_file import size_of
 from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.meters.latency.measure import job_of
 from bertshrink.meters.latency.settings import LatencySettings
@@ -212,7 +213,7 @@ def check_mobile(launch: RunSpec, cap_bytes: int = CAP_BYTES, host: LocalRunner 
         files = []
         for path in paths:
             peaks = run_once(replace(launch, path=path), batch, length, host or LocalRunner()).memory_bytes
-            size = path.stat().st_size
+            size = size_of(path)
             files.append(
                 MemoryFootprint(format=path.suffix[1:], size_bytes=size, peaks_bytes=dict(peaks), cap_bytes=cap_bytes)
             )

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from bertshrink.files.headers import DRESSINGS, bytes_of
+from bertshrink.files.headers import DRESSINGS
+from bertshrink.files.tensor_bytes import bytes_of
 from bertshrink.onnx_graph.encoder_graph import CONTRIB
 from bertshrink.onnx_graph.shape_values import fold_sizes
 

@@ -70,7 +70,7 @@ def onnx_work(path: Path, batch: int, length: int, precision: str | None = None)
     from bertshrink.meters.roofline.graph_flops import graph_work
     from bertshrink.onnx_graph.encoder_graph import read_model
 
-    cost = graph_work(read_model(path), batch, length)
+    cost = graph_work(read_model(path, numbers=False), batch, length)
     if cost is None:
         return None
     operations: dict[str, int] = {}

@@ -2,6 +2,7 @@
 
     onnx/model.onnx               float weights                     optimum, sentence-transformers, fastembed,
     onnx/model_quantized.onnx     what `quantize` makes             transformers.js (there `dtype: "q8"`)
+    onnx/model.onnx_data          the weights of model.onnx, where one file cannot hold both; likewise of the other
     onnx/model.ort                ONNX Runtime's own format
     executorch/model.pte          a program for ExecuTorch
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,15 +129,15 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, p
         _write(about, named | {"similarity_fn_name": "cosine", "truncate_dim": pooling.dimension})
 
 
-def copy_papers(source: Path, folder: Path, but: str) -> None:
+def copy_papers(source: Path, folder: Path, but: Collection[str]) -> None:
     """Copy what is beside a model from one artifact's folder to another's.
 
     Args:
-        but: the model's file, which is not a paper.
+        but: the model's files, which are not papers.
     """
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source).as_posix()
-        if path.is_file() and name != but and name not in _OF_RUNS:
+        if path.is_file() and name not in but and name not in _OF_RUNS:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
 

@@ -39,7 +39,7 @@ def fix(artifact: Artifact, shape: tuple[int, int], bench: Workbench) -> Artifac
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     path = folder / artifact.card.file
     path.parent.mkdir(parents=True)
-    write_model(fix_shape(read_model(artifact.file), *shape), path)
+    write_model(fix_shape(read_model(artifact.file, numbers=False), *shape), path)
     feeds = padded_text(artifact, *shape)
     runtime = engine(artifact.card.engine)
     old, new = (runtime.load(str(file), options=artifact.card.options).run(feeds) for file in (artifact.file, path))

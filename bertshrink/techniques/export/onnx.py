@@ -28,10 +28,10 @@ import torch
 from numpy.typing import NDArray
 from torch.jit._trace import TracerWarning
 
+from bertshrink import units
 from bertshrink.engines import engine
 from bertshrink.engines.torch_session import SENTENCE, pool
-from bertshrink.errors import CheckFailed, UserError
-from bertshrink.files.safe_open import MAX_FILE_BYTES
+from bertshrink.errors import CheckFailed
 from bertshrink.model.artifact import Artifact, ArtifactCard, ArtifactSpec
 from bertshrink.model.families import anatomy_of
 from bertshrink.model.folder.layout import PLACES
@@ -66,10 +66,8 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
     """Export an encoder into a new folder below `bench.work`.
 
     Raises:
-        UserError: the model is too large for one ONNX file.
         CheckFailed: the file does not give PyTorch's numbers, or a dense layer has no stored weight.
     """
-    refuse_too_large(encoder)
     folder, form = bench.work / "export", replace(settings.form(None), format="onnx")
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     (folder / FILE).parent.mkdir(parents=True)
@@ -105,7 +103,13 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
         bench.note(f"weights are stored in {settings.half} and multiplied in float32: half the bytes, the same speed")
     if form.engine != "onnxruntime":
         note_precision(form.engine, folder / FILE, bench)
-    return Artifact.create(folder, card.model_copy(update={"details": details}), encoder)
+    made = Artifact.create(folder, card.model_copy(update={"details": details}), encoder)
+    if made.card.data is not None:
+        bench.note(
+            f"the file takes {units.format(made.num_bytes, 'B')}, and one ONNX file holds 2.1 GB: the weights are in "
+            f"{made.card.data}, which must stay beside {FILE}"
+        )
+    return made
 
 
 def make_graph(encoder: Encoder, settings: ExportSettings, lender: BorrowedTensors) -> onnx.ModelProto:
@@ -120,7 +124,7 @@ def make_graph(encoder: Encoder, settings: ExportSettings, lender: BorrowedTenso
     if settings.attention == "fused":
         model = fuse_every_attention(model, encoder)
     if settings.half is not None:
-        model = store_half(model, settings.half)
+        model = store_half(model, settings.half, keep=lender.tensor)
     if settings.shape is not None:
         model = fix_shape(model, *settings.shape)
     set_metadata(model, metadata(encoder))
@@ -132,17 +136,6 @@ def note_precision(name: str, path: Path, bench: Workbench) -> None:
     precision = engine(name).load(str(path)).describe().get("precision", "float32")
     if precision != "float32":
         bench.note(f"{name} runs the float32 file in {precision} on this machine, and is evaluated and timed so")
-
-
-def refuse_too_large(encoder: Encoder) -> None:
-    """Refuse a model whose weights do not fit into one ONNX file; raises UserError."""
-    num_bytes = sum(parameter.numel() * parameter.element_size() for parameter in encoder.model.parameters())
-    if num_bytes > MAX_FILE_BYTES:
-        raise UserError(
-            f"the model's weights are {num_bytes / 1e9:.1f} GB, and one ONNX file holds 2.1 GB",
-            where=encoder.source,
-            hint="make it smaller first: fewer layers, a smaller vocabulary or factorized embeddings",
-        )
 
 
 def input_names(encoder: Encoder) -> list[str]:

@@ -44,7 +44,7 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
     """Write an ONNX artifact as an .ort artifact, in a new folder below `bench.work`.
 
     Raises:
-        UserError: an artifact of another format.
+        UserError: an artifact of another format, or more weights than one .ort file holds.
         UnsafeModel: ONNX Runtime cannot open its file.
         CheckFailed: the new file gives other numbers.
     """
@@ -67,7 +67,7 @@ def convert(artifact: Artifact, bench: Workbench) -> Artifact:
     )
     precision = without_half(artifact.card.precision)
     if precision != artifact.card.precision:
-        grown = (folder / FILE).stat().st_size / artifact.file.stat().st_size
+        grown = (folder / FILE).stat().st_size / artifact.num_bytes
         bench.note(
             f"the weights that were stored in half are float32 in the .ort file, which takes {grown:.2f}x the bytes of "
             "the ONNX file: ONNX Runtime computes their Cast when it optimises"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from bertshrink import units
 from bertshrink.errors import UserError
+from bertshrink.files.safe_open import MAX_FILE_BYTES
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Technique
 
@@ -128,7 +130,7 @@ class ExportSettings(Technique):
         return {"onnx": self.engine, "ort": "onnxruntime", "executorch": "executorch"}[self.to]
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
-        """Prove that the model takes texts of the fixed length, and has the outputs that are chosen among."""
+        """Prove that the model takes texts of the fixed length, has the outputs chosen among, and fits into a file."""
         if "outputs" in self.model_fields_set and not TASKS[facts.task].beside:
             raise UserError(
                 f"`outputs` is for sentence encoders; the model is for `{facts.task}`",
@@ -141,7 +143,25 @@ class ExportSettings(Technique):
                 hint=f"it takes {facts.max_length} tokens at most: `static_shape: {self.shape[0]}x{facts.max_length}`",
                 setting="static_shape",
             )
+        self._refuse_too_large(facts)
         return facts
+
+    def _refuse_too_large(self, facts: CheckpointInfo) -> None:
+        """Refuse what a FlatBuffer cannot hold; ONNX has a second file for that. Raises UserError."""
+        from bertshrink.model.sizes.size_estimate import TOLERANCE, of_encoder
+
+        num_bytes = of_encoder(facts).num_bytes / (4 if self.int8 else 1)
+        if self.to != "onnx" and num_bytes > MAX_FILE_BYTES * (1 + TOLERANCE):
+            kind, other = {
+                "ort": ("an .ort file", "quantize the ONNX file first"),
+                "executorch": ("a .pte program", ""),
+            }[self.to]
+            size, most = (units.format(value, "B") for value in (num_bytes, MAX_FILE_BYTES))
+            raise UserError(
+                f"the model's weights take {size} so, and {kind} holds {most}",
+                hint=other or ("make it smaller first" if self.int8 else "store them in bytes: `int8: true`"),
+                setting="to",
+            )
 
     def sizes(self, before: Sizes) -> Sizes | None:
         """The ONNX file's; of other formats they is unknown, nor of an artifact that is only written again."""

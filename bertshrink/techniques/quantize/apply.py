@@ -43,7 +43,7 @@ def quantize(artifact: Artifact, settings: QuantizeSettings, bench: Workbench) -
     runs_here = made.artifact.card.engine == "onnxruntime"
     as_run = operators_as_run(made.artifact.file, made.artifact.card.shape) if runs_here else {}
     bench.note(
-        f"{accounting.sentence()}; {made.size_bytes / artifact.file.stat().st_size:.3f}x the bytes of the float file; "
+        f"{accounting.sentence()}; {made.size_bytes / artifact.num_bytes:.3f}x the bytes of the float file; "
         f"{agreement_words(made.agreement)}"
     )
     if sentence := describe_fusions(made.artifact.card.details["operators"], as_run):

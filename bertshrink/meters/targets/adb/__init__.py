@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from bertshrink.errors import BertshrinkError, MeasurementError, MissingDependency, UserError, did_you_mean
 from bertshrink.files.atomic import sha256_file
+from bertshrink.files.onnx_data_file import files_of
 from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.meters.environment import fingerprint
 from bertshrink.meters.latency.launch import conditions_of
@@ -100,6 +101,9 @@ class Adb:
         for name, launch in launches.items():
             if launch.path.suffix not in TOOLS or launch.engine not in ("onnxruntime", "executorch"):
                 raise UserError(f"`{name}` is not a file that runs on a phone", hint="export it: .onnx, .ort or .pte")
+            if len(files_of(launch.path)) > 1:
+                what = f"`{name}` keeps its weights in a file beside it, of which a runner on a phone is not told"
+                raise UserError(what, hint="make it smaller: `bertshrink quantize` writes one file where it fits")
         if len({TOOLS[launch.path.suffix] for launch in launches.values()}) > 1:
             raise UserError("one runner runs ONNX files or .pte programs", hint="measure them on two targets")
         phone = AndroidDevice(self.serial)

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bertshrink.errors import MeasurementError
+from bertshrink.files.onnx_data_file import files_of
 from bertshrink.meters.environment import environment
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.worker_result import MachineInfo, WorkerResult, missing_package, read_result
@@ -190,9 +191,9 @@ def _names(ended: WorkerExit) -> list[str]:
 
 
 def _files(path: Path) -> list[Path]:
-    """What an engine needs of a model: its file, or those of its folder that a checkpoint consists of."""
+    """What an engine needs of a model: its file and the weights beside it, or those of a checkpoint's folder."""
     if not path.is_dir():
-        return [path]
+        return files_of(path)
     return [file for file in sorted(path.iterdir()) if file.is_file() and file.suffix in _OF_A_CHECKPOINT]
 
 

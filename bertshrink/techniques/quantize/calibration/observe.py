@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bertshrink.data.texts import Split
 from bertshrink.engines import engine
 from bertshrink.files.atomic import output_errors
+from bertshrink.files.onnx_data_file import remove
 from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import Row, batch_by_length, pad
 from bertshrink.model.fixed_shape_session import pad_to_shape
@@ -90,7 +91,7 @@ class ActivationObserver:
                     take(_at_tokens(values[name][: len(batch)], mask_BL))
             del session
         finally:
-            path.unlink(missing_ok=True)
+            remove(path)
             release_freed_memory()
 
 

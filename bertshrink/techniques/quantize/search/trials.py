@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from bertshrink.errors import UserError
-from bertshrink.files.atomic import move, sha256_file, write_text
+from bertshrink.files.atomic import move, write_text
+from bertshrink.files.shards import sha256_weights
 from bertshrink.hardware import release_freed_memory
 from bertshrink.model.artifact import Artifact, ArtifactCard
 from bertshrink.model.folder.layout import QUANTIZED
@@ -55,8 +56,8 @@ class BuiltVariant:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the file."""
-        return self.artifact.file.stat().st_size
+        """Bytes of its files."""
+        return self.artifact.num_bytes
 
 
 class VariantBuilder:
@@ -97,7 +98,7 @@ class VariantBuilder:
         The stage's working folder is of one model, one set of texts and settings: nothing else decides a try.
         """
         papers = {
-            "sha256": sha256_file(made.artifact.file),
+            "sha256": sha256_weights(made.artifact.files),
             "card": made.artifact.card.model_dump(mode="json"),
             "types": dict(made.types),
             "agreement": made.agreement,
@@ -111,12 +112,13 @@ class VariantBuilder:
         try:
             papers = json.loads(self._papers_of(name).read_text(encoding="utf-8"))
             card = ArtifactCard.model_validate(papers["card"])
-            if papers["types"] != dict(types) or sha256_file(folder / card.file) != papers["sha256"]:
+            files = [folder / name for name in card.files]
+            if papers["types"] != dict(types) or sha256_weights(files) != papers["sha256"]:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
         artifact = Artifact.draft(folder, card, self.before)
-        made = BuiltVariant(artifact, types, account(read_model(artifact.file)), papers["agreement"])
+        made = BuiltVariant(artifact, types, account(read_model(artifact.file, numbers=False)), papers["agreement"])
         self.bench.progress.log(f"{name}: kept from the stopped run")
         return made, papers["drop"]
 
