@@ -1,4 +1,4 @@
-"""What this machine multiplies natively, asked without guessing; and freed memory, given back to it."""
+"""What this machine multiplies natively and has free, asked without guessing; and freed memory, given back to it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,57 @@ def has_native_bfloat16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(BFLOAT16_FLAGS & cpu_flags())
+
+
+def available_memory() -> int | None:
+    """Bytes of memory, swap included, that can be taken here, within the limits of a container; None: nobody tells."""
+    import psutil
+
+    try:
+        free = int(psutil.virtual_memory().available + psutil.swap_memory().free)
+    except (OSError, RuntimeError):
+        return None
+    left = (_left_in(folder, *names) for folder, names in _memory_groups())
+    return min([free, *(one for one in left if one is not None)])
+
+
+def _memory_groups() -> list[tuple[Path, tuple[str, str, str]]]:
+    """The control groups of this process that limit memory, and what in each tells limit, use, and what can go.
+
+    Version 2 of cgroups has one tree, version 1 a tree for memory alone; a limit of any group above counts.
+    """
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    groups = []
+    for line in lines:
+        kinds, _, place = line.partition(":")[2].partition(":")
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        root, names = _GROUPS["memory" if kinds else ""]
+        inner = root / place.lstrip("/")
+        groups += [(folder, names) for folder in (inner, *inner.parents) if folder.is_relative_to(root)]
+    return groups
+
+
+_GROUPS = {
+    "": (Path("/sys/fs/cgroup"), ("memory.max", "memory.current", "file")),
+    "memory": (
+        Path("/sys/fs/cgroup/memory"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+}
+
+
+def _left_in(folder: Path, limit: str, use: str, cached: str) -> int | None:
+    """What a control group has left, the page cache counted as free; None: it has no limit."""
+    try:
+        most, taken = (int((folder / name).read_text(encoding="ascii")) for name in (limit, use))
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0, most - taken + int(stat.get(cached, 0)))
+    except (OSError, ValueError):  # `max`: no limit
+        return None
 
 
 def release_freed_memory() -> None:

@@ -219,7 +219,8 @@ def _function(command: Command) -> Callable[..., int]:
         if given.get("dry_run"):
             from bertshrink.cli.dry_run import dry_run
 
-            dry_run(asked, as_json=given["as_json"], quiet=given["quiet"])
+            places = {"runs": given["runs"], "output": given["output"]}
+            dry_run(asked, **places, as_json=given["as_json"], quiet=given["quiet"])
             return 0
         from bertshrink.cli.run import carry_out
 
@@ -235,7 +236,7 @@ def _function(command: Command) -> Callable[..., int]:
 
     call.__doc__ = f"{command.help}\n\nSource: {', '.join(dict.fromkeys(t.paper for t in command.techniques))}"
     argument = Annotated[str, typer.Argument(help="a model folder or a hub name")]
-    can_compare = any(technique.explain is not Technique.explain for technique in command.techniques)
+    can_tell = any(t.gives == "artifact" or t.explain is not Technique.explain for t in command.techniques)
     order = list(dict.fromkeys(panels.values()))
     shown = sorted(panels, key=lambda name: (panels[name] == "Training", order.index(panels[name])))
     take_flags(
@@ -249,7 +250,7 @@ def _function(command: Command) -> Callable[..., int]:
             ),
             parameter_of("measure", Measure, False),
             parameter_of("output", Output, None),
-            *([parameter_of("dry_run", DryRun, False)] if can_compare else []),
+            *([parameter_of("dry_run", DryRun, False)] if can_tell else []),
             parameter_of("force", Force, False),
             parameter_of("runs", Runs, Path("runs")),
             parameter_of("seed", Seed, None),

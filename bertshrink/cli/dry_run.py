@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
 from bertshrink.cli.progress import make_progress
 from bertshrink.cli.run import print_json
 from bertshrink.files.scratch_folder import scratch_folder
+from bertshrink.pipeline.needs import check_needs, needs_of
 from bertshrink.pipeline.requirements import require_ml
 from bertshrink.recipe.plan import Plan, make_plan
 from bertshrink.recipe.recipe import Recipe
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 _UNITS = {"parameters": "count", "bytes": "B", "energy": "fraction"}
 
 
-def dry_run(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
+def dry_run(recipe: Recipe, *, runs: Path, output: Path | None, as_json: bool, quiet: bool) -> None:
     """Print what each stage buys, and the table of the stages that have one; or all of it as one JSON document.
+
+    Of what makes artifacts also the memory and disk that it needs; `runs` and `output` are where it would write.
 
     Raises:
         BertshrinkError: what would be wrong with the command without `--dry-run`, too.
@@ -35,6 +39,10 @@ def dry_run(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
         if type(stage.technique).explain is not Technique.explain
     }
     stages = [{"stage": stage.technique.label(), "buys": stage.promise} for stage in plan.stages]
+    needs = needs_of(plan)
+    check_needs(needs, runs / recipe.name, output)
+    if needs.memory:
+        notes.append(f"it {needs}")
     if as_json:
         print_json({"stages": stages, "tables": tables, "notes": notes})
         return
@@ -45,7 +53,7 @@ def dry_run(recipe: Recipe, *, as_json: bool, quiet: bool) -> None:
     console = Console()
     for stage in stages:
         console.print(": ".join(filter(None, stage.values())), highlight=False, markup=False)
-    for rows in tables.values():
+    for rows in filter(None, tables.values()):
         heads = tuple(rows[0])
         cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
         shown = Fitting(heads, cells, numbers=range(len(heads)))

@@ -81,7 +81,7 @@ Output = Annotated[
     Path | None,
     option(OUTPUT, "-o", "--output", parser=place, metavar="PATH", help="output directory for the final model"),
 ]
-DryRun = Annotated[bool, option(OUTPUT, "--dry-run", help="make nothing: show expected savings and compare settings")]
+DryRun = Annotated[bool, option(OUTPUT, "--dry-run", help="make nothing: show what it would give and need")]
 Force = Annotated[bool, option(OUTPUT, "--force", help="replace the model at `-o`")]
 Runs = Annotated[
     Path,

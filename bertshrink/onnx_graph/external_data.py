@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import weakref
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -56,15 +57,20 @@ _PAGE, _LINE = 4096, 64
 
 
 class BorrowedTensors:
-    """Lends arrays to tensors for as long as the block runs; nothing is copied, so the arrays must not change."""
+    """Lends arrays to tensors for as long as the block runs, or, without one, as long as the lender is there.
+
+    Nothing is copied, so the arrays must not change.
+    """
+
+    def __init__(self) -> None:
+        self.tickets: list[int] = []
+        self.close = weakref.finalize(self, _take_back, self.tickets)
 
     def __enter__(self) -> BorrowedTensors:
-        self.tickets: list[int] = []
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for ticket in self.tickets:
-            del _LENT[ticket]
+        self.close()
 
     def tensor(self, value: NDArray[Any], name: str) -> onnx.TensorProto:
         """A numpy array as a stored tensor; a large one is lent."""
@@ -77,6 +83,11 @@ class BorrowedTensors:
         )
         point_at(stored, "", str(self.tickets[-1]), value.nbytes)
         return stored
+
+
+def _take_back(tickets: list[int]) -> None:
+    for ticket in tickets:
+        del _LENT[ticket]
 
 
 def inline_tensor(value: NDArray[Any], name: str) -> onnx.TensorProto:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink.data.labels.checks import check_texts
 from bertshrink.data.summary import account, data_of
-from bertshrink.errors import UserError
+from bertshrink.errors import OutputError, UserError
 from bertshrink.files.fingerprint import fingerprint
 from bertshrink.model.checkpoint_info import check_weights
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.pipeline.benchmark import open_targets
+from bertshrink.pipeline.needs import check_needs, needs_of
 from bertshrink.pipeline.run_folder import OutputFolder, RunFolder
 from bertshrink.progress import Progress
 from bertshrink.recipe.plan import Plan
@@ -96,10 +97,27 @@ def prepare(plan: Plan, progress: Progress, store: RunFolder, command: str, targ
         target.check(keys.stages[-1], store.folder)
     if given is not None:
         given = replace(given, name=REFERENCE, key=keys.stages[0])
+    _check_room(plan, keys, store, target)
     prepared = PreparedRun(plan, texts, targets, keys, given, (), report, store)
     if given is not None and _is_used(prepared):
         given.load()
     return replace(prepared, compared=_compared(plan))
+
+
+def _check_room(plan: Plan, keys: Keys, store: RunFolder, target: OutputFolder | None) -> None:
+    """Prove that there is memory and disk for what is still to be made.
+
+    Raises:
+        UserError: too little memory.
+        OutputError: too little disk.
+    """
+    output = target.folder if target is not None else None
+    try:
+        check_needs(needs_of(plan), store.folder, output)
+    except (UserError, OutputError):
+        stages = zip(plan.stages, keys.stages[1:], strict=True)
+        finished = [stage.name for stage, key in stages if store.finished(stage.name, key) is not None]
+        check_needs(needs_of(plan, finished), store.folder, output)  # which takes a while to find out
 
 
 def _is_used(run: PreparedRun) -> bool:

@@ -158,7 +158,7 @@ class ExportSettings(Technique):
             }[self.to]
             size, most = (units.format(value, "B") for value in (num_bytes, MAX_FILE_BYTES))
             raise UserError(
-                f"the model's weights take {size} so, and {kind} holds {most}",
+                f"the model's weights take {size}{' in bytes' if self.int8 else ''}, and {kind} holds {most}",
                 hint=other or ("make it smaller first" if self.int8 else "store them in bytes: `int8: true`"),
                 setting="to",
             )

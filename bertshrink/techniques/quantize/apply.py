@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import onnx
+from numpy.typing import NDArray
 
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.onnx_graph.encoder_graph import table_gathers, weight_matmuls
+from bertshrink.onnx_graph.encoder_graph import table_gathers, tensor, weight_matmuls
+from bertshrink.onnx_graph.external_data import BorrowedTensors
 from bertshrink.onnx_graph.runtime_ops import describe_fusions, operators_as_run
 from bertshrink.techniques.quantize.float_graph import read_float_graph
 from bertshrink.techniques.quantize.schemes import HALF, uniform
@@ -31,7 +34,8 @@ def quantize(artifact: Artifact, settings: QuantizeSettings, bench: Workbench) -
         CheckFailed: a weight was left out, the outputs agree less than `min_cosine` asks, or no assignment holds
             `max_metric_drop`.
     """
-    trials = VariantBuilder(artifact, read_source(artifact), settings, bench)
+    lender = BorrowedTensors()  # of weights that had to be turned; they stay in memory until this returns
+    trials = VariantBuilder(artifact, read_source(artifact, lender.tensor), settings, bench)
     if settings.auto:
         made, details = choose_fastest(trials)
     elif settings.max_metric_drop is not None:
@@ -78,8 +82,8 @@ def agreement_words(agreement: dict[str, float | int]) -> str:
     return words + (f", {agreement['same_label']:.1%} keep their label" if "same_label" in agreement else "")
 
 
-def read_source(artifact: Artifact) -> onnx.ModelProto:
-    """The artifact's float graph in canonical form.
+def read_source(artifact: Artifact, keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor) -> onnx.ModelProto:
+    """The artifact's float graph in canonical form; `keep` makes a stored tensor of what is computed.
 
     Raises:
         UserError: an artifact of another format.
@@ -89,7 +93,7 @@ def read_source(artifact: Artifact) -> onnx.ModelProto:
         raise UserError(
             f"`{artifact.card.format}` files cannot be quantized, ONNX files can", where=str(artifact.folder)
         )
-    source = read_float_graph(artifact.file, artifact.max_length, artifact.source)
+    source = read_float_graph(artifact.file, artifact.max_length, artifact.source, keep)
     refuse_no_encoder(source, artifact.source)
     return source
 

@@ -15,10 +15,13 @@ overflow are no longer turned into zeros, they show; and rows without any token,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from bertshrink.errors import UnsafeModel
 from bertshrink.files.scratch_folder import scratch_folder
@@ -29,6 +32,7 @@ from bertshrink.onnx_graph.encoder_graph import (
     fixed_shape,
     initializers,
     read_model,
+    tensor,
     unstored_weights,
     weight_matmuls,
 )
@@ -40,13 +44,19 @@ _MAX_LENGTH = 1024
 """Attention of a longer input takes hundreds of megabytes a layer to try; there the guards stay."""
 
 
-def read_float_graph(path: Path, max_length: int, where: str | None = None) -> onnx.ModelProto:
+def read_float_graph(
+    path: Path,
+    max_length: int,
+    where: str | None = None,
+    keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor,
+) -> onnx.ModelProto:
     """Read an artifact's ONNX file as the graph that quantization starts from.
 
     Args:
         path: of a file that bertshrink made, or took in (see `import_external`). Large tensors stay in it, so it must
         not
             change as long as the graph is used.
+        keep: what makes a stored tensor of what is computed: (numbers, name).
 
     Raises:
         UnsafeModel: it is not an ONNX file, quantized already, computes in float64, branches, or holds a dense layer's
@@ -63,9 +73,9 @@ def read_float_graph(path: Path, max_length: int, where: str | None = None) -> o
             where=where,
             hint="export it again with `bertshrink export MODEL -o DIR`",
         )
-    model = canonicalise(model)
+    model = canonicalise(model, keep)
     if has_half(model):
-        model = canonicalise(in_float32(model))
+        model = canonicalise(in_float32(model), keep)
     model = remove_nan_guards(model, max_length)
     _refuse_other_floats(model, where)
     odd = unstored_weights(model)

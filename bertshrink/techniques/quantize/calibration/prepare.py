@@ -23,6 +23,7 @@ import onnx
 
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import array, initializers
+from bertshrink.onnx_graph.external_data import BorrowedTensors
 from bertshrink.onnx_graph.weights import StoredWeight, weights
 from bertshrink.techniques.quantize.calibration.observe import ActivationObserver, Floats, calibration
 from bertshrink.techniques.quantize.calibration.smooth_graph import migrate
@@ -51,12 +52,14 @@ class CalibrationResult:
         model: the canonical float32 graph, perhaps with scales moved.
         facts: what was done, for the card.
         sentences: the same for people.
+        lender: of the numbers that were changed; they stay in memory as long as this is there.
     """
 
     model: onnx.ModelProto
     options: RewriteOptions
     facts: dict[str, Any] = field(default_factory=dict)
     sentences: list[str] = field(default_factory=list)
+    lender: BorrowedTensors | None = None
 
 
 def prepare(
@@ -103,7 +106,8 @@ def _is_rounded(weight: StoredWeight, kind: str, settings: QuantizeSettings) -> 
 
 def _smooth(prepared: CalibrationResult, texts: ActivationObserver, alpha: float) -> None:
     """Move scales from activations into weights."""
-    moved = migrate(prepared.model, texts, alpha)
+    prepared.lender = BorrowedTensors()
+    moved = migrate(prepared.model, texts, alpha, prepared.lender.tensor)
     prepared.model = canonicalise(moved.model)
     prepared.facts |= {"num_smoothed": moved.num_smoothed, "num_activations": moved.num_activations}
     prepared.sentences.append(

@@ -20,12 +20,14 @@ Letters: I inputs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from bertshrink.onnx_graph.encoder_graph import array, initializers, tensor
 from bertshrink.onnx_graph.weights import weights
@@ -69,12 +71,18 @@ class Smoothed:
     num_muls: int
 
 
-def migrate(model: onnx.ModelProto, texts: ActivationObserver, alpha: float) -> Smoothed:
+def migrate(
+    model: onnx.ModelProto,
+    texts: ActivationObserver,
+    alpha: float,
+    keep: Callable[[NDArray[Any], str], onnx.TensorProto] = tensor,
+) -> Smoothed:
     """Move scales wherever this file's opening says that it costs little.
 
     Args:
         model: a canonical float32 graph; it is not changed.
         alpha: as for `smooth.smoothing_scales`.
+        keep: what makes a stored tensor of changed numbers: (numbers, name).
     """
     work = _GraphSmoother(model)
     groups = list(work.groups())
@@ -82,9 +90,9 @@ def migrate(model: onnx.ModelProto, texts: ActivationObserver, alpha: float) -> 
     texts.watch(model, {value: partial(_keep_largest, largest, value) for group in groups for value in group})
     for group in groups:
         names = {name for value in group for name in work.reads[value]}
-        weight_I = np.max([np.abs(work.stored[name]).max(axis=1) for name in sorted(names)], axis=0)
+        weight_I = np.max([np.abs(work.numbers(name)).max(axis=1) for name in sorted(names)], axis=0)
         work.divide(group, smoothing_scales(np.max([largest[value] for value in group], axis=0), weight_I, alpha))
-    return Smoothed(work.result(), sum(map(len, groups)), len(work.reads), work.num_muls)
+    return Smoothed(work.result(keep), sum(map(len, groups)), len(work.reads), work.num_muls)
 
 
 class _GraphSmoother:
@@ -94,7 +102,8 @@ class _GraphSmoother:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.weights = weights(self.model)
-        self.stored = {name: array(stored) for name, stored in initializers(self.model).items()}
+        self.stored = initializers(self.model)
+        self.changed: dict[str, Floats] = {}
         self.makers = {name: node for node in self.model.graph.node for name in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.model.graph.node:
@@ -107,6 +116,10 @@ class _GraphSmoother:
         self.sources = {value: source for value in self.reads if (source := self.source(value)) is not None}
         self.restored: dict[str, str] = {}
         self.num_muls = 0
+
+    def numbers(self, name: str) -> Floats:
+        """A stored tensor's numbers as they are by now; those that nothing changed are read each time."""
+        return self.changed[name] if name in self.changed else array(self.stored[name])
 
     def source(self, value: str) -> ScaleSite | None:
         """Where an activation can be divided; None where it cannot."""
@@ -174,14 +187,14 @@ class _GraphSmoother:
     def divide(self, group: list[str], scale_I: Floats) -> None:
         """Divide a group's activations, and multiply the weights that read them."""
         for name in {name for value in group for name in self.reads[value]}:
-            self.stored[name] = self.stored[name] * scale_I[:, None]
+            self.changed[name] = self.numbers(name) * scale_I[:, None]
         for name in set(self.columns(group)):
-            self.stored[name] = self.stored[name] / scale_I
+            self.changed[name] = self.numbers(name) / scale_I
         for value in group:
             source = self.sources[value]
             for at in source.vectors:
                 divided = f"{source.node.output[0]}.divided.{at}"
-                self.stored[divided] = (self.stored[source.node.input[at]] / scale_I).astype(np.float32)
+                self.changed[divided] = (self.numbers(source.node.input[at]) / scale_I).astype(np.float32)
                 source.node.input[at] = divided
             self.restore(value, scale_I)
 
@@ -190,13 +203,13 @@ class _GraphSmoother:
         dense = {read.node.output[0] for name in self.reads[value] for read in self.weights[name].matmuls}
         others = [node for node in self.readers[value] if node.output[0] not in dense]
         if others:
-            self.stored[f"{value}.divisor"] = scale_I.astype(np.float32)
+            self.changed[f"{value}.divisor"] = scale_I.astype(np.float32)
             self.restored[value] = f"{value}.whole"
             self.num_muls += 1
         for node in others:
             node.input[:] = [self.restored[name] if name == value else name for name in node.input]
 
-    def result(self) -> onnx.ModelProto:
+    def result(self, keep: Callable[[NDArray[Any], str], onnx.TensorProto]) -> onnx.ModelProto:
         nodes = []
         for node in self.model.graph.node:
             nodes.append(node)
@@ -209,7 +222,10 @@ class _GraphSmoother:
         smoothed.graph.ClearField("node")
         smoothed.graph.ClearField("initializer")
         smoothed.graph.node.extend(nodes)
-        smoothed.graph.initializer.extend(tensor(value, name) for name, value in self.stored.items())
+        names = dict.fromkeys((*self.stored, *self.changed))
+        smoothed.graph.initializer.extend(
+            keep(self.changed[name], name) if name in self.changed else self.stored[name] for name in names
+        )
         return smoothed
 
 
