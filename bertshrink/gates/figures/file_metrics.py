@@ -112,6 +112,7 @@ def look_at(path: Path, place: str) -> Artifact:
     file = _file_of(path, place)
     reader = _READERS.get(file.suffix)
     try:
+        facts: FileFacts | None
         if file.name == INDEX and weight_file(file.parent) == file:
             facts, files = read_weight_facts(file.parent), weight_files(file.parent)
         else:

@@ -87,6 +87,7 @@ def probe(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[list[tupl
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False  # which would keep a table of zeros that has been used
     session = onnxruntime.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
     del wider
     observed: list[list[tuple[list[int], list[int]]]] = [[] for _ in nodes]

@@ -209,7 +209,7 @@ def trace(
     for name in outputs:
         axes[name] = {0: "batch", 1: "length"} if task.per_token or name in task.beside else {0: "batch"}
     file, wrapper = io.BytesIO(), ExportWrapper(encoder, outputs).eval()
-    with eager_attention(encoder.model), torch.no_grad(), warnings.catch_warnings():
+    with eager_attention(encoder.model), types_without_numbers(), torch.no_grad(), warnings.catch_warnings():
         for category, message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", category=category, message=message)
         torch.onnx.export(
@@ -245,6 +245,26 @@ def store_weights(
             model.graph.initializer.append(keep(weights[value.name].detach().cpu().numpy(), value.name))
     del model.graph.input[:]
     model.graph.input.extend(given)
+
+
+@contextmanager
+def types_without_numbers() -> Iterator[None]:
+    """Let the tracer tell types and shapes without the weights' numbers while the block runs.
+
+    It puts them into a message for ONNX's shape inference, twice over in memory; past 2 GB that fails unseen. What a
+    matrix holds decides no shape, and its own stands in the graph.
+    """
+    name = "_jit_pass_onnx_graph_shape_type_inference"
+    infer = getattr(torch._C, name)
+
+    def infer_small(graph: Any, weights: dict[str, Any], opset: int) -> None:
+        infer(graph, {key: value for key, value in weights.items() if value.dim() < 2}, opset)
+
+    setattr(torch._C, name, infer_small)
+    try:
+        yield
+    finally:
+        setattr(torch._C, name, infer)
 
 
 @contextmanager
