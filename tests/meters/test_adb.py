@@ -212,6 +212,11 @@ def test_what_does_not_fit_together(fake, launch, tmp_path):
     with pytest.raises(MissingDependency, match="built for no Android device"):
         target(fake).check({})
     assert abi_of(Path(sys.executable)) in ("x86_64", "arm64-v8a")
+    (launch.path.parent / f"{launch.path.name}_data").touch()
+    arm = b"\x7fELF\x02\x01" + bytes(12) + struct.pack("<H", 183)
+    (fake / "runner").write_bytes(arm)
+    with pytest.raises(UserError, match="keeps its weights in a file beside it"):
+        target(fake).check({"m": launch})
     for other in (type(launch)("torch", tmp_path, {}, "float32", 20, (), 64),):
         with pytest.raises(UserError, match="not a file that runs on a phone"):
             target(fake).check({"m": other})

@@ -15,6 +15,7 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.onnx_data_file import beside
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.folder.dropped_files import left_behind
+from bertshrink.onnx_graph import external_data
 from bertshrink.sources import import_external as external
 from bertshrink.sources import probe_child
 from tests.support.onnx_files import encoder_model, encoder_parts, onnx_folder, outside
@@ -110,6 +111,25 @@ def test_weights_beside_the_file_behind_a_dot(location, tmp_path):
 def test_weights_anywhere_else_are_refused(name, tmp_path):
     with pytest.raises(UnsafeModel, match="is not a file beside it"):
         beside(tmp_path / "model.onnx", name)
+
+
+@pytest.mark.parametrize("outputs", [("logits",), ("hidden",)])
+def test_weights_that_one_file_cannot_hold_stay_beside_the_copy(outputs, tmp_path, monkeypatch):
+    nodes, weights = encoder_parts()
+    weights["table"] = np.concatenate([weights["table"]] * 9)
+    given = encoder_model(nodes, weights, outputs=outputs)
+    more = {} if outputs == ("logits",) else {"architectures": ["BertModel"]}
+    plain = onnx_folder(tmp_path / "plain", given, **more)
+    folder = onnx_folder(tmp_path / "m", **more)
+    onnx.save(given, folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(external_data, "MAX_FILE_BYTES", 4_000)
+        made = taken(folder)
+    assert (made.card.file, made.card.data) == ("onnx/model.onnx", "onnx/model.onnx_data")
+    assert sorted(path.name for path in made.file.parent.iterdir()) == ["model.onnx", "model.onnx_data"]
+    name = "logits" if outputs == ("logits",) else "sentence_embedding"
+    wanted, found = (artifact.predict(artifact.tokenize(TEXTS)) for artifact in (taken(plain), made))
+    assert all(np.array_equal(a[name], b[name]) for a, b in zip(wanted, found, strict=True))
 
 
 def test_one_quantized_file_alone_stands_for_its_folder(tmp_path):

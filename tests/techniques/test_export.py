@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 
 from bertshrink.engines import engine
-from bertshrink.errors import CheckFailed, UserError
+from bertshrink.errors import CheckFailed
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.batches import pad
 from bertshrink.model.families import FAMILIES
@@ -195,12 +195,6 @@ def test_what_a_killed_run_left_does_not_disturb(tmp_path):
     (tmp_path / "export/stale.bin").write_bytes(b"half")
     artifact = export(tiny_encoder("distilbert", num_hidden_layers=1), tmp_path)
     assert not (artifact.folder / "stale.bin").exists()
-
-
-def test_a_model_too_large_for_one_file_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(graph_module, "MAX_FILE_BYTES", 1000)
-    with pytest.raises(UserError, match="one ONNX file"):
-        export(tiny_encoder(), tmp_path)
 
 
 def test_unexpected_warnings_are_not_swallowed(tmp_path):
