@@ -46,7 +46,7 @@ def needs_of(plan: Plan, finished: Collection[str] = ()) -> Needs:
     Args:
         finished: the names of stages that are there already.
     """
-    sizes, memory, stored, in_work = _first(plan), 0.0, 0, 0
+    sizes, memory, stored, in_work, last = _first(plan), 0.0, 0, 0, 0
     for stage in plan.stages:
         technique, before = stage.technique, sizes
         if technique.takes:
@@ -55,10 +55,9 @@ def needs_of(plan: Plan, finished: Collection[str] = ()) -> Needs:
             sizes = of_encoder(technique.makes())
         if technique.gives != "artifact" or before is None or stage.name in finished:
             continue
-        num_bytes = (sizes or before).num_bytes  # .ort and .pte: about what went in
+        last = (sizes or before).num_bytes  # .ort and .pte: about what went in
         memory = max(memory, TIMES_WEIGHTS * before.num_bytes)
-        stored, in_work = stored + num_bytes, max(in_work, num_bytes)
-    last = sizes.num_bytes if sizes is not None and stored else 0
+        stored, in_work = stored + last, max(in_work, last)
     return Needs(round(memory), stored + in_work, last)
 
 
