@@ -191,9 +191,9 @@ class Artifact:
         return self.folder / self.card.file
 
     @property
-    def files(self) -> list[Path]:
+    def files(self) -> tuple[Path, ...]:
         """The file, and the one beside it that holds its weights, where there is one."""
-        return [self.folder / name for name in self.card.files]
+        return tuple(self.folder / name for name in self.card.files)
 
     @property
     def num_bytes(self) -> int:

@@ -78,7 +78,7 @@ def large(exported, tmp_path, small_limit):
 
 
 def test_the_weights_are_beside_the_graph_and_the_numbers_are_the_same(plain, tmp_path, small_limit):
-    assert (plain.card.data, plain.files) == (None, [plain.file])
+    assert (plain.card.data, plain.files) == (None, (plain.file,))
     assert "data" not in json.loads((plain.folder / ARTIFACT_CARD).read_text())
     bench = bench_in(tmp_path / "large")
     made = Export()(encoder_of(), bench)
@@ -156,7 +156,7 @@ def test_both_files_are_copied_measured_and_sealed(large, tmp_path):
     assert loaded.num_bytes == size_of(loaded.file) == read_onnx(loaded.file).num_bytes
     measured = size.measure(loaded, folder).measurements
     assert next(one.value for one in measured if one.metric == "size") == loaded.num_bytes > LIMIT
-    assert told.files == loaded.files == files_of(loaded.file)
+    assert told.files == loaded.files == tuple(files_of(loaded.file))
     before = told.content_key("embedding"), sha256_weights(told.files)
     flip(loaded.files[1])
     assert told.content_key("embedding") != before[0]
@@ -171,7 +171,7 @@ def flip(path, at=-1):
     path.write_bytes(data)
 
 
-def harm(files: list[Path], how: str) -> None:
+def harm(files: tuple[Path, ...], how: str) -> None:
     """Do something to a file of weights that nobody should follow."""
     graph, data = files
     match how:
