@@ -1,4 +1,8 @@
-"""A file from elsewhere: what was seen of it when it was looked at, and what is beside it."""
+"""A file from elsewhere: what was seen of it when it was looked at, and what is beside it.
+
+`transformers.exporters` writes beside its file an export.json: components, each with its file and the class that was
+traced. A model that was never published has no class in its config.json; there it is.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ from typing import Any
 from bertshrink.files.json_files import read_object
 from bertshrink.model.folder.sentence_modules import Sentence, read_sentence
 from bertshrink.sources.probe_process import ProbeResult
+
+EXPORT = "export.json"
+"""What `transformers.exporters` writes beside its file."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +28,21 @@ class ExternalFile:
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json; empty where there is none."""
+        """config.json, with the class that export.json names where it names none; empty where neither is there."""
         path = self.papers / "config.json"
-        return read_object(path) if path.is_file() else {}
+        config = read_object(path) if path.is_file() else {}
+        traced = self._traced_class()
+        return config if config.get("architectures") or traced is None else config | {"architectures": [traced]}
+
+    def _traced_class(self) -> str | None:
+        path = self.papers / EXPORT
+        components = read_object(path).get("components") if path.is_file() else None
+        for one in components.values() if isinstance(components, dict) else ():
+            if isinstance(one, dict) and one.get("file") == Path(self.where).name:
+                about = one.get("metadata")
+                name = about.get("architecture") if isinstance(about, dict) else None
+                return name if isinstance(name, str) else None
+        return None
 
     @property
     def sentence(self) -> Sentence | None:

@@ -40,12 +40,12 @@ from bertshrink.model.checks.tokenizer import TOKENIZERS, has_tokenizer, read_to
 from bertshrink.model.folder.layout import PLACES, engine_files, named_file, root_of
 from bertshrink.model.folder.side_files import SENTENCE_FILES, write_tokenizer
 from bertshrink.sources.external_card import make_card
-from bertshrink.sources.external_file import ExternalFile
+from bertshrink.sources.external_file import EXPORT, ExternalFile
 from bertshrink.sources.probe_process import probe_in_subprocess
 
 _BESIDE = (
     *{name for files in TOKENIZERS for name in files},
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json", EXPORT),
 )
 _ABOUT = SENTENCE_FILES
 

@@ -24,7 +24,9 @@ from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.quantize import Quantize
 from bertshrink.worker.inputs import feeds_of
 from tests.support.foreign_onnx import FORMS, POSITIONS, extra_outputs, open_shape, positions_and_types
+from tests.support.model_folders import model_folder
 from tests.support.onnx_files import ROWS, encoder_model, files_of, hub_cache, onnx_folder, outside
+from tests.support.tiny import tiny_encoder, tiny_tokenizer
 
 TEXTS = ["the film is good", "a book", "we see no way out of it"]
 
@@ -312,3 +314,76 @@ def test_outputs_that_ignore_the_batch_are_not_taken_for_rows(tmp_path):
     folder = onnx_folder(tmp_path / "m", parts.model(), head="Model")
     with pytest.raises(UserError, match="`vector`"):
         external.import_external(folder / "model.onnx")
+
+
+# transformers.exporters
+
+
+def exported_folder(folder, parts, architecture):
+    """The folder of `ExportedModel.save_pretrained`: weights beside the graph, a manifest, no tokenizer, no class."""
+    folder.mkdir()
+    onnx.save(
+        parts.model(),
+        folder / "model.onnx",
+        save_as_external_data=True,
+        location="model.onnx.data",
+        size_threshold=0,
+    )
+    model_folder(folder, architectures=None, id2label={str(i): f"L{i}" for i in range(3)}, vocab_size=ROWS)
+    component = {"file": "model.onnx", "metadata": {"architecture": architecture, "export_dtype": "float32"}}
+    manifest = {"schema_version": 1, "export_format": "onnx", "components": {"model": component}}
+    (folder / "export.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "task"),
+    [
+        ("another order", "BertForSequenceClassification", "classification"),
+        ("extra outputs", "BertModel", "embedding"),
+    ],
+)
+def test_a_folder_of_transformers_exporters(name, architecture, task, tmp_path):
+    folder = exported_folder(tmp_path / "m", FORMS[name].make(), architecture)
+    card = resolve.find_model(str(folder)).about
+    assert (card.task, card.is_task_known, card.vocab_size) == (task, True, ROWS)
+    num_bytes = sum((folder / one).stat().st_size for one in ("model.onnx", "model.onnx.data"))
+    assert file_metrics.look_at(folder, "x").num_bytes == num_bytes
+    with pytest.raises(UserError, match="no tokenizer beside the model file"):
+        make_plan(recipe_of_command("quantize", str(folder), {}, {}))
+    tiny_tokenizer().save_pretrained(folder)
+    artifact = Artifact.load(external.import_external(folder / "model.onnx"))
+    made = Quantize(min_cosine=0.9)(artifact, Workbench(None, None, tmp_path / "work", task=task))
+    assert made.card.precision == "int8"
+    for manifest in ('{"components": []}', '{"components": {"model": 3}}', '{"components": {"model": {"file": "o"}}}'):
+        (folder / "export.json").write_text(manifest)
+        assert not resolve.find_model(str(folder)).about.is_task_known
+
+
+@pytest.mark.matrix
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_dynamic", [True, False])
+def test_what_transformers_exporters_really_write(is_dynamic, tmp_path):
+    import torch
+    from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+    encoder = tiny_encoder("bert", "embedding", num_hidden_layers=2)
+    ids = torch.ones(2, 16, dtype=torch.int64)
+    inputs = {"input_ids": ids, "attention_mask": ids.clone(), "token_type_ids": 0 * ids}
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    encoder.model.set_attn_implementation("eager")
+    folder = tmp_path / "m"
+    OnnxExporter().export(encoder.model, inputs | asked, OnnxConfig(dynamic=is_dynamic)).save_pretrained(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("config.json", "export.json", "model.onnx", "model.onnx.data"),
+    ]
+    assert file_metrics.look_at(folder, "x").num_bytes > (folder / "model.onnx.data").stat().st_size
+    about = resolve.find_model(str(folder)).about
+    assert (about.task, about.is_task_known, about.shape) == ("embedding", True, None if is_dynamic else (2, 16))
+    encoder.tokenizer.save_pretrained(folder)
+    artifact = Artifact.load(external.import_external(folder / "model.onnx"))
+    rows = encoder.tokenize(TEXTS)
+    for ours, theirs in zip(artifact.predict(rows), encoder.predict(rows), strict=True):
+        np.testing.assert_allclose(ours["sentence_embedding"], theirs["sentence_embedding"], atol=1e-5)
+    made = Quantize(min_cosine=0.9)(artifact, Workbench(None, None, tmp_path / "work", task=artifact.task))
+    assert made.predict(rows)
