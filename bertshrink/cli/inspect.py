@@ -129,6 +129,7 @@ def _artifact(model: ModelRef) -> dict[str, Any]:
         "kind": "artifact",
         "family": card.family,
         "task": card.task,
+        "is_task_known": card.is_task_known,
         "labels": list(card.labels),
         "shape": {
             "format": card.format,
@@ -162,7 +163,9 @@ def _print(name: str, facts: dict[str, Any]) -> None:
     from bertshrink.report.table.window import Fitting
 
     console = Console()
-    console.print(f"{name}: {facts['family']} {facts['kind']} for {facts['task']}", highlight=False, markup=False)
+    guessed = "" if facts.get("is_task_known", True) else " (a guess: nothing says it; `--task` names it)"
+    title = f"{name}: {facts['family']} {facts['kind']} for {facts['task']}{guessed}"
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
     shape = [(key, str(value)) for key, value in facts["shape"].items()]
     shape.append(("size", units.format(facts["num_bytes"], "B")))
     if "num_parameters" in facts:

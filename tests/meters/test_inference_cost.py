@@ -13,9 +13,11 @@ from bertshrink.meters.roofline.inference_cost import encoder_work, onnx_work
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.model.tasks import TASKS
+from bertshrink.onnx_graph.encoder_graph import CONTRIB
 from bertshrink.onnx_graph.weights import weights
 from bertshrink.techniques.export.fused_attention import fuse_attention
 from bertshrink.techniques.quantize.rewrite import rewrite
+from tests.support.foreign_onnx import FORMS, LABELS, WIDTH
 from tests.support.quantizing import graph, options
 from tests.support.tiny import tiny_encoder
 
@@ -122,3 +124,29 @@ def test_a_graph_that_does_not_tell_has_no_work(tmp_path):
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("nobody", 1)]
     made = helper.make_model(helper.make_graph(nodes, "g", [ids], [out], [matrix]), opset_imports=opsets)
     assert onnx_work(saved(made, tmp_path), 1, 8) is None
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_file_of_another_exporter_has_the_work_of_its_form(name, tmp_path):
+    """One dense layer and a head of each row; one more product where two are multiplied with each other."""
+    made, shape = FORMS[name].make(), FORMS[name].shape or (None, None)
+    batch, length = shape[0] or 3, shape[1] or 16
+    found = onnx_work(saved(made.model(), tmp_path), batch, length)
+    tokens = batch * length
+    dense, head = 2 * tokens * WIDTH**2, 2 * batch * WIDTH * LABELS
+    expected = {
+        "hidden states": dense,
+        "pooled": dense + 2 * batch * WIDTH**2,
+        "extra outputs": dense + 2 * tokens * length * WIDTH,
+        "QAttention": 3 * dense + 4 * tokens * length * WIDTH + head,
+    }
+    assert found.num_operations == expected.get(name, dense + head)
+    kinds = {"QOperator": dense, "dynamic": dense, "QDQ": dense, "QAttention": 3 * dense}
+    assert found.operations.get("int8", 0) == kinds.get(name, 0)
+
+
+@pytest.mark.parametrize("kind", ["Einsum", "QGemm", "GemmFastGelu"])
+def test_a_graph_with_a_product_that_is_not_counted_tells_nothing(kind, tmp_path):
+    parts = FORMS["pooled"].make()
+    parts.nodes.append(helper.make_node(kind, ["sum", "head"], ["more"], domain="" if kind == "Einsum" else CONTRIB))
+    assert onnx_work(saved(parts.model(), tmp_path), 2, 8) is None

@@ -22,14 +22,21 @@ from bertshrink.onnx_graph.shape_values import fold_sizes
 _MOST_KEPT = 4096
 """Stored tensors of so many numbers keep their values: shapes and position ids are computed from some of them."""
 
-_INTEGER = ("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "ConvInteger")
+_INTEGER = ("MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
 _PLAIN = ("MatMul", "Gemm", "FusedMatMul")
-_ATTENTION = ("MultiHeadAttention", "Attention")
+_ATTENTION = ("MultiHeadAttention", "Attention", "QAttention")
+_UNTOLD = (
+    *("Einsum", "Conv", "ConvInteger", "QLinearConv", "LSTM", "GRU", "RNN"),
+    *("GemmFastGelu", "FusedGemm", "QGemm", "TransposeMatMul", "MatMulBnb4", "MatMulFpQ4", "MoE", "QMoE"),
+    *("PackedAttention", "PackedMultiHeadAttention", "GroupQueryAttention", "LongformerAttention"),
+    *("DecoderAttention", "DynamicQuantizeLSTM", "QOrderedAttention", "QOrderedMatMul"),
+)
+"""Operators that multiply matrices and whose work is not counted here: of a graph with one nothing is told."""
 _SHAPE_KEEPERS = (
     *("MultiHeadAttention", "Attention", "Gelu", "FastGelu", "QuickGelu", "BiasGelu", "BiasAdd"),
     *("SkipLayerNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"),
 )
-_TABLES = {"Gather": 0, "GatherBlockQuantized": 0, "EmbedLayerNormalization": 2}
+_TABLES = {"Gather": 0, "GatherBlockQuantized": 0, "EmbedLayerNormalization": 2, "QEmbedLayerNormalization": 2}
 """Operator that looks rows up -> which of its inputs is the table."""
 
 _FLOATS = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16", "DOUBLE": "float64"}
@@ -68,7 +75,7 @@ class GraphCost:
 
 
 def graph_work(model: onnx.ModelProto, batch: int, length: int) -> GraphCost | None:
-    """The products and look-ups of a graph whose inputs are (batch, length); None where a shape is unknown."""
+    """The products and look-ups of a graph whose inputs are (batch, length); None where it does not tell all."""
     graph = _Shaped(model, batch, length)
     products = graph.products()
     return None if products is None else GraphCost(tuple(products), graph.gathered_bytes())
@@ -89,12 +96,21 @@ class _Shaped:
     def products(self) -> list[MatMulCost] | None:
         products = []
         for node in self.nodes:
+            if node.op_type in _UNTOLD or any(attribute.HasField("g") for attribute in node.attribute):
+                return None
             if node.op_type in (*_INTEGER, *_PLAIN, *_ATTENTION, "MatMulNBits"):
                 operations = self.operations(node)
                 if operations is None:
                     return None
                 name = node.name or node.output[0]
                 products.append(MatMulCost(name, self.precision(node), operations, self.weights(node)))
+            if node.op_type == "QAttention":  # its projections are integers', scores and mixing are floats'
+                hidden = self.shapes[node.input[0]]
+                mixing = 4 * math.prod(hidden) * hidden[-2]
+                projections = products.pop()
+                rest = projections.operations - mixing
+                products.append(MatMulCost(projections.node, "int8", rest, projections.weights))
+                products.append(MatMulCost(projections.node, "float32", mixing, {}))
         return products
 
     def operations(self, node: onnx.NodeProto) -> int | None:
@@ -110,7 +126,10 @@ class _Shaped:
 
     def attention_operations(self, node: onnx.NodeProto) -> int | None:
         """Scores and mixing: 4 x queries x keys x width, of (B, L, H) or (B, heads, L, d)."""
-        if node.domain == CONTRIB and node.op_type == "Attention":  # its queries, keys and values are products too
+        if node.domain == CONTRIB and node.op_type in (
+            "Attention",
+            "QAttention",
+        ):  # its queries, keys and values are products too
             hidden, projection = self.shapes.get(node.input[0]), self.shapes.get(node.input[1])
             if hidden is None or projection is None:
                 return None
@@ -223,6 +242,10 @@ def _standing_in(
             return [make("Gather", [name, node.input[1]], out)], [table]
         case "EmbedLayerNormalization":
             return [make("Gather", [node.input[2], node.input[0]], out)], []
+        case "QEmbedLayerNormalization":
+            return [make("Gather", [node.input[2], node.input[0]], [name]), make("Cast", [name], out, to=1)], []
+        case "QAttention":
+            return [make("Cast", node.input[:1], out, to=1)], []
         case kind if kind in _SHAPE_KEEPERS:
             return [make("Identity", node.input[:1], out)], []
     return [node], []
