@@ -36,6 +36,8 @@ FLOPS_LENGTH = 128
 """The sequence length at which operations per token are counted: attention's share grows with it."""
 
 _LOOKS_UP = ("Gather", "GatherBlockQuantized")
+_EMBEDS = ("EmbedLayerNormalization", "QEmbedLayerNormalization")
+"""Three tables in one operation: words, positions, types."""
 _MULTIPLIES = (
     "MatMulNBits",
     "MatMul",
@@ -45,8 +47,10 @@ _MULTIPLIES = (
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
 )
-_ATTENDS = ("Attention", "MultiHeadAttention")
-"""Whole attentions as one operation: scores and mixing."""
+_ATTENDS = ("Attention", "MultiHeadAttention", "QAttention")
+"""Whole attentions as one operation: scores and mixing; some with the projections before them."""
+_SCALES_BY_HAND = ("Mul", "Sub")
+_INTEGERS = ("INT8", "UINT8", "INT4", "UINT4")
 
 _SCALE_INPUTS = {
     # operation: which of its inputs are scales and zero points
@@ -58,6 +62,7 @@ _SCALE_INPUTS = {
     "com.microsoft:MatMulIntegerToFloat": (2, 3, 4, 5),
     "com.microsoft:MatMulNBits": (2, 3),
     "com.microsoft:GatherBlockQuantized": (2, 3),
+    "com.microsoft:QAttention": (3, 4, 6, 7),
 }
 
 
@@ -111,7 +116,9 @@ def onnx_components(facts: FileFacts) -> list[Component]:
     """The parts `embeddings`, `matmul` and `other` of a graph, those that it has, with parameters and bytes."""
     origins = _origins(facts)
     gathered = _stored_inputs(facts.nodes, origins, _LOOKS_UP, (0,))
+    gathered |= _stored_inputs(facts.nodes, origins, _EMBEDS, (2, 3, 4))
     multiplied = _stored_inputs(facts.nodes, origins, _MULTIPLIES, (0, 1, 3))
+    multiplied |= _stored_inputs(facts.nodes, origins, _ATTENDS, (1,))
     scales = _scales(facts, origins, gathered)
     packed = _packed(facts, origins)
 
@@ -153,6 +160,8 @@ def products(facts: FileFacts) -> tuple[list[tuple[int, int]], int]:
             num_computed += not names
         elif kind in _ATTENDS:
             num_computed += 2
+            shape = shapes.get(origins.get(node.inputs[1], ""), ()) if len(node.inputs) > 1 else ()
+            stored += [(shape[0], shape[1])] if len(shape) == 2 else []
     return [(min(sides), max(sides)) for sides in stored], num_computed
 
 
@@ -175,11 +184,26 @@ def _packed(facts: FileFacts, origins: dict[str, str]) -> dict[str, int]:
 
 def _origins(facts: FileFacts) -> dict[str, str]:
     """Value -> the stored tensor that it is, as it is or dressed; nodes are in the order they run."""
-    origins = {tensor.name: tensor.name for tensor in facts.tensors}
+    origins, tensors = {tensor.name: tensor.name for tensor in facts.tensors}, _by_name(facts)
     for node in facts.nodes:
         if _type(node) in DRESSINGS and node.inputs and node.inputs[0] in origins:
             origins[node.outputs[0]] = origins[node.inputs[0]]
+        elif (pair := _by_hand(node, tensors, origins)) is not None:
+            origins[node.outputs[0]] = pair[0]
     return origins
+
+
+def _by_name(facts: FileFacts) -> dict[str, Tensor]:
+    return {tensor.name: tensor for tensor in facts.tensors}
+
+
+def _by_hand(node: Node, tensors: dict[str, Tensor], origins: dict[str, str]) -> tuple[str, str] | None:
+    """The integers, and their scale or zero point, that an operation on two stored tensors makes numbers of."""
+    if _type(node) not in _SCALES_BY_HAND or not all(name in origins for name in node.inputs):
+        return None
+    both = sorted((tensors[origins[name]] for name in node.inputs), key=lambda one: one.num_elements)
+    is_scaled = len(both) == 2 and both[1].dtype in _INTEGERS and both[0].num_elements < both[1].num_elements
+    return (both[1].name, both[0].name) if is_scaled else None
 
 
 def _stored_inputs(
@@ -206,6 +230,8 @@ def _scales(facts: FileFacts, origins: dict[str, str], gathered: set[str]) -> se
     for node in facts.nodes:
         if _type(node) == "Mul" and dynamic & set(node.inputs):
             scales |= {origins[name] for name in node.inputs if name in origins}
+    tensors = _by_name(facts)
+    scales |= {pair[1] for node in facts.nodes if (pair := _by_hand(node, tensors, origins)) is not None}
     by_row = (tensor for tensor in facts.tensors if tensor.name in gathered and tensor.shape)
     return scales | {tensor.name for tensor in by_row if tensor.num_elements == tensor.shape[0]}
 

@@ -14,6 +14,8 @@ from bertshrink.model.artifact import Artifact, ArtifactCard
 from bertshrink.model.families import FAMILIES
 from bertshrink.onnx_graph.weights import weights
 from bertshrink.techniques.quantize.rewrite import rewrite
+from tests.support.foreign_onnx import FORMS, LABELS, POSITIONS, WIDTH
+from tests.support.onnx_files import ROWS
 from tests.support.quantizing import graph, options
 from tests.support.tiny import tiny_encoder
 
@@ -131,3 +133,19 @@ def test_an_artifact_is_measured_where_it_lies(tmp_path):
     )
     result = measure(Artifact(tmp_path, card), tmp_path)
     assert values(result) == {"size": path.stat().st_size, "parameters": 95}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_parameters_of_a_file_of_another_exporter_are_those_of_its_form(name, tmp_path):
+    """Scales and zero points are none; where a weight is, is seen through whatever brings it back."""
+    (tmp_path / "m.onnx").write_bytes(FORMS[name].make().model().SerializeToString())
+    parts = {part.name: part.num_parameters for part in onnx_components(read_onnx(tmp_path / "m.onnx"))}
+    tables = (POSITIONS + 2) * WIDTH if name in ("positions and types", "QEmbedLayerNormalization") else 0
+    heads = {"hidden states": 0, "extra outputs": 0, "pooled": WIDTH**2}
+    dense = 3 * WIDTH**2 if name == "QAttention" else WIDTH**2
+    vectors = {"QAttention": 4 * WIDTH, "QEmbedLayerNormalization": 3 * WIDTH}
+    assert parts == {
+        "embeddings": ROWS * WIDTH + tables,
+        "matmul": dense + heads.get(name, WIDTH * LABELS),
+        "other": vectors.get(name, WIDTH),
+    }
