@@ -168,9 +168,12 @@ def follow(model: onnx.ModelProto, path: Path, inside: Collection[int] = ()) -> 
 
 
 def leave_outside(span: Span) -> None:
-    """Let a tensor say by its file's path where its numbers are; those of 4 bits, two to a byte, are read at once."""
+    """Let a tensor say by its file's path where its numbers are.
+
+    Small ones are read at once, since ONNX infers shapes from them; so are those of 4 bits, two to a byte.
+    """
     stored = span.tensor
-    if span.length != num_bytes(stored):
+    if span.length < LARGE_BYTES or span.length != num_bytes(stored):
         take_in(span)
         return
     stored.ClearField("external_data")
