@@ -125,7 +125,7 @@ class Encoder:
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         empty = _without_numbers(auto, path, safe)
         tokenizer = _load_tokenizer(facts.folder)
-        notes = check_files(facts.folder, tokenizer)
+        tokenizer, notes = check_files(facts.folder, tokenizer)
         if facts.sentence is not None and facts.sentence.lower_case:
             tokenizer = in_small_letters(tokenizer)
         words = check_names(facts, header, empty)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from bertshrink.data.encoding import encode
@@ -47,7 +47,7 @@ def folder(tmp_path):
 def read(folder):
     """The tokenizer, its ids of all texts, and what is noted."""
     tokenizer = read_tokenizer(folder)
-    notes = check_files(folder, tokenizer)
+    tokenizer, notes = check_files(folder, tokenizer)
     return tokenizer, ids_of(tokenizer, TEXTS), notes
 
 
@@ -212,22 +212,56 @@ def change(folder, step, value):
 
 
 @pytest.mark.parametrize(
-    ("step", "value", "reads"),
+    ("step", "value"),
     [
-        ("normalizer", normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer()]), "½"),
-        ("normalizer", normalizers.Replace(Regex("[0-9]"), "0"), "3.5"),
-        ("pre_tokenizer", pre_tokenizers.WhitespaceSplit(), "It was"),
+        ("normalizer", normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer()])),
+        ("normalizer", normalizers.Replace(Regex("[0-9]"), "0")),
+        ("pre_tokenizer", pre_tokenizers.WhitespaceSplit()),
     ],
 )
-def test_steps_of_tokenizer_json_that_the_class_would_leave_out(fast, step, value, reads):
+def test_steps_of_tokenizer_json_that_the_class_would_leave_out(fast, step, value):
     assert read(fast)[2] == ()
     change(fast, step, value)
-    wanted = [Tokenizer.from_file(str(fast / "tokenizer.json")).encode(text).ids[:8] for text in TEXTS]
+    wanted = [Tokenizer.from_file(str(fast / "tokenizer.json")).encode(text).ids for text in TEXTS]
+    tokenizer, ids, (note,) = read(fast)
+    assert "`BertTokenizer` of transformers 5 builds its steps anew" in note
+    assert [row[:8] for row in ids] == [row[:8] for row in wanted]
+    assert (tokenizer.pad_token_id, tokenizer.mask_token) == (0, "[MASK]")
+    assert tokenizer("a", "a")["token_type_ids"] == [0, 0, 0, 1, 1], "the class's settings hold"
+    tokenizer.save_pretrained(fast)
+    assert read(fast)[1:] == (ids, ()), "and what is saved says it to everyone"
+
+
+def test_flags_and_steps_that_both_differ(fast):
+    change(fast, "normalizer", normalizers.BertNormalizer(lowercase=False))
+    change(fast, "pre_tokenizer", pre_tokenizers.WhitespaceSplit())
     found = refusal(fast)
-    assert "`BertTokenizer` builds its steps anew" in found.what
-    code = found.hint.partition("`")[2].partition("`")[0].replace("'.'", repr(str(fast)))
-    exec(code.replace("'tokenizer.json'", repr(str(fast / "tokenizer.json"))))  # what the user is told to run
-    assert [ids[:8] for ids in read(fast)[1]] == wanted
+    assert "lowercase=False" in found.what and "PreTrainedTokenizerFast" in found.hint
+
+
+SPECIAL_OF_UNIGRAM = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>"}
+
+
+@pytest.mark.parametrize(
+    ("family", "named"), [("bert", None), ("bert", "BertTokenizer"), ("roberta", "RobertaTokenizer"), ("roberta", None)]
+)
+def test_a_model_of_another_kind_than_the_class_builds(family, named, tmp_path):
+    """Multilingual sentence encoders were published so: to their family's class every word is unknown."""
+    pieces = ["▁" + word for word in WORDS] + LETTERS
+    vocabulary = [(token, 0.0) for token in SPECIAL_OF_UNIGRAM.values()]
+    vocabulary += [(piece, -1.0 - at / 100) for at, piece in enumerate(dict.fromkeys(pieces))]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=3))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    backend.save(str(tmp_path / "tokenizer.json"))
+    say(tmp_path, "config.json", model_type=family)
+    say(tmp_path, **SPECIAL_OF_UNIGRAM | ({"tokenizer_class": named} if named else {}))
+    tokenizer, ids, (note,) = read(tmp_path)
+    assert "as of no class" in note and tokenizer.pad_token_id == 1
+    assert [row[:8] for row in ids] == [backend.encode(text).ids[:8] for text in TEXTS]
+    assert tokenizer("the film")["input_ids"] == [0, 4 + WORDS.index("the"), 4 + WORDS.index("film"), 2]
 
 
 def test_flags_that_transformers_takes_from_the_settings(fast):

@@ -3,7 +3,8 @@
 The classes of transformers 5 build their steps anew from a vocabulary and a few settings. So they leave out in silence
 
     a file that the class does not read       a vocabulary of five tokens, to which every word is unknown
-    steps of tokenizer.json                   a normalizer or a pre-tokenizer of the checkpoint's own
+    steps of tokenizer.json                   a normalizer or a pre-tokenizer of the checkpoint's own, a model of
+                                              another kind: the file is read as of no class
     settings of slow tokenizers               `do_basic_tokenize: false`, `never_split`
     what a SentencePiece model is             pieces merged as in BPE, read as if chosen by their scores
 """
@@ -62,11 +63,12 @@ def refuse_unconvertible(folder: Path, names: Sequence[str]) -> None:
         )
 
 
-def check_files(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def check_files(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
     """Prove that a tokenizer is what its files say.
 
     Returns:
-        notes on what is read otherwise than a file says.
+        the tokenizer, or the one that its tokenizer.json is where its class makes another of it; notes on what is read
+        otherwise than a file says.
 
     Raises:
         UnsafeModel: it is not.
@@ -74,7 +76,7 @@ def check_files(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, 
     has_backend = (folder / _BACKEND).is_file()
     _refuse_unread(folder, tokenizer, has_backend=has_backend)
     if not tokenizer.is_fast:
-        return (
+        return tokenizer, (
             f"the tokenizer is `{type(tokenizer).__name__}`, a slow one: only transformers reads it, not what needs a "
             f"{_BACKEND}",
         )
@@ -84,7 +86,7 @@ def check_files(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, 
     model = folder / str(tokenizer.vocab_files_names.get("vocab_file"))
     if model.suffix == ".model":
         refuse_pieces(_pieces_of(model), tokenizer, str(model))
-    return ()
+    return tokenizer, ()
 
 
 def _refuse_unread(folder: Path, tokenizer: PreTrainedTokenizerBase, *, has_backend: bool) -> None:
@@ -117,39 +119,60 @@ def _refuse_settings(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _compare_steps(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Compare the steps of tokenizer.json with those that the class built."""
+def _compare_steps(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
+    """Compare the steps of tokenizer.json with those that the class built; where they differ, read as version 4 did.
+
+    Up to version 4 transformers read the file, and put a class's settings in the place of its flags. Version 5 writes
+    what its classes build: there is no difference.
+    """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     if type(tokenizer) is PreTrainedTokenizerFast:
-        return ()
+        return tokenizer, ()
     stored, built = Tokenizer.from_file(str(folder / _BACKEND)), tokenizer.backend_tokenizer
     stored.no_truncation()
     stored.no_padding()
     if (found := _first_difference(stored, tokenizer)) is None:
-        return ()
+        return tokenizer, ()
     name, flags = type(tokenizer).__name__, []
     for step in ("normalizer", "pre_tokenizer"):
         mine, theirs = getattr(built, step), getattr(stored, step)
         if type(mine) is type(theirs) and type(mine).__name__ != "Sequence" and repr(mine) != repr(theirs):
             flags.append(f"{theirs!r}")
             setattr(stored, step, mine)
+    if not flags:
+        return _as_in_file(folder, tokenizer), (
+            f"{_BACKEND} is read, and saved, as of no class: `{name}` of transformers 5 builds its steps anew, and "
+            f"reads `{found.text[:40]}` as {found.by_class}, not as {found.by_file}",
+        )
     if _first_difference(stored, tokenizer) is None:
-        return (
+        return tokenizer, (
             f"{_BACKEND} says {listed(flags)}, and the settings of `{name}` say otherwise: texts are read by those, as "
             "transformers reads them",
         )
-    tokens = {key: str(token) for key, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    named = ", ".join(f"{key}={token!r}" for key, token in tokens.items())
     raise UnsafeModel(
         f"{_BACKEND} reads `{found.text[:40]}` as {found.by_file}, and the installed transformers as {found.by_class}: "
-        f"its class `{name}` builds its steps anew",
+        f"its class `{name}` builds its steps anew, and with other flags than {listed(flags)}",
         where=str(folder / _BACKEND),
-        hint=f"if {_BACKEND} is right, write it as of no class: `transformers.PreTrainedTokenizerFast("
-        f"tokenizer_file='{_BACKEND}', {named}).save_pretrained('.')` in the folder; if the class is, "
-        "`AutoTokenizer.from_pretrained('.').save_pretrained('.')`",
+        hint=f'if {_BACKEND} is right, write `"tokenizer_class": "PreTrainedTokenizerFast"` into '
+        "tokenizer_config.json, and its special tokens; if the class is, "
+        "`AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`",
     )
+
+
+def _as_in_file(folder: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer of no class that tokenizer.json alone is, with the special tokens that the class names."""
+    from transformers import PreTrainedTokenizerFast
+
+    plain = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    vocabulary = plain.get_vocab()
+    for role, token in tokenizer.special_tokens_map.items():
+        if isinstance(token, str) and token in vocabulary and getattr(plain, role, None) is None:
+            setattr(plain, role, token)
+    plain.model_input_names = tokenizer.model_input_names
+    plain.init_kwargs["model_input_names"] = tokenizer.model_input_names
+    return plain
 
 
 @dataclass(frozen=True)
