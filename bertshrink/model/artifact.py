@@ -26,7 +26,8 @@ from bertshrink.files.onnx_data_file import DATA_SUFFIX, files_of
 from bertshrink.hardware import release_freed_memory
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
-from bertshrink.model.checks.tokenizer import read_tokenizer, require_tokenizer
+from bertshrink.model.checks.tokenizer import require_tokenizer
+from bertshrink.model.checks.tokenizer_files import load_tokenizer
 from bertshrink.model.fixed_shape_session import FixedShapeSession, Shape
 from bertshrink.model.folder.layout import named_file
 from bertshrink.model.folder.pooling import Mode, Pooling
@@ -156,6 +157,9 @@ class Artifact:
 
     Args:
         source: its name for messages, where that is not the folder.
+
+    Attributes:
+        notes: how its tokenizer is read where its files do not agree; empty until somebody asks for the tokenizer.
     """
 
     def __init__(self, folder: Path, card: ArtifactCard, source: str | None = None) -> None:
@@ -163,6 +167,7 @@ class Artifact:
         self.card = card
         self.source = source or str(folder)
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self.notes: tuple[str, ...] = ()
         self._like: Like | None = None
 
     @property
@@ -210,7 +215,7 @@ class Artifact:
         """The tokenizer beside the file, loaded once. Raises UserError: there is none."""
         if self._tokenizer is None:
             require_tokenizer(self.folder, self.source)
-            self._tokenizer = read_tokenizer(self.folder)
+            self._tokenizer, self.notes = load_tokenizer(self.folder)
         return self._tokenizer
 
     @classmethod

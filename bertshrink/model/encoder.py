@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bertshrink.errors import OutputError, UnsafeModel, UserError
+from bertshrink.errors import OutputError, UnsafeModel
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
 from bertshrink.model.checks.tied_weights import refuse_other_decoder
 from bertshrink.model.checks.token_ids import fit_to_tables, in_small_letters
-from bertshrink.model.checks.tokenizer import read_tokenizer
-from bertshrink.model.checks.tokenizer_files import check_files, refuse_unconvertible
+from bertshrink.model.checks.tokenizer_files import load_tokenizer
 from bertshrink.model.checks.weight_names import check_names, is_spare, notes_on
 from bertshrink.model.checks.weight_sizes import check_sizes, refuse_other_sizes
 from bertshrink.model.families import ModelFamily, anatomy_of
@@ -37,14 +36,6 @@ if TYPE_CHECKING:
 
     from bertshrink.engines import Arrays, Session
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
 _WITHOUT_WEIGHTS = shutil.ignore_patterns("*.bin", "*.pt", "*.pkl", "*.safetensors")
 """Of a sentence encoder's modules: those of now are written, and pickles are not carried on."""
 _PLAIN = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
@@ -124,8 +115,7 @@ class Encoder:
         path = str(facts.folder)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         empty = _without_numbers(auto, path, safe)
-        tokenizer = _load_tokenizer(facts.folder)
-        tokenizer, notes = check_files(facts.folder, tokenizer)
+        tokenizer, notes = load_tokenizer(facts.folder)
         if facts.sentence is not None and facts.sentence.lower_case:
             tokenizer = in_small_letters(tokenizer)
         words = check_names(facts, header, empty)
@@ -232,16 +222,6 @@ class Encoder:
         return predict(
             self.session(), rows, self.tokenizer.pad_token_id or 0, max_tokens_per_batch, per_token=per_token
         )
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer; transformers would make an empty one up where its files are missing."""
-    names = [name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    if not names:
-        hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
-        raise UserError("the model has no tokenizer files", where=str(folder), hint=hint)
-    refuse_unconvertible(folder, names)
-    return read_tokenizer(folder)
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 from bertshrink.data.encoding import encode
 from bertshrink.data.texts import Split
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError
+from bertshrink.model.artifact import Artifact
 from bertshrink.model.batches import tokenize
 from bertshrink.model.checks import tokenizer_files
 from bertshrink.model.checks.tokenizer import read_tokenizer
@@ -261,7 +262,9 @@ def test_a_model_of_another_kind_than_the_class_builds(family, named, tmp_path):
     tokenizer, ids, (note,) = read(tmp_path)
     assert "as of no class" in note and tokenizer.pad_token_id == 1
     assert [row[:8] for row in ids] == [backend.encode(text).ids[:8] for text in TEXTS]
-    assert tokenizer("the film")["input_ids"] == [0, 4 + WORDS.index("the"), 4 + WORDS.index("film"), 2]
+    for one in (tokenizer, (artifact := Artifact(tmp_path, None)).tokenizer):
+        assert one("the film")["input_ids"] == [0, 4 + WORDS.index("the"), 4 + WORDS.index("film"), 2]
+    assert artifact.notes == (note,), "and so is the tokenizer beside a file for an engine"
 
 
 def test_flags_that_transformers_takes_from_the_settings(fast):

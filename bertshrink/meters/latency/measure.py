@@ -167,13 +167,13 @@ def jobs_of(launches: Mapping[str, RunSpec], settings: LatencySettings, threads:
         check_cases(launches, settings)
         return {name: job_of(launch, settings, threads) for name, launch in launches.items()}
     from bertshrink.meters.latency.text_workload import read_workload, text_cases
-    from bertshrink.model.checks.tokenizer import read_tokenizer
+    from bertshrink.model.checks.tokenizer_files import load_tokenizer
 
     texts = read_workload(settings.texts)
     jobs = {}
     for name, launch in launches.items():
         assert launch.tokenizer is not None
-        tokenizer = read_tokenizer(launch.tokenizer.parent)
+        tokenizer, _ = load_tokenizer(launch.tokenizer.parent)
         cases = text_cases(texts, tokenizer, settings, launch.max_length, launch.shape)
         jobs[name] = replace(job_of(launch, settings, threads), cases=cases, pad_id=tokenizer.pad_token_id or 0)
     return jobs

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertshrink.errors import MissingDependency, UnsafeModel, listed
+from bertshrink.errors import MissingDependency, UnsafeModel, UserError, listed
+from bertshrink.model.checks.tokenizer import TOKENIZERS, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,6 +43,22 @@ _UNIGRAM, _BPE = 1, 2
 """Kinds of SentencePiece models, as `trainer_spec.model_type` numbers them."""
 _LOST_SHARE = 0.01
 """Of pieces that a normalizer may make unreachable: odd characters, not a script."""
+
+
+def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, tuple[str, ...]]:
+    """The tokenizer of a folder as its files say it; what is returned as of `check_files`.
+
+    Raises:
+        UserError: it has none: transformers would make an empty one up.
+        UnsafeModel: it cannot be loaded, or is not what its files say.
+        MissingDependency: only the library sentencepiece can read it.
+    """
+    names = [name for kind in TOKENIZERS for name in kind if (folder / name).is_file()]
+    if not names:
+        hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
+        raise UserError("the model has no tokenizer files", where=str(folder), hint=hint)
+    refuse_unconvertible(folder, names)
+    return check_files(folder, read_tokenizer(folder))
 
 
 def refuse_unconvertible(folder: Path, names: Sequence[str]) -> None:
