@@ -11,8 +11,9 @@ of its own, on DIR/TASK or on what the step before wrote:
     export-ort      .ort of the encoder: refused      int8-int4    the same with tables in 4 bits
     int8-ort        .ort of the int8 file             block-int8, block-int4, static-int8, float16, bfloat16
     fixed           the float file at 1x128           smooth       static int8 with SmoothQuant
-    inspect         of the float file                 encode       ONNX Runtime and, with `--optimum`, the ONNX backend
-                                                                   of sentence-transformers beside PyTorch
+    foreign         int8 of the float file without its card and manifest, as of another exporter
+    inspect         of the float file                 encode       ONNX Runtime, OpenVINO and, with `--optimum`, the
+                                                                   ONNX backend of sentence-transformers, beside PyTorch
 
 Told of each: seconds, exit code, the most memory that any of its processes had resident (VmHWM, by wait4) and all of
 them together (sampled 20 times a second), both also as multiples of the weights, and the bytes of the files that it
@@ -34,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 VOCABULARY, WIDTH, LAYERS = 250_002, 1024, 24
-TASKS = ("embedding", "classification")
+KINDS = {"embedding": "XLMRobertaModel", "classification": "XLMRobertaForSequenceClassification"}
+"""Task -> the model's class."""
 TEXTS = ["A surprisingly good film.", "Prices rose by 3.5 % in 2019; wages did not.", "東京は大きい。 Ça va?"]
 
 _ANY = ["--min-cosine", "-1"]
@@ -53,6 +55,7 @@ STEPS: dict[str, tuple[str, list[str]]] = {
     "float16": ("TASK", ["export", "--precision", "float16"]),
     "bfloat16": ("export", ["quantize", "--scheme", "bfloat16", *_ANY]),
     "fixed": ("export", ["export", "--static-shape", "1x128"]),
+    "foreign": ("FOREIGN", ["quantize", *_ANY]),
     "encode": ("export", []),
 }
 
@@ -98,8 +101,7 @@ def make_model(folder: Path, task: str) -> None:
         type_vocab_size=1,
         num_labels=2,
     )
-    kinds = {"embedding": "XLMRobertaModel", "classification": "XLMRobertaForSequenceClassification"}
-    model = getattr(transformers, kinds[task])(config)
+    model = getattr(transformers, KINDS[task])(config)
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
@@ -172,15 +174,21 @@ def files_of(folder: Path) -> dict[str, int]:
 
 
 def encode(model: Path, made: Path, optimum: str | None) -> dict[str, Any]:
-    """The least cosine of a file's vectors with PyTorch's, by library."""
+    """The least cosine of a file's vectors or logits with PyTorch's, by library."""
     import numpy as np
 
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.model_ref import ModelRef
+    from bertshrink.model.tasks import TASKS
 
-    rows = Artifact.load(made).predict(Artifact.load(made).tokenize(TEXTS))
-    name = next(iter(rows[0])) if len(rows[0]) == 1 else "sentence_embedding"
-    ours = np.stack([row[name] for row in rows])
+    artifact = Artifact.load(made)
+    (name,) = TASKS[artifact.task].outputs
+
+    def by(engine: str, **options: Any) -> Any:
+        rows = artifact.with_engine(engine, options).predict(artifact.tokenize(TEXTS))
+        return np.stack([row[name] for row in rows])
+
+    ours = {"onnxruntime": by("onnxruntime"), "openvino": by("openvino", precision="float32")}
     encoder: Any = ModelRef.read(model).load()
     theirs = np.stack([row[name] for row in encoder.predict(encoder.tokenize(TEXTS))])
 
@@ -188,8 +196,8 @@ def encode(model: Path, made: Path, optimum: str | None) -> dict[str, Any]:
         norms = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
         return float(((mine * theirs).sum(axis=1) / norms).min())
 
-    cosines = {"onnxruntime": least(ours)}
-    if optimum is not None:
+    cosines: dict[str, Any] = {engine: least(vectors) for engine, vectors in ours.items()}
+    if optimum is not None and artifact.task == "embedding":
         done = subprocess.run(
             [optimum, "-c", _ENCODE, str(made), json.dumps(TEXTS)], capture_output=True, text=True, check=False
         )
@@ -203,6 +211,9 @@ def one(step: str, task: str, work: Path, optimum: str | None) -> dict[str, Any]
     """Do a step and tell what it took."""
     source, command = STEPS[step]
     place = work / task if source == "TASK" else work / f"{task}-{source}"
+    if source == "FOREIGN" and not place.exists():
+        own = shutil.ignore_patterns("artifact.json", "MANIFEST.json", "stage.json", "report.json")
+        shutil.copytree(work / f"{task}-export", place, ignore=own)
     if not command:
         return encode(work / task, place, optimum)
     out, runs = work / f"{task}-{step}", work / "runs"
@@ -219,7 +230,7 @@ def one(step: str, task: str, work: Path, optimum: str | None) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--task", choices=TASKS, default="embedding")
+    parser.add_argument("--task", choices=KINDS, default="embedding")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--optimum", metavar="PYTHON")
     parser.add_argument("--make", action="store_true", help="save the model only: a process of its own calls it")

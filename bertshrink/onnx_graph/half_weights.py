@@ -64,7 +64,7 @@ def _narrow(weight: np.ndarray, dtype: HalfType, name: str) -> np.ndarray:
     """The weight in fewer bits, each number to the nearest."""
     with np.errstate(over="ignore"):
         half = weight.astype(onnx.helper.tensor_dtype_to_np_dtype(_ELEMENTS[dtype]))
-    if not np.all(np.isfinite(half.astype(np.float32))):
+    if not np.isfinite(half).all():
         raise CheckFailed(
             f"`{name}` holds numbers up to {np.abs(weight).max():.3g}, and the largest {dtype} is 65504",
             hint="use bfloat16, which has float32's range",

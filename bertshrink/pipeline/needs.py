@@ -2,7 +2,8 @@
 
     memory   `export` and `quantize` have the float weights in memory up to `TIMES_WEIGHTS` times: PyTorch's or the
              file's, and an engine's
-    disk     a stage's files while it is made and once more where it stays, in the run folder; once more at `-o`
+    disk     a stage's files, and what it calibrates with, while it is made; its files once more where it stays, in the
+             run folder; once more at `-o`
 
 Of small models both are nothing that a machine lacks; of one of 2 GB they decide. Other techniques' needs hang on
 batches and optimizers, and are not told here.
@@ -57,7 +58,7 @@ def needs_of(plan: Plan, finished: Collection[str] = ()) -> Needs:
             continue
         last = (sizes or before).num_bytes  # .ort and .pte: about what went in
         memory = max(memory, TIMES_WEIGHTS * before.num_bytes)
-        stored, in_work = stored + last, max(in_work, last)
+        stored, in_work = stored + last, max(in_work, last + technique.scratch_bytes(before))
     return Needs(round(memory), stored + in_work, last)
 
 

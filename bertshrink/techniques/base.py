@@ -195,6 +195,10 @@ class Technique(BaseModel, ABC):
 
         return of_encoder(self.fit(before.facts))
 
+    def scratch_bytes(self, before: Sizes) -> int:
+        """Bytes of the files that it writes besides its result while it works."""
+        return 0
+
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What the stage buys, as a sentence that is told before it runs; empty: nothing that could be known."""
         return ""

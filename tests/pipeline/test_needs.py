@@ -37,6 +37,8 @@ def test_memory_is_twice_the_weights_and_disk_what_is_written(here):
     assert found.run_folder == 2 * found.output, "where it is made, and where it stays"
     both = needs.needs_of(plan_of("quantize"))
     assert both.output < found.output < both.run_folder < found.run_folder + 2 * both.output
+    static = needs.needs_of(plan_of("quantize", scheme="static-int8"))
+    assert static.run_folder > both.run_folder + 0.5 * found.output, "a float file to calibrate with"
     assert needs.needs_of(plan_of("quantize"), finished=["01-export", "02-quantize"]) == needs.Needs()
     assert needs.needs_of(plan_of("factorize", rank=8)) == needs.Needs(), "its needs are not known"
 

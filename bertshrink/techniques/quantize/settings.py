@@ -115,6 +115,11 @@ class QuantizeSettings(Technique):
         made = [quantized(before, *one, self.block_size, per_channel=self.per_channel) for one in tried]
         return min(made, key=lambda sizes: sizes.num_bytes)
 
+    def scratch_bytes(self, before: Sizes) -> int:
+        """A float file whose activations are looked at, where the scheme asks for that."""
+        is_calibrated = self.auto or self.scheme == "static-int8" or self.rounding == "gptq"
+        return before.num_bytes if is_calibrated else 0
+
     def extras(self) -> frozenset[str]:
         """The engine that runs the result, where it is not part of `ml`."""
         return frozenset({self.engine or "onnxruntime"} - {"onnxruntime"})
