@@ -135,8 +135,9 @@ def look_again(source: Path) -> dict[str, Any]:
     del data
     if (runs := runs_of(source, model)) is not None:
         runs.first()
-    places = (entry for stored in model.graph.initializer for entry in stored.external_data)
-    return {"beside": sorted({Path(entry.value).name for entry in places if entry.key == "location"})}
+    from bertshrink.files.headers import read_onnx
+
+    return {"beside": list(read_onnx(source).beside) if source.suffix == ".onnx" else []}
 
 
 def look_for_length(source: Path) -> dict[str, Any]:
