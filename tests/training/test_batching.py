@@ -157,11 +157,9 @@ class Pieces:
 
     mask_token_id, all_special_ids = 3, [0, 1, 2, 3]
 
-    def __len__(self):
-        return 40
-
-    def convert_ids_to_tokens(self, ids):
-        return ["[PAD]", "[CLS]", "[SEP]", "[MASK]"] + [f"w{i}" if i % 2 == 0 else f"##w{i}" for i in range(4, 40)]
+    def get_vocab(self):
+        words = [f"w{i}" if i % 2 == 0 else f"##w{i}" for i in range(4, 40)]
+        return {token: i for i, token in enumerate(["[PAD]", "[CLS]", "[SEP]", "[MASK]", *words])}
 
 
 def test_whole_words_are_masked_whole():

@@ -50,6 +50,17 @@ def test_the_vocabulary_says_where_words_begin(kind):
     assert starts[len(SPECIAL) :].tolist() == STARTS
 
 
+@pytest.mark.parametrize("whole_word", [False, True])
+def test_a_vocabulary_with_holes(whole_word):
+    """As a vocab.txt with blank or doubled lines has them: the largest id is beyond the number of tokens."""
+    vocab = {token: 2 * i for i, token in enumerate([*SPECIAL.values(), *PIECES["wordpiece"]])}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocab, "[UNK]")), **SPECIAL)
+    masker = TokenMasker(tokenizer, 0.5, whole_word=whole_word, seed=0)
+    ids = [vocab[token] for token in PIECES["wordpiece"]] * 9
+    masked = np.concatenate([masker(ids, 0, number)[0] for number in range(20)])
+    assert set(masked.tolist()) <= set(vocab.values()) and tokenizer.mask_token_id in masked
+
+
 @pytest.mark.parametrize("kind", PIECES)
 def test_words_are_masked_whole(kind):
     tokenizer = tokenizer_of(PIECES[kind])

@@ -204,7 +204,7 @@ class _Difference:
 def _first_difference(stored: Any, tokenizer: PreTrainedTokenizerBase) -> _Difference | None:
     for text in _TEXTS:
         for pair in ((text,), (text, text)):
-            mine, theirs = tokenizer(*pair), stored.encode(*pair)
+            mine, theirs = tokenizer(*pair, verbose=False), stored.encode(*pair)
             if mine["input_ids"] == theirs.ids and mine.get("token_type_ids", theirs.type_ids) == theirs.type_ids:
                 continue
             ids = mine["input_ids"]

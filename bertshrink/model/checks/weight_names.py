@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import UnsafeModel, UserError, listed
-from bertshrink.files.shards import WEIGHTS
+from bertshrink.files.shards import WEIGHTS, weight_file
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.tasks import TASKS, guess_task
 
@@ -106,7 +106,7 @@ def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], 
         raise UnsafeModel(
             f"the checkpoint holds {_some(strange)}, which `{type(model).__name__}` does not use: without them its "
             "outputs differ from those of the saved model",
-            where=str(facts.folder / WEIGHTS),
+            where=str(weight_file(facts.folder)),
             hint="bertshrink takes only stock models; if these weights are unused, save the model as its stock class: "
             f"`transformers.{type(model).__name__}.from_pretrained(DIR).save_pretrained(NEW)`",
         )
@@ -161,7 +161,7 @@ def _refuse_double(place_by_name: Mapping[str, str | None], facts: CheckpointInf
         if len(stored) > 1:
             raise UnsafeModel(
                 f"the checkpoint holds {len(stored)} weights that both mean `{place}`: {_some(stored)}",
-                where=str(facts.folder / WEIGHTS),
+                where=str(weight_file(facts.folder)),
                 hint="delete those that are not the model's, and save the file again with safetensors",
             )
 
@@ -209,7 +209,7 @@ def _refuse_wrapped(strange: Sequence[str], prefix: str, places: Collection[str]
     raise UnsafeModel(
         f"the names of {len(strange)} weights begin with `{word}`, left by what wrapped the model in "
         f"training{by.get(word, '')}: `{strange[0]}`",
-        where=str(facts.folder / WEIGHTS),
+        where=str(weight_file(facts.folder)),
         hint='remove it: `python -c "from safetensors.torch import load_file as l, save_file as s; '
         f"s({{k.removeprefix('{word}'): v for k, v in l('{WEIGHTS}').items()}}, '{WEIGHTS}', {{'format': 'pt'}})\"`",
     )
@@ -226,7 +226,7 @@ def _refuse_missing(missing: Sequence[str], strange: Sequence[str], facts: Check
 
 def _check_form(name: str, about: Mapping[str, Any], wanted: Sequence[int], facts: CheckpointInfo) -> None:
     """Refuse a weight of another shape or type than the class takes."""
-    where = str(facts.folder / WEIGHTS)
+    where = str(weight_file(facts.folder))
     if list(about["shape"]) != wanted:
         shapes = ["x".join(map(str, shape)) or "a single number" for shape in (about["shape"], wanted)]
         raise UnsafeModel(

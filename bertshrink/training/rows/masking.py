@@ -34,9 +34,9 @@ class TokenMasker:
         self.share = share
         self.seed = seed
         self.mask_id = tokenizer.mask_token_id
-        self.vocab_size = len(tokenizer)
-        self.is_special_V = np.zeros(self.vocab_size, dtype=bool)
-        self.is_special_V[[i for i in tokenizer.all_special_ids if i < self.vocab_size]] = True
+        self.known_N = np.unique(list(tokenizer.get_vocab().values()))  # ids have holes where a vocabulary has blanks
+        self.is_special_V = np.zeros(int(self.known_N[-1]) + 1, dtype=bool)
+        self.is_special_V[tokenizer.all_special_ids] = True
         self.begins_word_V = word_starts(tokenizer) if whole_word else None
 
     def __call__(self, ids: Sequence[int], epoch: int, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -52,7 +52,7 @@ class TokenMasker:
             chosen_L = (generator.random(int(word_L[-1]) + 1) < self.share)[word_L] & free_L
         labels_L = np.where(chosen_L, ids_L, IGNORED)
         roll_L = generator.random(len(ids_L))
-        random_L = generator.integers(self.vocab_size, size=len(ids_L))
+        random_L = self.known_N[generator.integers(len(self.known_N), size=len(ids_L))]
         masked_L = np.where(chosen_L & (roll_L < 0.8), self.mask_id, ids_L)
         return np.where(chosen_L & (roll_L >= 0.9), random_L, masked_L), labels_L
 
@@ -63,7 +63,8 @@ def word_starts(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.bool_]:
     WordPiece marks what continues (`##`), byte-level BPE and SentencePiece mark what begins (`Ġ`, `▁`). A vocabulary
     without any mark has whole words only.
     """
-    tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    token_by_id = {number: token for token, number in tokenizer.get_vocab().items()}
+    tokens = [token_by_id.get(number, "") for number in range(max(token_by_id) + 1)]
     if any(token.startswith("##") for token in tokens):
         return np.array([not token.startswith("##") for token in tokens])
     for mark in ("Ġ", "▁"):
