@@ -28,6 +28,7 @@ from bertshrink.meters.targets.arm64.count import (
     check_outputs,
     command,
     counting_job,
+    linked,
     output_distance,
     prepare_guest,
     read_marks,
@@ -44,6 +45,20 @@ from tests.support.fake_emulators import PER_TOKEN, fake_qemu, fake_root
 WIDTH = 64
 SETTINGS = LatencySettings(batch=(1, 2), length=(8,))
 NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, plugins.COMPILERS)), reason="there is no C compiler")
+
+
+def test_a_models_files_are_linked_to_where_the_program_looks(tmp_path):
+    for name in ("model_quantized.onnx", "model_quantized.onnx_data", "model.ort"):
+        (tmp_path / name).write_text(name)
+    guest = tmp_path / "guest"
+    guest.mkdir()
+    assert linked(tmp_path / "model_quantized.onnx", guest) == Path("/model.onnx")
+    assert linked(tmp_path / "model.ort", guest) == Path("/model.ort")
+    assert {path.name: path.read_text() for path in guest.iterdir()} == {
+        "model.onnx": "model_quantized.onnx",
+        "model_quantized.onnx_data": "model_quantized.onnx_data",
+        "model.ort": "model.ort",
+    }
 
 
 LOOPS = """

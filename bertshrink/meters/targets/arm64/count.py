@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from bertshrink.errors import MeasurementError
+from bertshrink.files.onnx_data_file import files_of
 from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.meters.latency.worker_result import CountResult, Output, read_result
 from bertshrink.meters.latency.worker_zipapp import NAME, build_worker
@@ -131,10 +132,8 @@ def _run(emulated: EmulatedRunner, jobs: Sequence[WorkerJob], timeout_s: float) 
         folders = [name / str(number) for number in range(len(jobs))]
         for folder, job in zip(folders, jobs, strict=True):
             guest = prepare_guest(folder, emulated)
-            model = f"model{job.path.suffix}"
-            (guest / model).symlink_to(job.path)
             (guest / NAME).write_bytes(build_worker())
-            (folder / "job").write_text(replace(job, path=Path(f"/{model}")).to_json(), encoding="utf-8")
+            (folder / "job").write_text(replace(job, path=linked(job.path, guest)).to_json(), encoding="utf-8")
         at_once = min(usable_cores(), MAX_AT_ONCE)
         codes = run_side_by_side(folders, command(emulated, f"/{NAME}"), variables(), timeout_s, at_once)
         counts = []
@@ -142,6 +141,16 @@ def _run(emulated: EmulatedRunner, jobs: Sequence[WorkerJob], timeout_s: float) 
             counted = read_result(WorkerExit.of(code, folder).answer(job, timeout_s), CountResult, job)
             counts.append((read_marks(folder, 1 + job.iterations), counted))
         return counts
+
+
+def linked(path: Path, guest: Path) -> Path:
+    """Where the emulated program finds a model; the weights beside it have the name that its graph gives them."""
+    model, *beside = files_of(path)
+    name = f"model{model.suffix}"
+    (guest / name).symlink_to(model)
+    for file in beside:
+        (guest / file.name).symlink_to(file)
+    return Path(f"/{name}")
 
 
 def prepare_guest(folder: Path, emulated: EmulatedRunner) -> Path:
