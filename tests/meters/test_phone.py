@@ -192,7 +192,7 @@ def test_other_engines_and_other_files(launch, tmp_path):
     with pytest.raises(UserError, match="runs on torch"):
         check_mobile(replace(launch, engine="torch"))
     (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(UnsafeModel, match="cannot open"):
+    with pytest.raises(UnsafeModel, match="cannot be read"):
         check_mobile(replace(launch, path=tmp_path / "model.onnx"))
 
 
