@@ -221,6 +221,7 @@ ENCODERS: dict[str, Callable[[_Asked], EncodedRows]] = {
     "token-classification": _encode_words,
     "question-answering": _encode_questions,
     "embedding": _encode_unlabelled,
+    "sparse-embedding": _encode_unlabelled,
     "mlm": _encode_unlabelled,
 }
 

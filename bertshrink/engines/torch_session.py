@@ -17,6 +17,12 @@ SENTENCE = "sentence_embedding"
 """The one output that is not a model's own."""
 
 
+def of_tokens(out: Any) -> torch.Tensor:
+    """What a model says of each token: its head's logits (B, L, V), or the last hidden states (B, L, H)."""
+    values: torch.Tensor = out["logits"] if "logits" in out else out["last_hidden_state"]
+    return values
+
+
 def pool(
     hidden_BLH: torch.Tensor,
     mask_BL: torch.Tensor,
@@ -29,7 +35,8 @@ def pool(
     """Token vectors (B, L, H) to sentence vectors (B, O), or their first `dimension` numbers.
 
     Args:
-        mode: mean, cls, max, mean_sqrt_len_tokens, weightedmean or lasttoken; of several the vectors are joined.
+        mode: mean, cls, max, mean_sqrt_len_tokens, weightedmean or lasttoken; of several the vectors are joined. Of
+            logits: splade_max or splade_sum, each perhaps with _log1p.
         normalize: whether a vector is made one long, before it is cut, as sentence-transformers does.
         layers: what is between (see `sentence_layers`).
     """
@@ -47,6 +54,8 @@ def _pooled(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str) -> torch
     if mode == "cls":
         return hidden_BLH[:, 0]
     mask_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLH.dtype)
+    if mode.startswith("splade"):
+        return _sparse(hidden_BLH * mask_BL1, mode)
     if mode == "max":
         return hidden_BLH.masked_fill(mask_BL1 == 0, torch.finfo(hidden_BLH.dtype).min).amax(dim=1)
     if mode in ("mean", "mean_sqrt_len_tokens"):
@@ -61,6 +70,21 @@ def _pooled(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str) -> torch
     else:
         weight_BL1 = place_BL1 / place_BL1.sum(dim=1, keepdim=True).clamp(min=1e-9)
     return (hidden_BLH * weight_BL1).sum(dim=1).to(hidden_BLH.dtype)
+
+
+def _sparse(logits_BLV: torch.Tensor, mode: str) -> torch.Tensor:
+    """(B, V) log(1 + relu(logit)), the largest or the sum of the tokens', from logits that are 0 at padding."""
+    number = 2 if mode.endswith("_log1p") else 1
+
+    def bent(values: torch.Tensor) -> torch.Tensor:
+        values = values.relu()
+        for _ in range(number):
+            values = values.log1p()
+        return values
+
+    if mode.startswith("splade_sum"):
+        return bent(logits_BLV).sum(dim=1)
+    return bent(logits_BLV.amax(dim=1))  # it never falls, so the largest stays the largest: one V for each text
 
 
 class TorchSession:
@@ -95,7 +119,7 @@ class TorchSession:
         """The forward pass as it is written: tensors on the model's device in and out."""
         out = self.model(**given)
         return [
-            pool(out.last_hidden_state, given["attention_mask"], *self.pooling, layers=self.layers)
+            pool(of_tokens(out), given["attention_mask"], *self.pooling, layers=self.layers)
             if name == SENTENCE and self.pooling is not None
             else out[name]
             for name in self.outputs

@@ -22,7 +22,7 @@ from bertshrink.files.json_files import read_object
 from bertshrink.files.shards import WEIGHTS, Header, read_weights, weight_file
 from bertshrink.model.checks.stock_class import refuse_beside, refuse_unnamed, refuse_unpadded, refuse_values
 from bertshrink.model.families import FAMILIES, ModelFamily, anatomy_of
-from bertshrink.model.folder.pooling import Pooling
+from bertshrink.model.folder.pooling import SPLADE, Pooling
 from bertshrink.model.folder.sentence_modules import (
     SIGMOID_NOTE,
     Sentence,
@@ -34,7 +34,7 @@ from bertshrink.model.folder.sentence_modules import (
 from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.model.tasks import TASKS, guess_task, read_labels
 
-OF_SENTENCES = tuple(name for name, task in TASKS.items() if task.is_vector or task.has_text_head)
+OF_SENTENCES = tuple(name for name, task in TASKS.items() if task.sentence_kind is not None)
 """The tasks of models that sentence-transformers saves."""
 ARTIFACT_CARD = "artifact.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "pytorch_model.pt", "model.pt")
@@ -70,9 +70,12 @@ class CheckpointInfo:
         """What whoever uses the model must know of its folder."""
         notes = self.sentence.notes() if self.sentence is not None else []
         if TASKS[self.task].is_vector and self.sentence is None:
-            notes.append(
-                "the model does not define its pooling: the sentence vector is the normalised mean of its tokens"
+            usual = (
+                "the normalised mean of its tokens"
+                if TASKS[self.task].is_bare
+                else "log(1 + relu) of each vocabulary token's largest logit, as in SPLADE"
             )
+            notes.append(f"the model does not define its pooling: the sentence vector is {usual}")
         if self.activation == "sigmoid":
             notes.append(SIGMOID_NOTE)
         return notes
@@ -107,11 +110,10 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     check_task(task)
     sentence = read_sentence(folder, config) if task == "auto" or task in OF_SENTENCES else None
     if task == "auto":
-        is_encoder = sentence is not None and sentence.kind == "encoder"
-        task = guess_task(config, is_sentence_transformer=is_encoder, where=str(path))
-    if sentence is not None and (sentence.kind == "encoder") is not TASKS[task].is_vector:
+        task = guess_task(config, sentence_kind=sentence.kind if sentence is not None else None, where=str(path))
+    if sentence is not None and sentence.kind != TASKS[task].sentence_kind:
         sentence = None  # asked for as something else than what that library saved
-    pooling = (sentence.pooling if sentence is not None else None) or Pooling()
+    pooling = (sentence.pooling if sentence is not None else None) or usual_pooling(task)
     pooling.check(shape.hidden_size, where)
     return CheckpointInfo(
         folder=folder,
@@ -127,6 +129,11 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
             read_activation(folder, config, is_score=TASKS[task].is_score) if TASKS[task].has_text_head else "identity"
         ),
     )
+
+
+def usual_pooling(task: str) -> Pooling:
+    """That of a model that does not define it, where the task has one."""
+    return SPLADE if TASKS[task].has_masked_head else Pooling()
 
 
 def check_task(task: str, where: str | None = None) -> None:

@@ -129,13 +129,13 @@ def decompose(encoder: Encoder) -> EncoderWeights:
     """An encoder's weights by role."""
     row, base = encoder.anatomy, encoder.anatomy.base
     given = encoder.model.state_dict()
-    if TASKS[encoder.task].is_vector:
+    if TASKS[encoder.task].is_bare:
         inner = given
     else:
         inner = {name.removeprefix(f"{base}."): tensor for name, tensor in given.items() if name.startswith(f"{base}.")}
     layers = [layer_by_role(row, inner, f"{row.path_of_layer(i)}.") for i in range(encoder.shape.num_groups)]
     head = {role: _module(given, name) for role, name in _head_names(row, encoder.task).items()}
-    if TASKS[encoder.task].is_masked:
+    if TASKS[encoder.task].has_masked_head:
         head["table"] = {"bias": given[row.masked_head.bias]}
     return EncoderWeights(read_embedding(encoder, inner), layers, _module(inner, row.pooler), head)
 
@@ -190,7 +190,7 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
 
 
 def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: set[str]) -> Weights:
-    base = "" if TASKS[encoder.task].is_vector else f"{row.base}."
+    base = "" if TASKS[encoder.task].is_bare else f"{row.base}."
     given, names = parts.embedding, row.embedding
     types_TE = given.types_TE if len(given.types_TE) > 1 else given.types_TE.repeat(2, 1)
     weights = {
@@ -213,7 +213,7 @@ def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: se
         hidden = encoder.shape.hidden_size
         weights[f"{pooler}.weight"] = parts.pooler.get("weight", torch.eye(hidden))
         weights[f"{pooler}.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
-    if TASKS[encoder.task].is_masked:
+    if TASKS[encoder.task].has_masked_head:
         weights[row.masked_head.bias] = parts.head["table"]["bias"]
     for role, name in heads.items():
         weights |= {f"{name}.{part}": tensor for part, tensor in parts.head[role].items()}

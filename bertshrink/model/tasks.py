@@ -6,6 +6,7 @@
     token-classification one tag for every word (named entities)
     question-answering   extractive: where in a context the answer starts and ends
     embedding            one vector for a text
+    sparse-embedding     one number for a text and each token of the vocabulary, most of them 0 (SPLADE)
     mlm                  the masked tokens
 
 This table holds what all rooms must agree on. What else a task needs is one table in the room that does it, each with
@@ -34,6 +35,8 @@ _OTHER_MODELS = ("LMHeadModel", "HeadsModel")
 """Endings of classes that are no base models for all that their names end like one."""
 
 _CLASSIFIER = "AutoModelForSequenceClassification"
+_BASE = "AutoModel"
+_MASKED = "AutoModelForMaskedLM"
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,25 @@ class TaskSpec:
 
     @property
     def is_vector(self) -> bool:
-        """Whether its output is a vector pooled from the base model's: it has no head."""
+        """Whether its output is a vector pooled from those of the tokens, and what counts is which are alike."""
         return self.learns_from == "pairs"
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether its model is the base model: it has no head."""
+        return self.auto_class == _BASE
+
+    @property
+    def has_masked_head(self) -> bool:
+        """Whether its model has the head that gives each token a number for every token of the vocabulary."""
+        return self.auto_class == _MASKED
+
+    @property
+    def sentence_kind(self) -> Literal["encoder", "sparse", "cross-encoder"] | None:
+        """The kind of sentence-transformers' models that it is for; None: that library has none."""
+        if self.is_vector:
+            return "encoder" if self.is_bare else "sparse"
+        return "cross-encoder" if self.has_text_head else None
 
     @property
     def reads_context(self) -> bool:
@@ -155,7 +175,7 @@ TASKS: dict[str, TaskSpec] = {
         ),
         TaskSpec(
             "embedding",
-            "AutoModel",
+            _BASE,
             ("Model",),
             ("sentence_embedding",),
             headline="spearman",
@@ -163,8 +183,16 @@ TASKS: dict[str, TaskSpec] = {
             beside=("last_hidden_state",),
         ),
         TaskSpec(
+            "sparse-embedding",
+            _MASKED,
+            (),
+            ("sentence_embedding",),
+            headline="recall@10",
+            learns_from="pairs",
+        ),
+        TaskSpec(
             "mlm",
-            "AutoModelForMaskedLM",
+            _MASKED,
             ("ForMaskedLM", "ForPreTraining"),
             ("logits",),
             headline="masked_accuracy",
@@ -175,14 +203,18 @@ TASKS: dict[str, TaskSpec] = {
 }
 
 
-def guess_task(config: Mapping[str, Any], *, is_sentence_transformer: bool, where: str) -> str:
+def guess_task(config: Mapping[str, Any], *, sentence_kind: str | None, where: str) -> str:
     """The task that a checkpoint was saved for.
+
+    Args:
+        sentence_kind: as of `TaskSpec`, where sentence-transformers saved it.
 
     Raises:
         UserError: its class is for a task outside the table, or it names no class.
     """
-    if is_sentence_transformer:
-        return "embedding"
+    for task in TASKS.values():
+        if task.is_vector and task.sentence_kind == sentence_kind:
+            return task.name
     named = config.get("architectures")
     names = named if isinstance(named, list) else []
     for name in names:

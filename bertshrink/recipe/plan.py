@@ -169,7 +169,7 @@ def _dimensions(recipe: Recipe, about: CheckpointInfo | ArtifactCard, check: Che
     asked, own = recipe.measure.dimensions, check.at("measure", "dimensions")
     if not asked:
         return
-    if not TASKS[about.task].is_vector:
+    if not (TASKS[about.task].is_vector and TASKS[about.task].is_bare):
         own.error(f"`dimensions` truncates sentence vectors, and the task is `{about.task}`", "leave it out")
     elif recipe.data is None or not recipe.measure.quality:
         own.error("`dimensions` is about quality, and nothing is evaluated", "name texts with `data:`, or leave it out")

@@ -101,6 +101,16 @@ METRICS: dict[str, Metric] = {
         "Pearson", "quality", "linear correlation of scores with the right ones", _CORRELATION, decides=False
     ),
     "recall@10": Metric("Recall@10", "quality", "fraction of the reference's ten nearest neighbours found", _SHARE),
+    "term_overlap": Metric(
+        "Term overlap", "quality", "fraction of the reference's heaviest tokens of a text that are the model's", _SHARE
+    ),
+    "active_dimensions": Metric(
+        "Active dimensions",
+        "quality",
+        "numbers of a sparse vector that are not 0: what an index has to hold",
+        Gauge("count", "lower", "quality"),
+        decides=False,
+    ),
     "masked_accuracy": Metric("Masked accuracy", "quality", "fraction of masked tokens predicted correctly", _SHARE),
     "macro_f1": Metric("Macro F1", "quality", "F1 of each class, averaged over the classes", _SHARE),
     "pseudo_perplexity": Metric(

@@ -32,15 +32,17 @@ def task_of(origin: ExternalFile, asked: str) -> tuple[str, bool]:
     """
     look, sentence = origin.look, origin.sentence
     names = set(look.outputs)
-    if set(TASKS["question-answering"].outputs) <= names:
-        return "question-answering", True
+    answers = next(task for task in TASKS.values() if task.reads_context)
+    if set(answers.outputs) <= names:
+        return answers.name, True
+    kind = sentence.kind if sentence is not None else None
     if "sentence_embedding" in names:
-        return "embedding", True
+        vectors = (task.name for task in TASKS.values() if task.is_vector and task.sentence_kind == kind)
+        return next(vectors, "embedding"), True
     fault = None
     if origin.config:
         try:
-            is_st = sentence is not None and sentence.kind == "encoder"
-            return guess_task(origin.config, is_sentence_transformer=is_st, where=origin.where), True
+            return guess_task(origin.config, sentence_kind=kind, where=origin.where), True
         except UserError as error:
             fault = error.what
     if asked in TASKS:

@@ -6,6 +6,7 @@
     token-classification   cross-entropy of every labelled token with its tag
     question-answering     mean of the cross-entropies of the first and the last token
     embedding              squared error of the cosine of a pair; where no pair has a score, `in_batch_contrastive`
+    sparse-embedding       the same, `in_batch_contrastive` of products instead of cosines; and `expected_products`
     mlm                    cross-entropy of every masked token with what was there
 
 Rows and tokens without a label (`IGNORED`, or NaN for scores) cost nothing, and a batch without any label costs 0.
@@ -24,6 +25,10 @@ from bertshrink.training.distributed.ranks import mean_over
 
 PARTNER_SCALE = 20.0
 """What cosines are multiplied by before the softmax over a batch: between -1 and 1 it would stay flat."""
+
+
+SPARSITY = 3e-5
+"""The weight of `expected_products`: what sentence-transformers' examples take for documents (5e-5 for queries)."""
 
 
 def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activation: str = "identity") -> Tensor:
@@ -72,6 +77,15 @@ def _of_pairs(outputs: Mapping[str, Tensor], labels_B: Tensor, activation: str) 
     return squared_error((first * second).sum(dim=-1), labels_B)
 
 
+def _of_sparse_pairs(outputs: Mapping[str, Tensor], labels_B: Tensor, activation: str) -> Tensor:
+    """As `_of_pairs`; products are what a search with sparse vectors ranks by."""
+    vectors = outputs["sentence_embedding"].float()
+    cost = SPARSITY * expected_products(vectors)
+    if not torch.isnan(labels_B).all():
+        return _of_pairs(outputs, labels_B, activation) + cost
+    return in_batch_contrastive(vectors[0::2], vectors[1::2], 1.0) + cost
+
+
 LOSSES: dict[str, Callable[[Mapping[str, Tensor], Tensor, str], Tensor]] = {
     "classification": _of_classes,
     "multi-label": _of_sets,
@@ -79,19 +93,30 @@ LOSSES: dict[str, Callable[[Mapping[str, Tensor], Tensor, str], Tensor]] = {
     "token-classification": _of_classes,
     "question-answering": _of_answers,
     "embedding": _of_pairs,
+    "sparse-embedding": _of_sparse_pairs,
     "mlm": _of_masked,
 }
 """(outputs, labels, activation) -> loss, as `task_loss` tells them."""
 
 
-def in_batch_contrastive(first_BH: Tensor, second_BH: Tensor) -> Tensor:
+def expected_products(vectors_BV: Tensor) -> Tensor:
+    """The sum over the vocabulary of the squared mean number: the products that a search of such vectors takes.
+
+    It keeps vectors sparse (FLOPS of Paria et al., arXiv:2004.05665, equation 7).
+    """
+    mean_V = mean_over(vectors_BV.abs().sum(dim=0), torch.tensor(float(len(vectors_BV)), device=vectors_BV.device))
+    return (mean_V**2).sum()
+
+
+def in_batch_contrastive(first_BH: Tensor, second_BH: Tensor, scale: float = PARTNER_SCALE) -> Tensor:
     """Cross-entropy of each text's own partner among the second texts of the batch, which are its wrong answers.
 
     Args:
-        first_BH: unit vectors.
+        first_BH: unit vectors, or others whose products need no scale.
         second_BH: of their partners.
+        scale: what products are multiplied by.
     """
-    scores_BB = first_BH @ second_BH.T * PARTNER_SCALE
+    scores_BB = first_BH @ second_BH.T * scale
     return cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
 
 

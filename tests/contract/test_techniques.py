@@ -62,7 +62,7 @@ def bench_of(task, folder, teacher=None, raw=False):
     """All that a technique may use; `raw`: pairs of texts stay pairs, for what makes a teacher."""
     folder.mkdir(parents=True)
     texts = tiny_texts(task)
-    if raw and task == "embedding":
+    if raw and TASKS[task].is_vector:
         texts = replace(texts, train=tiny_pairs(16, 1), dev=tiny_pairs(8, 2))
     return Workbench(texts, teacher, folder, task=task)
 
@@ -74,7 +74,7 @@ def given_to(technique, family, task, exported, folder):
         found = exported.get((family, task))
         return found or TECHNIQUES["export"]()(encoder, bench_of(task, folder / "export", encoder))
     if technique.makes_teacher:
-        return tiny_encoder(family, "mlm" if task == "embedding" else "embedding")
+        return tiny_encoder(family, "mlm" if TASKS[task].is_vector else "embedding")
     return tiny_encoder(family, task)
 
 

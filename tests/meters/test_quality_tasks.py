@@ -24,6 +24,7 @@ METRICS = {
     "token-classification": ("f1", "precision", "recall", "agreement"),
     "question-answering": ("f1", "exact_match", "agreement"),
     "embedding": ("spearman", "recall@10"),
+    "sparse-embedding": ("recall@10", "active_dimensions", "term_overlap"),
     "mlm": ("masked_accuracy", "pseudo_perplexity", "agreement"),
 }
 

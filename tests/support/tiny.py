@@ -10,9 +10,9 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from bertshrink.data.texts import Split, TextDataset
+from bertshrink.model.checkpoint_info import usual_pooling
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Workbench
 
@@ -95,7 +95,7 @@ def tiny_encoder(family: str = "bert", task: str = "classification", seed: int =
     auto = getattr(transformers, TASKS[task].auto_class)
     model = auto.from_config(config, attn_implementation="sdpa").eval()
     config.architectures = [type(model).__name__]
-    pooling = Pooling("mean", True) if task == "embedding" else None
+    pooling = usual_pooling(task) if TASKS[task].is_vector else None
     return Encoder(model, tiny_tokenizer(family), task, f"tiny-{family}", 64, pooling)
 
 

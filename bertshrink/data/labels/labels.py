@@ -198,6 +198,7 @@ LABEL_RULES: dict[str, Callable[[Labelled], Sequence[Any]]] = {
     "token-classification": Labelled.tags,
     "question-answering": Labelled.answers,
     "embedding": Labelled.unread,
+    "sparse-embedding": Labelled.unread,
     "mlm": Labelled.unread,
 }
 

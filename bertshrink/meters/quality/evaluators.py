@@ -10,6 +10,10 @@
                           recall@10: share of the reference's ten nearest texts that are among the model's ten
                           sts_spearman: of the cosines of scored pairs with their scores, where the data has them
                           spearman@64d ...: the same of vectors truncated to 64 dimensions, with the reference's whole
+    sparse-embedding      recall@10: the same of products, which a search with sparse vectors ranks by
+                          active_dimensions: numbers of a vector that are not 0, the mean: what an index has to hold
+                          term_overlap: share of the reference's 32 heaviest tokens of a text that are the model's, too
+                          sts_spearman: as of embedding, of products
     mlm                   masked_accuracy, pseudo_perplexity (against the masked tokens); agreement (same token)
 
 Where a text is one question with one answer (accuracy, exact_match, their agreement), the outcome of each is kept. Tags
@@ -52,6 +56,8 @@ MAX_PAIRED = 2000
 """Two million pairs. A choice, not a bound: pairs grow with the square of the texts."""
 
 NEIGHBOURS = 10
+TERMS = 32
+"""About as many as a text's own tokens: the heaviest, which decide what a search finds."""
 MASK_SHARE = 0.15
 MASKED_BATCH_TOKENS = 1024
 """Their logits over BERT's vocabulary take 125 MB, over XLM-RoBERTa's 1 GB."""
@@ -281,6 +287,42 @@ class EmbeddingEvaluator(Evaluator):
         return self.figures(model)[0].value
 
 
+class SparseEmbeddingEvaluator(EmbeddingEvaluator):
+    """Sparse vectors (N, V), compared by their products; of scored pairs as `EmbeddingEvaluator`."""
+
+    def answer(self, model: Encoder | Artifact) -> Floats:
+        """The vectors, from batches as small as masked tokens': the model computes as many logits."""
+        import numpy as np
+
+        texts = self.split.texts + (self.split.pairs or ())
+        rows = model.tokenize(texts, None, self.max_length)
+        outputs = model.predict(rows, MASKED_BATCH_TOKENS)
+        vectors: Floats = np.stack([row["sentence_embedding"].astype(np.float32) for row in outputs])
+        self.require_finite(model, bool(np.isfinite(vectors).all()))
+        return vectors
+
+    def _judge(self, answers: Floats, reference: Floats) -> list[Score]:
+        import numpy as np
+
+        scores: list[Score] = []
+        if self.split.is_scored and (known := [(i, v) for i, v in enumerate(self.split.labels or ()) if v is not None]):
+            first, second = np.split(answers, 2)
+            products = (first * second).sum(axis=1)[[i for i, _ in known]]
+            right = np.asarray([value for _, value in known], dtype=float)
+            sts = metrics.rank_correlation(products, right)
+            scores = [_correlation("sts_spearman", products, right, sts)]
+            answers, reference = (vectors[:MAX_PAIRED] for vectors in (answers, reference))
+        near = metrics.neighbour_recall(answers, reference, NEIGHBOURS, metrics.products)
+        active = (answers != 0).sum(axis=1)
+        terms, recall = metrics.term_overlap(answers, reference, TERMS), float(near.mean())
+        return [
+            *scores,
+            Score(f"recall@{NEIGHBOURS}", "fraction", recall, "higher", spread=quotient(near), is_likeness=True),
+            Score("active_dimensions", "count", float(active.mean()), "lower", spread=quotient(active)),
+            Score("term_overlap", "fraction", float(terms.mean()), "higher", spread=quotient(terms), is_likeness=True),
+        ]
+
+
 class MaskedLMEvaluator(Evaluator):
     """Masked tokens: (M, 2) for all masked positions, the token chosen and the log-likelihood of the right one."""
 
@@ -351,6 +393,7 @@ EXAMS: dict[str, type[Evaluator]] = {
     "token-classification": TokenClassificationEvaluator,
     "question-answering": QuestionAnsweringEvaluator,
     "embedding": EmbeddingEvaluator,
+    "sparse-embedding": SparseEmbeddingEvaluator,
     "mlm": MaskedLMEvaluator,
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -123,20 +123,52 @@ def rank_correlation(a_N: Floats, b_N: Floats) -> float:
     return float(spearmanr(a_N, b_N).statistic)
 
 
-def neighbour_recall(answers: Floats, reference: Floats, num: int) -> Floats:
-    """Of each row (N,) the share of the reference's `num` nearest rows that are among the model's `num` nearest."""
+def neighbour_recall(
+    answers: Floats, reference: Floats, num: int, likeness: Callable[[Floats], Floats] | None = None
+) -> Floats:
+    """Of each row (N,) the share of the reference's `num` nearest rows that are among the model's `num` nearest.
+
+    Args:
+        likeness: vectors (N, H) -> (N, N) how near each is to each; None: cosines.
+    """
     import numpy as np
+
+    likeness = likeness or cosines
 
     num = min(num, len(answers) - 1)
     if num < 1:
         return np.ones(len(answers))
     nearest = []
     for vectors in (answers, reference):
-        similarities = cosines(vectors)
+        similarities = likeness(vectors)
         np.fill_diagonal(similarities, -np.inf)
         nearest.append(np.argpartition(-similarities, num - 1, axis=1)[:, :num])
     shared = [len(set(a) & set(b)) for a, b in zip(*(n.tolist() for n in nearest), strict=True)]
     return np.asarray(shared) / num
+
+
+def products(vectors: Floats) -> Floats:
+    """(N, N) the products of all rows (N, H)."""
+    table: Floats = vectors @ vectors.T
+    return table
+
+
+def term_overlap(answers: Floats, reference: Floats, num: int) -> Floats:
+    """Of each row (N,) the share of the reference's `num` largest numbers, 0 left out, that are among the model's.
+
+    A row of the reference with fewer than `num` numbers is compared at as many; two rows of zeros agree.
+    """
+    import numpy as np
+
+    shares = np.ones(len(answers))
+    for at, (mine, theirs) in enumerate(zip(answers, reference, strict=True)):
+        most = min(num, int((theirs > 0).sum()))
+        if most == 0:
+            shares[at] = float(not (mine > 0).any())
+            continue
+        first, second = (set(np.argsort(-row, kind="stable")[:most].tolist()) for row in (mine, theirs))
+        shares[at] = len({term for term in first if mine[term] > 0} & second) / most
+    return shares
 
 
 def likelihood(logits_NV: NDArray[Any], truth_N: NDArray[Any]) -> Floats:

@@ -55,7 +55,7 @@ _LEFTOVERS = (
     _Leftover(
         _below(step for row in FAMILIES.values() for step in row.masked_head.steps),
         "the pre-training head for masked tokens; other tasks have their own",
-        tuple(name for name, task in TASKS.items() if not task.is_masked),
+        tuple(name for name, task in TASKS.items() if not task.has_masked_head),
     ),
     _Leftover(
         _below(name for row in FAMILIES.values() for name in row.unread_heads),
@@ -186,14 +186,14 @@ def _is_leftover(name: str, prefix: str, buffers: Collection[str], facts: Checkp
 def _own_task(facts: CheckpointInfo) -> str | None:
     """The task of the class that config.json names."""
     try:
-        return guess_task(facts.config, is_sentence_transformer=False, where="")
+        return guess_task(facts.config, sentence_kind=None, where="")
     except UserError:
         return None
 
 
 def is_spare(name: str, facts: CheckpointInfo) -> bool:
     """Whether a weight of the class may be missing: the pooler of a sentence encoder, which no output comes from."""
-    return TASKS[facts.task].is_vector and re.search(r"(^|\.)pooler\.", name) is not None
+    return TASKS[facts.task].is_bare and re.search(r"(^|\.)pooler\.", name) is not None
 
 
 def _refuse_wrapped(strange: Sequence[str], prefix: str, places: Collection[str], facts: CheckpointInfo) -> None:

@@ -6,6 +6,9 @@
     Normalize   to length 1
     Dropout     nothing, when a model answers
 
+A sparse encoder (SPLADE) has one module, SpladePooling, which joins the head's logits of all tokens into a number for
+each token of the vocabulary: log(1 + relu(logit)), the largest or the sum; with `log1p_relu` once more log(1 + that).
+
 After Pooling the others may come in any order and number. `truncate_dim` cuts last, whatever is in front of it. The
 weights of Dense and LayerNorm are in the modules' own folders: see `layer_weights`. Standard library only.
 """
@@ -21,13 +24,17 @@ from typing import Any, Literal, cast
 from bertshrink.errors import UnsafeModel, UserError, listed
 from bertshrink.files.json_files import read_object
 
-Mode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+_Dense = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+_Sparse = Literal["splade_max", "splade_sum", "splade_max_log1p", "splade_sum_log1p"]
+Mode = _Dense | _Sparse
 
 SUPPORTED = "supported: Transformer, Pooling, and behind it Dense, LayerNorm, Normalize and Dropout"
 AGAIN = "download or save the model again"
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU", "ELU", "LeakyReLU")
 """Of a Dense, as `torch.nn` names them: without parameters, and with one answer for one input."""
 
+TRANSFORMERS = ("Transformer", "MLMTransformer")
+"""The first module; of a sparse encoder that version 5 saved, the second one."""
 _VECTOR = "sentence_embedding"
 MODE_KEYS: dict[str, Mode] = {
     "pooling_mode_cls_token": "cls",
@@ -47,6 +54,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "LayerNorm": ("dimension",),
     "Normalize": ("module_input_name", "module_output_name"),
     "Dropout": ("dropout",),
+    "SpladePooling": ("pooling_strategy", "activation_function", "embedding_dimension", "word_embedding_dimension"),
 }
 """Module -> what its config.json may say."""
 _PLACE = re.compile(r"[0-9]+_\w+")
@@ -153,6 +161,35 @@ def read_pooling(folder: Path, modules: Sequence[Mapping[str, Any]], dimension: 
     layers = [_layer(folder, module, where) for module in modules[2:] if kind_of(module) != "Dropout"]
     normalize = bool(layers) and layers[-1].kind == "unit"
     return Pooling(mode, normalize, dimension, tuple(layers[: len(layers) - normalize]))
+
+
+SPLADE = Pooling("splade_max", normalize=False)
+"""Of a sparse encoder, where nothing else is said."""
+SPLADE_MODES: dict[Mode, tuple[str, str]] = {
+    "splade_max": ("max", "relu"),
+    "splade_sum": ("sum", "relu"),
+    "splade_max_log1p": ("max", "log1p_relu"),
+    "splade_sum_log1p": ("sum", "log1p_relu"),
+}
+"""Mode -> `pooling_strategy` and `activation_function` of a SpladePooling."""
+
+
+def read_splade(folder: Path, modules: Sequence[Mapping[str, Any]], where: str) -> Pooling:
+    """What the modules of a sparse encoder say; arguments and errors as of `read_pooling`."""
+    kinds = [kind_of(module) for module in modules]
+    if len(kinds) != 2 or kinds[0] not in TRANSFORMERS or kinds[1] != "SpladePooling":
+        raise UserError(
+            f"the modules {', '.join(f'`{kind}`' for kind in kinds)} of a sparse encoder are not supported",
+            where=where,
+            hint="supported: a Transformer or MLMTransformer, then SpladePooling",
+        )
+    said, path = _settings(folder, modules[1])
+    asked = (said.get("pooling_strategy", "max"), said.get("activation_function", "relu"))
+    mode = next((mode for mode, one in SPLADE_MODES.items() if one == asked), None)
+    if mode is None:
+        what = f"SpladePooling by `{asked[0]}` of `{asked[1]}` is not supported"
+        raise UserError(what, where=str(path), hint="supported: `max` or `sum`, of `relu` or `log1p_relu`")
+    return Pooling(mode, normalize=False)
 
 
 def kind_of(module: Mapping[str, Any]) -> str:

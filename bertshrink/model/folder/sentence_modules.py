@@ -1,7 +1,8 @@
 """What a sentence-transformers folder says beside its transformer, read as that library reads it, or refused by name.
 
-    modules.json                       which modules follow each other; a Pooling makes a sentence encoder, a class with
-                                       a head alone a cross-encoder (one or more scores for a pair)
+    modules.json                       which modules follow each other; a Pooling makes a sentence encoder, a
+                                       SpladePooling a sparse one, a class with a head alone a cross-encoder (one or
+                                       more scores for a pair)
     1_Pooling/, 2_Dense/ ...           how token vectors become the sentence's: see `pooling`
     sentence_bert_config.json          (or `sentence_roberta_config.json` ...) the longest input, small letters
     config_sentence_transformers.json  the kind of model, `truncate_dim`, prompts, the activation of a cross-encoder
@@ -23,7 +24,17 @@ from typing import Any, Literal
 
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.json_files import read_json, read_object
-from bertshrink.model.folder.pooling import AGAIN, SUPPORTED, Pooling, activation_at, kind_of, read_pooling
+from bertshrink.model.folder.pooling import (
+    AGAIN,
+    SPLADE,
+    SUPPORTED,
+    TRANSFORMERS,
+    Pooling,
+    activation_at,
+    kind_of,
+    read_pooling,
+    read_splade,
+)
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -55,6 +66,7 @@ _KEYWORDS: dict[str, tuple[str, ...]] = {
 """What it hands to transformers -> keys that change no output in float32."""
 _OUTPUTS = {
     "encoder": ("last_hidden_state", "token_embeddings", "feature-extraction"),
+    "sparse": ("logits", "token_embeddings", "fill-mask"),
     "cross-encoder": ("logits", "scores", "sequence-classification"),
 }
 """Kind of model -> what its Transformer takes of the stock class's answer, what it calls that, and its task."""
@@ -63,19 +75,22 @@ _OWN = "sentence_transformers."
 """Where the library's own modules are imported from."""
 
 
+Kind = Literal["encoder", "sparse", "cross-encoder"]
+
+
 @dataclass(frozen=True)
 class Sentence:
     """What a sentence-transformers folder says.
 
     Attributes:
-        kind: a sentence encoder or a cross-encoder.
-        pooling: of a sentence encoder.
+        kind: a sentence encoder, a sparse one or a cross-encoder.
+        pooling: of the first two.
         lower_case: whether texts are read in small letters, whatever the tokenizer does.
         prompts: every prompt by its name.
         default: the name of the prompt that is put before every text; None: none is.
     """
 
-    kind: Literal["encoder", "cross-encoder"]
+    kind: Kind
     pooling: Pooling | None = None
     lower_case: bool = False
     prompts: Mapping[str, str] | None = None
@@ -124,7 +139,7 @@ def read_modules(folder: Path) -> list[dict[str, Any]] | None:
         place = str(module.get("path") or "")
         if not (folder / place).resolve().is_relative_to(folder.resolve()):
             raise UnsafeModel(f"`{MODULES}` points outside the model's folder: `{place}`", where=str(path), hint=AGAIN)
-        if kind_of(module) == "Transformer" and place:
+        if kind_of(module) in TRANSFORMERS and place:
             raise UserError(
                 f"the transformer of this sentence-transformers model is in `{place}/`, not at the top",
                 where=str(path),
@@ -152,8 +167,11 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     kind = _kind_of_model(settings, modules, config, where)
     lower_case = _read_transformer(folder, kind)
     if not has_modules_inside:
-        _refuse_modules(modules, ("Transformer",) if kind == "cross-encoder" else _CHAIN, where)
+        _refuse_modules(modules, kind, where)
     pooling, dimension = None, _read_dimension(settings, str(folder / SETTINGS))
+    if kind == "sparse":
+        _refuse_limit(settings, str(folder / SETTINGS))
+        pooling = SPLADE if has_modules_inside else read_splade(folder, modules, where)
     if kind == "encoder":
         pooling = (
             Pooling(dimension=dimension) if has_modules_inside else read_pooling(folder, modules, dimension, where)
@@ -164,12 +182,22 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     return Sentence(kind, pooling, lower_case, prompts, default)
 
 
-_CHAIN = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+_CHAINS: dict[str, tuple[str, ...]] = {
+    "encoder": ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"),
+    "sparse": (*TRANSFORMERS, "SpladePooling"),
+    "cross-encoder": ("Transformer",),
+}
+"""Kind of model -> the modules that it may have."""
+_HINTS = {
+    "encoder": SUPPORTED,
+    "sparse": "supported in a sparse encoder: a Transformer or MLMTransformer, then SpladePooling",
+    "cross-encoder": "a cross-encoder is a Transformer with its own head, and nothing after it",
+}
 
 
 def _kind_of_model(
     settings: Mapping[str, Any], modules: list[dict[str, Any]], config: Mapping[str, Any], where: str
-) -> Literal["encoder", "cross-encoder"]:
+) -> Kind:
     said = settings.get("model_type")
     kinds = [kind_of(module) for module in modules]
     has_head = any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or [])
@@ -181,36 +209,42 @@ def _kind_of_model(
                 hint="give the model as sentence-transformers saved it after its training",
             )
         return "cross-encoder"
+    if said == "SparseEncoder":
+        return "sparse"
     if said not in (None, "SentenceTransformer"):
         raise UserError(
             f"the model is a `{said}` of sentence-transformers, which does not return one plain vector per text",
             where=where,
-            hint="known kinds: SentenceTransformer, CrossEncoder",
+            hint="known kinds: SentenceTransformer, SparseEncoder, CrossEncoder",
         )
     return "encoder"
 
 
-def _refuse_modules(modules: list[dict[str, Any]], known: tuple[str, ...], where: str) -> None:
-    """Refuse modules that are not known, and code of the model's own; `known`: the classes that are."""
+def _refuse_limit(settings: Mapping[str, Any], where: str) -> None:
+    if settings.get("max_active_dims") is not None:
+        what = f"`max_active_dims` is `{settings['max_active_dims']}`: all but so many numbers of a vector would be 0"
+        raise UserError(what, where=where, hint="set it to null; whoever searches can leave small numbers out")
+
+
+def _refuse_modules(modules: list[dict[str, Any]], kind: Kind, where: str) -> None:
+    """Refuse modules that the kind of model does not have, and code of the model's own."""
     for module in modules:
         named = str(module.get("type", ""))
         if not named.startswith(_OWN):
             raise UnsafeModel(
                 f"the model asks to run its own code (`{named}` in {MODULES}); bertshrink never does that",
                 where=where,
-                hint=SUPPORTED,
+                hint=_HINTS[kind],
             )
-        if kind_of(module) not in known:
+        if kind_of(module) not in _CHAINS[kind]:
             raise UserError(
                 f"the sentence-transformers module `{kind_of(module)}` is not supported",
                 where=where,
-                hint=SUPPORTED
-                if len(known) > 1
-                else "a cross-encoder is a Transformer with its own head, and nothing after it",
+                hint=_HINTS[kind],
             )
 
 
-def _read_transformer(folder: Path, kind: Literal["encoder", "cross-encoder"]) -> bool:
+def _read_transformer(folder: Path, kind: Kind) -> bool:
     """Prove the Transformer module's settings; returns whether it reads small letters."""
     path, said = transformer_settings(folder)
     if path is None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bertshrink.files.atomic import MANIFEST, MODEL_CARD
 from bertshrink.files.json_files import read_object
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD
-from bertshrink.model.folder.pooling import MODE_KEYS
+from bertshrink.model.folder.pooling import MODE_KEYS, SPLADE_MODES
 from bertshrink.model.folder.sentence_modules import (
     LENGTH_BY_TOKENIZER,
     MODULES,
@@ -32,7 +32,7 @@ from bertshrink.model.folder.sentence_modules import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bertshrink.model.folder.pooling import Pooling
+    from bertshrink.model.folder.pooling import Mode, Pooling
 
 SENTENCE_FILES = (MODULES, SETTINGS, *OF_TRANSFORMER)
 SPECIAL_TOKENS = "special_tokens_map.json"
@@ -45,6 +45,7 @@ _OF_CALLS = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"
 at a `max_length` that it finds there."""
 
 _TYPES = "sentence_transformers.models."
+_SPARSE_TYPES = "sentence_transformers.sparse_encoder.models."
 """Where every version of sentence-transformers finds its modules."""
 
 
@@ -111,6 +112,9 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, p
     """
     if (folder / MODULES).is_file():
         return
+    if pooling.modes[0] in SPLADE_MODES:
+        _write_splade(folder, pooling.modes[0], max_length, prompt)
+        return
     names = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
     paths = ["", "1_Pooling", "2_Normalize"]
     modules = [
@@ -124,9 +128,28 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, p
     _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     about = folder / SETTINGS
     if not about.is_file():
-        prompts = {"default": prompt} if prompt else {}
-        named = {"prompts": prompts, "default_prompt_name": next(iter(prompts), None)}
-        _write(about, named | {"similarity_fn_name": "cosine", "truncate_dim": pooling.dimension})
+        _write(about, _named(prompt) | {"similarity_fn_name": "cosine", "truncate_dim": pooling.dimension})
+
+
+def _write_splade(folder: Path, mode: Mode, max_length: int, prompt: str) -> None:
+    """The modules of a sparse encoder, which sentence-transformers knows since version 5."""
+    types = [f"{_SPARSE_TYPES}{name}" for name in ("MLMTransformer", "SpladePooling")]
+    paths = ("", "1_SpladePooling")
+    modules = [
+        {"idx": at, "name": str(at), "path": path, "type": one}
+        for at, (one, path) in enumerate(zip(types, paths, strict=True))
+    ]
+    strategy, activation = SPLADE_MODES[mode]
+    (folder / paths[1]).mkdir(exist_ok=True)
+    _write(folder / paths[1] / "config.json", {"pooling_strategy": strategy, "activation_function": activation})
+    _write(folder / MODULES, modules)
+    _write(folder / OF_TRANSFORMER[0], {"max_seq_length": max_length, "do_lower_case": False})
+    _write(folder / SETTINGS, _named(prompt) | {"model_type": "SparseEncoder", "similarity_fn_name": "dot"})
+
+
+def _named(prompt: str) -> dict[str, Any]:
+    prompts = {"default": prompt} if prompt else {}
+    return {"prompts": prompts, "default_prompt_name": next(iter(prompts), None)}
 
 
 def copy_papers(source: Path, folder: Path, but: Collection[str]) -> None:

@@ -23,6 +23,11 @@ from sentence_transformers import SentenceTransformer
 
 vectors = SentenceTransformer({folder}).encode({texts})
 """
+_SPARSE = """\
+from sentence_transformers import SparseEncoder
+
+vectors = SparseEncoder({folder}).encode({texts})
+"""
 _CHECKPOINT = """\
 from transformers import {kind}, AutoTokenizer
 
@@ -75,7 +80,7 @@ def usage(model: ModelRef, name: str) -> str:
         return _artifact(model.about, name)
     task = TASKS[model.about.task]
     if task.is_vector and (model.folder / MODULES).is_file():
-        return _SENTENCES.format(folder=_quoted(name), texts=_listed(_TEXTS))
+        return (_SENTENCES if task.is_bare else _SPARSE).format(folder=_quoted(name), texts=_listed(_TEXTS))
     lines = _CHECKPOINT.format(kind=task.auto_class, folder=_quoted(name), texts=_texts(task))
     lines += _SCORES if model.about.activation == "sigmoid" else ""
     return lines + (_LABELS if task.learns_from == "class" else "")

@@ -104,7 +104,7 @@ def stored(facts: CheckpointInfo) -> list[Stored]:
     shape, names = facts.shape, facts.anatomy.embedding
     width, hidden, inner, groups = shape.embedding_size, shape.hidden_size, shape.intermediate_size, shape.num_groups
     tensors = [
-        Stored("table", (shape.vocab_size, width), is_tied=TASKS[facts.task].is_masked and not is_untied(facts)),
+        Stored("table", (shape.vocab_size, width), is_tied=TASKS[facts.task].has_masked_head and not is_untied(facts)),
         Stored("table", (shape.max_positions, width)),
     ]
     tensors += [Stored("table", (num_types(facts), width))] if num_types(facts) else []

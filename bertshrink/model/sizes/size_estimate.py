@@ -101,7 +101,7 @@ class Sizes:
 def of_encoder(facts: CheckpointInfo) -> Sizes:
     """The sizes of a stock checkpoint in float32."""
     entry = facts.anatomy.file_bytes.entry
-    prefix = 0 if TASKS[facts.task].is_vector else len(facts.anatomy.base) + 1
+    prefix = 0 if TASKS[facts.task].is_bare else len(facts.anatomy.base) + 1
     return Sizes(
         "safetensors", facts.anatomy.family, tuple(_part(one, entry) for one in stored(facts)), 40.0, prefix, facts
     )

@@ -34,6 +34,8 @@ DEFAULTS: dict[str, LossWeights] = {
     "token-classification": LossWeights(learning_rate=2e-4),
     "question-answering": LossWeights(learning_rate=2e-4, most_epochs=3),
     "embedding": LossWeights(task=0.0, temperature=0.2, dropout=False, learning_rate=2e-4, most_epochs=3),
+    # As embedding's; not chosen by measuring.
+    "sparse-embedding": LossWeights(task=0.0, temperature=0.2, dropout=False, learning_rate=2e-4, most_epochs=3),
     # The published command of DistilBERT's code: alpha_ce 5, alpha_mlm 2, alpha_cos 1, T 2, last state, lr 5e-4,
     # 3 epochs.
     "mlm": LossWeights(soft=5.0, task=2.0, states="last", learning_rate=5e-4, epochs=3),

@@ -8,6 +8,7 @@
     attention_error        squared error of attention scores            TinyBERT, arXiv:1909.10351
     relation_divergence    KL of relations among queries, keys, values  MiniLMv2, arXiv:2012.15828
     vector_cosine          angle of sentence vectors
+    vector_error           distance of sparse vectors, whose lengths count in a search
     similarity_structure   which texts of a batch are alike             after arXiv:1907.09682
 
 B batch, L length, N rows, C classes, H hidden size, A heads
@@ -117,6 +118,13 @@ def vector_cosine(student_BH: Tensor, teacher_BH: Tensor) -> Tensor:
     return mean_over(distance_B.sum(), _count(student_BH))
 
 
+def vector_error(student_BV: Tensor, teacher_BV: Tensor) -> Tensor:
+    """Squared distance of vectors as a share of the teacher's square, the mean over the batch; of zeros it is 1."""
+    mine, theirs = student_BV.float(), teacher_BV.float()
+    square_B = (theirs**2).sum(dim=-1).clamp(min=1e-6)
+    return mean_over((((mine - theirs) ** 2).sum(dim=-1) / square_B).sum(), _count(student_BV))
+
+
 def similarity_structure(student_BH: Tensor, teacher_BH: Tensor, temperature: float) -> Tensor:
     """How differently student and teacher see which texts of the batch are alike: KL between rows of similarities.
 
@@ -163,6 +171,10 @@ def _vector(student_BH: Tensor, teacher_BH: Tensor, temperature: float) -> Tenso
     return vector_cosine(student_BH, teacher_BH)
 
 
+def _sparse_vector(student_BV: Tensor, teacher_BV: Tensor, temperature: float) -> Tensor:
+    return vector_error(student_BV, teacher_BV)
+
+
 _Parts = dict[str, Callable[[Tensor, Tensor, float], Tensor]]
 _OF_CLASSES: _Parts = {"soft": soft_targets}
 SOFT_LOSSES: dict[str, _Parts] = {
@@ -172,6 +184,7 @@ SOFT_LOSSES: dict[str, _Parts] = {
     "token-classification": _OF_CLASSES,
     "question-answering": _OF_CLASSES,
     "embedding": {"vector": _vector, "structure": similarity_structure},
+    "sparse-embedding": {"vector": _sparse_vector, "structure": similarity_structure},
     "mlm": _OF_CLASSES,
 }
 """Task -> name of a part -> (student's output, teacher's, temperature) -> loss."""

@@ -396,7 +396,7 @@ class DistillSettings(TrainingSettings, Technique):
                 f"a width of {thinner.hidden_size} is not above the width of its embeddings, {shape.embedding_size}",
                 hint="choose a larger `hidden_size`",
             )
-        if TASKS[facts.task].is_vector and thinner.hidden_size != shape.hidden_size:
+        if TASKS[facts.task].is_bare and thinner.hidden_size != shape.hidden_size:
             raise UserError(
                 f"a sentence encoder of width {thinner.hidden_size} cannot produce the teacher's vectors of "
                 f"{shape.hidden_size} numbers",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bertshrink.engines.torch_session import pool
+from bertshrink.engines.torch_session import of_tokens, pool
 from bertshrink.model.families import anatomy_of
 from bertshrink.model.tasks import TASKS
 
@@ -69,7 +69,7 @@ def run_model(
     answers = Answers(states={number: out.hidden_states[number] for number in wanted.states})
     if wanted.outputs and TASKS[task].is_vector:
         assert pooling is not None
-        vectors = pool(out.last_hidden_state.float(), inputs["attention_mask"], *pooling.spec, layers=layers).float()
+        vectors = pool(of_tokens(out).float(), inputs["attention_mask"], *pooling.spec, layers=layers).float()
         answers.outputs = {"sentence_embedding": vectors}
     elif wanted.outputs:
         answers.outputs = {name: out[name] for name in TASKS[task].outputs}

@@ -30,7 +30,7 @@ from torch.jit._trace import TracerWarning
 
 from bertshrink import units
 from bertshrink.engines import engine
-from bertshrink.engines.torch_session import SENTENCE, pool
+from bertshrink.engines.torch_session import SENTENCE, of_tokens, pool
 from bertshrink.errors import CheckFailed
 from bertshrink.model.artifact import Artifact, ArtifactCard, ArtifactSpec
 from bertshrink.model.families import anatomy_of
@@ -183,7 +183,7 @@ class ExportWrapper(torch.nn.Module):
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         out = self.model(input_ids=input_ids, attention_mask=mask, **types)
         if self.pooling is not None:
-            out[SENTENCE] = pool(out.last_hidden_state, attention_mask, *self.pooling.spec, layers=self.sentence)
+            out[SENTENCE] = pool(of_tokens(out), attention_mask, *self.pooling.spec, layers=self.sentence)
         outputs = tuple(out[name] for name in self.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 

@@ -30,7 +30,7 @@ def as_onnx(before: Sizes, *, is_half: bool) -> Sizes:
     layer = named.layer + before.prefix * named.letter
     layer += _SPELT_OUT if activation(before.facts) in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh") else 0
     frame = named.graph + positions + shape.num_layers * layer + shape.num_groups * named.group
-    needs_pooler = not TASKS[before.facts.task].is_vector
+    needs_pooler = not TASKS[before.facts.task].is_bare
     parts = [replace(part, about=0.0) for part in before.parts if needs_pooler or not part.is_pooler]
     made = Sizes("onnx", before.family, tuple(parts), frame, before.prefix)
     return halved(made) if is_half else made

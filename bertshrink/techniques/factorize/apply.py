@@ -91,7 +91,7 @@ class EmbeddingFactorization:
     def parts_at(self, rank: int) -> EncoderWeights:
         """The encoder with tables `rank` wide; below full width the head of masked tokens is a stand-in."""
         parts = replace(self.parts, embedding=self.embedding(rank))
-        if TASKS[self.encoder.task].is_masked and rank < self.parts.embedding.width:
+        if TASKS[self.encoder.task].has_masked_head and rank < self.parts.embedding.width:
             return replace(parts, head=stand_in(parts.head, rank))
         return parts
 
@@ -100,7 +100,7 @@ class EmbeddingFactorization:
         """Whether full width means to copy the tables: a head is tied to them, or the class has no projection then."""
         target = anatomy_of(target_family(self.encoder.anatomy.family, self.encoder.task))
         lacks_projection = not target.embedding.always_projects and target is not self.encoder.anatomy
-        return TASKS[self.encoder.task].is_masked or lacks_projection
+        return TASKS[self.encoder.task].has_masked_head or lacks_projection
 
 
 def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> Encoder:
@@ -120,7 +120,7 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
     width, rank = narrowing.parts.embedding.width, _rank(encoder, settings, narrowing.explained_E)
     check_rank(rank, width)
     parts = narrowing.parts_at(rank)
-    if TASKS[encoder.task].is_masked and rank < width:
+    if TASKS[encoder.task].has_masked_head and rank < width:
         head, said = fitted_mask_head(encoder, assemble(encoder, parts, family), rows, bench.seed, bench.progress)
         parts = replace(parts, head=head)
         bench.note(f"approximate: the head now uses the narrow table and was fitted to it; {said}")

@@ -14,9 +14,9 @@ from bertshrink import units
 from bertshrink.data.encoding import encode
 from bertshrink.data.labels.labels import labels_of, match_classes
 from bertshrink.data.texts import Split, TextDataset
-from bertshrink.engines.torch_session import SENTENCE, pool
+from bertshrink.engines.torch_session import SENTENCE, of_tokens, pool
 from bertshrink.errors import UserError
-from bertshrink.model.checkpoint_info import own_limit
+from bertshrink.model.checkpoint_info import own_limit, usual_pooling
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.tasks import TASKS
@@ -45,7 +45,7 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
         return model
     import transformers
 
-    base = model.model if TASKS[model.task].is_vector else getattr(model.model, model.anatomy.base)
+    base = model.model if TASKS[model.task].is_bare else getattr(model.model, model.anatomy.base)
     config = copy.deepcopy(model.model.config)
     config.num_labels = task.num_outputs or 2  # also what transformers sizes the head for answers by
     if task.has_labels:
@@ -54,18 +54,19 @@ def with_head(model: Encoder, bench: Workbench) -> Encoder:
     config.problem_type = task.problem
     torch.manual_seed(bench.seed)
     made: Any = getattr(transformers, task.auto_class).from_config(config)
-    target = made if task.is_vector else getattr(made, model.anatomy.base)
+    target = made if task.is_bare else getattr(made, model.anatomy.base)
     missing = target.load_state_dict(base.state_dict(), strict=False).missing_keys
     made.tie_weights()
     config.architectures = [type(made).__name__]
     fresh = f"; the {len(missing)} weights of the pooler are also new" if missing else ""
-    new_head = "the model" if task.is_vector else f"a new head for {bench.task}"
+    new_head = "the model" if task.is_bare else f"a new head for {bench.task}"
     if labels:
         shown = ", ".join(labels[:6]) + (", ..." if len(labels) > 6 else "")
         new_head += f" with {len(labels)} labels ({shown})"
     bench.note(f"{new_head} was added to the weights of `{model.source}`{fresh}")
     if task.is_vector:
-        return Encoder(made.eval(), model.tokenizer, bench.task, model.source, model.max_length, Pooling())
+        pooling = usual_pooling(bench.task)
+        return Encoder(made.eval(), model.tokenizer, bench.task, model.source, model.max_length, pooling)
     tokenizer, limit = model.tokenizer, model.max_length
     if model.sentence_folder is not None:  # what it says of the length of sentences binds no other task
         tokenizer, limit = copy.deepcopy(tokenizer), own_limit(model.shape, config.to_dict())
@@ -118,8 +119,7 @@ class TaskObjective(nn.Module):
         if TASKS[self.task].is_vector:
             assert self.pooling is not None
             cut = replace(self.pooling, normalize=False).spec
-            hidden_BLH = out.last_hidden_state.float()
-            outputs = {SENTENCE: pool(hidden_BLH, batch["attention_mask"], *cut, layers=self.layers)}
+            outputs = {SENTENCE: pool(of_tokens(out).float(), batch["attention_mask"], *cut, layers=self.layers)}
         else:
             outputs = {name: out[name] for name in TASKS[self.task].outputs}
         return task_loss(self.task, outputs, labels, self.activation), {}

@@ -33,6 +33,7 @@ RATES: dict[str, TrainingDefaults] = {
     "token-classification": TrainingDefaults(5, 5e-5),
     "question-answering": TrainingDefaults(3, 5e-5),
     "embedding": TrainingDefaults(4, 2e-5),
+    "sparse-embedding": TrainingDefaults(4, 2e-5),
     "mlm": TrainingDefaults(3, 5e-5),
 }
 BASE_WIDTH = 768

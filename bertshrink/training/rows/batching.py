@@ -188,6 +188,7 @@ LABEL_TENSORS: dict[str, Callable[[Sequence[Any], int, int], Tensor] | None] = {
     "token-classification": _tokens,
     "question-answering": _ends,
     "embedding": None,
+    "sparse-embedding": None,
     "mlm": _tokens,
 }
 """(a batch's labels, its length, number of classes) -> tensor; `IGNORED`, or NaN for scores, where there is none."""
