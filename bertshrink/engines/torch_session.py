@@ -29,6 +29,7 @@ def pool(
     mode: str | Sequence[str],
     normalize: bool,
     dimension: int | None = None,
+    skip: int = 0,
     *,
     layers: Iterable[torch.nn.Module] = (),
 ) -> torch.Tensor:
@@ -38,10 +39,11 @@ def pool(
         mode: mean, cls, max, mean_sqrt_len_tokens, weightedmean or lasttoken; of several the vectors are joined. Of
             logits: splade_max or splade_sum, each perhaps with _log1p.
         normalize: whether a vector is made one long, before it is cut, as sentence-transformers does.
+        skip: how many tokens at the start are left out.
         layers: what is between (see `sentence_layers`).
     """
     modes = (mode,) if isinstance(mode, str) else mode
-    parts = [_pooled(hidden_BLH, mask_BL, one) for one in modes]
+    parts = [_pooled(hidden_BLH, mask_BL, one, skip) for one in modes]
     pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
     for layer in layers:
         pooled = layer(pooled)
@@ -49,11 +51,16 @@ def pool(
     return pooled if dimension is None else pooled[:, :dimension]
 
 
-def _pooled(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str) -> torch.Tensor:
+def _pooled(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str, skip: int) -> torch.Tensor:
     """(B, H) by one mode. Tokens are numbered 1, 2, ... behind padding, as sentence-transformers does."""
-    if mode == "cls":
+    if mode == "cls" and not skip:
         return hidden_BLH[:, 0]
-    mask_BL1 = mask_BL.unsqueeze(-1).to(hidden_BLH.dtype)
+    kept_BL = mask_BL * (mask_BL.cumsum(dim=1) > skip) if skip else mask_BL
+    if mode == "cls":
+        kept_BL = torch.where(kept_BL.sum(dim=1, keepdim=True) == 0, mask_BL, kept_BL)
+        first_BL1 = (kept_BL * (kept_BL.cumsum(dim=1) == 1)).unsqueeze(-1)
+        return (hidden_BLH * first_BL1.to(hidden_BLH.dtype)).sum(dim=1)
+    mask_BL1 = kept_BL.unsqueeze(-1).to(hidden_BLH.dtype)
     if mode.startswith("splade"):
         return _sparse(hidden_BLH * mask_BL1, mode)
     if mode == "max":
@@ -63,8 +70,8 @@ def _pooled(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str) -> torch
         return (hidden_BLH * mask_BL1).sum(dim=1) / (number_B1 if mode == "mean" else number_B1.sqrt())
     if mode not in ("weightedmean", "lasttoken"):
         raise ValueError(f"there is no pooling `{mode}`")
-    mask_BL1 = mask_BL.unsqueeze(-1).to(torch.float32)  # sums of places are too large for 16 bits
-    place_BL1 = mask_BL1.cumsum(dim=1) * mask_BL1
+    mask_BL1 = kept_BL.unsqueeze(-1).to(torch.float32)  # sums of places are too large for 16 bits
+    place_BL1 = mask_BL.unsqueeze(-1).to(torch.float32).cumsum(dim=1) * mask_BL1
     if mode == "lasttoken":
         weight_BL1 = (place_BL1 == place_BL1.amax(dim=1, keepdim=True)).to(torch.float32) * mask_BL1
     else:

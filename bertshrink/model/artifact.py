@@ -79,8 +79,10 @@ class ArtifactCard(BaseModel):
     family: str
     precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
     labels: tuple[str, ...] = ()
-    pooling: tuple[_Modes, bool] | tuple[_Modes, bool, int] | None = Field(
-        None, description="inside the graph: mode, whether it normalises, how many numbers stay where not all do"
+    pooling: tuple[_Modes, bool] | tuple[_Modes, bool, int] | tuple[_Modes, bool, int | None, int] | None = Field(
+        None,
+        description="inside the graph: mode, whether it normalises, how many numbers stay where not all do, and how "
+        "many tokens of the prompt are left out",
     )
     prompt: str = Field("", description="prompt to prepend to every text; the tokenizer does not")
     activation: Literal["identity", "sigmoid"] = Field(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bertshrink.errors import OutputError, UnsafeModel
+from bertshrink.errors import OutputError, UnsafeModel, UserError, listed
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
 from bertshrink.model.checks.tied_weights import refuse_other_decoder
@@ -150,7 +150,7 @@ class Encoder:
             facts.task,
             source or path,
             facts.max_length,
-            facts.pooling,
+            _without_prompt(facts, tokenizer),
             sentence_folder=facts.folder if facts.sentence is not None else None,
             prompt=facts.sentence.prompt if facts.sentence is not None else "",
             activation=facts.activation,
@@ -222,6 +222,30 @@ class Encoder:
         return predict(
             self.session(), rows, self.tokenizer.pad_token_id or 0, max_tokens_per_batch, per_token=per_token
         )
+
+
+def _without_prompt(facts: CheckpointInfo, tokenizer: PreTrainedTokenizerBase) -> Pooling | None:
+    """The pooling, with the number of a prompt's tokens that it leaves out, as sentence-transformers counts them.
+
+    Raises:
+        UserError: another prompt has another number of tokens: a file for an engine knows only one.
+    """
+    sentence, pooling = facts.sentence, facts.pooling
+    if sentence is None or pooling is None or not sentence.leaves_prompt_out:
+        return pooling
+    numbers = {}
+    for name, text in (sentence.prompts or {}).items():
+        if text:
+            ids = tokenize(tokenizer, [text], None, facts.max_length)[0]["input_ids"]
+            numbers[name] = len(ids) - (ids[-1] in tokenizer.all_special_ids)
+    if len(set(numbers.values())) > 1:
+        shown = listed([f"`{name}` {number}" for name, number in numbers.items()], 5)
+        raise UserError(
+            f"`include_prompt: false`: the pooling leaves out a prompt's tokens, whose number is not the same: {shown}",
+            where=str(facts.folder),
+            hint="leave the default prompt alone in config_sentence_transformers.json",
+        )
+    return replace(pooling, skip=numbers[sentence.default or ""])
 
 
 def _reason(error: Exception) -> str:

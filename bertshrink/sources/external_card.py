@@ -225,6 +225,7 @@ def _pooled(said: dict[str, Any]) -> tuple[Any, ...]:
         tuple(mode) if isinstance(mode, list) else mode,
         bool(said["normalize"]),
         None if dimension is None else int(dimension),
+        int(said.get("skip", 0)),
     ).spec
 
 
@@ -232,6 +233,13 @@ def _pooling(origin: ExternalFile) -> tuple[Any, ...]:
     """What is to be appended to a file that returns token vectors; raises UserError: more than a pooling."""
     sentence = origin.sentence
     pooling = (sentence.pooling if sentence is not None else None) or Pooling()
+    if sentence is not None and sentence.leaves_prompt_out:
+        raise UserError(
+            "the file returns token vectors, and the pooling beside it leaves out the tokens of a prompt "
+            "(`include_prompt: false`)",
+            where=origin.where,
+            hint="give the model's folder with `model.safetensors`, or export it with `bertshrink export MODEL -o DIR`",
+        )
     if pooling.layers:
         raise UserError(
             f"the file returns token vectors, and the modules beside it have {len(pooling.layers)} more layers behind "

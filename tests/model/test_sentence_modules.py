@@ -20,6 +20,7 @@ from bertshrink.meters.quality.evaluators import prepare
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.model_ref import ModelRef
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.factorize import Factorize
 from bertshrink.training.losses import task_loss
@@ -248,6 +249,21 @@ def test_settings_that_would_change_the_vectors(file, values, word, tmp_path):
     assert word in caught.value.what and caught.value.where and caught.value.hint
 
 
+@pytest.mark.slow
+def test_a_pooling_that_leaves_the_default_prompt_out(tmp_path):
+    """As of INSTRUCTOR models: the prompt is read, and no vector is made of its tokens."""
+    modes = models.Pooling.POOLING_MODES
+    settings = {"prompts": {"q": "see the ", "other": "see two", "none": ""}, "default_prompt_name": "q"}
+    folder = sentence_model(tmp_path / "m", models.Pooling(32, modes, include_prompt=False), **settings)
+    wanted = theirs(folder)
+    for model in everything_made_of(folder, tmp_path):
+        assert np.allclose(ours(model), wanted, atol=1e-5), type(model)
+    assert np.allclose(theirs(tmp_path / "student"), wanted, atol=1e-5)
+    assert ModelRef.read(tmp_path / "exported").about.pooling == (modes, False, None, 3), "[CLS] see the"
+    edit(folder / "1_Pooling" / "config.json", include_prompt=True)
+    assert not np.allclose(theirs(folder), wanted, atol=1e-2)
+
+
 def test_a_pooling_that_leaves_prompts_out(tmp_path):
     pooling = models.Pooling(32, include_prompt=False)
     folder = sentence_model(tmp_path / "m", pooling)
@@ -255,6 +271,10 @@ def test_a_pooling_that_leaves_prompts_out(tmp_path):
     prompted = sentence_model(tmp_path / "p", pooling, prompts={"query": "see "})
     with pytest.raises(UserError, match="`include_prompt: false`"):
         read_facts(prompted)
+    two = {"query": "see ", "passage": "read this "}
+    several = sentence_model(tmp_path / "s", pooling, prompts=two, default_prompt_name="query")
+    with pytest.raises(UserError, match="whose number is not the same: `passage` 3, `query` 2"):
+        Encoder.load(several)
 
 
 def test_the_old_layout_is_named(tmp_path):

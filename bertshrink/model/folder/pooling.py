@@ -96,19 +96,24 @@ class Pooling:
         mode: of the pooling; several: their vectors are joined.
         normalize: whether the last module makes vectors one long.
         dimension: how many of their numbers stay; None: all.
+        skip: how many tokens at the start no vector is made of: those of the default prompt, of a pooling that leaves
+            prompts out (`include_prompt: false`).
         layers: what is between the pooling and that last module.
     """
 
     mode: Mode | tuple[Mode, ...] = "mean"
     normalize: bool = True
     dimension: int | None = None
+    skip: int = 0
     layers: tuple[SentenceLayer, ...] = ()
 
     @property
     def spec(self) -> tuple[Any, ...]:
-        """(mode, normalize, dimension where there is one) as `torch_session.pool`, cards and engines' options take it;
-        layers are apart.
+        """(mode, normalize, dimension, skip) as `torch_session.pool`, cards and engines' options take it, the last ones
+        where there are some; layers are apart.
         """
+        if self.skip:
+            return (self.mode, self.normalize, self.dimension, self.skip)
         return (self.mode, self.normalize) if self.dimension is None else (self.mode, self.normalize, self.dimension)
 
     @property
@@ -160,7 +165,7 @@ def read_pooling(folder: Path, modules: Sequence[Mapping[str, Any]], dimension: 
     mode = _mode(folder / str(modules[1].get("path") or "") / "config.json")
     layers = [_layer(folder, module, where) for module in modules[2:] if kind_of(module) != "Dropout"]
     normalize = bool(layers) and layers[-1].kind == "unit"
-    return Pooling(mode, normalize, dimension, tuple(layers[: len(layers) - normalize]))
+    return Pooling(mode, normalize, dimension, layers=tuple(layers[: len(layers) - normalize]))
 
 
 SPLADE = Pooling("splade_max", normalize=False)

@@ -88,6 +88,7 @@ class Sentence:
         lower_case: whether texts are read in small letters, whatever the tokenizer does.
         prompts: every prompt by its name.
         default: the name of the prompt that is put before every text; None: none is.
+        leaves_prompt_out: whether no vector is made of that prompt's tokens.
     """
 
     kind: Kind
@@ -95,6 +96,7 @@ class Sentence:
     lower_case: bool = False
     prompts: Mapping[str, str] | None = None
     default: str | None = None
+    leaves_prompt_out: bool = False
 
     @property
     def prompt(self) -> str:
@@ -177,9 +179,10 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
             Pooling(dimension=dimension) if has_modules_inside else read_pooling(folder, modules, dimension, where)
         )
     prompts, default = _read_prompts(settings, str(folder / SETTINGS))
+    leaves_out = False
     if pooling is not None and any(prompts.values()):
-        _refuse_without_prompt(folder, modules)
-    return Sentence(kind, pooling, lower_case, prompts, default)
+        leaves_out = _leaves_prompts_out(folder, modules, bool(prompts.get(default or "")))
+    return Sentence(kind, pooling, lower_case, prompts, default, leaves_out)
 
 
 _CHAINS: dict[str, tuple[str, ...]] = {
@@ -305,17 +308,23 @@ def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:
     raise UserError(what, where=where, hint="fix it, or set it to null")
 
 
-def _refuse_without_prompt(folder: Path, modules: list[dict[str, Any]]) -> None:
-    """Refuse a pooling that leaves a prompt's tokens out: an exported graph cannot know where a prompt ends."""
+def _leaves_prompts_out(folder: Path, modules: list[dict[str, Any]], has_default: bool) -> bool:
+    """Whether the pooling leaves a prompt's tokens out; where none is the default, no graph can know how many.
+
+    Raises:
+        UserError: it does, and none is.
+    """
     paths = [folder / str(m.get("path") or "") / "config.json" for m in modules if kind_of(m) == "Pooling"]
     path = next((path for path in paths if path.is_file()), None)
-    if path is not None and read_object(path).get("include_prompt") is False:
+    leaves_out = path is not None and read_object(path).get("include_prompt") is False
+    if leaves_out and not has_default:
         raise UserError(
-            "`include_prompt: false`: the pooling leaves out the tokens of the model's prompts, and no graph knows "
-            "where a prompt ends",
+            "`include_prompt: false`: the pooling leaves out the tokens of the model's prompts, none of which is the "
+            "default, and no graph knows where a prompt ends",
             where=str(path),
-            hint="use the model with sentence-transformers alone, or one whose pooling takes the prompt in",
+            hint=f"name one as `default_prompt_name` in {SETTINGS}, or use the model with sentence-transformers alone",
         )
+    return leaves_out
 
 
 def _read_prompts(settings: Mapping[str, Any], where: str) -> tuple[dict[str, str], str | None]:
