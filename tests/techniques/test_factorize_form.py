@@ -178,7 +178,7 @@ def converted(encoder, rank=None):
     """The encoder factorized without any shortcut, at full rank unless told otherwise."""
     parts, family = decompose(encoder), target_family(encoder.anatomy.family, encoder.task)
     given = parts.embedding
-    copied = encoder.task == "mlm" or (family == "electra" and given.width == encoder.shape.hidden_size)
+    copied = TASKS[encoder.task].has_masked_head or (family == "electra" and given.width == encoder.shape.hidden_size)
     if not copied:
         basis, _ = principal_basis(subspace.moment(given, tokens(given, 500)), rank or given.width)
         parts = replace(parts, embedding=factorized(given, basis))

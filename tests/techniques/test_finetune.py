@@ -38,7 +38,7 @@ def pairs(num, seed=0, scored=True):
 
 
 def base_of(encoder):
-    return encoder.model if encoder.task == "embedding" else getattr(encoder.model, encoder.anatomy.base)
+    return encoder.model if TASKS[encoder.task].is_bare else getattr(encoder.model, encoder.anatomy.base)
 
 
 # The head
@@ -52,7 +52,7 @@ OTHERS = [*TASKS][1:] + [*TASKS][:1]
 @matrix(("start", "task"), TASKS, OTHERS, strength=1)
 def test_any_checkpoint_can_learn_any_task(tmp_path, start, task):
     model = tiny_encoder("bert", start)
-    texts = TextDataset("p", pairs(8), pairs(4, 9)) if task == "embedding" else tiny_texts(task)
+    texts = TextDataset("p", pairs(8), pairs(4, 9)) if TASKS[task].is_vector else tiny_texts(task)
     made = with_head(model, bench_of(tmp_path, task, texts))
     assert type(made.model) is type(tiny_encoder("bert", task).model), "a stock class"
     old, new = base_of(model).state_dict(), base_of(made).state_dict()
@@ -161,7 +161,7 @@ def test_the_loss_is_the_one_that_transformers_computes(tmp_path, task):
 @pytest.mark.training
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_learnt(tmp_path, task):
-    texts = TextDataset("p", pairs(48), pairs(8, 9)) if task == "embedding" else tiny_texts(task, num_train=48)
+    texts = TextDataset("p", pairs(48), pairs(8, 9)) if TASKS[task].is_vector else tiny_texts(task, num_train=48)
     bench = bench_of(tmp_path, task, texts)
     model = with_head(tiny_encoder(task="mlm", initializer_range=0.05), bench)
     rows, collate = training_rows(model, TINY, bench)
