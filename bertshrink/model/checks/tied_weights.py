@@ -25,7 +25,7 @@ def refuse_other_decoder(model: Any, facts: CheckpointInfo) -> None:
     Raises:
         UnsafeModel: they are.
     """
-    if not TASKS[facts.task].is_masked or not model.config.tie_word_embeddings:
+    if not TASKS[facts.task].has_masked_head or not model.config.tie_word_embeddings:
         return
     head = facts.anatomy.masked_head
     decoder, table = model.get_submodule(head.decoder), model.get_input_embeddings().weight

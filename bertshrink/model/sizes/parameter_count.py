@@ -68,7 +68,7 @@ def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInf
 
 def is_untied(facts: CheckpointInfo) -> bool:
     """Whether the head on masked tokens has a table of its own."""
-    return TASKS[facts.task].is_masked and facts.config.get("tie_word_embeddings") is False
+    return TASKS[facts.task].has_masked_head and facts.config.get("tie_word_embeddings") is False
 
 
 def num_types(facts: CheckpointInfo) -> int:
