@@ -252,7 +252,7 @@ def _print_roads(name: str, options: Roads) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     limit = units.format(options.limit, "B")
-    line(f"{name}: {units.format(options.now, 'B')}; estimated from sizes alone, right within 2 %")
+    line(f"{name}: {units.format(options.now, 'B')} in float32; estimated from sizes alone, right within 2 %")
     line(f"what fits into {limit}, smallest change first:\n" if options.fit else f"nothing fits into {limit}")
     rows = Table(box=None, pad_edge=False)
     for column, side in (("", "right"), ("layers", "right"), ("rank", "right"), ("format", "left"), ("size", "right")):

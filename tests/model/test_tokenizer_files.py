@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from bertshrink.data.encoding import encode
@@ -117,6 +117,28 @@ def test_added_tokens_of_old_folders(tmp_path, rows):
     (row,) = encoder.tokenize(["the <prod>"])
     assert len(VOCABULARY) in row["input_ids"] and encoder.predict([row])
     assert encoder.shape.vocab_size == len(VOCABULARY) + rows, "a padded vocabulary stays as it is"
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_merges_and_a_vocabulary_alone(tmp_path, spaced):
+    """As the first RoBERTas had them; `add_prefix_space` of old settings counts."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
+    trainer = trainers.BpeTrainer(
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=400,
+        show_progress=False,
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=spaced)
+    backend.model.save(str(tmp_path))
+    say(tmp_path, "config.json", model_type="roberta")
+    say(tmp_path, max_len=64, **({"add_prefix_space": True} if spaced else {}))
+    tokenizer, ids, notes = read(tmp_path)
+    assert [row[:60] for row in ids] == [backend.encode(text).ids[:60] for text in TEXTS] and notes == ()
+    pair = tokenizer("the film", "a book")["input_ids"]
+    assert pair == backend.encode("the film", "a book").ids and pair.count(2) == 3
 
 
 @pytest.mark.parametrize("settings", [{"do_basic_tokenize": False}, {"never_split": ["U.S."]}])
