@@ -4,6 +4,7 @@ import pytest
 from hypothesis import settings
 
 from bertshrink.gates.baseline.ci import VARIABLES
+from tests.support.families import SELDOM
 from tests.support.fast_loop import LEFT_OUT, Guard
 
 # A change is judged by the same examples on every machine, busy or not; `--hypothesis-profile deep` looks for new ones.
@@ -23,12 +24,19 @@ def pytest_configure(config):
         config.pluginmanager.register(Guard())
 
 
+def family_of(item):
+    """The family that a test is about, where it is about one; the table itself is tested whole."""
+    is_of_table = item.path.name == "test_families.py"
+    return None if is_of_table or not hasattr(item, "callspec") else item.callspec.params.get("family")
+
+
 def pytest_collection_modifyitems(config, items):
     unwanted = () if config.getoption("--matrix") else ("matrix",)
     left_out = LEFT_OUT if config.getoption("--fast") else unwanted
     keep, drop = [], []
     for item in items:
-        (drop if any(item.get_closest_marker(name) for name in left_out) else keep).append(item)
+        is_seldom = not config.getoption("--matrix") and family_of(item) in SELDOM
+        (drop if is_seldom or any(item.get_closest_marker(name) for name in left_out) else keep).append(item)
     config.hook.pytest_deselected(items=drop)
     items[:] = keep
 

@@ -89,7 +89,11 @@ def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
         "num_parameters": sum(elements for _, elements, _ in tensors),
         "components": {part: {"num_parameters": n, "num_bytes": b} for part, (n, b) in parts.items()},
         "notes": [*facts.notes, *notes_on(header)],
-        "flops_per_token": {str(n): shape.flops_per_token(n) for n in FLOPS_LENGTHS if n <= facts.max_length},
+        "flops_per_token": {
+            str(n): flops
+            for n in FLOPS_LENGTHS
+            if n <= facts.max_length and (flops := shape.flops_per_token(n)) is not None
+        },
         "could_shrink": _advice(facts, parts),
     }
 
@@ -106,7 +110,9 @@ def _advice(facts: CheckpointInfo, parts: dict[str, tuple[int, int]]) -> list[st
         saving = f"{100 * share:.0f} % of the parameters and half the work" if share else "half the work, no parameters"
         savings.append(f"`distill --layers {half}` saves {saving}")
     before = of_encoder(facts)
-    if (after := TECHNIQUES["quantize"]().sizes(TECHNIQUES["export"]().sizes(before) or before)) is not None:
+    exported = TECHNIQUES["export"]().sizes(before) if before is not None else None
+    after = TECHNIQUES["quantize"]().sizes(exported) if exported is not None else None
+    if before is not None and after is not None:
         share = after.num_bytes / before.num_bytes
         savings.append(f"`quantize` to int8 takes {units.format(after.num_bytes, 'B')}, {share:.2f}x the float32 bytes")
     embedding = parts.get("embeddings", (0, 0))[0]

@@ -86,15 +86,12 @@ def _measure_encoder(encoder: Encoder, folder: Path) -> SizeResult:
     parts = count_components(encoder.anatomy, tensors)
     modules = [encoder.model, *(encoder.layers or ())]
     num_parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
-    flops = Measurement.single(
-        "flops_per_token",
-        "count",
-        encoder.shape.flops_per_token(FLOPS_LENGTH),
-        "lower",
-        conditions=Conditions(length=FLOPS_LENGTH),
-    )
+    measured = _counts(sum(facts.num_bytes for facts in files), num_parameters)
+    if (flops := encoder.shape.flops_per_token(FLOPS_LENGTH)) is not None:
+        at = Conditions(length=FLOPS_LENGTH)
+        measured.append(Measurement.single("flops_per_token", "count", flops, "lower", conditions=at))
     components = [Component(name=name, num_parameters=n, num_bytes=b) for name, (n, b) in parts.items()]
-    return SizeResult([*_counts(sum(facts.num_bytes for facts in files), num_parameters), flops], components)
+    return SizeResult(measured, components)
 
 
 def _measure_artifact(artifact: Artifact, folder: Path) -> SizeResult:

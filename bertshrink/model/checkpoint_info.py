@@ -20,8 +20,15 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import READ_BY_LOADERS, verify
 from bertshrink.files.json_files import read_object
 from bertshrink.files.shards import WEIGHTS, Header, read_weights, weight_file
-from bertshrink.model.checks.stock_class import refuse_beside, refuse_unnamed, refuse_unpadded, refuse_values
-from bertshrink.model.families import FAMILIES, ModelFamily, anatomy_of
+from bertshrink.model.checks.stock_class import (
+    refuse_beside,
+    refuse_task_without_class,
+    refuse_unnamed,
+    refuse_unpadded,
+    refuse_values,
+)
+from bertshrink.model.families import FAMILIES, anatomy_of
+from bertshrink.model.family import ModelFamily
 from bertshrink.model.folder.pooling import SPLADE, Pooling
 from bertshrink.model.folder.sentence_modules import (
     SIGMOID_NOTE,
@@ -113,6 +120,7 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
         task = guess_task(config, sentence_kind=sentence.kind if sentence is not None else None, where=str(path))
     if sentence is not None and sentence.kind != TASKS[task].sentence_kind:
         sentence = None  # asked for as something else than what that library saved
+    refuse_task_without_class(anatomy, task, str(path))
     pooling = (sentence.pooling if sentence is not None else None) or usual_pooling(task)
     pooling.check(shape.hidden_size, where)
     return CheckpointInfo(

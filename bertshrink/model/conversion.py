@@ -15,7 +15,6 @@ where |x| is within a few 1 / c of 0. c = 4096 is a power of two, so no digit of
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +25,8 @@ from torch import Tensor
 from bertshrink.errors import CheckFailed, UserError
 from bertshrink.files.scratch_folder import scratch_folder
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import ModelFamily, anatomy_of
+from bertshrink.model.families import anatomy_of
+from bertshrink.model.family import ModelFamily
 from bertshrink.model.folder.sentence_modules import OF_SCORES
 from bertshrink.model.tasks import TASKS
 
@@ -98,16 +98,17 @@ class EncoderWeights:
 
 def _head_names(row: ModelFamily, task: str) -> dict[str, str]:
     """Role -> name of the modules of a head; empty where the task has none."""
+    names: dict[str, str | None] = {}
     match TASKS[task].auto_class:
         case "AutoModelForSequenceClassification":
-            return {"first": row.text_head.first, "last": row.text_head.last}
+            names = {"first": row.text_head.first, "last": row.text_head.last}
         case "AutoModelForMaskedLM":
-            return {"first": row.masked_head.first, "norm": row.masked_head.norm}
+            names = {"first": row.masked_head.first, "norm": row.masked_head.norm}
         case "AutoModelForTokenClassification":
-            return {"last": row.token_head}
+            names = {"last": row.token_head}
         case "AutoModelForQuestionAnswering":
-            return {"last": row.answer_head}
-    return {}
+            names = {"last": row.answer_head}
+    return {role: name for role, name in names.items() if name is not None}
 
 
 def _module(weights: Weights, name: str | None) -> Weights:
@@ -116,8 +117,9 @@ def _module(weights: Weights, name: str | None) -> Weights:
 
 def _layer_names(row: ModelFamily) -> dict[str, str]:
     """A layer's weights by role, `query.weight`, and as the family names them."""
-    names = dataclasses.asdict(row.layer)
-    return {f"{role}.{part}": f"{name}.{part}" for role, name in names.items() for part in ("weight", "bias")}
+    assert row.layer is not None, "a family that is converted names its layers' modules"
+    roles = {roles[0]: path for path, roles in row.layer.modules().items()}
+    return {f"{role}.{part}": f"{path}.{part}" for role, path in roles.items() for part in ("weight", "bias")}
 
 
 def layer_by_role(row: ModelFamily, weights: Weights, path: str = "") -> Weights:
@@ -136,7 +138,7 @@ def decompose(encoder: Encoder) -> EncoderWeights:
     layers = [layer_by_role(row, inner, f"{row.path_of_layer(i)}.") for i in range(encoder.shape.num_groups)]
     head = {role: _module(given, name) for role, name in _head_names(row, encoder.task).items()}
     if TASKS[encoder.task].has_masked_head:
-        head["table"] = {"bias": given[row.masked_head.bias]}
+        head["table"] = {"bias": given[str(row.masked_head.bias)]}
     return EncoderWeights(read_embedding(encoder, inner), layers, _module(inner, row.pooler), head)
 
 
@@ -148,6 +150,8 @@ def read_embedding(encoder: Encoder, inner: Weights) -> EmbeddingWeights:
     types_TE = inner.get(f"{names.types}.weight")
     if types_TE is None:
         types_TE = torch.zeros(1, words_VE.shape[1], dtype=words_VE.dtype)
+    if (constant := inner.get(f"{names.constant}.weight")) is not None:
+        types_TE = types_TE + constant[0]
     return EmbeddingWeights(
         words_VE,
         inner[f"{names.positions}.weight"][row.first_position(config.pad_token_id) :],
@@ -214,7 +218,7 @@ def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: se
         weights[f"{pooler}.weight"] = parts.pooler.get("weight", torch.eye(hidden))
         weights[f"{pooler}.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
     if TASKS[encoder.task].has_masked_head:
-        weights[row.masked_head.bias] = parts.head["table"]["bias"]
+        weights[str(row.masked_head.bias)] = parts.head["table"]["bias"]
     for role, name in heads.items():
         weights |= {f"{name}.{part}": tensor for part, tensor in parts.head[role].items()}
     return weights

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from bertshrink.errors import OutputError, UnsafeModel, UserError, listed
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
+from bertshrink.model.checks.converted_names import as_loaded
 from bertshrink.model.checks.tied_weights import refuse_other_decoder
 from bertshrink.model.checks.token_ids import fit_to_tables, in_small_letters
 from bertshrink.model.checks.tokenizer_files import load_tokenizer
 from bertshrink.model.checks.weight_names import check_names, is_spare, notes_on
 from bertshrink.model.checks.weight_sizes import check_sizes, refuse_other_sizes
-from bertshrink.model.families import ModelFamily, anatomy_of
+from bertshrink.model.families import anatomy_of
+from bertshrink.model.family import ModelFamily
 from bertshrink.model.folder.layer_weights import load_layers, save_layers
 from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.folder.side_files import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
@@ -118,7 +120,7 @@ class Encoder:
         tokenizer, notes = load_tokenizer(facts.folder)
         if facts.sentence is not None and facts.sentence.lower_case:
             tokenizer = in_small_letters(tokenizer)
-        words = check_names(facts, header, empty)
+        words = check_names(facts, as_loaded(header, empty), empty)
         tokenizer, more = fit_to_tables(tokenizer, facts)
         try:
             model, info = load_renamed(

@@ -9,230 +9,23 @@ int(i / (L / G)). `shared_group` is that expression, to the letter: other roundi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 from bertshrink.errors import UserError
-
-Activation = Literal["tanh", "relu", "gelu"]
-
-
-@dataclass(frozen=True)
-class EmbeddingNames:
-    """Modules that turn ids into the first hidden states, as paths inside the encoder; None: the family has none.
-
-    Attributes:
-        words, positions, types: the tables.
-        norm: the LayerNorm behind their sum.
-        projection: from the tables' width to the layers'.
-        always_projects: whether the projection is there even where both widths are one.
-    """
-
-    words: str = "embeddings.word_embeddings"
-    positions: str = "embeddings.position_embeddings"
-    types: str | None = "embeddings.token_type_embeddings"
-    norm: str = "embeddings.LayerNorm"
-    projection: str | None = None
-    always_projects: bool = False
-
-
-@dataclass(frozen=True)
-class LayerNames:
-    """Modules of one layer, each with `weight` and `bias`, as paths inside the layer, in the order of computation."""
-
-    query: str = "attention.self.query"
-    key: str = "attention.self.key"
-    value: str = "attention.self.value"
-    mix: str = "attention.output.dense"
-    attention_norm: str = "attention.output.LayerNorm"
-    widen: str = "intermediate.dense"
-    narrow: str = "output.dense"
-    norm: str = "output.LayerNorm"
-
-
-@dataclass(frozen=True)
-class TextHead:
-    """The head of the tasks with one output for a text: last(activation(first(state of the first token))).
-
-    Attributes:
-        first, last: paths of the modules.
-        activation: between them.
-        dropout: the configuration's name for the dropout before `last`; where that is None, the layers' own counts.
-    """
-
-    first: str = "classifier.dense"
-    last: str = "classifier.out_proj"
-    activation: Activation = "tanh"
-    dropout: str = "classifier_dropout"
-
-
-@dataclass(frozen=True)
-class MaskedHead:
-    """The head on masked tokens: a dense layer, LayerNorm, and the table of words once more.
-
-    Attributes:
-        first, norm: paths of the modules.
-        decoder: path of the module that is tied to the table.
-        bias: name of the decoder's bias.
-        steps: paths of the modules that make logits of states, one after another.
-    """
-
-    first: str
-    norm: str
-    decoder: str
-    bias: str
-    steps: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TokenStyle:
-    """How the family's published tokenizers build a sequence.
-
-    Attributes:
-        special: (role, text) in the order of their ids.
-        second_type: the type of a second text's tokens.
-        num_separators: between two texts.
-    """
-
-    special: tuple[tuple[str, str], ...]
-    second_type: int
-    num_separators: int
-
-    def id_of(self, role: str) -> int:
-        """The id of a special token in a vocabulary that is made anew."""
-        return [name for name, _ in self.special].index(role)
-
-
-@dataclass(frozen=True)
-class PretrainManner:
-    """How the family is pre-trained from nothing.
-
-    Attributes:
-        objective: `mlm`, or with `+nsp` (next sentence) or `+sop` (sentence order).
-        tokenizer: the kind that is trained.
-        pair_head: path of the head for pairs of segments, in the class that pre-trains.
-        config: values of the configuration that differ from the class's defaults.
-    """
-
-    objective: Literal["mlm", "mlm+nsp", "mlm+sop"] = "mlm"
-    tokenizer: Literal["wordpiece", "byte-bpe"] = "wordpiece"
-    pair_head: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NameBytes:
-    """What names and nodes take in files of this family, in bytes: means over models of two and four layers, all tasks.
-
-    Attributes:
-        graph: an ONNX graph without its layers.
-        layer: a layer of it.
-        letter: a layer, for each letter of the prefix that a head gives all names.
-        group: a group of layers that share weights: what is stored is named once, however many layers use it.
-        entry: a safetensors header, for each tensor, at most: its name, type, shape and span.
-        cast: a layer's Cast of a half-precision weight, beyond what it takes in BERT.
-        quantized: type -> the same of the operations around an integer weight: (each use of it, each of them).
-    """
-
-    graph: int
-    layer: int
-    letter: int = 140
-    group: int = 0
-    entry: int = 118
-    cast: int = 0
-    quantized: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ModelFamily:
-    """One family of encoders.
-
-    Attributes:
-        family: `model_type` in config.json.
-        title: its name in texts.
-        base: the attribute that holds the encoder in a model with a head.
-        layers: path of the list of layers (or groups of layers) inside the encoder.
-        in_layer: path from an entry of that list to the layer.
-        embedding, layer: names of the encoder's modules.
-        text_head, masked_head: names of the heads' modules.
-        token_head, answer_head: names of the one dense layer for a tag of each token, and for answers' ends.
-        token_dropout: the configuration's name for the dropout before `token_head`; None: the layers' own counts.
-        unread_heads: paths of the heads that published checkpoints hold and no task of the table reads.
-        pooler: path of the base model's own last layer inside the encoder; None: it has none.
-        parts: (component, pattern of parameter names) in the order they are tried; what matches none is the head.
-        style: what its tokenizers write around texts.
-        file_bytes: what its names take in files.
-        fields: this family's names for the common configuration fields.
-        default_activation: of the layers, where the configuration names none.
-        is_shared: whether layers share weights in groups.
-        positions_follow_padding: whether the first token's position is the padding's id + 1; else it is 0.
-        adds_mask: whether its attention adds a float mask (B, 1, 1, L) to the scores as it is given; else it takes
-            only the mask of tokens (B, L).
-        attention_dropout: how the path of the dropout of attention's weights ends.
-        narrow_as: the family of the stock model with narrow tables that computes the same; None: there is none.
-        narrow_text_head_as: the same, with a head for whole texts.
-        shared_as: the family of the stock model with the same layers whose layers share weights; None: there is none.
-        pretraining: None: bertshrink does not pre-train it.
-
-    """
-
-    family: str
-    title: str
-    base: str
-    masked_head: MaskedHead
-    style: TokenStyle
-    file_bytes: NameBytes
-    parts: tuple[tuple[str, str], ...]
-    layers: str = "encoder.layer"
-    in_layer: str = ""
-    embedding: EmbeddingNames = EmbeddingNames()
-    layer: LayerNames = LayerNames()
-    text_head: TextHead = TextHead()
-    token_head: str = "classifier"
-    answer_head: str = "qa_outputs"
-    token_dropout: str | None = "classifier_dropout"
-    unread_heads: tuple[str, ...] = ()
-    pooler: str | None = "pooler.dense"
-    fields: Mapping[str, str] = field(default_factory=dict)
-    default_activation: str = "gelu"
-    is_shared: bool = False
-    positions_follow_padding: bool = False
-    adds_mask: bool = True
-    attention_dropout: str = "attention.self.dropout"
-    narrow_as: str | None = "albert"
-    narrow_text_head_as: str | None = "albert"
-    shared_as: str | None = "albert"
-    pretraining: PretrainManner | None = None
-
-    def field(self, name: str) -> str:
-        """This family's name of a common configuration field such as `num_hidden_layers`."""
-        return self.fields.get(name, name)
-
-    def path_of_layer(self, number: int) -> str:
-        """The path of a layer (from 0), or of a group's layer, inside the encoder."""
-        return f"{self.layers}.{number}" + (f".{self.in_layer}" if self.in_layer else "")
-
-    def first_position(self, pad_id: int | None) -> int:
-        """The position of a sequence's first token: so many rows of the table of positions stand unused before it."""
-        return (1 if pad_id is None else pad_id) + 1 if self.positions_follow_padding else 0
-
-    @property
-    def has_token_types(self) -> bool:
-        """Whether the model adds a table of token types, whatever its configuration says."""
-        return self.embedding.types is not None
-
-    @property
-    def task_heads(self) -> set[str]:
-        """The attributes that hold the heads of tasks in a model of the family."""
-        names = (self.text_head.first, self.text_head.last, self.token_head, self.answer_head)
-        return {name.partition(".")[0] for name in names} - {self.base}
-
-    @property
-    def gives_token_types(self) -> bool:
-        """Whether its tokenizers give token types."""
-        return self.has_token_types and self.style.second_type > 0
-
+from bertshrink.model.family import (
+    Config,
+    EmbeddingNames,
+    Further,
+    LayerNames,
+    MaskedHead,
+    ModelFamily,
+    NameBytes,
+    PretrainManner,
+    TextHead,
+    TokenStyle,
+)
 
 _BERT_TOKENS = TokenStyle(
     (("pad", "[PAD]"), ("unk", "[UNK]"), ("cls", "[CLS]"), ("sep", "[SEP]"), ("mask", "[MASK]")),
@@ -411,6 +204,372 @@ _ELECTRA = replace(
     pretraining=None,
 )
 
+# Encoders of the same layers whose attention knows distances.
+
+_MPNET = replace(
+    _ROBERTA,
+    family="mpnet",
+    title="MPNet",
+    base="mpnet",
+    style=TokenStyle(
+        (("cls", "<s>"), ("pad", "<pad>"), ("sep", "</s>"), ("unk", "[UNK]"), ("mask", "<mask>")),
+        second_type=0,
+        num_separators=2,
+    ),
+    file_bytes=None,
+    parts=(
+        ("embeddings", r"(^|\.)embeddings\."),
+        ("attention", r"\.layer\.\d+\.attention\.|(^|\.)relative_attention_bias\."),
+        ("feed-forward", r"\.layer\.\d+\.(intermediate|output)\."),
+        ("pooler", r"(^|\.)pooler\."),
+    ),
+    embedding=EmbeddingNames(types=None),
+    layer=LayerNames(
+        "attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o", "attention.LayerNorm"
+    ),
+    token_dropout=None,
+    attention="distance-bias",
+    attention_dropout="attention.attn.dropout",
+    further=lambda config: [
+        Further("table", (config.get("relative_attention_num_buckets", 32), config["num_attention_heads"]))
+    ],
+    narrow_as=None,
+    narrow_text_head_as=None,
+    shared_as=None,
+    pretraining=None,
+)
+
+
+def _distances(config: Config) -> Iterator[Further]:
+    """What a DeBERTa stores for distances, and the tables and the convolution that only some of them have."""
+    hidden, width = config["hidden_size"], config.get("embedding_size", config["hidden_size"])
+    if config.get("position_biased_input", True):
+        yield Further("table", (config["max_position_embeddings"], width))
+    if config.get("relative_attention", False):
+        most, buckets = config.get("max_relative_positions", -1), config.get("position_buckets", -1)
+        span = buckets if buckets > 0 else most if most > 0 else config["max_position_embeddings"]
+        yield Further("table", (2 * span, hidden))
+        kinds = config.get("pos_att_type") or []
+        if not config.get("share_att_key", False):
+            number = config["num_hidden_layers"] * sum(kind in kinds for kind in ("c2p", "p2c"))
+            yield Further("dense", (hidden, hidden), number)
+            yield Further("other", (hidden, 1), number)
+    if "layer_norm" in str(config.get("norm_rel_ebd", "none")).lower():
+        yield Further("other", (hidden, 1), 2)
+    if (kernel := config.get("conv_kernel_size", 0)) > 0:
+        yield Further("other", (hidden * hidden * kernel // config.get("conv_groups", 1), 1))
+        yield Further("other", (hidden, 1), 3)
+
+
+_DEBERTA_V2 = replace(
+    _BERT,
+    family="deberta-v2",
+    title="DeBERTa-v2 and v3",
+    base="deberta",
+    style=replace(_BERT_TOKENS, special=tuple(_BERT_TOKENS.special[at] for at in (0, 2, 3, 1, 4))),
+    file_bytes=None,
+    parts=(
+        ("embeddings", r"(^|\.)embeddings\."),
+        ("attention", r"\.layer\.\d+\.attention\.|(^|\.)encoder\.(rel_embeddings|LayerNorm)\."),
+        ("feed-forward", r"\.layer\.\d+\.(intermediate|output)\.|(^|\.)encoder\.conv\."),
+        ("pooler", r"(^|\.)pooler\."),
+    ),
+    embedding=EmbeddingNames(positions=None, projection="embeddings.embed_proj"),
+    layer=LayerNames("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
+    text_head=TextHead("pooler.dense", "classifier", activation="gelu", dropout="cls_dropout"),
+    token_dropout=None,
+    unread_heads=("lm_predictions", "mask_predictions"),
+    pooler=None,
+    mask="tokens",
+    attention="disentangled",
+    scores=6,
+    biases={"projection": False},
+    further=_distances,
+    narrow_as=None,
+    narrow_text_head_as=None,
+    shared_as=None,
+    pretraining=None,
+)
+
+# Encoders with rotary positions.
+
+_MODERNBERT = ModelFamily(
+    "modernbert",
+    "ModernBERT",
+    "model",
+    MaskedHead("head.dense", "head.norm", "decoder", "decoder.bias", steps=("head", "decoder")),
+    replace(_BERT_TOKENS, special=tuple(_BERT_TOKENS.special[at] for at in (1, 2, 3, 0, 4)), second_type=0),
+    None,
+    (
+        ("embeddings", r"(^|\.)embeddings\."),
+        ("attention", r"(^|\.)layers\.\d+\.attn(_norm)?\."),
+        ("feed-forward", r"(^|\.)layers\.\d+\.mlp(_norm)?\.|(^|\.)final_norm\."),
+    ),
+    layers="layers",
+    embedding=EmbeddingNames("embeddings.tok_embeddings", None, None, "embeddings.norm"),
+    layer=LayerNames(
+        "attn.Wqkv", "attn.Wqkv", "attn.Wqkv", "attn.Wo", "attn_norm", "mlp.Wi", "mlp.Wo", "mlp_norm", "mlp.Wi"
+    ),
+    text_head=TextHead("head.dense", "classifier", "gelu", dropout="classifier_dropout"),
+    answer_head="classifier",
+    first_of_heads="head",
+    pooler=None,
+    fields={
+        "hidden_act": "hidden_activation",
+        "hidden_dropout_prob": "mlp_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    },
+    mask="windows",
+    attention="rotary",
+    attention_dropout="attn.attention_dropout",
+    biases={
+        "attention": "attention_bias",
+        "feed-forward": "mlp_bias",
+        "norm": "norm_bias",
+        "head": "classifier_bias",
+        "decoder": "decoder_bias",
+    },
+    first_layer_norms=False,
+    kinds_of_layers="layer_types",
+    keeps_first_layer=True,
+    further=lambda config: [Further("other", (config["hidden_size"], 1), 1 + bool(config.get("norm_bias", False)))],
+    narrow_as=None,
+    narrow_text_head_as=None,
+    shared_as=None,
+)
+_GATED = LayerNames(
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.up_proj",
+    "mlp.down_proj",
+    "post_mlp_layernorm",
+    "mlp.gate_proj",
+)
+_GTE = ModelFamily(
+    "gte",
+    "GTE",
+    "gte",
+    MaskedHead("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.decoder.bias", steps=("lm_head",)),
+    _ROBERTA_TOKENS,
+    None,
+    # The names of the class, and those of the code that published weights came with, which files keep.
+    (
+        ("embeddings", r"(^|\.)(embeddings|emb_ln)\."),
+        (
+            "attention",
+            r"(^|\.)layers?\.\d+\.(self_attn|attention|attn|mixer|post_attention_layernorm|attn_ln|norm1)\.",
+        ),
+        ("feed-forward", r"(^|\.)layers?\.\d+\.(mlp|post_mlp_layernorm|mlp_ln|norm2)\."),
+        ("pooler", r"(^|\.)pooler\."),
+    ),
+    layers="layers",
+    embedding=EmbeddingNames(positions=None),
+    layer=_GATED,
+    text_head=TextHead("gte.pooler.dense", "classifier"),
+    answer_head=None,
+    pooler=None,
+    attention="rotary",
+    attention_dropout="self_attn.attention_dropout",
+    biases={"widen": False, "gate": False},
+    narrow_as=None,
+    narrow_text_head_as=None,
+    shared_as=None,
+)
+_NOMIC = replace(
+    _GTE,
+    family="nomic_bert",
+    title="NomicBERT",
+    base="nomic_bert",
+    masked_head=replace(_BERT.masked_head, norm="cls.predictions.transform.layer_norm"),
+    style=_BERT_TOKENS,
+    text_head=TextHead("nomic_bert.pooler.dense", "classifier"),
+    fields={"head_dim": "head_dim"},
+    default_activation="silu",
+    biases={"attention": False, "feed-forward": False},
+)
+_JINA_V3 = replace(
+    _GTE,
+    family="jina_embeddings_v3",
+    title="Jina Embeddings v3",
+    base="roberta",
+    masked_head=_ROBERTA.masked_head,
+    layer=replace(_GATED, widen="mlp.fc1", narrow="mlp.fc2", gate=None),
+    text_head=TextHead(),
+    answer_head="qa_outputs",
+    pooler="pooler.dense",
+    biases={},
+)
+_EUROBERT = ModelFamily(
+    "eurobert",
+    "EuroBERT",
+    "model",
+    MaskedHead(None, None, "lm_head", None, steps=("lm_head",)),
+    TokenStyle(
+        (("cls", "<|begin_of_text|>"), ("pad", "<|pad|>"), ("sep", "<|end_of_text|>"), ("mask", "<|mask|>")),
+        second_type=0,
+        num_separators=1,
+    ),
+    None,
+    (
+        ("embeddings", r"(^|\.)embed_tokens\."),
+        ("attention", r"(^|\.)layers\.\d+\.(self_attn|input_layernorm)\."),
+        ("feed-forward", r"(^|\.)layers\.\d+\.(mlp|post_attention_layernorm)\.|(^|model\.)norm\."),
+    ),
+    layers="layers",
+    embedding=EmbeddingNames("embed_tokens", None, None, None),
+    layer=replace(_GATED, attention_norm="input_layernorm", norm="post_attention_layernorm"),
+    text_head=TextHead("dense", "classifier", "gelu"),
+    answer_head=None,
+    pooler=None,
+    fields={
+        "hidden_dropout_prob": "attention_dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "head_dim": "head_dim",
+        "num_key_value_heads": "num_key_value_heads",
+    },
+    default_activation="silu",
+    attention="rotary",
+    attention_dropout="self_attn.attention_dropout",
+    biases={"attention": "attention_bias", "feed-forward": "mlp_bias", "norm": False},
+    ties_words=False,
+    further=lambda config: [Further("other", (config["hidden_size"], 1))],
+    narrow_as=None,
+    narrow_text_head_as=None,
+    shared_as=None,
+)
+
+# Families that are seldom met: of some, layers go, but no width, and no size is told beforehand.
+
+
+def _last_norm(config: Config) -> list[Further]:
+    """The norm behind the last layer, where there is none behind the embeddings."""
+    return [Further("other", (config["hidden_size"], 1), 2)]
+
+
+_OTHER = replace(_BERT, file_bytes=None, pretraining=None, narrow_as=None, narrow_text_head_as=None, shared_as=None)
+_ERNIE = replace(
+    _OTHER,
+    family="ernie",
+    title="ERNIE",
+    base="ernie",
+    embedding=EmbeddingNames(constant="embeddings.task_type_embeddings"),
+    text_head=TextHead("ernie.pooler.dense", "classifier"),
+    further=lambda config: (
+        [Further("table", (config.get("task_type_vocab_size", 3), config["hidden_size"]))]
+        if config.get("use_task_id", False)
+        else []
+    ),
+    narrow_as="albert",
+    narrow_text_head_as="albert",
+    shared_as="albert",
+)
+_MEGATRON = replace(
+    _OTHER,
+    family="megatron-bert",
+    title="Megatron-BERT",
+    embedding=EmbeddingNames(norm=None),
+    layer=LayerNames(attention_norm="attention.ln", norm="ln"),
+    parts=(
+        _BERT.parts[0],
+        _BERT.parts[1],
+        ("feed-forward", r"\.layer\.\d+\.(intermediate|output|ln)\.|(^|\.)encoder\.ln\."),
+        _BERT.parts[3],
+    ),
+    further=_last_norm,
+)
+_XLM_ROBERTA_XL = replace(
+    _ROBERTA,
+    family="xlm-roberta-xl",
+    title="XLM-RoBERTa-XL",
+    file_bytes=None,
+    embedding=EmbeddingNames(norm=None),
+    layer=LayerNames(attention_norm="attention.self_attn_layer_norm", norm="LayerNorm"),
+    parts=(
+        _BERT.parts[0],
+        _BERT.parts[1],
+        ("feed-forward", r"\.layer\.\d+\.(intermediate|output|LayerNorm)\.|(^|\.)encoder\.LayerNorm\."),
+        _BERT.parts[3],
+    ),
+    further=_last_norm,
+    narrow_as=None,
+    narrow_text_head_as=None,
+    shared_as=None,
+    pretraining=None,
+)
+_REMBERT = replace(
+    _OTHER,
+    family="rembert",
+    title="RemBERT",
+    base="rembert",
+    masked_head=MaskedHead(
+        "cls.predictions.dense",
+        "cls.predictions.LayerNorm",
+        "cls.predictions.decoder",
+        "cls.predictions.decoder.bias",
+        steps=("cls.predictions",),
+    ),
+    parts=(
+        ("embeddings", r"(^|\.)embeddings\.|(^|\.)embedding_hidden_mapping_in\."),
+        *_BERT.parts[1:],
+    ),
+    embedding=EmbeddingNames(projection="encoder.embedding_hidden_mapping_in", always_projects=True),
+    text_head=TextHead("rembert.pooler.dense", "classifier"),
+    fields={"embedding_size": "input_embedding_size"},
+    ties_words=False,
+    is_counted=False,
+)
+_MOBILEBERT = replace(
+    _OTHER,
+    family="mobilebert",
+    title="MobileBERT",
+    base="mobilebert",
+    masked_head=replace(_BERT.masked_head, beside="cls.predictions.dense"),
+    parts=(
+        ("embeddings", r"(^|\.)embeddings\."),
+        ("attention", r"\.layer\.\d+\.(attention|bottleneck\.attention)\."),
+        ("feed-forward", r"\.layer\.\d+\.(ffn|intermediate|output|bottleneck\.input)\."),
+        ("pooler", r"(^|\.)pooler\."),
+    ),
+    embedding=EmbeddingNames(projection="embeddings.embedding_transformation", always_projects=True),
+    layer=None,
+    text_head=TextHead("mobilebert.pooler.dense", "classifier"),
+    default_activation="relu",
+    is_counted=False,
+)
+_SQUEEZEBERT = replace(
+    _OTHER,
+    family="squeezebert",
+    title="SqueezeBERT",
+    base="transformer",
+    parts=(
+        ("embeddings", r"(^|\.)embeddings\."),
+        ("attention", r"\.layers\.\d+\.(attention|post_attention)\."),
+        ("feed-forward", r"\.layers\.\d+\.(intermediate|output)\."),
+        ("pooler", r"(^|\.)pooler\."),
+    ),
+    layers="encoder.layers",
+    layer=None,
+    attention_dropout="attention.dropout",
+    text_head=TextHead("transformer.pooler.dense", "classifier"),
+    is_counted=False,
+)
+_CONVBERT = replace(
+    _ELECTRA,
+    family="convbert",
+    title="ConvBERT",
+    base="convbert",
+    file_bytes=None,
+    layer=None,
+    unread_heads=("discriminator_predictions",),
+    is_counted=False,
+    narrow_as=None,
+    narrow_text_head_as=None,
+    shared_as=None,
+)
+
 FAMILIES: dict[str, ModelFamily] = {
     row.family: row
     for row in (
@@ -421,6 +580,20 @@ FAMILIES: dict[str, ModelFamily] = {
         _ALBERT,
         _ELECTRA,
         replace(_ROBERTA, family="camembert", title="CamemBERT", pretraining=None),
+        _MPNET,
+        _DEBERTA_V2,
+        _MODERNBERT,
+        _NOMIC,
+        _GTE,
+        _JINA_V3,
+        _EUROBERT,
+        _ERNIE,
+        _MEGATRON,
+        _XLM_ROBERTA_XL,
+        _REMBERT,
+        _MOBILEBERT,
+        _SQUEEZEBERT,
+        _CONVBERT,
     )
 }
 
@@ -442,7 +615,9 @@ def anatomy_of(family: str, where: str | None = None) -> ModelFamily:
 
 def name_bytes(family: str) -> NameBytes:
     """What names take in files of a family; as in BERT's where the table has none (files can be given ready-made)."""
-    return FAMILIES.get(family, _BERT).file_bytes
+    named = FAMILIES.get(family, _BERT).file_bytes or _BERT.file_bytes
+    assert named is not None
+    return named
 
 
 def shared_group(layer: int, num_layers: int, num_groups: int) -> int:

@@ -24,7 +24,7 @@ from bertshrink.onnx_graph.external_data import follow, inline_tensor, stream, t
 
 RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 MULTIPLYING_OPS = (
-    *("MatMul", "Gemm", "Einsum", "Conv", "FusedMatMul", "FusedGemm", "GemmFastGelu", "TransposeMatMul"),
+    *("MatMul", "Gemm", "Einsum", "FusedMatMul", "FusedGemm", "GemmFastGelu", "TransposeMatMul"),
     *("Attention", "MultiHeadAttention", "PackedAttention", "LSTM", "GRU", "MoE"),
 )
 """Operators that multiply with what may be a weight; ONNX's own Attention only ever has activations."""
@@ -132,12 +132,19 @@ def weight_matmuls(model: onnx.ModelProto) -> list[WeightMatMul]:
     return matmuls
 
 
+def convolutions(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The stored kernels of convolutions by name."""
+    stored = initializers(model)
+    names = [node.input[1] for node in model.graph.node if node.op_type == "Conv" and len(node.input) > 1]
+    return {name: stored[name] for name in names if name in stored}
+
+
 def unstored_weights(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The nodes that multiply an activation with a weight in another form than `weight_matmuls` knows.
 
     Such are a MatMul whose weight is computed on the way (expanded, cast, sliced) or stands on its left, a Gemm that is
     no plain one, and the fused operators of engines (`Attention` of com.microsoft), which hold several layers' weights.
-    A vector (rotary frequencies) is not a weight.
+    A vector (rotary frequencies) is not a weight, and the kernel of a convolution stays as it is.
     """
     stored = initializers(model)
     known = {matmul.node.output[0] for matmul in weight_matmuls(model)}

@@ -258,12 +258,22 @@ def keeps_attention_dropout(settings: TrainingSettings) -> bool:
     return torch.cuda.is_available() if settings.attention_dropout is None else settings.attention_dropout
 
 
+_NUMBER = "attention_dropout"
+
+
 def drop_dropout(module: nn.Module, only: str = "") -> bool:
-    """Set every dropout whose path ends in `only` to 0; returns whether any was more."""
-    dropouts = [part for name, part in module.named_modules() if isinstance(part, nn.Dropout) and name.endswith(only)]
-    was_any = any(part.p > 0 for part in dropouts)
-    for part in dropouts:
-        part.p = 0.0
+    """Set every dropout whose path ends in `only` to 0; returns whether any was more.
+
+    A dropout is a module, or a number that a module of attention keeps for a function.
+    """
+    was_any = False
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Dropout) and name.endswith(only):
+            was_any, part.p = was_any or part.p > 0, 0.0
+        number = getattr(part, _NUMBER, None)
+        if isinstance(number, float | int) and f"{name}.{_NUMBER}".endswith(only):
+            was_any = was_any or number > 0
+            setattr(part, _NUMBER, 0.0)
     return was_any
 
 

@@ -16,6 +16,7 @@ from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES
 from bertshrink.model.sizes.components import component_of
 from bertshrink.model.tasks import TASKS
+from tests.support.families import SERVED
 from tests.support.tiny import sentences, tiny_encoder
 
 
@@ -26,8 +27,7 @@ def _quiet():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "task"), SERVED)
 def test_stock_transformers_reads_what_is_written_and_gives_the_same_numbers(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
     encoder.save(tmp_path)

@@ -17,13 +17,15 @@ from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES, PretrainedFamily
 from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.model.tasks import TASKS
-from bertshrink.techniques.export.onnx import ExportWrapper
 from bertshrink.techniques.factorize import Factorize
 from bertshrink.techniques.share import Share
+from bertshrink.training.loop import drop_dropout
+from tests.support.families import CONVERTED, serves
 from tests.support.tiny import WORDS, bench_of, sentences, tiny_config, tiny_encoder
 
 PACKAGE = Path(bertshrink.__file__).parent
-FILES = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "model" / "families.py"})
+TABLE = PACKAGE / "model" / "families.py"
+FILES = sorted(set(PACKAGE.rglob("*.py")) - {TABLE, PACKAGE / "model" / "family.py"})
 
 
 def names_of_classes():
@@ -60,20 +62,52 @@ def test_the_search_for_names_knows_what_it_searches():
 def test_every_module_that_a_row_names_is_in_the_stock_classes(family):
     row, base = FAMILIES[family], tiny_encoder(family, "embedding").model
     embedding = row.embedding
-    tables = {embedding.words, embedding.positions, embedding.types, embedding.norm, embedding.projection, row.pooler}
-    for name in tables - {None}:
-        assert base.get_submodule(name)
+    types = embedding.types if getattr(base.config, "type_vocab_size", 0) else None
+    for name in {embedding.words, embedding.positions, types, embedding.norm, row.pooler} - {None}:
+        assert base.get_submodule(name) is not None, name
     assert isinstance(base.get_submodule(row.layers), torch.nn.ModuleList)
-    layer = base.get_submodule(row.path_of_layer(0))
-    dense = [name for name in dataclasses.asdict(row.layer).values() if name in dict(layer.named_modules())]
-    assert dense == list(dataclasses.asdict(row.layer).values())
-    both = {f"{name}.{part}" for name in dense for part in ("weight", "bias")}
-    assert both == set(layer.state_dict()), "a layer has no other weights"
-    assert any(name.endswith(row.attention_dropout) for name, _ in base.named_modules())
+    assert base.get_submodule(row.path_of_layer(0))
     assert (base.config.model_type, base.base_model_prefix) == (family, row.base)
-    for name in ("num_hidden_layers", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob"):
+    for name in ("num_hidden_layers", "hidden_act"):
         assert hasattr(base.config, row.field(name))
     assert getattr(type(base.config)(), row.field("hidden_act")) == row.default_activation
+    if row.kinds_of_layers is not None:
+        assert len(getattr(base.config, row.kinds_of_layers)) == 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_projection_of_tables_is_where_the_row_says(family):
+    row = FAMILIES[family]
+    if row.embedding.projection is None:
+        pytest.skip("its tables are as wide as its layers")
+    for width, has_one in ((16, True), (32, row.embedding.always_projects)):
+        size = {row.field("embedding_size"): width}
+        base = tiny_encoder(family, "embedding", **size).model
+        paths = {name for name, module in base.named_modules() if module is not None}
+        assert (row.embedding.projection in paths) == has_one
+
+
+@pytest.mark.parametrize("family", [name for name, row in FAMILIES.items() if row.layer is not None])
+def test_the_modules_of_a_layer_hold_all_of_its_weights(family):
+    row, base = FAMILIES[family], tiny_encoder(family, "embedding").model
+    config = base.config.to_dict()
+    for number in range(row.is_shared + 1, 2 + row.is_shared):
+        layer = base.get_submodule(row.path_of_layer(number - 1 if row.first_layer_norms else number))
+        weights = {f"{path}.weight" for path in row.layer.modules()}
+        biases = {f"{path}.bias" for path, roles in row.layer.modules().items() if row.has_bias(roles[0], config)}
+        assert set(layer.state_dict()) == weights | biases
+        for path, roles in row.layer.modules().items():
+            rows = layer.get_submodule(path).weight.shape[0]
+            each = {"widen": 64, "gate": 64}
+            assert rows == sum(each.get(role, 32) for role in roles), path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_dropout_of_attention_is_where_the_row_says(family):
+    field = FAMILIES[family].field("attention_probs_dropout_prob")
+    base = tiny_encoder(family, "embedding", **{field: 0.25}).model
+    assert drop_dropout(base, FAMILIES[family].attention_dropout)
+    assert not drop_dropout(base, FAMILIES[family].attention_dropout)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -86,14 +120,29 @@ def test_every_head_that_a_row_names_is_in_the_stock_classes(family):
         "mlm": [row.masked_head.first, row.masked_head.norm, row.masked_head.decoder, *row.masked_head.steps],
     }
     for task, names in heads.items():
+        if not serves(family, task):
+            auto = getattr(transformers, TASKS[task].auto_class)
+            with pytest.raises(ValueError, match="Unrecognized configuration class"):
+                auto.from_config(tiny_config(family))
+            continue
         model = tiny_encoder(family, task).model
-        for name in names:
+        first = [] if row.first_of_heads is None else [row.first_of_heads]
+        for name in {*names, *first} - {None}:
             assert model.get_submodule(name), (task, name)
-    assert row.masked_head.bias in dict(model.named_parameters(remove_duplicate=False))
-    assert hasattr(model.config, row.text_head.dropout)
+    bias = dict(model.named_parameters(remove_duplicate=False)).get(str(row.masked_head.bias))
+    assert (bias is None) == (row.masked_head.bias is None)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert tied == row.ties_words
     if row.pretraining and row.pretraining.pair_head:
         whole = transformers.AutoModelForPreTraining.from_config(model.config)
         assert whole.get_submodule(row.pretraining.pair_head)
+
+
+@pytest.mark.parametrize("family", CONVERTED)
+def test_what_is_carried_over_to_another_family_has_the_names_of_the_row(family):
+    row, config = FAMILIES[family], tiny_config(family)
+    for name in (row.text_head.dropout, *map(row.field, ("hidden_dropout_prob", "attention_probs_dropout_prob"))):
+        assert hasattr(config, name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,25 +173,10 @@ def test_a_family_that_no_stock_class_continues_is_refused_before_anything_is_ma
 
 @pytest.mark.parametrize("column", ["narrow_as", "narrow_text_head_as", "shared_as"])
 def test_what_a_family_becomes_is_a_family_with_the_part_that_is_wanted(column):
-    for row in FAMILIES.values():
-        target = FAMILIES[getattr(row, column)]
+    for family in CONVERTED:
+        target = FAMILIES[getattr(FAMILIES[family], column)]
         assert target.embedding.projection
         assert target.is_shared or column == "narrow_text_head_as"
-
-
-@pytest.mark.parametrize("adds_mask", [True, False])
-def test_a_family_that_adds_no_mask_is_given_the_mask_of_tokens(adds_mask, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "bert", replace(FAMILIES["bert"], adds_mask=adds_mask))
-    encoder, masks = tiny_encoder("bert", "classification"), []
-    ids = torch.tensor([[2, 5, 3, 0]])
-    with torch.no_grad():
-        by_hand = encoder.model(ids, attention_mask=(ids > 0).long()).logits
-        encoder.model.bert.register_forward_pre_hook(
-            lambda module, args, given: masks.append(given["attention_mask"]), with_kwargs=True
-        )
-        logits = ExportWrapper(encoder, TASKS["classification"].outputs)(ids, (ids > 0).long())
-    assert masks[0].shape == ((1, 1, 1, 4) if adds_mask else (1, 4))
-    assert torch.allclose(logits, by_hand, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["xlm-roberta", "camembert"])

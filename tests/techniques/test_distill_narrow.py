@@ -8,14 +8,14 @@ import torch
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import FAMILIES
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.narrow import thin
+from tests.support.families import THINNED
 from tests.support.tiny import sentences, tiny_encoder, tiny_texts
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", THINNED)
 def test_every_family_gets_thinner_and_stays_stock(family, tmp_path):
     encoder = tiny_encoder(family)
     wanted = replace(encoder.shape, hidden_size=24, num_heads=2, intermediate_size=20)

@@ -16,11 +16,11 @@ from bertshrink.data.texts import Split
 from bertshrink.errors import CheckFailed, UnsafeModel, UserError
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import FAMILIES
 from bertshrink.model.sizes.parameter_count import num_parameters
 from bertshrink.model.sizes.size_estimate import of_encoder
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import Factorize
+from tests.support.families import CONVERTED
 from tests.support.pairwise import matrix
 from tests.support.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
@@ -28,7 +28,7 @@ SHRINKABLE = list(TASKS)
 
 
 @pytest.mark.slow
-@matrix(("family", "task"), FAMILIES, SHRINKABLE, strength=1)
+@matrix(("family", "task"), CONVERTED, SHRINKABLE, strength=1)
 def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
     encoder.save(tmp_path / "m")
@@ -45,7 +45,7 @@ def test_the_plan_knows_what_comes_out(family, task, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONVERTED)
 def test_full_rank_changes_nothing_and_a_lower_one_loses_more(family, tmp_path):
     encoder = tiny_encoder(family, "token-classification")
     rows = encoder.tokenize(sentences(10, seed=2))
@@ -58,7 +58,7 @@ def test_full_rank_changes_nothing_and_a_lower_one_loses_more(family, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONVERTED)
 def test_a_masked_language_model_of_full_rank_keeps_its_tied_head(family, tmp_path):
     encoder = tiny_encoder(family, "mlm")
     width = encoder.model.get_input_embeddings().weight.shape[1]
@@ -167,7 +167,7 @@ def test_a_rank_above_the_tables_width_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONVERTED)
 def test_a_masked_language_model_of_lower_rank_gets_a_head_that_is_fitted_and_stays_tied(family, tmp_path):
     encoder = tiny_encoder(family, "mlm")
     bench = bench_of(encoder, tmp_path)

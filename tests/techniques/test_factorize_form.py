@@ -12,11 +12,11 @@ from bertshrink.data.calibration import uniform_rows, zipf_rows
 from bertshrink.errors import UserError
 from bertshrink.model.conversion import EmbeddingWeights, assemble, decompose, steep
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import FAMILIES
 from bertshrink.model.sizes.parameter_count import target_family
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import subspace
 from bertshrink.techniques.factorize.low_rank import factorized, principal_basis, sum_free_basis
+from tests.support.families import CONVERTED
 from tests.support.tiny import sentences, tiny_encoder
 
 
@@ -189,7 +189,7 @@ def converted(encoder, rank=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONVERTED)
 def test_full_rank_is_the_same_model_as_a_stock_one(family, task, tmp_path):
     encoder = shaken(family, task)
     rows = encoder.tokenize(sentences(12, seed=4))

@@ -20,7 +20,6 @@ from bertshrink.cli.app import run
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.conversion import assemble, decompose
-from bertshrink.model.families import FAMILIES
 from bertshrink.model.sizes.parameter_count import num_parameters
 from bertshrink.model.sizes.size_estimate import of_encoder
 from bertshrink.model.tasks import TASKS
@@ -30,6 +29,7 @@ from bertshrink.techniques.quantize import Quantize
 from bertshrink.techniques.share import Share
 from bertshrink.techniques.share.fit_head import fitted_head
 from bertshrink.techniques.share.fitting import GroupBatch, group_weights, mean_of
+from tests.support.families import CONVERTED
 from tests.support.pairwise import matrix
 from tests.support.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
@@ -45,7 +45,7 @@ def layers_of(encoder):
 
 
 @pytest.mark.slow
-@matrix(("family", "task"), FAMILIES, TASKS, strength=1)
+@matrix(("family", "task"), CONVERTED, TASKS, strength=1)
 def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
     encoder.save(tmp_path / "m")
@@ -62,7 +62,7 @@ def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     assert "saves memory, not time" in settings.promise(facts, promised)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CONVERTED)
 def test_as_many_groups_as_there_are_change_nothing_bit_for_bit(family, tmp_path):
     encoder = tiny_encoder(family)
     bench = bench_of(encoder, tmp_path)

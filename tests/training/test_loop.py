@@ -84,8 +84,8 @@ def test_attention_drops_out_where_that_is_fast_or_asked_for(family, asked, tmp_
     monkeypatch.setattr(cpu_kernels, "attention", attending)
     monkeypatch.setattr(cpu_kernels.FastDropout, "forward", dropping)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    names = {"distilbert": ("attention_dropout", "dropout")}
-    fields = names.get(family, ("attention_probs_dropout_prob", "hidden_dropout_prob"))
+    row = FAMILIES[family]
+    fields = {row.field(f"{part}_dropout_prob") for part in ("attention_probs", "hidden")} | {row.text_head.dropout}
     model = tiny_encoder(family, **dict.fromkeys(fields, 0.1))
     bench = Workbench(tiny_texts("classification"), model, tmp_path, task="classification")
     Finetune(epochs=1, batch_size=16, **kept)(model, bench)

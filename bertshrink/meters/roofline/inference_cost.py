@@ -12,11 +12,13 @@ from its configuration, an ONNX file's from its graph; of other files nothing is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bertshrink.model.checkpoint_info import CheckpointInfo
+from bertshrink.model.sizes.parameter_count import stored
 from bertshrink.model.tasks import TASKS
 
 WIDTH_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2}
@@ -41,20 +43,24 @@ class InferenceCost:
         return sum(self.operations.values())
 
 
-def encoder_work(facts: CheckpointInfo, batch: int, length: int, precision: str = "float32") -> InferenceCost:
-    """The work of a checkpoint.
+def encoder_work(facts: CheckpointInfo, batch: int, length: int, precision: str = "float32") -> InferenceCost | None:
+    """The work of a checkpoint; None where the table of families does not tell its weights.
 
     Args:
         precision: what it is run in: all its products and weights.
     """
     shape, tokens = facts.shape, batch * length
-    hidden, inner, width = shape.hidden_size, shape.intermediate_size, shape.embedding_size
-    per_sequence, per_token = _head(facts)
-    operations = tokens * shape.flops_per_token(length) + 2 * tokens * per_token + 2 * batch * per_sequence
-    layer = 4 * hidden**2 + 2 * hidden * inner
-    weights = shape.num_groups * layer + per_sequence + per_token + (width * hidden if width != hidden else 0)
-    rows = tokens + length  # of words and of positions
-    num_bytes = (weights + rows * width) * WIDTH_BYTES[precision]
+    flops = shape.flops_per_token(length)
+    if flops is None or not facts.anatomy.is_counted:
+        return None
+    kept = [one for one in stored(facts) if one.role == "dense" or one.is_tied]
+    heads = [(math.prod(one.shape), one.number) for one in kept if one.is_head or one.is_tied]
+    head = sum(size * number for size, number in heads)
+    is_per_token = TASKS[facts.task].per_token
+    operations = tokens * flops + 2 * (tokens if is_per_token else batch) * head
+    weights = sum(math.prod(one.shape) * one.number for one in kept)
+    rows = tokens + (length if facts.anatomy.embedding.positions is not None else 0)  # of words and of positions
+    num_bytes = (weights + rows * shape.embedding_size) * WIDTH_BYTES[precision]
     return InferenceCost({precision: operations}, num_bytes)
 
 
@@ -80,20 +86,3 @@ def onnx_work(path: Path, batch: int, length: int, precision: str | None = None)
         operations[kind] = operations.get(kind, 0) + product.operations
         weights |= product.weights
     return InferenceCost(operations, sum(weights.values()) + cost.gathered_bytes)
-
-
-def _head(facts: CheckpointInfo) -> tuple[int, int]:
-    """Weights of the head that multiply one vector of a sequence, and those that multiply every token's."""
-    hidden = facts.shape.hidden_size
-    num_labels = max(1, len(facts.labels))
-    match TASKS[facts.task].auto_class:
-        case "AutoModelForMaskedLM":
-            inner = facts.shape.embedding_size if facts.anatomy.embedding.projection is not None else hidden
-            return 0, hidden * inner + inner * facts.shape.vocab_size
-        case "AutoModelForTokenClassification":
-            return 0, hidden * num_labels
-        case "AutoModelForQuestionAnswering":
-            return 0, hidden * 2
-        case "AutoModel":
-            return (hidden**2 if facts.anatomy.pooler is not None else 0), 0
-    return hidden**2 + hidden * num_labels, 0

@@ -16,7 +16,9 @@ from typing import Any
 from bertshrink.errors import UnsafeModel, UserError, listed
 from bertshrink.files.atomic import is_lfs_pointer
 from bertshrink.files.shards import weight_files
-from bertshrink.model.families import FAMILIES, ModelFamily
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.family import ModelFamily
+from bertshrink.model.tasks import TASKS
 
 _SETFIT = (
     "a classifier of SetFit: its head is a pickle of scikit-learn, which no stock class holds",
@@ -82,6 +84,16 @@ _VALUES: dict[str, tuple[tuple[Any, ...], str, str]] = {
 Left out because they change nothing when a model answers: dropout, initialisation, `classifier_dropout`, `use_cache`,
 `gradient_checkpointing`, `torch_dtype`, what is output besides (`output_hidden_states`), `task_specific_params`.
 """
+
+
+def refuse_task_without_class(anatomy: ModelFamily, task: str, where: str) -> None:
+    """Refuse a task that no stock class of the family has. Raises UserError."""
+    if TASKS[task].reads_context and anatomy.answer_head is None:
+        raise UserError(
+            f"transformers has no class of {anatomy.title} for `{task}`",
+            where=where,
+            hint="choose another task, or a model of another family",
+        )
 
 
 def refuse_beside(folder: Path) -> None:

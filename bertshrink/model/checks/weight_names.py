@@ -8,7 +8,7 @@ safetensors header are compared with those of the class, which is built without 
     names with a word in front         `module.`, `model.`, the family's own twice: as without it, where nothing is then
                                        left over, twice or missing
     a buffer that it computes itself   `position_ids`, `token_type_ids`: saved by old versions
-    a leftover of `_LEFTOVERS`         harmless, with the reason
+    a leftover of `_leftovers`         harmless, with the reason
     anything else                      refused by name: relative positions, a CRF, an LSTM, adapters, further heads
 
 A pooler that no output comes from may be missing; tied weights are counted once.
@@ -19,11 +19,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import UnsafeModel, UserError, listed
 from bertshrink.files.shards import WEIGHTS, weight_file
-from bertshrink.model.families import FAMILIES
+from bertshrink.model.family import ModelFamily
 from bertshrink.model.tasks import TASKS, guess_task
 
 if TYPE_CHECKING:
@@ -48,27 +49,31 @@ class _Leftover:
 
 
 def _below(modules: Iterable[str]) -> str:
-    return rf"^({'|'.join(re.escape(name) for name in sorted(set(modules)))})\."
+    names = sorted(set(modules))
+    return rf"^({'|'.join(map(re.escape, names))})\." if names else r"$^"
 
 
-_LEFTOVERS = (
-    _Leftover(
-        _below(step for row in FAMILIES.values() for step in row.masked_head.steps),
-        "the pre-training head for masked tokens; other tasks have their own",
-        tuple(name for name, task in TASKS.items() if not task.has_masked_head),
-    ),
-    _Leftover(
-        _below(name for row in FAMILIES.values() for name in row.unread_heads),
-        "a pre-training head (next sentence, order, replaced tokens) that no supported task uses",
-    ),
-    _Leftover(r"(^|\.)pooler\.", "the pooler, for a head that this class does not have"),
-    _Leftover(r"(^|\.)(loss|loss_fct|loss_fn|criterion)\.(weight|pos_weight)$", "class weights of a loss"),
-    _Leftover(
-        _below(name for row in FAMILIES.values() for name in row.task_heads),
-        "the head of the class named in config.json, when the model is loaded as another",
-        is_own_head=True,
-    ),
-)
+@cache
+def _leftovers(row: ModelFamily) -> tuple[_Leftover, ...]:
+    """Those of a family: what is a head in one may be anything in another."""
+    return (
+        _Leftover(
+            _below(row.masked_head.steps),
+            "the pre-training head for masked tokens; other tasks have their own",
+            tuple(name for name, task in TASKS.items() if not task.has_masked_head),
+        ),
+        _Leftover(
+            _below(row.unread_heads),
+            "a pre-training head (next sentence, order, replaced tokens) that no supported task uses",
+        ),
+        _Leftover(r"(^|\.)pooler\.", "the pooler, for a head that this class does not have"),
+        _Leftover(r"(^|\.)(loss|loss_fct|loss_fn|criterion)\.(weight|pos_weight)$", "class weights of a loss"),
+        _Leftover(
+            _below(row.task_heads),
+            "the head of the class named in config.json, when the model is loaded as another",
+            is_own_head=True,
+        ),
+    )
 
 
 def check_names(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]], model: Any) -> str:
@@ -179,7 +184,7 @@ def _is_leftover(name: str, prefix: str, buffers: Collection[str], facts: Checkp
         re.search(leftover.pattern, name)
         and facts.task in leftover.tasks
         and (not leftover.is_own_head or _own_task(facts) != facts.task)
-        for leftover in _LEFTOVERS
+        for leftover in _leftovers(facts.anatomy)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from bertshrink.model.families import ModelFamily
+from bertshrink.model.family import ModelFamily
 
 
 def component_of(anatomy: ModelFamily, parameter: str) -> str:

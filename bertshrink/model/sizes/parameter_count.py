@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import CheckpointInfo, own_limit
-from bertshrink.model.families import FAMILIES, ModelFamily
+from bertshrink.model.families import FAMILIES
+from bertshrink.model.family import ModelFamily
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInf
 
 def is_untied(facts: CheckpointInfo) -> bool:
     """Whether the head on masked tokens has a table of its own."""
-    return TASKS[facts.task].has_masked_head and facts.config.get("tie_word_embeddings") is False
+    ties = facts.config.get("tie_word_embeddings", facts.anatomy.ties_words)
+    return TASKS[facts.task].has_masked_head and ties is False
 
 
 def num_types(facts: CheckpointInfo) -> int:
@@ -101,50 +104,95 @@ class Stored:
 
 def stored(facts: CheckpointInfo) -> list[Stored]:
     """What the stock model that the facts describe stores, its head included; a tied table once."""
-    shape, names = facts.shape, facts.anatomy.embedding
-    width, hidden, inner, groups = shape.embedding_size, shape.hidden_size, shape.intermediate_size, shape.num_groups
-    tensors = [
-        Stored("table", (shape.vocab_size, width), is_tied=TASKS[facts.task].has_masked_head and not is_untied(facts)),
-        Stored("table", (shape.max_positions, width)),
-    ]
+    shape, row = facts.shape, facts.anatomy
+    names, width, hidden = row.embedding, shape.embedding_size, shape.hidden_size
+    is_tied = TASKS[facts.task].has_masked_head and not is_untied(facts)
+    tensors = [Stored("table", (shape.vocab_size, width), is_tied=is_tied)]
+    tensors += [Stored("table", (shape.max_positions, width))] if names.positions is not None else []
     tensors += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
-    tensors += [Stored("other", (width, 1), 2)]
-    if names.projection is not None and (names.always_projects or width != hidden):
-        tensors += [Stored("dense", (width, hidden)), Stored("other", (hidden, 1))]
-    uses = shape.num_layers / groups
-    tensors += [
-        Stored("dense", (hidden, hidden), 4 * groups, uses),
-        Stored("dense", (hidden, inner), groups, uses),
-        Stored("dense", (inner, hidden), groups, uses),
-        Stored("other", (hidden, 1), 9 * groups),
-        Stored("other", (inner, 1), groups),
-    ]
+    has_projection = names.projection is not None and (names.always_projects or width != hidden)
+    if names.norm is not None:  # where the projection has no bias, the norm is behind it and as wide as the layers
+        size = width if row.has_bias("projection", facts.config) else hidden
+        tensors += [Stored("other", (size, 1), _norm(facts))]
+    if has_projection:
+        tensors += _dense(facts, "projection", width, hidden)
+    tensors += _layers(facts)
+    config = {**facts.config, row.field("num_hidden_layers"): shape.num_layers, row.field("hidden_size"): hidden}
+    tensors += [Stored(one.role, one.shape, one.number) for one in row.further(config)]
     return tensors + _head(facts) + _behind_pooling(facts)
 
 
+def _norm(facts: CheckpointInfo) -> int:
+    """How many vectors a norm has."""
+    return 1 + facts.anatomy.has_bias("norm", facts.config)
+
+
+def _dense(facts: CheckpointInfo, role: str, inputs: int, outputs: int) -> list[Stored]:
+    bias = [Stored("other", (outputs, 1))] if facts.anatomy.has_bias(role, facts.config) else []
+    return [Stored("dense", (inputs, outputs)), *bias]
+
+
+def _layers(facts: CheckpointInfo) -> list[Stored]:
+    shape, row = facts.shape, facts.anatomy
+    hidden, inner, groups = shape.hidden_size, shape.intermediate_size, shape.num_groups
+    uses = shape.num_layers / groups
+    sizes = {
+        "query": (hidden, shape.attention_size),
+        "key": (hidden, shape.key_value_size),
+        "value": (hidden, shape.key_value_size),
+        "mix": (shape.attention_size, hidden),
+        "widen": (hidden, inner),
+        "gate": (hidden, inner),
+        "narrow": (inner, hidden),
+    }
+    tensors = []
+    for roles in row.layer.modules().values() if row.layer is not None else ():
+        if roles[0] not in sizes:
+            missing = 0 if row.first_layer_norms or roles[0] != "attention_norm" else 1
+            tensors.append(Stored("other", (hidden, 1), _norm(facts) * (groups - missing)))
+            continue
+        one = _dense(facts, roles[0], sizes[roles[0]][0], sum(sizes[role][1] for role in roles))
+        tensors += [replace(part, number=groups, uses=uses if part.role == "dense" else 1.0) for part in one]
+    return _merged(tensors)
+
+
+def _merged(tensors: list[Stored]) -> list[Stored]:
+    """Those that are alike as one entry."""
+    numbers: Counter[Stored] = Counter()
+    for one in tensors:
+        numbers[replace(one, number=0)] += one.number
+    return [replace(one, number=number) for one, number in numbers.items()]
+
+
 def _head(facts: CheckpointInfo) -> list[Stored]:
-    shape = facts.shape
+    shape, row = facts.shape, facts.anatomy
     width, hidden, num_labels = shape.embedding_size, shape.hidden_size, max(1, len(facts.labels))
 
-    def layer(inputs: int, outputs: int, *, is_pooler: bool = False) -> list[Stored]:
-        return [
-            Stored("dense", (inputs, outputs), is_head=True, is_pooler=is_pooler),
-            Stored("other", (outputs, 1), is_head=True, is_pooler=is_pooler),
-        ]
+    def layer(inputs: int, outputs: int, role: str = "", *, is_pooler: bool = False) -> list[Stored]:
+        return [replace(one, is_head=True, is_pooler=is_pooler) for one in _dense(facts, role, inputs, outputs)]
 
-    match TASKS[facts.task].auto_class:
+    kind = TASKS[facts.task].auto_class
+    first: list[Stored] = []
+    if row.first_of_heads is not None and kind != "AutoModel":
+        first = [*layer(hidden, hidden, "head"), Stored("other", (hidden, 1), _norm(facts), is_head=True)]
+    match kind:
         case "AutoModelForMaskedLM":
-            inner = width if facts.anatomy.embedding.projection is not None else hidden
-            norms = [Stored("other", (inner, 1), 2, is_head=True), Stored("other", (shape.vocab_size, 1), is_head=True)]
-            own = layer(inner, shape.vocab_size) if is_untied(facts) else []
-            return layer(hidden, inner) + norms + own
+            inner = width if row.embedding.projection is not None else hidden
+            if not first and row.masked_head.first is not None:
+                first = [*layer(hidden, inner), Stored("other", (inner, 1), 2, is_head=True)]
+            bias, decoder = row.masked_head.bias, Stored("dense", (inner, shape.vocab_size), is_head=True)
+            num_biases = (
+                0 if bias is None else 2 if is_untied(facts) and bias != f"{row.masked_head.decoder}.bias" else 1
+            )
+            biases = [Stored("other", (shape.vocab_size, 1), num_biases, is_head=True)] if num_biases else []
+            return first + biases + ([decoder] if is_untied(facts) else [])
         case "AutoModelForTokenClassification":
-            return layer(hidden, num_labels)
+            return first + layer(hidden, num_labels)
         case "AutoModelForQuestionAnswering":
-            return layer(hidden, 2)
+            return first + layer(hidden, 2)
         case "AutoModel":
-            return layer(hidden, hidden, is_pooler=True) if facts.anatomy.pooler is not None else []
-    return layer(hidden, hidden) + layer(hidden, num_labels)
+            return layer(hidden, hidden, is_pooler=True) if row.pooler is not None else []
+    return (first or layer(hidden, hidden)) + layer(hidden, num_labels)
 
 
 def _behind_pooling(facts: CheckpointInfo) -> list[Stored]:
@@ -161,7 +209,7 @@ def _behind_pooling(facts: CheckpointInfo) -> list[Stored]:
 
 
 def num_parameters(facts: CheckpointInfo) -> int:
-    """Parameters of the stock model that the facts describe, its head included."""
+    """Parameters of the stock model that the facts describe, its head included; of a family that is counted."""
     return sum(one.number * math.prod(one.shape) for one in stored(facts))
 
 

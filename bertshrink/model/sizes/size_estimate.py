@@ -98,13 +98,22 @@ class Sizes:
         return round(self.frame + sum(part.number * (part.num_bytes + part.about) for part in self.parts))
 
 
-def of_encoder(facts: CheckpointInfo) -> Sizes:
-    """The sizes of a stock checkpoint in float32."""
-    entry = facts.anatomy.file_bytes.entry
+def of_encoder(facts: CheckpointInfo) -> Sizes | None:
+    """The sizes of a stock checkpoint in float32; None where the table of families does not tell its weights."""
+    if not facts.anatomy.is_counted:
+        return None
+    entry = name_bytes(facts.anatomy.family).entry
     prefix = 0 if TASKS[facts.task].is_bare else len(facts.anatomy.base) + 1
     return Sizes(
         "safetensors", facts.anatomy.family, tuple(_part(one, entry) for one in stored(facts)), 40.0, prefix, facts
     )
+
+
+def checkpoint_bytes(facts: CheckpointInfo) -> int:
+    """Bytes of a stock checkpoint in float32, of a family whose weights the table tells."""
+    sizes = of_encoder(facts)
+    assert sizes is not None
+    return sizes.num_bytes
 
 
 def _part(one: Stored, about: float) -> Part:
@@ -160,8 +169,8 @@ def half_of(part: Part, before: Sizes) -> Part:
 def savings_summary(before: CheckpointInfo, after: CheckpointInfo) -> str:
     """Parameters, bytes and operations before and after, as a sentence."""
     given, remaining = num_parameters(before), num_parameters(after)
-    sizes = [units.format(of_encoder(facts).num_bytes, "B") for facts in (before, after)]
-    ops = [units.format(facts.shape.flops_per_token() / 1e6, "count") for facts in (before, after)]
+    sizes = [units.format(checkpoint_bytes(facts), "B") for facts in (before, after)]
+    ops = [units.format((facts.shape.flops_per_token() or 0) / 1e6, "count") for facts in (before, after)]
     return (
         f"{units.format(given, 'count')} parameters ({sizes[0]}) become {units.format(remaining, 'count')} "
         f"({sizes[1]}); {ops[0]} MFLOP per token before, {ops[1]} after: saves memory, not time"

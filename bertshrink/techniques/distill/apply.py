@@ -46,7 +46,7 @@ DRAWN_LENGTH = 16
 def make_student(model: Encoder, settings: DistillSettings, bench: Workbench) -> tuple[Encoder, tuple[int, ...]]:
     """The untrained student, and the layers of the model that it is made of, counted from 1."""
     depth = model.shape.num_layers
-    chosen = settings.chosen(depth)
+    chosen = settings.chosen(depth, keeps_first=model.anatomy.keeps_first_layer)
     if settings.layer_map == "auto" and len(chosen) < depth:
         chosen = choose_map(model, settings, bench)
     student = reduce_layers(model, chosen, unshare=settings.allow_unsharing) if len(chosen) < depth else model
@@ -86,7 +86,7 @@ def choose_map(model: Encoder, settings: DistillSettings, bench: Workbench) -> t
     collate = Collator(model.task, model.tokenizer.pad_token_id or 0, len(model.labels))
     depth = model.shape.num_layers
     losses: dict[str, tuple[float, tuple[int, ...]]] = {}
-    for name, layers in settings.compared(model.shape, is_shared=model.anatomy.is_shared).items():
+    for name, layers in settings.compared(model.shape, model.anatomy).items():
         student = reduce_layers(model, layers, unshare=True)
         aligned = align(layers, depth, teacher.shape.num_layers)
         objective = _objective(

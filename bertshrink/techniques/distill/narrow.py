@@ -1,7 +1,8 @@
 """A thinner student: fewer hidden dimensions, heads or feed-forward neurons, filled with the teacher's weightiest.
 
     hidden dimensions     one choice for the whole model: those whose weights have the largest sum of squares
-    query, key, value     in each kept head, the first dimensions; heads are taken in order
+    query, key, value     in each kept head, the first dimensions, where positions turn them those that turn as fast
+                          in a narrower head; heads are taken in order
     feed-forward neurons  each layer's own: the largest product of the norms of what goes in and what comes out
 
 Magnitude as a measure of worth is the oldest there is (Han et al., arXiv:1506.02626). It is a start for training, no
@@ -11,7 +12,8 @@ more: a student of half the width has lost what its teacher knew and must be tau
 from __future__ import annotations
 
 import copy
-import re
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,12 +21,36 @@ from torch import Tensor
 from bertshrink.errors import CheckFailed
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.sizes.encoder_dims import EncoderDims
+from bertshrink.model.tasks import TASKS
 
-_HEAD_ROWS = re.compile(r"\.(query|key|value|q_lin|k_lin|v_lin)\.(weight|bias)$")
-_HEAD_COLUMNS = re.compile(r"\.attention\.(output\.dense|out_lin|dense)\.weight$")
-_NEURON_ROWS = re.compile(r"\.(intermediate\.dense|ffn\.lin1|ffn)\.(weight|bias)$")
-_NEURON_COLUMNS = re.compile(r"\.(output\.dense|ffn\.lin2|ffn_output)\.weight$")
-_TABLE_ROWS = re.compile(r"_embeddings\.weight$")
+Axis = Literal["hidden", "queries", "keys", "heads", "neurons", ""]
+"""What an axis of a weight runs over; empty: something whose number does not change."""
+
+_ROWS: dict[str, Axis] = {
+    "query": "queries",
+    "key": "keys",
+    "value": "keys",
+    "mix": "hidden",
+    "widen": "neurons",
+    "gate": "neurons",
+    "narrow": "hidden",
+}
+_COLUMNS: dict[str, Axis] = {"mix": "queries", "narrow": "neurons"}
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """What the axes of a weight run over.
+
+    Attributes:
+        rows: of its first axis; several where it holds the rows of several roles.
+        columns: of its second.
+        layer: the layer that it is in; empty: none.
+    """
+
+    rows: tuple[Axis, ...]
+    columns: Axis = ""
+    layer: str = ""
 
 
 def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
@@ -35,87 +61,105 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
     """
     shape, anatomy = encoder.shape, encoder.anatomy
     config = copy.deepcopy(encoder.model.config)
+    own_heads = wanted.num_key_value_heads or wanted.num_heads
     for name, value in (
         ("hidden_size", wanted.hidden_size),
         ("num_attention_heads", wanted.num_heads),
         ("intermediate_size", wanted.intermediate_size),
+        ("head_dim", wanted.attention_size // wanted.num_heads),
+        ("num_key_value_heads", own_heads),
     ):
-        setattr(config, anatomy.field(name), value)
-    if getattr(config, "embedding_size", None) == shape.hidden_size:
-        config.embedding_size = wanted.embedding_size  # as wide as the layers, so that nothing is between
+        if name in anatomy.fields or name not in ("head_dim", "num_key_value_heads"):
+            setattr(config, anatomy.field(name), value)
+    for name in ("embedding_size", "pooler_hidden_size"):
+        if getattr(config, name, None) == shape.hidden_size:
+            setattr(config, name, wanted.hidden_size)  # as wide as the layers, so that nothing is between
     student = type(encoder.model)(config).to(encoder.model.dtype)
     given, sizes = encoder.model.state_dict(), {name: t.shape for name, t in student.state_dict().items()}
-    hidden = _weightiest_hidden(given, shape.hidden_size, wanted.hidden_size)
-    inner = _inside_heads(shape, wanted)
-    neurons = {
-        name: _weightiest_neurons(tensor, given, name, wanted.intermediate_size)
-        for name, tensor in given.items()
-        if _NEURON_ROWS.search(name) and tensor.ndim == 2
+    known = _layers(encoder, set(given))
+    kept = {
+        "hidden": _weightiest_hidden(given, known, shape.hidden_size, wanted.hidden_size),
+        "queries": _inside_heads(encoder, wanted, shape.num_heads, wanted.num_heads),
+        "keys": _inside_heads(encoder, wanted, shape.num_key_value_heads or shape.num_heads, own_heads),
+        "heads": torch.arange(wanted.num_heads) * shape.num_heads // wanted.num_heads,
     }
+    neurons = _weightiest_neurons(given, known, wanted.intermediate_size)
     weights = {}
     for name, tensor in given.items():
-        kept = tensor
-        for axis, (old, new) in enumerate(zip(tensor.shape, sizes[name], strict=True)):
-            if old == new:
-                continue
-            if (_HEAD_ROWS.search(name) and axis == 0) or (_HEAD_COLUMNS.search(name) and axis == 1):
-                at = inner
-            elif _NEURON_ROWS.search(name) and axis == 0:
-                at = neurons[re.sub(r"bias$", "weight", name)]
-            elif _NEURON_COLUMNS.search(name) and axis == 1 and old == shape.intermediate_size:
-                at = neurons[_reader(name, neurons)]
-            else:
-                at = hidden
-            kept = kept.index_select(axis, at)
-        if kept.shape != sizes[name]:
-            raise CheckFailed(f"`{name}` of the student needs the shape {tuple(sizes[name])}, not {tuple(kept.shape)}")
-        weights[name] = kept.clone()
+        about = known.get(name, _Weight(("hidden",), "hidden"))
+        chosen = kept | {"neurons": neurons.get(about.layer, kept["hidden"])}
+        thinner = tensor
+        if tensor.shape[:1] != sizes[name][:1]:
+            size = tensor.shape[0] // len(about.rows)
+            thinner = torch.cat([thinner[at * size + chosen[rows]] for at, rows in enumerate(about.rows) if rows])
+        if tensor.ndim > 1 and tensor.shape[1] != sizes[name][1]:
+            thinner = thinner.index_select(1, chosen[about.columns or "hidden"])
+        if thinner.shape != sizes[name]:
+            raise CheckFailed(
+                f"`{name}` of the student needs the shape {tuple(sizes[name])}, not {tuple(thinner.shape)}"
+            )
+        weights[name] = thinner.clone()
     student.load_state_dict(weights)
     student.tie_weights()
     return encoder.with_model(student)
 
 
-def _weightiest_hidden(weights: dict[str, Tensor], old: int, new: int) -> Tensor:
+def _layers(encoder: Encoder, names: set[str]) -> dict[str, _Weight]:
+    """What the weights of layers, and of what attention knows of distances, run over."""
+    anatomy, shape = encoder.anatomy, encoder.shape
+    base = "" if TASKS[encoder.task].is_bare else f"{anatomy.base}."
+    assert anatomy.layer is not None, "the plan has refused a family whose layers are of another kind"
+    known = {name: _Weight(("",), "heads") for name in names if name.endswith("attention_bias.weight")}
+    for number in range(shape.num_groups):
+        layer = f"{base}{anatomy.path_of_layer(number)}."
+        for path, roles in anatomy.layer.modules().items():
+            if roles[0] not in _ROWS:
+                continue
+            rows = tuple(_ROWS[role] for role in roles)
+            known[f"{layer}{path}.weight"] = _Weight(rows, _COLUMNS.get(roles[0], "hidden"), layer)
+            known[f"{layer}{path}.bias"] = _Weight(rows, layer=layer)
+    return known
+
+
+def _weightiest_hidden(weights: dict[str, Tensor], known: dict[str, _Weight], old: int, new: int) -> Tensor:
     """The hidden dimensions with the largest sum of squares over all matrices that read or write them."""
     total = torch.zeros(old)
     for name, tensor in weights.items():
+        about = known.get(name)
         for axis in range(tensor.ndim) if tensor.ndim == 2 else ():
-            if tensor.shape[axis] == old and not _counts_something_else(name, axis):
+            is_table = axis == 0 and name.endswith(("embeddings.weight", "embed_tokens.weight"))
+            is_hidden = not is_table if about is None else "hidden" in (about.rows[:1], (about.columns,))[axis]
+            if tensor.shape[axis] == old and is_hidden:
                 total += tensor.float().square().mean(dim=1 - axis)
     dimensions: Tensor = total.topk(new).indices.sort().values
     return dimensions
 
 
-def _counts_something_else(name: str, axis: int) -> bool:
-    """Whether an axis runs over dimensions in heads, neurons, or rows of a table, which may be as many as H."""
-    if axis == 0:
-        return any(kind.search(name) for kind in (_HEAD_ROWS, _NEURON_ROWS, _TABLE_ROWS))
-    return any(kind.search(name) for kind in (_HEAD_COLUMNS, _NEURON_COLUMNS))
+def _inside_heads(encoder: Encoder, wanted: EncoderDims, num_heads: int, num_wanted: int) -> Tensor:
+    """Which of the queries' dimensions stay, or of the keys'."""
+    shape = encoder.shape
+    old, new = shape.attention_size // shape.num_heads, wanted.attention_size // wanted.num_heads
+    if num_wanted > num_heads or new > old:
+        return torch.arange(num_wanted * new)
+    inside = torch.arange(new)
+    if encoder.anatomy.attention == "rotary":  # pairs i and i + size / 2, turned by theta ^ (-2 i / size)
+        pairs = torch.arange(new // 2) * old // new
+        inside = torch.cat([pairs, pairs + old // 2])
+    heads = torch.arange(num_wanted) * num_heads // num_wanted
+    return (heads[:, None] * old + inside[None, :]).flatten()
 
 
-def _inside_heads(shape: EncoderDims, wanted: EncoderDims) -> Tensor:
-    """Which of the queries' dimensions stay: the first of each kept head."""
-    old, new = shape.hidden_size // shape.num_heads, wanted.hidden_size // wanted.num_heads
-    if wanted.num_heads > shape.num_heads or new > old:
-        return torch.arange(wanted.hidden_size)
-    heads = torch.arange(wanted.num_heads) * shape.num_heads // wanted.num_heads
-    return (heads[:, None] * old + torch.arange(new)[None, :]).flatten()
-
-
-def _weightiest_neurons(rows: Tensor, weights: dict[str, Tensor], name: str, new: int) -> Tensor:
-    """The neurons of one layer with the largest product of norms in and out."""
-    prefix = _NEURON_ROWS.sub("", name)
-    out = next(t for n, t in weights.items() if n.startswith(prefix + ".") and _is_reader(n, prefix))
-    worth = rows.float().norm(dim=1) * out.float().norm(dim=0)
-    kept: Tensor = worth.topk(new).indices.sort().values
-    return kept
-
-
-def _is_reader(name: str, prefix: str) -> bool:
-    return bool(_NEURON_COLUMNS.search(name)) and _NEURON_COLUMNS.sub("", name) == prefix
-
-
-def _reader(name: str, neurons: dict[str, Tensor]) -> str:
-    """The matrix whose neurons `name` reads."""
-    prefix = _NEURON_COLUMNS.sub("", name)
-    return next(matrix for matrix in neurons if _NEURON_ROWS.sub("", matrix) == prefix)
+def _weightiest_neurons(weights: dict[str, Tensor], known: dict[str, _Weight], new: int) -> dict[str, Tensor]:
+    """Layer -> its neurons with the largest product of norms in and out."""
+    into: dict[str, Tensor] = {}
+    out: dict[str, Tensor] = {}
+    for name, about in known.items():
+        if name not in weights or weights[name].ndim != 2:
+            continue
+        squares = weights[name].float().square()
+        if about.columns == "neurons":
+            out[about.layer] = squares.sum(dim=0)
+        elif "neurons" in about.rows:
+            each = squares.sum(dim=1).chunk(len(about.rows))
+            into[about.layer] = into.get(about.layer, torch.zeros(())) + torch.stack(each).sum(dim=0)
+    return {layer: (into[layer] * out[layer]).topk(new).indices.sort().values for layer in out}

@@ -24,6 +24,7 @@ from bertshrink.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint_info import CheckpointInfo
+    from bertshrink.model.family import ModelFamily
     from bertshrink.model.model_ref import Kind
     from bertshrink.model.sizes.encoder_dims import EncoderDims
 
@@ -187,8 +188,11 @@ class DistillSettings(TrainingSettings, Technique):
         """How many layers the student will have; None: as many as before."""
         return len(self.layer_map) if isinstance(self.layer_map, tuple) else self.layers
 
-    def chosen(self, num_layers: int) -> tuple[int, ...]:
+    def chosen(self, num_layers: int, *, keeps_first: bool = False) -> tuple[int, ...]:
         """The incoming model's layers, counted from 1, that the student keeps; of `auto` the first candidate.
+
+        Args:
+            keeps_first: whether only the first layer can be the first: a rule's own choice then gives way to it.
 
         Raises:
             UserError: more than there are, or fewer than one.
@@ -209,16 +213,19 @@ class DistillSettings(TrainingSettings, Technique):
                 hint=f"give 1 to {num_layers}; half is `layers: {max(1, num_layers // 2)}`",
                 setting="layers",
             )
-        return MAPS.get(self.layer_map, uniform)(num_layers, number)
+        layers = MAPS.get(self.layer_map, uniform)(num_layers, number)
+        return (1, *layers[1:]) if keeps_first else layers
 
-    def compared(self, shape: EncoderDims, *, is_shared: bool) -> dict[str, tuple[int, ...]]:
+    def compared(self, shape: EncoderDims, anatomy: ModelFamily) -> dict[str, tuple[int, ...]]:
         """The maps that `layer_map: auto` chooses among, by name.
 
         Of a layer-shared model they are those that keep the sharing, with one number of groups, so that the plan knows
         the student's size; where none keeps it, all: the student is then unshared, or refused.
         """
         maps = candidates(shape.num_layers, len(self.chosen(shape.num_layers)))
-        if not is_shared:
+        if anatomy.keeps_first_layer:
+            maps = {name: (1, *layers[1:]) for name, layers in maps.items()}
+        if not anatomy.is_shared:
             return maps
         groups = {name: kept_groups(chosen, shape.num_layers, shape.num_groups) for name, chosen in maps.items()}
         number = next((len(kept) for kept in groups.values() if kept is not None), None)
@@ -254,7 +261,7 @@ class DistillSettings(TrainingSettings, Technique):
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove the number of layers, the widths, the sharing and the losses against the model."""
         shape = facts.shape
-        chosen = self.chosen(shape.num_layers)
+        chosen = self.chosen(shape.num_layers, keeps_first=facts.anatomy.keeps_first_layer)
         if self.match_layers is not None and self.match_layers > shape.num_layers:
             raise UserError(
                 f"`match_layers` is {self.match_layers}; the model has {shape.num_layers} layers",
@@ -262,12 +269,13 @@ class DistillSettings(TrainingSettings, Technique):
                 setting="match_layers",
             )
         if self.layer_map == "auto":
-            chosen = next(iter(self.compared(shape, is_shared=facts.anatomy.is_shared).values()))
+            chosen = next(iter(self.compared(shape, facts.anatomy).values()))
         self._check_losses(facts.task)
         thinner = self.thinner(shape)
         if thinner != shape:
             self._check_width(thinner, facts)
         self.check_heads(facts.task, thinner, shape)
+        self._check_layers(facts, chosen)
         if not facts.anatomy.is_shared:
             if self.allow_unsharing:
                 raise UserError(
@@ -295,6 +303,8 @@ class DistillSettings(TrainingSettings, Technique):
             shape,
             hidden_size=width,
             num_heads=self.heads or shape.num_heads,
+            head_size=shape.head_size if (self.heads, self.hidden_size) == (None, None) else None,
+            num_key_value_heads=shape.num_key_value_heads if self.heads is None else None,
             intermediate_size=self.intermediate_size or shape.intermediate_size,
             embedding_size=shape.embedding_size if factorized else width,
         )
@@ -318,6 +328,22 @@ class DistillSettings(TrainingSettings, Technique):
                 f"relations in {parts} parts need widths that {parts} divides; student and teacher are "
                 f"{student.hidden_size} and {teacher.hidden_size} wide",
                 hint="set `relation_heads` to a common divisor",
+            )
+
+    def _check_layers(self, facts: CheckpointInfo, chosen: tuple[int, ...]) -> None:
+        """Prove that a family's layers can be chosen so, and that what they are compared by can be read."""
+        row, weights = facts.anatomy, self.weights(facts.task)
+        if row.keeps_first_layer and chosen[0] != 1:
+            raise UserError(
+                f"the first layer of a {row.title} has no norm in front, and only it can be the first",
+                hint=f"choose layer 1 and others: `layer_map: [1, {', '.join(map(str, chosen[1:]))}]`",
+                setting="layer_map",
+            )
+        if row.layer is None and (weights.attention or weights.relation):
+            raise UserError(
+                f"queries, keys and values of a {row.title} are made in another way than a BERT's",
+                hint="leave `attention_weight` and `relation_weight` out",
+                setting="attention_weight" if weights.attention else "relation_weight",
             )
 
     def _check_losses(self, task: str) -> None:
@@ -377,6 +403,11 @@ class DistillSettings(TrainingSettings, Technique):
     def _check_width(self, thinner: EncoderDims, facts: CheckpointInfo) -> None:
         """A thinner student must be one that stock classes can hold."""
         shape = facts.shape
+        if facts.anatomy.layer is None:
+            raise UserError(
+                f"the layers of a {facts.anatomy.title} are made of other parts than a BERT's, and keep their width",
+                hint="leave `hidden_size`, `heads` and `intermediate_size` out; `layers` makes it smaller",
+            )
         for name, new, old in (
             ("hidden_size", thinner.hidden_size, shape.hidden_size),
             ("intermediate_size", thinner.intermediate_size, shape.intermediate_size),

@@ -36,6 +36,9 @@ def reduce_layers(encoder: Encoder, chosen: tuple[int, ...], *, unshare: bool = 
     setattr(config, anatomy.field("num_hidden_layers"), len(chosen))
     if anatomy.is_shared:
         config.num_hidden_groups = len(sources)
+    if anatomy.kinds_of_layers is not None:
+        kinds = getattr(config, anatomy.kinds_of_layers)
+        setattr(config, anatomy.kinds_of_layers, [kinds[layer - 1] for layer in chosen])
     student = type(encoder.model)(config).to(encoder.model.dtype)
 
     pattern = re.compile(rf"(^|\.)({re.escape(anatomy.layers)})\.(\d+)\.")

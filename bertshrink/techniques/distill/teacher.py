@@ -17,7 +17,7 @@ from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
-    from bertshrink.model.families import LayerNames
+    from bertshrink.model.family import LayerNames
     from bertshrink.model.folder.pooling import Pooling
 
 
@@ -64,7 +64,8 @@ def run_model(
         inputs: ids and masks, each (B, L).
         layers: behind the pooling.
     """
-    with projections(model, anatomy_of(model.config.model_type).layer if wanted.layers else None) as seen:
+    row = anatomy_of(model.config.model_type)
+    with projections(model, row.layer if wanted.layers else None) as seen:
         out = model(**inputs, output_hidden_states=bool(wanted.states))
     answers = Answers(states={number: out.hidden_states[number] for number in wanted.states})
     if wanted.outputs and TASKS[task].is_vector:
@@ -73,7 +74,11 @@ def run_model(
         answers.outputs = {"sentence_embedding": vectors}
     elif wanted.outputs:
         answers.outputs = {name: out[name] for name in TASKS[task].outputs}
-    answers.layers = {layer: (seen[0][layer - 1], seen[1][layer - 1], seen[2][layer - 1]) for layer in wanted.layers}
+    if wanted.layers:
+        num_layers = getattr(model.config, row.field("num_hidden_layers"))
+        # A layer that projects its distances, too, does so after its tokens.
+        query, key, value = (kept[:: len(kept) // num_layers] for kept in seen)
+        answers.layers = {layer: (query[layer - 1], key[layer - 1], value[layer - 1]) for layer in wanted.layers}
     return answers
 
 
@@ -88,14 +93,15 @@ def projections(
     """
     seen: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
 
-    def keep(into: list[Tensor]) -> Callable[..., None]:
-        return lambda module, given, out: into.append(out)
+    def keep(into: list[Tensor], at: int, number: int) -> Callable[..., None]:
+        return lambda module, given, out: into.append(out.chunk(number, dim=-1)[at])
 
+    wanted = (names.query, names.key, names.value) if names else ()
     handles = [
-        module.register_forward_hook(keep(into))
+        module.register_forward_hook(keep(into, wanted[:at].count(path), wanted.count(path)))
         for name, module in (model.named_modules() if names else ())
-        for wanted, into in zip((names.query, names.key, names.value) if names else (), seen, strict=True)
-        if name.endswith(f".{wanted}")
+        for at, (path, into) in enumerate(zip(wanted, seen, strict=False))
+        if name.endswith(f".{path}")
     ]
     try:
         yield seen

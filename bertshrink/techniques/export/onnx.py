@@ -1,9 +1,9 @@
 """From a PyTorch encoder to a canonical ONNX graph.
 
 A small wrapper gives the model what every engine gives it (ids, mask, token types) and takes from it what every
-engine returns (logits or a sentence vector). It hands the mask over as the additive (B, 1, 1, L) tensor that
-attention needs, so that no mask arithmetic is traced. PyTorch's tracer writes the graph, `canonicalise` gives every
-weight one place, and `fix_reshapes` replaces the sums about shapes by constants.
+engine returns (logits or a sentence vector); `traced_attention` gives attention a form that is worth writing down.
+PyTorch's tracer writes the graph, `canonicalise` gives every weight one place, and `fix_reshapes` replaces the sums
+about shapes by constants.
 
 Why the TorchScript tracer, which PyTorch calls legacy: for a 6-layer MiniLM it takes 1.2 s where `dynamo=True` takes
 11.7 s, it keeps module names on the nodes and parameter names on the weights, and the files run equally fast in float32
@@ -31,13 +31,20 @@ from torch.jit._trace import TracerWarning
 from bertshrink import units
 from bertshrink.engines import engine
 from bertshrink.engines.torch_session import SENTENCE, of_tokens, pool
-from bertshrink.errors import CheckFailed
+from bertshrink.errors import CheckFailed, listed
 from bertshrink.model.artifact import Artifact, ArtifactCard, ArtifactSpec
 from bertshrink.model.families import anatomy_of
 from bertshrink.model.folder.layout import PLACES
 from bertshrink.model.tasks import TASKS
 from bertshrink.onnx_graph.canonicalize import canonicalise
-from bertshrink.onnx_graph.encoder_graph import operators, set_metadata, tensor, weight_matmuls, write_model
+from bertshrink.onnx_graph.encoder_graph import (
+    operators,
+    set_metadata,
+    tensor,
+    unstored_weights,
+    weight_matmuls,
+    write_model,
+)
 from bertshrink.onnx_graph.external_data import BorrowedTensors
 from bertshrink.onnx_graph.half_weights import store_half
 from bertshrink.onnx_graph.runtime_ops import describe_fusions, operators_as_run
@@ -45,6 +52,7 @@ from bertshrink.techniques.export.constant_reshapes import fix_reshapes
 from bertshrink.techniques.export.fixed_shape import fix_shape
 from bertshrink.techniques.export.fused_attention import fuse_attention
 from bertshrink.techniques.export.parity import check_parity
+from bertshrink.techniques.export.traced_attention import traced_attention
 from bertshrink.version import __version__
 
 if TYPE_CHECKING:
@@ -58,6 +66,7 @@ _EXPECTED_WARNINGS: tuple[tuple[type[Warning], str], ...] = (
     (DeprecationWarning, "You are using the legacy TorchScript-based ONNX export"),
     (DeprecationWarning, "The feature will be removed"),
     (UserWarning, "Exporting aten::index operator of advanced indexing"),
+    (UserWarning, "Constant folding - Only steps=1 can be constant folded"),
     (TracerWarning, ""),  # what it warns of, values frozen by tracing, is what the parity check looks for
 )
 
@@ -175,13 +184,10 @@ class ExportWrapper(torch.nn.Module):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Arrays (B, L) to the task's outputs, as `engines` describes them."""
-        mask = attention_mask
-        if anatomy_of(self.model.config.model_type).adds_mask:
-            mask = (1.0 - attention_mask[:, None, None, :].to(torch.float32)) * torch.finfo(torch.float32).min
         if token_type_ids is None and has_token_types(self.model.config):
             token_type_ids = torch.zeros_like(input_ids)
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        out = self.model(input_ids=input_ids, attention_mask=mask, **types)
+        out = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
         if self.pooling is not None:
             out[SENTENCE] = pool(of_tokens(out), attention_mask, *self.pooling.spec, layers=self.sentence)
         outputs = tuple(out[name] for name in self.outputs)
@@ -269,11 +275,12 @@ def types_without_numbers() -> Iterator[None]:
 
 @contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """Attention as two MatMuls and a Softmax while the block runs."""
+    """Attention as two MatMuls and a Softmax, in the form of `traced_attention`, while the block runs."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
-        yield
+        with traced_attention(model):
+            yield
     finally:
         model.set_attn_implementation(before)
 
@@ -301,16 +308,24 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
     Raises:
         CheckFailed: one of an encoder layer multiplies with something that is not stored.
     """
-    num_stored = len(weight_matmuls(model))
-    shape = encoder.shape
-    products = sum(node.op_type == "MatMul" for node in model.graph.node)
-    if num_stored < 6 * shape.num_layers or products - num_stored != 2 * shape.num_layers:
+    row, num_stored = encoder.anatomy, len(weight_matmuls(model))
+    layer = encoder.model.get_submodule(f"{_inside(encoder)}{row.path_of_layer(0)}")
+    modules = layer.modules() if row.layer is None else map(layer.get_submodule, row.layer.modules())
+    num_dense = sum(isinstance(module, torch.nn.Linear) for module in modules) * encoder.shape.num_layers
+    others = [node.name or node.op_type for node in unstored_weights(model)]
+    if num_stored < num_dense or others:
+        shown = f", and {listed(others)} computed from one" if others else ""
         raise CheckFailed(
-            f"the exported graph has {num_stored} MatMuls with a stored weight and {products - num_stored} without, "
-            f"where {shape.num_layers} layers need at least {6 * shape.num_layers} and exactly {2 * shape.num_layers}",
+            f"the exported graph has {num_stored} products with a stored weight{shown}, where the layers have "
+            f"{num_dense} dense layers",
             where=encoder.source,
             hint="the installed torch or transformers writes a graph that bertshrink does not know",
         )
+
+
+def _inside(encoder: Encoder) -> str:
+    """What is in front of the encoder's own paths in the model with its head."""
+    return "" if TASKS[encoder.task].is_vector else f"{encoder.anatomy.base}."
 
 
 def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.ModelProto:

@@ -1,6 +1,7 @@
 """Does the file give PyTorch's numbers? Compared on real sentences with real padding, at five shapes.
 
-Shapes (batch x length): 1x1, 1x7, 5x31, 8x128, 2x512, cut at the model's maximum, or the one that the file takes; rows
+Shapes (batch x length): 1x1, 1x7, 5x31, 8x128, 2x512, cut at the model's maximum, and 1x1024 where it takes so many
+tokens (beyond windows of attention, and where rotary positions have turned far); or the one that the file takes. Rows
 of a batch have different lengths. Outputs with a length axis are compared at tokens only: what is at padding is
 nobody's answer. The rule is
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
 
 SHAPES = ((1, 1), (1, 7), (5, 31), (8, 128), (2, 512))
+LONG = (1, 1024)
 ANY = ArtifactSpec()
 """An ONNX file of any shape, run by ONNX Runtime."""
 
@@ -112,9 +114,10 @@ def shapes_of(form: ArtifactSpec, max_length: int) -> list[tuple[int, int]]:
     """The shapes (batch, length) at which a file is compared, each that it takes once."""
     only_batch, only_length = form.shape or (None, None)
     most = form.max_batch or max(batch for batch, _ in SHAPES)
+    shapes = [*SHAPES, LONG] if max_length >= LONG[1] else SHAPES
     return list(
         dict.fromkeys(
-            (only_batch or min(batch, most), only_length or min(length, max_length)) for batch, length in SHAPES
+            (only_batch or min(batch, most), only_length or min(length, max_length)) for batch, length in shapes
         )
     )
 

@@ -21,11 +21,13 @@ def activation(facts: CheckpointInfo) -> str:
     return str(facts.config.get(facts.anatomy.field("hidden_act"), facts.anatomy.default_activation))
 
 
-def as_onnx(before: Sizes, *, is_half: bool) -> Sizes:
-    """The ONNX file of a checkpoint; `is_half`: in 16 bits."""
+def as_onnx(before: Sizes, *, is_half: bool) -> Sizes | None:
+    """The ONNX file of a checkpoint; `is_half`: in 16 bits. None where it is not known what the family's names take."""
     assert before.facts is not None
     shape, row = before.facts.shape, before.facts.anatomy
     named = row.file_bytes
+    if named is None:
+        return None
     positions = 0 if row.positions_follow_padding else 8 * shape.max_positions  # their numbers, 0, 1, 2, ...
     layer = named.layer + before.prefix * named.letter
     layer += _SPELT_OUT if activation(before.facts) in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh") else 0

@@ -14,7 +14,7 @@ from bertshrink.model.batches import Row, batch_by_length, take_tokens, tensors
 from bertshrink.model.conversion import assemble
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.sizes.parameter_count import converted, facts_of, num_parameters, target_family
-from bertshrink.model.sizes.size_estimate import of_encoder
+from bertshrink.model.sizes.size_estimate import checkpoint_bytes
 from bertshrink.techniques.factorize.apply import CALIBRATION_TOKENS, EmbeddingFactorization
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def explain(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> 
                 {
                     "rank": rank,
                     "parameters": num_parameters(narrowed),
-                    "bytes": of_encoder(narrowed).num_bytes,
+                    "bytes": checkpoint_bytes(narrowed),
                     "energy": float(narrowing.explained_E[rank - 1]),
                     "cosine": float(cosine_similarity(_states(narrow, few), wanted, dim=1).mean()),
                 }

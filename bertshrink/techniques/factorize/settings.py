@@ -108,12 +108,12 @@ class FactorizeSettings(Technique):
             UserError: even one number a token is too much.
         """
         from bertshrink.model.sizes.parameter_count import converted, target_family
-        from bertshrink.model.sizes.size_estimate import of_encoder
+        from bertshrink.model.sizes.size_estimate import checkpoint_bytes
 
         most = units.size(str(self.max_size))
         family = target_family(facts.anatomy.family, facts.task)
         narrow = (converted(facts, family, embedding_size=rank) for rank in (1, 2))
-        least, more = (of_encoder(checkpoint).num_bytes for checkpoint in narrow)
+        least, more = (checkpoint_bytes(checkpoint) for checkpoint in narrow)
         if least > most:
             raise UserError(
                 f"`max_size` is {self.max_size}; with tables of width 1 the weights take {units.format(least, 'B')}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from bertshrink.errors import UserError
+from bertshrink.model.checks.stock_class import refuse_task_without_class
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings
@@ -82,6 +83,7 @@ class FinetuneSettings(TrainingSettings, Technique):
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove that masks are asked for only where there are any; `facts.task` is the task that is learnt."""
+        refuse_task_without_class(facts.anatomy, facts.task, str(facts.folder))
         for name in ("mask_share", "whole_word"):
             if not TASKS[facts.task].is_masked and name in self.model_fields_set:
                 raise UserError(

@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from bertshrink.model.families import (
-    DEFAULT_PRETRAINED,
-    FAMILIES,
-    ModelFamily,
-    PretrainedFamily,
-    PretrainManner,
-    anatomy_of,
-)
+from bertshrink.model.families import DEFAULT_PRETRAINED, FAMILIES, PretrainedFamily, anatomy_of
+from bertshrink.model.family import ModelFamily, PretrainManner
 from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.techniques.base import Need, Technique
 from bertshrink.training.settings import TrainingSettings

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from numpy.typing import NDArray
 
+from bertshrink import units
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.model.artifact import Artifact
-from bertshrink.onnx_graph.encoder_graph import table_gathers, tensor, weight_matmuls
+from bertshrink.onnx_graph.encoder_graph import (
+    convolutions,
+    stored_bytes,
+    table_gathers,
+    tensor,
+    weight_matmuls,
+)
 from bertshrink.onnx_graph.external_data import BorrowedTensors
 from bertshrink.onnx_graph.runtime_ops import describe_fusions, operators_as_run
 from bertshrink.techniques.quantize.float_graph import read_float_graph
@@ -50,6 +57,9 @@ def quantize(artifact: Artifact, settings: QuantizeSettings, bench: Workbench) -
         f"{accounting.sentence()}; {made.size_bytes / artifact.num_bytes:.3f}x the bytes of the float file; "
         f"{agreement_words(made.agreement)}"
     )
+    if kernels := convolutions(trials.source):
+        num_bytes = sum(stored_bytes(kernel) for kernel in kernels.values())
+        bench.note(f"{len(kernels)} convolutions stay in float32: {units.format(num_bytes, 'B')}")
     if sentence := describe_fusions(made.artifact.card.details["operators"], as_run):
         bench.note(sentence)
     if as_run and any(kind in HALF for kind in made.types.values()):

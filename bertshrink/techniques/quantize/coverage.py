@@ -27,6 +27,9 @@ ACTIVATIONS = "activations"
 ROWS = "int8-rows"
 """The type of a table of bytes with one scale per row, whichever int8 scheme asked for it."""
 
+_LEFT_AS_THEY_ARE = ("Conv", "Slice")
+"""What reads convolutions' kernels, which are never quantized, and numbers of each distance, which are few."""
+
 _LOOKED_THROUGH = ("Cast", "Transpose", "Reshape", "DequantizeLinear")
 _FLOATS = {
     onnx.TensorProto.FLOAT: "float32",
@@ -172,16 +175,18 @@ class _Count:
 
 def _large_floats(model: onnx.ModelProto, expected: set[str]) -> list[str]:
     """Names of large float32 matrices besides the expected ones and the scales of blocks."""
-    count = _Count(model)
+    count, other = _Count(model), set(expected)
     for node in model.graph.node:
         count.take(node)
+        if node.op_type in _LEFT_AS_THEY_ARE:
+            other.update(node.input)
     return [
         name
         for name, stored in count.tensors.items()
         if stored.data_type == onnx.TensorProto.FLOAT
         and stored_bytes(stored) > LARGE_BYTES
         and sum(size > 1 for size in stored.dims) > 1
-        and name not in expected | count.scales
+        and name not in other | count.scales
     ]
 
 

@@ -13,7 +13,8 @@ from bertshrink.data.calibration import calibration_rows
 from bertshrink.model.batches import Row, batch_by_length, tensors
 from bertshrink.model.conversion import Weights, assemble, decompose, layer_by_role, prove_tokenizer
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.families import ModelFamily, shared_group
+from bertshrink.model.families import shared_group
+from bertshrink.model.family import ModelFamily
 from bertshrink.model.sizes.parameter_count import facts_of, sharing_family, target_family
 from bertshrink.model.sizes.size_estimate import savings_summary
 from bertshrink.techniques.share.fit_head import fitted_head

@@ -100,4 +100,11 @@ def _of_checkpoint(folder: Path) -> Work:
     tensors = ((t.name, t.num_elements, t.num_bytes) for t in read_weight_facts(folder).tensors)
     parts = count_components(anatomy, tensors)
     num_bytes = sum(size for name, (_, size) in parts.items() if name != "embeddings")
-    return Work(shape.flops_per_token(0) // 2, 2 * shape.num_layers * shape.hidden_size, num_bytes)
+    products = shape.flops_per_token(0)
+    if products is None:
+        raise UserError(
+            f"the work of a {anatomy.title} is not known from its sizes",
+            where=str(folder),
+            hint="export it: what an ONNX file does is read off its graph",
+        )
+    return Work(products // 2, shape.num_scores * shape.num_layers * shape.attention_size, num_bytes)
