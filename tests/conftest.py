@@ -26,8 +26,9 @@ def pytest_configure(config):
 
 def family_of(item):
     """The family that a test is about, where it is about one; the table itself is tested whole."""
-    is_of_table = item.path.name == "test_families.py"
-    return None if is_of_table or not hasattr(item, "callspec") else item.callspec.params.get("family")
+    if not hasattr(item, "callspec") or item.path.name == "test_families.py":
+        return None
+    return item.callspec.params.get("family")
 
 
 def pytest_collection_modifyitems(config, items):

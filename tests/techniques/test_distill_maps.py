@@ -71,7 +71,7 @@ def test_auto_compares_only_maps_that_keep_the_sharing(number, names, groups, tm
     model, settings = tiny_encoder("albert", num_hidden_layers=6), Distill(layers=number, layer_map="auto")
     model.save(tmp_path)
     assert settings.fit(read_facts(tmp_path)).shape.num_groups == groups
-    assert set(settings.compared(model.shape, is_shared=True)) == names
+    assert set(settings.compared(model.shape, model.anatomy)) == names
     bench = Workbench(tiny_texts("classification", 8, 4), model, tmp_path)
     assert reduce_layers(model, choose_map(model, settings, bench)).shape.num_groups == groups
 

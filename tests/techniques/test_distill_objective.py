@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bertshrink.data.encoding import encode
-from bertshrink.model.families import FAMILIES
+from bertshrink.model.families import FAMILIES, shared_group
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.distill.defaults import DEFAULTS, LossWeights
 from bertshrink.techniques.distill.objective import DistillationLoss, wanted
@@ -13,6 +13,7 @@ from bertshrink.techniques.distill.teacher import LiveTeacher, Wanted, run_model
 from bertshrink.training.losses import task_loss
 from bertshrink.training.rows.batching import Collator
 from bertshrink.training.rows.masking import TokenMasker
+from tests.support.families import THINNED
 from tests.support.tiny import sentences, tiny_encoder, tiny_split
 
 
@@ -97,23 +98,31 @@ def test_padding_is_no_answer_to_a_question(weights):
     assert float(padded) == pytest.approx(float(plain), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+NORM_FIRST = ("modernbert", "eurobert", "megatron-bert", "xlm-roberta-xl")
+"""Families whose layers norm what attention reads, not what it gives."""
+
+
+@pytest.mark.parametrize("family", THINNED)
 def test_queries_keys_and_values_are_those_of_their_layer(family):
     """Against the model's own modules, called by hand on the states before the layer."""
-    encoder = tiny_encoder(family)
+    encoder, row = tiny_encoder(family, "embedding"), FAMILIES[family]
     rows = encoder.tokenize(sentences(3))
     collate = Collator("embedding", encoder.tokenizer.pad_token_id)
     batch = collate([(row, None, i, 0) for i, row in enumerate(rows)])
     del batch["rows"]
     with torch.no_grad():
-        found = run_model(encoder.model, batch, Wanted(False, (2, 3), (3, 4)), "classification", None)
-    parts = {"distilbert": ("q_lin", "k_lin", "v_lin")}.get(family, ("query", "key", "value"))
-    for layer in (3, 4):
-        for at, name in enumerate(parts):
-            modules = [m for n, m in encoder.model.named_modules() if n.rpartition(".")[2] == name]
-            module = modules[(layer - 1) * len(modules) // 4]  # ALBERT: two groups for four layers
+        found = run_model(encoder.model, batch, Wanted(False, (2, 3), (3, 4)), "token-classification", None)
+    for number in (3, 4):
+        group = shared_group(number - 1, 4, encoder.shape.num_groups)
+        layer = encoder.model.get_submodule(row.path_of_layer(group))
+        states = found.states[number - 1]
+        if family in NORM_FIRST:
+            states = layer.get_submodule(row.layer.attention_norm)(states)
+        paths = (row.layer.query, row.layer.key, row.layer.value)
+        for at, path in enumerate(paths):
             with torch.no_grad():
-                assert torch.allclose(found.layers[layer][at], module(found.states[layer - 1]), atol=1e-5)
+                parts = layer.get_submodule(path)(states).chunk(paths.count(path), dim=-1)
+            assert torch.allclose(found.layers[number][at], parts[paths[:at].count(path)], atol=1e-5)
 
 
 def test_nothing_is_computed_that_is_not_read(monkeypatch):
