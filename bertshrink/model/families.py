@@ -229,6 +229,7 @@ _MPNET = replace(
     ),
     token_dropout=None,
     attention="distance-bias",
+    is_fused=False,
     attention_dropout="attention.attn.dropout",
     further=lambda config: [
         Further("table", (config.get("relative_attention_num_buckets", 32), config["num_attention_heads"]))
@@ -282,6 +283,7 @@ _DEBERTA_V2 = replace(
     pooler=None,
     mask="tokens",
     attention="disentangled",
+    is_fused=False,
     scores=6,
     biases={"projection": False},
     further=_distances,
@@ -321,6 +323,7 @@ _MODERNBERT = ModelFamily(
     },
     mask="windows",
     attention="rotary",
+    is_fused=False,
     attention_dropout="attn.attention_dropout",
     biases={
         "attention": "attention_bias",
@@ -372,6 +375,7 @@ _GTE = ModelFamily(
     answer_head=None,
     pooler=None,
     attention="rotary",
+    is_fused=False,
     attention_dropout="self_attn.attention_dropout",
     biases={"widen": False, "gate": False},
     narrow_as=None,
@@ -432,6 +436,7 @@ _EUROBERT = ModelFamily(
     },
     default_activation="silu",
     attention="rotary",
+    is_fused=False,
     attention_dropout="self_attn.attention_dropout",
     biases={"attention": "attention_bias", "feed-forward": "mlp_bias", "norm": False},
     ties_words=False,
@@ -470,6 +475,7 @@ _MEGATRON = replace(
     _OTHER,
     family="megatron-bert",
     title="Megatron-BERT",
+    is_fused=False,
     embedding=EmbeddingNames(norm=None),
     layer=LayerNames(attention_norm="attention.ln", norm="ln"),
     parts=(
@@ -503,6 +509,7 @@ _REMBERT = replace(
     _OTHER,
     family="rembert",
     title="RemBERT",
+    is_fused=False,
     base="rembert",
     masked_head=MaskedHead(
         "cls.predictions.dense",
@@ -543,6 +550,7 @@ _SQUEEZEBERT = replace(
     _OTHER,
     family="squeezebert",
     title="SqueezeBERT",
+    is_fused=False,
     base="transformer",
     parts=(
         ("embeddings", r"(^|\.)embeddings\."),
@@ -560,6 +568,7 @@ _CONVBERT = replace(
     _ELECTRA,
     family="convbert",
     title="ConvBERT",
+    is_fused=False,
     base="convbert",
     file_bytes=None,
     layer=None,

@@ -6,8 +6,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from bertshrink.engines import engine
-from bertshrink.errors import CheckFailed
+from bertshrink.errors import CheckFailed, UserError
 from bertshrink.model.families import FAMILIES
+from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.onnx_graph.encoder_graph import operators, read_model, tensor, weight_matmuls
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.export import Export
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name, row in FAMILIES.items() if row.is_fused])
 def test_fused_equals_standard(family, tmp_path):
     encoder = tiny_encoder(family, "token-classification", num_hidden_layers=2)
     files = {}
@@ -37,6 +38,12 @@ def test_fused_equals_standard(family, tmp_path):
     at = feeds["attention_mask"] == 1
     ours, theirs = (engine("onnxruntime").load(str(files[form])).run(feeds)["logits"][at] for form in files)
     np.testing.assert_allclose(ours, theirs, atol=1e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("family", [name for name, row in FAMILIES.items() if not row.is_fused])
+def test_what_one_operator_does_not_compute_is_refused_in_the_plan(family):
+    with pytest.raises(UserError, match="is not what ONNX Runtime's one operator computes"):
+        Export(attention="fused").fit(facts_of(tiny_encoder(family, "embedding")))
 
 
 def test_a_second_pass_finds_nothing(tmp_path):

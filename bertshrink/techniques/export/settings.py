@@ -137,6 +137,12 @@ class ExportSettings(Technique):
                 hint="leave it out",
                 setting="outputs",
             )
+        if self.attention == "fused" and not facts.anatomy.is_fused:
+            raise UserError(
+                f"attention of a {facts.anatomy.title} is not what ONNX Runtime's one operator computes",
+                hint="leave `attention` at `standard`",
+                setting="attention",
+            )
         if self.shape is not None and self.shape[1] > facts.max_length:
             raise UserError(
                 f"`static_shape: {self.static_shape}` is longer than the model's longest input",
