@@ -325,7 +325,7 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
 
 def _inside(encoder: Encoder) -> str:
     """What is in front of the encoder's own paths in the model with its head."""
-    return "" if TASKS[encoder.task].is_vector else f"{encoder.anatomy.base}."
+    return "" if TASKS[encoder.task].is_bare else f"{encoder.anatomy.base}."
 
 
 def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.ModelProto:
