@@ -242,6 +242,8 @@ def _no_figure(one: Examined, key: MetricKey) -> tuple[str, Cause, str]:
         return "files of this format do not contain it", "measurement", "leave the rule out, or judge an .onnx file"
     if one.report is None:
         hint = "give one with `--report run/report.json`, or use `--files-only` for rules that need no report"
+        if key.gauge.source == "quality":
+            hint += f"; `bertshrink bench {one.gated.path} --data TEXTS` writes one, with the tokenizer beside the file"
         return "it needs a report, and there is none", "measurement", hint
     if not one.is_reported:
         return (

@@ -53,6 +53,8 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int, asked: str = "a
     look = origin.look
     said = _said(origin) if "bertshrink_version" in look.metadata else _told(origin, file, asked)
     task, notes = TASKS[said["task"]], said.pop("notes", [])
+    if any(look.names[name] == "attention_mask" for name in look.unread):
+        notes.append("the file does not read its mask: what stands in the padding may change what it gives")
     shape = look.shape if any(look.shape) else None
     max_batch, longest = look.most or (None, look.shape[1])
     if longest is not None:

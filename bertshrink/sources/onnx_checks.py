@@ -50,6 +50,11 @@ _LOOKUPS = {
 """Operator: which of its inputs are the table and the ids."""
 _MAX_WEIGHT = float(np.sqrt(np.finfo(np.float32).max))
 """1.8e19: any norm squares what a weight makes, and beyond this the square is not a float32."""
+_NUMBERS = tuple(
+    onnx.TensorProto.DataType.Value(name)
+    for name in ("INT64", "INT32", "INT16", "INT8", "UINT8", "BOOL", "FLOAT", "FLOAT16", "DOUBLE")
+)
+"""What ids, masks, types and positions may be given as."""
 _SHAPE_ELEMENTS = 1024
 """Stored shapes and axes are shorter; what is longer is a weight, whose bytes no shape depends on."""
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -203,7 +208,7 @@ def check_inputs(model: onnx.ModelProto) -> None:
     """Refuse a graph whose inputs are not those of a text encoder.
 
     Raises:
-        UnsafeModel: ids or mask are missing, one is not known, or one is not (batch, length).
+        UnsafeModel: ids or mask are missing, one is not known, or one is not numbers of (batch, length).
     """
     inputs = {value.name: value for value in real_inputs(model)}
     hint = "bertshrink reads text encoders; make one with `bertshrink export MODEL -o DIR`"
@@ -213,6 +218,9 @@ def check_inputs(model: onnx.ModelProto) -> None:
             raise refuse(f"the file is not a text encoder: its inputs are {shown}, without `{ours}`", hint)
     if unknown := set(inputs) - set(OURS):
         raise refuse(f"the graph needs an input `{min(unknown)}`, which bertshrink does not provide", hint)
+    for name, value in inputs.items():
+        if value.type.tensor_type.elem_type not in _NUMBERS:
+            raise refuse(f"the input `{name}` does not take numbers", hint)
     declared_shape(model)
 
 
@@ -268,6 +276,12 @@ def table_rows(model: onnx.ModelProto) -> int | None:
             if node.input[index] in ids and len(shape) == 2:
                 tables.append(shape[0])
     return int(max(tables)) if tables else None
+
+
+def unread_inputs(model: onnx.ModelProto) -> list[str]:
+    """The inputs of a graph that none of its nodes reads."""
+    read = {name for node in all_nodes(model) for name in node.input} | {value.name for value in model.graph.output}
+    return [value.name for value in real_inputs(model) if value.name not in read]
 
 
 def outputs_behind(model: onnx.ModelProto) -> dict[str, list[str]]:

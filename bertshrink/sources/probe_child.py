@@ -102,6 +102,7 @@ def look(source: Path, target: Path) -> dict[str, Any]:
         "names": {value.name: checks.OURS[value.name] for value in checks.real_inputs(model)},
         "outputs": outputs,
         "behind": checks.outputs_behind(model),
+        "unread": checks.unread_inputs(model),
         "shape": seen["shape"],
         "vocab_size": seen["vocab_size"],
         "precision": checks.precision_of(model),

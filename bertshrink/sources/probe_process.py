@@ -51,6 +51,7 @@ class ProbeResult:
         metadata: what it says of itself.
         shape: the (batch, length) that it takes; None: any.
         behind: of each output, the other outputs that it is computed from.
+        unread: the inputs that nothing in it reads.
         most: the most rows and tokens that it takes; None: any number, or those of its one shape.
     """
 
@@ -64,6 +65,7 @@ class ProbeResult:
     metadata: dict[str, str]
     shape: tuple[int | None, int | None] = (None, None)
     behind: dict[str, list[str]] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
     most: tuple[int, int] | None = None
 
     @classmethod

@@ -199,6 +199,7 @@ def test_a_rule_without_its_report_is_no_pass(judged, capsys):
     (judged / "pyproject.toml").write_text(LIMITS + 'accuracy = ">= 0.85"\n')
     code, rules, _, _ = gate(capsys)
     assert (code, rules["accuracy"]["cause"]) == (3, "measurement")
+    assert "with the tokenizer beside the file" in rules["accuracy"]["hint"]
     code, rules, data, _ = gate(capsys, "--files-only")
     assert (code, data["skipped"], "accuracy" in rules) == (0, 1, False)
 

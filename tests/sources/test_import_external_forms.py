@@ -217,6 +217,18 @@ def test_the_longest_input_is_tried_where_nothing_tells_it(tmp_path):
     assert any(f"{POSITIONS} tokens is the most" in note for note in card.details["notes"])
 
 
+def test_a_mask_that_the_file_does_not_read_is_noted(tmp_path):
+    parts = FORMS["pooled"].make()
+    parts.nodes = [one for one in parts.nodes if one.output[0] not in ("mask", "mask_BL1")]
+    next(one for one in parts.nodes if one.output[0] == "hidden").CopyFrom(
+        onnx.helper.make_node("Identity", ["bent"], ["hidden"])
+    )
+    folder = onnx_folder(tmp_path / "m", parts.model(), head="Model")
+    assert any("does not read its mask" in note for note in resolve.find_model(str(folder)).about.details["notes"])
+    other = folder_of(FORMS["pooled"], tmp_path / "other")
+    assert not resolve.find_model(str(other)).about.details["notes"]
+
+
 # Folders
 
 
@@ -304,6 +316,17 @@ def test_weights_of_a_table_elsewhere(location, tmp_path):
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(UnsafeModel, match="is not a file beside it"):
         external.import_external(onnx_folder(tmp_path / "m", model) / "model.onnx")
+
+
+def test_inputs_that_are_no_numbers_or_no_rows_of_tokens(tmp_path):
+    parts = FORMS["pooled"].make()
+    parts.inputs = {"input_ids": onnx.TensorProto.INT64, "attention_mask": onnx.TensorProto.STRING}
+    with pytest.raises(UnsafeModel, match="`attention_mask` does not take numbers"):
+        external.import_external(onnx_folder(tmp_path / "s", parts.model()) / "model.onnx")
+    parts = FORMS["pooled"].make()
+    parts.shape = ("batch", "length", 1)
+    with pytest.raises(UnsafeModel, match="the input `input_ids` has 3 axes"):
+        external.import_external(onnx_folder(tmp_path / "a", parts.model()) / "model.onnx")
 
 
 def test_outputs_that_ignore_the_batch_are_not_taken_for_rows(tmp_path):

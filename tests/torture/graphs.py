@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.foreign_onnx import FORMS, POSITIONS
+from tests.support.onnx_files import onnx_folder
 from tests.torture.core import Kind, Probe, forked
 from tests.torture.models import CODES, TEXTS, alike, home
 from tests.torture.mutations import ODD, spoil_bytes
@@ -233,6 +235,56 @@ def _io(rng: random.Random, model: Any) -> str:
     return value.name
 
 
+def foreign(rng: random.Random, folder: Path) -> Probe:
+    """A file in a form of another exporter, spoilt in its bytes or its graph."""
+    name = rng.choice(sorted(name for name, form in FORMS.items() if form.source == "logits"))
+    labels = {str(at): f"L{at}" for at in range(3)}
+    made = onnx_folder(folder / "m", FORMS[name].make().model(), id2label=labels, max_position_embeddings=POSITIONS)
+    path = made / "model.onnx"
+    if rng.random() < 0.4:
+        data, what = spoil_bytes(rng, path.read_bytes())
+    else:
+        model = onnx.load(path)
+        deed = rng.choice([deed for deed in DEEDS if deed not in (_metadata, _long_name)])
+        what = f"{deed.__name__.strip('_')}: {deed(rng, model) or ''}"
+        data = model.SerializeToString()
+    path.write_bytes(data)
+
+    def judge(found: dict[str, Any]) -> bool:
+        how, theirs = forked(lambda: _plain_form(path, name), 100)
+        # In float16 ONNX Runtime rounds after each operator or after several, as the graph beside it lets it.
+        return how == "value" and alike(found, theirs, 0.02 if FORMS[name].precision == "float16" else 1e-4)
+
+    return Probe(f"{name}, {what}", lambda: answers(path), judge, CODES, 200)
+
+
+def _plain_form(path: Path, name: str) -> dict[str, Any]:
+    """What ONNX Runtime itself answers, text by text, at the size that the form takes."""
+    import onnxruntime
+    import transformers
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), local_files_only=True)
+    batch, length = FORMS[name].shape or (None, None)
+    kinds = {value.name: np.int32 if "32" in value.type else np.int64 for value in session.get_inputs()}
+    numbers = []
+    for text in TEXTS:
+        tokens = tokenizer(text, padding="max_length" if length else False, max_length=length)
+        ids = np.asarray([tokens["input_ids"]] * (batch or 1))
+        mask = np.asarray([tokens["attention_mask"]] * (batch or 1))
+        known = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "token_type_ids": 0 * ids,
+            "position_ids": np.tile(np.arange(ids.shape[1]), (len(ids), 1)),
+        }
+        feeds = {name: known[name].astype(kind) for name, kind in kinds.items()}
+        numbers.append(np.asarray(session.run(["logits"], feeds)[0][0], dtype=np.float32))
+    return {"numbers": numbers, "labels": ["L0", "L1", "L2"]}
+
+
 DEEDS = (
     *(_loop, _many_nodes, _many_stored, _many_inputs, _constant_without_output, _strings, _metadata, _attribute),
     *(_dims, _types, _rename, _operator, _drop, _external, _opset, _io, _long_name),
@@ -241,4 +293,5 @@ KINDS = (
     Kind("onnx bytes", onnx_bytes, 750, 40),
     Kind("onnx surgery", surgery, 960, 70),
     Kind("ort", ort_bytes, 220, 20),
+    Kind("foreign onnx", foreign, 600, 40),
 )

@@ -81,11 +81,11 @@ def stock(folder: Path) -> dict[str, Any]:
     return {"numbers": numbers, "labels": [model.config.id2label[i] for i in range(model.config.num_labels)]}
 
 
-def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def alike(one: dict[str, Any], other: dict[str, Any], atol: float = 1e-4) -> bool:
     """Whether two sets of answers are the same."""
     pairs = list(zip(one["numbers"], other["numbers"], strict=True))
     return one["labels"] == other["labels"] and all(
-        a.shape == b.shape and np.allclose(a, b, atol=1e-4, equal_nan=True) for a, b in pairs
+        a.shape == b.shape and np.allclose(a, b, atol=atol, equal_nan=True) for a, b in pairs
     )
 
 
