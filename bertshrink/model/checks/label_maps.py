@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from bertshrink.errors import UserError, listed
+from bertshrink.errors import UnsafeModel, UserError, listed
 
 _HINT = "save it again as a model whose `id2label` numbers its labels 0, 1, ... and whose `label2id` is the reverse"
+
+MOST_LABELS = 1_000_000
 
 
 def num_outputs(config: Mapping[str, Any]) -> int:
@@ -28,12 +30,16 @@ def label_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
     Raises:
         UserError: a map that does not number its labels from 0, two outputs of one name, or places that disagree.
+        UnsafeModel: more labels than any model has.
     """
     named, reverse = config.get("id2label"), config.get("label2id")
     for key, names in (("id2label", named), ("label2id", reverse)):
         if names is not None and not isinstance(names, Mapping):
             _refuse(f"`{key}` of the model's config.json is not a mapping", where)
     number = num_outputs(config)
+    if number > MOST_LABELS:
+        what = f"`num_labels` of config.json is {number}, more than any model has"
+        raise UnsafeModel(what, where=where, hint="fix the value, or save the model again")
     default = tuple(f"LABEL_{at}" for at in range(number))
     by_id = {} if not reverse else {_number(at, "label2id", where): str(name) for name, at in reverse.items()}
     if not named:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bertshrink.errors import BertshrinkError, UnsafeModel, UserError
 from bertshrink.files.json_files import read_object
+from bertshrink.model.checks.label_maps import MOST_LABELS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,7 +31,6 @@ TOKENIZERS = (
 """The files of a tokenizer, each kind's."""
 
 _TEXT = "It was, all in all, a surprisingly good film: 3.5 of 5."
-_MOST_LABELS = 1_000_000
 _HINT = "save it again beside the model: `tokenizer.save_pretrained(DIR)`"
 
 
@@ -74,7 +74,7 @@ def _refuse_endless_labels(folder: Path) -> None:
     path = folder / "config.json"
     if path.is_file():
         number = read_object(path).get("num_labels")
-        if isinstance(number, int) and number > _MOST_LABELS:
+        if isinstance(number, int) and number > MOST_LABELS:
             what = f"`num_labels` of config.json is {number}, more than any model has"
             raise UnsafeModel(what, where=str(path), hint="fix the value, or save the model again")
 
