@@ -51,7 +51,7 @@ def available_memory() -> int | None:
 
 
 def _memory_groups() -> list[tuple[Path, tuple[str, str, str]]]:
-    """The control groups of this process that limit memory, and what in each tells limit, use, and what can go.
+    """The control groups of this process, and by what names each tells its limit, its use and its page cache.
 
     Version 2 of cgroups has one tree, version 1 a tree for memory alone; a limit of any group above counts.
     """
@@ -71,20 +71,21 @@ def _memory_groups() -> list[tuple[Path, tuple[str, str, str]]]:
 
 
 _GROUPS = {
-    "": (Path("/sys/fs/cgroup"), ("memory.max", "memory.current", "file")),
+    "": (Path("/sys/fs/cgroup"), ("memory.max", "memory.current", "")),
     "memory": (
         Path("/sys/fs/cgroup/memory"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ),
 }
 
 
-def _left_in(folder: Path, limit: str, use: str, cached: str) -> int | None:
-    """What a control group has left, the page cache counted as free; None: it has no limit."""
+def _left_in(folder: Path, limit: str, use: str, prefix: str) -> int | None:
+    """What a control group has left, the page cache of files counted as free; None: it has no limit."""
     try:
         most, taken = (int((folder / name).read_text(encoding="ascii")) for name in (limit, use))
         stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-        return max(0, most - taken + int(stat.get(cached, 0)))
+        cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+        return max(0, most - taken + cached)
     except (OSError, ValueError):  # `max`: no limit
         return None
 
