@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from bertshrink import units
 from bertshrink.cli.run import print_json
 from bertshrink.errors import UserError
-from bertshrink.files.headers import file_facts, read_onnx
+from bertshrink.files.headers import file_facts, read_onnx, read_safetensors
 from bertshrink.files.shards import weight_files
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_task, check_weights
 from bertshrink.model.checks.weight_names import notes_on
 from bertshrink.model.checks.weight_sizes import check_sizes
+from bertshrink.model.folder.layer_weights import check_layers, layer_files
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.model.sizes.components import count_components
 from bertshrink.model.sizes.size_estimate import Sizes, of_encoder, of_file
@@ -61,12 +62,15 @@ def find_model_for(name: str, task: str) -> ModelRef:
 def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
     header = check_weights(facts.folder)
     check_sizes(facts, header)
+    check_layers(facts.folder, facts.pooling)
+    behind = [read_safetensors(path) for path in layer_files(facts.folder, facts.pooling)]
     stored = file_facts(header, sum(path.stat().st_size for path in weight_files(facts.folder)))
     again = {f"{facts.anatomy.masked_head.decoder}.{part}" for part in ("weight", "bias")}  # tied: counted by others
     again = set() if facts.config.get("tie_word_embeddings") is False else again - {facts.anatomy.masked_head.bias}
     tensors = [
         (one.name, one.num_elements if one.is_countable and one.name not in again else 0, one.num_bytes)
-        for one in stored.tensors
+        for facts_of_file in (stored, *behind)
+        for one in facts_of_file.tensors
     ]
     shape = facts.shape
     parts = count_components(facts.anatomy, tensors)
@@ -85,7 +89,7 @@ def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
             "embedding size": shape.embedding_size,
             "longest input": facts.max_length,
         },
-        "num_bytes": stored.num_bytes,
+        "num_bytes": sum(facts_of_file.num_bytes for facts_of_file in (stored, *behind)),
         "num_parameters": sum(elements for _, elements, _ in tensors),
         "components": {part: {"num_parameters": n, "num_bytes": b} for part, (n, b) in parts.items()},
         "notes": [*facts.notes, *notes_on(header)],

@@ -13,7 +13,8 @@ from bertshrink.data.labels.checks import check_texts
 from bertshrink.data.summary import account, data_of
 from bertshrink.errors import OutputError, UserError
 from bertshrink.files.fingerprint import fingerprint
-from bertshrink.model.checkpoint_info import check_weights
+from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights
+from bertshrink.model.folder.layer_weights import check_layers
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.pipeline.benchmark import open_targets
 from bertshrink.pipeline.needs import check_needs, needs_of
@@ -155,6 +156,7 @@ def _compared(plan: Plan) -> tuple[ModelRef, ...]:
         model = fetch_weights(named)
         if model.kind == "encoder":
             check_weights(model.folder)
+            check_layers(model.folder, model.about.pooling if isinstance(model.about, CheckpointInfo) else None)
         name = next(n for n in (model.name, *(f"{model.name} ({i})" for i in range(2, 100))) if n not in taken)
         taken.add(name)
         models.append(replace(model, name=name, key=model.content_key(plan.recipe.task)))

@@ -10,6 +10,7 @@ pytest.importorskip("sentence_transformers")
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as models
 
+from bertshrink.cli.app import run
 from bertshrink.data.texts import TextDataset
 from bertshrink.engines.torch_session import pool
 from bertshrink.errors import UnsafeModel, UserError
@@ -21,6 +22,7 @@ from bertshrink.model.folder.layout import QUANTIZED
 from bertshrink.model.sizes.parameter_count import num_parameters
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.export import Export
+from bertshrink.techniques.export.onnx import metadata
 from bertshrink.techniques.factorize import Factorize
 from bertshrink.techniques.finetune import Finetune
 from bertshrink.techniques.quantize import Quantize
@@ -303,3 +305,20 @@ def test_what_a_pickled_layer_would_say_is_what_the_library_gives(tmp_path):
     model = SentenceTransformer(str(folder), device="cpu")
     model.save(str(tmp_path / "again"))
     assert np.allclose(ours(Encoder.load(tmp_path / "again")), wanted, atol=1e-5)
+
+
+def test_inspect_counts_the_layers(tmp_path, capsys):
+    folder = chain_folder(tmp_path / "m", "all of them, cut")
+    encoder = Encoder.load(folder)
+    assert run(["inspect", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = {m.metric: m.value for m in measure(encoder, folder).measurements}
+    assert (told["num_parameters"], told["num_bytes"]) == (found["parameters"], found["size"])
+    (folder / "2_Dense" / "model.safetensors").rename(folder / "2_Dense" / "pytorch_model.bin")
+    assert run(["inspect", str(folder)]) == 5
+
+
+def test_a_file_says_what_its_vectors_are_made_by(tmp_path):
+    encoder = Encoder.load(chain_folder(tmp_path / "m", "all of them, cut"))
+    said = json.loads(dict(metadata(encoder))["pooling"])
+    assert (said["mode"], said["normalize"], len(said["layers"])) == (["max", "mean"], True, 4)

@@ -57,6 +57,7 @@ from bertshrink.version import __version__
 
 if TYPE_CHECKING:
     from bertshrink.model.encoder import Encoder
+    from bertshrink.model.folder.pooling import Pooling
     from bertshrink.techniques.base import Workbench
     from bertshrink.techniques.export.settings import ExportSettings
 
@@ -344,8 +345,10 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
     return fused
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
+def _told(pooling: Pooling) -> dict[str, Any]:
+    """Mode and normalisation, and of the rest what there is."""
+    said = asdict(pooling)
+    return {name: value for name, value in said.items() if value or name in ("mode", "normalize")}
 
 
 def metadata(encoder: Encoder) -> list[tuple[str, str]]:
@@ -355,7 +358,7 @@ def metadata(encoder: Encoder) -> list[tuple[str, str]]:
         ("task", encoder.task),
         ("family", encoder.anatomy.family),
         ("labels", json.dumps(list(encoder.labels))),
-        ("pooling", json.dumps(_given(asdict(encoder.pooling)) if encoder.pooling else None)),
+        ("pooling", json.dumps(_told(encoder.pooling) if encoder.pooling else None)),
         ("prompt", encoder.prompt),
         ("activation", encoder.activation),
         ("max_length", str(encoder.max_length)),
