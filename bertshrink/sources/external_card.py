@@ -186,8 +186,8 @@ def _told(origin: ExternalFile, file: Path, asked: str) -> dict[str, Any]:
     task, notes, sentence = TASKS[name], [], origin.sentence
     if not is_known:
         notes.append(
-            f"nothing says what the file is for: it is taken for `{name}`, which decides none of the figures of size "
-            "and time; `--task` names it"
+            f"nothing says what the file is for: it is taken for `{name}`, which decides what of its outputs is kept; "
+            "`--task` names it"
         )
     try:
         labels = read_labels(name, config, where) if config else ()

@@ -22,7 +22,8 @@ def task_of(origin: ExternalFile, asked: str) -> tuple[str, bool]:
     """The task of a file that does not say it itself, and whether that is known.
 
     It is not where neither config.json nor a name tells, nor the user: then a vector is taken for an embedding and
-    `logits` for what has as many axes. Sizes, operators and times are the same whichever it is.
+    `logits` for what has as many axes. That serves for sizes and times, of which little depends on it: which outputs
+    are kept, and the pooling that is appended to token vectors.
 
     Args:
         asked: a name in `TASKS`, or `auto`.
