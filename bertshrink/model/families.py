@@ -216,7 +216,7 @@ _MPNET = replace(
         second_type=0,
         num_separators=2,
     ),
-    file_bytes=None,
+    file_bytes=NameBytes(8700, 7040),
     parts=(
         ("embeddings", r"(^|\.)embeddings\."),
         ("attention", r"\.layer\.\d+\.attention\.|(^|\.)relative_attention_bias\."),
@@ -295,13 +295,20 @@ _DEBERTA_V2 = replace(
 
 # Encoders with rotary positions.
 
+
+def _fewer(dynamic: int, static: int, block: int) -> dict[str, tuple[int, int]]:
+    """Bytes by which the operations around an integer weight take less than in BERT, each time it is used."""
+    kinds = {"int8-dynamic": dynamic, "int8-static": static, "int8-block": block, "int4-block": block}
+    return {kind: (-number, 0) for kind, number in kinds.items()}
+
+
 _MODERNBERT = ModelFamily(
     "modernbert",
     "ModernBERT",
     "model",
     MaskedHead("head.dense", "head.norm", "decoder", "decoder.bias", steps=("head", "decoder")),
     replace(_BERT_TOKENS, special=tuple(_BERT_TOKENS.special[at] for at in (1, 2, 3, 0, 4)), second_type=0),
-    None,
+    NameBytes(6950, 9180, letter=258, cast=-53, quantized=_fewer(210, 13, 78)),
     (
         ("embeddings", r"(^|\.)embeddings\."),
         ("attention", r"(^|\.)layers\.\d+\.attn(_norm)?\."),
@@ -357,7 +364,7 @@ _GTE = ModelFamily(
     "gte",
     MaskedHead("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.decoder.bias", steps=("lm_head",)),
     _ROBERTA_TOKENS,
-    None,
+    NameBytes(4770, 9920, letter=239, cast=-32, quantized=_fewer(218, 246, 44)),
     # The names of the class, and those of the code that published weights came with, which files keep.
     (
         ("embeddings", r"(^|\.)(embeddings|emb_ln)\."),
@@ -387,6 +394,7 @@ _NOMIC = replace(
     family="nomic_bert",
     title="NomicBERT",
     base="nomic_bert",
+    file_bytes=NameBytes(5130, 9100, letter=220, cast=-30, quantized=_fewer(205, 240, 40)),
     masked_head=replace(_BERT.masked_head, norm="cls.predictions.transform.layer_norm"),
     style=_BERT_TOKENS,
     text_head=TextHead("nomic_bert.pooler.dense", "classifier"),
@@ -398,6 +406,7 @@ _JINA_V3 = replace(
     _GTE,
     family="jina_embeddings_v3",
     title="Jina Embeddings v3",
+    file_bytes=NameBytes(5010, 9660, letter=236, cast=-34, quantized=_fewer(183, 147, 46)),
     base="roberta",
     masked_head=_ROBERTA.masked_head,
     layer=replace(_GATED, widen="mlp.fc1", narrow="mlp.fc2", gate=None),
@@ -416,7 +425,7 @@ _EUROBERT = ModelFamily(
         second_type=0,
         num_separators=1,
     ),
-    None,
+    NameBytes(5260, 11530, letter=278, cast=-34, quantized=_fewer(262, 301, 46)),
     (
         ("embeddings", r"(^|\.)embed_tokens\."),
         ("attention", r"(^|\.)layers\.\d+\.(self_attn|input_layernorm)\."),
@@ -460,6 +469,7 @@ _ERNIE = replace(
     family="ernie",
     title="ERNIE",
     base="ernie",
+    file_bytes=_BERT.file_bytes,
     embedding=EmbeddingNames(constant="embeddings.task_type_embeddings"),
     text_head=TextHead("ernie.pooler.dense", "classifier"),
     further=lambda config: (
@@ -475,6 +485,7 @@ _MEGATRON = replace(
     _OTHER,
     family="megatron-bert",
     title="Megatron-BERT",
+    file_bytes=NameBytes(3700, 6840),
     is_fused=False,
     embedding=EmbeddingNames(norm=None),
     layer=LayerNames(attention_norm="attention.ln", norm="ln"),
@@ -490,7 +501,7 @@ _XLM_ROBERTA_XL = replace(
     _ROBERTA,
     family="xlm-roberta-xl",
     title="XLM-RoBERTa-XL",
-    file_bytes=None,
+    file_bytes=NameBytes(4190, 7050),
     embedding=EmbeddingNames(norm=None),
     layer=LayerNames(attention_norm="attention.self_attn_layer_norm", norm="LayerNorm"),
     parts=(

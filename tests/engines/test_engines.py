@@ -35,10 +35,11 @@ PAIRS = [
     ("bert", "classification"),
     ("bert", "question-answering"),
     ("roberta", "multi-label"),
-    ("xlm-roberta", "token-classification"),
+    ("electra", "token-classification"),
     ("distilbert", "regression"),
     ("albert", "embedding"),
     ("electra", "mlm"),
+    ("bert", "sparse-embedding"),
 ]
 PAIRS += [(family, "classification") for family in FAMILIES if family not in {*dict(PAIRS), *SELDOM}]
 """Every family that is often met, and every task."""

@@ -5,7 +5,7 @@ from bertshrink.model.tasks import TASKS
 
 SELDOM = {
     *("camembert", "ernie", "megatron-bert", "xlm-roberta-xl", "rembert", "squeezebert", "convbert"),
-    *("nomic_bert", "jina_embeddings_v3"),
+    *("nomic_bert", "jina_embeddings_v3", "xlm-roberta"),
 }
 """Families whose classes do what another family's do, or that are seldom met: tested with `--matrix`."""
 
