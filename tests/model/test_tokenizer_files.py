@@ -58,7 +58,7 @@ def ids_of(tokenizer, texts):
 
 def folder_of(place, vocabulary, task="classification", rows=None):
     place.mkdir()
-    tiny_encoder("bert", task, vocab_size=rows or len(vocabulary)).save(place)
+    tiny_encoder("bert", task, vocab_size=rows or len(vocabulary), pad_token_id=0).save(place)
     for path in place.glob("*token*"):
         path.unlink()
     (place / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
@@ -396,3 +396,18 @@ def test_one_type_and_a_class_that_gives_two(tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert isinstance(tokenizer, transformers.BertTokenizer)
     assert np.allclose(pair_logits(tmp_path / "out", tokenizer), mine, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [None, "BertTokenizer"])
+def test_a_pair_that_the_library_gives_up_on(name, tmp_path):
+    """It panics, which is no `Exception`, where a template names a token that it does not define."""
+    tiny_encoder().save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    about = json.loads(path.read_text())
+    about["post_processor"]["pair"][0] = {"SpecialToken": {"id": "nowhere", "type_id": 0}}
+    path.write_text(json.dumps(about))
+    if name is not None:
+        say(tmp_path, tokenizer_class=name)
+    with pytest.raises(UnsafeModel) as caught:
+        Encoder.load(tmp_path)
+    assert caught.value.where and caught.value.hint

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import UnsafeModel, listed
 from bertshrink.files.json_files import read_object
+from bertshrink.model.checks.tokenizer import refusing
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def _fit_types(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> tup
     types = facts.config.get("type_vocab_size", 2)
     if not facts.anatomy.has_token_types or not isinstance(types, int):
         return ()
-    given = tokenizer("a", "a", return_token_type_ids=True).get(_TYPES) or [0]
+    with refusing("the tokenizer cannot read a pair of texts", str(facts.folder)):
+        given = tokenizer("a", "a", return_token_type_ids=True).get(_TYPES) or [0]
     if _TYPES not in tokenizer.model_input_names:
         return _add_types(tokenizer, facts) if 0 < max(given) < types else ()
     if max(given) < types:

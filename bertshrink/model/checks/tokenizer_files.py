@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.errors import MissingDependency, UnsafeModel, UserError, listed
-from bertshrink.model.checks.tokenizer import TOKENIZERS, read_tokenizer
+from bertshrink.model.checks.tokenizer import TOKENIZERS, read_tokenizer, refusing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,7 +58,9 @@ def load_tokenizer(folder: Path) -> tuple[PreTrainedTokenizerBase, tuple[str, ..
         hint = "save it beside the model: `tokenizer.save_pretrained(DIR)`"
         raise UserError("the model has no tokenizer files", where=str(folder), hint=hint)
     refuse_unconvertible(folder, names)
-    return check_files(folder, read_tokenizer(folder))
+    tokenizer = read_tokenizer(folder)
+    with refusing(f"the tokenizer in `{folder}` cannot be used", str(folder)):
+        return check_files(folder, tokenizer)
 
 
 def refuse_unconvertible(folder: Path, names: Sequence[str]) -> None:
