@@ -106,6 +106,8 @@ def test_the_weightiest_dimensions_stay_everywhere():
         ({"heads": 2, "attention_weight": 1}, "classification", "the student has 2 of 4 heads"),
         ({"hidden_size": 20, "relation_weight": 1, "relation_heads": 8}, "classification", "that 8 divides"),
         ({"teacher_cache": True}, "mlm", "masks change"),
+        ({"teacher_cache": True, "cache_top_k": 9}, "embedding", "sentence vector are neither"),
+        ({"teacher_cache": True, "cache_top_k": 9}, "sparse-embedding", "sentence vector are neither"),
         ({"teacher_cache": True, "relation_weight": 1}, "classification", "not queries"),
     ],
 )

@@ -371,6 +371,13 @@ class DistillSettings(TrainingSettings, Technique):
         if self.augment_per_example:
             self._check_made(task)
         if self.teacher_cache:
+            if self.cache_top_k is not None and TASKS[task].is_vector:
+                raise UserError(
+                    "`cache_top_k` keeps the largest logits and the probability of the rest, and the numbers of a "
+                    "sentence vector are neither",
+                    hint="leave `cache_top_k` out",
+                    setting="cache_top_k",
+                )
             if TASKS[task].is_masked:
                 raise UserError(
                     "`teacher_cache` needs fixed inputs, and masks change in every epoch",
