@@ -258,7 +258,7 @@ def store_weights(
 def types_without_numbers() -> Iterator[None]:
     """Let the tracer tell types and shapes without the weights' numbers while the block runs.
 
-    It puts them into a message for ONNX's shape inference, twice over in memory; past 2 GB that fails unseen. What a
+    It copies them into a message for ONNX's shape inference, which cannot hold 2 GB, and passes over its errors. What a
     matrix holds decides no shape, and its own stands in the graph.
     """
     name = "_jit_pass_onnx_graph_shape_type_inference"
