@@ -111,7 +111,8 @@ def read_source(artifact: Artifact, keep: Callable[[NDArray[Any], str], onnx.Ten
 def refuse_no_encoder(model: onnx.ModelProto, where: str) -> None:
     """Refuse a graph that is not an encoder's. Raises UnsafeModel: naming what it lacks."""
     inputs = {value.name for value in model.graph.input}
-    if not {"input_ids", "attention_mask"} <= inputs or not table_gathers(model) or not weight_matmuls(model):
+    multiplies = weight_matmuls(model) or convolutions(model)
+    if not {"input_ids", "attention_mask"} <= inputs or not table_gathers(model) or not multiplies:
         raise UnsafeModel(
             "the file is not an encoder's graph: it lacks `input_ids`, `attention_mask`, a table or dense layers",
             where=where,
