@@ -40,6 +40,7 @@ PAIRS = [
     ("albert", "embedding"),
     ("electra", "mlm"),
     ("bert", "sparse-embedding"),
+    ("eurobert", "embedding"),
 ]
 PAIRS += [(family, "classification") for family in FAMILIES if family not in {*dict(PAIRS), *SELDOM}]
 """Every family that is often met, and every task."""
@@ -122,6 +123,14 @@ def test_openvino_gives_pytorchs_numbers(family, task, tmp_path):
     left_alone = engine("openvino").load(str(again.file), 1).describe()["precision"]
     assert_same(again, encoder, 1e-5 if left_alone == "float32" else 0.05)
     prove(artifact, ModelRef.read(artifact.folder), "artifact", proof_answers(encoder))
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_numbers_of_another_shape_are_a_failed_check(tmp_path):
+    """OpenVINO loses the batch of a mean over tokens that EuroBERT's classifier takes behind its head."""
+    with pytest.raises(CheckFailed, match=r"gives numbers of the shape \(0, 2\)"):
+        export(tiny_encoder("eurobert", num_hidden_layers=2), tmp_path, engine="openvino")
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_every_quality_of_the_reports_can_be_limited():
     ours = {name for name, metric in METRICS.items() if metric.gauge and metric.gauge.source == "quality"}
     assert ours == {name for name, metric in METRICS.items() if metric.group == "quality"}
     lower = {name for name in ours if METRICS[name].gauge.better == "lower"}
-    assert lower == {"pseudo_perplexity"}
+    assert lower == {"pseudo_perplexity", "score_difference", "active_dimensions"}
 
 
 @pytest.mark.parametrize(

@@ -297,9 +297,9 @@ def test_early_stopping_chooses_by_texts_that_do_not_judge(here, task, monkeypat
 
     real = evaluators.prepare
 
-    def prepare(model, texts, max_length, seed, split=None):
+    def prepare(model, texts, max_length, seed, split=None, **more):
         asked.append(split)
-        return real(model, texts, max_length, seed, split)
+        return real(model, texts, max_length, seed, split, **more)
 
     monkeypatch.setattr(evaluators, "prepare", prepare)
     stages = [FINETUNE, DISTILL]

@@ -118,7 +118,7 @@ def test_all_faults_at_once(plan):
             "`gpt2`, which bertshrink does not support",
             "bert, roberta, xlm-roberta, distilbert, albert",
         ),
-        ({"family": None}, "which bertshrink does not support", "known families"),
+        ({"family": None}, "config.json names no `model_type`", "write its `model_type`: bert, roberta"),
         ({"num_hidden_layers": None}, "`num_hidden_layers` of the model's config.json is `None`", "save the model"),
         ({"hidden_size": "32"}, "`hidden_size` of the model's config.json is `32`", "save the model"),
         ({"vocab_size": 0}, "`vocab_size` of the model's config.json is `0`", "save the model"),

@@ -154,7 +154,9 @@ def test_every_family_and_task(family, task, tmp_path):
     counted = found.card.details["accounting"]["matmuls"]
     assert kinds["MatMulInteger"] == len(weight_matmuls(source)) == counted["int8-dynamic"]
     products = 4 if encoder.anatomy.attention == "disentangled" else 2
-    assert kinds["MatMul"] == products * encoder.shape.num_layers == counted["activations"]
+    assert kinds["MatMul"] == counted["activations"]
+    if encoder.anatomy.layer is not None:
+        assert kinds["MatMul"] == products * encoder.shape.num_layers
     assert not weight_matmuls(read_model(found.file))
     assert found.card.precision == "int8"
     assert found.card.lineage == ("export", "quantize")

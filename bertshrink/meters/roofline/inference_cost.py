@@ -56,7 +56,7 @@ def encoder_work(facts: CheckpointInfo, batch: int, length: int, precision: str 
     kept = [one for one in stored(facts) if one.role == "dense" or one.is_tied]
     heads = [(math.prod(one.shape), one.number) for one in kept if one.is_head or one.is_tied]
     head = sum(size * number for size, number in heads)
-    is_per_token = TASKS[facts.task].per_token
+    is_per_token = TASKS[facts.task].per_token or TASKS[facts.task].has_masked_head
     operations = tokens * flops + 2 * (tokens if is_per_token else batch) * head
     weights = sum(math.prod(one.shape) * one.number for one in kept)
     rows = tokens + (length if facts.anatomy.embedding.positions is not None else 0)  # of words and of positions

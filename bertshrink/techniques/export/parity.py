@@ -98,6 +98,13 @@ def check_parity(
 
 def _share(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: float, path: Path, at: str) -> float:
     """The largest difference of an output as a share of the largest value of PyTorch, refused above `tolerance`."""
+    if ours.shape != theirs.shape:
+        raise CheckFailed(
+            f"the {path.suffix[1:].upper()} file gives numbers of the shape {ours.shape} at {at}, and PyTorch of "
+            f"{theirs.shape}",
+            where=str(path),
+            hint="the engine computes the graph in another way: choose another with `engine`",
+        )
     right = theirs.astype(np.float64)
     scale, difference = float(np.abs(right).max()), float(np.abs(ours.astype(np.float64) - right).max())
     if not difference <= tolerance * scale + _ROUNDING:
