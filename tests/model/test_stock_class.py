@@ -294,6 +294,13 @@ def test_one_type_of_token_for_both_texts_of_a_pair(tmp_path):
     assert "is 1x32, and config.json asks for 2x32" in refusal(folder).what
 
 
+def test_types_that_the_class_does_not_read_are_left_to_the_tokenizer(tmp_path):
+    tiny_encoder("deberta-v2").save(tmp_path)
+    encoder = Encoder.load(tmp_path)
+    assert encoder.model.config.type_vocab_size == 0 and encoder.notes == ()
+    assert "token_type_ids" in encoder.tokenizer.model_input_names
+
+
 def test_types_beyond_more_than_one_are_refused(tmp_path):
     folder = folder_of(tmp_path / "m")
     path = folder / "tokenizer.json"

@@ -145,7 +145,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> str |
 
 def _fit_types(tokenizer: PreTrainedTokenizerBase, facts: CheckpointInfo) -> tuple[str, ...]:
     types = facts.config.get("type_vocab_size", 2)
-    if not facts.anatomy.has_token_types or not isinstance(types, int):
+    if not facts.anatomy.has_token_types or not isinstance(types, int) or types == 0:  # 0: the class reads none
         return ()
     with refusing("the tokenizer cannot read a pair of texts", str(facts.folder)):
         given = tokenizer("a", "a", return_token_type_ids=True).get(_TYPES) or [0]
