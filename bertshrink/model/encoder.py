@@ -81,6 +81,11 @@ class Encoder:
         return anatomy_of(self.model.config.model_type)
 
     @property
+    def prefix(self) -> str:
+        """What is in front of the encoder's own paths in the model with its head: `bert.`; empty: it has none."""
+        return "" if TASKS[self.task].is_bare else f"{self.anatomy.base}."
+
+    @property
     def shape(self) -> EncoderDims:
         """The sizes of the model as it is now."""
         return EncoderDims.read(self.anatomy, self.model.config.to_dict())

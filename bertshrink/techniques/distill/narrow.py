@@ -21,7 +21,6 @@ from torch import Tensor
 from bertshrink.errors import CheckFailed
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.sizes.encoder_dims import EncoderDims
-from bertshrink.model.tasks import TASKS
 
 Axis = Literal["hidden", "queries", "keys", "heads", "neurons", ""]
 """What an axis of a weight runs over; empty: something whose number does not change."""
@@ -107,11 +106,10 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
 def _layers(encoder: Encoder, names: set[str]) -> dict[str, _Weight]:
     """What the weights of layers, and of what attention knows of distances, run over."""
     anatomy, shape = encoder.anatomy, encoder.shape
-    base = "" if TASKS[encoder.task].is_bare else f"{anatomy.base}."
     assert anatomy.layer is not None, "the plan has refused a family whose layers are of another kind"
     known = {name: _Weight(("",), "heads") for name in names if name.endswith("attention_bias.weight")}
     for number in range(shape.num_groups):
-        layer = f"{base}{anatomy.path_of_layer(number)}."
+        layer = f"{encoder.prefix}{anatomy.path_of_layer(number)}."
         for path, roles in anatomy.layer.modules().items():
             if roles[0] not in _ROWS:
                 continue

@@ -310,7 +310,7 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
         CheckFailed: one of an encoder layer multiplies with something that is not stored.
     """
     row, num_stored = encoder.anatomy, len(weight_matmuls(model))
-    layer = encoder.model.get_submodule(f"{_inside(encoder)}{row.path_of_layer(0)}")
+    layer = encoder.model.get_submodule(f"{encoder.prefix}{row.path_of_layer(0)}")
     modules = layer.modules() if row.layer is None else map(layer.get_submodule, row.layer.modules())
     num_dense = sum(isinstance(module, torch.nn.Linear) for module in modules) * encoder.shape.num_layers
     others = [node.name or node.op_type for node in unstored_weights(model)]
@@ -322,11 +322,6 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
             where=encoder.source,
             hint="the installed torch or transformers writes a graph that bertshrink does not know",
         )
-
-
-def _inside(encoder: Encoder) -> str:
-    """What is in front of the encoder's own paths in the model with its head."""
-    return "" if TASKS[encoder.task].is_bare else f"{encoder.anatomy.base}."
 
 
 def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.ModelProto:
