@@ -129,12 +129,8 @@ def layer_by_role(row: ModelFamily, weights: Weights, path: str = "") -> Weights
 
 def decompose(encoder: Encoder) -> EncoderWeights:
     """An encoder's weights by role."""
-    row, base = encoder.anatomy, encoder.anatomy.base
-    given = encoder.model.state_dict()
-    if TASKS[encoder.task].is_bare:
-        inner = given
-    else:
-        inner = {name.removeprefix(f"{base}."): tensor for name, tensor in given.items() if name.startswith(f"{base}.")}
+    row, prefix, given = encoder.anatomy, encoder.prefix, encoder.model.state_dict()
+    inner = {name.removeprefix(prefix): tensor for name, tensor in given.items() if name.startswith(prefix)}
     layers = [layer_by_role(row, inner, f"{row.path_of_layer(i)}.") for i in range(encoder.shape.num_groups)]
     head = {role: _module(given, name) for role, name in _head_names(row, encoder.task).items()}
     if TASKS[encoder.task].has_masked_head:
@@ -182,19 +178,23 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
     config = _config(encoder, parts, row)
     auto = getattr(transformers, TASKS[encoder.task].auto_class)
     model = auto.from_config(config).to(parts.embedding.words_VE.dtype)
-    weights = _named(encoder, parts, row, set(model.state_dict()))
+    assembled = replace(
+        encoder,
+        tokenizer=tokenizer_for(encoder, family),
+        max_length=min(encoder.max_length, config.max_position_embeddings),
+    ).with_model(model)
+    weights = _named(assembled, parts)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     lacking = sorted(name for name in missing if not name.startswith(f"{row.masked_head.decoder}."))
     if lacking or unexpected:
         raise CheckFailed(f"the weights do not match a stock {family}: {(lacking + unexpected)[:3]}")
     model.tie_weights()
-    assembled = replace(encoder, tokenizer=tokenizer_for(encoder, family))
-    assembled.max_length = min(encoder.max_length, config.max_position_embeddings)
-    return assembled.with_model(model)
+    return assembled
 
 
-def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: set[str]) -> Weights:
-    base = "" if TASKS[encoder.task].is_bare else f"{row.base}."
+def _named(assembled: Encoder, parts: EncoderWeights) -> Weights:
+    """The weights of `parts` by their names in the model that is to have them."""
+    row, base, wanted = assembled.anatomy, assembled.prefix, assembled.model.state_dict()
     given, names = parts.embedding, row.embedding
     types_TE = given.types_TE if len(given.types_TE) > 1 else given.types_TE.repeat(2, 1)
     weights = {
@@ -212,12 +212,12 @@ def _named(encoder: Encoder, parts: EncoderWeights, row: ModelFamily, wanted: se
     for i, layer in enumerate(parts.layers):
         for role, name in _layer_names(row).items():
             weights[f"{base}{row.path_of_layer(i)}.{name}"] = layer[role]
-    pooler, heads = f"{base}{row.pooler}", _head_names(row, encoder.task)
+    pooler, heads = f"{base}{row.pooler}", _head_names(row, assembled.task)
     if f"{pooler}.weight" in wanted and pooler not in heads.values():
-        hidden = encoder.shape.hidden_size
+        hidden = assembled.shape.hidden_size
         weights[f"{pooler}.weight"] = parts.pooler.get("weight", torch.eye(hidden))
         weights[f"{pooler}.bias"] = parts.pooler.get("bias", torch.zeros(hidden))
-    if TASKS[encoder.task].has_masked_head:
+    if TASKS[assembled.task].has_masked_head:
         weights[str(row.masked_head.bias)] = parts.head["table"]["bias"]
     for role, name in heads.items():
         weights |= {f"{name}.{part}": tensor for part, tensor in parts.head[role].items()}

@@ -269,9 +269,9 @@ class ModelFamily:
     ties_words: bool = True
     further: Callable[[Config], Iterable[Further]] = lambda config: ()
     is_counted: bool = True
-    narrow_as: str | None = "albert"
-    narrow_text_head_as: str | None = "albert"
-    shared_as: str | None = "albert"
+    narrow_as: str | None = None
+    narrow_text_head_as: str | None = None
+    shared_as: str | None = None
     pretraining: PretrainManner | None = None
 
     def field(self, name: str) -> str:

@@ -1,0 +1,88 @@
+"""Families whose attention knows distances between tokens: MPNet and DeBERTa."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bertshrink.model.families.added_positions import BERT_LIKE, BERT_TOKENS, ROBERTA_LIKE
+from bertshrink.model.family import Config, EmbeddingNames, Further, LayerNames, NameBytes, TextHead, TokenStyle
+
+MPNET = replace(
+    ROBERTA_LIKE,
+    family="mpnet",
+    title="MPNet",
+    base="mpnet",
+    style=TokenStyle(
+        (("cls", "<s>"), ("pad", "<pad>"), ("sep", "</s>"), ("unk", "[UNK]"), ("mask", "<mask>")),
+        second_type=0,
+        num_separators=2,
+    ),
+    file_bytes=NameBytes(8700, 7040),
+    parts=(
+        ("embeddings", r"(^|\.)embeddings\."),
+        ("attention", r"\.layer\.\d+\.attention\.|(^|\.)relative_attention_bias\."),
+        ("feed-forward", r"\.layer\.\d+\.(intermediate|output)\."),
+        ("pooler", r"(^|\.)pooler\."),
+    ),
+    embedding=EmbeddingNames(types=None),
+    layer=LayerNames(
+        "attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o", "attention.LayerNorm"
+    ),
+    token_dropout=None,
+    attention="distance-bias",
+    is_fused=False,
+    attention_dropout="attention.attn.dropout",
+    further=lambda config: [
+        Further("table", (config.get("relative_attention_num_buckets", 32), config["num_attention_heads"]))
+    ],
+)
+
+
+def _distances(config: Config) -> Iterator[Further]:
+    """What a DeBERTa stores for distances, and the tables and the convolution that only some of them have."""
+    hidden, width = config["hidden_size"], config.get("embedding_size", config["hidden_size"])
+    if config.get("position_biased_input", True):
+        yield Further("table", (config["max_position_embeddings"], width))
+    if config.get("relative_attention", False):
+        most, buckets = config.get("max_relative_positions", -1), config.get("position_buckets", -1)
+        span = buckets if buckets > 0 else most if most > 0 else config["max_position_embeddings"]
+        yield Further("table", (2 * span, hidden))
+        kinds = config.get("pos_att_type") or []
+        if not config.get("share_att_key", False):
+            number = config["num_hidden_layers"] * sum(kind in kinds for kind in ("c2p", "p2c"))
+            yield Further("dense", (hidden, hidden), number)
+            yield Further("other", (hidden, 1), number)
+    if "layer_norm" in str(config.get("norm_rel_ebd", "none")).lower():
+        yield Further("other", (hidden, 1), 2)
+    if (kernel := config.get("conv_kernel_size", 0)) > 0:
+        yield Further("other", (hidden * hidden * kernel // config.get("conv_groups", 1), 1))
+        yield Further("other", (hidden, 1), 3)
+
+
+DEBERTA_V2 = replace(
+    BERT_LIKE,
+    family="deberta-v2",
+    title="DeBERTa-v2 and v3",
+    base="deberta",
+    style=replace(BERT_TOKENS, special=tuple(BERT_TOKENS.special[at] for at in (0, 2, 3, 1, 4))),
+    file_bytes=None,
+    parts=(
+        ("embeddings", r"(^|\.)embeddings\."),
+        ("attention", r"\.layer\.\d+\.attention\.|(^|\.)encoder\.(rel_embeddings|LayerNorm)\."),
+        ("feed-forward", r"\.layer\.\d+\.(intermediate|output)\.|(^|\.)encoder\.conv\."),
+        ("pooler", r"(^|\.)pooler\."),
+    ),
+    embedding=EmbeddingNames(positions=None, projection="embeddings.embed_proj"),
+    layer=LayerNames("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
+    text_head=TextHead("pooler.dense", "classifier", activation="gelu", dropout="cls_dropout"),
+    token_dropout=None,
+    unread_heads=("lm_predictions", "mask_predictions"),
+    pooler=None,
+    mask="tokens",
+    attention="disentangled",
+    is_fused=False,
+    scores=6,
+    biases={"projection": False},
+    further=_distances,
+)
