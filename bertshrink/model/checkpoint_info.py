@@ -22,6 +22,7 @@ from bertshrink.files.json_files import read_object
 from bertshrink.files.shards import WEIGHTS, Header, read_weights, weight_file
 from bertshrink.model.checks.stock_class import (
     refuse_beside,
+    refuse_other_head,
     refuse_task_without_class,
     refuse_unnamed,
     refuse_unpadded,
@@ -121,6 +122,7 @@ def read_facts(folder: Path, task: str = "auto") -> CheckpointInfo:
     if sentence is not None and sentence.kind != TASKS[task].sentence_kind:
         sentence = None  # asked for as something else than what that library saved
     refuse_task_without_class(anatomy, task, str(path))
+    refuse_other_head(anatomy, config, task, str(path))
     pooling = (sentence.pooling if sentence is not None else None) or usual_pooling(task)
     pooling.check(shape.hidden_size, where)
     return CheckpointInfo(

@@ -4,6 +4,8 @@
     one output for a text              ALBERT                                ELECTRA (1)          ELECTRA
     tokens, answers, vectors, masks    ALBERT                                ALBERT               ALBERT
 
+Other families stay what they are, where their class has narrow tables: DeBERTa.
+
 Layers of all these families compute the same thing under different names; heads do not. ALBERT's head for whole texts
 is `tanh` of one product and another product, as BERT's and RoBERTa's are. DistilBERT has ReLU there and ELECTRA GELU,
 so they become (or stay) a stock ELECTRA.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,46 +38,63 @@ _STEEP = 4096.0
 
 @dataclass(frozen=True)
 class EmbeddingWeights:
-    """What turns ids into the first hidden states: three tables, LayerNorm, maybe a projection.
+    """What turns ids into the first hidden states: three tables, LayerNorm, maybe a projection behind or before it.
+
+    M, the width of LayerNorm, is E; where the projection is before LayerNorm, it is H.
 
     Attributes:
         words_VE: one row per token.
         positions_PE: one row per position, the first position's row first.
         types_TE: one row per token type, at least one.
-        weight_E, bias_E: of LayerNorm.
+        weight_M, bias_M: of LayerNorm.
         eps: of LayerNorm.
         projection_HE: to the hidden size, as `nn.Linear` keeps it; None: the tables are as wide as the layers.
-        offset_H: the projection's bias; None with it.
+        offset_H: the projection's bias; None: it has none.
+        projects_first: whether a projection is before LayerNorm, and has no bias.
     """
 
     words_VE: Tensor
     positions_PE: Tensor
     types_TE: Tensor
-    weight_E: Tensor
-    bias_E: Tensor
+    weight_M: Tensor
+    bias_M: Tensor
     eps: float
     projection_HE: Tensor | None = None
     offset_H: Tensor | None = None
+    projects_first: bool = False
 
     @property
     def width(self) -> int:
         """E."""
         return int(self.words_VE.shape[1])
 
+    @property
+    def norm_width(self) -> int:
+        """M."""
+        return len(self.weight_M)
+
+    def num_directions(self, rank: int) -> int:
+        """In how many directions of M tables `rank` wide differ: LayerNorm takes one away from those it is given."""
+        return rank if self.projects_first else rank - 1
+
     def sums(self, ids_N: Tensor, positions_N: Tensor, types_N: Tensor) -> Tensor:
-        """(N, E) what LayerNorm is given."""
-        return self.words_VE[ids_N] + self.positions_PE[positions_N] + self.types_TE[types_N]
+        """(N, M) what LayerNorm is given."""
+        sums_NE = self.words_VE[ids_N] + self.positions_PE[positions_N] + self.types_TE[types_N]
+        return self._project(sums_NE) if self.projects_first else sums_NE
 
-    def normalized(self, sums_NE: Tensor) -> Tensor:
-        """(N, E) LayerNorm of sums without its weight and bias."""
-        return torch.nn.functional.layer_norm(sums_NE, (self.width,), eps=self.eps)
+    def normalized(self, sums_NM: Tensor) -> Tensor:
+        """(N, M) LayerNorm of sums without its weight and bias."""
+        return torch.nn.functional.layer_norm(sums_NM, (self.norm_width,), eps=self.eps)
 
-    def finished(self, normalized_NE: Tensor) -> Tensor:
+    def finished(self, normalized_NM: Tensor) -> Tensor:
         """(N, H) the first hidden states."""
-        scaled = normalized_NE * self.weight_E + self.bias_E
+        scaled = normalized_NM * self.weight_M + self.bias_M
+        return scaled if self.projects_first else self._project(scaled)
+
+    def _project(self, given_NE: Tensor) -> Tensor:
         if self.projection_HE is None:
-            return scaled
-        return torch.nn.functional.linear(scaled, self.projection_HE, self.offset_H)
+            return given_NE
+        return torch.nn.functional.linear(given_NE, self.projection_HE, self.offset_H)
 
 
 @dataclass(frozen=True)
@@ -144,19 +163,23 @@ def read_embedding(encoder: Encoder, inner: Weights) -> EmbeddingWeights:
     names = row.embedding
     words_VE = inner[f"{names.words}.weight"]
     types_TE = inner.get(f"{names.types}.weight")
-    if types_TE is None:
-        types_TE = torch.zeros(1, words_VE.shape[1], dtype=words_VE.dtype)
+    if types_TE is None:  # tokenizers may give types all the same
+        types_TE = torch.zeros(2, words_VE.shape[1], dtype=words_VE.dtype)
+    positions_PE = inner.get(f"{names.positions}.weight")
+    if positions_PE is None:
+        positions_PE = types_TE.new_zeros(1, words_VE.shape[1]).expand(encoder.shape.max_positions, -1)
     if (constant := inner.get(f"{names.constant}.weight")) is not None:
         types_TE = types_TE + constant[0]
     return EmbeddingWeights(
         words_VE,
-        inner[f"{names.positions}.weight"][row.first_position(config.pad_token_id) :],
+        positions_PE[row.first_position(config.pad_token_id) :],
         types_TE,
         inner[f"{names.norm}.weight"],
         inner[f"{names.norm}.bias"],
         eps=float(getattr(config, "layer_norm_eps", 1e-12)),
         projection_HE=inner.get(f"{names.projection}.weight"),
         offset_H=inner.get(f"{names.projection}.bias"),
+        projects_first=names.projects_before_norm,
     )
 
 
@@ -166,7 +189,7 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
     Args:
         encoder: what the parts come from: sizes of the layers, labels, tokenizer.
         parts: of it, maybe with another embedding, fewer groups of layers, or another head.
-        family: one that has narrow tables.
+        family: one that has narrow tables; of the encoder's own one all that `parts` do not name stays as it is.
 
     Raises:
         CheckFailed: the weights do not fill the class.
@@ -175,17 +198,22 @@ def assemble(encoder: Encoder, parts: EncoderWeights, family: str) -> Encoder:
     import transformers
 
     row = anatomy_of(family)
-    config = _config(encoder, parts, row)
+    is_own = row is encoder.anatomy
+    config = _resized(encoder, parts) if is_own else _config(encoder, parts, row)
     auto = getattr(transformers, TASKS[encoder.task].auto_class)
     model = auto.from_config(config).to(parts.embedding.words_VE.dtype)
-    assembled = replace(
-        encoder,
-        tokenizer=tokenizer_for(encoder, family),
-        max_length=min(encoder.max_length, config.max_position_embeddings),
-    ).with_model(model)
+    assembled = encoder.with_model(model)
     weights = _named(assembled, parts)
+    decoder = f"{row.masked_head.decoder}."
+    if is_own:  # fewer groups of layers are all that it may have no place for
+        there = set(model.state_dict())
+        kept = encoder.model.state_dict().items()
+        weights = {name: one for name, one in kept if name in there and not name.startswith(decoder)} | weights
+    else:
+        assembled.tokenizer = tokenizer_for(encoder, family)
+        assembled.max_length = min(encoder.max_length, config.max_position_embeddings)
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    lacking = sorted(name for name in missing if not name.startswith(f"{row.masked_head.decoder}."))
+    lacking = sorted(name for name in missing if not name.startswith(decoder))
     if lacking or unexpected:
         raise CheckFailed(f"the weights do not match a stock {family}: {(lacking + unexpected)[:3]}")
     model.tie_weights()
@@ -196,19 +224,21 @@ def _named(assembled: Encoder, parts: EncoderWeights) -> Weights:
     """The weights of `parts` by their names in the model that is to have them."""
     row, base, wanted = assembled.anatomy, assembled.prefix, assembled.model.state_dict()
     given, names = parts.embedding, row.embedding
-    types_TE = given.types_TE if len(given.types_TE) > 1 else given.types_TE.repeat(2, 1)
     weights = {
         f"{base}{names.words}.weight": given.words_VE,
-        f"{base}{names.positions}.weight": given.positions_PE,
-        f"{base}{names.types}.weight": types_TE,
-        f"{base}{names.norm}.weight": given.weight_E,
-        f"{base}{names.norm}.bias": given.bias_E,
+        f"{base}{names.norm}.weight": given.weight_M,
+        f"{base}{names.norm}.bias": given.bias_M,
     }
+    if (positions := f"{base}{names.positions}.weight") in wanted:
+        weights[positions] = given.positions_PE
+    if (types := f"{base}{names.types}.weight") in wanted:
+        weights[types] = given.types_TE.expand(len(wanted[types]), -1)
     project = f"{base}{names.projection}"
     if f"{project}.weight" in wanted:
         width = given.width
         weights[f"{project}.weight"] = given.projection_HE if given.projection_HE is not None else torch.eye(width)
-        weights[f"{project}.bias"] = given.offset_H if given.offset_H is not None else torch.zeros(width)
+    if f"{project}.bias" in wanted:
+        weights[f"{project}.bias"] = given.offset_H if given.offset_H is not None else torch.zeros(given.width)
     for i, layer in enumerate(parts.layers):
         for role, name in _layer_names(row).items():
             weights[f"{base}{row.path_of_layer(i)}.{name}"] = layer[role]
@@ -228,6 +258,15 @@ def steep(head: dict[str, Weights]) -> dict[str, Weights]:
     """A head for whole texts with GELU in the place of ReLU (see the module's text)."""
     first = {part: _STEEP * tensor for part, tensor in head["first"].items()}
     return {"first": first, "last": head["last"] | {"weight": head["last"]["weight"] / _STEEP}}
+
+
+def _resized(encoder: Encoder, parts: EncoderWeights) -> Any:
+    """The encoder's own configuration with the sizes of `parts`."""
+    row, config = encoder.anatomy, copy.deepcopy(encoder.model.config)
+    setattr(config, row.field("embedding_size"), parts.embedding.width)
+    if row.is_shared:
+        config.num_hidden_groups = len(parts.layers)
+    return config
 
 
 def _config(encoder: Encoder, parts: EncoderWeights, row: ModelFamily) -> Any:

@@ -18,6 +18,7 @@ class EmbeddingNames:
         norm: the LayerNorm behind their sum.
         projection: from the tables' width to the layers'.
         always_projects: whether the projection is there even where both widths are one.
+        projects_before_norm: whether the norm is behind the projection, and as wide as the layers.
         constant: a table whose first row is added to every token, where the configuration asks for it.
     """
 
@@ -27,6 +28,7 @@ class EmbeddingNames:
     norm: str | None = "embeddings.LayerNorm"
     projection: str | None = None
     always_projects: bool = False
+    projects_before_norm: bool = False
     constant: str | None = None
 
 
@@ -91,6 +93,7 @@ class MaskedHead:
         bias: name of the decoder's bias; None: it has none.
         steps: paths of the modules that make logits of states, one after another.
         beside: path of a second table, (width, V), whose columns go on where the decoder's rows end.
+        switch: the configuration's key that gives the class another head where it is false; None: there is no other.
     """
 
     first: str | None
@@ -99,6 +102,7 @@ class MaskedHead:
     bias: str | None
     steps: tuple[str, ...]
     beside: str | None = None
+    switch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,7 @@ class ModelFamily:
         fields: this family's names for the common configuration fields.
         default_activation: of the layers, where the configuration names none.
         is_shared: whether layers share weights in groups.
+        adds_positions: the configuration's switch of the table of positions; None: what `embedding` names is there.
         positions_follow_padding: whether the first token's position is the padding's id + 1; else it is 0.
         mask: what its base model can be given in the place of the mask of tokens (B, L): `added`: a float mask
             (B, 1, 1, L) that attention adds to the scores; `windows`: two of them by the kind of layer, all tokens and
@@ -256,6 +261,7 @@ class ModelFamily:
     fields: Mapping[str, str] = field(default_factory=dict)
     default_activation: str = "gelu"
     is_shared: bool = False
+    adds_positions: str | None = None
     positions_follow_padding: bool = False
     mask: Literal["added", "windows", "tokens"] = "added"
     attention: Literal["standard", "rotary", "distance-bias", "disentangled"] = "standard"
@@ -285,6 +291,11 @@ class ModelFamily:
     def first_position(self, pad_id: int | None) -> int:
         """The position of a sequence's first token: so many rows of the table of positions stand unused before it."""
         return (1 if pad_id is None else pad_id) + 1 if self.positions_follow_padding else 0
+
+    def has_positions(self, config: Config) -> bool:
+        """Whether the model adds a table of positions."""
+        is_on = self.adds_positions is None or bool(config.get(self.adds_positions, True))
+        return self.embedding.positions is not None and is_on
 
     @property
     def has_token_types(self) -> bool:

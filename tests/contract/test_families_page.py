@@ -12,7 +12,7 @@ from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from tests.contract.test_techniques import FROM_A_MODEL, there_is
-from tests.support.families import CONVERTED, THINNED, serves
+from tests.support.families import CONVERTED, NARROWED, THINNED, serves
 from tests.support.tiny import tiny_encoder
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
@@ -45,9 +45,16 @@ def test_the_page_shows_the_cases_of_the_contract():
     assert shown == table(), "put this into docs/families.md"
 
 
-@pytest.mark.parametrize("name", ["factorize", "share"])
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in CONVERTED])
-def test_what_has_no_stock_class_is_refused_in_the_plan(family, name):
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        (name, family)
+        for name, there in (("factorize", NARROWED), ("share", CONVERTED))
+        for family in FAMILIES
+        if family not in there
+    ],
+)
+def test_what_has_no_stock_class_is_refused_in_the_plan(name, family):
     settings = {"factorize": {"rank": 8}, "share": {}}[name]
     with pytest.raises(UserError, match="no stock class has"):
         TECHNIQUES[name](**settings).fit(facts_of(tiny_encoder(family, "mlm")))

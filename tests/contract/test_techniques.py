@@ -17,7 +17,7 @@ from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
-from tests.support.families import CONVERTED, serves
+from tests.support.families import CONVERTED, NARROWED, serves
 from tests.support.pairwise import matrix
 from tests.support.tiny import sentences, tiny_encoder, tiny_pairs, tiny_texts
 
@@ -37,8 +37,9 @@ FROM_A_MODEL = [name for name in TECHNIQUES if name not in FROM_NOTHING]
 
 def there_is(name, family, task):
     """Whether the family has the task, and the technique a stock class to make of it."""
-    needs_target = TECHNIQUES[name].__name__ in ("Factorize", "Share")
-    return serves(family, task) and (family in CONVERTED or not needs_target)
+    return serves(family, task) and family in {"Factorize": NARROWED, "Share": CONVERTED}.get(
+        TECHNIQUES[name].__name__, FAMILIES
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from bertshrink.cli.app import run
 from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
+from tests.support.model_folders import model_folder
 from tests.support.tiny import sentences, tiny_encoder
 
 LAYER = "bert.encoder.layer.0."
@@ -201,6 +203,15 @@ def test_values_that_change_nothing(tmp_path):
     )
     after = Encoder.load(folder).predict(rows)
     assert all(np.array_equal(a["logits"], b["logits"]) for a, b in zip(before, after, strict=True))
+
+
+def test_the_other_head_of_a_class_on_masked_tokens(tmp_path):
+    folder = model_folder(tmp_path / "m", "deberta-v2", "ForMaskedLM", legacy=False)
+    with pytest.raises(
+        UserError, match=r"`legacy: false` in config.json: DeBERTa-v2 and v3 has another head"
+    ) as caught:
+        read_facts(folder)
+    assert "--task embedding" in caught.value.hint and read_facts(folder, "embedding").task == "embedding"
 
 
 # Files beside the model

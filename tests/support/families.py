@@ -9,8 +9,11 @@ SELDOM = {
 }
 """Families whose classes do what another family's do, or that are seldom met: tested with `--matrix`."""
 
-CONVERTED = [name for name, row in FAMILIES.items() if row.narrow_as is not None]
+CONVERTED = [name for name, row in FAMILIES.items() if row.shared_as is not None]
 """Families whose models become others, with narrow tables or layers that share weights."""
+
+NARROWED = [name for name, row in FAMILIES.items() if row.narrow_as is not None]
+"""Families whose tables can be made narrow."""
 
 THINNED = [name for name, row in FAMILIES.items() if row.layer is not None]
 """Families whose layers can be made thinner."""

@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from bertshrink.data.texts import Split
 from bertshrink.errors import CheckFailed, UnsafeModel, UserError
+from bertshrink.model.batches import tensors
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
-from bertshrink.model.sizes.parameter_count import num_parameters
+from bertshrink.model.sizes.parameter_count import facts_of, num_parameters
 from bertshrink.model.sizes.size_estimate import of_encoder
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import Factorize
-from tests.support.families import CONVERTED
+from tests.support.families import NARROWED
 from tests.support.pairwise import matrix
 from tests.support.tiny import bench_of, outputs, sentences, tiny_encoder, tiny_texts
 
@@ -28,7 +29,7 @@ SHRINKABLE = list(TASKS)
 
 
 @pytest.mark.slow
-@matrix(("family", "task"), CONVERTED, SHRINKABLE, strength=1)
+@matrix(("family", "task"), NARROWED, SHRINKABLE, strength=1)
 def test_the_plan_knows_what_comes_out(family, task, tmp_path):
     encoder = tiny_encoder(family, task)
     encoder.save(tmp_path / "m")
@@ -45,7 +46,7 @@ def test_the_plan_knows_what_comes_out(family, task, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", CONVERTED)
+@pytest.mark.parametrize("family", NARROWED)
 def test_full_rank_changes_nothing_and_a_lower_one_loses_more(family, tmp_path):
     encoder = tiny_encoder(family, "token-classification")
     rows = encoder.tokenize(sentences(10, seed=2))
@@ -58,7 +59,7 @@ def test_full_rank_changes_nothing_and_a_lower_one_loses_more(family, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", CONVERTED)
+@pytest.mark.parametrize("family", NARROWED)
 def test_a_masked_language_model_of_full_rank_keeps_its_tied_head(family, tmp_path):
     encoder = tiny_encoder(family, "mlm")
     width = encoder.model.get_input_embeddings().weight.shape[1]
@@ -68,6 +69,31 @@ def test_a_masked_language_model_of_full_rank_keeps_its_tied_head(family, tmp_pa
     assert again.model.get_output_embeddings().weight is again.model.get_input_embeddings().weight
     rows = encoder.tokenize(sentences(10, seed=2))
     assert np.abs(outputs(again, rows) - outputs(encoder, rows)).max() < 1e-5
+
+
+@pytest.mark.parametrize(("task", "sizes"), [("classification", {}), ("mlm", {"type_vocab_size": 2})])
+def test_a_projection_before_the_norm_is_fitted_with_every_table_that_there_is(task, sizes, tmp_path):
+    """Of a DeBERTa as wide as its layers, and of one with positions, token types and a convolution besides."""
+    more = {"position_biased_input": True, "share_att_key": False, "conv_kernel_size": 3} if sizes else {}
+    encoder = tiny_encoder("deberta-v2", task, embedding_size=32, **sizes, **more)
+    rows, wanted = encoder.tokenize(sentences(10, seed=2)), []
+    for rank in (31, 12):
+        technique = Factorize(rank=rank)
+        found = technique(encoder.copy(), bench_of(encoder, tmp_path))
+        assert sum(p.numel() for p in found.model.parameters()) == num_parameters(technique.fit(facts_of(encoder)))
+        assert set(found.model.config.to_dict()) - {"embedding_size"} == set(encoder.model.config.to_dict()) - {
+            "embedding_size"
+        }
+        states = [one.model.base_model(**tensors(rows[:1])).last_hidden_state for one in (found, encoder)]
+        wanted.append((states[0] - states[1]).abs().mean().item())
+    assert wanted[0] < 1e-5 < wanted[1], "31 directions are all that LayerNorm leaves of 32"
+
+
+def test_a_family_that_stays_itself_is_copied_where_full_width_has_no_projection(tmp_path):
+    encoder = tiny_encoder("electra", embedding_size=32)
+    rows = encoder.tokenize(sentences(10, seed=2))
+    found = Factorize(rank=32)(encoder.copy(), bench_of(encoder, tmp_path))
+    assert np.abs(outputs(found, rows) - outputs(encoder, rows)).max() < 1e-6
 
 
 def test_sensitive_directions_and_strong_ones_are_different_and_both_near(tmp_path):
@@ -167,7 +193,7 @@ def test_a_rank_above_the_tables_width_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", CONVERTED)
+@pytest.mark.parametrize("family", NARROWED)
 def test_a_masked_language_model_of_lower_rank_gets_a_head_that_is_fitted_and_stays_tied(family, tmp_path):
     encoder = tiny_encoder(family, "mlm")
     bench = bench_of(encoder, tmp_path)

@@ -59,7 +59,7 @@ def encoder_work(facts: CheckpointInfo, batch: int, length: int, precision: str 
     is_per_token = TASKS[facts.task].per_token or TASKS[facts.task].has_masked_head
     operations = tokens * flops + 2 * (tokens if is_per_token else batch) * head
     weights = sum(math.prod(one.shape) * one.number for one in kept)
-    rows = tokens + (length if facts.anatomy.embedding.positions is not None else 0)  # of words and of positions
+    rows = tokens + (length if facts.anatomy.has_positions(facts.config) else 0)  # of words and of positions
     num_bytes = (weights + rows * shape.embedding_size) * WIDTH_BYTES[precision]
     return InferenceCost({precision: operations}, num_bytes)
 

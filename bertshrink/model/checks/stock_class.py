@@ -96,6 +96,18 @@ def refuse_task_without_class(anatomy: ModelFamily, task: str, where: str) -> No
         )
 
 
+def refuse_other_head(anatomy: ModelFamily, config: Mapping[str, Any], task: str, where: str) -> None:
+    """Refuse a head on masked tokens that is not the one which the table of families knows. Raises UserError."""
+    switch = anatomy.masked_head.switch
+    if TASKS[task].has_masked_head and switch is not None and not config.get(switch, True):
+        raise UserError(
+            f"`{switch}: false` in config.json: {anatomy.title} has another head on masked tokens then, which "
+            "bertshrink does not read",
+            where=where,
+            hint="the model without its head is read with `--task embedding`",
+        )
+
+
 def refuse_beside(folder: Path) -> None:
     """Refuse a folder with files that decide the model's outputs and that no stock class reads.
 

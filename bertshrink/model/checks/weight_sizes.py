@@ -34,7 +34,7 @@ def check_sizes(facts: CheckpointInfo, header: Mapping[str, Mapping[str, Any]]) 
     longest = max((size for entry in header.values() for size in entry["shape"]), default=0)
     many = max(len(header), _MOST_SHARED if facts.anatomy.is_shared else 0)
     named = {facts.anatomy.field(name): name for name in (*_AXES, *_COUNTS)} | {name: name for name in _MORE_AXES}
-    if facts.anatomy.embedding.positions is None:  # the longest input is no weight's axis
+    if not facts.anatomy.has_positions(facts.config):  # the longest input is no weight's axis
         del named[facts.anatomy.field("max_position_embeddings")]
     for key, name in named.items():
         value, most = facts.config.get(key), many if name in _COUNTS else longest

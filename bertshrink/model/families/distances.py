@@ -41,9 +41,7 @@ MPNET = replace(
 
 def _distances(config: Config) -> Iterator[Further]:
     """What a DeBERTa stores for distances, and the tables and the convolution that only some of them have."""
-    hidden, width = config["hidden_size"], config.get("embedding_size", config["hidden_size"])
-    if config.get("position_biased_input", True):
-        yield Further("table", (config["max_position_embeddings"], width))
+    hidden = config["hidden_size"]
     if config.get("relative_attention", False):
         most, buckets = config.get("max_relative_positions", -1), config.get("position_buckets", -1)
         span = buckets if buckets > 0 else most if most > 0 else config["max_position_embeddings"]
@@ -65,6 +63,7 @@ DEBERTA_V2 = replace(
     family="deberta-v2",
     title="DeBERTa-v2 and v3",
     base="deberta",
+    masked_head=replace(BERT_LIKE.masked_head, switch="legacy"),
     style=replace(BERT_TOKENS, special=tuple(BERT_TOKENS.special[at] for at in (0, 2, 3, 1, 4))),
     file_bytes=None,
     parts=(
@@ -73,16 +72,19 @@ DEBERTA_V2 = replace(
         ("feed-forward", r"\.layer\.\d+\.(intermediate|output)\.|(^|\.)encoder\.conv\."),
         ("pooler", r"(^|\.)pooler\."),
     ),
-    embedding=EmbeddingNames(positions=None, projection="embeddings.embed_proj"),
+    embedding=EmbeddingNames(projection="embeddings.embed_proj", projects_before_norm=True),
     layer=LayerNames("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
     text_head=TextHead("pooler.dense", "classifier", activation="gelu", dropout="cls_dropout"),
     token_dropout=None,
     unread_heads=("lm_predictions", "mask_predictions"),
     pooler=None,
+    adds_positions="position_biased_input",
     mask="tokens",
     attention="disentangled",
     is_fused=False,
     scores=6,
     biases={"projection": False},
     further=_distances,
+    narrow_as="deberta-v2",
+    narrow_text_head_as="deberta-v2",
 )

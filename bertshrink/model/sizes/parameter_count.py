@@ -51,7 +51,7 @@ def _there_is(target: str | None, row: ModelFamily, part: str) -> str:
 
 
 def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInfo:
-    """The facts of an encoder after its conversion to another family, as `parts.put_together` makes it.
+    """The facts of an encoder after its conversion to a family, maybe its own, as `conversion.assemble` makes it.
 
     Raises:
         UserError: its head on masked tokens is not tied to the table of words.
@@ -62,6 +62,8 @@ def converted(facts: CheckpointInfo, family: str, **sizes: int) -> CheckpointInf
             "narrow tables or shared layers",
             hint="fewer layers (`distill`) or 8-bit weights (`quantize`) make it smaller",
         )
+    if FAMILIES[family] is facts.anatomy:
+        return replace(facts, shape=replace(facts.shape, **sizes))
     types = max(2, num_types(facts))
     shape = replace(facts.shape, max_positions=own_limit(facts.shape, facts.config), **sizes)
     config = facts.config | {"model_type": family, "type_vocab_size": types}
@@ -108,12 +110,11 @@ def stored(facts: CheckpointInfo) -> list[Stored]:
     names, width, hidden = row.embedding, shape.embedding_size, shape.hidden_size
     is_tied = TASKS[facts.task].has_masked_head and not is_untied(facts)
     tensors = [Stored("table", (shape.vocab_size, width), is_tied=is_tied)]
-    tensors += [Stored("table", (shape.max_positions, width))] if names.positions is not None else []
+    tensors += [Stored("table", (shape.max_positions, width))] if row.has_positions(facts.config) else []
     tensors += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
     has_projection = names.projection is not None and (names.always_projects or width != hidden)
-    if names.norm is not None:  # where the projection has no bias, the norm is behind it and as wide as the layers
-        size = width if row.has_bias("projection", facts.config) else hidden
-        tensors += [Stored("other", (size, 1), _norm(facts))]
+    if names.norm is not None:
+        tensors += [Stored("other", (hidden if names.projects_before_norm else width, 1), _norm(facts))]
     if has_projection:
         tensors += _dense(facts, "projection", width, hidden)
     tensors += _layers(facts)

@@ -41,8 +41,8 @@ class EmbeddingFactorization:
         parts: of it, its head as the target family has it.
         tokens: of the rows.
         unseen: tokens from the whole vocabulary.
-        moment_EE: of both (see `subspace`).
-        explained_E: the share of the moment that rank k keeps is its entry k - 1.
+        moment_MM: of both (see `subspace`).
+        explained_M: the share of the moment that so many directions keep.
         subspace: as `Factorize.subspace`.
     """
 
@@ -51,8 +51,8 @@ class EmbeddingFactorization:
     rows: list[Row]
     tokens: spaces.TokenSample
     unseen: spaces.TokenSample
-    moment_EE: Tensor
-    explained_E: Tensor
+    moment_MM: Tensor
+    explained_M: Tensor
     subspace: str
     seed: int
 
@@ -65,12 +65,21 @@ class EmbeddingFactorization:
             parts = replace(parts, head=steep(parts.head))
         given, tokens = parts.embedding, spaces.tokens_of(rows)
         unseen = spaces.from_vocabulary(given, tokens, len(tokens) // 2 + 1000, seed)
-        moment_EE = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
-        _, explained_E = principal_basis(moment_EE, 1)
-        return cls(encoder, parts, rows, tokens, unseen, moment_EE, explained_E, subspace, seed)
+        moment_MM = (1 - spaces.UNSEEN) * spaces.moment(given, tokens) + spaces.UNSEEN * spaces.moment(given, unseen)
+        _, explained_M = principal_basis(moment_MM, 0)
+        return cls(encoder, parts, rows, tokens, unseen, moment_MM, explained_M, subspace, seed)
+
+    def explained(self, rank: int) -> float:
+        """The share of the moment that tables `rank` wide keep."""
+        return float(self.explained_M[min(self.parts.embedding.num_directions(rank), len(self.explained_M) - 1)])
+
+    def rank_that_keeps(self, share: float) -> int:
+        """The least width with which the tables keep so much of the moment."""
+        given = self.parts.embedding
+        return next(rank for rank in range(1, given.width + 1) if rank == given.width or self.explained(rank) >= share)
 
     @cached_property
-    def sensitivity_EE(self) -> Tensor:
+    def sensitivity_MM(self) -> Tensor:
         """As `subspace.sensitivity`."""
         return spaces.sensitivity(self.encoder, self.parts.embedding, self.rows, _PROBED, self.seed)
 
@@ -79,12 +88,13 @@ class EmbeddingFactorization:
         given = self.parts.embedding
         if rank == given.width and self._is_copied:
             return given
+        directions = given.num_directions(rank)
         if rank == given.width:
-            return factorized(given, principal_basis(self.moment_EE, rank)[0])
+            return factorized(given, principal_basis(self.moment_MM, directions)[0])
         if self.subspace == "sensitive":
-            basis = spaces.sensitive_basis(self.moment_EE, self.sensitivity_EE, rank)
+            basis = spaces.sensitive_basis(self.moment_MM, self.sensitivity_MM, directions)
         else:
-            basis, _ = principal_basis(self.moment_EE, rank)
+            basis, _ = principal_basis(self.moment_MM, directions)
         some = self.tokens.first(_FITTED).and_more(self.unseen.first(_FITTED // 10))
         return spaces.refitted(given, factorized(given, basis), some)
 
@@ -99,7 +109,8 @@ class EmbeddingFactorization:
     def _is_copied(self) -> bool:
         """Whether full width means to copy the tables: a head is tied to them, or the class has no projection then."""
         target = anatomy_of(target_family(self.encoder.anatomy.family, self.encoder.task))
-        lacks_projection = not target.embedding.always_projects and target is not self.encoder.anatomy
+        is_narrow = self.parts.embedding.width != self.encoder.shape.hidden_size
+        lacks_projection = not (target.embedding.always_projects or is_narrow)
         return TASKS[self.encoder.task].has_masked_head or lacks_projection
 
 
@@ -117,7 +128,7 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
     )
     bench.note(note)
     narrowing = EmbeddingFactorization.of(encoder, rows, settings.subspace, bench.seed)
-    width, rank = narrowing.parts.embedding.width, _rank(encoder, settings, narrowing.explained_E)
+    width, rank = narrowing.parts.embedding.width, _rank(narrowing, settings)
     check_rank(rank, width)
     parts = narrowing.parts_at(rank)
     if TASKS[encoder.task].has_masked_head and rank < width:
@@ -129,7 +140,7 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
     bench.note(
         f"embedding tables {rank} wide instead of {width}: {savings_summary(facts_of(encoder), facts_of(narrow))}"
     )
-    share = units.format(float(narrowing.explained_E[rank - 1]), "fraction")
+    share = units.format(narrowing.explained(rank), "fraction")
     bench.note(
         f"a stock {type(narrow.model).__name__}; rank {rank} retains {share} of the embedding variance on the "
         "calibration texts"
@@ -137,11 +148,10 @@ def factorize(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -
     return narrow
 
 
-def _rank(encoder: Encoder, settings: FactorizeSettings, explained_E: Tensor) -> int:
-    """The width that the settings mean; `explained_E` as `principal_basis` gives it."""
+def _rank(narrowing: EmbeddingFactorization, settings: FactorizeSettings) -> int:
+    """The width that the settings mean."""
     if settings.said_rank is not None:
         return settings.said_rank
     if settings.max_size is not None:
-        return settings.rank_within(facts_of(encoder))
-    wanted = units.share(str(settings.explained_variance))
-    return min(len(explained_E), 1 + int((explained_E < wanted - 1e-9).sum()))
+        return settings.rank_within(facts_of(narrowing.encoder))
+    return narrowing.rank_that_keeps(units.share(str(settings.explained_variance)) - 1e-9)

@@ -62,7 +62,7 @@ def explain(encoder: Encoder, settings: FactorizeSettings, bench: Workbench) -> 
                     "rank": rank,
                     "parameters": num_parameters(narrowed),
                     "bytes": checkpoint_bytes(narrowed),
-                    "energy": float(narrowing.explained_E[rank - 1]),
+                    "energy": narrowing.explained(rank),
                     "cosine": float(cosine_similarity(_states(narrow, few), wanted, dim=1).mean()),
                 }
             )

@@ -1,4 +1,6 @@
-"""The closed form: an embedding of width E as stock ALBERT's, tables of width K and a projection, without training.
+"""The closed form: tables of width K and a projection in place of tables of width E, without training.
+
+Behind LayerNorm, as in stock ALBERT:
 
 An encoder embeds `x = LN_E(z) M + b` with `z = W[t] + P[p] + S[s]`. LayerNorm sees `C z` alone, `C` the centring over
 the E numbers. Let V (E, K-1) be orthonormal with columns that sum to zero, and R (K, K-1) an orthonormal basis of the
@@ -7,13 +9,17 @@ LayerNorm has weight 1 and bias 0, and its projection is `sqrt(E / K) * R V' dia
 exactly: the variance that LayerNorm divides by is the same number, `eps` included, up to what V leaves out. At K = E
 nothing is left out.
 
-Letters: V tokens of the vocabulary, P positions, T types, E width of the tables, K the smaller width, H hidden size, N
-samples. `basis_ER` has R = K - 1 columns.
+Before LayerNorm, as in stock DeBERTa: an encoder embeds `x = LN_H(z M)`. V is (H, K), its columns sum to zero likewise;
+the tables are `T M V` and the projection is `V'`. LayerNorm itself stays, and divides by the length of what is left.
+
+Letters: V tokens of the vocabulary, P positions, T types, E width of the tables, K the smaller width, H hidden size, M
+width of LayerNorm, N samples. `basis_MR` has R columns: K - 1 behind LayerNorm, K before it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,50 +36,53 @@ def sum_free_basis(size: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return rows
 
 
-def principal_basis(moment_EE: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def principal_basis(moment_MM: Tensor, directions: int) -> tuple[Tensor, Tensor]:
     """The basis that keeps most of a second moment of normalized sums.
 
     Args:
-        moment_EE: second moment, symmetric; its vectors sum to zero.
-        rank: K, from 1 to E.
+        moment_MM: second moment, symmetric; its vectors sum to zero.
+        directions: R, from 0 to M - 1.
 
     Returns:
-        basis_ER: (E, K - 1), orthonormal, columns sum to zero.
-        explained_E: explained_E[k - 1] is the share of the moment that rank k keeps.
+        basis_MR: (M, R), orthonormal, columns sum to zero.
+        explained_M: explained_M[r] is the share of the moment that r directions keep.
     """
-    width = moment_EE.shape[0]
+    width = moment_MM.shape[0]
     inner = sum_free_basis(width)  # within it the constant vector, which holds nothing, cannot be chosen
-    values, vectors = torch.linalg.eigh(inner.T @ moment_EE.double() @ inner)
+    values, vectors = torch.linalg.eigh(inner.T @ moment_MM.double() @ inner)
     values = values.flip(0).clamp(min=0)
     kept = torch.cat([torch.zeros(1, dtype=values.dtype), values.cumsum(0)])
-    basis_ER = inner @ vectors.flip(1)[:, : rank - 1]
-    return basis_ER, kept / kept[-1].clamp(min=torch.finfo(values.dtype).tiny)
+    basis_MR = inner @ vectors.flip(1)[:, :directions]
+    return basis_MR, kept / kept[-1].clamp(min=torch.finfo(values.dtype).tiny)
 
 
-def factorized(given: EmbeddingWeights, basis_ER: Tensor) -> EmbeddingWeights:
-    """The embedding of width K = R + 1 that keeps what `basis_ER` spans, exactly."""
-    width, rank = given.width, basis_ER.shape[1] + 1
+def factorized(given: EmbeddingWeights, basis_MR: Tensor) -> EmbeddingWeights:
+    """The narrow embedding that keeps what `basis_MR` spans, exactly; see `num_directions` for its width."""
+    if given.projects_first:
+        before = given.projection_HE
+        down_EK = basis_MR if before is None else before.double().T @ basis_MR
+        return replace(_narrowed(given, down_EK), projection_HE=basis_MR.to(given.words_VE.dtype))
+    width, rank = given.width, basis_MR.shape[1] + 1
     spread_KR = sum_free_basis(rank)
-    down_EK = math.sqrt(rank / width) * basis_ER @ spread_KR.T
-    up_EK = math.sqrt(width / rank) * basis_ER @ spread_KR.T
-    weight_E, bias_E = given.weight_E.double(), given.bias_E.double()
-    projection_HK, offset_H = weight_E[:, None] * up_EK, bias_E
+    down_EK = math.sqrt(rank / width) * basis_MR @ spread_KR.T
+    up_EK = math.sqrt(width / rank) * basis_MR @ spread_KR.T
+    weight_M, bias_M = given.weight_M.double(), given.bias_M.double()
+    projection_HK, offset_H = weight_M[:, None] * up_EK, bias_M
     if given.projection_HE is not None and given.offset_H is not None:
         projection_HE = given.projection_HE.double()
-        projection_HK, offset_H = projection_HE @ projection_HK, projection_HE @ bias_E + given.offset_H.double()
-
-    def narrow(table: Tensor) -> Tensor:
-        # Columns of the basis sum to zero, so the mean of a row falls out by itself.
-        return (table.double() @ down_EK).to(table.dtype)
-
+        projection_HK, offset_H = projection_HE @ projection_HK, projection_HE @ bias_M + given.offset_H.double()
     dtype = given.words_VE.dtype
-    return EmbeddingWeights(
-        words_VE=narrow(given.words_VE),
-        positions_PE=narrow(given.positions_PE),
-        types_TE=narrow(given.types_TE),
-        weight_E=torch.ones(rank, dtype=dtype),
-        bias_E=torch.zeros(rank, dtype=dtype),
-        eps=given.eps,
+    return replace(
+        _narrowed(given, down_EK),
+        weight_M=torch.ones(rank, dtype=dtype),
+        bias_M=torch.zeros(rank, dtype=dtype),
         projection_HE=projection_HK.to(dtype),
         offset_H=offset_H.to(dtype),
     )
+
+
+def _narrowed(given: EmbeddingWeights, down_EK: Tensor) -> EmbeddingWeights:
+    """The embedding with its tables times a matrix whose columns sum to zero: the mean of a row falls out by itself."""
+    tables = (given.words_VE, given.positions_PE, given.types_TE)
+    words_VK, positions_PK, types_TK = ((table.double() @ down_EK).to(table.dtype) for table in tables)
+    return replace(given, words_VE=words_VK, positions_PE=positions_PK, types_TE=types_TK)

@@ -77,18 +77,18 @@ def from_vocabulary(given: EmbeddingWeights, like: TokenSample, number: int, see
 
 
 def moment(given: EmbeddingWeights, tokens: TokenSample, block: int = 8192) -> Tensor:
-    """(E, E) second moment, in float64, of what LayerNorm makes of tokens before its weight and bias."""
-    total_EE = torch.zeros(given.width, given.width, dtype=torch.float64)
+    """(M, M) second moment, in float64, of what LayerNorm makes of tokens before its weight and bias."""
+    total_MM = torch.zeros(given.norm_width, given.norm_width, dtype=torch.float64)
     for start in range(0, len(tokens), block):
         part = slice(start, start + block)
-        sums_NE = given.sums(tokens.ids_N[part], tokens.positions_N[part], tokens.types_N[part])
-        normal_NE = given.normalized(sums_NE)
-        total_EE += (normal_NE.T @ normal_NE).double()
-    return total_EE / max(1, len(tokens))
+        sums_NM = given.sums(tokens.ids_N[part], tokens.positions_N[part], tokens.types_N[part])
+        normal_NM = given.normalized(sums_NM)
+        total_MM += (normal_NM.T @ normal_NM).double()
+    return total_MM / max(1, len(tokens))
 
 
 def sensitivity(encoder: Encoder, given: EmbeddingWeights, rows: Sequence[Row], num_tokens: int, seed: int) -> Tensor:
-    """(E, E) how much the last hidden states change with what LayerNorm makes of a token, in float64, trace E.
+    """(M, M) how much the last hidden states change with what LayerNorm makes of a token, in float64, trace M.
 
     The mean of g g' over tokens, g the gradient of a random combination of all last hidden states. About `num_tokens`
     tokens are looked at, the first rows'.
@@ -98,7 +98,7 @@ def sensitivity(encoder: Encoder, given: EmbeddingWeights, rows: Sequence[Row], 
     """
     base: Any = encoder.model.base_model
     norm = base.get_submodule(encoder.anatomy.embedding.norm)
-    total_EE, number = torch.zeros(given.width, given.width, dtype=torch.float64), 0
+    total_MM, number = torch.zeros(given.norm_width, given.norm_width, dtype=torch.float64), 0
     few = take_tokens(rows, num_tokens)
     generator = torch.Generator().manual_seed(seed)
     seen: list[Tensor] = []
@@ -115,31 +115,31 @@ def sensitivity(encoder: Encoder, given: EmbeddingWeights, rows: Sequence[Row], 
                 states_BLH = base(**block).last_hidden_state
                 mask_BL = block["attention_mask"].bool()
                 probe_BLH = torch.randn(states_BLH.shape, generator=generator) * mask_BL[..., None]
-                (gradient_BLE,) = torch.autograd.grad((states_BLH * probe_BLH).sum(), seen[-1])
-            gradient_NE = (gradient_BLE[mask_BL] * given.weight_E).double()
-            total_EE += gradient_NE.T @ gradient_NE
-            number += len(gradient_NE)
+                (gradient_BLM,) = torch.autograd.grad((states_BLH * probe_BLH).sum(), seen[-1])
+            gradient_NM = (gradient_BLM[mask_BL] * given.weight_M).double()
+            total_MM += gradient_NM.T @ gradient_NM
+            number += len(gradient_NM)
     finally:
         handle.remove()
-    scaled_EE = total_EE * (given.width / total_EE.trace())
-    if not bool(torch.isfinite(scaled_EE).all()):
+    scaled_MM = total_MM * (given.norm_width / total_MM.trace())
+    if not bool(torch.isfinite(scaled_MM).all()):
         raise UserError("the gradients of the last hidden states are not finite", where=encoder.source)
-    return (1 - _SPREAD) * scaled_EE + _SPREAD * torch.eye(given.width, dtype=torch.float64)
+    return (1 - _SPREAD) * scaled_MM + _SPREAD * torch.eye(given.norm_width, dtype=torch.float64)
 
 
-def sensitive_basis(moment_EE: Tensor, sensitivity_EE: Tensor, rank: int) -> Tensor:
-    """(E, K - 1) the basis whose left-out part costs least: a local minimum of tr(G Q A Q) over Q = I - V V'.
+def sensitive_basis(moment_MM: Tensor, sensitivity_MM: Tensor, directions: int) -> Tensor:
+    """(M, R) the basis whose left-out part costs least: a local minimum of tr(G Q A Q) over Q = I - V V'.
 
     A is the moment and G the sensitivity. Steepest descent on the Grassmann manifold (Edelman et al.,
     arXiv:physics/9806030) from the principal basis: the direction is Q (A Q G + G Q A) V, a step ends in the
     orthonormal factor of V plus it, and is taken where it lowers the cost.
     """
-    width = moment_EE.shape[0]
-    start_ER, _ = principal_basis(moment_EE, rank)
-    if rank in (1, width):
-        return start_ER
+    width = moment_MM.shape[0]
+    start_MR, _ = principal_basis(moment_MM, directions)
+    if directions in (0, width - 1):
+        return start_MR
     inner = sum_free_basis(width)
-    moment, cost = (inner.T @ given @ inner for given in (moment_EE, sensitivity_EE))
+    moment, cost = (inner.T @ given @ inner for given in (moment_MM, sensitivity_MM))
     moment, cost = (given.float() * (width / given.trace()).float() for given in (moment, cost))
 
     def price(basis: Tensor) -> tuple[float, Tensor]:
@@ -148,7 +148,7 @@ def sensitive_basis(moment_EE: Tensor, sensitivity_EE: Tensor, rank: int) -> Ten
         right = cost - basis @ (basis.T @ cost)  # Q G
         return float((cost * both).sum()), left @ right  # A Q G, as Q Q = Q
 
-    basis = (inner.T @ start_ER).float()
+    basis = (inner.T @ start_MR).float()
     now, product = price(basis)
     step = 1.0
     for _ in range(_STEPS):
@@ -167,8 +167,8 @@ def sensitive_basis(moment_EE: Tensor, sensitivity_EE: Tensor, rank: int) -> Ten
         if gain < 1e-5 * now:
             break
     basis, _ = torch.linalg.qr(basis.double())
-    basis_ER: Tensor = inner @ basis
-    return basis_ER
+    basis_MR: Tensor = inner @ basis
+    return basis_MR
 
 
 def refitted(given: EmbeddingWeights, narrower: EmbeddingWeights, tokens: TokenSample) -> EmbeddingWeights:
@@ -177,7 +177,10 @@ def refitted(given: EmbeddingWeights, narrower: EmbeddingWeights, tokens: TokenS
     What was left out is not unrelated to what was kept, and LayerNorm stretches what is left to full length; both are
     made good for here. A ridge pulls towards the closed form.
     """
-    assert narrower.projection_HE is not None and narrower.offset_H is not None
+    assert narrower.projection_HE is not None
+    if narrower.projects_first:
+        return _refitted_first(given, narrower, moment(given, tokens))
+    assert narrower.offset_H is not None
     size = narrower.width + 1
     gram, cross = torch.zeros(size, size, dtype=torch.float64), None
     closed = torch.cat([narrower.projection_HE.T, narrower.offset_H[None]]).double()
@@ -193,3 +196,17 @@ def refitted(given: EmbeddingWeights, narrower: EmbeddingWeights, tokens: TokenS
     better = closed + torch.linalg.solve(gram + _RIDGE * torch.eye(size, dtype=torch.float64), cross)
     dtype = narrower.projection_HE.dtype
     return replace(narrower, projection_HE=better[:-1].T.to(dtype).contiguous(), offset_H=better[-1].to(dtype))
+
+
+def _refitted_first(given: EmbeddingWeights, narrower: EmbeddingWeights, moment_MM: Tensor) -> EmbeddingWeights:
+    """The same of a projection before LayerNorm: what it is given is what it makes, times V and a number of each token.
+
+    Least squares of n from V' n has the solution A V (V' A V)^-1, A the moment of n. A ridge pulls towards V.
+    """
+    assert narrower.projection_HE is not None
+    basis_HK = narrower.projection_HE.double()
+    gram_KK = basis_HK.T @ moment_MM @ basis_HK
+    ridge_KK = _RIDGE * gram_KK.diagonal().mean() * torch.eye(narrower.width, dtype=torch.float64)
+    missing_HK = moment_MM @ basis_HK - basis_HK @ gram_KK
+    better_HK = basis_HK + torch.linalg.solve(gram_KK + ridge_KK, missing_HK.T).T
+    return replace(narrower, projection_HE=better_HK.to(narrower.projection_HE.dtype).contiguous())
