@@ -1,5 +1,8 @@
 """Fixtures of more than one file."""
 
+import gc
+import sys
+
 import pytest
 from hypothesis import settings
 
@@ -11,6 +14,9 @@ from tests.support.fast_loop import LEFT_OUT, Guard
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("deep", max_examples=2_000, deadline=None)
 settings.load_profile("steady")
+
+MODULES = pytest.StashKey[int]()
+"""How many modules were imported when the garbage collector was last told to pass over what there is."""
 
 
 def pytest_addoption(parser):
@@ -40,6 +46,18 @@ def pytest_collection_modifyitems(config, items):
         (drop if is_seldom or any(item.get_closest_marker(name) for name in left_out) else keep).append(item)
     config.hook.pytest_deselected(items=drop)
     items[:] = keep
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Let collections of garbage pass over what was imported before the test.
+
+    Every training asks for two, which would take longer with the objects of torch than its tiny model takes.
+    """
+    if len(sys.modules) >= item.config.stash.get(MODULES, 0) + 100:
+        gc.collect()  # what is garbage now would never be freed
+        gc.freeze()
+        item.config.stash[MODULES] = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)

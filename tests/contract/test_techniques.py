@@ -1,6 +1,5 @@
 """What every technique promises, over every family and task of the tables: each pair of these; with `--matrix` all."""
 
-import gc
 from dataclasses import replace
 from typing import get_args
 
@@ -43,14 +42,6 @@ def there_is(name, family, task):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_objects_to_look_at(one_thread_for_all):
-    """A training collects garbage at its end, twice: most of its time here, were torch's own objects looked at."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(scope="module")
 def one_thread_for_all():
     import torch
 
