@@ -66,7 +66,8 @@ def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
     behind = [read_safetensors(path) for path in layer_files(facts.folder, facts.pooling)]
     stored = file_facts(header, sum(path.stat().st_size for path in weight_files(facts.folder)))
     again = {f"{facts.anatomy.masked_head.decoder}.{part}" for part in ("weight", "bias")}  # tied: counted by others
-    again = set() if facts.config.get("tie_word_embeddings") is False else again - {facts.anatomy.masked_head.bias}
+    ties = facts.config.get("tie_word_embeddings", facts.anatomy.ties_words)
+    again = set() if ties is False else again - {facts.anatomy.masked_head.bias}
     tensors = [
         (one.name, one.num_elements if one.is_countable and one.name not in again else 0, one.num_bytes)
         for facts_of_file in (stored, *behind)

@@ -165,15 +165,32 @@ def test_a_decoder_that_is_tied_and_stored_otherwise(part, tmp_path):
     assert "tie_word_embeddings" in caught.value.hint
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
-def test_a_decoder_of_its_own(family, tmp_path):
-    folder = folder_of(tmp_path / "m", "mlm", family, tie_word_embeddings=False)
+def test_a_decoder_counts_where_its_family_does_not_tie_it_and_the_configuration_says_nothing(tmp_path):
+    folder = folder_of(tmp_path / "m", "mlm", "eurobert")
+    before = facts_of(str(folder), "auto")["num_parameters"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("tie_word_embeddings") is False
+    (folder / "config.json").write_text(json.dumps(config))
+    assert facts_of(str(folder), "auto")["num_parameters"] == before
+
+
+def assert_logits_of_the_class(folder):
     stock = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     encoder = Encoder.load(folder)
     (row,) = encoder.tokenize(sentences(1))
     with torch.inference_mode():
         wanted = stock(**{name: torch.tensor([ids]) for name, ids in row.items()}).logits[0].numpy()
     assert np.allclose(encoder.predict([row])[0]["logits"], wanted, atol=1e-5)
+
+
+def test_a_masked_head_whose_decoder_has_no_bias(tmp_path):
+    assert_logits_of_the_class(folder_of(tmp_path / "m", "mlm", "modernbert", decoder_bias=False))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+def test_a_decoder_of_its_own(family, tmp_path):
+    folder = folder_of(tmp_path / "m", "mlm", family, tie_word_embeddings=False)
+    assert_logits_of_the_class(folder)
     facts = read_facts(folder)
     assert of_encoder(facts).num_bytes == pytest.approx((folder / "model.safetensors").stat().st_size, rel=0.02)
     with pytest.raises(UserError, match="table of its own"):

@@ -63,6 +63,21 @@ def test_distances_are_what_the_configuration_makes_of_them(config, tmp_path):
     Export()(encoder, bench_of(encoder, tmp_path))  # its parity is checked
 
 
+def test_grouped_dense_layers_are_a_product_of_each_group(tmp_path):
+    encoder = tiny_encoder("convbert", num_groups=2)
+    before = list(encoder.model.state_dict())
+    made = Export()(encoder, bench_of(encoder, tmp_path))  # its parity is checked
+    num_others, num_grouped = 26, 2 * encoder.shape.num_layers
+    assert made.card.details["num_weight_matmuls"] == num_others + 2 * num_grouped
+    assert list(encoder.model.state_dict()) == before
+    assert not [name for name, _ in encoder.model.named_buffers() if "weight_" in name]
+
+
+def test_dense_layers_that_no_text_goes_through_are_not_looked_for(tmp_path):
+    encoder = tiny_encoder("mobilebert", "embedding", use_bottleneck_attention=True, normalization_type="layer_norm")
+    Export()(encoder, bench_of(encoder, tmp_path))
+
+
 def test_distances_between_tokens_are_taken_from_a_row_of_each():
     length, most = 4, 6
     rows = torch.arange(1 - most, most + 1).float()

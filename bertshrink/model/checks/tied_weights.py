@@ -30,7 +30,7 @@ def refuse_other_decoder(model: Any, facts: CheckpointInfo) -> None:
     head = facts.anatomy.masked_head
     decoder, table = model.get_submodule(head.decoder), model.get_input_embeddings().weight
     pairs = {"weight": (decoder.weight, table, "the table of words")}
-    if head.bias is not None:
+    if head.bias is not None and decoder.bias is not None:
         pairs["bias"] = (decoder.bias, model.get_parameter(head.bias), f"`{head.bias}`")
     for part, (stored, wanted, name) in pairs.items():
         if stored is not None and stored is not wanted and not bool((stored == wanted).all()):

@@ -51,7 +51,8 @@ from bertshrink.onnx_graph.runtime_ops import describe_fusions, operators_as_run
 from bertshrink.techniques.export.constant_reshapes import fix_reshapes
 from bertshrink.techniques.export.fixed_shape import fix_shape
 from bertshrink.techniques.export.fused_attention import fuse_attention
-from bertshrink.techniques.export.parity import check_parity
+from bertshrink.techniques.export.grouped_layers import grouped_as_dense
+from bertshrink.techniques.export.parity import check_parity, padded_text
 from bertshrink.techniques.export.traced_attention import traced_attention
 from bertshrink.version import __version__
 
@@ -276,11 +277,11 @@ def types_without_numbers() -> Iterator[None]:
 
 @contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """Attention as two MatMuls and a Softmax, in the form of `traced_attention`, while the block runs."""
+    """Attention as two MatMuls and a Softmax, in the form of `traced_attention`, and no grouped dense layer."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
-        with traced_attention(model):
+        with traced_attention(model), grouped_as_dense(model):
             yield
     finally:
         model.set_attn_implementation(before)
@@ -311,7 +312,7 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
     """
     row, num_stored = encoder.anatomy, len(weight_matmuls(model))
     layer = encoder.model.get_submodule(f"{encoder.prefix}{row.path_of_layer(0)}")
-    modules = layer.modules() if row.layer is None else map(layer.get_submodule, row.layer.modules())
+    modules = _that_run(encoder, layer) if row.layer is None else map(layer.get_submodule, row.layer.modules())
     num_dense = sum(isinstance(module, torch.nn.Linear) for module in modules) * encoder.shape.num_layers
     others = [node.name or node.op_type for node in unstored_weights(model)]
     if num_stored < num_dense or others:
@@ -322,6 +323,18 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
             where=encoder.source,
             hint="the installed torch or transformers writes a graph that bertshrink does not know",
         )
+
+
+def _that_run(encoder: Encoder, layer: torch.nn.Module) -> set[torch.nn.Module]:
+    """The modules of a layer that a text goes through: some configurations leave others that were built aside."""
+    ran: set[torch.nn.Module] = set()
+    hooks = [each.register_forward_hook(lambda module, *_: ran.add(module)) for each in layer.modules()]
+    try:
+        encoder.session().run(padded_text(encoder, 1, 1))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ran
 
 
 def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.ModelProto:
