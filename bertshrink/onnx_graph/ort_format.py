@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import logging
 import struct
+import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 
@@ -76,7 +77,7 @@ def operators_and_types(path: Path) -> tuple[Operators, dict[str, str]]:
         The operators; and `domain:name` -> types in the words of ONNX Runtime's build configuration, for those
         operators that can be built for some types only.
     """
-    tools = _tools()
+    tools = import_tools("ort_format_model")
     required: dict[str, dict[int, set[str]]] = {}
     usage = tools.OperatorTypeUsageManager()
     with warnings.catch_warnings():
@@ -110,7 +111,7 @@ def graph_of(data: bytes) -> onnx.ModelProto:
     )
     if data[4:8] != MAGIC:
         raise damaged
-    _tools()
+    import_tools("ort_format_model")
     read = importlib.import_module("ort_flatbuffers_py.fbs")  # it is on the path once the tools are imported
     try:
         return _message(read, read.InferenceSession.InferenceSession.GetRootAs(data).Model())
@@ -118,11 +119,22 @@ def graph_of(data: bytes) -> onnx.ModelProto:
         raise damaged from None  # offsets that lead nowhere end in any of these
 
 
-def _tools() -> Any:
-    handlers = logging.root.handlers[:]
-    tools = importlib.import_module("onnxruntime.tools.ort_format_model")
-    logging.root.handlers[:] = handlers  # its import gives the root logger one
-    return tools
+def import_tools(name: str) -> Any:
+    """A module of `onnxruntime.tools`, without what that package's import does besides.
+
+    It imports torch where that is installed, seconds for a helper that nothing here uses, and gives the root logger a
+    handler.
+    """
+    handlers, modules = logging.root.handlers[:], cast(dict[str, Any], sys.modules)
+    is_new = "torch" not in modules
+    if is_new:
+        modules["torch"] = None  # as if it were not installed
+    try:
+        return importlib.import_module(f"onnxruntime.tools.{name}")
+    finally:
+        logging.root.handlers[:] = handlers
+        if is_new:
+            del modules["torch"]
 
 
 def _message(read: Any, model: Any) -> onnx.ModelProto:

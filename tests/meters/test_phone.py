@@ -1,6 +1,7 @@
 """The checks for phones: what providers take of a graph, what a reduced build needs, what fits into memory."""
 
 import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -88,6 +89,13 @@ def test_dynamic_int8_is_for_the_cpu(tmp_path):
     assert {row.verdict for row in report.coverage} == {"no"}
     assert {row.weight_share for row in report.coverage} == {0.0}
     assert "the CPU provider is the best choice" in report.notes[-1]
+
+
+def test_onnxruntimes_tools_bring_no_torch(monkeypatch):
+    for name in [name for name in sys.modules if name == "torch" or name.startswith("onnxruntime.tools")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert ort_format.import_tools("mobile_helpers.usability_checker").check_partitioning
+    assert "torch" not in sys.modules
 
 
 @pytest.mark.slow

@@ -87,12 +87,12 @@ def look(path: Path, scratch: Path) -> dict[str, Any]:
 
 
 def _coverage(path: Path, scratch: Path) -> list[dict[str, Any]]:
-    from onnxruntime.tools.mobile_helpers import usability_checker as tool
-    from onnxruntime.tools.onnx_model_utils import ModelProtoWithShapeInfo, optimize_model
+    from bertshrink.onnx_graph.ort_format import import_tools
 
+    tool, utils = import_tools("mobile_helpers.usability_checker"), import_tools("onnx_model_utils")
     basic = scratch / "basic.onnx"
-    optimize_model(path, basic)
-    model = ModelProtoWithShapeInfo(basic).model_with_shape_info
+    utils.optimize_model(path, basic)
+    model = utils.ModelProtoWithShapeInfo(basic).model_with_shape_info
     weights = weights_of(model.graph)
     folder = Path(tool.__file__).parent
     kinds: dict[str, tuple[Any, int]] = {"XNNPACK": (Xnnpack(model.graph, weights), NO_LIMIT)}
