@@ -98,8 +98,8 @@ class Item:
 
 
 @pytest.mark.subprocess
-def test_the_fast_loop_runs_in_two_processes():
-    command = [sys.executable, "-m", "pytest", "--fast", "-n", "2", "-q", "-p", "no:cacheprovider"]
+def test_the_fast_loop_runs_in_processes_of_pytest():
+    command = [sys.executable, "-m", "pytest", "--fast", "-n", "1", "-q", "-p", "no:cacheprovider"]
     where = Path(__file__).parents[1]
     done = subprocess.run([*command, "tests/test_errors.py"], cwd=where, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout

@@ -29,7 +29,7 @@ LIMIT = 75_000
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with an encoder `m`, and `two`, exported from it."""
+    """A folder with an encoder `m`, and `two` and `fused`, exported from it."""
     folder = tmp_path_factory.mktemp("large")
     (folder / "m").mkdir()
     tiny_encoder("bert", "classification", num_hidden_layers=2).save(folder / "m")
@@ -37,6 +37,7 @@ def made(tmp_path_factory):
         patch.setattr(external_data, "MAX_FILE_BYTES", LIMIT)
         patch.chdir(folder)
         assert run(["export", "m", "-o", "two", "-q"]) == 0
+        assert run(["export", "m", "-o", "fused", "--attention", "fused", "-q"]) == 0
     return folder
 
 
@@ -80,7 +81,7 @@ def test_one_command_or_two_give_one_int8_file(here):
 
 def test_it_is_timed_beside_another(here):
     options = ["--batch", "1", "--length", "8", "--seconds", "0.01", "--rounds", "2", "--cold"]
-    assert run(["bench", "m", "two", *options, "-q"]) == 0
+    assert run(["bench", "fused", "two", *options, "-q"]) == 0
 
 
 def test_a_folder_whose_manifest_is_gone_is_taken_in_again(here):

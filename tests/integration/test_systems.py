@@ -35,6 +35,7 @@ def run_without(*words):
 
 
 @pytest.mark.subprocess
+@pytest.mark.matrix
 def test_every_module_is_imported_without_posix():
     done = run_without("all")
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from bertshrink.meters.latency.measure import measure
 from bertshrink.meters.latency.settings import LatencySettings
 from bertshrink.meters.latency.text_workload import NUM_TEXTS, read_workload, text_cases
 from bertshrink.meters.latency.worker_result import Interference, check_result
+from bertshrink.meters.roofline import machine_peaks
 from bertshrink.meters.targets import TargetResult, open_target
 from bertshrink.meters.targets.host import LocalRunner
 from bertshrink.model.model_ref import ModelRef
@@ -333,7 +334,9 @@ def test_a_model_that_ran_in_two_ways_has_two_rows():
 
 
 @pytest.mark.subprocess
-def test_the_roofline_stands_with_the_figures(models, tmp_path):
+def test_the_roofline_stands_with_the_figures(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine_peaks, "SECONDS", 0.02)
+    monkeypatch.setattr(machine_peaks, "CPU_SHAPES", ((256, 256, 256),))
     settings = QUICK.model_copy(update={"rounds": 1, "roofline": True})
     store = RunFolder(tmp_path / "run")
     store.folder.mkdir()

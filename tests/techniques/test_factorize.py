@@ -1,17 +1,14 @@
 """`factorize` as a technique: ranks, energy and sizes, what it promises and what it makes, bad input."""
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from bertshrink.cli.app import run
 from bertshrink.data.texts import Split
 from bertshrink.errors import CheckFailed, UnsafeModel, UserError
 from bertshrink.model.batches import tensors
@@ -228,21 +225,16 @@ def test_a_tokenizer_that_would_read_other_ids_is_found_out(tmp_path, monkeypatc
         Factorize(rank=8)(encoder, bench_of(encoder, tmp_path))
 
 
-@pytest.mark.subprocess
-def test_the_command_from_end_to_end(tmp_path):
+@pytest.mark.slow
+def test_the_command_from_end_to_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     encoder = tiny_encoder()
     encoder.save(tmp_path / "m")
-    command = [sys.executable, "-m", "bertshrink", "factorize", "m", "--no-latency", "-q"]
-
-    def run(*more):
-        here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        return subprocess.run([*command, *more], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=120)
-
-    done = run("--rank", "8", "-o", "out")
-    assert done.returncode == 0, done.stderr
+    words = ["factorize", "m", "--no-latency", "-q"]
+    assert run([*words, "--rank", "8", "-o", "out"]) == 0, capsys.readouterr().err
     assert Encoder.load(tmp_path / "out").shape.embedding_size == 8
-    wrong = run("--rank", "33", "-o", "wide")
-    assert wrong.returncode == 2 and "--rank" in wrong.stderr and not (tmp_path / "wide").exists()
+    assert run([*words, "--rank", "33", "-o", "wide"]) == 2
+    assert "--rank" in capsys.readouterr().err and not (tmp_path / "wide").exists()
     with torch.no_grad():
         encoder.model.get_input_embeddings().weight[3, 3] = float("nan")
     encoder.save(tmp_path / "nan")

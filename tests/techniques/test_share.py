@@ -2,12 +2,8 @@
 
 import copy
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -281,23 +277,22 @@ def test_explain_reads_pairs_as_a_sentence_encoder_does(tmp_path, monkeypatch, c
     assert any(note.startswith("calibrated with 60 training texts") for note in notes), notes
 
 
-@pytest.mark.subprocess
 @pytest.mark.training
-def test_one_command_factorizes_shares_and_recovers(tmp_path):
+def test_one_command_factorizes_shares_and_recovers(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     encoder = tiny_encoder()
     encoder.save(tmp_path / "m")
     lines = [
         f"{text}\t{label}" for text, label in zip(tiny_texts("classification").train.texts, [0, 1] * 500, strict=False)
     ]
     (tmp_path / "d.tsv").write_text("sentence\tlabel\n" + "\n".join(lines) + "\n")
-    command = [sys.executable, "-m", "bertshrink", "factorize", "m", "--no-latency", "-q", "--data", "d.tsv"]
 
-    def run(*more):
-        here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        return subprocess.run([*command, *more], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=120)
+    def factorize(*more):
+        code = run(["factorize", "m", "--no-latency", "-q", "--data", "d.tsv", "--rank", "8", *more])
+        return code, *capsys.readouterr()
 
-    done = run("--rank", "8", "--share-groups", "2", "--share-steps", "2", "--epochs", "1", "-o", "out")
-    assert done.returncode == 0, done.stderr
+    code, _, told = factorize("--share-groups", "2", "--share-steps", "2", "--epochs", "1", "-o", "out")
+    assert code == 0, told
     config = transformers.AutoConfig.from_pretrained(tmp_path / "out")
     assert (config.embedding_size, config.num_hidden_groups, config.model_type) == (8, 2, "albert")
     (run_folder,) = (tmp_path / "runs").glob("factorize-*")
@@ -307,12 +302,12 @@ def test_one_command_factorizes_shares_and_recovers(tmp_path):
         "share 2 groups of layers",
         "distill",
     ]
-    wrong = run("--rank", "8", "--share-groups", "5", "-o", "wide")
-    assert wrong.returncode == 2 and "--share-groups" in wrong.stderr and not (tmp_path / "wide").exists()
+    code, _, told = factorize("--share-groups", "5", "-o", "wide")
+    assert code == 2 and "--share-groups" in told and not (tmp_path / "wide").exists()
     runs = sorted((tmp_path / "runs").iterdir())
-    told = run("--rank", "8", "--share-groups", "2", "--dry-run", "--json")
-    assert told.returncode == 0, told.stderr
-    answer = json.loads(told.stdout)
+    code, printed, told = factorize("--share-groups", "2", "--dry-run", "--json")
+    assert code == 0, told
+    answer = json.loads(printed)
     assert [stage["stage"] for stage in answer["stages"]] == ["factorize to rank 8", "share 2 groups of layers"]
     assert all("saves memory, not time" in stage["buys"] for stage in answer["stages"])
     rows = answer["tables"]["factorize"]
@@ -322,5 +317,5 @@ def test_one_command_factorizes_shares_and_recovers(tmp_path):
         assert values == sorted(values)
     assert rows[-1]["energy"] == pytest.approx(1) and rows[-1]["cosine"] == pytest.approx(1, abs=1e-5)
     assert rows[0]["cosine"] < 0.99 and sorted((tmp_path / "runs").iterdir()) == runs, "nothing was made"
-    shown = run("--rank", "8", "--dry-run")
-    assert shown.returncode == 0 and "energy" in shown.stdout and "calibrated with" in shown.stdout
+    code, printed, _ = factorize("--dry-run")
+    assert code == 0 and "energy" in printed and "calibrated with" in printed

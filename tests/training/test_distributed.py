@@ -1,5 +1,6 @@
 """Two processes train as one: the same losses, one of them writes."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bertshrink.cli.app import run as command
 from bertshrink.errors import UserError
 from bertshrink.training.distributed.ranks import check_launcher
 from tests.support.tiny import tiny_project
@@ -45,10 +47,22 @@ stages:
 """
 
 
+def words_of(runs, words):
+    return [*words, "--no-latency", "-q", "--json", "--runs", runs, "-o", f"out-{runs}"]
+
+
+def run_alone(place, runs, words=HALVED):
+    """The report of one process, this one."""
+    with contextlib.chdir(place):
+        assert command(words_of(runs, words)) == 0
+    return json.loads((place / f"out-{runs}" / "report.json").read_text())
+
+
 def run(place, runs, *launcher, words=HALVED):
-    command = [*launcher, *words, "--no-latency", "-q", "--json", "--runs", runs, "-o", f"out-{runs}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    found = subprocess.run(
+        [*launcher, *words_of(runs, words)], cwd=place, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert found.returncode == 0, found.stderr
     return json.loads(found.stdout), found.stderr  # one document, whoever else ran
 
@@ -88,13 +102,15 @@ def same_losses(one, both, stage):
 @pytest.fixture(scope="module")
 def halved(place):
     """The report of one process, which every launcher is held against."""
-    return run(place, "one", sys.executable, "-m", "bertshrink")[0]
+    return run_alone(place, "one")
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("name", ["torchrun", pytest.param("accelerate", marks=pytest.mark.matrix), "fsdp"])
+@pytest.mark.parametrize(
+    "name", ["torchrun", *(pytest.param(n, marks=pytest.mark.matrix) for n in ("accelerate", "fsdp"))]
+)
 def test_two_processes_have_the_losses_of_one(place, halved, name):
-    """`accelerate` alone makes the processes that torchrun makes, and fsdp is launched by it."""
+    """`accelerate` alone makes the processes that torchrun makes."""
     (place / "fsdp.yaml").write_text(FSDP)
     both, log = run(place, name, *LAUNCHERS[name])
     losses = same_losses(halved, both, "01-distill")
@@ -109,7 +125,7 @@ def test_two_processes_have_the_losses_of_one(place, halved, name):
 def test_two_processes_recover_embeddings_as_one(place):
     (place / "r.yaml").write_text(RECOVERED)
     words = ["run", "r.yaml"]
-    one, _ = run(place, "rows-one", sys.executable, "-m", "bertshrink", words=words)
+    one = run_alone(place, "rows-one", words)
     both, _ = run(place, "rows-two", *TORCHRUN, "29520", "-m", "bertshrink", words=words)
     losses = same_losses(one, both, "02-distill")
     assert losses[-1]["hidden"] < losses[0]["hidden"]
@@ -120,7 +136,7 @@ def test_two_processes_recover_embeddings_as_one(place):
 def test_two_processes_round_weights_as_one(place):
     """In int8 they would not: each measures the range of its own share's activations."""
     words = [*HALVED, "--fake-quant", "int4"]
-    one, _ = run(place, "rounded-one", sys.executable, "-m", "bertshrink", words=words)
+    one = run_alone(place, "rounded-one", words)
     both, _ = run(place, "rounded-two", *TORCHRUN, "29521", "-m", "bertshrink", words=words)
     same_losses(one, both, "01-distill")
 

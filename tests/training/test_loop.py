@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bertshrink.cli.app import run
 from bertshrink.errors import CheckFailed, MissingDependency, Terminated, UserError
 from bertshrink.meters.quality.evaluators import chooser
 from bertshrink.model.families import FAMILIES
@@ -289,9 +290,13 @@ def place(tmp_path_factory):
     return place
 
 
+def words_of(runs):
+    words = ["distill", "m", "--data", "d.tsv", "--layers", "2", "--no-latency"]
+    return [*words, "--epochs", "6", "--batch-size", "4", "--save-steps", "20", "--runs", runs, "-o", f"out-{runs}"]
+
+
 def start(place, runs):
-    command = [sys.executable, "-m", "bertshrink", "distill", "m", "--data", "d.tsv", "--layers", "2", "--no-latency"]
-    command += ["--epochs", "12", "--batch-size", "4", "--save-steps", "20", "--runs", runs, "-o", f"out-{runs}"]
+    command = [sys.executable, "-m", "bertshrink", *words_of(runs)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -302,11 +307,13 @@ def start(place, runs):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.matrix)]
 )
-def test_a_signal_ends_training_after_its_step_and_the_same_command_goes_on(place, number, code):
+def test_a_signal_ends_training_after_its_step_and_the_same_command_goes_on(
+    place, number, code, monkeypatch, capsys, one_thread
+):
+    monkeypatch.chdir(place)
     undisturbed = place / "out-whole" / "model.safetensors"
     if not undisturbed.is_file():
-        whole = start(place, "whole")
-        assert whole.communicate(timeout=300) and whole.returncode == 0
+        assert run(words_of("whole")) == 0
     process = start(place, f"cut-{code}")
     end = time.monotonic() + 120
     while not list((place / f"cut-{code}").glob("*/.work/*/*/checkpoints/checkpoint-*/MANIFEST.json")):
@@ -319,7 +326,7 @@ def test_a_signal_ends_training_after_its_step_and_the_same_command_goes_on(plac
     (folder,) = (place / f"cut-{code}").glob(f"*/.work/*/*/{CHECKPOINTS}")
     stopped = int(told.rpartition("after step ")[2].partition(";")[0])
     assert (folder / f"checkpoint-{stopped}" / "MANIFEST.json").is_file()
-    again = start(place, f"cut-{code}")
-    _, told = again.communicate(timeout=300)
-    assert again.returncode == 0 and f"resuming at step {stopped}" in told
+    capsys.readouterr()
+    assert run(words_of(f"cut-{code}")) == 0
+    assert f"resuming at step {stopped}" in capsys.readouterr().err
     assert (place / f"out-cut-{code}" / "model.safetensors").read_bytes() == undisturbed.read_bytes()
