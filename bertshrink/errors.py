@@ -11,7 +11,8 @@ Anything else that escapes is a bug: exit code 70.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -32,6 +33,13 @@ class BertshrinkError(Exception):
         self.where = where
         self.hint = hint
 
+    def rename(self, old: str, new: str) -> None:
+        """Say `new` wherever the error says `old`."""
+        self.what = self.what.replace(old, new)
+        self.where = self.where.replace(old, new) if self.where is not None else None
+        self.hint = self.hint.replace(old, new) if self.hint is not None else None
+        self.args = (self.what,)
+
     def __str__(self) -> str:
         lines = [self.what]
         if self.where:
@@ -39,6 +47,17 @@ class BertshrinkError(Exception):
         if self.hint:
             lines.append(f"hint: {self.hint}")
         return "\n".join(lines)
+
+
+@contextmanager
+def named_as_given(private: object, given: object) -> Iterator[None]:
+    """Have errors inside name the folder that was given (None: the same) in the place of a private one made of it."""
+    try:
+        yield
+    except BertshrinkError as error:
+        if given is not None:
+            error.rename(str(private), str(given))
+        raise
 
 
 class CheckFailed(BertshrinkError):

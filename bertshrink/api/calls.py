@@ -35,6 +35,7 @@ def run(
     recipe: str | Path | Mapping[str, Any],
     *,
     model: Any = None,
+    reference: str | Path | None = None,
     data: Any = None,
     output: str | Path | None = None,
     seed: int | None = None,
@@ -49,6 +50,7 @@ def run(
     Args:
         recipe: a file, the name of one that ships, or its keys as a dictionary.
         model: in place of the recipe's.
+        reference: in place of the recipe's.
         data: in place of the recipe's.
         output: where the last model is written; None: it stays in the run folder.
         seed: in place of the recipe's.
@@ -68,6 +70,7 @@ def run(
     _refuse_unknown("run", about_texts, _ABOUT_TEXTS)
     overrides = {
         "model": model_name(model, home) if model is not None else None,
+        "reference": str(reference) if reference is not None else None,
         "data": data_settings(data, home),
         "seed": seed,
     }
@@ -85,6 +88,7 @@ def bench(
     *,
     data: Any = None,
     task: str | None = None,
+    reference: str | Path | None = None,
     seed: int | None = None,
     runs: str | Path = "runs",
     progress: bool = True,
@@ -96,6 +100,7 @@ def bench(
         models: one, or several; the first is what the others are compared with.
         data: texts that judge them.
         task: what they are for; None: what the first one says.
+        reference: a file of texts and their vectors elsewhere, which the first one must give, too.
         seed: random seed.
         runs: directory for run folders.
         progress: whether to show the progress of long work.
@@ -114,19 +119,28 @@ def bench(
     timing = {name: value for name, value in settings.items() if name in latency}
     asked = recipe_of_bench(
         [model_name(one, home) for one in several],
-        {"data": data_settings(data, home), "task": task, "seed": seed, "measure": {"latency": timing}},
+        {
+            "data": data_settings(data, home),
+            "task": task,
+            "reference": str(reference) if reference is not None else None,
+            "seed": seed,
+            "measure": {"latency": timing},
+        },
         {name: value for name, value in settings.items() if name in _ABOUT_TEXTS},
     )
     return _result(asked, output=None, force=False, runs=home, measure=True, progress=progress)
 
 
 @command_scope()
-def inspect(model: Any, *, task: str = "auto", runs: str | Path = "runs") -> dict[str, Any]:
+def inspect(
+    model: Any, *, task: str = "auto", reference: str | Path | None = None, runs: str | Path = "runs"
+) -> dict[str, Any]:
     """What a model is made of and what could shrink, from its headers alone.
 
     Args:
         model: a name, a folder, or a model in memory.
         task: what it is for; `auto`: what it says.
+        reference: a file of texts and their vectors elsewhere, which it must give, too; it is loaded then.
         runs: where a model in memory is written.
 
     Raises:
@@ -134,7 +148,7 @@ def inspect(model: Any, *, task: str = "auto", runs: str | Path = "runs") -> dic
     """
     from bertshrink.cli.inspect import facts_of
 
-    return facts_of(model_name(model, Path(runs)), task)
+    return facts_of(model_name(model, Path(runs)), task, str(reference) if reference is not None else None)
 
 
 @command_scope()
@@ -207,7 +221,12 @@ def _function(command: Command) -> Callable[..., Result]:
             command.name,
             model,
             {name: values[name] for name in fields},
-            {"data": data_settings(values["data"], home), "task": values["task"], "seed": values["seed"]},
+            {
+                "data": data_settings(values["data"], home),
+                "task": values["task"],
+                "reference": str(values["reference"]) if values.get("reference") is not None else None,
+                "seed": values["seed"],
+            },
             {name: values[name] for name in _ABOUT_TEXTS},
             name_of=str,
         )
@@ -229,6 +248,7 @@ def _function(command: Command) -> Callable[..., Result]:
         **dict.fromkeys(fields),
         **{name: None for name in _ABOUT_TEXTS if name not in fields},
         "task": None,
+        **({} if from_nothing else {"reference": None}),
         "seed": None,
         "measure": False,
         "force": False,
@@ -245,6 +265,7 @@ def _function(command: Command) -> Callable[..., Result]:
 
 def _doc(command: Command, fields: Mapping[str, Any], from_nothing: bool) -> str:
     lines = [command.help, "", "Args:"]
+    vectors = "    reference: a file of texts and their vectors elsewhere, which the model must give, too."
     if not from_nothing:
         lines.append("    model: a name, a folder, or a model in memory (transformers, sentence-transformers).")
     lines += [
@@ -253,6 +274,7 @@ def _doc(command: Command, fields: Mapping[str, Any], from_nothing: bool) -> str
         *(f"    {name}: {field.description}" for name, field in fields.items()),
         *(f"    {name}: {DataSettings.model_fields[name].description}" for name in _ABOUT_TEXTS if name not in fields),
         "    task: what the model is for; None: what it, or the data, says.",
+        *([] if from_nothing else [vectors]),
         "    seed: random seed.",
         "    measure: whether time and memory of all models are measured, too.",
         "    force: whether to replace a model that bertshrink wrote at `output`.",

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bertshrink.cli.options import INPUT, MEASURING, OUTPUT, Data, Json, Quiet, Runs, Task, option, with_data_flags
+from bertshrink.cli.options import (
+    INPUT,
+    MEASURING,
+    OUTPUT,
+    Data,
+    Json,
+    Quiet,
+    Reference,
+    Runs,
+    Task,
+    option,
+    with_data_flags,
+)
 from bertshrink.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,6 +59,7 @@ def bench(
     ] = None,
     data: Data = None,
     task: Task = None,
+    reference: Reference = None,
     batch: Annotated[str, option(MEASURING, "--batch", metavar="N,...", help="batch sizes, as 1,8")] = "1,8",
     length: Annotated[
         str | None,
@@ -141,6 +154,7 @@ def bench(
         "across_machines": across_machines or None,
     }
     running = defaults | {key: value for key, value in given.items() if value is not None}
-    asked = recipe_of_bench(models, {"data": data, "task": task, "measure": {"latency": running}}, about_texts)
+    common = {"data": data, "task": task, "reference": reference, "measure": {"latency": running}}
+    asked = recipe_of_bench(models, common, about_texts)
     form: Form = "bench" if as_json else "markdown" if as_markdown else "terminal"
     return carry_out(asked, output=None, force=False, runs=runs, form=form, quiet=quiet, with_latency=True)

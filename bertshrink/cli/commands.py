@@ -28,6 +28,7 @@ from bertshrink.cli.options import (
     NoLatency,
     Output,
     Quiet,
+    Reference,
     Runs,
     Seed,
     Task,
@@ -49,6 +50,7 @@ def run_recipe(
     model: Annotated[
         str | None, option(INPUT, "--model", metavar="MODEL", help="start from this model instead of the recipe's")
     ] = None,
+    reference: Reference = None,
     no_latency: NoLatency = False,
     output: Output = None,
     force: Force = False,
@@ -62,7 +64,8 @@ def run_recipe(
     from bertshrink.recipe.recipe import read_recipe
     from bertshrink.recipe.shipped import find_recipe
 
-    overrides = {key: value for key, value in (("data", data), ("model", model)) if value is not None}
+    given = {"data": data, "model": model, "reference": reference}
+    overrides = {key: value for key, value in given.items() if value is not None}
     asked = read_recipe(find_recipe(recipe), overrides, about_texts)
     from bertshrink.cli.run import carry_out  # not before: a wrong recipe is answered without all that runs one
 
@@ -84,15 +87,16 @@ def inspect_model(
         option(INPUT, "--size", metavar="SIZE", help="show which layers, ranks and formats fit into this, as 10 MB"),
     ] = None,
     task: Task = None,
+    reference: Reference = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a model is made of and what could shrink. Loads no weight."""
+    """Show what a model is made of and what could shrink. Loads no weight, but to compare it with reference vectors."""
     from bertshrink.cli import inspect
 
     if size is not None:
-        inspect.show_roads(model, task or "auto", size, as_json)
+        inspect.show_roads(model, task or "auto", size, as_json, reference)
     else:
-        inspect.inspect_model(model, task or "auto", as_json)
+        inspect.inspect_model(model, task or "auto", as_json, reference)
 
 
 def doctor(as_json: Json = False) -> None:
@@ -214,7 +218,7 @@ def _function(command: Command) -> Callable[..., int]:
 
         settings = {name: value_of(given[name], field) for name, field in fields.items()}
         about_texts = {name: given[name] for name in about}
-        common = {"data": data, "task": task, "seed": seed}
+        common = {"data": data, "task": task, "seed": seed, "reference": given.get("reference")}
         asked = recipe_of_command(command.name, model, settings, common, about_texts)
         if given.get("dry_run"):
             from bertshrink.cli.dry_run import dry_run
@@ -244,6 +248,7 @@ def _function(command: Command) -> Callable[..., int]:
         [
             *([parameter_of("model", argument)] if command.techniques[0].takes else []),
             *(parameter_of(name, kind, None) for name, kind in {"data": Data, **about, "task": Task}.items()),
+            *([parameter_of("reference", Reference, None)] if command.techniques[0].takes else []),
             *(
                 parameter_of(name, option_of(name, fields[name], panels[name], has_default=name in decided), None)
                 for name in shown

@@ -33,6 +33,8 @@ def dry_run(recipe: Recipe, *, runs: Path, output: Path | None, as_json: bool, q
     require_ml()
     plan = make_plan(recipe)
     notes: list[str] = []
+    if plan.model is not None and plan.model.reference is not None:
+        notes.append(fetch_weights(plan.model).compared())
     tables = {
         stage.technique.name: _table(plan, stage.technique, quiet, notes)
         for stage in plan.stages

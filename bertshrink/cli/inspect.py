@@ -1,6 +1,6 @@
 """`bertshrink inspect`: what a model is made of and what could shrink, and with `--size` every road to a size.
 
-All of it is told from headers and sizes alone, in a second.
+All of it is told from headers and sizes alone, in a second; only to compare it with reference vectors it is loaded.
 """
 
 from __future__ import annotations
@@ -32,31 +32,37 @@ _SHOWN = 12
 """Roads in the table; all of them are in the JSON."""
 
 
-def inspect_model(name: str, task: str, as_json: bool) -> None:
+def inspect_model(name: str, task: str, as_json: bool, reference: str | None = None) -> None:
     """Print the table, or one JSON document, of a model that is used for `task` (a name in `TASKS`, or `auto`).
 
+    Args:
+        reference: as of `find_model`.
+
     Raises:
-        BertshrinkError: no such model, an unknown family, a refused file.
+        BertshrinkError: no such model, an unknown family, a refused file, other vectors than the reference's.
     """
-    facts = facts_of(name, task)
+    facts = facts_of(name, task, reference)
     if as_json:
         print_json(facts)
         return
     _print(name, facts)
 
 
-def facts_of(name: str, task: str) -> dict[str, Any]:
+def facts_of(name: str, task: str, reference: str | None = None) -> dict[str, Any]:
     """What a model is made of, as JSON values; arguments and errors as of `inspect_model`."""
-    model = fetch_weights(find_model_for(name, task), to_run=False)
-    if isinstance(model.about, CheckpointInfo):
-        return _encoder(model.about)
-    return _artifact(model)
+    model = fetch_weights(find_model_for(name, task, reference), to_run=False)
+    if not isinstance(model.about, CheckpointInfo):
+        return _artifact(model)
+    with model.named_as_given():
+        facts = _encoder(model.about)
+    facts["notes"] += [model.compared()] if model.reference is not None else []
+    return facts
 
 
-def find_model_for(name: str, task: str) -> ModelRef:
+def find_model_for(name: str, task: str, reference: str | None = None) -> ModelRef:
     """A model that is used for what `--task` says; errors as of `find_model`."""
     check_task(task, "--task")
-    return find_model(name, task=task)
+    return find_model(name, task=task, reference=reference)
 
 
 def _encoder(facts: CheckpointInfo) -> dict[str, Any]:
@@ -209,12 +215,15 @@ def _print(name: str, facts: dict[str, Any]) -> None:
             console.print(f"  {line}", highlight=False, markup=False)
 
 
-def show_roads(name: str, task: str, size: str, as_json: bool) -> None:
+def show_roads(name: str, task: str, size: str, as_json: bool, reference: str | None = None) -> None:
     """Print which layers, width of tables and number format together fit into a size, with the commands.
 
     Raises:
-        BertshrinkError: no such model, one whose sizes are unknown, or no size.
+        BertshrinkError: no such model, one whose sizes are unknown, no size, or vectors to compare with.
     """
+    if reference is not None:
+        what = "`--size` tells of sizes, for which no weight is loaded to compare vectors"
+        raise UserError(what, where="--reference", hint="leave out one of the two")
     try:
         limit = units.size(size)
     except ValueError as error:

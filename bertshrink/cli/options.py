@@ -72,6 +72,10 @@ DATA_FLAGS = {
 }
 """What every command with `--data` takes of the texts beside where they are: settings of `data:` by their names."""
 Task = Annotated[str | None, option(INPUT, "--task", metavar="TASK", help=f"auto, {', '.join(TASKS)}")]
+Reference = Annotated[
+    str | None,
+    option(INPUT, "--reference", metavar="FILE", help="texts and their vectors elsewhere, which the model must give"),
+]
 Measure = Annotated[
     bool,
     option(MEASURING, "--measure/--no-latency", help="also measure latency and memory of all models (takes minutes)"),

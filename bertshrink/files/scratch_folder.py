@@ -7,7 +7,9 @@ across containers.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 
 _PREFIX = "bertshrink-work-"
 _LOCK = ".held"
+_OF_PROCESS: set[Path] = set()
 
 
 @contextmanager
@@ -41,6 +44,30 @@ def make_scratch() -> tuple[Path, contextlib.ExitStack]:
     inside = folder / "work"  # empty, as a private folder is expected to be
     inside.mkdir(mode=0o700)
     return inside, release
+
+
+def folder_of_process() -> Path:
+    """A new private folder, which is gone when the process ends."""
+    folder = Path(tempfile.mkdtemp(dir=_shelf(os.getpid())))
+    _OF_PROCESS.add(folder)
+    return folder
+
+
+def is_of_process(folder: Path) -> bool:
+    """Whether `folder_of_process` made it: what is in it was put there by this process."""
+    return folder in _OF_PROCESS
+
+
+@cache
+def _shelf(owner: int) -> Path:
+    shelf, release = make_scratch()
+
+    def clear() -> None:
+        if os.getpid() == owner:  # not a process forked from this one
+            release.close()
+
+    atexit.register(clear)
+    return shelf
 
 
 @cache

@@ -19,6 +19,7 @@ from bertshrink.files.atomic import sha256_file
 from bertshrink.files.headers import FileFacts, file_facts, read_header
 from bertshrink.files.json_files import read_object
 from bertshrink.files.safe_open import blob_of
+from bertshrink.files.scratch_folder import is_of_process
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -78,7 +79,7 @@ def read_weights(folder: Path) -> Header:
         )
     for name in names:
         shard = folder / name
-        if shard.is_symlink():
+        if shard.is_symlink() and not is_of_process(folder):
             blob_of(shard)
         for tensor, about in read_header(shard).items():
             if tensor in header:

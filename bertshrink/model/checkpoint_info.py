@@ -60,6 +60,7 @@ class CheckpointInfo:
         max_length: the longest input in tokens, special tokens included.
         sentence: what sentence-transformers says of it, where it is used as that library uses it.
         activation: what makes a score of a cross-encoder's logit.
+        remarks: what was found out about the folder elsewhere, a sentence each.
     """
 
     folder: Path
@@ -72,11 +73,12 @@ class CheckpointInfo:
     max_length: int = 512
     sentence: Sentence | None = None
     activation: Literal["identity", "sigmoid"] = "identity"
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What whoever uses the model must know of its folder."""
-        notes = self.sentence.notes() if self.sentence is not None else []
+        notes = [*self.remarks, *(self.sentence.notes() if self.sentence is not None else [])]
         if TASKS[self.task].is_vector and self.sentence is None:
             usual = (
                 "the normalised mean of its tokens"

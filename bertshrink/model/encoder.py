@@ -60,6 +60,7 @@ class Encoder:
         notes: what its tokenizer and the model do not agree on, and how it is read.
         words_of: the folder whose stored names have words in front that the class's do not have, and the words.
         layers: the modules of `pooling.layers`, with their weights; they stay in memory when the model's are let go.
+        remarks: what `CheckpointInfo.remarks` says, for the cards of what is made of it.
     """
 
     model: PreTrainedModel
@@ -74,6 +75,7 @@ class Encoder:
     notes: tuple[str, ...] = ()
     words_of: tuple[Path, str] | None = None
     layers: nn.ModuleList | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def anatomy(self) -> ModelFamily:
@@ -164,6 +166,7 @@ class Encoder:
             notes=(*notes, *notes_on(header, words), *more),
             words_of=(facts.folder, words) if words else None,
             layers=layers,
+            remarks=facts.remarks,
         )
 
     def copy(self) -> Encoder:

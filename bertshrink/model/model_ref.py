@@ -6,10 +6,12 @@ itself. Everything after that asks the reference. Weights are read by `load` and
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bertshrink.errors import named_as_given
 from bertshrink.files.atomic import MANIFEST, sha256_file
 from bertshrink.files.fingerprint import STAGE_CARD, fingerprint
 from bertshrink.files.shards import sha256_weights, weight_file, weight_files
@@ -17,6 +19,7 @@ from bertshrink.model.artifact import Artifact, ArtifactCard
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD, CheckpointInfo, read_base_info, read_facts
 
 if TYPE_CHECKING:
+    from bertshrink.model.checks.reference_vectors import ReferenceVectors
     from bertshrink.model.encoder import Encoder
 
     Model = Encoder | Artifact
@@ -38,6 +41,8 @@ class ModelRef:
         key: the fingerprint of what decides it; empty where nobody asked.
         loaded: itself, while it is in memory.
         asked_task: the task as it was asked for; `auto`: what the model says.
+        given: the folder that was given, where `folder` is a private one made of it.
+        reference: what its vectors are compared with before anything is made of it; None: nothing.
     """
 
     name: str
@@ -48,6 +53,8 @@ class ModelRef:
     key: str = ""
     loaded: Model | None = field(default=None, repr=False)
     asked_task: str = "auto"
+    given: Path | None = None
+    reference: ReferenceVectors | None = None
 
     @classmethod
     def read(
@@ -122,12 +129,30 @@ class ModelRef:
             from bertshrink.model.encoder import Encoder
             from bertshrink.model.quiet import quiet_libraries
 
-            with quiet_libraries():
+            with quiet_libraries(), self.named_as_given():
                 if isinstance(self.about, CheckpointInfo):
                     self.loaded = Encoder.from_facts(self.about, self.source)
                 else:
                     self.loaded = Artifact.load(self.folder, self.source)
         return self.loaded
+
+    def compared(self) -> str:
+        """Load the model and compare it with its reference vectors, of which it has some; what came of it, a sentence.
+
+        Raises:
+            BertshrinkError: as `load`; or its vectors are not the reference's.
+        """
+        from bertshrink.model.encoder import Encoder
+
+        assert self.reference is not None
+        encoder = self.load()
+        assert isinstance(encoder, Encoder)
+        with self.named_as_given():
+            return self.reference.compare(encoder)
+
+    def named_as_given(self) -> AbstractContextManager[None]:
+        """Have errors inside name the folder that was given, not a private one made of it."""
+        return named_as_given(self.folder, self.given)
 
     def unload(self) -> None:
         """Let the weights go, also for those who still hold the model: they keep its configuration and tokenizer."""

@@ -100,9 +100,13 @@ def prepare(plan: Plan, progress: Progress, store: RunFolder, command: str, targ
         given = replace(given, name=REFERENCE, key=keys.stages[0])
     _check_room(plan, keys, store, target)
     prepared = PreparedRun(plan, texts, targets, keys, given, (), report, store)
-    if given is not None and _is_used(prepared):
-        given.load()
-    return replace(prepared, compared=_compared(plan))
+    if given is not None:
+        _compare_vectors(given, "", report, progress)
+        if _is_used(prepared):
+            given.load()
+        else:
+            given.unload()
+    return replace(prepared, compared=_compared(plan, report, progress))
 
 
 def _check_room(plan: Plan, keys: Keys, store: RunFolder, target: OutputFolder | None) -> None:
@@ -148,15 +152,25 @@ def _texts(plan: Plan, progress: Progress, report: Report) -> TextDataset | None
     return texts
 
 
-def _compared(plan: Plan) -> tuple[ModelRef, ...]:
+def _compare_vectors(model: ModelRef, prefix: str, report: Report, progress: Progress) -> None:
+    """Compare a model with its reference vectors, where there are some, and tell the figure in the report."""
+    if model.reference is not None:
+        progress.log(f"comparing {model.label} with {len(model.reference.texts)} reference vectors")
+        report.notes.append(f"{prefix}{model.compared()}")
+
+
+def _compared(plan: Plan, report: Report, progress: Progress) -> tuple[ModelRef, ...]:
     """The models to compare with, all of them on this machine."""
     taken = {REFERENCE, *(stage.name for stage in plan.stages)}
     models = []
     for named in plan.compared:
         model = fetch_weights(named)
         if model.kind == "encoder":
-            check_weights(model.folder)
-            check_layers(model.folder, model.about.pooling if isinstance(model.about, CheckpointInfo) else None)
+            with model.named_as_given():
+                check_weights(model.folder)
+                check_layers(model.folder, model.about.pooling if isinstance(model.about, CheckpointInfo) else None)
+            _compare_vectors(model, f"{model.label}: ", report, progress)
+            model.unload()
         name = next(n for n in (model.name, *(f"{model.name} ({i})" for i in range(2, 100))) if n not in taken)
         taken.add(name)
         models.append(replace(model, name=name, key=model.content_key(plan.recipe.task)))

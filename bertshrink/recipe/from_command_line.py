@@ -42,7 +42,7 @@ def recipe_of_command(
 
     Args:
         settings: name (see `Command.flag_names`) -> value, as given; None means not given.
-        common: top-level recipe values (`data`, `task`, `seed`, `measure`); None means not given.
+        common: top-level recipe values (`data`, `task`, `reference`, `seed`, `measure`); None means not given.
         about_texts: settings of `data` beside where it is; None means not given.
         name_of: how a setting is called where it is given, for messages.
 
@@ -55,7 +55,9 @@ def recipe_of_command(
     command = COMMANDS[name]
     given = {key: value for key, value in settings.items() if value is not None}
     asked = [technique for technique in command.techniques if command.wants(technique, given)]
-    model_ref = _look_at(model, common.get("task")) if model is not None and _can_skip(asked) else None
+    model_ref = None
+    if model is not None and _can_skip(asked):
+        model_ref = _look_at(model, common.get("task"), common.get("reference"))
     needed = list(asked)
     while model_ref is not None and model_ref.kind == "artifact" and _can_skip(needed):
         del needed[0]
@@ -102,10 +104,10 @@ def _can_skip(techniques: Sequence[type[Technique]]) -> bool:
     return len(techniques) > 1 and "artifact" in techniques[1].takes
 
 
-def _look_at(model: str, task: str | None) -> ModelRef | None:
+def _look_at(model: str, task: str | None, reference: str | None) -> ModelRef | None:
     """The model, looked at before there is a plan; None: the plan will say what is wrong with it."""
     try:
-        return find_model(model, "`MODEL`", task=task if task in TASKS else "auto")
+        return find_model(model, "`MODEL`", task=task if task in TASKS else "auto", reference=reference)
     except BertshrinkError:
         return None
 

@@ -91,10 +91,12 @@ def make_plan(recipe: Recipe) -> Plan:
     num_leading = _num_leading(recipe)
     model = recipe.model_ref
     if model is None and recipe.model is not None:
-        model = _look_at(recipe, recipe.model, check.at("model"), is_base=num_leading > 0)
+        model = _look_at(recipe, recipe.model, check.at("model"), is_base=num_leading > 0, reference=recipe.reference)
     elif recipe.model is None and (not recipe.stages or recipe.stages[0].technique.takes):
         hint = "add `model:`, a folder or a hub name; or let `pretrain` make one"
         raise UserError("the recipe names no model to start from", where=recipe.place("stages"), hint=hint)
+    if recipe.model is None and recipe.reference is not None:
+        check.at("reference").error("`reference` has vectors of a model, and the recipe names none", "leave it out")
     if recipe.task not in ("auto", *TASKS):
         check.at("task").error(f"there is no task `{recipe.task}`", did_you_mean(recipe.task, TASKS))
     _data(recipe, check)
@@ -142,6 +144,9 @@ def make_plan(recipe: Recipe) -> Plan:
         notes += about.details.get("notes", [])
     else:
         notes += [*about.notes, *left_behind(about.folder, is_sentence=about.sentence is not None)]
+    for other in compared:
+        if isinstance(other.about, CheckpointInfo):
+            notes += [f"{other.label}: {remark}" for remark in other.about.remarks]
     return Plan(recipe, model, tuple(compared), about, task, tuple(stages), clock, num_leading, tuple(notes))
 
 
@@ -236,10 +241,13 @@ def _patience(recipe: Recipe, check: Checker) -> None:
             )
 
 
-def _look_at(recipe: Recipe, name: str, check: Checker, *, is_base: bool = False) -> ModelRef | None:
+def _look_at(
+    recipe: Recipe, name: str, check: Checker, *, is_base: bool = False, reference: str | None = None
+) -> ModelRef | None:
     """A model that the recipe names; None when a fault was found."""
+    task = recipe.task if recipe.task in TASKS else "auto"
     try:
-        return find_model(name, check.place, task=recipe.task if recipe.task in TASKS else "auto", is_base=is_base)
+        return find_model(name, check.place, task=task, is_base=is_base, reference=reference)
     except BertshrinkError as error:
         check.add(error)
         return None

@@ -72,6 +72,10 @@ class _Body(BaseModel):
     model: str | None = Field(
         None, description="encoder to start from: a folder or a hub name; omitted with `pretrain`"
     )
+    reference: str | None = Field(
+        None,
+        description="JSON file of texts and the vectors that the model gives for them elsewhere; it must give the same",
+    )
     task: str = Field("auto", description=f"task of the model: auto, {', '.join(TASKS)}")
     data: Any = Field(None, description="texts: builtin:pydoc, a file, a folder, a hub name")
     seed: int = Field(0, ge=0, lt=2**32, description="random seed")
@@ -109,6 +113,7 @@ class Recipe:
     gates: tuple[Rule, ...]
     source: LocatedConfig
     text: str
+    reference: str | None = None
     model_ref: ModelRef | None = None
 
     def place(self, *path: str | int) -> str:
@@ -251,6 +256,7 @@ def build(source: LocatedConfig, text: str, default_name: str) -> Recipe:
         tuple(gates),
         source,
         text,
+        body.reference,
     )
 
 

@@ -16,11 +16,7 @@ place for temporary files) goes when the process ends.
 
 from __future__ import annotations
 
-import atexit
-import os
 import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,7 +27,7 @@ from bertshrink.files.atomic import output_errors
 from bertshrink.files.json_files import read_json, read_object
 from bertshrink.files.onnx_data_file import files_of
 from bertshrink.files.safe_open import copy_plain
-from bertshrink.files.scratch_folder import make_scratch
+from bertshrink.files.scratch_folder import folder_of_process
 from bertshrink.model.artifact import Artifact, ArtifactCard
 from bertshrink.model.checkpoint_info import ARTIFACT_CARD, refuse_remote_code
 from bertshrink.model.checks.stock_class import refuse_pointers
@@ -99,18 +95,6 @@ def _stat_key(path: Path) -> tuple[object, ...]:
     return about.st_ino, about.st_mtime_ns, about.st_size
 
 
-@cache
-def _temp_dir() -> Path:
-    (shelf, release), owner = make_scratch(), os.getpid()
-
-    def clear() -> None:
-        if os.getpid() == owner:  # not a process forked from this one
-            release.close()
-
-    atexit.register(clear)
-    return shelf
-
-
 def _tokenizer_dir(path: Path) -> Path:
     folder = path.parent
     has_any = any((folder / name).exists() for names in TOKENIZERS for name in names)
@@ -118,7 +102,7 @@ def _tokenizer_dir(path: Path) -> Path:
 
 
 def _take_in(path: Path, home: Path, task: str) -> Path:
-    place = Path(tempfile.mkdtemp(dir=_temp_dir()))
+    place = folder_of_process()
     folder, papers = place / "artifact", place / "papers"
     file = folder / PLACES[path.suffix[1:]]
     try:

@@ -7,6 +7,9 @@
     a file for an engine (.onnx, .ort, .pte), its folder, or its folder in a hub cache
                                  becomes an artifact in a private folder (`import_external`), unless bertshrink sealed
                                  it
+    a repository with code of its own
+                                 becomes a folder of the stock class that computes the same, if there is one
+                                 (`stock_folder`)
     a demo model                 from the installed `demo` extra, its weights checked against a pinned sha256
     a hub name                   from the hub's cache, else from the hub, safetensors and tokenizer files only
 
@@ -22,15 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from bertshrink.command_scope import once
-from bertshrink.errors import MissingDependency, UnsafeModel, UserError
+from bertshrink.errors import MissingDependency, UnsafeModel, UserError, named_as_given
 from bertshrink.files.atomic import is_sealed, sha256_file, verify
 from bertshrink.files.bounded_text import open_regular
 from bertshrink.files.hub import hub_is_reachable, local_path
 from bertshrink.files.json_files import read_object
 from bertshrink.files.onnx_data_file import files_of
 from bertshrink.files.shards import INDEX, WEIGHTS, shard_names, weight_file
-from bertshrink.model.checkpoint_info import ARTIFACT_CARD
+from bertshrink.model.checkpoint_info import ARTIFACT_CARD, CheckpointInfo
+from bertshrink.model.checks.reference_vectors import NO_REFERENCE, reference_of
 from bertshrink.model.folder.layout import root_of, sealed_root
+from bertshrink.model.folder.stock_folder import stock_folder
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.sources.probe_process import probe_again_in_subprocess
 
@@ -66,7 +71,14 @@ def is_path(name: str) -> bool:
     return local_path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(FILES)
 
 
-def find_model(name: str, where: str | None = None, *, task: str = "auto", is_base: bool = False) -> ModelRef:
+def find_model(
+    name: str,
+    where: str | None = None,
+    *,
+    task: str = "auto",
+    is_base: bool = False,
+    reference: str | None = None,
+) -> ModelRef:
     """The model of a name, from its small files: no weight is fetched or read, and nothing is run.
 
     Args:
@@ -74,19 +86,46 @@ def find_model(name: str, where: str | None = None, *, task: str = "auto", is_ba
         where: its place, for messages.
         task: as of `ModelRef.read`.
         is_base: likewise.
+        reference: the file of vectors that it is compared with when it is loaded; None: its folder's, if it has one.
 
     Raises:
-        BertshrinkError: as `locate_config` and `ModelRef.read`.
+        BertshrinkError: as `locate_config`, `ModelRef.read` and `reference_of`.
     """
-    return ModelRef.read(locate_config(name, where, task=task), task, name, is_base=is_base, where=where)
+    folder = locate_config(name, where, task=task)
+    return _read(folder, task, name, where, reference, is_base=is_base)
 
 
 def fetch_weights(model: ModelRef, *, to_run: bool = True) -> ModelRef:
     """The same model, all of it on this machine; arguments and errors as of `locate_model` and `ModelRef.read`."""
     assert model.source is not None
     folder = locate_model(model.source, model.where, to_run=to_run, task=model.asked_task)
-    found = ModelRef.read(folder, model.about.task, model.source, where=model.where)
+    named = str(model.reference.path) if model.reference is not None and model.reference.is_named else None
+    found = _read(folder, model.about.task, model.source, model.where, named)
     return replace(found, asked_task=model.asked_task)
+
+
+def _read(
+    given: Path, task: str, name: str, where: str | None, reference: str | None, *, is_base: bool = False
+) -> ModelRef:
+    """The model in a folder; in one that asks to run code of its own, the stock model that computes the same."""
+    stock = stock_folder(given)
+    if stock is None:
+        model = ModelRef.read(given, task, name, is_base=is_base, where=where)
+    else:
+        with named_as_given(stock.folder, given):
+            model = ModelRef.read(stock.folder, task, name, is_base=is_base, where=where)
+        model = replace(model, given=given)
+    named = local_path(reference) if reference is not None else None
+    if not isinstance(model.about, CheckpointInfo):
+        if named is None:
+            return model
+        what = "reference vectors are compared with an encoder's, and the model is a file for an engine"
+        raise UserError(what, where=reference, hint="give the encoder that it was made from")
+    vectors = reference_of(given, model.about.task, named)
+    if stock is not None:
+        remarks = (stock.remark, *(() if vectors is not None else (NO_REFERENCE,)))
+        model = replace(model, about=replace(model.about, remarks=remarks))
+    return replace(model, reference=vectors)
 
 
 def locate_config(name: str, where: str | None = None, *, task: str = "auto") -> Path:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from bertshrink.errors import UnsafeModel
+from bertshrink.errors import CheckFailed, UnsafeModel, UserError
 from bertshrink.pipeline.prepare import REFERENCE, prepare
 from bertshrink.pipeline.run import Run, opened
 from bertshrink.pipeline.run_folder import RunFolder
 from bertshrink.progress import Silent
 from bertshrink.recipe.plan import make_plan
 from bertshrink.recipe.recipe import read_recipe
+from tests.support.remote_repositories import repository, write_vectors
 from tests.support.tiny import sentences, tiny_encoder
 
 
@@ -78,3 +79,40 @@ def test_the_reference_is_the_given_model_or_what_the_first_stages_made_of_it(he
     assert made.reference is None, "it is still to be made"
     made.made.append(made.prepared.given)
     assert made.reference is made.latest is made.made[0]
+
+
+def test_a_model_is_compared_with_reference_vectors_before_anything_is_made(here):
+    write_vectors(Path("v.json"), tiny_encoder("bert", "embedding", seed=1), sentences(3))
+    told = prepared(RECIPE + "reference: v.json\n").report.notes
+    assert [note for note in told if note.startswith("compared with 3 reference vectors of v.json")]
+    write_vectors(Path("other/reference_vectors.json"), tiny_encoder("bert", "embedding", seed=2), sentences(2))
+    told = prepared(RECIPE + "compare: [./other]\n").report.notes
+    assert [note for note in told if note.startswith("other: compared with 2 reference vectors")]
+    with pytest.raises(CheckFailed, match="not the one of the reference vectors"):
+        prepared(RECIPE.replace("./m", "./other") + "reference: v.json\n")
+
+
+def test_reference_vectors_are_compared_where_nothing_is_left_to_be_made(here):
+    first = prepared(RECIPE)
+    first.store.folder.mkdir(parents=True)
+    first.store_reference({"name": "kept"})
+    write_vectors(Path("v.json"), tiny_encoder("bert", "embedding", seed=1), sentences(2))
+    again = prepared(RECIPE + "reference: v.json\n")
+    assert again.given.loaded is None, "let go again"
+    assert again.report.notes[-1].startswith("compared with 2 reference vectors")
+
+
+def test_reference_vectors_need_a_model(here):
+    with pytest.raises(UserError, match="`reference` has vectors of a model, and the recipe names none"):
+        plan_of("reference: v.json\ndata: ./texts.txt\nstages: [{pretrain: {layers: 1}}]\nmeasure: {latency: false}\n")
+
+
+def test_the_notes_say_of_every_model_whose_own_code_was_not_run(here):
+    for name in ("theirs", "beside"):
+        Path(name).mkdir()
+        repository(Path(name), "gte")
+    text = RECIPE.replace("./m", "./theirs") + "compare: [./beside]\n"
+    notes = plan_of(text).notes
+    assert [note for note in notes if note.startswith("read by the stock class of GTE") and "was not run" in note]
+    assert [note for note in notes if note.startswith("beside: read by the stock class of GTE")]
+    assert sum("no reference vectors" in note for note in notes) == 2

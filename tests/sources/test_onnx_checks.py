@@ -18,6 +18,7 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.atomic import seal
 from bertshrink.files.headers import MAX_ENDS, MAX_NODES, MAX_STORED
 from bertshrink.files.safe_open import open_plain
+from bertshrink.files.scratch_folder import folder_of_process
 from bertshrink.model.artifact import Artifact
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.constant_folding import computed
@@ -467,7 +468,7 @@ def test_a_hub_caches_own_links_are_followed(tmp_path):
     snapshot = hub_cache(tmp_path / "hub", files_of(given))
     folder = resolve.locate_model(str(snapshot))
     assert not any(path.is_symlink() for path in folder.iterdir())
-    assert external._temp_dir().stat().st_mode & 0o777 == 0o700
+    assert folder_of_process().stat().st_mode & 0o777 == 0o700
     weight = initializers(read_model(folder / "onnx/model.onnx"))["weight"]
     assert weight.raw_data == data
 
@@ -539,11 +540,12 @@ def test_small_files_behind_links_are_refused(name, tmp_path):
 @pytest.mark.subprocess
 def test_a_refusal_leaves_nothing(tmp_path):
     folder = onnx_folder(tmp_path / "m", b"no model")
-    before = set(external._temp_dir().iterdir())
+    shelf = folder_of_process().parent
+    before = set(shelf.iterdir())
     for _ in range(2):
         with pytest.raises(UnsafeModel):
             resolve.locate_model(str(folder))
-    assert set(external._temp_dir().iterdir()) == before
+    assert set(shelf.iterdir()) == before
 
 
 @pytest.mark.subprocess

@@ -183,17 +183,20 @@ def _is_leftover(name: str, prefix: str, buffers: Collection[str], facts: Checkp
     return any(
         re.search(leftover.pattern, name)
         and facts.task in leftover.tasks
-        and (not leftover.is_own_head or _own_task(facts) != facts.task)
+        and (not leftover.is_own_head or _own_tasks(facts) != {facts.task})
         for leftover in _leftovers(facts.anatomy)
     )
 
 
-def _own_task(facts: CheckpointInfo) -> str | None:
-    """The task of the class that config.json names."""
-    try:
-        return guess_task(facts.config, sentence_kind=None, where="")
-    except UserError:
-        return None
+def _own_tasks(facts: CheckpointInfo) -> set[str | None]:
+    """The tasks of the classes that config.json names: mostly one; None: of none in the table."""
+    named, tasks = facts.config.get("architectures"), set[str | None]()
+    for name in named if isinstance(named, list) and named else [None]:
+        try:
+            tasks.add(guess_task({**facts.config, "architectures": [name]}, sentence_kind=None, where=""))
+        except UserError:
+            tasks.add(None)
+    return tasks
 
 
 def is_spare(name: str, facts: CheckpointInfo) -> bool:

@@ -26,7 +26,7 @@ _SAYS_NOTHING = (
     *("training_args.bin", "optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state.json", "checkpoint-*"),
     *("*results*.json", "*results*.txt", "*results*.csv", "eval*", "runs", "logs", "*.log", "train_script.py", "*.py"),
     *("README*", "*.md", "LICENSE*", "NOTICE*", "CITATION*", ".*", "*.png", "*.jpg", "*.svg", "*.html"),
-    *("generation_config.json", "preprocessor_config.json", "data_config.json"),
+    *("generation_config.json", "preprocessor_config.json", "data_config.json", "reference_vectors.json"),
     *("MANIFEST.json", "bertshrink.json", "stage.json", "report.*", "recipe.yaml", "artifact.json"),
 )
 

@@ -75,7 +75,7 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
             }
         task.advance()
     bench.note(_note(details, form, settings))
-    return Artifact.create(folder, card.model_copy(update={"details": details}), encoder)
+    return Artifact.create(folder, card.model_copy(update={"details": card.details | details}), encoder)
 
 
 def trace(encoder: Encoder, form: ArtifactSpec, outputs: Sequence[str], *, int8: bool) -> Any:

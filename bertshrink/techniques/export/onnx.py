@@ -114,7 +114,7 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
         bench.note(f"weights are stored in {settings.half} and multiplied in float32: half the bytes, the same speed")
     if form.engine != "onnxruntime":
         note_precision(form.engine, folder / FILE, bench)
-    made = Artifact.create(folder, card.model_copy(update={"details": details}), encoder)
+    made = Artifact.create(folder, card.model_copy(update={"details": card.details | details}), encoder)
     if made.card.data is not None:
         bench.note(
             f"the file takes {units.format(made.num_bytes, 'B')}, and one ONNX file holds 2.1 GB: the weights are in "
@@ -394,6 +394,6 @@ def make_card(
         shape=form.shape,
         max_batch=form.max_batch,
         vocab_size=encoder.shape.vocab_size,
-        details=details,
+        details=details | ({"notes": list(encoder.remarks)} if encoder.remarks else {}),
         lineage=("export",),
     )
