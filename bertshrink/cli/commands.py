@@ -90,7 +90,7 @@ def inspect_model(
     reference: Reference = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a model is made of and what could shrink. Loads no weight, but to compare it with reference vectors."""
+    """Show what a model is made of and what could shrink. Loads no weight."""
     from bertshrink.cli import inspect
 
     if size is not None:

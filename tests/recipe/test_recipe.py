@@ -195,6 +195,7 @@ def test_the_schema_knows_every_key_of_every_technique():
     assert set(found["properties"]) == {
         "name",
         "model",
+        "reference",
         "task",
         "data",
         "seed",

@@ -144,13 +144,11 @@ def _eurobert(config):
 
 
 _ROPE = {"rope_type": "default"}
+_SCALED = {"rope_type": "linear", "rope_theta": 20000 * _NTK, "factor": _NTK ** (2 / 8)}
 REPOSITORIES = {
     "nomic": ("nomic_bert", _nomic, {"intermediate_size": 256, "rope_parameters": {**_ROPE, "rope_theta": 500.0}}),
-    "gte": (
-        "gte",
-        _gte,
-        {"rope_parameters": {"rope_type": "linear", "rope_theta": 20000 * _NTK, "factor": _NTK ** (2 / 8)}},
-    ),
+    "gte": ("gte", _gte, {"rope_parameters": _SCALED}),
+    "gte-base-en": ("gte", _gte, {"rope_parameters": _SCALED, "type_vocab_size": 0}),
     "arctic": ("gte", _arctic, {"rope_parameters": {**_ROPE, "rope_theta": 160000.0}}),
     "eurobert": (
         "eurobert",
