@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from bertshrink.command_scope import command_scope
 from bertshrink.engines import torch_engine
-from bertshrink.errors import UnsafeModel, UserError
+from bertshrink.errors import CheckFailed, UnsafeModel, UserError
 from bertshrink.meters.latency.launch import launch_of
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families.remote_code import REMOTE_CODE
 from bertshrink.sources.resolve import fetch_weights, find_model
-from tests.support.remote_repositories import REPOSITORIES, by_its_own_code, only_config, repository
+from tests.support.remote_repositories import REPOSITORIES, by_its_own_code, only_config, repository, write_vectors
 from tests.support.tiny import outputs, sentences
 
 
@@ -46,6 +46,20 @@ def test_the_stock_class_computes_what_the_formulas_of_that_code_say(name, tmp_p
     ids = list(range(4, 24))
     theirs, mine = by_its_own_code(tmp_path, ids), states(read(tmp_path, "embedding").load(), ids)
     assert (theirs - mine).abs().max() < 1e-4 * theirs.abs().max()
+
+
+def test_reference_vectors_tell_a_lost_scaling_of_positions_and_let_rounding_pass(tmp_path):
+    path, texts = tmp_path / "v.json", sentences(8, shortest=40, longest=60)
+    (tmp_path / "m").mkdir()
+    encoder = repository(tmp_path / "m", "gte")
+    for parameter in encoder.model.parameters():
+        parameter.data = parameter.data.half().float()
+    write_vectors(path, encoder, texts)
+    likeness = find_model(str(tmp_path / "m"), reference=str(path)).compared()
+    assert "cosine is 1.00000" in likeness or "cosine is 0.99999" in likeness
+    only_config(tmp_path / "m", "gte", rope_theta=160000, rope_scaling=None)
+    with pytest.raises(CheckFailed, match=r"is 0\.99[5-8]"):
+        find_model(str(tmp_path / "m"), reference=str(path)).compared()
 
 
 def test_every_row_of_the_table_is_tried():
@@ -94,7 +108,7 @@ def test_a_weight_without_a_place_is_named(extra, tmp_path):
     assert str(tmp_path) in caught.value.where
 
 
-MOE = {"num_experts": 8, "moe_every_n_layers": 2, "activation_function": "gelu", "qkv_proj_bias": True}
+MOE = {"num_experts": 8, "moe_every_n_layers": 2, "moe_top_k": 2, "activation_function": "gelu", "qkv_proj_bias": True}
 
 
 @pytest.mark.parametrize(
@@ -105,8 +119,8 @@ MOE = {"num_experts": 8, "moe_every_n_layers": 2, "activation_function": "gelu",
         ("nomic", {"qkv_proj_bias": ...}, r"`qkv_proj_bias: null`"),
         ("nomic", {"prenorm": True}, r"`prenorm: true`"),
         ("nomic", {"use_rms_norm": True}, r"`use_rms_norm: true`"),
-        ("nomic", MOE, r"something else"),
-        ("nomic", {"num_experts": 8}, r"`num_experts: 8`"),
+        ("nomic", MOE, r"`num_experts: 8`.*something else"),
+        ("nomic", {"moe_every_n_layers": 2}, r"`moe_every_n_layers: 2`"),
         ("nomic", {"a_new_setting": 1}, r"sets `a_new_setting: 1`, of which it is not known"),
         ("nomic", {"n_inner": ...}, r"leaves out `n_inner`"),
         (
@@ -189,6 +203,11 @@ def test_both_spellings_beside_each_other_are_read_where_they_agree(tmp_path):
     repository(tmp_path, "nomic", **both, **rope)
     about = read(tmp_path).about
     assert (about.shape.hidden_size, about.shape.max_positions) == (32, 2048)
+    scaled = {"rope_type": "dynamic", "rope_theta": 500.0, "factor": 2.0}
+    only_config(tmp_path, "nomic", rope_parameters=scaled, max_trained_positions=48)
+    about = find_model(str(tmp_path)).about
+    assert about.shape.max_positions == 48, "up to there it is the same rotation"
+    assert about.config["rope_parameters"] == {"rope_type": "default", "rope_theta": 500.0}
 
 
 @pytest.mark.parametrize(("name", "head"), [("nomic", "classifier"), ("gte", "classifier")])

@@ -49,8 +49,6 @@ def as_stock(config: Mapping[str, Any], where: str) -> StockReading:
         UnsafeModel: no stock class does, or a setting is not known to mean the same there.
     """
     row = _row(config, where)
-    _refuse_unknown(row, config, where)
-    _refuse_missing(row, config, where)
     for name, values in row.only.items():
         if values != ANY and not any(_same(config.get(name), value) for value in values):
             allowed = listed([f"`{_shown(value)}`" for value in values if value is not None], 5) or "nothing"
@@ -60,6 +58,8 @@ def as_stock(config: Mapping[str, Any], where: str) -> StockReading:
                 where=where,
                 hint=f"no stock class serves this model; {_ONNX}",
             )
+    _refuse_unknown(row, config, where)
+    _refuse_missing(row, config, where)
     stock = {name: config[name] for name in config if name in row.passed_on and name not in row.only}
     _put(stock, {new: config[old] for old, new in row.renamed.items() if old in config}, row, where)
     try:
