@@ -44,7 +44,7 @@ test: lint docs ## every check, and every test; of families, tasks and technique
 	$(call COVERED)
 	$(LEAST_COVERED)
 
-test-fast: $(VENV)/.ready-to-develop ## within a minute: the tests that train nothing and start no process
+test-fast: $(VENV)/.ready-to-develop ## about two minutes: the tests that train nothing and start no process
 	$(PYTEST) --fast $(TEST_ARGS)
 
 matrix: lint docs ## what `make test` runs and the whole matrix, in environments of other libraries too; CI runs this
