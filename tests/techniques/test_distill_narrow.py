@@ -71,6 +71,20 @@ def test_other_heads_keep_every_weight():
         assert torch.equal(made.model.state_dict()[name], value)
 
 
+@pytest.mark.parametrize(("own", "size"), [(1, 16), (2, 8), (4, 4)])
+def test_keys_stay_with_the_queries_that_they_are_multiplied_with(own, size):
+    encoder = tiny_encoder("eurobert", num_key_value_heads=own, head_dim=size)
+    made = thin(encoder, replace(encoder.shape, num_heads=2, head_size=None, num_key_value_heads=None))
+    (query, key), (old_query, old_key) = (
+        [getattr(one.model.model.layers[0].self_attn, name).weight for name in ("q_proj", "k_proj")]
+        for one in (made, encoder)
+    )
+    for row, other in zip(query, key, strict=True):
+        at = (old_query == row).all(dim=1).nonzero().item()
+        head = at // size // (4 // own)
+        assert torch.equal(other, old_key[head * size + at % size])
+
+
 def test_the_weightiest_neurons_stay():
     encoder = tiny_encoder()
     layer = encoder.model.bert.encoder.layer[1]
@@ -115,6 +129,12 @@ def test_what_cannot_be_is_told_before(settings, task, what, tmp_path):
     tiny_encoder("bert", task).save(tmp_path)
     with pytest.raises(UserError, match=what):
         Distill(layers=2, **settings).fit(read_facts(tmp_path, task))
+
+
+def test_heads_that_positions_turn_have_an_even_width(tmp_path):
+    tiny_encoder("gte").save(tmp_path)
+    with pytest.raises(UserError, match="in pairs, and the student's heads have 5"):
+        Distill(layers=2, hidden_size=20).fit(read_facts(tmp_path))
 
 
 @pytest.mark.training

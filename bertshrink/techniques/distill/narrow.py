@@ -76,10 +76,11 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
     student = type(encoder.model)(config).to(encoder.model.dtype)
     given, sizes = encoder.model.state_dict(), {name: t.shape for name, t in student.state_dict().items()}
     known = _layers(encoder, set(given))
+    queries = _inside_heads(encoder, wanted, shape.num_heads, wanted.num_heads)
     kept = {
         "hidden": _weightiest_hidden(given, known, shape.hidden_size, wanted.hidden_size),
-        "queries": _inside_heads(encoder, wanted, shape.num_heads, wanted.num_heads),
-        "keys": _inside_heads(encoder, wanted, shape.num_key_value_heads or shape.num_heads, own_heads),
+        "queries": queries,
+        "keys": _of_keys(encoder, wanted, queries),
         "heads": torch.arange(wanted.num_heads) * shape.num_heads // wanted.num_heads,
     }
     neurons = _weightiest_neurons(given, known, wanted.intermediate_size)
@@ -134,17 +135,26 @@ def _weightiest_hidden(weights: dict[str, Tensor], known: dict[str, _Weight], ol
 
 
 def _inside_heads(encoder: Encoder, wanted: EncoderDims, num_heads: int, num_wanted: int) -> Tensor:
-    """Which of the queries' dimensions stay, or of the keys'."""
+    """Which of the queries' dimensions stay, or of the keys'; where the student has more of them, some come twice."""
     shape = encoder.shape
     old, new = shape.attention_size // shape.num_heads, wanted.attention_size // wanted.num_heads
     if num_wanted > num_heads or new > old:
-        return torch.arange(num_wanted * new)
+        return torch.arange(num_wanted * new) % (num_heads * old)
     inside = torch.arange(new)
     if encoder.anatomy.attention == "rotary":  # pairs i and i + size / 2, turned by theta ^ (-2 i / size)
         pairs = torch.arange(new // 2) * old // new
         inside = torch.cat([pairs, pairs + old // 2])
     heads = torch.arange(num_wanted) * num_heads // num_wanted
     return (heads[:, None] * old + inside[None, :]).flatten()
+
+
+def _of_keys(encoder: Encoder, wanted: EncoderDims, queries: Tensor) -> Tensor:
+    """Which of the keys' dimensions stay: those that the queries' dimensions are multiplied with."""
+    shape = encoder.shape
+    if wanted.num_key_value_heads is not None:  # as many as the teacher has, each for as many queries' heads
+        return _inside_heads(encoder, wanted, shape.num_key_value_heads or shape.num_heads, wanted.num_key_value_heads)
+    size, share = shape.attention_size // shape.num_heads, shape.attention_size // shape.key_value_size
+    return queries // size // share * size + queries % size
 
 
 def _weightiest_neurons(weights: dict[str, Tensor], known: dict[str, _Weight], new: int) -> dict[str, Tensor]:

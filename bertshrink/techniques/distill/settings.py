@@ -428,6 +428,12 @@ class DistillSettings(TrainingSettings, Technique):
                 f"a width of {thinner.hidden_size} is not divisible by {thinner.num_heads} attention heads",
                 hint="choose `hidden_size` and `heads` so that one divides the other",
             )
+        size = thinner.attention_size // thinner.num_heads
+        if facts.anatomy.attention == "rotary" and size % 2:
+            raise UserError(
+                f"`{facts.anatomy.family}` turns the numbers of a head in pairs, and the student's heads have {size}",
+                hint="choose `hidden_size` and `heads` so that a head has an even width",
+            )
         factorized = shape.embedding_size != shape.hidden_size
         if factorized and thinner.hidden_size != shape.hidden_size and thinner.hidden_size <= shape.embedding_size:
             raise UserError(
