@@ -135,6 +135,7 @@ def test_every_input_of_the_action_is_used_and_no_script_takes_text_from_outside
 
 
 @pytest.mark.subprocess
+@pytest.mark.matrix
 def test_gitlabs_script_judges_a_merge_request(team):
     repo = team / "repo"
     seeing_ours(repo / ".gate")
