@@ -75,12 +75,14 @@ class TextHead:
         first, last: paths of the modules.
         activation: between them.
         dropout: the configuration's name for the dropout before `last`; where that is None, the layers' own counts.
+        switch: the configuration's key that takes `first` away where it is false; None: it is always there.
     """
 
     first: str = "classifier.dense"
     last: str = "classifier.out_proj"
     activation: Activation = "tanh"
     dropout: str = "classifier_dropout"
+    switch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class MaskedHead:
         bias: name of the decoder's bias; None: it has none.
         steps: paths of the modules that make logits of states, one after another.
         beside: path of a second table, (width, V), whose columns go on where the decoder's rows end.
+        width: the configuration's name for the width of `first`'s outputs; None: that of the tables where they have a
+            projection, else that of the layers.
         switch: the configuration's key that gives the class another head where it is false; None: there is no other.
     """
 
@@ -102,6 +106,7 @@ class MaskedHead:
     bias: str | None
     steps: tuple[str, ...]
     beside: str | None = None
+    width: str | None = None
     switch: str | None = None
 
 
@@ -164,6 +169,12 @@ class NameBytes:
     quantized: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
+def each_use(dynamic: int, static: int, block: int) -> dict[str, tuple[int, int]]:
+    """Bytes of the operations around an integer weight beyond what they take in BERT, each time it is used."""
+    kinds = {"int8-dynamic": dynamic, "int8-static": static, "int8-block": block, "int4-block": block}
+    return {kind: (number, 0) for kind, number in kinds.items()}
+
+
 @dataclass(frozen=True)
 class Further:
     """Tensors that a family's encoder stores besides those that its names tell of.
@@ -172,11 +183,13 @@ class Further:
         role: `dense`: multiplied with; `table`: looked up by rows; `other`: norms, biases, convolutions.
         shape: (inputs, outputs) of a dense layer, (rows, width) of a table, (numbers, 1) of the rest.
         number: how many.
+        is_exported: whether an exported file stores it as it is.
     """
 
     role: Literal["table", "dense", "other"]
     shape: tuple[int, int]
     number: int = 1
+    is_exported: bool = True
 
 
 Config = Mapping[str, Any]
@@ -207,9 +220,10 @@ class ModelFamily:
         token_dropout: the configuration's name for the dropout before `token_head`; None: the layers' own counts.
         unread_heads: paths of the heads that published checkpoints hold and no task of the table reads.
         pooler: path of the base model's own last layer inside the encoder; None: it has none.
+        always_pools: whether models with heads that do not read it have it, too.
         parts: (component, pattern of parameter names) in the order they are tried; what matches none is the head.
         style: what its tokenizers write around texts.
-        file_bytes: what its names take in files; None: not measured, and no file's bytes are told before it is made.
+        file_bytes: what its names take in files.
         fields: this family's names for the common configuration fields.
         default_activation: of the layers, where the configuration names none.
         is_shared: whether layers share weights in groups.
@@ -231,8 +245,10 @@ class ModelFamily:
         kinds_of_layers: the configuration's list with one entry for each layer; None: all layers are of one kind.
         keeps_first_layer: whether only the first layer can be the first.
         ties_words: whether the masked head multiplies with the table of words where config.json says nothing.
+        front: what is in front of its layers besides the table of words, by its configuration; None: what `embedding`
+            names.
         further: what it stores besides, by its configuration.
-        is_counted: whether the names above and `further` tell of every weight: else no size is told before it is made.
+        folded: what an exported file stores of what it computes once, by its configuration.
         narrow_as: the family of the stock model with narrow tables that computes the same; None: there is none.
         narrow_text_head_as: the same, with a head for whole texts.
         shared_as: the family of the stock model with the same layers whose layers share weights; None: there is none.
@@ -245,7 +261,7 @@ class ModelFamily:
     base: str
     masked_head: MaskedHead
     style: TokenStyle
-    file_bytes: NameBytes | None
+    file_bytes: NameBytes
     parts: tuple[tuple[str, str], ...]
     layers: str = "encoder.layer"
     in_layer: str = ""
@@ -258,6 +274,7 @@ class ModelFamily:
     token_dropout: str | None = "classifier_dropout"
     unread_heads: tuple[str, ...] = ()
     pooler: str | None = "pooler.dense"
+    always_pools: bool = False
     fields: Mapping[str, str] = field(default_factory=dict)
     default_activation: str = "gelu"
     is_shared: bool = False
@@ -273,8 +290,9 @@ class ModelFamily:
     kinds_of_layers: str | None = None
     keeps_first_layer: bool = False
     ties_words: bool = True
+    front: Callable[[Config], Iterable[Further]] | None = None
     further: Callable[[Config], Iterable[Further]] = lambda config: ()
-    is_counted: bool = True
+    folded: Callable[[Config], Iterable[Further]] = lambda config: ()
     narrow_as: str | None = None
     narrow_text_head_as: str | None = None
     shared_as: str | None = None

@@ -104,11 +104,6 @@ def roads(model: CheckpointInfo | Sizes, limit: float) -> Roads:
     reached: list[Road] = []
     least: dict[str, int] = {}
     start = of_encoder(model) if isinstance(model, CheckpointInfo) else model
-    if start is None:
-        raise UserError(
-            "the sizes of models of this family are not known before they are made",
-            hint="make one and look: `bertshrink inspect DIR`",
-        )
     own = (start.facts.shape.num_layers, start.facts.shape.embedding_size) if start.facts is not None else (None, None)
     for layers, rank, sizes in _encoders(start):
         for name, stages in FORMATS.items():

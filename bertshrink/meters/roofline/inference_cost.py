@@ -44,14 +44,14 @@ class InferenceCost:
 
 
 def encoder_work(facts: CheckpointInfo, batch: int, length: int, precision: str = "float32") -> InferenceCost | None:
-    """The work of a checkpoint; None where the table of families does not tell its weights.
+    """The work of a checkpoint; None where its layers are of another kind.
 
     Args:
         precision: what it is run in: all its products and weights.
     """
     shape, tokens = facts.shape, batch * length
     flops = shape.flops_per_token(length)
-    if flops is None or not facts.anatomy.is_counted:
+    if flops is None:
         return None
     kept = [one for one in stored(facts) if one.role == "dense" or one.is_tied]
     heads = [(math.prod(one.shape), one.number) for one in kept if one.is_head or one.is_tied]

@@ -77,9 +77,7 @@ def anatomy_of(family: str, where: str | None = None) -> ModelFamily:
 
 def name_bytes(family: str) -> NameBytes:
     """What names take in files of a family; as in BERT's where the table has none (files can be given ready-made)."""
-    named = FAMILIES.get(family, BERT).file_bytes or BERT.file_bytes
-    assert named is not None
-    return named
+    return FAMILIES.get(family, BERT).file_bytes
 
 
 def shared_group(layer: int, num_layers: int, num_groups: int) -> int:

@@ -14,14 +14,8 @@ from bertshrink.model.family import (
     NameBytes,
     TextHead,
     TokenStyle,
+    each_use,
 )
-
-
-def _fewer(dynamic: int, static: int, block: int) -> dict[str, tuple[int, int]]:
-    """Bytes by which the operations around an integer weight take less than in BERT, each time it is used."""
-    kinds = {"int8-dynamic": dynamic, "int8-static": static, "int8-block": block, "int4-block": block}
-    return {kind: (-number, 0) for kind, number in kinds.items()}
-
 
 MODERNBERT = ModelFamily(
     "modernbert",
@@ -29,7 +23,7 @@ MODERNBERT = ModelFamily(
     "model",
     MaskedHead("head.dense", "head.norm", "decoder", "decoder.bias", steps=("head", "decoder")),
     replace(BERT_TOKENS, special=tuple(BERT_TOKENS.special[at] for at in (1, 2, 3, 0, 4)), second_type=0),
-    NameBytes(6950, 9180, letter=258, cast=-53, quantized=_fewer(210, 13, 78)),
+    NameBytes(6950, 9180, letter=258, cast=-53, quantized=each_use(-210, -13, -78)),
     (
         ("embeddings", r"(^|\.)embeddings\."),
         ("attention", r"(^|\.)layers\.\d+\.attn(_norm)?\."),
@@ -82,7 +76,7 @@ GTE = ModelFamily(
     "gte",
     MaskedHead("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.decoder.bias", steps=("lm_head",)),
     ROBERTA_TOKENS,
-    NameBytes(4770, 9920, letter=239, cast=-32, quantized=_fewer(218, 246, 44)),
+    NameBytes(4770, 9920, letter=239, cast=-32, quantized=each_use(-218, -246, -44)),
     # The names of the class, and those of the code that published weights came with, which files keep.
     (
         ("embeddings", r"(^|\.)(embeddings|emb_ln)\."),
@@ -109,7 +103,7 @@ NOMIC = replace(
     family="nomic_bert",
     title="NomicBERT",
     base="nomic_bert",
-    file_bytes=NameBytes(5130, 9100, letter=220, cast=-30, quantized=_fewer(205, 240, 40)),
+    file_bytes=NameBytes(5130, 9100, letter=220, cast=-30, quantized=each_use(-205, -240, -40)),
     masked_head=replace(BERT_LIKE.masked_head, norm="cls.predictions.transform.layer_norm"),
     style=BERT_TOKENS,
     text_head=TextHead("nomic_bert.pooler.dense", "classifier"),
@@ -121,7 +115,7 @@ JINA_V3 = replace(
     GTE,
     family="jina_embeddings_v3",
     title="Jina Embeddings v3",
-    file_bytes=NameBytes(5010, 9660, letter=236, cast=-34, quantized=_fewer(183, 147, 46)),
+    file_bytes=NameBytes(5010, 9660, letter=236, cast=-34, quantized=each_use(-183, -147, -46)),
     base="roberta",
     masked_head=ROBERTA_LIKE.masked_head,
     layer=replace(_GATED, widen="mlp.fc1", narrow="mlp.fc2", gate=None),
@@ -140,7 +134,7 @@ EUROBERT = ModelFamily(
         second_type=0,
         num_separators=1,
     ),
-    NameBytes(5260, 11530, letter=278, cast=-34, quantized=_fewer(262, 301, 46)),
+    NameBytes(5260, 11530, letter=278, cast=-34, quantized=each_use(-262, -301, -46)),
     (
         ("embeddings", r"(^|\.)embed_tokens\."),
         ("attention", r"(^|\.)layers\.\d+\.(self_attn|input_layernorm)\."),

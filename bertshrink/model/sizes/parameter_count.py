@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import CheckpointInfo, own_limit
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.family import ModelFamily
+from bertshrink.model.family import Config, Further, ModelFamily
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ class Stored:
         number: how many.
         uses: how many operations multiply with each.
         is_head: whether it is behind the layers.
-        is_pooler: whether it is the base model's own last layer, which a sentence vector does not need.
         is_tied: of a table: whether the head multiplies with it, too.
+        is_exported: whether an exported file stores it as it is: not the base model's own last layer, nor what it
+            computes once.
     """
 
     role: Literal["table", "dense", "other"]
@@ -100,27 +102,53 @@ class Stored:
     number: int = 1
     uses: float = 1.0
     is_head: bool = False
-    is_pooler: bool = False
     is_tied: bool = False
+    is_exported: bool = True
 
 
 def stored(facts: CheckpointInfo) -> list[Stored]:
     """What the stock model that the facts describe stores, its head included; a tied table once."""
+    shape, row, config = facts.shape, facts.anatomy, _config(facts)
+    is_tied = TASKS[facts.task].has_masked_head and not is_untied(facts)
+    words = Stored("table", (shape.vocab_size, shape.embedding_size), is_tied=is_tied)
+    front = _front(facts) if row.front is None else _as_stored(row.front(config))
+    return [words, *front, *_layers(facts), *_as_stored(row.further(config)), *_head(facts), *_behind_pooling(facts)]
+
+
+def folded(facts: CheckpointInfo) -> list[Stored]:
+    """What an exported file stores of what it computes once."""
+    return _as_stored(facts.anatomy.folded(_config(facts)))
+
+
+def _config(facts: CheckpointInfo) -> Config:
+    """The configuration with the sizes that the facts tell."""
+    shape, field = facts.shape, facts.anatomy.field
+    sizes = {
+        "num_hidden_layers": shape.num_layers,
+        "hidden_size": shape.hidden_size,
+        "num_attention_heads": shape.num_heads,
+        "intermediate_size": shape.intermediate_size,
+        "embedding_size": shape.embedding_size,
+        "max_position_embeddings": shape.max_positions,
+        "type_vocab_size": num_types(facts),
+    }
+    return {**facts.config, **{field(name): size for name, size in sizes.items()}}
+
+
+def _as_stored(tensors: Iterable[Further]) -> list[Stored]:
+    return [Stored(one.role, one.shape, one.number, is_exported=one.is_exported) for one in tensors]
+
+
+def _front(facts: CheckpointInfo) -> list[Stored]:
+    """Positions, token types, the norm and the projection, as the names of the embedding tell."""
     shape, row = facts.shape, facts.anatomy
     names, width, hidden = row.embedding, shape.embedding_size, shape.hidden_size
-    is_tied = TASKS[facts.task].has_masked_head and not is_untied(facts)
-    tensors = [Stored("table", (shape.vocab_size, width), is_tied=is_tied)]
-    tensors += [Stored("table", (shape.max_positions, width))] if row.has_positions(facts.config) else []
+    tensors = [Stored("table", (shape.max_positions, width))] if row.has_positions(facts.config) else []
     tensors += [Stored("table", (num_types(facts), width))] if num_types(facts) else []
     has_projection = names.projection is not None and (names.always_projects or width != hidden)
     if names.norm is not None:
         tensors += [Stored("other", (hidden if names.projects_before_norm else width, 1), _norm(facts))]
-    if has_projection:
-        tensors += _dense(facts, "projection", width, hidden)
-    tensors += _layers(facts)
-    config = {**facts.config, row.field("num_hidden_layers"): shape.num_layers, row.field("hidden_size"): hidden}
-    tensors += [Stored(one.role, one.shape, one.number) for one in row.further(config)]
-    return tensors + _head(facts) + _behind_pooling(facts)
+    return tensors + (_dense(facts, "projection", width, hidden) if has_projection else [])
 
 
 def _norm(facts: CheckpointInfo) -> int:
@@ -169,31 +197,38 @@ def _head(facts: CheckpointInfo) -> list[Stored]:
     shape, row = facts.shape, facts.anatomy
     width, hidden, num_labels = shape.embedding_size, shape.hidden_size, max(1, len(facts.labels))
 
-    def layer(inputs: int, outputs: int, role: str = "", *, is_pooler: bool = False) -> list[Stored]:
-        return [replace(one, is_head=True, is_pooler=is_pooler) for one in _dense(facts, role, inputs, outputs)]
+    def layer(inputs: int, outputs: int, role: str = "", *, is_exported: bool = True) -> list[Stored]:
+        return [replace(one, is_head=True, is_exported=is_exported) for one in _dense(facts, role, inputs, outputs)]
 
-    kind = TASKS[facts.task].auto_class
+    kind, switch = TASKS[facts.task].auto_class, row.text_head.switch
+    has_first = switch is None or bool(facts.config.get(switch, True))
+    pooler = layer(hidden, hidden, is_exported=False)
+    unread = pooler if row.always_pools and not TASKS[facts.task].has_text_head else []
     first: list[Stored] = []
     if row.first_of_heads is not None and kind != "AutoModel":
         first = [*layer(hidden, hidden, "head"), Stored("other", (hidden, 1), _norm(facts), is_head=True)]
     match kind:
         case "AutoModelForMaskedLM":
+            names = row.masked_head
             inner = width if row.embedding.projection is not None else hidden
+            inner = inner if names.width is None else int(facts.config[names.width])
             if not first and row.masked_head.first is not None:
                 first = [*layer(hidden, inner), Stored("other", (inner, 1), 2, is_head=True)]
-            bias, decoder = row.masked_head.bias, Stored("dense", (inner, shape.vocab_size), is_head=True)
+            outer = inner if names.beside is None else width
+            bias, decoder = names.bias, Stored("dense", (outer, shape.vocab_size), is_head=True)
             num_biases = (
                 0 if bias is None else 2 if is_untied(facts) and bias != f"{row.masked_head.decoder}.bias" else 1
             )
             biases = [Stored("other", (shape.vocab_size, 1), num_biases, is_head=True)] if num_biases else []
-            return first + biases + ([decoder] if is_untied(facts) else [])
+            first += [] if names.beside is None else [replace(decoder, shape=(inner - width, shape.vocab_size))]
+            return unread + first + biases + ([decoder] if is_untied(facts) else [])
         case "AutoModelForTokenClassification":
-            return first + layer(hidden, num_labels)
+            return unread + first + layer(hidden, num_labels)
         case "AutoModelForQuestionAnswering":
-            return first + layer(hidden, 2)
+            return unread + first + layer(hidden, 2)
         case "AutoModel":
-            return layer(hidden, hidden, is_pooler=True) if row.pooler is not None else []
-    return (first or layer(hidden, hidden)) + layer(hidden, num_labels)
+            return pooler if row.pooler is not None and has_first else []
+    return (first or (layer(hidden, hidden) if has_first else [])) + layer(hidden, num_labels)
 
 
 def _behind_pooling(facts: CheckpointInfo) -> list[Stored]:
@@ -210,7 +245,7 @@ def _behind_pooling(facts: CheckpointInfo) -> list[Stored]:
 
 
 def num_parameters(facts: CheckpointInfo) -> int:
-    """Parameters of the stock model that the facts describe, its head included; of a family that is counted."""
+    """Parameters of the stock model that the facts describe, its head included."""
     return sum(one.number * math.prod(one.shape) for one in stored(facts))
 
 

@@ -50,8 +50,8 @@ class Part:
         about: bytes of each besides its numbers: its entry in a header, the nodes that were added for it.
         uses: how many operations multiply with each.
         is_head: whether it is behind the layers.
-        is_pooler: whether it is the base model's own last layer, which a sentence vector does not need.
         is_tied: of a table: whether a head multiplies with it, too.
+        is_exported: whether an exported file stores it as it is.
     """
 
     role: Role
@@ -61,8 +61,8 @@ class Part:
     about: float = 0.0
     uses: float = 1.0
     is_head: bool = False
-    is_pooler: bool = False
     is_tied: bool = False
+    is_exported: bool = True
 
     @property
     def is_weight(self) -> bool:
@@ -98,27 +98,33 @@ class Sizes:
         return round(self.frame + sum(part.number * (part.num_bytes + part.about) for part in self.parts))
 
 
-def of_encoder(facts: CheckpointInfo) -> Sizes | None:
-    """The sizes of a stock checkpoint in float32; None where the table of families does not tell its weights."""
-    if not facts.anatomy.is_counted:
-        return None
+def of_encoder(facts: CheckpointInfo) -> Sizes:
+    """The sizes of a stock checkpoint in float32."""
     entry = name_bytes(facts.anatomy.family).entry
     prefix = 0 if TASKS[facts.task].is_bare else len(facts.anatomy.base) + 1
     return Sizes(
-        "safetensors", facts.anatomy.family, tuple(_part(one, entry) for one in stored(facts)), 40.0, prefix, facts
+        "safetensors", facts.anatomy.family, tuple(part_of(one, entry) for one in stored(facts)), 40.0, prefix, facts
     )
 
 
 def checkpoint_bytes(facts: CheckpointInfo) -> int:
-    """Bytes of a stock checkpoint in float32, of a family whose weights the table tells."""
-    sizes = of_encoder(facts)
-    assert sizes is not None
-    return sizes.num_bytes
+    """Bytes of a stock checkpoint in float32."""
+    return of_encoder(facts).num_bytes
 
 
-def _part(one: Stored, about: float) -> Part:
-    num_bytes = BYTES * math.prod(one.shape)
-    return Part(one.role, one.shape, one.number, num_bytes, about, one.uses, one.is_head, one.is_pooler, one.is_tied)
+def part_of(one: Stored, about: float) -> Part:
+    """A part in float32; `about`: bytes of each besides its numbers."""
+    return Part(
+        one.role,
+        one.shape,
+        one.number,
+        BYTES * math.prod(one.shape),
+        about,
+        one.uses,
+        one.is_head,
+        one.is_tied,
+        one.is_exported,
+    )
 
 
 def of_file(file: FileFacts, family: str) -> Sizes | None:

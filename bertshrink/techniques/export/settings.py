@@ -156,10 +156,7 @@ class ExportSettings(Technique):
         """Refuse what a FlatBuffer cannot hold; ONNX has a second file for that. Raises UserError."""
         from bertshrink.model.sizes.size_estimate import TOLERANCE, of_encoder
 
-        sizes = of_encoder(facts)
-        if sizes is None:
-            return
-        num_bytes = sizes.num_bytes / (4 if self.int8 else 1)
+        num_bytes = of_encoder(facts).num_bytes / (4 if self.int8 else 1)
         if self.to != "onnx" and num_bytes > MAX_FILE_BYTES * (1 + TOLERANCE):
             kind, other = {
                 "ort": ("an .ort file", "quantize the ONNX file first"),

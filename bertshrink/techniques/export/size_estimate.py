@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bertshrink.model.checkpoint_info import CheckpointInfo
-from bertshrink.model.sizes.size_estimate import Sizes, halved
-from bertshrink.model.tasks import TASKS
+from bertshrink.model.sizes.parameter_count import folded
+from bertshrink.model.sizes.size_estimate import Sizes, halved, part_of
 
 _SPELT_OUT = 2200
 """Bytes of a layer's GELU by its tangent, which is written in many operations."""
@@ -21,18 +21,17 @@ def activation(facts: CheckpointInfo) -> str:
     return str(facts.config.get(facts.anatomy.field("hidden_act"), facts.anatomy.default_activation))
 
 
-def as_onnx(before: Sizes, *, is_half: bool) -> Sizes | None:
-    """The ONNX file of a checkpoint; `is_half`: in 16 bits. None where it is not known what the family's names take."""
+def as_onnx(before: Sizes, *, is_half: bool) -> Sizes:
+    """The ONNX file of a checkpoint; `is_half`: in 16 bits."""
     assert before.facts is not None
     shape, row = before.facts.shape, before.facts.anatomy
     named = row.file_bytes
-    if named is None:
-        return None
-    positions = 0 if row.positions_follow_padding else 8 * shape.max_positions  # their numbers, 0, 1, 2, ...
+    is_none = row.adds_positions is not None and not row.has_positions(before.facts.config)
+    positions = 0 if is_none or row.positions_follow_padding else 8 * shape.max_positions  # their numbers, 0, 1, 2, ...
     layer = named.layer + before.prefix * named.letter
     layer += _SPELT_OUT if activation(before.facts) in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh") else 0
     frame = named.graph + positions + shape.num_layers * layer + shape.num_groups * named.group
-    needs_pooler = not TASKS[before.facts.task].is_bare
-    parts = [replace(part, about=0.0) for part in before.parts if needs_pooler or not part.is_pooler]
+    parts = [replace(part, about=0.0) for part in before.parts if part.is_exported]
+    parts += [part_of(one, 0.0) for one in folded(before.facts)]
     made = Sizes("onnx", before.family, tuple(parts), frame, before.prefix)
     return halved(made) if is_half else made
