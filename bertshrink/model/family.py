@@ -236,7 +236,7 @@ class ModelFamily:
             `distance-bias`: with a number of each head for each distance; `disentangled`: with products of queries and
             keys with what is learnt of each distance.
         is_fused: whether a layer's attention, as it is traced, can be written as one operator of ONNX Runtime.
-        scores: products of each token with L vectors in a layer's attention, in vectors as wide as the layer.
+        scores: products of each token with L vectors in a layer's attention, by its configuration.
         attention_dropout: how the path of the dropout of attention's weights ends: a module, or a number of a module.
         biases: part of the model -> whether its dense layers or norms have a bias, or the key of config.json that says
             so. Parts are the roles of a layer, `attention` and `feed-forward` for all of theirs, `norm` for every norm,
@@ -283,7 +283,7 @@ class ModelFamily:
     mask: Literal["added", "windows", "tokens"] = "added"
     attention: Literal["standard", "rotary", "distance-bias", "disentangled"] = "standard"
     is_fused: bool = True
-    scores: int = 2
+    scores: Callable[[Config], int] = lambda config: 2
     attention_dropout: str = "attention.self.dropout"
     biases: Mapping[str, bool | str] = field(default_factory=dict)
     first_layer_norms: bool = True

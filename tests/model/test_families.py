@@ -15,6 +15,7 @@ import bertshrink
 from bertshrink.errors import UserError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.families import FAMILIES, PretrainedFamily
+from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques.factorize import Factorize
@@ -205,3 +206,18 @@ def test_a_stock_unigram_tokenizer_reads_the_same_ids_beside_every_class(family,
     narrow = Factorize(rank=8)(encoder, bench_of(encoder, tmp_path / "work"))
     narrow.save(tmp_path / "narrow")
     assert [encoded["input_ids"] for encoded in Encoder.load(tmp_path / "narrow").tokenize(texts)] == ids
+
+
+@pytest.mark.parametrize(
+    ("config", "number"),
+    [
+        ({}, 6),
+        ({"pos_att_type": ["c2p"]}, 4),
+        ({"pos_att_type": "p2c|c2p"}, 6),
+        ({"pos_att_type": []}, 2),
+        ({"relative_attention": False}, 2),
+    ],
+)
+def test_products_with_distances_are_those_of_the_kinds_that_there_are(config, number):
+    config = tiny_config("deberta-v2", **config)
+    assert EncoderDims.read(FAMILIES["deberta-v2"], config.to_dict()).num_scores == number

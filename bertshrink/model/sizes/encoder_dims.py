@@ -69,7 +69,7 @@ class EncoderDims:
             head_size=None if head == hidden // heads else head,
             num_key_value_heads=None if with_own == heads else with_own,
             num_wide=0 if anatomy.layer is None else 3 if anatomy.layer.gate is not None else 2,
-            num_scores=anatomy.scores,
+            num_scores=anatomy.scores(config),
         )
 
     @property
