@@ -105,6 +105,33 @@ def test_parameters_are_counted_exactly(family, task):
     assert num_parameters(facts_of(encoder)) == sum(parameter.numel() for parameter in encoder.model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "sizes"),
+    [
+        ("convbert", "mlm", {"num_groups": 2}),
+        ("mobilebert", "mlm", {"trigram_input": False, "use_bottleneck_attention": True}),
+        ("mobilebert", "classification", {"key_query_shared_bottleneck": False, "num_feedforward_networks": 2}),
+        ("squeezebert", "mlm", {"q_groups": 2, "output_groups": 1}),
+        ("deberta-v2", "mlm", {"share_att_key": False, "position_biased_input": True, "conv_kernel_size": 3}),
+    ],
+)
+def test_parameters_are_counted_by_the_configuration(name, task, sizes):
+    encoder = tiny_encoder(name, task, num_hidden_layers=2, **sizes)
+    assert num_parameters(facts_of(encoder)) == sum(parameter.numel() for parameter in encoder.model.parameters())
+
+
+@pytest.mark.slow
+def test_groups_of_a_dense_layer_are_told_as_they_are_quantized(tmp_path):
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
+    encoder = learnt("convbert", "classification", num_hidden_layers=1, num_groups=2, **sizes)
+    exported = Export().sizes(of_encoder(facts_of(encoder)))
+    artifact = Export()(encoder, Workbench(None, None, tmp_path / "x"))
+    settings = Quantize(rounding="nearest", min_cosine=-1)
+    made = settings(artifact, Workbench(None, None, tmp_path / "q"))
+    assert exported.num_bytes == pytest.approx(size(artifact), rel=TOLERANCE)
+    assert settings.sizes(exported).num_bytes == pytest.approx(size(made), rel=TOLERANCE)
+
+
 def test_what_cannot_be_told_is_not_told():
     before = of_encoder(MINILM)
     assert Export(to="ort").sizes(before) is None

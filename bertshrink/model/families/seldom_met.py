@@ -142,11 +142,8 @@ def _convolved_layers(config: Config) -> Iterator[Further]:
     yield Further("other", (hidden * (kernel + attention), 1), number)
     yield Further("other", (attention, 1), 5 * number)
     yield Further("dense", (hidden, hidden), number)
-    for shape in ((hidden, inner), (inner, hidden)):
-        if groups == 1:
-            yield Further("dense", shape, number)
-        else:
-            yield Further("other", (inner * hidden // groups, 1), number)
+    for inputs, outputs in ((hidden, inner), (inner, hidden)):  # each group is a product of its own in an exported file
+        yield Further("dense", (inputs // groups, outputs // groups), groups * number)
     yield Further("other", (inner, 1), number)
     yield Further("other", (hidden, 1), 6 * number)
 
