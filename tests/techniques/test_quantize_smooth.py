@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
+from bertshrink.onnx_graph.encoder_graph import read_model
+from bertshrink.techniques.base import Workbench
+from bertshrink.techniques.export import Export
+from bertshrink.techniques.quantize.calibration.observe import calibration
+from bertshrink.techniques.quantize.calibration.smooth_graph import migrate
 from bertshrink.techniques.quantize.numerics.int8 import quantize_matrix
 from bertshrink.techniques.quantize.numerics.ranges import activation_scale
 from bertshrink.techniques.quantize.numerics.smoothquant import smoothing_scales
+from tests.support.tiny import tiny_encoder
 
 
 def layer_with_outliers(num_tokens=400, width=64, outputs=48):
@@ -74,3 +80,11 @@ def test_refusals():
     for alpha in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match="alpha"):
             smoothing_scales(one, one, alpha)
+
+
+def test_a_graph_in_which_nothing_can_be_divided_stays_as_it_is(tmp_path):
+    made = Export()(tiny_encoder("eurobert", num_key_value_heads=2), Workbench(None, None, tmp_path / "export"))
+    model = read_model(made.file)
+    moved = migrate(model, calibration(made, Workbench(None, None, tmp_path / "work"), 4), 0.5)
+    assert (moved.num_smoothed, moved.num_muls) == (0, 0) and moved.num_activations > 0
+    assert len(moved.model.graph.node) == len(model.graph.node)

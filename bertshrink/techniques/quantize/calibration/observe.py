@@ -74,8 +74,10 @@ class ActivationObserver:
         """Run a float graph on the texts and hand over what it computes.
 
         Args:
-            takers: value name -> what takes each batch of it, (tokens, inputs) float32.
+            takers: value name -> what takes each batch of it, (tokens, inputs) float32; without any nothing runs.
         """
+        if not takers:
+            return
         path = self.work / "calibration.onnx"
         self.work.mkdir(parents=True, exist_ok=True)
         try:
