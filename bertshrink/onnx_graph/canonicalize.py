@@ -9,7 +9,7 @@ sums in every layer. One sweep in the graph's order fixes all of it:
     Gemm                         becomes MatMul + Add: one form for every dense layer
     a node seen before           gives way to the first one (same operator, attributes and inputs)
     a node of stored inputs      is computed now, once per distinct weight, where `constant_folding` knows its size
-    what nothing reads           vanishes, with all shapes of values inside but those that `export` declared
+    what nothing reads           vanishes, with all `value_info`
 
 One Transpose stays: that of an embedding table which a tied head multiplies with. Folding it would store the table
 twice; engines fold it when they load.
@@ -29,8 +29,6 @@ from bertshrink.onnx_graph.encoder_graph import RANDOM_OPS, array, initializers,
 from bertshrink.onnx_graph.external_data import digest, first_bytes, is_external
 from bertshrink.onnx_graph.weights import assembled
 
-DECLARED = "declared: seen at several batches and lengths"
-"""What a declared shape says of itself."""
 _PASSED_THROUGH = ("Identity", "Dropout")
 
 
@@ -144,10 +142,7 @@ class _Canonicalizer:
     def result(self) -> onnx.ModelProto:
         model = assembled(self.model, self.nodes, self.stored)
         given = [v for v in model.graph.input if v.name not in self.stored and v.name not in self.alias]
-        made = {name for node in model.graph.node for name in node.output}
-        declared = [v for v in model.graph.value_info if v.doc_string == DECLARED and v.name in made]
         model.graph.ClearField("value_info")
-        model.graph.value_info.extend(declared)
         del model.graph.input[:]
         model.graph.input.extend(given)
         return model

@@ -11,12 +11,19 @@ neither stays. The parity check, at other shapes, is the proof.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 
+from bertshrink.engines.ort import onnxruntime
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import array, initializers, tensor
-from bertshrink.techniques.export.observed_shapes import observed_shapes
+
+_MAX_STORED = 4096
+"""Elements; larger tensors are weights, and no shape is read from them."""
+_PROBES = ((2, 3), (3, 5), (5, 4))
+"""(batch, length): all different, and different from each other in both."""
 
 
 def fix_reshapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -25,9 +32,8 @@ def fix_reshapes(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [node for node in model.graph.node if node.op_type == "Reshape" and is_open(node, stored)]
     if not nodes:
         return model
-    shapes = observed_shapes(model, [name for node in nodes for name in (node.input[0], node.output[0])])
-    for node in nodes:
-        target = constant_target(list(zip(shapes[node.input[0]], shapes[node.output[0]], strict=True)))
+    for node, seen in zip(nodes, probe(model, nodes), strict=True):
+        target = constant_target(seen)
         if target is not None:
             name = f"{node.output[0]}.target"
             model.graph.initializer.append(tensor(np.array(target, dtype=np.int64), name))
@@ -52,3 +58,42 @@ def constant_target(seen: list[tuple[list[int], list[int]]]) -> list[int] | None
         else:
             target.append(-1)
     return target if target.count(-1) <= 1 else None
+
+
+def without_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which large weights are zeros, made when they are needed: shapes do not depend on them, memory does."""
+    graph = onnx.GraphProto(name="probe", input=model.graph.input, output=model.graph.output)
+    for stored in model.graph.initializer:
+        if math.prod(stored.dims) <= _MAX_STORED:
+            graph.initializer.append(stored)
+            continue
+        shape = tensor(np.array(stored.dims, dtype=np.int64), f"{stored.name}.dims")
+        kind = onnx.helper.tensor_dtype_to_np_dtype(stored.data_type)
+        value = tensor(np.zeros(1, dtype=kind), "")
+        graph.initializer.append(shape)
+        graph.node.append(onnx.helper.make_node("ConstantOfShape", [shape.name], [stored.name], value=value))
+    graph.node.extend(model.graph.node)
+    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
+
+
+def probe(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[list[tuple[list[int], list[int]]]]:
+    """Run the graph on every probe; for each reshape a list of (shape before, shape after)."""
+    wider = without_numbers(model)
+    shapes = []
+    for at, value in enumerate(name for node in nodes for name in (node.input[0], node.output[0])):
+        shapes.append(f"probe.{at}")
+        wider.graph.node.append(onnx.helper.make_node("Shape", [value], shapes[-1:]))
+    wider.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None) for name in shapes)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False  # which would keep a table of zeros that has been used
+    session = onnxruntime.InferenceSession(wider.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    del wider
+    observed: list[list[tuple[list[int], list[int]]]] = [[] for _ in nodes]
+    for sizes in _PROBES:
+        ones = np.ones(sizes, dtype=np.int64)
+        values = [value.tolist() for value in session.run(shapes, {value.name: ones for value in model.graph.input})]
+        for at, seen in enumerate(observed):
+            seen.append((values[2 * at], values[2 * at + 1]))
+    return observed

@@ -49,7 +49,6 @@ from bertshrink.onnx_graph.external_data import BorrowedTensors
 from bertshrink.onnx_graph.half_weights import store_half
 from bertshrink.onnx_graph.runtime_ops import describe_fusions, operators_as_run
 from bertshrink.techniques.export.constant_reshapes import fix_reshapes
-from bertshrink.techniques.export.declared_shapes import declare_shapes
 from bertshrink.techniques.export.fixed_shape import fix_shape
 from bertshrink.techniques.export.fused_attention import fuse_attention
 from bertshrink.techniques.export.grouped_layers import grouped_as_dense
@@ -139,8 +138,6 @@ def make_graph(encoder: Encoder, settings: ExportSettings, lender: BorrowedTenso
         model = store_half(model, settings.half, keep=lender.tensor)
     if settings.shape is not None:
         model = fix_shape(model, *settings.shape)
-    else:
-        declare_shapes(model)
     set_metadata(model, metadata(encoder))
     return model
 

@@ -17,7 +17,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -139,29 +138,23 @@ def _replaced(target: Any, functions: Mapping[str, Callable[..., Any]]) -> Itera
 
 @contextmanager
 def _distance_bias(base: Any) -> Iterator[None]:
-    """A bias for each head and distance as one stored row of each head, with the mask added once for all layers."""
+    """A bias for each head and distance as one stored row of each head, the same for all texts of a batch."""
     encoder, most = base.encoder, base.config.max_position_embeddings
     with torch.no_grad():
         buckets = encoder.relative_position_bucket(Distances.all(most, base.device))
         bias_KD = encoder.relative_attention_bias.weight[buckets].T.contiguous()
     encoder.register_buffer("bias_by_distance", bias_KD, persistent=False)
 
-    def compute(states_BLH: Tensor, mask_B11L: Tensor) -> Tensor:
+    def compute(states_BLH: Tensor, **_: Any) -> Tensor:
         distances = Distances(states_BLH.shape[1], most)
         rows_KD = distances.of_texts(encoder.bias_by_distance, 1)
         each_L1 = torch.zeros(distances.length, 1, device=rows_KD.device)
-        return distances.between(rows_KD[None, :, None] + each_L1) + mask_B11L
+        return distances.between(rows_KD[None, :, None] + each_L1)
 
-    def with_mask(_: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        encoder.compute_position_bias = partial(compute, mask_B11L=given["attention_mask"])
-        return args, {**given, "attention_mask": None}
-
-    hook = encoder.register_forward_pre_hook(with_mask, with_kwargs=True)
     try:
-        yield
+        with _replaced(encoder, {"compute_position_bias": compute}):
+            yield
     finally:
-        hook.remove()
-        encoder.__dict__.pop("compute_position_bias", None)
         del encoder.bias_by_distance
 
 
