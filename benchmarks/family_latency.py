@@ -30,6 +30,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "deberta-v3-base": {
         "model_type": "deberta-v2",
         "vocab_size": 128100,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_relative_positions": -1,
+        "pooler_hidden_size": 768,
         "relative_attention": True,
         "position_buckets": 256,
         "norm_rel_ebd": "layer_norm",
@@ -115,13 +121,13 @@ def by_torch(model: Path, out: Path, *, dynamo: bool) -> None:
     papers(model, out)
 
 
-def by_transformers(model: Path, out: Path, *, int8: bool) -> None:
-    """The export of transformers, and its dynamic quantization."""
+def by_transformers(model: Path, out: Path, *, int8: bool, auto: str = "AutoModelForSequenceClassification") -> None:
+    """The export of transformers, and its dynamic quantization; `auto` names the class that loads the model."""
     import torch
     import transformers
     from transformers.exporters import OnnxConfig, OnnxExporter
 
-    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(model).eval()
+    loaded = getattr(transformers, auto).from_pretrained(model).eval()
     ids = torch.ones(2, 16, dtype=torch.int64)
     feeds = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     quantizer: dict[str, Any] = {}

@@ -78,9 +78,8 @@ def apply_scheme(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str, Any]]:
     settings, bench = trials.settings, trials.bench
     with bench.progress.task(settings.label(), total=2, unit="steps") as task:
         types = uniform(trials.source, settings.scheme, settings)
-        prepared = trials.prepare(types)
         task.advance()
-        made = trials.make(types, prepared, "quantize")
+        made, prepared = trials.make_good(types, "quantize", settings)
         task.advance()
     bench.notes += prepared.sentences
     return made, {"scheme": settings.scheme, "calibration": prepared.facts}

@@ -58,6 +58,11 @@ class QuantizeSettings(Technique):
         description="static-int8: method that finds an activation's range: min-max, entropy, percentile (99.99 %)",
     )
     calibration_examples: int = Field(128, gt=0, description="number of calibration texts")
+    outlier_features: Literal["auto", "keep", "round"] = Field(
+        "auto",
+        description="int8: inputs of dense layers that are far larger than all others: keep: they take no bits from "
+        "the rest; round: all are rounded alike; auto: keep where the cosine is below 0.99 otherwise, and better so",
+    )
     smoothquant_alpha: float | None = Field(
         None,
         gt=0,
@@ -117,7 +122,9 @@ class QuantizeSettings(Technique):
 
     def scratch_bytes(self, before: Sizes) -> int:
         """A float file whose activations are looked at, where the scheme asks for that."""
-        is_calibrated = self.auto or self.scheme == "static-int8" or self.rounding == "gptq"
+        in_bytes = self.scheme in ("dynamic-int8", "static-int8")
+        is_calibrated = self.auto or self.rounding == "gptq" or self.scheme == "static-int8"
+        is_calibrated = is_calibrated or (in_bytes and self.outlier_features != "round")
         return before.num_bytes if is_calibrated else 0
 
     def extras(self) -> frozenset[str]:

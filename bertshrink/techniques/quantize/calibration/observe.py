@@ -104,6 +104,12 @@ def calibration(artifact: Artifact, bench: Workbench, num_texts: int) -> Activat
     return ActivationObserver(rows, artifact.tokenizer.pad_token_id or 0, bench.work, bench.texts is not None)
 
 
+def keep_largest(largest: dict[str, Floats], value: str, values_TI: Floats) -> None:
+    """Take a batch's largest magnitudes into account."""
+    size_I = np.abs(values_TI).max(axis=0)
+    largest[value] = np.maximum(largest.get(value, size_I), size_I)
+
+
 def _watched(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """The part of a graph that leads to some of its values, with these as its outputs."""
     cut = onnx.ModelProto()

@@ -3,6 +3,9 @@
 int8-static: the range of every activation that a dense layer reads (`ranges`), after scales have been moved from
 activations to weights, if that is asked for (`smooth_graph`).
 
+int8-dynamic and int8-static: which inputs of dense layers are far larger than all others (`outlier_features`), where
+that is asked for.
+
 int4-block: each dense layer is rounded so that its outputs on training texts change least (`gptq`), where there are
 texts; otherwise, and in tables, each number goes to the nearest step. The int8 types are rounded so where `rounding:
 gptq` asks for it: what they lose, they lose where activations become bytes. SST-2 teacher, dynamic int8, five draws of
@@ -26,6 +29,7 @@ from bertshrink.onnx_graph.encoder_graph import array, initializers
 from bertshrink.onnx_graph.external_data import BorrowedTensors
 from bertshrink.onnx_graph.weights import StoredWeight, weights
 from bertshrink.techniques.quantize.calibration.observe import ActivationObserver, Floats, calibration
+from bertshrink.techniques.quantize.calibration.outlier_features import find_outliers, split_outliers
 from bertshrink.techniques.quantize.calibration.smooth_graph import migrate
 from bertshrink.techniques.quantize.numerics.gptq import gptq_int8, gptq_quantize
 from bertshrink.techniques.quantize.numerics.ranges import RANGES, Histogram
@@ -49,7 +53,7 @@ class CalibrationResult:
     """What `rewrite` is given.
 
     Attributes:
-        model: the canonical float32 graph, perhaps with scales moved.
+        model: the canonical float32 graph, perhaps with outlier features set apart or with scales moved.
         facts: what was done, for the card.
         sentences: the same for people.
         lender: of the numbers that were changed; they stay in memory as long as this is there.
@@ -76,11 +80,16 @@ def prepare(
     dense = {name: weight for name, weight in weights(source).items() if weight.matmuls}
     static = [name for name in dense if types.get(name) == "int8-static"]
     rounded = {name: types[name] for name in dense if _is_rounded(dense[name], types.get(name, "float32"), settings)}
-    if not static and not (rounded and bench.texts is not None):
+    in_bytes = [name for name in dense if types.get(name) in ("int8-dynamic", "int8-static")]
+    if settings.outlier_features != "keep":
+        in_bytes = []
+    if not static and not in_bytes and not (rounded and bench.texts is not None):
         return prepared
     texts = calibration(artifact, bench, settings.calibration_examples)
     prepared.facts = {"num_texts": len(texts.rows), "num_tokens": texts.num_tokens, "num_gptq": 0}
     prepared.sentences.append(f"calibrated with {texts.words}")
+    if in_bytes:
+        _split(prepared, in_bytes, texts)
     if static and settings.smoothquant_alpha is not None:
         _smooth(prepared, texts, settings.smoothquant_alpha)
     if static:
@@ -106,13 +115,27 @@ def _is_rounded(weight: StoredWeight, kind: str, settings: QuantizeSettings) -> 
 
 def _smooth(prepared: CalibrationResult, texts: ActivationObserver, alpha: float) -> None:
     """Move scales from activations into weights."""
-    prepared.lender = BorrowedTensors()
+    prepared.lender = prepared.lender or BorrowedTensors()
     moved = migrate(prepared.model, texts, alpha, prepared.lender.tensor)
     prepared.model = canonicalise(moved.model)
     prepared.facts |= {"num_smoothed": moved.num_smoothed, "num_activations": moved.num_activations}
     prepared.sentences.append(
         f"outliers of {moved.num_smoothed} of {moved.num_activations} activations moved into weights (SmoothQuant), "
         f"for {moved.num_muls} more multiplications; the others cannot be divided where they are made"
+    )
+
+
+def _split(prepared: CalibrationResult, chosen: Sequence[str], texts: ActivationObserver) -> None:
+    """Keep outlier features out of what becomes bytes."""
+    outliers = find_outliers(prepared.model, chosen, texts)
+    prepared.facts["num_outlier_features"] = sum(len(found.places) for found in outliers.values())
+    if not outliers:
+        return
+    prepared.lender = prepared.lender or BorrowedTensors()
+    prepared.model = split_outliers(prepared.model, outliers, prepared.lender.tensor)
+    prepared.sentences.append(
+        f"{prepared.facts['num_outlier_features']} inputs of dense layers, in {len(outliers)} activations, are far "
+        "larger than all others: neurons are computed apart in float32, others divided and read several times"
     )
 
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from bertshrink.onnx_graph.encoder_graph import array, initializers, tensor
 from bertshrink.onnx_graph.weights import weights
-from bertshrink.techniques.quantize.calibration.observe import ActivationObserver, Floats
+from bertshrink.techniques.quantize.calibration.observe import ActivationObserver, Floats, keep_largest
 from bertshrink.techniques.quantize.numerics.smoothquant import smoothing_scales
 
 _MIX = (("Reshape", 0), ("Transpose", 0), ("MatMul", 1), ("Transpose", 0), ("Reshape", 0), ("Add", None))
@@ -87,7 +87,7 @@ def migrate(
     work = _GraphSmoother(model)
     groups = list(work.groups())
     largest: dict[str, Floats] = {}
-    texts.watch(model, {value: partial(_keep_largest, largest, value) for group in groups for value in group})
+    texts.watch(model, {value: partial(keep_largest, largest, value) for group in groups for value in group})
     for group in groups:
         names = {name for value in group for name in work.reads[value]}
         weight_I = np.max([np.abs(work.numbers(name)).max(axis=1) for name in sorted(names)], axis=0)
@@ -227,12 +227,6 @@ class _GraphSmoother:
             keep(self.changed[name], name) if name in self.changed else self.stored[name] for name in names
         )
         return smoothed
-
-
-def _keep_largest(largest: dict[str, Floats], value: str, values_TI: Floats) -> None:
-    """Take a batch's largest magnitudes into account."""
-    size_I = np.abs(values_TI).max(axis=0)
-    largest[value] = np.maximum(largest.get(value, size_I), size_I)
 
 
 def _permutation(node: onnx.NodeProto) -> list[int]:

@@ -105,7 +105,7 @@ def attempt(trials: VariantBuilder, candidate: Candidate) -> Trial:
         built, drop = kept
         return Trial(candidate, built.size_bytes, float(built.agreement["cosine"]), drop, built=built)
     try:
-        built = trials.make(types, trials.prepare(types, settings), folder, candidate.options)
+        built, _ = trials.make_good(types, folder, settings, candidate.options)
         drop = trials.drop(built) if trials.figure is not None else None
     except BertshrinkError as error:
         return Trial(candidate, failure=f"it cannot be made: {error.what}")

@@ -51,7 +51,7 @@ def meet_accuracy_limit(trials: VariantBuilder) -> tuple[BuiltVariant, dict[str,
     limit = trials.settings.largest_drop
     assert limit is not None
     types = uniform(trials.source, trials.settings.scheme, trials.settings)
-    prepared = trials.prepare(types)
+    _, prepared = trials.make_good(types, ATTEMPT, trials.settings)
     with trials.bench.progress.task("repair", unit="tries") as task:
         model = _JudgedModel(trials, prepared, limit, task)
         search = MixedPrecisionSearch(model.judge, model.error, model.size, limit).run(types)
