@@ -121,7 +121,7 @@ def main() -> None:
     (work / "quality.json").write_text(quality, encoding="utf-8")
     timed = [work / name for name in makers if name not in ("half", "int8-plain")]
     engines = [word for name in ("torch", "onnxruntime", "openvino") for word in ("--engine", name)]
-    shapes = ("--batch", "1,8", "--length", "32,128", "--budget", "900")
+    shapes = ("--batch", "1,8", "--length", "32,128", "--budget", "300")
     latency = command("bench", model, *timed, *engines, *shapes, *timing)
     (work / "latency.json").write_text(latency, encoding="utf-8")
     spearman = figures(quality, "spearman")

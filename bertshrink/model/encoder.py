@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bertshrink.errors import OutputError, UnsafeModel, UserError, listed
+from bertshrink.errors import BertshrinkError, OutputError, UnsafeModel, UserError, listed
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
 from bertshrink.model.checks.converted_names import as_loaded
@@ -42,6 +42,9 @@ _WITHOUT_WEIGHTS = shutil.ignore_patterns("*.bin", "*.pt", "*.pkl", "*.safetenso
 """Of a sentence encoder's modules: those of now are written, and pickles are not carried on."""
 _PLAIN = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 """Settings of config.json that change how a model answers and not what; with others its answers would not be found."""
+
+
+_TRIAL = "A text of a few words, longer than the nearest distances, says whether the model runs at all."
 
 
 @dataclass
@@ -153,7 +156,7 @@ class Encoder:
             model.config.label2id = {name: at for at, name in enumerate(facts.labels)}
         if TASKS[facts.task].learns_from in ("classes", "score"):
             model.config.problem_type = TASKS[facts.task].problem  # what a reload tells the task by
-        return cls(
+        encoder = cls(
             model.eval(),
             tokenizer,
             facts.task,
@@ -168,6 +171,8 @@ class Encoder:
             layers=layers,
             remarks=facts.remarks,
         )
+        _refuse_idle(encoder, facts)
+        return encoder
 
     def copy(self) -> Encoder:
         """An encoder with weights of its own; tokenizer and folders are shared."""
@@ -232,6 +237,24 @@ class Encoder:
         return predict(
             self.session(), rows, self.tokenizer.pad_token_id or 0, max_tokens_per_batch, per_token=per_token
         )
+
+
+def _refuse_idle(encoder: Encoder, facts: CheckpointInfo) -> None:
+    """Refuse settings that fit the weights, and with which the class itself cannot run.
+
+    Raises:
+        UnsafeModel: they do not.
+    """
+    try:
+        encoder.predict(encoder.tokenize([_TRIAL]))
+    except (BertshrinkError, MemoryError):
+        raise
+    except Exception as error:  # whatever PyTorch finds
+        raise UnsafeModel(
+            f"`{type(encoder.model).__name__}` cannot run with these settings: {_reason(error)}",
+            where=str(facts.folder / "config.json"),
+            hint="transformers itself cannot run this model: correct its config.json",
+        ) from error
 
 
 def _without_prompt(facts: CheckpointInfo, tokenizer: PreTrainedTokenizerBase) -> Pooling | None:

@@ -205,6 +205,23 @@ def test_a_configuration_that_does_not_fit_its_weights(folder, values, message):
     refused(folder, UnsafeModel, message)
 
 
+@pytest.mark.parametrize(
+    ("family", "values"),
+    [
+        ("deberta-v2", {"attention_head_size": 16}),
+        ("mpnet", {"relative_attention_num_buckets": 8}),
+        ("mobilebert", {"key_query_shared_bottleneck": False}),
+    ],
+)
+def test_settings_with_which_the_class_itself_cannot_run(family, values, tmp_path):
+    encoder = tiny_encoder(family)
+    config = type(encoder.model.config).from_dict(encoder.model.config.to_dict() | values)
+    encoder.with_model(type(encoder.model)(config)).save(tmp_path)
+    with pytest.raises(UnsafeModel, match="cannot run with these settings: ") as caught:
+        Encoder.load(tmp_path)
+    assert caught.value.where == str(tmp_path / "config.json")
+
+
 def test_a_full_disk(tmp_path, monkeypatch):
     encoder = tiny_encoder()
 
