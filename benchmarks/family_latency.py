@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -145,6 +146,8 @@ def papers(model: Path, out: Path) -> None:
     for path in model.glob("*.json"):
         if not (out / path.name).exists():
             (out / path.name).write_bytes(path.read_bytes())
+    for folder in model.glob("[0-9]*_*"):
+        shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
 
 
 def cosine(model: Path, folder: Path) -> float:
