@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 from onnx.helper import make_node
 
-from bertshrink.onnx_graph.encoder_graph import array, initializers, tensor
-from bertshrink.onnx_graph.weights import assembled, weights
+from bertshrink.onnx_graph.encoder_graph import array, tensor
+from bertshrink.onnx_graph.weights import assembled
+from bertshrink.techniques.quantize.calibration.dense_graph import DenseGraph
 from bertshrink.techniques.quantize.calibration.observe import ActivationObserver, Floats, keep_largest
 
 _MOST = 0.01
@@ -59,7 +60,7 @@ class Outliers:
     @property
     def copies(self) -> Places:
         """The places of the further copies (C,)."""
-        return self.places[:0] if self.times is None else np.repeat(self.places, self.times - 1)
+        return np.repeat(self.places, 0 if self.times is None else self.times - 1)
 
 
 @dataclass(frozen=True)
@@ -77,23 +78,13 @@ class _Neurons:
     product: NodeProto
 
 
-class _Graph:
-    """A canonical graph, by who makes and who reads what."""
+class _Graph(DenseGraph):
+    """A graph's connections, and where its neurons are."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.stored = initializers(model)
-        self.dense = {name: weight for name, weight in weights(model).items() if weight.matmuls}
-        self.weight_of = {read.node.output[0]: name for name, one in self.dense.items() for read in one.matmuls}
-        self.makers = {name: node for node in model.graph.node for name in node.output}
-        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
-        for node in model.graph.node:
-            for name in node.input:
-                self.readers[name].append(node)
+        super().__init__(model)
+        self.weight_of = {read.node.output[0]: name for name, one in self.weights.items() for read in one.matmuls}
         self.outputs = {value.name for value in model.graph.output}
-        self.read_by: dict[str, set[str]] = defaultdict(set)
-        for name, weight in self.dense.items():
-            for read in weight.matmuls:
-                self.read_by[read.node.input[0]].add(name)
 
     def only_reader(self, value: str) -> NodeProto | None:
         """The one node that reads a value."""
@@ -138,12 +129,12 @@ def find_outliers(model: onnx.ModelProto, chosen: Collection[str], texts: Activa
     """
     graph = _Graph(model)
     largest: dict[str, Floats] = {}
-    asked = [value for value, names in graph.read_by.items() if not names.isdisjoint(chosen)]
+    asked = [value for value, names in graph.reads.items() if not set(chosen).isdisjoint(names)]
     texts.watch(model, {value: partial(keep_largest, largest, value) for value in asked})
     found: dict[str, Outliers] = {}
-    for group in _groups(graph.read_by):
-        names = set().union(*(graph.read_by[value] for value in group))
-        if names <= set(chosen) and not any(graph.dense[name].is_table for name in names):
+    for group in _groups(graph.reads):
+        names = set().union(*(graph.reads[value] for value in group))
+        if names <= set(chosen) and not any(graph.weights[name].is_table for name in names):
             excess_I = np.max([_excess(largest[value]) for value in group], axis=0)
             places = np.flatnonzero(excess_I > _FACTOR)
             times = 2 ** np.ceil(np.log2(excess_I[places].clip(2, _MOST_COPIES))).astype(np.int64)
@@ -184,7 +175,7 @@ def split_outliers(
             before[graph.readers[value][0].output[0]] += _copied(value, found, graph, stored)
             dense = [node.output[0] for node in graph.readers[value] if node.output[0] in graph.weight_of]
             renamed |= dict.fromkeys(dense, (value, f"{value}.usual"))
-            for name in graph.read_by[value]:
+            for name in set(graph.reads[value]):
                 numbers[name] = np.concatenate([array(graph.stored[name]), array(graph.stored[name])[found.copies]])
     for value, found in outliers.items():
         if found.times is None and (made := graph.neurons(value)) is not None:
@@ -220,10 +211,11 @@ def _excess(size_I: Floats) -> Floats:
     return np.asarray(size_I / usual) if usual else np.ones_like(size_I)
 
 
-def _groups(read_by: Mapping[str, set[str]]) -> list[list[str]]:
+def _groups(reads: Mapping[str, Collection[str]]) -> list[list[str]]:
     """Activations that share a weight, together."""
     groups: list[tuple[set[str], list[str]]] = []
-    for value, names in read_by.items():
+    for value, read in reads.items():
+        names = set(read)
         joined = [group for group in groups if not group[0].isdisjoint(names)]
         groups = [group for group in groups if group[0].isdisjoint(names)]
         names = names.union(*(group[0] for group in joined))
@@ -239,7 +231,7 @@ def _are_neurons(graph: _Graph, group: list[str]) -> bool:
         return False
     products = {one.product.output[0] for one in made if one is not None}
     return all(
-        not graph.dense[name].is_table and {read.node.output[0] for read in graph.dense[name].matmuls} <= products
+        not graph.weights[name].is_table and {read.node.output[0] for read in graph.weights[name].matmuls} <= products
         for name in first
     )
 
@@ -247,7 +239,7 @@ def _are_neurons(graph: _Graph, group: list[str]) -> bool:
 def _copied(value: str, found: Outliers, graph: _Graph, stored: dict[str, onnx.TensorProto]) -> list[NodeProto]:
     """`VALUE.usual` (.., I + C): an activation with its outlier features divided, and further copies of these."""
     assert found.times is not None
-    num_inputs = graph.dense[next(iter(graph.read_by[value]))].shape[0]
+    num_inputs = graph.weights[graph.reads[value][0]].shape[0]
     scale_I = np.ones(num_inputs, dtype=np.float32)
     scale_I[found.places] = 1 / found.times
     for name, numbers in ((f"{value}.even_scale", scale_I), (f"{value}.copied", found.copies)):

@@ -29,8 +29,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from bertshrink.onnx_graph.encoder_graph import array, initializers, tensor
-from bertshrink.onnx_graph.weights import weights
+from bertshrink.onnx_graph.encoder_graph import array, tensor
+from bertshrink.techniques.quantize.calibration.dense_graph import DenseGraph
 from bertshrink.techniques.quantize.calibration.observe import ActivationObserver, Floats, keep_largest
 from bertshrink.techniques.quantize.numerics.smoothquant import smoothing_scales
 
@@ -95,24 +95,14 @@ def migrate(
     return Smoothed(work.result(keep), sum(map(len, groups)), len(work.reads), work.num_muls)
 
 
-class _GraphSmoother:
+class _GraphSmoother(DenseGraph):
     """A graph's activations, by which weights read them, and its tensors while they change."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
-        self.weights = weights(self.model)
-        self.stored = initializers(self.model)
+        super().__init__(self.model)
         self.changed: dict[str, Floats] = {}
-        self.makers = {name: node for node in self.model.graph.node for name in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in self.model.graph.node:
-            for name in node.input:
-                self.readers[name].append(node)
-        self.reads: dict[str, list[str]] = defaultdict(list)
-        for name, weight in self.weights.items():
-            for read in weight.matmuls:
-                self.reads[read.node.input[0]].append(name)
         self.sources = {value: source for value in self.reads if (source := self.source(value)) is not None}
         self.restored: dict[str, str] = {}
         self.num_muls = 0
