@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bertshrink.errors import BertshrinkError, OutputError, UnsafeModel, UserError, listed
+from bertshrink.errors import BertshrinkError, OutputError, UnsafeModel
 from bertshrink.model.batches import predict, tokenize
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_weights, read_facts
 from bertshrink.model.checks.converted_names import as_loaded
@@ -258,27 +258,14 @@ def _refuse_idle(encoder: Encoder, facts: CheckpointInfo) -> None:
 
 
 def _without_prompt(facts: CheckpointInfo, tokenizer: PreTrainedTokenizerBase) -> Pooling | None:
-    """The pooling, with the number of a prompt's tokens that it leaves out, as sentence-transformers counts them.
-
-    Raises:
-        UserError: another prompt has another number of tokens: a file for an engine knows only one.
+    """The pooling, with the number of the default prompt's tokens that it leaves out, counted as sentence-transformers
+    does; of another prompt nothing is known here, which `Sentence.notes` tells.
     """
     sentence, pooling = facts.sentence, facts.pooling
-    if sentence is None or pooling is None or not sentence.leaves_prompt_out:
+    if sentence is None or pooling is None or not sentence.leaves_prompt_out or not sentence.prompt:
         return pooling
-    numbers = {}
-    for name, text in (sentence.prompts or {}).items():
-        if text:
-            ids = tokenize(tokenizer, [text], None, facts.max_length)[0]["input_ids"]
-            numbers[name] = len(ids) - (ids[-1] in tokenizer.all_special_ids)
-    if len(set(numbers.values())) > 1:
-        shown = listed([f"`{name}` {number}" for name, number in numbers.items()], 5)
-        raise UserError(
-            f"`include_prompt: false`: the pooling leaves out a prompt's tokens, whose number is not the same: {shown}",
-            where=str(facts.folder),
-            hint="leave the default prompt alone in config_sentence_transformers.json",
-        )
-    return replace(pooling, skip=numbers[sentence.default or ""])
+    ids = tokenize(tokenizer, [sentence.prompt], None, facts.max_length)[0]["input_ids"]
+    return replace(pooling, skip=len(ids) - (ids[-1] in tokenizer.all_special_ids))
 
 
 def _reason(error: Exception) -> str:

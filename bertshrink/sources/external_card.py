@@ -235,9 +235,9 @@ def _pooling(origin: ExternalFile) -> tuple[Any, ...]:
     """What is to be appended to a file that returns token vectors; raises UserError: more than a pooling."""
     sentence = origin.sentence
     pooling = (sentence.pooling if sentence is not None else None) or Pooling()
-    if sentence is not None and sentence.leaves_prompt_out:
+    if sentence is not None and sentence.leaves_prompt_out and sentence.prompt:
         raise UserError(
-            "the file returns token vectors, and the pooling beside it leaves out the tokens of a prompt "
+            "the file returns token vectors, and the pooling beside it leaves out the tokens of the default prompt "
             "(`include_prompt: false`)",
             where=origin.where,
             hint="give the model's folder with `model.safetensors`, or export it with `bertshrink export MODEL -o DIR`",

@@ -88,7 +88,7 @@ class Sentence:
         lower_case: whether texts are read in small letters, whatever the tokenizer does.
         prompts: every prompt by its name.
         default: the name of the prompt that is put before every text; None: none is.
-        leaves_prompt_out: whether no vector is made of that prompt's tokens.
+        leaves_prompt_out: whether no vector is made of a prompt's tokens.
     """
 
     kind: Kind
@@ -121,6 +121,12 @@ class Sentence:
             )
         elif named:
             notes.append(f"prompts ({named}) are kept in its settings; none is the default, so none is prepended")
+        if self.leaves_prompt_out:
+            whose = "those of the default prompt" if self.prompt else "no tokens"
+            notes.append(
+                f"the pooling leaves out a prompt's tokens (`include_prompt: false`): a file for an engine leaves out "
+                f"{whose}, whatever a text begins with; give texts with another prompt to sentence-transformers"
+            )
         return notes
 
 
@@ -181,7 +187,7 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     prompts, default = _read_prompts(settings, str(folder / SETTINGS))
     leaves_out = False
     if pooling is not None and any(prompts.values()):
-        leaves_out = _leaves_prompts_out(folder, modules, bool(prompts.get(default or "")))
+        leaves_out = _leaves_prompts_out(folder, modules)
     return Sentence(kind, pooling, lower_case, prompts, default, leaves_out)
 
 
@@ -308,23 +314,11 @@ def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:
     raise UserError(what, where=where, hint="fix it, or set it to null")
 
 
-def _leaves_prompts_out(folder: Path, modules: list[dict[str, Any]], has_default: bool) -> bool:
-    """Whether the pooling leaves a prompt's tokens out; where none is the default, no graph can know how many.
-
-    Raises:
-        UserError: it does, and none is.
-    """
+def _leaves_prompts_out(folder: Path, modules: list[dict[str, Any]]) -> bool:
+    """Whether the pooling leaves a prompt's tokens out."""
     paths = [folder / str(m.get("path") or "") / "config.json" for m in modules if kind_of(m) == "Pooling"]
     path = next((path for path in paths if path.is_file()), None)
-    leaves_out = path is not None and read_object(path).get("include_prompt") is False
-    if leaves_out and not has_default:
-        raise UserError(
-            "`include_prompt: false`: the pooling leaves out the tokens of the model's prompts, none of which is the "
-            "default, and no graph knows where a prompt ends",
-            where=str(path),
-            hint=f"name one as `default_prompt_name` in {SETTINGS}, or use the model with sentence-transformers alone",
-        )
-    return leaves_out
+    return path is not None and read_object(path).get("include_prompt") is False
 
 
 def _read_prompts(settings: Mapping[str, Any], where: str) -> tuple[dict[str, str], str | None]:
