@@ -37,6 +37,7 @@ def run(
     model: Any = None,
     reference: str | Path | None = None,
     data: Any = None,
+    dimensions: Sequence[int] | None = None,
     output: str | Path | None = None,
     seed: int | None = None,
     measure: bool = True,
@@ -52,6 +53,7 @@ def run(
         model: in place of the recipe's.
         reference: in place of the recipe's.
         data: in place of the recipe's.
+        dimensions: in place of those of the recipe's `measure`.
         output: where the last model is written; None: it stays in the run folder.
         seed: in place of the recipe's.
         measure: whether time and memory are measured where the recipe asks for it.
@@ -76,9 +78,9 @@ def run(
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if isinstance(recipe, Mapping):
-        asked = recipe_of_values(recipe, overrides, about_texts)
+        asked = recipe_of_values(recipe, overrides, about_texts, dimensions)
     else:
-        asked = read_recipe(find_recipe(str(recipe)), overrides, about_texts)
+        asked = read_recipe(find_recipe(str(recipe)), overrides, about_texts, dimensions)
     return _result(asked, output=output, force=force, runs=home, measure=measure, progress=progress)
 
 
@@ -89,6 +91,7 @@ def bench(
     data: Any = None,
     task: str | None = None,
     reference: str | Path | None = None,
+    dimensions: Sequence[int] | None = None,
     seed: int | None = None,
     runs: str | Path = "runs",
     progress: bool = True,
@@ -101,6 +104,7 @@ def bench(
         data: texts that judge them.
         task: what they are for; None: what the first one says.
         reference: a file of texts and their vectors elsewhere, which the first one must give, too.
+        dimensions: to each of which sentence vectors are truncated and evaluated again.
         seed: random seed.
         runs: directory for run folders.
         progress: whether to show the progress of long work.
@@ -127,6 +131,7 @@ def bench(
             "measure": {"latency": timing},
         },
         {name: value for name, value in settings.items() if name in _ABOUT_TEXTS},
+        dimensions,
     )
     return _result(asked, output=None, force=False, runs=home, measure=True, progress=progress)
 
@@ -228,6 +233,7 @@ def _function(command: Command) -> Callable[..., Result]:
                 "seed": values["seed"],
             },
             {name: values[name] for name in _ABOUT_TEXTS},
+            dimensions=values["dimensions"],
             name_of=str,
         )
         output = values["output"]
@@ -250,6 +256,7 @@ def _function(command: Command) -> Callable[..., Result]:
         "task": None,
         **({} if from_nothing else {"reference": None}),
         "seed": None,
+        "dimensions": None,
         "measure": False,
         "force": False,
         "runs": "runs",
@@ -276,6 +283,7 @@ def _doc(command: Command, fields: Mapping[str, Any], from_nothing: bool) -> str
         "    task: what the model is for; None: what it, or the data, says.",
         *([] if from_nothing else [vectors]),
         "    seed: random seed.",
+        "    dimensions: to each of which sentence vectors are truncated and evaluated again (Matryoshka models).",
         "    measure: whether time and memory of all models are measured, too.",
         "    force: whether to replace a model that bertshrink wrote at `output`.",
         "    runs: directory for run folders.",

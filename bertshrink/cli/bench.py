@@ -12,12 +12,14 @@ from bertshrink.cli.options import (
     MEASURING,
     OUTPUT,
     Data,
+    Dimensions,
     Json,
     Quiet,
     Reference,
     Runs,
     Task,
     option,
+    parts_of,
     with_data_flags,
 )
 from bertshrink.errors import UserError
@@ -60,6 +62,7 @@ def bench(
     data: Data = None,
     task: Task = None,
     reference: Reference = None,
+    dimensions: Dimensions = None,
     batch: Annotated[str, option(MEASURING, "--batch", metavar="N,...", help="batch sizes, as 1,8")] = "1,8",
     length: Annotated[
         str | None,
@@ -155,6 +158,6 @@ def bench(
     }
     running = defaults | {key: value for key, value in given.items() if value is not None}
     common = {"data": data, "task": task, "reference": reference, "measure": {"latency": running}}
-    asked = recipe_of_bench(models, common, about_texts)
+    asked = recipe_of_bench(models, common, about_texts, parts_of(dimensions))
     form: Form = "bench" if as_json else "markdown" if as_markdown else "terminal"
     return carry_out(asked, output=None, force=False, runs=runs, form=form, quiet=quiet, with_latency=True)

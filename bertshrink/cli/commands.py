@@ -20,6 +20,7 @@ from bertshrink.cli.options import (
     DATA_FLAGS,
     INPUT,
     Data,
+    Dimensions,
     DryRun,
     Force,
     Json,
@@ -35,6 +36,7 @@ from bertshrink.cli.options import (
     option,
     option_of,
     parameter_of,
+    parts_of,
     take_flags,
     value_of,
     with_data_flags,
@@ -51,6 +53,7 @@ def run_recipe(
         str | None, option(INPUT, "--model", metavar="MODEL", help="start from this model instead of the recipe's")
     ] = None,
     reference: Reference = None,
+    dimensions: Dimensions = None,
     no_latency: NoLatency = False,
     output: Output = None,
     force: Force = False,
@@ -66,7 +69,7 @@ def run_recipe(
 
     given = {"data": data, "model": model, "reference": reference}
     overrides = {key: value for key, value in given.items() if value is not None}
-    asked = read_recipe(find_recipe(recipe), overrides, about_texts)
+    asked = read_recipe(find_recipe(recipe), overrides, about_texts, parts_of(dimensions))
     from bertshrink.cli.run import carry_out  # not before: a wrong recipe is answered without all that runs one
 
     return carry_out(
@@ -219,7 +222,8 @@ def _function(command: Command) -> Callable[..., int]:
         settings = {name: value_of(given[name], field) for name, field in fields.items()}
         about_texts = {name: given[name] for name in about}
         common = {"data": data, "task": task, "seed": seed, "reference": given.get("reference")}
-        asked = recipe_of_command(command.name, model, settings, common, about_texts)
+        dimensions = parts_of(given["dimensions"])
+        asked = recipe_of_command(command.name, model, settings, common, about_texts, dimensions=dimensions)
         if given.get("dry_run"):
             from bertshrink.cli.dry_run import dry_run
 
@@ -253,6 +257,7 @@ def _function(command: Command) -> Callable[..., int]:
                 parameter_of(name, option_of(name, fields[name], panels[name], has_default=name in decided), None)
                 for name in shown
             ),
+            parameter_of("dimensions", Dimensions, None),
             parameter_of("measure", Measure, False),
             parameter_of("output", Output, None),
             *([parameter_of("dry_run", DryRun, False)] if can_tell else []),

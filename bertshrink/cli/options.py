@@ -80,6 +80,15 @@ Measure = Annotated[
     bool,
     option(MEASURING, "--measure/--no-latency", help="also measure latency and memory of all models (takes minutes)"),
 ]
+Dimensions = Annotated[
+    str | None,
+    option(
+        MEASURING,
+        "--dimensions",
+        metavar="N,...",
+        help="also evaluate sentence vectors truncated to these numbers of dimensions, as 256,128 (Matryoshka models)",
+    ),
+]
 NoLatency = Annotated[bool, option(MEASURING, "--no-latency", help="do not measure latency and memory")]
 Output = Annotated[
     Path | None,
@@ -152,8 +161,13 @@ def value_of(value: Any, field: FieldInfo) -> Any:
     """What was given for a field: `2,4,6` as a list, where it takes one and the text is none of its words."""
     takes_list = any(get_origin(member) is tuple for member in union_members(field.annotation))
     if isinstance(value, str) and takes_list and value not in literal_words(field.annotation):
-        return [part.strip() for part in value.split(",")]
+        return parts_of(value)
     return value
+
+
+def parts_of(text: str | None) -> list[str] | None:
+    """`2,4,6` as a list; None: nothing was given."""
+    return [part.strip() for part in text.split(",")] if text is not None else None
 
 
 _LONGEST_WORDS = 24

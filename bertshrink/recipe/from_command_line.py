@@ -36,6 +36,7 @@ def recipe_of_command(
     common: Mapping[str, Any],
     about_texts: Mapping[str, Any] | None = None,
     *,
+    dimensions: Sequence[Any] | None = None,
     name_of: Callable[[str], str] = flag_of,
 ) -> Recipe:
     """The recipe of a command.
@@ -44,6 +45,7 @@ def recipe_of_command(
         settings: name (see `Command.flag_names`) -> value, as given; None means not given.
         common: top-level recipe values (`data`, `task`, `reference`, `seed`, `measure`); None means not given.
         about_texts: settings of `data` beside where it is; None means not given.
+        dimensions: to which sentence vectors are truncated and evaluated again; None means not given.
         name_of: how a setting is called where it is given, for messages.
 
     Raises:
@@ -68,16 +70,20 @@ def recipe_of_command(
         places[path] = f"`bertshrink {name}`"
         places |= {(*path, field): name_of(key) for field, key in own.items()}
         stages.append({technique.name: {field: given[key] for field, key in own.items()}})
-    return replace(_build(name, model, {"stages": stages}, common, places, about_texts or {}), model_ref=model_ref)
+    asked_for = _build(name, model, {"stages": stages}, common, places, about_texts or {}, dimensions)
+    return replace(asked_for, model_ref=model_ref)
 
 
 def recipe_of_bench(
-    models: Sequence[str], common: Mapping[str, Any], about_texts: Mapping[str, Any] | None = None
+    models: Sequence[str],
+    common: Mapping[str, Any],
+    about_texts: Mapping[str, Any] | None = None,
+    dimensions: Sequence[Any] | None = None,
 ) -> Recipe:
-    """The recipe of `bench`: the first model, and the others beside it."""
+    """The recipe of `bench`: the first model, and the others beside it; arguments as of `recipe_of_command`."""
     flags: dict[tuple[str | int, ...], str] = {("compare",): "`MODELS`"}
     flags |= {("measure", "latency", key): flag_of(key) for key in LatencySettings.model_fields}
-    return _build("bench", models[0], {"compare": list(models[1:])}, common, flags, about_texts or {})
+    return _build("bench", models[0], {"compare": list(models[1:])}, common, flags, about_texts or {}, dimensions)
 
 
 def _refuse_idle(
@@ -119,13 +125,15 @@ def _build(
     common: Mapping[str, Any],
     places: dict[tuple[str | int, ...], str],
     about_texts: Mapping[str, Any],
+    dimensions: Sequence[Any] | None,
 ) -> Recipe:
-    from bertshrink.recipe.recipe import tell
+    from bertshrink.recipe.recipe import ask_dimensions, tell
 
     given = {key: value for key, value in common.items() if value is not None}
     values = ({"model": model} if model is not None else {}) | given | values
     places = {("model",): "`MODEL`", **{(key,): f"--{key}" for key in given}, **places}
     tell(values, places, about_texts)
+    ask_dimensions(values, places, dimensions)
     text = json.dumps(values, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     stem = Path(model or "").name or "model"

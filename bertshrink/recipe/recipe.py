@@ -23,7 +23,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,13 +126,17 @@ class Recipe:
 
 
 def read_recipe(
-    path: Path, overrides: dict[str, Any] | None = None, about_texts: Mapping[str, Any] | None = None
+    path: Path,
+    overrides: dict[str, Any] | None = None,
+    about_texts: Mapping[str, Any] | None = None,
+    dimensions: Sequence[Any] | None = None,
 ) -> Recipe:
     """Read a recipe file.
 
     Args:
         overrides: top-level values that replace the file's, such as `data` from the command line.
         about_texts: settings of `data` that replace the file's; None means not given.
+        dimensions: replace those of the file's `measure`; None: not given.
 
     Raises:
         UserError: no such file, or it is not a recipe (all faults at once); something is said of texts, and none are
@@ -140,21 +144,29 @@ def read_recipe(
     """
     text = RECIPE.read_text(path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "recipe"
-    return _overridden(read_yaml(text, str(path)), text, name, overrides or {}, about_texts or {})
+    return _overridden(read_yaml(text, str(path)), text, name, overrides or {}, about_texts or {}, dimensions)
 
 
 def recipe_of_values(
-    values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, about_texts: Mapping[str, Any] | None = None
+    values: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    about_texts: Mapping[str, Any] | None = None,
+    dimensions: Sequence[Any] | None = None,
 ) -> Recipe:
     """A recipe from its keys; further arguments and errors as of `read_recipe`."""
     text = json.dumps(values, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     source = LocatedConfig("the recipe", copy.deepcopy(dict(values)), {})
-    return _overridden(source, text, f"recipe-{digest}", overrides or {}, about_texts or {})
+    return _overridden(source, text, f"recipe-{digest}", overrides or {}, about_texts or {}, dimensions)
 
 
 def _overridden(
-    source: LocatedConfig, text: str, name: str, overrides: Mapping[str, Any], about_texts: Mapping[str, Any]
+    source: LocatedConfig,
+    text: str,
+    name: str,
+    overrides: Mapping[str, Any],
+    about_texts: Mapping[str, Any],
+    dimensions: Sequence[Any] | None,
 ) -> Recipe:
     for key, value in overrides.items():
         kept = source.values.get(key)
@@ -163,6 +175,7 @@ def _overridden(
             del source.places[path_in]
         source.places[(key,)] = flag_of(key)
     tell(source.values, source.places, about_texts)
+    ask_dimensions(source.values, source.places, dimensions)
     return build(source, text, default_name=name)
 
 
@@ -190,6 +203,20 @@ def tell(values: dict[str, Any], places: dict[tuple[str | int, ...], str], about
     if isinstance(data, dict):  # what is not a mapping is refused with its place
         values["data"] = data | told
         places |= {("data", key): flag for key, flag in flags.items()}
+
+
+def ask_dimensions(
+    values: dict[str, Any], places: dict[tuple[str | int, ...], str], dimensions: Sequence[Any] | None
+) -> None:
+    """Put what a flag says of dimensions into a recipe's `measure`, in place; None: it says nothing."""
+    measure = values.get("measure") or {}
+    if dimensions is None or not isinstance(measure, dict):  # what is not a mapping is refused with its place
+        return
+    own = ("measure", "dimensions")
+    values["measure"] = measure | {"dimensions": list(dimensions)}
+    for place in [place for place in places if place[:2] == own]:
+        del places[place]
+    places[own] = flag_of("dimensions")
 
 
 _OF_ANY_DATA = ("max_train", "max_unlabelled", "max_dev", "max_length", "dev_share", "split_seed")

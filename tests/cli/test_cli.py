@@ -85,6 +85,8 @@ def listing(folder):
         (["run", "no/such.yaml"], "there is no recipe file `no/such.yaml`", None),
         (["bench", "m", "--batch", "one"], "`one` is not a list of whole numbers", "--batch"),
         (["bench", "m", "--batch", "0"], "`batch` is `0`", "--batch"),
+        (["bench", "m", "--dimensions", "4,x"], "`dimensions`", "--dimensions"),
+        (["export", "m", "--dimensions", "4"], "`dimensions` truncates sentence vectors", "--dimensions"),
         (["export", "m", "--max-length", "8"], "`--max-length` applies to texts, and none are given", "--max-length"),
     ],
 )
@@ -398,8 +400,9 @@ def test_bench_uses_every_model_for_the_task_that_was_named(here, capsys, monkey
     )
     monkeypatch.setattr(Run, "_running", lambda run: None)
     command = ["bench", "./a", "./b", "--data", "pairs.tsv", "--task", "embedding", "--length", "8", "--json"]
-    assert run(command) == 0, capsys.readouterr().err
+    assert run([*command, "--dimensions", "16,8"]) == 0, capsys.readouterr().err
     report = json.loads(capsys.readouterr().out)
+    assert all(f'"{figure}"' in json.dumps(report) for figure in ("spearman@16d", "recall@10@8d"))
     assert report["schema"] == "bertshrink.bench/2"
     assert [model["facts"]["task"] for model in report["models"]] == ["embedding", "embedding"]
     assert report["data"]["train"] + report["data"]["dev"] >= 23

@@ -110,6 +110,18 @@ def test_faults_of_bench_point_at_flags(here, latency, where):
     assert caught.value.where == where
 
 
+def test_dimensions_go_into_what_is_measured(here):
+    timing = {"measure": {"latency": {"batch": [1]}}}
+    asked = recipe_of_bench(["m"], timing, None, ["4", "8"])
+    assert (asked.measure.dimensions, asked.measure.latency.batch) == ((4, 8), (1,))
+    assert recipe_of_command("export", "m", {}, {}, dimensions=[4]).measure.dimensions == (4,)
+    assert recipe_of_command("export", "m", {}, {}).measure.dimensions == ()
+    for wrong in (["0"], ["x"], [""]):
+        with pytest.raises(BertshrinkError) as caught:
+            recipe_of_bench(["m"], timing, None, wrong)
+        assert caught.value.where == "--dimensions"
+
+
 # What is said of texts
 
 ABOUT = {"text": "body", "pair": "none", "label": "a,b", "max_train": 5, "split_seed": 3}

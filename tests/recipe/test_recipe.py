@@ -1,5 +1,7 @@
 """Recipes: every fault at its own line and column, all of them at once, with what was probably meant."""
 
+from pathlib import Path
+
 import pytest
 
 from bertshrink.errors import BertshrinkError, UserError, UserErrors
@@ -161,6 +163,16 @@ def test_overrides_replace_and_faults_point_at_the_flag(read):
     assert (recipe.model, recipe.data.path, recipe.data.max_length) == ("n", "e", 8)
     assert recipe.place("model") == "--model"
     assert recipe.place("data", "path") == "--data"
+
+
+@pytest.mark.parametrize(
+    "measure", ["", "measure:\n", "measure: {quality: true, dimensions: [9, 7, 5], latency: false}\n"]
+)
+def test_dimensions_from_the_command_line_replace_the_recipes(measure, read, tmp_path):
+    plain = read(f"model: m\n{measure}")
+    asked = read_recipe(Path("r.yaml"), None, None, ["4", "2"])
+    assert asked.measure == plain.measure.model_copy(update={"dimensions": (4, 2)})
+    assert asked.place("measure", "dimensions", 1) == "--dimensions"
 
 
 def test_other_texts_keep_the_recipes_limits_and_nothing_of_its_columns(read):
