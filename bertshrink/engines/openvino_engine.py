@@ -79,8 +79,8 @@ class OpenVinoSession:
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
         self.request = compiled.create_infer_request()
-        self.inputs = [value.get_any_name() for value in compiled.inputs]
-        self.outputs = [_output_name(value) for value in compiled.outputs]
+        self.inputs = [_own_name(value) for value in compiled.inputs]
+        self.outputs = [_own_name(value) for value in compiled.outputs]
 
     def run(self, feeds: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """One forward pass; inputs as `engines.given` has them."""
@@ -111,8 +111,8 @@ def dense_layers(compiled: Any) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _output_name(value: Any) -> str:
-    """An output has all the names that its value had on the way; the graph's own is that of its last node."""
+def _own_name(value: Any) -> str:
+    """An input or output has all names that its value has in the graph; its own is that of its node."""
     own = str(value.node.get_friendly_name()).removesuffix(_SINK)
     return own if own in value.get_names() else str(value.get_any_name())
 

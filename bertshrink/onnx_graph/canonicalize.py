@@ -5,7 +5,7 @@ once per use (where a shared weight is stored many times), keep shape notes that
 sums in every layer. One sweep in the graph's order fixes all of it:
 
     Constant                     becomes a stored tensor; equal tensors (by bytes) are stored once
-    Identity, Dropout            vanish
+    Identity, Dropout            vanish, and so does a Cast of an input to the type that it has
     Gemm                         becomes MatMul + Add: one form for every dense layer
     a node seen before           gives way to the first one (same operator, attributes and inputs)
     a node of stored inputs      is computed now, once per distinct weight, where `constant_folding` knows its size
@@ -57,6 +57,7 @@ class _Canonicalizer:
         self.model = model
         self.keep_tensor = keep
         self.outputs = {value.name for value in model.graph.output}
+        self.types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
         self.alias: dict[str, str] = {}
         self.stored: dict[str, onnx.TensorProto] = {}
         self.alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
@@ -97,13 +98,19 @@ class _Canonicalizer:
         is_output = any(name in self.outputs for name in node.output)
         if node.op_type == "Constant" and not is_output:
             self.store(node.output[0], self.keep_tensor(evaluate(node, {}), node.output[0]))
-        elif node.op_type in _PASSED_THROUGH and not is_output:
+        elif (node.op_type in _PASSED_THROUGH or self.casts_nothing(node)) and not is_output:
             self.alias[node.output[0]] = node.input[0]
         elif node.op_type == "Gemm" and _is_plain_gemm(node):
             for part in _split_gemm(node):
                 self.take(part)
         else:
             self.keep(node, is_output)
+
+    def casts_nothing(self, node: onnx.NodeProto) -> bool:
+        """Whether this gives an input the type that it has; OpenVINO calls the input by this node's name, too."""
+        if node.op_type != "Cast":
+            return False
+        return bool(onnx.helper.get_node_attr_value(node, "to") == self.types.get(node.input[0]))
 
     def keep(self, node: onnx.NodeProto, is_output: bool) -> None:
         """Fold the node, find it among those seen, or append it."""

@@ -106,3 +106,16 @@ def test_notes_on_nodes_vanish_and_the_models_own_stay():
     assert not found.graph.node[0].doc_string
     assert not found.graph.node[0].metadata_props
     assert [(entry.key, entry.value) for entry in found.metadata_props] == [("task", "none")]
+
+
+def test_only_a_cast_that_changes_nothing_vanishes():
+    nodes = [
+        helper.make_node("Cast", ["x"], ["same"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["x"], ["other"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["other"], ["back"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["same", "back"], ["y"]),
+        helper.make_node("Cast", ["x"], ["z"], to=TensorProto.FLOAT),
+    ]
+    found = canonicalise(graph_of(nodes, [], outputs=("y", "z")))
+    assert [list(node.output) for node in found.graph.node] == [["other"], ["back"], ["y"], ["z"]]
+    assert list(found.graph.node[2].input) == ["x", "back"]
