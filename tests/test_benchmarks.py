@@ -87,3 +87,48 @@ def test_parts_within_parts_are_counted_once(load, monkeypatch):
     with watch.part("outer"), watch.part("inner"):
         pass
     assert dict(watch.seconds) == {"inner": 3.0, "outer": 3.0}
+
+
+@pytest.mark.subprocess
+def test_a_loader_goes_on_after_a_question_that_ends_its_process(load, tmp_path):
+    module = load("loaders", as_name="loaders_here")
+    code = module["_PYTHON"].format(
+        code="import os\n"
+        "def answer(folder, file, batches):\n"
+        "    if folder == 'dies': os._exit(7)\n"
+        "    if folder == 'raises': raise ValueError('no such family')\n"
+        "    return [[1.0, 2.0]]"
+    )
+    loader = module["Loader"](code, "here", lambda subject: True)
+    questions = [(name, "file", [["a"]]) for name in ("one", "dies", "raises", "two")]
+    found = module["answers"](loader, questions, tmp_path)
+    assert found == [[[1.0, 2.0]], "exit code 7", "ValueError: no such family", [[1.0, 2.0]]]
+
+
+def test_the_table_of_loaders_tells_the_worst_way_and_why_one_fails(load):
+    module = load("family_loaders", as_name="benchmark")
+    table = {
+        ("bert", "onnx", "openvino"): [(1.0, 1.0), (0.9, 0.8)],
+        ("bert", "int8", "openvino"): [(0.7, 1.0)],
+        ("gte", "onnx", "openvino"): ["ValueError: what is `gte`? Nobody knows. Update.\n\nNow."],
+        ("gte", "int8", "openvino"): ["ValueError: what is `gte`? Nobody knows. Update.\n\nNow."],
+    }
+    assert module["markdown"](table).splitlines() == [
+        "| `model_type` | ONNX: OpenVINO |",
+        "| --- | --- |",
+        "| `bert` | 0.900000, int8 0.700000 |",
+        "| `gte` | no (1) |",
+        "| too long, all | 0.800000 |",
+        "",
+        "(1) ValueError: what is `FAMILY`? Nobody knows",
+    ]
+
+
+def test_every_loader_has_a_column_and_every_tokenizer_a_family(load):
+    from bertshrink.model.families import FAMILIES
+    from tests.support.tokenizers_that_cut import KINDS
+
+    module = load("family_loaders", as_name="benchmark")
+    assert set(module["COLUMNS"]) == set(module["LOADERS"])
+    assert set(module["KINDS"]) < set(KINDS)
+    assert {family for families in module["KINDS"].values() for family in families} < set(FAMILIES)

@@ -45,6 +45,15 @@ def test_the_page_shows_the_cases_of_the_contract():
     assert shown == table(), "put this into docs/families.md"
 
 
+def test_the_page_tells_of_every_family_which_libraries_load_it():
+    text = PAGE.read_text(encoding="utf-8")
+    tables = re.findall(r"^\| `model_type` \| checkpoint.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)
+    assert len(tables) == 2, "of sentence encoders and of classifiers"
+    for shown in tables:
+        families = re.findall(r"^\| `([^`]+)` \| (?:\d|no)", shown, re.MULTILINE)
+        assert families == list(FAMILIES), "run `python benchmarks/family_loaders.py`"
+
+
 @pytest.mark.parametrize(
     ("name", "family"),
     [
