@@ -6,7 +6,7 @@ to crash or to take all memory. So the look happens here, within limits of memor
 what comes out is either a word of refusal or the file, whole and proven, at TARGET:
 
     read      as one message; weights that are in a file beside it ("external data") are looked for there
-    check     see `onnx_checks`; functions are unfolded
+    check     see `onnx_checks`; functions are unfolded, and norms that the file's opset does not have are spelled out
     run       opened by ONNX Runtime (where it is installed) and run at a few shapes: outputs finite (see `probe_run`)
     write     one self-contained file, or two where one cannot hold it; byte for byte the given one where nothing had
               to change
@@ -176,7 +176,8 @@ def facts(source: Path) -> dict[str, Any]:
 
 
 def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
-    """The model of an .onnx file without functions, large weights where they are, and whether that changed it.
+    """The model of an .onnx file without functions and with norms that its opset has, large weights where they are, and
+    whether that changed it.
 
     Raises:
         UnsafeModel: the file is not what it must be.
@@ -185,6 +186,7 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
     import onnx
     from onnx import inliner
 
+    from bertshrink.onnx_graph.unfused import with_plain_norms
     from bertshrink.sources import onnx_checks as checks
     from bertshrink.sources.external_weights import find_weights
 
@@ -201,7 +203,9 @@ def from_onnx(data: bytes, source: Path) -> tuple[onnx.ModelProto, bool]:
     checks.check_structure(model)
     has_changed = find_weights(model, source, len(data), limit)
     checks.check_tensors(model)
-    return (inliner.inline_local_functions(model), True) if model.functions else (model, has_changed)
+    whole = inliner.inline_local_functions(model) if model.functions else model
+    valid = with_plain_norms(whole)
+    return valid, has_changed or valid is not model
 
 
 def from_ort(data: bytes) -> onnx.ModelProto:

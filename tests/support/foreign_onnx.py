@@ -12,7 +12,6 @@ from tests.support.onnx_files import ROWS
 
 WIDTH, LABELS, POSITIONS = 32, 3, 40
 IDS, MASK = "input_ids", "attention_mask"
-OPSETS = (helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1))
 
 node = helper.make_node
 _AXES = {"hidden": 3, "encoder_out": 3, "hidden_states": 3, "attentions": 4}
@@ -27,6 +26,7 @@ class Parts:
     inputs: dict = field(default_factory=lambda: {IDS: TensorProto.INT64, MASK: TensorProto.INT64})
     outputs: dict = field(default_factory=dict)
     shape: tuple = ("batch", "length")
+    opset: int = 21
 
     def model(self):
         stored = [tensor(value, name) for name, value in self.weights.items()]
@@ -36,7 +36,8 @@ class Parts:
             for name, kind in self.outputs.items()
         ]
         graph = helper.make_graph(self.nodes, "g", given, made, stored)
-        return helper.make_model(graph, opset_imports=OPSETS, ir_version=10)
+        opsets = (helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1))
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
 def numbers(*shape, seed=0, scale=0.5):
@@ -315,6 +316,87 @@ def qattention():
     return classified(plain(dense=dense, weights=stored | steps))
 
 
+def attention():
+    """Attention: all three projections and the attention in one operator of floats."""
+    dense = [
+        node("Cast", [MASK], ["mask_int"], to=TensorProto.INT32),
+        node(
+            "Attention",
+            ["rows", "weight", "qkv_bias", "mask_int"],
+            ["dense"],
+            domain="com.microsoft",
+            num_heads=2,
+            mask_filter_value=-1e9,
+        ),
+    ]
+    stored = {"weight": numbers(WIDTH, 3 * WIDTH, seed=8, scale=0.3), "qkv_bias": numbers(3 * WIDTH, seed=9)}
+    return classified(plain(dense=dense, weights=stored))
+
+
+def embedding():
+    """EmbedLayerNormalization, whose number of tokens is the mask of an Attention behind it."""
+    rows = [
+        node("Cast", [IDS], ["ids_int"], to=TensorProto.INT32),
+        node("Cast", ["token_type_ids"], ["types_int"], to=TensorProto.INT32),
+        node("Cast", [MASK], ["mask_int"], to=TensorProto.INT32),
+        node(
+            "EmbedLayerNormalization",
+            ["ids_int", "types_int", "words", "places", "kinds", "gain", "shift", "mask_int"],
+            ["rows", "number"],
+            domain="com.microsoft",
+            epsilon=1e-12,
+        ),
+    ]
+    dense = [
+        node("Attention", ["rows", "weight", "qkv_bias", "number"], ["dense"], domain="com.microsoft", num_heads=2)
+    ]
+    stored = {
+        "words": TABLE,
+        "places": numbers(POSITIONS, WIDTH, seed=5),
+        "kinds": numbers(2, WIDTH, seed=6),
+        "gain": 1 + numbers(WIDTH, seed=10, scale=0.1),
+        "shift": numbers(WIDTH, seed=11, scale=0.1),
+        "weight": numbers(WIDTH, 3 * WIDTH, seed=8, scale=0.3),
+        "qkv_bias": numbers(3 * WIDTH, seed=9),
+    }
+    parts = classified(plain(rows, dense, stored))
+    parts.inputs = dict.fromkeys((IDS, MASK, "token_type_ids"), TensorProto.INT64)
+    return parts
+
+
+def dense_behind(kind, **settings):
+    """A dense layer and its activation behind the pooling, as one operator."""
+
+    def make():
+        parts = classified(plain(), "vector", WIDTH)
+        parts.nodes[-1] = node(
+            "FusedGemm",
+            ["sum", "head", "head_bias"],
+            ["vector"],
+            domain="com.microsoft",
+            activation=kind,
+            transB=1,
+            **settings,
+        )
+        parts.weights["head_bias"] = numbers(WIDTH, seed=12)
+        return parts
+
+    return make
+
+
+def norms_of_an_older_opset():
+    """LayerNormalization at an opset that has none, as ONNX Runtime writes what it has optimized."""
+    rows = [
+        node("Gather", ["table", IDS], ["words"]),
+        node("LayerNormalization", ["words", "gain", "shift"], ["normed"], axis=-1, epsilon=1e-3),
+        node("LayerNormalization", ["normed", "gain"], ["rows"]),
+    ]
+    own = {"table": TABLE, "gain": 1 + numbers(WIDTH, seed=10, scale=0.1), "shift": numbers(WIDTH, seed=11, scale=0.1)}
+    parts = classified(plain(rows, weights=own))
+    parts.opset = 14
+    return parts
+
+
 def qembedding():
     """QEmbedLayerNormalization: words, positions and types of bytes, summed and normalised."""
     stored, names = {}, []
@@ -393,6 +475,11 @@ FORMS = {
     "QOperator": Form(qoperator, precision="int8", refusal=_QUANTIZED),
     "dynamic": Form(dynamic, precision="int8", refusal=_QUANTIZED),
     "blocks of 4 bits": Form(blocks, precision="int4", refusal=_QUANTIZED),
+    "Attention": Form(attention),
+    "EmbedLayerNormalization": Form(embedding),
+    "dense layer behind the pooling": Form(dense_behind("Tanh"), "vector", head="Model"),
+    "dense layer with a setting": Form(dense_behind("LeakyRelu", activation_alpha=0.2), "vector", head="Model"),
+    "norms of an older opset": Form(norms_of_an_older_opset),
     "QAttention": Form(qattention, precision="int8", refusal=_QUANTIZED),
     "QEmbedLayerNormalization": Form(qembedding, precision="int8", refusal=_QUANTIZED),
 }

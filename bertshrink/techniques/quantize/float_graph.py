@@ -1,5 +1,5 @@
 """The graph that quantization starts from: canonical, in float32, without guards that never act, every dense weight
-stored.
+stored by itself, also those that ONNX Runtime's optimizers joined with what is behind them (`onnx_graph.unfused`).
 
 Exporters write fused attention (PyTorch's SDPA) with a guard in every layer, `Where(IsNaN(p), 0, p)` after the softmax
 p: a query that may see no key at all has a softmax of nothing, which is NaN. In an encoder whose mask only hides
@@ -38,6 +38,7 @@ from bertshrink.onnx_graph.encoder_graph import (
 )
 from bertshrink.onnx_graph.external_data import stream
 from bertshrink.onnx_graph.half_arithmetic import has_half, in_float32
+from bertshrink.onnx_graph.unfused import unfused
 
 _INTEGERS = tuple(getattr(onnx.TensorProto, name) for name in ("INT8", "UINT8", "INT4", "UINT4"))
 _MAX_LENGTH = 1024
@@ -73,7 +74,7 @@ def read_float_graph(
             where=where,
             hint="export it again with `bertshrink export MODEL -o DIR`",
         )
-    model = canonicalise(model, keep)
+    model = canonicalise(unfused(model), keep)
     if has_half(model):
         model = canonicalise(in_float32(model), keep)
     model = remove_nan_guards(model, max_length)
