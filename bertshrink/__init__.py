@@ -31,6 +31,7 @@ __all__ = [
     "gate",
     "inspect",
     "pretrain",
+    "prune",
     "quantize",
     "run",
     "share",

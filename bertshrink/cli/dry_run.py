@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from bertshrink.techniques.base import Technique, Workbench
 
 if TYPE_CHECKING:
     from bertshrink.data.texts import TextDataset
+    from bertshrink.model.model_ref import Model
 
 _UNITS = {"parameters": "count", "bytes": "B", "energy": "fraction"}
 
@@ -70,19 +72,31 @@ def _table(plan: Plan, technique: Technique, quiet: bool, notes: list[str]) -> l
     recipe = plan.recipe
     assert plan.model is not None
     model = fetch_weights(plan.model).load()
+    texts = _texts(plan)
     with scratch_folder() as folder:
         bench = Workbench(
-            _texts(plan),
+            texts,
             None,
             folder,
             task=plan.task,
             seed=recipe.seed,
             max_length=plan.data.max_length if plan.data is not None else None,
             progress=make_progress(quiet),
+            choose=_chooser(plan, texts, model),
         )
         rows = technique.explain(model, bench)
     notes += bench.notes
     return rows
+
+
+def _chooser(plan: Plan, texts: TextDataset | None, model: Model) -> Callable[[Model], float] | None:
+    """The headline metric on texts kept for choosing; None: there are none, or the model is no encoder."""
+    from bertshrink.meters.quality.evaluation import Evaluation
+    from bertshrink.progress import Silent
+
+    length = plan.data.max_length if plan.data is not None else None
+    judge = Evaluation(texts, length, plan.recipe.seed, Silent(), plan.recipe.measure.dimensions)
+    return judge.chooser(texts, lambda: model)
 
 
 def _texts(plan: Plan) -> TextDataset | None:

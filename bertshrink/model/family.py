@@ -201,6 +201,11 @@ _PART_OF = {
 }
 
 
+def part_of(role: str) -> str:
+    """The part of a layer that a role of `LayerNames` belongs to: `attention`, `feed-forward` or `norm`."""
+    return _PART_OF.get(role, role)
+
+
 @dataclass(frozen=True, eq=False)
 class ModelFamily:
     """One family of encoders.
@@ -328,7 +333,7 @@ class ModelFamily:
 
     def has_bias(self, role: str, config: Config) -> bool:
         """Whether a dense layer or norm has a bias; `role` is one of a layer's, or a part as in `biases`."""
-        said = self.biases.get(role, self.biases.get(_PART_OF.get(role, role), True))
+        said = self.biases.get(role, self.biases.get(part_of(role), True))
         return bool(config.get(said, False)) if isinstance(said, str) else said
 
     @property

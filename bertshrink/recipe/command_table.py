@@ -108,6 +108,13 @@ COMMANDS: dict[str, Command] = {
             primary=("data", "groups", "method", "measure", "output"),
         ),
         Command(
+            "prune",
+            "Remove attention heads and feed-forward neurons (and train the rest).",
+            ("prune",),
+            primary=("data", "keep", "method", "output", "dry_run"),
+            later=("distill",),
+        ),
+        Command(
             "distill",
             "Distill a smaller student from its teacher.",
             ("distill",),

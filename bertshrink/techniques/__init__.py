@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class _Techniques(Mapping[str, type["Technique"]]):
     """Name -> class; a class is imported when it is asked for, so that `--help` reads the names alone."""
 
-    _names = ("pretrain", "finetune", "factorize", "share", "distill", "export", "quantize")
+    _names = ("pretrain", "finetune", "factorize", "share", "prune", "distill", "export", "quantize")
 
     def __getitem__(self, name: str) -> type[Technique]:
         if name not in self._names:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -193,7 +193,7 @@ class Technique(BaseModel, ABC):
             return None
         from bertshrink.model.sizes.size_estimate import of_encoder
 
-        return of_encoder(self.fit(before.facts))
+        return replace(of_encoder(self.fit(before.facts)), kept=before.kept)
 
     def scratch_bytes(self, before: Sizes) -> int:
         """Bytes of the files that it writes besides its result while it works."""

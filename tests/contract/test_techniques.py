@@ -16,7 +16,7 @@ from bertshrink.model.round_trip import proof_answers, prove
 from bertshrink.model.tasks import TASKS
 from bertshrink.techniques import TECHNIQUES
 from bertshrink.techniques.base import Workbench
-from tests.support.families import CONVERTED, NARROWED, serves
+from tests.support.families import CONVERTED, NARROWED, THINNED, serves
 from tests.support.pairwise import matrix
 from tests.support.tiny import sentences, tiny_encoder, tiny_pairs, tiny_texts
 
@@ -25,6 +25,7 @@ SETTINGS = {
     "finetune": {"epochs": 1},
     "factorize": {"max_size": "1 GB"},
     "share": {"groups": 1, "steps": 2},
+    "prune": {"keep": "60%"},
     "distill": {"layers": 2, "epochs": 1},
     "quantize": {"min_cosine": 0.5},
 }
@@ -36,7 +37,7 @@ FROM_A_MODEL = [name for name in TECHNIQUES if name not in FROM_NOTHING]
 
 def there_is(name, family, task):
     """Whether the family has the task, and the technique a stock class to make of it."""
-    return serves(family, task) and family in {"Factorize": NARROWED, "Share": CONVERTED}.get(
+    return serves(family, task) and family in {"Factorize": NARROWED, "Share": CONVERTED, "Prune": THINNED}.get(
         TECHNIQUES[name].__name__, FAMILIES
     )
 

@@ -82,6 +82,7 @@ class Sizes:
         prefix: letters by which a head lengthens the names of all inner operations: those of `bert/`.
         facts: of an encoder; None: an artifact.
         is_float: whether every weight is in float32.
+        kept: of a checkpoint: the share of its layers' dense weights that an exported file stores.
     """
 
     format: str
@@ -91,6 +92,7 @@ class Sizes:
     prefix: int = 0
     facts: CheckpointInfo | None = None
     is_float: bool = True
+    kept: float = 1.0
 
     @property
     def num_bytes(self) -> int:

@@ -18,6 +18,7 @@ from bertshrink.errors import UserError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.sizes.components import component_of
 from bertshrink.model.tasks import TASKS
+from bertshrink.model.units import held_at_zero
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill.augment import augmented
 from bertshrink.techniques.distill.defaults import LossWeights, default_epochs
@@ -185,7 +186,7 @@ def teach(
         companions=(live.module, live.layers),
         tables=tables,
     )
-    with _as_quantized(student, settings, bench):
+    with held_at_zero(student), _as_quantized(student, settings, bench):
         outcome = train(job, settings, work=bench.work, seed=bench.seed, progress=bench.progress)
     student.model.requires_grad_(True)
     layers.requires_grad_(True)

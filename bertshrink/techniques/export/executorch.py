@@ -34,6 +34,7 @@ from bertshrink.model.folder.layout import PLACES
 from bertshrink.model.sizes.size_estimate import MIN_TABLE_ROWS
 from bertshrink.techniques.export.onnx import ExportWrapper, eager_attention, input_names, make_card
 from bertshrink.techniques.export.parity import check_parity, padded_text, shapes_of
+from bertshrink.techniques.export.removed_units import without_removed_units
 from bertshrink.techniques.output_cosine import agreement, dev_texts
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def trace(encoder: Encoder, form: ArtifactSpec, outputs: Sequence[str], *, int8:
     free = {at: name for at, name in enumerate(("batch", "length")) if form.shape is None and largest[at] > 1}
     dims = {at: torch.export.Dim(name, min=1, max=largest[at]) for at, name in free.items()}
     shapes = tuple(dict(dims) for _ in names) if dims else None
-    with eager_attention(encoder.model), torch.no_grad():
+    with without_removed_units(encoder), eager_attention(encoder.model), torch.no_grad():
         model: Any = ExportWrapper(encoder, outputs).eval()
         if int8:
             with tables_in_bytes(model):

@@ -33,9 +33,11 @@ from bertshrink.engines import engine
 from bertshrink.engines.torch_session import SENTENCE, of_tokens, pool
 from bertshrink.errors import CheckFailed, listed
 from bertshrink.model.artifact import Artifact, ArtifactCard, ArtifactSpec
-from bertshrink.model.families import anatomy_of
+from bertshrink.model.families import anatomy_of, shared_group
+from bertshrink.model.family import part_of
 from bertshrink.model.folder.layout import PLACES
 from bertshrink.model.tasks import TASKS
+from bertshrink.model.units import present
 from bertshrink.onnx_graph.canonicalize import canonicalise
 from bertshrink.onnx_graph.encoder_graph import (
     operators,
@@ -48,11 +50,14 @@ from bertshrink.onnx_graph.encoder_graph import (
 from bertshrink.onnx_graph.external_data import BorrowedTensors
 from bertshrink.onnx_graph.half_weights import store_half
 from bertshrink.onnx_graph.runtime_ops import describe_fusions, operators_as_run
+from bertshrink.onnx_graph.zero_products import drop_zero_products
+from bertshrink.techniques.export import removed_units
 from bertshrink.techniques.export.constant_reshapes import fix_reshapes
 from bertshrink.techniques.export.fixed_shape import fix_shape
 from bertshrink.techniques.export.fused_attention import fuse_attention
 from bertshrink.techniques.export.grouped_layers import grouped_as_dense
 from bertshrink.techniques.export.parity import check_parity, padded_text
+from bertshrink.techniques.export.removed_units import without_removed_units
 from bertshrink.techniques.export.traced_attention import traced_attention
 from bertshrink.version import __version__
 
@@ -108,6 +113,8 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
         f"difference is {max(worst.values()):.1e} of the largest output; "
         f"{num_matmuls} dense layers, each distinct weight stored once"
     )
+    if sentence := removed_units.note_on(encoder):
+        bench.note(sentence)
     if sentence := describe_fusions(counts, as_run):
         bench.note(sentence)
     if settings.half is not None:
@@ -132,6 +139,8 @@ def make_graph(encoder: Encoder, settings: ExportSettings, lender: BorrowedTenso
     traced = trace(encoder, settings.opset, settings.outputs_of(encoder.task), lender.tensor)
     model = fix_reshapes(canonicalise(traced, lender.tensor))
     check_weights(model, encoder)
+    if drop_zero_products(model):
+        model = canonicalise(model, lender.tensor)
     if settings.attention == "fused":
         model = fuse_every_attention(model, encoder)
     if settings.half is not None:
@@ -217,7 +226,13 @@ def trace(
     for name in outputs:
         axes[name] = {0: "batch", 1: "length"} if task.per_token or name in task.beside else {0: "batch"}
     file, wrapper = io.BytesIO(), ExportWrapper(encoder, outputs).eval()
-    with eager_attention(encoder.model), types_without_numbers(), torch.no_grad(), warnings.catch_warnings():
+    with (
+        without_removed_units(encoder),
+        eager_attention(encoder.model),
+        types_without_numbers(),
+        torch.no_grad(),
+        warnings.catch_warnings(),
+    ):
         for category, message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", category=category, message=message)
         torch.onnx.export(
@@ -232,8 +247,8 @@ def trace(
             do_constant_folding=False,
             export_params=False,
         )
-    model = onnx.load_model_from_string(file.getvalue())
-    store_weights(model, wrapper, keep)
+        model = onnx.load_model_from_string(file.getvalue())
+        store_weights(model, wrapper, keep)
     return shorten_names(model)
 
 
@@ -310,10 +325,7 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
     Raises:
         CheckFailed: one of an encoder layer multiplies with something that is not stored.
     """
-    row, num_stored = encoder.anatomy, len(weight_matmuls(model))
-    layer = encoder.model.get_submodule(f"{encoder.prefix}{row.path_of_layer(0)}")
-    modules = _that_run(encoder, layer) if row.layer is None else map(layer.get_submodule, row.layer.modules())
-    num_dense = sum(isinstance(module, torch.nn.Linear) for module in modules) * encoder.shape.num_layers
+    num_stored, num_dense = len(weight_matmuls(model)), _num_dense(encoder)
     others = [node.name or node.op_type for node in unstored_weights(model)]
     if num_stored < num_dense or others:
         shown = f", and {listed(others)} computed from one" if others else ""
@@ -323,6 +335,22 @@ def check_weights(model: onnx.ModelProto, encoder: Encoder) -> None:
             where=encoder.source,
             hint="the installed torch or transformers writes a graph that bertshrink does not know",
         )
+
+
+def _num_dense(encoder: Encoder) -> int:
+    """How many dense layers a text goes through; of a sub-layer whose units are all gone there may be any number."""
+    row, shape = encoder.anatomy, encoder.shape
+    if row.layer is None:
+        layer = encoder.model.get_submodule(f"{encoder.prefix}{row.path_of_layer(0)}")
+        return sum(isinstance(module, torch.nn.Linear) for module in _that_run(encoder, layer)) * shape.num_layers
+    there = present(encoder)
+    total = 0
+    for number in range(shape.num_layers):
+        group = shared_group(number, shape.num_layers, shape.num_groups)
+        for roles in row.layer.modules().values():
+            of_units = {"attention": there[group].heads, "feed-forward": there[group].neurons}.get(part_of(roles[0]))
+            total += of_units is not None and bool(of_units.any())
+    return total
 
 
 def _that_run(encoder: Encoder, layer: torch.nn.Module) -> set[torch.nn.Module]:
@@ -344,9 +372,11 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
         CheckFailed: a layer's attention has another form than the one that can be joined.
     """
     fused, num_fused = fuse_attention(model)
-    if num_fused != encoder.shape.num_layers:
+    there, shape = present(encoder), encoder.shape
+    groups = [shared_group(number, shape.num_layers, shape.num_groups) for number in range(shape.num_layers)]
+    if num_fused != (number := sum(bool(there[group].heads.any()) for group in groups)):
         raise CheckFailed(
-            f"{num_fused} of {encoder.shape.num_layers} attentions could be fused",
+            f"{num_fused} of {number} attentions could be fused",
             where=encoder.source,
             hint="leave `attention` at `standard`",
         )

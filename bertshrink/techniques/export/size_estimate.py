@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from bertshrink.model.checkpoint_info import CheckpointInfo
 from bertshrink.model.sizes.parameter_count import folded
-from bertshrink.model.sizes.size_estimate import Sizes, halved, part_of
+from bertshrink.model.sizes.size_estimate import Part, Sizes, halved, part_of
 
 _SPELT_OUT = 2200
 """Bytes of a layer's GELU by its tangent, which is written in many operations."""
@@ -31,7 +31,15 @@ def as_onnx(before: Sizes, *, is_half: bool) -> Sizes:
     layer = named.layer + before.prefix * named.letter
     layer += _SPELT_OUT if activation(before.facts) in ("gelu_new", "gelu_fast", "gelu_pytorch_tanh") else 0
     frame = named.graph + positions + shape.num_layers * layer + shape.num_groups * named.group
-    parts = [replace(part, about=0.0) for part in before.parts if part.is_exported]
+    parts = [replace(_kept(part, before), about=0.0) for part in before.parts if part.is_exported]
     parts += [part_of(one, 0.0) for one in folded(before.facts)]
     made = Sizes("onnx", before.family, tuple(parts), frame, before.prefix)
     return halved(made) if is_half else made
+
+
+def _kept(part: Part, before: Sizes) -> Part:
+    """What is stored of a dense layer where zeros are left out."""
+    if part.role != "dense" or part.is_head or before.kept == 1:
+        return part
+    outputs = max(1, round(part.shape[1] * before.kept))
+    return replace(part, shape=(part.shape[0], outputs), num_bytes=part.num_bytes * outputs // part.shape[1])

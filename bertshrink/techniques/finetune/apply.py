@@ -20,6 +20,7 @@ from bertshrink.model.checkpoint_info import own_limit, usual_pooling
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.folder.pooling import Pooling
 from bertshrink.model.tasks import TASKS
+from bertshrink.model.units import held_at_zero
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.finetune.settings import FinetuneSettings
 from bertshrink.training.loop import TrainingJob, arithmetic, train
@@ -158,22 +159,23 @@ def learn(model: Encoder, settings: FinetuneSettings, bench: Workbench) -> Encod
         f"trained {units.counted(rate.epochs, 'epoch')} of {len(rows)} rows ({sum(rows.lengths)} tokens), "
         f"{str(arithmetic(settings)).removeprefix('torch.')} arithmetic, learning rate {rate.learning_rate:g}"
     )
-    outcome = train(
-        TrainingJob(
-            name=settings.name,
-            objective=TaskObjective(model.model, model.task, model.pooling, model.activation, model.layers),
-            rows=rows,
-            collate=collate,
-            epochs=rate.epochs,
-            learning_rate=rate.learning_rate,
-            dropout=settings.dropout is not False,
-            judge=None if choose is None else lambda: choose(model),
-        ),
-        settings,
-        work=bench.work,
-        seed=bench.seed,
-        progress=bench.progress,
-    )
+    with held_at_zero(model):
+        outcome = train(
+            TrainingJob(
+                name=settings.name,
+                objective=TaskObjective(model.model, model.task, model.pooling, model.activation, model.layers),
+                rows=rows,
+                collate=collate,
+                epochs=rate.epochs,
+                learning_rate=rate.learning_rate,
+                dropout=settings.dropout is not False,
+                judge=None if choose is None else lambda: choose(model),
+            ),
+            settings,
+            work=bench.work,
+            seed=bench.seed,
+            progress=bench.progress,
+        )
     bench.record(outcome)
     return model
 

@@ -1,0 +1,96 @@
+"""Settings of `prune`: what they mean, what fits them, what they promise. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from bertshrink import units
+from bertshrink.errors import UserError
+from bertshrink.techniques.base import Need, Technique
+
+if TYPE_CHECKING:
+    from bertshrink.model.checkpoint_info import CheckpointInfo
+    from bertshrink.model.model_ref import Kind
+    from bertshrink.model.sizes.size_estimate import Sizes
+
+
+class PruneSettings(Technique):
+    """Remove attention heads and feed-forward neurons, and refit the rest."""
+
+    name: ClassVar[str] = "prune"
+    paper: ClassVar[str] = "arXiv:2204.09656"
+    takes: ClassVar[tuple[Kind, ...]] = ("encoder",)
+    gives: ClassVar[Kind] = "encoder"
+    other_names: ClassVar[Mapping[str, str]] = {"density": "keep", "amount": "keep", "importance": "method"}
+
+    keep: str = Field(
+        "50%", description="fraction of the multiply-adds of the layers' dense products to keep, such as 60%"
+    )
+    method: Literal["fisher", "magnitude", "random"] = Field(
+        "fisher",
+        description="importance of a unit: `fisher`: squared gradients of a factor on it; `magnitude`: of what it "
+        "adds; `random`: for comparison",
+    )
+    labels: bool = Field(
+        False,
+        description="`fisher`: read gradients of the loss on the texts' labels, not on labels drawn from the model's "
+        "own answers",
+    )
+    refit: bool = Field(True, description="fit each output projection to what the unpruned layer gives")
+    importance_examples: int = Field(1024, ge=1, description="maximum number of texts that importance is read from")
+    calibration_examples: int = Field(2048, ge=1, description="maximum number of texts for the refit")
+    ridge: float = Field(
+        0.01, gt=0, le=100, description="refit: strength of the pull to the given weights, over the mean square input"
+    )
+
+    @field_validator("keep")
+    @classmethod
+    def _is_kept(cls, text: str) -> str:
+        if units.share(text) == 0:
+            raise ValueError(f"`{text}` is not a fraction above 0")
+        return text
+
+    @property
+    def share(self) -> float:
+        """`keep` as a number."""
+        return units.share(self.keep)
+
+    def needs(self) -> frozenset[Need]:
+        """Texts: what a unit is worth depends on them."""
+        return frozenset({"train"})
+
+    def needs_labels(self, task: str) -> bool:
+        """Where it is asked to read labels."""
+        return self.labels and self.method == "fisher"
+
+    def label(self) -> str:
+        """The stage in a few words."""
+        return f"prune to {self.keep}"
+
+    def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
+        """Prove that the family's layers are made of heads and neurons, and that something can be left."""
+        from bertshrink.model.tasks import TASKS
+
+        if facts.anatomy.layer is None:
+            raise UserError(
+                f"`prune` knows layers of heads and one feed-forward, and those of a {facts.anatomy.title} are others",
+                hint="make it smaller with `quantize`",
+            )
+        if self.labels and not TASKS[facts.task].needs_labels:
+            raise UserError(f"`labels` is set, and `{facts.task}` has none", hint="leave it out", setting="labels")
+        return facts
+
+    def sizes(self, before: Sizes) -> Sizes | None:
+        """Of the checkpoint the same; an exported file leaves the zeros out."""
+        return replace(before, kept=before.kept * self.share)
+
+    def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
+        """What it buys."""
+        return (
+            f"{self.keep} of the multiply-adds of the layers' dense products stay; the checkpoint holds zeros in the "
+            "others' place, and `export` leaves them out"
+        )
