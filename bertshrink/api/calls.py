@@ -138,22 +138,65 @@ def bench(
 
 @command_scope()
 def inspect(
-    model: Any, *, task: str = "auto", reference: str | Path | None = None, runs: str | Path = "runs"
+    model: Any,
+    *,
+    task: str = "auto",
+    reference: str | Path | None = None,
+    attention: bool = False,
+    data: Any = None,
+    base: Any = None,
+    output: str | Path | None = None,
+    seed: int | None = None,
+    runs: str | Path = "runs",
+    progress: bool = True,
+    **about_texts: Any,
 ) -> dict[str, Any]:
-    """What a model is made of and what could shrink, from its headers alone.
+    """What a model is made of and what could shrink, from its headers alone; or what its heads do.
 
     Args:
         model: a name, a folder, or a model in memory.
         task: what it is for; `auto`: what it says.
         reference: a file of texts and their vectors elsewhere, which it must give, too; it is loaded then.
+        attention: whether its heads are looked at instead, and disabled, on texts; it is loaded then.
+        data: those texts.
+        base: what it was fine-tuned from, to compare maps with.
+        output: file of a page on its heads; None: there is none.
+        seed: random seed, of orders in which heads are removed.
         runs: where a model in memory is written.
+        progress: whether to show the progress of long work.
+        about_texts: settings of `data` beside where it is: `max_dev` (of heads: 1000), `max_length`, `label` ...
+
+    Returns:
+        JSON values; of heads those of `AttentionReport`.
 
     Raises:
-        BertshrinkError: no such model, an unknown family, a refused file.
+        BertshrinkError: no such model, an unknown family, a refused file, texts that it cannot be judged by.
     """
-    from bertshrink.cli.inspect import facts_of
+    from bertshrink.cli.inspect import attention_of, facts_of, refuse_place, write_page
 
-    return facts_of(model_name(model, Path(runs)), task, str(reference) if reference is not None else None)
+    home = Path(runs)
+    _refuse_unknown("inspect", about_texts, _ABOUT_TEXTS)
+    vectors = str(reference) if reference is not None else None
+    if not attention:
+        only = {"data": data, "base": base, "output": output, "seed": seed} | about_texts
+        for name in (name for name, value in only.items() if value is not None):
+            raise UserError(f"`{name}` belongs to heads", where=name, hint="add `attention=True`, or leave it out")
+        return facts_of(model_name(model, home), task, vectors)
+    if reference is not None:
+        raise UserError("`attention` and `reference` are two questions", where="reference", hint="leave out one")
+    page = Path(output) if output is not None else None
+    if page is not None:
+        refuse_place(page)
+    report = attention_of(
+        model_name(model, home),
+        {"data": data_settings(data, home), "task": task, "seed": seed},
+        about_texts,
+        base=model_name(base, home) if base is not None else None,
+        progress=_progress(progress),
+    )
+    if page is not None:
+        write_page(page, report)
+    return report.model_dump(mode="json", by_alias=True)
 
 
 @command_scope()

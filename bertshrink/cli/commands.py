@@ -19,6 +19,7 @@ from bertshrink.cli.help import CONTEXT, HelpCommand, HelpGroup, Row, group
 from bertshrink.cli.options import (
     DATA_FLAGS,
     INPUT,
+    OUTPUT,
     Data,
     Dimensions,
     DryRun,
@@ -37,11 +38,13 @@ from bertshrink.cli.options import (
     option_of,
     parameter_of,
     parts_of,
+    place,
     take_flags,
     value_of,
     with_data_flags,
 )
-from bertshrink.recipe.command_table import COMMANDS, Command
+from bertshrink.errors import UserError
+from bertshrink.recipe.command_table import COMMANDS, Command, flag_of
 from bertshrink.version import __version__
 
 
@@ -83,23 +86,78 @@ def run_recipe(
     )
 
 
+@with_data_flags
 def inspect_model(
     model: Annotated[str, typer.Argument(help="a model folder, an artifact folder, or a hub name")],
     size: Annotated[
         str | None,
         option(INPUT, "--size", metavar="SIZE", help="show which layers, ranks and formats fit into this, as 10 MB"),
     ] = None,
+    attention: Annotated[
+        bool, option(INPUT, "--attention", help="show what the heads do on `--data`, as a page; loads the model")
+    ] = False,
+    base: Annotated[
+        str | None,
+        option(INPUT, "--base", metavar="MODEL", help="with --attention: the model that it was fine-tuned from"),
+    ] = None,
+    data: Data = None,
+    max_dev: Annotated[
+        int | None,
+        option(INPUT, "--max-dev", metavar="N", min=1, help="disable heads on at most N texts [default: 1000]"),
+    ] = None,
+    max_length: MaxLength = None,
     task: Task = None,
     reference: Reference = None,
+    output: Annotated[
+        Path | None,
+        option(
+            OUTPUT,
+            "-o",
+            "--output",
+            parser=place,
+            metavar="FILE",
+            help="with --attention: file of the page [default: MODEL-attention.html]",
+        ),
+    ] = None,
+    seed: Seed = None,
     as_json: Json = False,
-) -> None:
-    """Show what a model is made of and what could shrink. Loads no weight."""
+    quiet: Quiet = False,
+    *,
+    about_texts: dict[str, Any],
+) -> int:
+    """Show what a model is made of, what could shrink, and what its heads do."""
     from bertshrink.cli import inspect
 
+    if attention:
+        from bertshrink.cli.progress import make_progress
+
+        _refuse_beside("--attention", {"--size": size, "--reference": reference})
+        inspect.show_attention(
+            model,
+            {"data": data, "task": task, "seed": seed},
+            about_texts | {"max_dev": max_dev, "max_length": max_length},
+            base=base,
+            output=output,
+            as_json=as_json,
+            progress=make_progress(quiet),
+        )
+        return 0
+    only = {"--data": data, "--base": base, "--max-dev": max_dev, "--max-length": max_length, "-o": output}
+    texts = {flag_of(name): value for name, value in about_texts.items()}
+    for flag, value in (only | texts | {"--seed": seed}).items():
+        if value is not None:
+            raise UserError(f"`{flag}` belongs to `--attention`", where=flag, hint="add `--attention`, or leave it out")
     if size is not None:
         inspect.show_roads(model, task or "auto", size, as_json, reference)
     else:
         inspect.inspect_model(model, task or "auto", as_json, reference)
+    return 0
+
+
+def _refuse_beside(flag: str, others: Mapping[str, Any]) -> None:
+    for other, value in others.items():
+        if value is not None:
+            raise UserError(f"`{flag}` and `{other}` are two questions", where=other, hint="leave out one of the two")
 
 
 def doctor(as_json: Json = False) -> None:
@@ -157,7 +215,8 @@ ENTRIES: dict[str, Entry] = {
     ),
     "inspect": Entry(
         _MEASURE,
-        "Show what a model is made of and what could shrink. Loads no weight.",
+        "Show what a model is made of, what could shrink, and what its heads do.",
+        ("size", "attention", "data", "base", "output"),
         origin="bertshrink.cli.commands:inspect_model",
     ),
     "gate": Entry(

@@ -1,18 +1,26 @@
-"""`bertshrink inspect`: what a model is made of and what could shrink, and with `--size` every road to a size.
+"""`bertshrink inspect`: what a model is made of and what could shrink, with `--size` every road to a size, and with
+`--attention` what its heads do.
 
-All of it is told from headers and sizes alone, in a second; only to compare it with reference vectors it is loaded.
+The first two are told from headers and sizes alone, in a second; only to compare it with reference vectors the model is
+loaded. Heads are looked at in the model itself, on texts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from bertshrink import units
 from bertshrink.cli.run import print_json
 from bertshrink.errors import UserError
+from bertshrink.files.atomic import check_name, write_text
 from bertshrink.files.headers import file_facts, read_onnx, read_safetensors
 from bertshrink.files.shards import weight_files
+from bertshrink.model.artifact import Artifact
 from bertshrink.model.checkpoint_info import CheckpointInfo, check_task, check_weights
 from bertshrink.model.checks.weight_names import notes_on
 from bertshrink.model.checks.weight_sizes import check_sizes
@@ -26,6 +34,8 @@ from bertshrink.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
     from bertshrink.files.headers import FileFacts
+    from bertshrink.progress import Progress
+    from bertshrink.report.attention import AttentionReport
 
 FLOPS_LENGTHS = (16, 128, 512)
 _SHOWN = 12
@@ -233,6 +243,135 @@ def show_roads(name: str, task: str, size: str, as_json: bool, reference: str | 
         print_json(_document_of_roads(name, options))
         return
     _print_roads(name, options)
+
+
+def show_attention(
+    name: str,
+    asked: Mapping[str, Any],
+    about_texts: Mapping[str, Any],
+    *,
+    base: str | None,
+    output: Path | None,
+    as_json: bool,
+    progress: Progress,
+) -> None:
+    """Look at an encoder's heads; write the page, and print where it is, or one JSON document.
+
+    Args:
+        asked: `data` and `task`, as of a recipe.
+        about_texts: settings of `data` beside where it is.
+        base: what the model was fine-tuned from.
+        output: file of the page; None: `NAME-attention.html` here, or with `as_json` no page.
+
+    Raises:
+        BertshrinkError: as of `attention_of`; the place is taken by a folder or not writable.
+    """
+    page = output
+    if page is None and not as_json:
+        page = Path(f"{Path(name).name or 'model'}-attention.html")
+    if page is not None:
+        refuse_place(page)
+    report = attention_of(name, asked, about_texts, base=base, progress=progress)
+    if page is not None:
+        write_page(page, report)
+    if as_json:
+        typer.echo(report.to_json(), nl=False)
+        return
+    _print_attention(report, page)
+
+
+def attention_of(
+    name: str, asked: Mapping[str, Any], about_texts: Mapping[str, Any], *, base: str | None, progress: Progress
+) -> AttentionReport:
+    """What the heads of an encoder do; arguments as of `show_attention`.
+
+    Raises:
+        BertshrinkError: no such model or data, a file for an engine, a family whose heads cannot be told apart, labels
+            that are not the model's.
+    """
+    from bertshrink.pipeline.requirements import require_ml
+    from bertshrink.recipe.from_command_line import recipe_of_bench
+
+    if asked.get("data") is None:
+        what = "heads are looked at on texts, and none are given"
+        raise UserError(what, where="--attention", hint="give them with `--data`; with labels, losses can be told")
+    require_ml()
+    recipe = recipe_of_bench([name], dict(asked), about_texts)
+    model = find_model_for(name, asked.get("task") or "auto")
+    if not isinstance(model.about, CheckpointInfo):
+        what = f"`{name}` is a file for an engine: its heads cannot be seen"
+        raise UserError(what, where="MODEL", hint="give the encoder that it was made from")
+    from bertshrink.data.labels.checks import check_texts
+    from bertshrink.data.load import read_texts
+    from bertshrink.meters.attention.head_hooks import refuse_unknown_heads
+    from bertshrink.meters.attention.inspection import JUDGED_TEXTS, inspect_heads
+    from bertshrink.model.encoder import Encoder
+
+    refuse_unknown_heads(model.about.anatomy, name)
+    first = find_model(base, "--base", is_base=True) if base is not None else None
+    if first is not None and not isinstance(first.about, CheckpointInfo):
+        what = f"`{base}` is a file for an engine: its heads cannot be seen"
+        raise UserError(what, where="--base", hint="give the encoder that the model was fine-tuned from")
+    assert recipe.data is not None
+    task, data = model.about.task, recipe.data
+    data = data.model_copy(update={"max_dev": data.max_dev or JUDGED_TEXTS})
+    texts = read_texts(data, task).as_read(task)
+    for line in texts.notes:
+        progress.log(line)
+    check_texts(texts, task, model.about.labels, needs_labels=False)
+    from bertshrink.model.quiet import quiet_libraries
+
+    encoder = fetch_weights(model).load()
+    other = fetch_weights(first).load() if first is not None else None
+    assert isinstance(encoder, Encoder) and not isinstance(other, Artifact)
+    with quiet_libraries():
+        return inspect_heads(
+            encoder, texts, progress, max_length=data.max_length, seed=recipe.seed, base=other, notes=texts.notes
+        )
+
+
+def write_page(page: Path, report: AttentionReport) -> None:
+    """Write what heads do as a page. Raises OutputError: it cannot be written, or would be too large."""
+    from bertshrink.report.render.attention_page import render
+
+    write_text(page, render(report))
+
+
+def refuse_place(page: Path) -> None:
+    """Prove beforehand that a page can be there: what it shows takes minutes. Raises UserError: it cannot."""
+    check_name(page)
+    if page.is_dir():
+        raise UserError(f"`{page}` is a folder", where="-o", hint="name a file, as attention.html")
+    if not page.parent.is_dir():
+        raise UserError(f"there is no folder `{page.parent}`", where="-o", hint="make it first, or name another place")
+
+
+def _print_attention(report: AttentionReport, page: Path | None) -> None:
+    from rich.console import Console
+
+    from bertshrink.report.attention import ROLES, WAYS
+    from bertshrink.report.render.attention_page import curve_words
+
+    console = Console()
+
+    def line(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    number = len(report.heads)
+    line(f"{report.model}: {len(report.layers)} layers of {report.num_heads} heads, {report.task}")
+    against = "" if report.is_labelled else ", agreement with the undisturbed model: nothing is labelled"
+    line(f"{report.metric} {report.undisturbed:.4f} on {report.num_judged} texts{against}")
+    for role in ROLES:
+        of_role = sum(head.role == role for head in report.heads)
+        if of_role:
+            line(f"  {role}: {of_role} heads, {100 * of_role / number:.0f} %")
+    for way in WAYS if report.is_labelled else ():
+        worse = sum(head.effects[way].finding == "worse" for head in report.heads)
+        line(f"one head {way}: a loss is shown of {worse} of {number} (paired tests, Holm)")
+    for words in curve_words(report):
+        line(words)
+    if page is not None:
+        line(f"page: {page}")
 
 
 def _start_of(name: str, task: str) -> CheckpointInfo | Sizes:

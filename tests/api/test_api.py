@@ -20,7 +20,7 @@ from bertshrink.cli.app import run
 from bertshrink.errors import UserError, UserErrors
 from bertshrink.recipe.command_table import COMMANDS
 from bertshrink.report.report import Report
-from tests.support.tiny import tiny_encoder
+from tests.support.tiny import sentences, tiny_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = [(f"{'good' if at % 2 else 'bad'} film number {at}", ("negative", "positive")[at % 2]) for at in range(60)]
@@ -179,6 +179,21 @@ def test_inspect(here):
     assert bertshrink.inspect(stock(here / "m"))["shape"] == found["shape"]
 
 
+def test_inspect_of_heads(here):
+    encoder = tiny_encoder(num_hidden_layers=2, num_attention_heads=2)
+    encoder.save(here / "two")
+    found = bertshrink.inspect(
+        "two", attention=True, data=[(text, "positive") for text in sentences(12)], output="p.html", progress=False
+    )
+    assert found["schema"] == "bertshrink.attention/1"
+    assert len(found["heads"]) == 4
+    assert (here / "p.html").is_file()
+    with pytest.raises(UserError, match="belongs to heads"):
+        bertshrink.inspect("two", base="two")
+    with pytest.raises(UserError, match="two questions"):
+        bertshrink.inspect("two", attention=True, data=["a"], reference="v.json")
+
+
 @pytest.mark.slow
 def test_gate(here, tmp_path, monkeypatch):
     made = bertshrink.export("./m", output=tmp_path / "model", **QUIET)
@@ -264,7 +279,7 @@ import bertshrink
 import datasets, transformers
 from huggingface_hub.utils import are_progress_bars_disabled
 from pathlib import Path
-from tests.support.tiny import tiny_encoder
+from tests.support.tiny import sentences, tiny_encoder
 
 def state():
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""`inspect` of repositories with code of their own, and with reference vectors."""
+"""`inspect` of repositories with code of their own, with reference vectors, and of heads."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from bertshrink.cli.app import run
 from tests.support.remote_repositories import repository, write_vectors
-from tests.support.tiny import tiny_encoder
+from tests.support.tiny import tiny_encoder, tiny_project
 
 TEXTS = ["the movie was wonderful", "data is code"]
 
@@ -51,3 +51,55 @@ def test_other_vectors_are_a_check_that_fails(here, capsys):
 def test_requests_that_are_refused(argv, message, here, capsys):
     assert run(["inspect", "m", *argv]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_project(tmp_path, 12)
+    return tmp_path
+
+
+def test_heads_are_shown_as_a_page_and_as_json(project, capsys):
+    asked = ["inspect", "m", "--attention", "--data", "d.tsv", "-q", "--seed", "1"]
+    assert run(asked) == 0
+    said = capsys.readouterr().out
+    assert "m: 4 layers of 4 heads, classification" in said
+    assert "page: m-attention.html" in said
+    assert "What the heads of m do" in (project / "m-attention.html").read_text()
+    (project / "m-attention.html").unlink()
+    assert run([*asked, "--json", "--base", "m"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "bertshrink.attention/1"
+    assert document["layers"][0]["base_cosine"] == pytest.approx(1)
+    assert not list(project.glob("*.html"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--attention"], "and none are given"),
+        (["--data", "d.tsv"], "`--data` belongs to `--attention`"),
+        (["--label", "x"], "`--label` belongs to `--attention`"),
+        (["--attention", "--data", "d.tsv", "--size", "1 MB"], "two questions"),
+        (["--attention", "--data", "d.tsv", "-o", "m"], "`m` is a folder"),
+        (["--attention", "--data", "d.tsv", "-o", "no/x.html"], "there is no folder"),
+        (["--attention", "--data", "none.tsv"], "none.tsv"),
+        (["--attention", "--data", "d.tsv", "--base", "none"], "none"),
+        (["--attention", "--data", "d.tsv", "--task", "poetry"], "poetry"),
+    ],
+)
+def test_requests_about_heads_that_are_refused(argv, message, project, capsys):
+    assert run(["inspect", "m", *argv, "-q"]) in (2, 6)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "hint: " in error
+    assert not list(project.glob("*.html"))
+
+
+def test_a_family_of_other_layers_is_refused_before_it_is_loaded(project, capsys):
+    (project / "mobile").mkdir()
+    tiny_encoder("mobilebert").save(project / "mobile")
+    (project / "mobile" / "model.safetensors").write_bytes(b"never read")
+    assert run(["inspect", "mobile", "--attention", "--data", "d.tsv", "-q"]) == 2
+    assert "the heads of MobileBERT cannot be told apart" in capsys.readouterr().err

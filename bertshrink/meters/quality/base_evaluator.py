@@ -121,7 +121,12 @@ class Evaluator(ABC):
 
     def headline(self, model: Encoder | Artifact) -> float | None:
         """The task's headline metric alone; None where nothing is labelled."""
-        return next((one.value for one in self.figures(model) if one.metric == TASKS[self.task].headline), None)
+        score = self.headline_score(model)
+        return score.value if score is not None else None
+
+    def headline_score(self, model: Encoder | Artifact) -> Score | None:
+        """The same with what its texts say of it."""
+        return next((one for one in self.figures(model) if one.metric == TASKS[self.task].headline), None)
 
     def set(self, model: Encoder | Artifact) -> None:
         """Prepare what all models are asked."""

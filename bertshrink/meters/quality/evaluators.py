@@ -282,9 +282,9 @@ class EmbeddingEvaluator(Evaluator):
             Score(name, "fraction", recall, "higher", spread=quotient(near), is_likeness=True),
         ]
 
-    def headline(self, model: Encoder | Artifact) -> float | None:
+    def headline_score(self, model: Encoder | Artifact) -> Score:
         """Agreement with scores where there are any, else with the reference."""
-        return self.figures(model)[0].value
+        return self.figures(model)[0]
 
 
 class SparseEmbeddingEvaluator(EmbeddingEvaluator):

@@ -1,0 +1,1 @@
+"""What heads do: their maps, the class of each, and what is lost without them."""
