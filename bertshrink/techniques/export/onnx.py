@@ -88,6 +88,8 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
     shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
     (folder / FILE).parent.mkdir(parents=True)
     outputs = settings.outputs_of(encoder.task)
+    if sentence := removed_units.note_on(encoder):  # its weights are let go below
+        bench.note(sentence)
     with bench.progress.task("export to ONNX", total=3, unit="steps") as task:
         with BorrowedTensors() as lender:
             model = make_graph(encoder, settings, lender)
@@ -113,8 +115,6 @@ def export(encoder: Encoder, settings: ExportSettings, bench: Workbench) -> Arti
         f"difference is {max(worst.values()):.1e} of the largest output; "
         f"{num_matmuls} dense layers, each distinct weight stored once"
     )
-    if sentence := removed_units.note_on(encoder):
-        bench.note(sentence)
     if sentence := describe_fusions(counts, as_run):
         bench.note(sentence)
     if settings.half is not None:
