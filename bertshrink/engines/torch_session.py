@@ -30,6 +30,7 @@ def pool(
     normalize: bool,
     dimension: int | None = None,
     skip: int = 0,
+    active: int | None = None,
     *,
     layers: Iterable[torch.nn.Module] = (),
 ) -> torch.Tensor:
@@ -40,6 +41,7 @@ def pool(
             logits: splade_max or splade_sum, each perhaps with _log1p.
         normalize: whether a vector is made one long, before it is cut, as sentence-transformers does.
         skip: how many tokens at the start are left out.
+        active: how many numbers of a vector stay at most, those farthest from 0; None: all.
         layers: what is between (see `sentence_layers`).
     """
     modes = (mode,) if isinstance(mode, str) else mode
@@ -48,7 +50,11 @@ def pool(
     for layer in layers:
         pooled = layer(pooled)
     pooled = torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
-    return pooled if dimension is None else pooled[:, :dimension]
+    pooled = pooled if dimension is None else pooled[:, :dimension]
+    if active is None or active >= pooled.shape[-1]:
+        return pooled
+    places = pooled.abs().topk(active, dim=-1).indices
+    return torch.zeros_like(pooled).scatter(-1, places, pooled.gather(-1, places))
 
 
 def _pooled(hidden_BLH: torch.Tensor, mask_BL: torch.Tensor, mode: str, skip: int) -> torch.Tensor:

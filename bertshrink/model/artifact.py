@@ -30,7 +30,7 @@ from bertshrink.model.checks.tokenizer import require_tokenizer
 from bertshrink.model.checks.tokenizer_files import load_tokenizer
 from bertshrink.model.fixed_shape_session import FixedShapeSession, Shape
 from bertshrink.model.folder.layout import named_file
-from bertshrink.model.folder.pooling import Mode, Pooling
+from bertshrink.model.folder.pooling import Mode, Pooling, Similarity
 from bertshrink.model.folder.side_files import copy_papers, fit_tokenizer, write_modules
 from bertshrink.model.tasks import TASKS
 
@@ -79,14 +79,23 @@ class ArtifactCard(BaseModel):
     family: str
     precision: str = Field(description="of the weights, most bytes first: `float32`, `int8`, `int4+int8`")
     labels: tuple[str, ...] = ()
-    pooling: tuple[_Modes, bool] | tuple[_Modes, bool, int] | tuple[_Modes, bool, int | None, int] | None = Field(
+    pooling: (
+        tuple[_Modes, bool]
+        | tuple[_Modes, bool, int]
+        | tuple[_Modes, bool, int | None, int]
+        | tuple[_Modes, bool, int | None, int, int]
+        | None
+    ) = Field(
         None,
-        description="inside the graph: mode, whether it normalises, how many numbers stay where not all do, and how "
-        "many tokens of the prompt are left out",
+        description="inside the graph: mode, whether it normalises, how many numbers stay where not all do, how many "
+        "tokens of the prompt are left out, and how many numbers are not 0 at most",
     )
     prompt: str = Field("", description="prompt to prepend to every text; the tokenizer does not")
     activation: Literal["identity", "sigmoid"] = Field(
         "identity", description="what makes a score of a logit; outside of the graph"
+    )
+    similarity: Similarity | None = Field(
+        None, description="how its vectors are compared; none: by cosines, of a sparse encoder by products"
     )
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -188,6 +197,11 @@ class Artifact:
         return self.card.activation
 
     @property
+    def similarity(self) -> Similarity | None:
+        """How its vectors are compared; None: as usual."""
+        return self.card.similarity
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
         return self.card.labels
@@ -259,7 +273,8 @@ class Artifact:
 
     def write_card(self, folder: Path) -> None:
         """Write the card into a folder."""
-        said = self.card.model_dump(mode="json", exclude={"data"} if self.card.data is None else None)
+        unsaid = {name for name in ("data", "similarity") if getattr(self.card, name) is None}
+        said = self.card.model_dump(mode="json", exclude=unsaid)
         text = json.dumps(said, indent=1, sort_keys=True) + "\n"
         (folder / ARTIFACT_CARD).write_text(text, encoding="utf-8")
 
@@ -273,7 +288,8 @@ class Artifact:
         if card.pooling is not None and config.is_file():
             told = read_object(config)
             if isinstance(width := told.get("hidden_size", told.get("dim")), int):
-                write_modules(folder, Pooling(*card.pooling), width, card.max_length, card.prompt)
+                pooling = Pooling(*card.pooling)
+                write_modules(folder, pooling, width, card.max_length, card.prompt, card.similarity)
         fit_tokenizer(folder, card.max_length, card.shape[1] if card.shape else None)
 
     def copy(self) -> Artifact:

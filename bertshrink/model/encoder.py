@@ -27,7 +27,7 @@ from bertshrink.model.checks.weight_sizes import check_sizes, refuse_other_sizes
 from bertshrink.model.families import anatomy_of
 from bertshrink.model.family import ModelFamily
 from bertshrink.model.folder.layer_weights import load_layers, save_layers
-from bertshrink.model.folder.pooling import Pooling
+from bertshrink.model.folder.pooling import Pooling, Similarity
 from bertshrink.model.folder.side_files import SENTENCE_FILES, fit_tokenizer, write_modules, write_tokenizer
 from bertshrink.model.sizes.encoder_dims import EncoderDims
 from bertshrink.model.tasks import TASKS
@@ -60,6 +60,7 @@ class Encoder:
         sentence_folder: the folder whose sentence-transformers files are to be written beside the model.
         prompt: what is put before every text.
         activation: what makes a score of a logit: `identity` or `sigmoid`.
+        similarity: how its vectors are compared; None: by cosines, of a sparse encoder by products.
         notes: what its tokenizer and the model do not agree on, and how it is read.
         words_of: the folder whose stored names have words in front that the class's do not have, and the words.
         layers: the modules of `pooling.layers`, with their weights; they stay in memory when the model's are let go.
@@ -75,6 +76,7 @@ class Encoder:
     sentence_folder: Path | None = None
     prompt: str = ""
     activation: Literal["identity", "sigmoid"] = "identity"
+    similarity: Similarity | None = None
     notes: tuple[str, ...] = ()
     words_of: tuple[Path, str] | None = None
     layers: nn.ModuleList | None = None
@@ -166,6 +168,7 @@ class Encoder:
             sentence_folder=facts.folder if facts.sentence is not None else None,
             prompt=facts.sentence.prompt if facts.sentence is not None else "",
             activation=facts.activation,
+            similarity=facts.sentence.similarity if facts.sentence is not None else None,
             notes=(*notes, *notes_on(header, words), *more),
             words_of=(facts.folder, words) if words else None,
             layers=layers,
@@ -210,7 +213,8 @@ class Encoder:
                     shutil.copytree(sub, folder / sub.name, ignore=_WITHOUT_WEIGHTS, dirs_exist_ok=True)
         if self.pooling is not None:
             save_layers(self.layers or [], self.pooling, folder)
-            write_modules(folder, self.pooling, self.shape.hidden_size, self.max_length)
+            width = self.shape.hidden_size
+            write_modules(folder, self.pooling, width, self.max_length, similarity=self.similarity)
         fit_tokenizer(folder, self.max_length)
 
     def tokenize(

@@ -89,7 +89,7 @@ METRICS: dict[str, Metric] = {
     "recall": Metric("Recall", "quality", "fraction of correct entities that are found", _SHARE, decides=False),
     "exact_match": Metric("Exact match", "quality", "fraction of questions answered exactly", _SHARE),
     "sts_spearman": Metric(
-        "STS Spearman", "quality", "rank correlation of the cosines of pairs with their scores", _CORRELATION
+        "STS Spearman", "quality", "rank correlation of the similarities of pairs with their scores", _CORRELATION
     ),
     "spearman": Metric(
         "Spearman",

@@ -17,14 +17,14 @@ promise; .ort and .pte files cannot be changed, so they must have them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.bounded_text import Reader
 from bertshrink.model.artifact import ArtifactCard
 from bertshrink.model.checkpoint_info import capped_length, position_limit
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.folder.pooling import Pooling
+from bertshrink.model.folder.pooling import Pooling, Similarity
 from bertshrink.model.folder.sentence_modules import SETTINGS, SIGMOID_NOTE, read_activation
 from bertshrink.model.tasks import TASKS, read_labels
 from bertshrink.sources.external_file import ExternalFile, PositionRule
@@ -32,6 +32,7 @@ from bertshrink.sources.external_outputs import outputs_of, shown, task_of, widt
 from bertshrink.sources.probe_process import TensorSpec, longest_in_subprocess
 
 _ENGINES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
+_SIMILARITIES = {name: name for name in get_args(Similarity)}
 _ACTIVATIONS = {"identity": "identity", "sigmoid": "sigmoid"}
 _TO = {".ort": "ort", ".pte": "executorch"}
 _SAID = Reader(UnsafeModel, "the file's metadata is damaged", "export the model again")
@@ -172,6 +173,7 @@ def _said(origin: ExternalFile) -> dict[str, Any]:
             "pooling": _pooled(pooling) if pooling else None,
             "prompt": data.get("prompt", ""),
             "activation": _ACTIVATIONS[data.get("activation", "identity")],
+            "similarity": _SIMILARITIES[data["similarity"]] if "similarity" in data else _similarity(origin),
             "max_length": int(data["max_length"]),
         }
     except (KeyError, ValueError, TypeError):
@@ -184,6 +186,13 @@ def _told(origin: ExternalFile, file: Path, asked: str) -> dict[str, Any]:
     config, where, look = origin.config, origin.where, origin.look
     name, is_known = task_of(origin, asked)
     task, notes, sentence = TASKS[name], [], origin.sentence
+    if sentence is not None and sentence.pooling is not None and sentence.pooling.active is not None:
+        raise UserError(
+            f"sentence-transformers leaves {sentence.pooling.active} numbers of a vector (`max_active_dims` in "
+            f"{SETTINGS}), and nothing says whether the file does",
+            where=where,
+            hint="give the model that the file was exported from, or set `max_active_dims` to null",
+        )
     if not is_known:
         notes.append(
             f"nothing says what the file is for: it is taken for `{name}`, which decides what of its outputs is kept; "
@@ -214,11 +223,16 @@ def _told(origin: ExternalFile, file: Path, asked: str) -> dict[str, Any]:
         "pooling": None,
         "max_length": limit,
         "prompt": sentence.prompt if sentence is not None else "",
+        "similarity": _similarity(origin),
         "activation": (
             read_activation(origin.papers, config, is_score=task.is_score) if task.has_text_head else "identity"
         ),
         "notes": notes,
     }
+
+
+def _similarity(origin: ExternalFile) -> Similarity | None:
+    return origin.sentence.similarity if origin.sentence is not None else None
 
 
 def _pooled(said: dict[str, Any]) -> tuple[Any, ...]:
@@ -228,6 +242,7 @@ def _pooled(said: dict[str, Any]) -> tuple[Any, ...]:
         bool(said["normalize"]),
         None if dimension is None else int(dimension),
         int(said.get("skip", 0)),
+        None if said.get("active") is None else int(said["active"]),
     ).spec
 
 

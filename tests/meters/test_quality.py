@@ -1,6 +1,7 @@
 """The quality meter against slow plain versions and cases known by hand."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import CheckFailed, UserError
 from bertshrink.meters.quality.evaluators import prepare
 from bertshrink.meters.quality.metrics import likelihood, neighbour_recall, pair_spearman, pseudo_perplexity
+from bertshrink.meters.quality.similarities import paired_similarities, similarity_table
 from bertshrink.report.measurement import Measurement
 from tests.support.gate_fixtures import accuracy, bits, outcomes
 from tests.support.tiny import sentences, tiny_encoder
@@ -25,13 +27,17 @@ def cosines(vectors):
     return [[float(a @ b) for b in unit] for a in unit]
 
 
+def tables(mine, theirs, by="cosine"):
+    return similarity_table(mine, by), similarity_table(theirs, by)
+
+
 def test_pair_spearman_equals_a_loop_over_pairs(vectors):
     other = vectors + np.random.default_rng(1).normal(size=vectors.shape)
     pairs = [(i, j) for i in range(12) for j in range(i + 1, 12)]
     mine, theirs = cosines(other), cosines(vectors)
     expected = spearmanr([mine[i][j] for i, j in pairs], [theirs[i][j] for i, j in pairs]).statistic
-    assert pair_spearman(other, vectors) == pytest.approx(float(expected), abs=1e-4)
-    assert pair_spearman(vectors, vectors) == pytest.approx(1)
+    assert pair_spearman(*tables(other, vectors)) == pytest.approx(float(expected), abs=1e-4)
+    assert pair_spearman(*tables(vectors, vectors)) == pytest.approx(1)
 
 
 def test_neighbour_recall_equals_a_loop(vectors):
@@ -42,14 +48,71 @@ def test_neighbour_recall_equals_a_loop(vectors):
 
     mine, theirs = cosines(other), cosines(vectors)
     expected = sum(len(nearest(mine, i) & nearest(theirs, i)) for i in range(12)) / 36
-    assert neighbour_recall(other, vectors, 3).mean() == pytest.approx(expected)
-    assert neighbour_recall(vectors, vectors, 10).tolist() == [1] * len(vectors)
+    assert neighbour_recall(*tables(other, vectors), 3).mean() == pytest.approx(expected)
+    assert neighbour_recall(*tables(vectors, vectors), 10).tolist() == [1] * len(vectors)
 
 
 def test_likeness_ignores_rotation_and_scale(vectors):
     turn, _ = np.linalg.qr(np.random.default_rng(2).normal(size=(6, 6)))
-    assert pair_spearman(2 * vectors @ turn, vectors) == pytest.approx(1, abs=1e-3)
-    assert neighbour_recall(2 * vectors @ turn, vectors, 3).mean() == 1
+    assert pair_spearman(*tables(2 * vectors @ turn, vectors)) == pytest.approx(1, abs=1e-3)
+    assert neighbour_recall(*tables(2 * vectors @ turn, vectors), 3).mean() == 1
+
+
+@pytest.mark.parametrize("by", ["cosine", "dot", "euclidean", "manhattan"])
+def test_similarities_equal_loops_over_pairs(by, vectors):
+    def near(a, b):
+        return {
+            "cosine": a @ b / np.linalg.norm(a) / np.linalg.norm(b),
+            "dot": a @ b,
+            "euclidean": -np.sqrt(((a - b) ** 2).sum()),
+            "manhattan": -np.abs(a - b).sum(),
+        }[by]
+
+    assert np.allclose(similarity_table(vectors, by), [[near(a, b) for b in vectors] for a in vectors], atol=1e-5)
+    first, second = vectors[:5], vectors[5:10]
+    assert np.allclose(
+        paired_similarities(first, second, by), [near(*pair) for pair in zip(first, second, strict=True)]
+    )
+
+
+@dataclass
+class Answering:
+    """A model that gives each text the vector of its place."""
+
+    vectors: np.ndarray
+    similarity: str | None
+    task: str = "embedding"
+    labels: tuple = ()
+    source: str = "answering"
+
+    def tokenize(self, texts, pairs, max_length):
+        return range(len(texts))
+
+    def predict(self, rows):
+        return [{"sentence_embedding": self.vectors[row]} for row in rows]
+
+
+@pytest.mark.parametrize("by", ["cosine", "dot", "euclidean", "manhattan", None])
+def test_each_models_vectors_are_compared_as_it_says(by, vectors):
+    """Texts with longer vectors are others to all but cosines; the reference is compared by its own similarity."""
+    long = vectors * np.linspace(1, 9, len(vectors), dtype=np.float32)[:, None]
+    scores = tuple(map(float, range(6)))
+    split = Split(tuple(sentences(6)), pairs=tuple(sentences(6, seed=1)), labels=scores)
+    exam = prepare(Answering(vectors, None), TextDataset("pairs", split, split), None, 0, dimensions=(4,))
+    exam.sit(Answering(vectors, "cosine"))
+    found = {one.metric: one.value for one in exam.sit(Answering(long, by))}
+    for name, mine in (("", long), ("@4d", long[:, :4])):
+        table, theirs = similarity_table(mine, by or "cosine"), similarity_table(vectors, "cosine")
+        upper = np.triu_indices(12, 1)
+        assert found[f"spearman{name}"] == pytest.approx(spearmanr(table[upper], theirs[upper]).statistic)
+        assert found[f"recall@10{name}"] == pytest.approx(neighbour_recall(table, theirs, 10).mean())
+        near = [table[i, i + 6] for i in range(6)]
+        assert found[f"sts_spearman{name}"] == pytest.approx(spearmanr(near, scores).statistic)
+    assert (found["spearman"] > 0.999) == (by in ("cosine", None))
+    other = prepare(Answering(vectors, "dot"), TextDataset("pairs", split, split), None, 0)
+    other.sit(Answering(vectors, "dot"))
+    unsaid, said = (other.figures(Answering(long, one)) for one in (None, "dot"))
+    assert [one.value for one in unsaid] == [one.value for one in said], "as the reference's"
 
 
 def test_pseudo_perplexity_by_hand():

@@ -20,6 +20,8 @@ from bertshrink.meters.quality.evaluators import prepare
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.folder.pooling import Pooling
+from bertshrink.model.folder.side_files import write_modules
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.factorize import Factorize
@@ -235,6 +237,7 @@ def test_modules_that_change_nothing(harmless, tmp_path):
         ("sentence_bert_config.json", {"document_length": 8}, "`document_length`"),
         ("sentence_bert_config.json", {"query_expansion": {"strategy": "min", "length": 8}}, "`query_expansion`"),
         ("config_sentence_transformers.json", {"truncate_dim": 0}, "`truncate_dim` is `0`"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "hamming"}, "`similarity_fn_name` is `hamming`"),
         ("config_sentence_transformers.json", {"default_prompt_name": "q", "prompts": {}}, "default prompt `q`"),
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "of `logits` is supported"),
         ("config_sentence_transformers.json", {"model_type": "MultiVectorEncoder"}, "`MultiVectorEncoder`"),
@@ -284,6 +287,31 @@ def test_a_pooling_that_leaves_prompts_out(prompts, default, skip, tmp_path):
     assert len(told) == bool(prompts)
     if prompts:
         assert ("leaves out those of the default prompt" if skip else "leaves out no tokens") in told[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", ["dot", "euclidean", "manhattan", "maxsim"])
+def test_how_vectors_are_compared(named, tmp_path):
+    """Kept by all that is made of the model; what is for vectors of tokens is the usual one, as in that library."""
+    folder = sentence_model(tmp_path / "m")
+    edit(folder / "config_sentence_transformers.json", similarity_fn_name=named)
+    meant = None if named == "maxsim" else named
+    assert SentenceTransformer(str(folder), device="cpu").similarity_fn_name == (meant or "cosine")
+    facts = read_facts(folder)
+    assert any("`similarity_fn_name`" in note for note in facts.notes) == (meant is not None)
+    if named != "dot":
+        assert facts.sentence.similarity == meant
+        return
+    for model in everything_made_of(folder, tmp_path):
+        assert model.similarity == "dot", type(model)
+    assert SentenceTransformer(str(tmp_path / "student"), device="cpu").similarity_fn_name == "dot"
+    exported = tmp_path / "exported"
+    about = ModelRef.read(exported).about
+    for name in ("config_sentence_transformers.json", "modules.json"):
+        assert name == "modules.json" or json.loads((exported / name).read_text())["similarity_fn_name"] == "dot"
+        (exported / name).unlink()
+    write_modules(exported, Pooling(*about.pooling), 32, 64, similarity=about.similarity)
+    assert json.loads((exported / "config_sentence_transformers.json").read_text())["similarity_fn_name"] == "dot"
 
 
 def test_the_old_layout_is_named(tmp_path):

@@ -16,8 +16,11 @@ from bertshrink.engines.torch_session import pool
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.meters.quality import metrics
 from bertshrink.meters.quality.evaluators import prepare
+from bertshrink.meters.quality.similarities import similarity_table
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.folder.pooling import Pooling
+from bertshrink.model.folder.side_files import write_modules
 from bertshrink.model.folder.usage_snippet import usage
 from bertshrink.model.model_ref import ModelRef
 from bertshrink.techniques.distill import Distill
@@ -40,6 +43,10 @@ def sparse_model(place, strategy="max", activation="relu", family="bert"):
     pooling = SpladePooling(strategy, activation_function=activation)
     SparseEncoder(modules=[transformer, pooling], device="cpu").save(str(place))
     return place
+
+
+def products(vectors):
+    return similarity_table(vectors, "dot")
 
 
 def theirs(folder, texts=TEXTS):
@@ -96,6 +103,26 @@ def test_the_folders_of_version_5(tmp_path):
 
 
 @pytest.mark.slow
+def test_only_the_largest_numbers_stay(tmp_path):
+    """`max_active_dims`: in PyTorch, in a file, and again where the folder's settings have to be written anew."""
+    folder = sparse_model(tmp_path / "m")
+    whole = theirs(folder)
+    edit(folder / "config_sentence_transformers.json", max_active_dims=5)
+    wanted = theirs(folder)
+    assert ((wanted != 0).sum(axis=1) == 5).all() and ((whole != 0).sum(axis=1) > 5).all()
+    assert any("`max_active_dims`" in note for note in read_facts(folder).notes)
+    made = everything_made_of(folder, tmp_path)
+    for model in made:
+        assert np.allclose(ours(model), wanted, atol=1e-5), type(model)
+        assert np.array_equal(ours(model) != 0, wanted != 0)
+    assert made[-1].card.pooling == ("splade_max", False, None, 0, 5)
+    for name in ("modules.json", "config_sentence_transformers.json"):
+        (tmp_path / "exported" / name).unlink()
+    write_modules(tmp_path / "exported", Pooling(*made[-1].card.pooling), 32, 64)
+    assert json.loads((tmp_path / "exported" / "config_sentence_transformers.json").read_text())["max_active_dims"] == 5
+
+
+@pytest.mark.slow
 def test_a_masked_model_can_be_used_as_one(tmp_path):
     """Without modules of its own it is pooled as SPLADE, with a note, and saved as a sparse encoder."""
     (tmp_path / "m").mkdir()
@@ -118,7 +145,7 @@ def test_the_head_is_quantized_with_the_rest(tmp_path):
     assert set(made.card.details["accounting"]["matmuls"]) == {"activations", "int8-dynamic"}
     texts = sentences(20, seed=4)
     before, after = ours(encoder, texts), ours(made, texts)
-    assert metrics.neighbour_recall(after, before, 5, metrics.products).mean() > 0.7
+    assert metrics.neighbour_recall(products(after), products(before), 5).mean() > 0.7
 
 
 @pytest.mark.training
@@ -153,11 +180,11 @@ def test_products_and_terms_decide():
     assert metrics.term_overlap(np.zeros_like(reference), reference, 2).tolist() == [0, 0, 0, 0]
     assert metrics.term_overlap(np.zeros((1, 4)), np.zeros((1, 4)), 2).tolist() == [1]
     # Text 0's nearest was 2 (12 against 0), and is 1 now; 1's was 2 (2), and is 0 (6); 2's was 0, and is 0 (3 of 3, 2).
-    found = metrics.neighbour_recall(exam_rows, reference, 1, metrics.products)
+    found = metrics.neighbour_recall(products(exam_rows), products(reference), 1)
     assert found.tolist()[:3] == [0, 0, 1]
     long = reference * np.array([[1], [100], [1], [1]], dtype=np.float32)
-    assert metrics.neighbour_recall(long, reference, 1, metrics.products)[0] == 1
-    assert not np.allclose(metrics.products(long), metrics.products(reference)), "length counts, unlike in cosines"
+    assert metrics.neighbour_recall(products(long), products(reference), 1)[0] == 1
+    assert not np.allclose(products(long), products(reference)), "length counts, unlike in cosines"
 
 
 def test_the_reference_is_the_scale(tmp_path):
@@ -185,7 +212,7 @@ def test_other_modules_are_refused_by_name(kind, tmp_path):
 @pytest.mark.parametrize(
     ("file", "values", "word"),
     [
-        ("config_sentence_transformers.json", {"max_active_dims": 64}, "`max_active_dims` is `64`"),
+        ("config_sentence_transformers.json", {"max_active_dims": 0}, "`max_active_dims` is `0`"),
         ("1_SpladePooling/config.json", {"pooling_strategy": "mean"}, "by `mean`"),
         ("1_SpladePooling/config.json", {"activation_function": "gelu"}, "of `gelu`"),
         ("1_SpladePooling/config.json", {"chunk": 3}, "`chunk`"),

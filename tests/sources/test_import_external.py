@@ -247,6 +247,22 @@ def test_vectors_that_the_file_gives_whole_and_the_settings_cut(tmp_path):
     assert vectors(taken(folder)).shape == (3, 2)
 
 
+def test_how_vectors_of_a_file_are_compared(tmp_path):
+    named = taken(sentence_folder(tmp_path / "dot", settings={"similarity_fn_name": "dot"}))
+    assert named.similarity == "dot"
+    assert taken(sentence_folder(tmp_path / "plain")).similarity is None
+
+
+def test_numbers_of_sparse_vectors_that_the_settings_cut(tmp_path):
+    folder = sentence_folder(tmp_path / "m", settings={"model_type": "SparseEncoder", "max_active_dims": 1})
+    model = encoder_model(outputs=("logits",))
+    model.graph.output[0].name = "sentence_embedding"
+    next(node for node in model.graph.node if node.name == "head").output[0] = "sentence_embedding"
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=r"leaves 1 numbers of a vector \(`max_active_dims`"):
+        taken(folder)
+
+
 def test_a_default_prompt(tmp_path):
     plain = taken(sentence_folder(tmp_path / "plain"))
     settings = {"prompts": {"query": "see the "}, "default_prompt_name": "query"}

@@ -6,14 +6,14 @@
                           score_difference (mean, from the reference's); of a cross-encoder all of scores, not logits
     token-classification  f1, precision, recall over entities; agreement (same tag of a word)
     question-answering    f1, exact_match; agreement (same answer)
-    embedding             spearman: rank correlation of the cosines of all pairs of texts with the reference's
+    embedding             spearman: rank correlation of the similarities of all pairs of texts with the reference's
                           recall@10: share of the reference's ten nearest texts that are among the model's ten
-                          sts_spearman: of the cosines of scored pairs with their scores, where the data has them
+                          sts_spearman: of the similarities of scored pairs with their scores, where the data has them
                           spearman@64d ...: the same of vectors truncated to 64 dimensions, with the reference's whole
-    sparse-embedding      recall@10: the same of products, which a search with sparse vectors ranks by
+    sparse-embedding      recall@10: the same; where a model does not say how its vectors are compared, by products
                           active_dimensions: numbers of a vector that are not 0, the mean: what an index has to hold
                           term_overlap: share of the reference's 32 heaviest tokens of a text that are the model's, too
-                          sts_spearman: as of embedding, of products
+                          sts_spearman: as of embedding
     mlm                   masked_accuracy, pseudo_perplexity (against the masked tokens); agreement (same token)
 
 Where a text is one question with one answer (accuracy, exact_match, their agreement), the outcome of each is kept. Tags
@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bertshrink.data.encoding import EncodedRows, answers_of, encode, tags_of
 from bertshrink.data.labels.labels import match_classes
@@ -37,6 +37,7 @@ from bertshrink.errors import UserError
 from bertshrink.meters.quality import metrics
 from bertshrink.meters.quality.base_evaluator import Evaluator, Score, share_of
 from bertshrink.meters.quality.intervals import Correlation, Groups, Sums, groups_of, quotient
+from bertshrink.meters.quality.similarities import paired_similarities, similarity_table
 from bertshrink.model.batches import batch_by_length, predict
 from bertshrink.model.tasks import TASKS
 from bertshrink.report.measurement import Conditions
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from bertshrink.model.artifact import Artifact
     from bertshrink.model.batches import Row
     from bertshrink.model.encoder import Encoder
+    from bertshrink.model.folder.pooling import Similarity
 
     Floats = NDArray[np.floating[Any]]
 
@@ -235,52 +237,83 @@ class QuestionAnsweringEvaluator(_WindowExam):
         return [*scores, share_of("agreement", same, is_likeness=True)]
 
 
+class _Vectors(NamedTuple):
+    """Vectors of texts (N, H); of scored pairs the first texts', then the second texts'; and how they are compared."""
+
+    values: Floats
+    by: Similarity
+
+    def cut(self, number: int) -> _Vectors:
+        """Their first numbers."""
+        return self._replace(values=self.values[:, :number])
+
+    def first(self, number: int) -> _Vectors:
+        """Those of the first texts."""
+        return self._replace(values=self.values[:number])
+
+    def table(self) -> Floats:
+        """(N, N) how near each is to each."""
+        return similarity_table(self.values, self.by)
+
+
 class EmbeddingEvaluator(Evaluator):
-    """Sentence vectors (N, H); of scored pairs the first texts' vectors, then the second texts'."""
+    """Sentence vectors, each model's compared as it says, since that is how it is used; else as the reference's are."""
 
-    def answer(self, model: Encoder | Artifact) -> Floats:
+    usual: ClassVar[Similarity] = "cosine"
+
+    def answer(self, model: Encoder | Artifact) -> _Vectors:
         """The vectors."""
-        import numpy as np
-
         texts = self.split.texts + (self.split.pairs or ())
         rows = model.tokenize(texts, None, self.max_length)
-        vectors: Floats = np.stack([row["sentence_embedding"] for row in self.outputs(model, rows)])
-        return vectors
+        theirs = self.reference.by if self.reference is not None else self.usual
+        return _Vectors(self.vectors(model, rows), model.similarity or theirs)
 
-    def judge(self, answers: Floats, reference: Floats) -> list[Score]:
+    def vectors(self, model: Encoder | Artifact, rows: list[Row]) -> Floats:
+        """(N, H) of tokenized texts."""
+        import numpy as np
+
+        values: Floats = np.stack([row["sentence_embedding"] for row in self.outputs(model, rows)])
+        return values
+
+    def judge(self, answers: _Vectors, reference: _Vectors) -> list[Score]:
         """Scored pairs against their scores, then likeness; then both of truncated vectors."""
         scores = self._judge(answers, reference)
         for number in self.dimensions:
-            if number >= answers.shape[1]:
+            width = answers.values.shape[1]
+            if number >= width:
                 raise UserError(
-                    f"`dimensions` has {number}, and the sentence vectors have {answers.shape[1]} numbers",
+                    f"`dimensions` has {number}, and the sentence vectors have {width} numbers",
                     where="`measure.dimensions`",
                     hint="give smaller numbers",
                 )
-            cut = self._judge(answers[:, :number], reference)
+            cut = self._judge(answers.cut(number), reference)
             scores += [one._replace(metric=f"{one.metric}@{number}d") for one in cut]
         return scores
 
-    def _judge(self, answers: Floats, reference: Floats) -> list[Score]:
-        import numpy as np
-
-        scores: list[Score] = []
-        if self.split.is_scored and (known := [(i, v) for i, v in enumerate(self.split.labels or ()) if v is not None]):
-            first, second = np.split(metrics.unit_rows(answers), 2)
-            cosines = (first * second).sum(axis=1)[[i for i, _ in known]]
-            right = np.asarray([value for _, value in known], dtype=float)
-            sts = metrics.rank_correlation(cosines, right)
-            scores = [_correlation("sts_spearman", cosines, right, sts)]
-            answers, reference = (vectors[:MAX_PAIRED] for vectors in (answers, reference))
-        alike = metrics.pair_spearman(answers, reference)
-        parts = tuple(metrics.pair_spearman(answers[part], reference[part]) for part in groups_of(len(answers)))
-        near = metrics.neighbour_recall(answers, reference, NEIGHBOURS)
-        recall, name = float(near.mean()), f"recall@{NEIGHBOURS}"
+    def _judge(self, answers: _Vectors, reference: _Vectors) -> list[Score]:
+        scores = self.of_pairs(answers)
+        if scores:
+            answers, reference = (vectors.first(MAX_PAIRED) for vectors in (answers, reference))
+        mine, theirs = answers.table(), reference.table()
+        alike = metrics.pair_spearman(mine, theirs)
+        parts = tuple(metrics.pair_spearman(mine[part, part], theirs[part, part]) for part in groups_of(len(mine)))
         return [
             *scores,
             Score("spearman", "", alike, "higher", spread=Groups(alike, parts), is_likeness=True),
-            Score(name, "fraction", recall, "higher", spread=quotient(near), is_likeness=True),
+            _recall(mine, theirs),
         ]
+
+    def of_pairs(self, answers: _Vectors) -> list[Score]:
+        """Scored pairs against their scores; empty where there are none."""
+        import numpy as np
+
+        known = [(i, v) for i, v in enumerate(self.split.labels or ()) if v is not None] if self.split.is_scored else []
+        if not known:
+            return []
+        first, second = np.split(answers.values, 2)
+        near = paired_similarities(first, second, answers.by)[[i for i, _ in known]]
+        right = np.asarray([value for _, value in known], dtype=float)
+        return [_correlation("sts_spearman", near, right, metrics.rank_correlation(near, right))]
 
     def headline_score(self, model: Encoder | Artifact) -> Score:
         """Agreement with scores where there are any, else with the reference."""
@@ -288,39 +321,37 @@ class EmbeddingEvaluator(Evaluator):
 
 
 class SparseEmbeddingEvaluator(EmbeddingEvaluator):
-    """Sparse vectors (N, V), compared by their products; of scored pairs as `EmbeddingEvaluator`."""
+    """Sparse vectors (N, V); of scored pairs as `EmbeddingEvaluator`."""
 
-    def answer(self, model: Encoder | Artifact) -> Floats:
+    usual: ClassVar[Similarity] = "dot"
+
+    def vectors(self, model: Encoder | Artifact, rows: list[Row]) -> Floats:
         """The vectors, from batches as small as masked tokens': the model computes as many logits."""
         import numpy as np
 
-        texts = self.split.texts + (self.split.pairs or ())
-        rows = model.tokenize(texts, None, self.max_length)
         outputs = model.predict(rows, MASKED_BATCH_TOKENS)
-        vectors: Floats = np.stack([row["sentence_embedding"].astype(np.float32) for row in outputs])
-        self.require_finite(model, bool(np.isfinite(vectors).all()))
-        return vectors
+        values: Floats = np.stack([row["sentence_embedding"].astype(np.float32) for row in outputs])
+        self.require_finite(model, bool(np.isfinite(values).all()))
+        return values
 
-    def _judge(self, answers: Floats, reference: Floats) -> list[Score]:
-        import numpy as np
-
-        scores: list[Score] = []
-        if self.split.is_scored and (known := [(i, v) for i, v in enumerate(self.split.labels or ()) if v is not None]):
-            first, second = np.split(answers, 2)
-            products = (first * second).sum(axis=1)[[i for i, _ in known]]
-            right = np.asarray([value for _, value in known], dtype=float)
-            sts = metrics.rank_correlation(products, right)
-            scores = [_correlation("sts_spearman", products, right, sts)]
-            answers, reference = (vectors[:MAX_PAIRED] for vectors in (answers, reference))
-        near = metrics.neighbour_recall(answers, reference, NEIGHBOURS, metrics.products)
-        active = (answers != 0).sum(axis=1)
-        terms, recall = metrics.term_overlap(answers, reference, TERMS), float(near.mean())
+    def _judge(self, answers: _Vectors, reference: _Vectors) -> list[Score]:
+        scores = self.of_pairs(answers)
+        if scores:
+            answers, reference = (vectors.first(MAX_PAIRED) for vectors in (answers, reference))
+        active = (answers.values != 0).sum(axis=1)
+        terms = metrics.term_overlap(answers.values, reference.values, TERMS)
         return [
             *scores,
-            Score(f"recall@{NEIGHBOURS}", "fraction", recall, "higher", spread=quotient(near), is_likeness=True),
+            _recall(answers.table(), reference.table()),
             Score("active_dimensions", "count", float(active.mean()), "lower", spread=quotient(active)),
             Score("term_overlap", "fraction", float(terms.mean()), "higher", spread=quotient(terms), is_likeness=True),
         ]
+
+
+def _recall(mine_NN: Floats, theirs_NN: Floats) -> Score:
+    near = metrics.neighbour_recall(mine_NN, theirs_NN, NEIGHBOURS)
+    value, name = float(near.mean()), f"recall@{NEIGHBOURS}"
+    return Score(name, "fraction", value, "higher", spread=quotient(near), is_likeness=True)
 
 
 class MaskedLMEvaluator(Evaluator):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,14 +103,14 @@ def label_f1(chosen_NC: NDArray[np.bool_], truth_NC: NDArray[np.bool_]) -> tuple
     return micro, float(np.mean(classes))
 
 
-def pair_spearman(answers: Floats, reference: Floats) -> float:
-    """Rank correlation of the cosines of all pairs of rows, (N, H) against (N, G)."""
+def pair_spearman(mine_NN: Floats, theirs_NN: Floats) -> float:
+    """Rank correlation of the similarities of all pairs of texts."""
     import numpy as np
 
-    if len(answers) < 3:
-        return 1.0 if np.allclose(answers, reference) else 0.0
-    upper = np.triu_indices(len(answers), 1)
-    return rank_correlation(cosines(answers)[upper], cosines(reference)[upper])
+    if len(mine_NN) < 3:
+        return 1.0 if np.allclose(mine_NN, theirs_NN) else 0.0
+    upper = np.triu_indices(len(mine_NN), 1)
+    return rank_correlation(mine_NN[upper], theirs_NN[upper])
 
 
 def rank_correlation(a_N: Floats, b_N: Floats) -> float:
@@ -123,34 +123,25 @@ def rank_correlation(a_N: Floats, b_N: Floats) -> float:
     return float(spearmanr(a_N, b_N).statistic)
 
 
-def neighbour_recall(
-    answers: Floats, reference: Floats, num: int, likeness: Callable[[Floats], Floats] | None = None
-) -> Floats:
-    """Of each row (N,) the share of the reference's `num` nearest rows that are among the model's `num` nearest.
+def neighbour_recall(mine_NN: Floats, theirs_NN: Floats, num: int) -> Floats:
+    """Of each text (N,) the share of the reference's `num` nearest texts that are among the model's `num` nearest.
 
     Args:
-        likeness: vectors (N, H) -> (N, N) how near each is to each; None: cosines.
+        mine_NN: how near each text is to each, by the model.
+        theirs_NN: likewise by the reference.
     """
     import numpy as np
 
-    likeness = likeness or cosines
-
-    num = min(num, len(answers) - 1)
+    num = min(num, len(mine_NN) - 1)
     if num < 1:
-        return np.ones(len(answers))
+        return np.ones(len(mine_NN))
     nearest = []
-    for vectors in (answers, reference):
-        similarities = likeness(vectors)
+    for table in (mine_NN, theirs_NN):
+        similarities = table.copy()
         np.fill_diagonal(similarities, -np.inf)
         nearest.append(np.argpartition(-similarities, num - 1, axis=1)[:, :num])
     shared = [len(set(a) & set(b)) for a, b in zip(*(n.tolist() for n in nearest), strict=True)]
     return np.asarray(shared) / num
-
-
-def products(vectors: Floats) -> Floats:
-    """(N, N) the products of all rows (N, H)."""
-    table: Floats = vectors @ vectors.T
-    return table
 
 
 def term_overlap(answers: Floats, reference: Floats, num: int) -> Floats:
@@ -187,18 +178,3 @@ def pseudo_perplexity(likelihood_N: Floats) -> float:
     import numpy as np
 
     return float(np.exp(-likelihood_N.mean()))
-
-
-def cosines(vectors: Floats) -> Floats:
-    """(N, N) cosines of the rows (N, H)."""
-    unit = unit_rows(vectors)
-    product: Floats = unit @ unit.T
-    return product
-
-
-def unit_rows(vectors: Floats) -> Floats:
-    """The rows (N, H), each of length 1."""
-    import numpy as np
-
-    rows: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return rows

@@ -8,6 +8,7 @@
 
 A sparse encoder (SPLADE) has one module, SpladePooling, which joins the head's logits of all tokens into a number for
 each token of the vocabulary: log(1 + relu(logit)), the largest or the sum; with `log1p_relu` once more log(1 + that).
+`max_active_dims` makes all but the largest of them 0.
 
 After Pooling the others may come in any order and number. `truncate_dim` cuts last, whatever is in front of it. The
 weights of Dense and LayerNorm are in the modules' own folders: see `layer_weights`. Standard library only.
@@ -27,6 +28,9 @@ from bertshrink.files.json_files import read_object
 _Dense = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 _Sparse = Literal["splade_max", "splade_sum", "splade_max_log1p", "splade_sum_log1p"]
 Mode = _Dense | _Sparse
+
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+"""How near two vectors are; of the last two, distances, the negative."""
 
 SUPPORTED = "supported: Transformer, Pooling, and behind it Dense, LayerNorm, Normalize and Dropout"
 AGAIN = "download or save the model again"
@@ -98,6 +102,8 @@ class Pooling:
         dimension: how many of their numbers stay; None: all.
         skip: how many tokens at the start no vector is made of: those of the default prompt, of a pooling that leaves
             prompts out (`include_prompt: false`).
+        active: how many numbers of a vector stay at most, those farthest from 0 (`max_active_dims`); the others become
+            0. None: all stay.
         layers: what is between the pooling and that last module.
     """
 
@@ -105,13 +111,16 @@ class Pooling:
     normalize: bool = True
     dimension: int | None = None
     skip: int = 0
+    active: int | None = None
     layers: tuple[SentenceLayer, ...] = ()
 
     @property
     def spec(self) -> tuple[Any, ...]:
-        """(mode, normalize, dimension, skip) as `torch_session.pool`, cards and engines' options take it, the last ones
-        where there are some; layers are apart.
+        """(mode, normalize, dimension, skip, active) as `torch_session.pool`, cards and engines' options take it, the
+        last ones where there are some; layers are apart.
         """
+        if self.active is not None:
+            return (self.mode, self.normalize, self.dimension, self.skip, self.active)
         if self.skip:
             return (self.mode, self.normalize, self.dimension, self.skip)
         return (self.mode, self.normalize) if self.dimension is None else (self.mode, self.normalize, self.dimension)
@@ -179,8 +188,12 @@ SPLADE_MODES: dict[Mode, tuple[str, str]] = {
 """Mode -> `pooling_strategy` and `activation_function` of a SpladePooling."""
 
 
-def read_splade(folder: Path, modules: Sequence[Mapping[str, Any]], where: str) -> Pooling:
-    """What the modules of a sparse encoder say; arguments and errors as of `read_pooling`."""
+def read_splade(folder: Path, modules: Sequence[Mapping[str, Any]], active: int | None, where: str) -> Pooling:
+    """What the modules of a sparse encoder say; arguments and errors as of `read_pooling`.
+
+    Args:
+        active: `max_active_dims`.
+    """
     kinds = [kind_of(module) for module in modules]
     if len(kinds) != 2 or kinds[0] not in TRANSFORMERS or kinds[1] != "SpladePooling":
         raise UserError(
@@ -194,7 +207,7 @@ def read_splade(folder: Path, modules: Sequence[Mapping[str, Any]], where: str) 
     if mode is None:
         what = f"SpladePooling by `{asked[0]}` of `{asked[1]}` is not supported"
         raise UserError(what, where=str(path), hint="supported: `max` or `sum`, of `relu` or `log1p_relu`")
-    return Pooling(mode, normalize=False)
+    return Pooling(mode, normalize=False, active=active)
 
 
 def kind_of(module: Mapping[str, Any]) -> str:

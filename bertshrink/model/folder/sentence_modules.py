@@ -5,11 +5,14 @@
                                        more scores for a pair)
     1_Pooling/, 2_Dense/ ...           how token vectors become the sentence's: see `pooling`
     sentence_bert_config.json          (or `sentence_roberta_config.json` ...) the longest input, small letters
-    config_sentence_transformers.json  the kind of model, `truncate_dim`, prompts, the activation of a cross-encoder
+    config_sentence_transformers.json  the kind of model, `truncate_dim`, `max_active_dims`, prompts, how
+                                       vectors are compared, the activation of a cross-encoder
 
-    kept    pooling and what is behind it, `truncate_dim` (vectors are cut as its last step), `max_seq_length`,
-            `do_lower_case` (the tokenizer then does it), the default prompt (put before every text), a sigmoid at the
-            end (told: outputs are logits, as the class gives them, and CrossEncoder makes scores of them)
+    kept    pooling and what is behind it, `truncate_dim` (vectors are cut as its last step), `max_active_dims` (all
+            but the largest numbers of a sparse vector become 0, likewise), `max_seq_length`, `do_lower_case` (the
+            tokenizer then does it), the default prompt (put before every text), `similarity_fn_name` (vectors are
+            judged by it), a sigmoid at the end (told: outputs are logits, as the class gives them, and CrossEncoder
+            makes scores of them)
     refused every other module and setting: they decide the vectors
 
 The files themselves travel along (see `travel`). Standard library only.
@@ -18,9 +21,9 @@ The files themselves travel along (see `travel`). Standard library only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.json_files import read_json, read_object
@@ -30,6 +33,7 @@ from bertshrink.model.folder.pooling import (
     SUPPORTED,
     TRANSFORMERS,
     Pooling,
+    Similarity,
     activation_at,
     kind_of,
     read_pooling,
@@ -77,6 +81,10 @@ _OWN = "sentence_transformers."
 
 Kind = Literal["encoder", "sparse", "cross-encoder"]
 
+_USUAL: dict[Kind, Similarity] = {"encoder": "cosine", "sparse": "dot"}
+_OF_TOKENS = ("maxsim", "meanmaxsim")
+"""Of models with a vector for each token: that library takes the usual one where another kind of model names them."""
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -88,6 +96,7 @@ class Sentence:
         lower_case: whether texts are read in small letters, whatever the tokenizer does.
         prompts: every prompt by its name.
         default: the name of the prompt that is put before every text; None: none is.
+        similarity: how its vectors are compared; None: by cosines, of a sparse encoder by products.
         leaves_prompt_out: whether no vector is made of a prompt's tokens.
     """
 
@@ -96,6 +105,7 @@ class Sentence:
     lower_case: bool = False
     prompts: Mapping[str, str] | None = None
     default: str | None = None
+    similarity: Similarity | None = None
     leaves_prompt_out: bool = False
 
     @property
@@ -110,6 +120,16 @@ class Sentence:
             notes.append(
                 f"its vectors are truncated to {self.pooling.dimension} dimensions (`truncate_dim`), as are those "
                 "of every model made from it"
+            )
+        if self.pooling is not None and self.pooling.active is not None:
+            notes.append(
+                f"at most {self.pooling.active} numbers of a vector are not 0 (`max_active_dims`), as of every model "
+                "made from it"
+            )
+        if self.similarity not in (None, _USUAL.get(self.kind)):
+            notes.append(
+                f"its vectors are compared by `{self.similarity}` (`similarity_fn_name`), in evaluation too; training "
+                "brings vectors together by cosines all the same"
             )
         if self.lower_case:
             notes.append("texts are lower-cased (`do_lower_case`): the saved tokenizer does so itself")
@@ -176,10 +196,10 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     lower_case = _read_transformer(folder, kind)
     if not has_modules_inside:
         _refuse_modules(modules, kind, where)
-    pooling, dimension = None, _read_dimension(settings, str(folder / SETTINGS))
+    pooling, dimension = None, _read_number(settings, "truncate_dim", str(folder / SETTINGS))
     if kind == "sparse":
-        _refuse_limit(settings, str(folder / SETTINGS))
-        pooling = SPLADE if has_modules_inside else read_splade(folder, modules, where)
+        active = _read_number(settings, "max_active_dims", str(folder / SETTINGS))
+        pooling = replace(SPLADE, active=active) if has_modules_inside else read_splade(folder, modules, active, where)
     if kind == "encoder":
         pooling = (
             Pooling(dimension=dimension) if has_modules_inside else read_pooling(folder, modules, dimension, where)
@@ -188,7 +208,8 @@ def read_sentence(folder: Path, config: Mapping[str, Any], *, has_modules_inside
     leaves_out = False
     if pooling is not None and any(prompts.values()):
         leaves_out = _leaves_prompts_out(folder, modules)
-    return Sentence(kind, pooling, lower_case, prompts, default, leaves_out)
+    similarity = _read_similarity(settings, str(folder / SETTINGS)) if pooling is not None else None
+    return Sentence(kind, pooling, lower_case, prompts, default, similarity, leaves_out)
 
 
 _CHAINS: dict[str, tuple[str, ...]] = {
@@ -227,12 +248,6 @@ def _kind_of_model(
             hint="known kinds: SentenceTransformer, SparseEncoder, CrossEncoder",
         )
     return "encoder"
-
-
-def _refuse_limit(settings: Mapping[str, Any], where: str) -> None:
-    if settings.get("max_active_dims") is not None:
-        what = f"`max_active_dims` is `{settings['max_active_dims']}`: all but so many numbers of a vector would be 0"
-        raise UserError(what, where=where, hint="set it to null; whoever searches can leave small numbers out")
 
 
 def _refuse_modules(modules: list[dict[str, Any]], kind: Kind, where: str) -> None:
@@ -306,11 +321,21 @@ def own_length(folder: Path) -> int | None:
     return next((value for value in (*lengths, said.get("max_seq_length")) if type(value) is int and value > 0), None)
 
 
-def _read_dimension(settings: Mapping[str, Any], where: str) -> int | None:
-    dimension = settings.get("truncate_dim")
-    if dimension is None or (isinstance(dimension, int) and not isinstance(dimension, bool) and dimension > 0):
-        return dimension
-    what = f"`truncate_dim` is `{dimension}`, which is not a number of dimensions"
+def _read_similarity(settings: Mapping[str, Any], where: str) -> Similarity | None:
+    named = settings.get("similarity_fn_name")
+    if named in (None, *_OF_TOKENS):
+        return None
+    if named not in get_args(Similarity):
+        what = f"`similarity_fn_name` is `{named}`, which is not how sentence-transformers compares vectors"
+        raise UserError(what, where=where, hint=f"known: {', '.join(get_args(Similarity))}; null is the usual one")
+    return cast("Similarity", named)
+
+
+def _read_number(settings: Mapping[str, Any], key: str, where: str) -> int | None:
+    number = settings.get(key)
+    if number is None or (isinstance(number, int) and not isinstance(number, bool) and number > 0):
+        return number
+    what = f"`{key}` is `{number}`, which is not a number of dimensions"
     raise UserError(what, where=where, hint="fix it, or set it to null")
 
 

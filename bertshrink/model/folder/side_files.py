@@ -32,7 +32,7 @@ from bertshrink.model.folder.sentence_modules import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from bertshrink.model.folder.pooling import Mode, Pooling
+    from bertshrink.model.folder.pooling import Pooling, Similarity
 
 SENTENCE_FILES = (MODULES, SETTINGS, *OF_TRANSFORMER)
 SPECIAL_TOKENS = "special_tokens_map.json"
@@ -103,17 +103,25 @@ def _padding(folder: Path, backend: Any) -> dict[str, Any] | None:
     return {"pad_id": number, "pad_token": token, "direction": about.get("padding_side") or "right"}
 
 
-def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, prompt: str = "") -> None:
+def write_modules(
+    folder: Path,
+    pooling: Pooling,
+    width: int,
+    max_length: int,
+    prompt: str = "",
+    similarity: Similarity | None = None,
+) -> None:
     """Write a sentence encoder's modules where its folder has none.
 
     Args:
         width: of both.
         prompt: what it reads before every text.
+        similarity: how its vectors are compared; None: as usual.
     """
     if (folder / MODULES).is_file():
         return
     if pooling.modes[0] in SPLADE_MODES:
-        _write_splade(folder, pooling.modes[0], max_length, prompt)
+        _write_splade(folder, pooling, max_length, prompt, similarity)
         return
     names = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
     paths = ["", "1_Pooling", "2_Normalize"]
@@ -128,10 +136,11 @@ def write_modules(folder: Path, pooling: Pooling, width: int, max_length: int, p
     _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     about = folder / SETTINGS
     if not about.is_file():
-        _write(about, _named(prompt) | {"similarity_fn_name": "cosine", "truncate_dim": pooling.dimension})
+        said = {"similarity_fn_name": similarity or "cosine", "truncate_dim": pooling.dimension}
+        _write(about, _named(prompt) | said)
 
 
-def _write_splade(folder: Path, mode: Mode, max_length: int, prompt: str) -> None:
+def _write_splade(folder: Path, pooling: Pooling, max_length: int, prompt: str, similarity: Similarity | None) -> None:
     """The modules of a sparse encoder, which sentence-transformers knows since version 5."""
     types = [f"{_SPARSE_TYPES}{name}" for name in ("MLMTransformer", "SpladePooling")]
     paths = ("", "1_SpladePooling")
@@ -139,12 +148,14 @@ def _write_splade(folder: Path, mode: Mode, max_length: int, prompt: str) -> Non
         {"idx": at, "name": str(at), "path": path, "type": one}
         for at, (one, path) in enumerate(zip(types, paths, strict=True))
     ]
-    strategy, activation = SPLADE_MODES[mode]
+    strategy, activation = SPLADE_MODES[pooling.modes[0]]
     (folder / paths[1]).mkdir(exist_ok=True)
     _write(folder / paths[1] / "config.json", {"pooling_strategy": strategy, "activation_function": activation})
     _write(folder / MODULES, modules)
     _write(folder / OF_TRANSFORMER[0], {"max_seq_length": max_length, "do_lower_case": False})
-    _write(folder / SETTINGS, _named(prompt) | {"model_type": "SparseEncoder", "similarity_fn_name": "dot"})
+    limit = {} if pooling.active is None else {"max_active_dims": pooling.active}
+    about = _named(prompt) | {"model_type": "SparseEncoder", "similarity_fn_name": similarity or "dot"}
+    _write(folder / SETTINGS, about | limit)
 
 
 def _named(prompt: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,7 +70,8 @@ def run_model(
     answers = Answers(states={number: out.hidden_states[number] for number in wanted.states})
     if wanted.outputs and TASKS[task].is_vector:
         assert pooling is not None
-        vectors = pool(of_tokens(out).float(), inputs["attention_mask"], *pooling.spec, layers=layers).float()
+        whole = replace(pooling, active=None).spec  # numbers that are cut teach nothing
+        vectors = pool(of_tokens(out).float(), inputs["attention_mask"], *whole, layers=layers).float()
         answers.outputs = {"sentence_embedding": vectors}
     elif wanted.outputs:
         answers.outputs = {name: out[name] for name in TASKS[task].outputs}

@@ -391,6 +391,7 @@ def _told(pooling: Pooling) -> dict[str, Any]:
 
 def metadata(encoder: Encoder) -> list[tuple[str, str]]:
     """What the file says of itself, for whoever opens it without its folder."""
+    said = [("similarity", encoder.similarity)] if encoder.similarity is not None else []
     return [
         ("bertshrink_version", __version__),
         ("task", encoder.task),
@@ -400,6 +401,7 @@ def metadata(encoder: Encoder) -> list[tuple[str, str]]:
         ("prompt", encoder.prompt),
         ("activation", encoder.activation),
         ("max_length", str(encoder.max_length)),
+        *said,
     ]
 
 
@@ -418,6 +420,7 @@ def make_card(
         pooling=encoder.pooling.spec if encoder.pooling else None,
         prompt=encoder.prompt,
         activation=encoder.activation,
+        similarity=encoder.similarity,
         inputs=tuple(input_names(encoder)),
         outputs=tuple(outputs),
         max_length=form.max_length or encoder.max_length,

@@ -119,7 +119,7 @@ class TaskObjective(nn.Module):
         out = self.student(**batch)
         if TASKS[self.task].is_vector:
             assert self.pooling is not None
-            cut = replace(self.pooling, normalize=False).spec
+            cut = replace(self.pooling, normalize=False, active=None).spec  # all numbers learn
             outputs = {SENTENCE: pool(of_tokens(out).float(), batch["attention_mask"], *cut, layers=self.layers)}
         else:
             outputs = {name: out[name] for name in TASKS[self.task].outputs}
