@@ -24,11 +24,12 @@ from bertshrink.files.bounded_text import Reader
 from bertshrink.model.artifact import ArtifactCard
 from bertshrink.model.checkpoint_info import capped_length, position_limit
 from bertshrink.model.families import FAMILIES
-from bertshrink.model.folder.pooling import Pooling, Similarity
+from bertshrink.model.folder.layer_weights import layer_files, load_layers
+from bertshrink.model.folder.pooling import Pooling, SentenceLayer, Similarity
 from bertshrink.model.folder.sentence_modules import SETTINGS, SIGMOID_NOTE, read_activation
 from bertshrink.model.tasks import TASKS, read_labels
 from bertshrink.sources.external_file import ExternalFile, PositionRule
-from bertshrink.sources.external_outputs import outputs_of, shown, task_of, width_of
+from bertshrink.sources.external_outputs import of_rank, outputs_of, shown, task_of, width_of
 from bertshrink.sources.probe_process import TensorSpec, longest_in_subprocess
 
 _ENGINES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".pte": "executorch"}
@@ -61,6 +62,7 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int, asked: str = "a
     if longest is not None:
         said["max_length"] = min(said["max_length"], longest)
     outputs, is_pooled = outputs_of(origin, task, len(said["labels"]))
+    layers: list[tuple[SentenceLayer, dict[str, Any]]] = []
     checked = next(name for name, ours in outputs.items() if (ours in task.outputs) is is_pooled)
     pooling, notes = said.pop("pooling"), [*notes, *_notes(origin, said, checked, is_pooled)]
     inputs, positions = {name: look.names[name] for name in look.inputs}, _positions(origin)
@@ -74,19 +76,27 @@ def make_card(origin: ExternalFile, file: Path, vocab_size: int, asked: str = "a
     elif list(look.outputs) != list(outputs.values()):
         is_ready = False
     if not is_pooled:
+        layers = [] if pooling else _layers(origin, checked)
         pooling = pooling or _pooling(origin)
         mode, normalize, *cut = pooling
         named = mode if isinstance(mode, str) else " and ".join(mode)
         notes.append(
             f"the file returns token vectors: {'a normalised' if normalize else 'a'} {named} of them was appended"
+            + (f" with the {len(layers)} layer(s) behind it" if layers else "")
             + (f", cut to its first {cut[0]} numbers" if cut else "")
         )
+        notes += [
+            f"the file's output `{name}` is left out; where it is the sentence vector, call it `{task.outputs[0]}` at "
+            "export (`output_names`)"
+            for name in of_rank(look, 2)
+            if name != "pooler_output" and not name.startswith("hidden_states")
+        ]
     if not is_ready:
         from bertshrink.onnx_graph.encoder_graph import read_model, write_model
         from bertshrink.sources.onnx_interface import with_interface
 
         given = read_model(file, numbers=False)
-        model = with_interface(given, inputs, outputs, None if is_pooled else pooling, positions, look.shape)
+        model = with_interface(given, inputs, outputs, None if is_pooled else pooling, positions, look.shape, layers)
         write_model(model, file)
     return ArtifactCard(
         format=file.suffix[1:],
@@ -257,11 +267,31 @@ def _pooling(origin: ExternalFile) -> tuple[Any, ...]:
             where=origin.where,
             hint="give the model's folder with `model.safetensors`, or export it with `bertshrink export MODEL -o DIR`",
         )
-    if pooling.layers:
+    return pooling.spec
+
+
+def _layers(origin: ExternalFile, output: str) -> list[tuple[SentenceLayer, dict[str, Any]]]:
+    """The layers behind the pooling, with the weights that are beside the file.
+
+    Raises:
+        UserError: there are none, or the layers do not take what the pooling gives.
+        UnsafeModel: they are damaged.
+    """
+    pooling = origin.sentence.pooling if origin.sentence is not None else None
+    if pooling is None or not pooling.layers:
+        return []
+    missing = [path for path in layer_files(origin.papers, pooling) if not path.is_file()]
+    if missing:
         raise UserError(
             f"the file returns token vectors, and the modules beside it have {len(pooling.layers)} more layers behind "
-            "the pooling, which are not in it",
+            f"the pooling, whose weights are not beside it: `{missing[0].relative_to(origin.papers)}`",
             where=origin.where,
-            hint="give the model's folder with `model.safetensors`, or export it with `bertshrink export MODEL -o DIR`",
+            hint="put the modules' folders with their `model.safetensors` beside the file, or give the model's own "
+            "folder; a file that gives the vector itself calls it `sentence_embedding`",
         )
-    return pooling.spec
+    width = origin.look.outputs[output].shape[-1]
+    if width is not None:
+        pooling.check(width, origin.where)
+    modules = load_layers(origin.papers, pooling)
+    weights = [{name: one.numpy() for name, one in module.state_dict().items()} for module in modules]
+    return list(zip(pooling.layers, weights, strict=True))

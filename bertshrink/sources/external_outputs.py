@@ -58,7 +58,7 @@ def task_of(origin: ExternalFile, asked: str) -> tuple[str, bool]:
         if width == look.vocab_size:
             tokens = "mlm"
         return (whole if len(logits.shape) == 2 else tokens), False
-    if _of_rank(look, 3) or len(_of_rank(look, 2)) == 1:
+    if of_rank(look, 3) or len(of_rank(look, 2)) == 1:
         return "embedding", False
     raise UserError(
         fault or "cannot tell the task of the file",
@@ -80,7 +80,7 @@ def outputs_of(origin: ExternalFile, task: TaskSpec, num_labels: int) -> tuple[d
         outputs = dict(zip(named, task.beside, strict=False)) | {name: name for name in wanted}
         _check_form(origin, task, wanted[0], width)
         return outputs, True
-    if task.beside and (of_tokens := _of_rank(look, 3)):
+    if task.beside and (of_tokens := of_rank(look, 3)):
         if not (vectors := _token_vectors(look)):
             raise UserError(
                 f"several of the file's outputs are vectors of tokens: {shown(of_tokens)}; none is computed from all "
@@ -123,13 +123,13 @@ def shown(names: Iterable[str]) -> str:
 
 def _token_vectors(look: ProbeResult) -> list[str]:
     """Outputs of token vectors, (B, L, H), the last layer's first."""
-    vectors = _of_rank(look, 3)
+    vectors = of_rank(look, 3)
     named = [name for name in _TOKEN_VECTORS if name in look.outputs]
     behind = [name for name in vectors if set(vectors) - {name} <= set(look.behind.get(name, ()))]
     return list(dict.fromkeys((*named, *behind, *(vectors if len(vectors) == 1 else ()))))
 
 
-def _of_rank(look: ProbeResult, rank: int) -> list[str]:
+def of_rank(look: ProbeResult, rank: int) -> list[str]:
     """The outputs of floats with so many axes, the first of which is the batch."""
     outputs = {name: value.shape for name, value in look.outputs.items() if value.type in _FLOATS}
     return [name for name, shape in outputs.items() if len(shape) == rank and shape[0] in (None, look.shape[0])]
@@ -143,7 +143,7 @@ def _fitting(look: ProbeResult, task: TaskSpec, width: int | None) -> list[str]:
     """The outputs with the form of the task's only one."""
     if task.is_masked:
         width = look.vocab_size
-    names = _of_rank(look, _rank(task))
+    names = of_rank(look, _rank(task))
     return [name for name in names if width is None or look.outputs[name].shape[-1] in (None, width)]
 
 

@@ -33,6 +33,7 @@ from bertshrink.model.checkpoint_info import ARTIFACT_CARD, refuse_remote_code
 from bertshrink.model.checks.stock_class import refuse_pointers
 from bertshrink.model.checks.token_ids import in_small_letters
 from bertshrink.model.checks.tokenizer import TOKENIZERS, has_tokenizer, read_tokenizer
+from bertshrink.model.folder.layer_weights import WEIGHTS
 from bertshrink.model.folder.layout import PLACES, engine_files, named_file, root_of
 from bertshrink.model.folder.side_files import SENTENCE_FILES, write_tokenizer
 from bertshrink.sources.external_card import make_card
@@ -128,7 +129,8 @@ def _take_in(path: Path, home: Path, task: str) -> Path:
 
 
 def _copy_papers(home: Path, papers: Path) -> None:
-    modules = [p.relative_to(home).as_posix() for p in home.glob("[0-9]*_*/config.json") if not p.parent.is_symlink()]
+    files = (path for name in ("config.json", WEIGHTS) for path in home.glob(f"[0-9]*_*/{name}"))
+    modules = [path.relative_to(home).as_posix() for path in files if not path.parent.is_symlink()]
     with output_errors(papers):
         for name in (*_BESIDE, *_ABOUT, ARTIFACT_CARD, *modules):
             if (home / name).exists() or (home / name).is_symlink():

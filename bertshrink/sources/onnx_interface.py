@@ -13,8 +13,9 @@
                    mean_sqrt_len_tokens   as mean, divided by the root of the number
                    weightedmean           mean with weights 1, 2, ... of the tokens
                    lasttoken              the token with the largest of these weights
-               those of several joined, then h / max(||h||, 1e-12) where the model normalises, then its first numbers
-               where it is cut, all as sentence-transformers computes it
+               those of several joined, then the layers behind it (see `folder.pooling`), then h / max(||h||, 1e-12)
+               where the model normalises, then its first numbers where it is cut, all as sentence-transformers
+               computes it
 
 The graph between is left as it is.
 """
@@ -26,10 +27,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from bertshrink.errors import UserError
 from bertshrink.files.headers import graphs
+from bertshrink.model.folder.pooling import SentenceLayer
 from bertshrink.onnx_graph.encoder_graph import tensor
 from bertshrink.sources.external_file import PositionRule
 
@@ -37,8 +40,12 @@ IDS, MASK, POSITIONS = "input_ids", "attention_mask", "position_ids"
 SENTENCE = "sentence_embedding"
 
 _OWN = "bertshrink."
-_AXES_AS_INPUT = {"ReduceSum": 13, "ReduceMax": 18}
+_AXES_AS_INPUT = {"ReduceSum": 13, "ReduceMax": 18, "ReduceMean": 18}
 """Since which opset."""
+_EPSILON = 1e-5
+"""Of PyTorch's LayerNorm."""
+_ACTIVATIONS = {"Tanh": "Tanh", "ReLU": "Relu", "Sigmoid": "Sigmoid", "ELU": "Elu", "LeakyReLU": "LeakyRelu"}
+"""PyTorch's name -> ONNX's, of those that are one operator."""
 _NUMBERS_TOKENS = 11
 """The opset that brought CumSum."""
 
@@ -50,6 +57,7 @@ def with_interface(
     pooling: tuple[Any, ...] | None = None,
     positions: PositionRule | None = None,
     shape: tuple[int | None, int | None] = (None, None),
+    layers: Sequence[tuple[SentenceLayer, Mapping[str, NDArray[Any]]]] = (),
 ) -> onnx.ModelProto:
     """The same graph behind other names.
 
@@ -61,6 +69,7 @@ def with_interface(
             are given as well.
         positions: how the input `position_ids` is computed, which goes; None: the graph has none.
         shape: the (batch, length) that the graph takes; None: any.
+        layers: what is between the pooling and its last steps, each with its weights.
 
     Returns:
         a new model.
@@ -94,10 +103,10 @@ def with_interface(
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes or None))
         if pooling is not None:
             parts = _Pooling(name, SENTENCE, back.opset)
-            parts.append(*pooling)
+            parts.append(*pooling, layers=layers)
             back.nodes += parts.nodes
             back.stored |= parts.stored
-            is_whole = len(sizes) == 3 and len(pooling) < 3 and isinstance(pooling[0], str)
+            is_whole = len(sizes) == 3 and len(pooling) < 3 and isinstance(pooling[0], str) and not layers
             width = sizes[-1] if is_whole else "hidden"
             sizes = [sizes[0] if sizes else "batch", width]
             graph.output.append(helper.make_tensor_value_info(SENTENCE, TensorProto.FLOAT, sizes))
@@ -169,8 +178,17 @@ class _Pooling(_Nodes):
         super().__init__(opset)
         self.hidden, self.output = hidden, output
 
-    def append(self, mode: str | Sequence[str], normalize: bool, dimension: int | None = None) -> None:
-        """Pool the token vectors as `mode` says, into `output`: its first `dimension` numbers."""
+    def append(
+        self,
+        mode: str | Sequence[str],
+        normalize: bool,
+        dimension: int | None = None,
+        *,
+        layers: Sequence[tuple[SentenceLayer, Mapping[str, NDArray[Any]]]] = (),
+    ) -> None:
+        """Pool the token vectors as `mode` says and pass them through `layers`, into `output`: its first `dimension`
+        numbers.
+        """
         modes = [mode] if isinstance(mode, str) else list(mode)
         hidden = self.node("Cast", [self.hidden], "hidden", to=TensorProto.FLOAT)
         mask = ""
@@ -179,15 +197,58 @@ class _Pooling(_Nodes):
             mask = self.node("Reshape", [mask, self.keep("as_column", np.array([0, -1, 1]))], "mask_BL1")
         parts = [self.one(hidden, mask, name) for name in modes]
         pooled = parts[0] if len(parts) == 1 else self.node("Concat", parts, "joined", axis=1)
-        if normalize:
-            squares = self.reduced("ReduceSum", self.node("Mul", [pooled, pooled], "squares"), 1, keepdims=1)
-            norm = self.node("Sqrt", [squares], "norm")
-            floor = self.node("Max", [norm, self.keep("least_norm", np.float32(1e-12))], "norm_floor")
-            pooled = self.node("Div", [pooled, floor], "normalized")
+        for at, (layer, weights) in enumerate(layers):
+            pooled = self.layer(pooled, layer, weights, f"layer{at}.")
+        pooled = self.unit(pooled, "") if normalize else pooled
         if dimension is not None:
             span = (self.keep(name, np.array([at])) for name, at in (("from", 0), ("to", dimension), ("axis", 1)))
             pooled = self.node("Slice", [pooled, *span], "cut")
         self.nodes.append(helper.make_node("Identity", [pooled], [self.output], f"{_OWN}{self.output}"))
+
+    def unit(self, value: str, front: str) -> str:
+        """Of length 1."""
+        squares = self.reduced("ReduceSum", self.node("Mul", [value, value], f"{front}squares"), 1, keepdims=1)
+        norm = self.node("Sqrt", [squares], f"{front}norm")
+        floor = self.node("Max", [norm, self.keep("least_norm", np.float32(1e-12))], f"{front}norm_floor")
+        return self.node("Div", [value, floor], f"{front}normalized")
+
+    def layer(self, value: str, layer: SentenceLayer, weights: Mapping[str, NDArray[Any]], front: str) -> str:
+        """Behind one layer, whose weights have sentence-transformers' names (see `engines.sentence_layers`)."""
+        stored = {name: self.keep(front + name, one.T) for name, one in weights.items()}
+        if layer.kind == "unit":
+            return self.unit(value, front)
+        if layer.kind == "norm":
+            centred = self.node("Sub", [value, self.reduced("ReduceMean", value, 1, 1)], f"{front}centred")
+            spread = self.reduced("ReduceMean", self.node("Mul", [centred, centred], f"{front}spread"), 1, 1)
+            spread = self.node("Add", [spread, self.keep("epsilon", np.float32(_EPSILON))], f"{front}floor")
+            scaled = self.node("Div", [centred, self.node("Sqrt", [spread], f"{front}root")], f"{front}scaled")
+            scaled = self.node("Mul", [scaled, stored["norm.weight"]], f"{front}weighted")
+            return self.node("Add", [scaled, stored["norm.bias"]], f"{front}shifted")
+        made = self.node("MatMul", [value, stored["linear.weight"]], f"{front}dense")
+        if layer.bias:
+            made = self.node("Add", [made, stored["linear.bias"]], f"{front}shifted")
+        made = self.bent(made, layer.activation, front)
+        if not layer.residual:
+            return made
+        if "residual.weight" in stored:
+            value = self.node("MatMul", [value, stored["residual.weight"]], f"{front}given")
+        return self.node("Add", [made, value], f"{front}residual")
+
+    def bent(self, value: str, activation: str, front: str) -> str:
+        """Behind an activation, by its name in `torch.nn`, with that library's settings."""
+        match activation:
+            case "Identity":
+                return value
+            case "GELU":
+                root = self.keep("root", np.float32(np.sqrt(2)))
+                share = self.node("Erf", [self.node("Div", [value, root], f"{front}wide")], f"{front}erf")
+                share = self.node("Add", [share, self.keep("whole", np.float32(1))], f"{front}share")
+                half = self.node("Mul", [value, self.keep("half", np.float32(0.5))], f"{front}half")
+                return self.node("Mul", [half, share], f"{front}bent")
+            case "SiLU":
+                return self.node("Mul", [value, self.node("Sigmoid", [value], f"{front}share")], f"{front}bent")
+        settings = {"ELU": {"alpha": 1.0}, "LeakyReLU": {"alpha": 0.01}}.get(activation, {})
+        return self.node(_ACTIVATIONS[activation], [value], f"{front}bent", **settings)
 
     def one(self, hidden: str, mask: str, mode: str) -> str:
         """Pooled by one mode."""

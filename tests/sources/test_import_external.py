@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+import torch
 import transformers
 from onnx import TensorProto, helper
 
@@ -15,6 +16,7 @@ from bertshrink.errors import UnsafeModel, UserError
 from bertshrink.files.onnx_data_file import beside
 from bertshrink.model.artifact import Artifact
 from bertshrink.model.folder.dropped_files import left_behind
+from bertshrink.model.folder.pooling import ACTIVATIONS
 from bertshrink.onnx_graph import external_data
 from bertshrink.sources import import_external as external
 from bertshrink.sources import probe_child
@@ -347,3 +349,45 @@ def test_types_of_arrays(tmp_path):
     without_types(folder)
     artifact = taken(folder)
     assert artifact.predict(artifact.tokenize(TEXTS))
+
+
+LAYERS = {
+    "all activations": lambda of: [
+        *(of.Dense(8, 8, activation_function=getattr(torch.nn, name)()) for name in ACTIVATIONS),
+        of.Normalize(),
+    ],
+    "residual": lambda of: [of.Dense(8, 6, use_residual=True), of.LayerNorm(6), of.Normalize(), of.Dense(6, 6)],
+    "no bias": lambda of: [of.Dense(8, 8, bias=False, use_residual=True), of.LayerNorm(8)],
+}
+
+
+@pytest.mark.parametrize("opset", [14, 21])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_whose_weights_are_beside_the_file(name, opset, tmp_path):
+    """As sentence-transformers leaves `onnx/model.onnx`: the transformer in it, the other modules in their folders."""
+    modules = LAYERS[name](pytest.importorskip("sentence_transformers.sentence_transformer.modules"))
+    folder = sentence_folder(tmp_path / "m")
+    model = encoder_model(outputs=("hidden",), opsets=(helper.make_opsetid("", opset),))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    features = {"sentence_embedding": torch.from_numpy(vectors(taken(folder)))}
+    listed = json.loads((folder / "modules.json").read_text())
+    for at, module in enumerate(modules, 2):
+        kind = type(module).__name__
+        place = f"{at}_{kind}"
+        listed.append({"idx": at, "name": str(at), "path": place, "type": f"sentence_transformers.models.{kind}"})
+        (folder / place).mkdir()
+        module.save(str(folder / place))
+        with torch.no_grad():
+            features = module(features)
+    (folder / "modules.json").write_text(json.dumps(listed))
+    made = taken(folder)
+    assert np.allclose(vectors(made), features["sentence_embedding"].numpy(), atol=1e-5)
+    number = len(modules) - made.card.pooling[1]
+    assert any(f"with the {number} layer(s) behind it" in note for note in made.card.details["notes"])
+
+
+def test_a_vector_beside_token_vectors_is_told(tmp_path):
+    folder = sentence_folder(tmp_path / "m")
+    model = encoder_model(outputs=("hidden", "logits"))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    assert any("output `logits` is left out" in note for note in taken(folder).card.details["notes"])
