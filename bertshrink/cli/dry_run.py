@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from bertshrink.data.texts import TextDataset
     from bertshrink.model.model_ref import Model
 
+_CHOSEN_OF = 10_000
+"""Training texts, a tenth of which are for choosing: a row of a table is no verdict."""
 _UNITS = {"parameters": "count", "bytes": "B", "energy": "fraction"}
 
 
@@ -96,7 +99,8 @@ def _chooser(plan: Plan, texts: TextDataset | None, model: Model) -> Callable[[M
 
     length = plan.data.max_length if plan.data is not None else None
     judge = Evaluation(texts, length, plan.recipe.seed, Silent(), plan.recipe.measure.dimensions)
-    return judge.chooser(texts, lambda: model)
+    few = texts and replace(texts, train=texts.train.first(_CHOSEN_OF), dev=texts.dev.first(_CHOSEN_OF // 10), _memo={})
+    return judge.chooser(few, lambda: model)
 
 
 def _texts(plan: Plan) -> TextDataset | None:

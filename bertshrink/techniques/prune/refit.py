@@ -5,7 +5,7 @@ unpruned layer gives of its inputs, y:
 
     minimize  sum over tokens |y - (W + D) x - (b + d)|^2 + ridge * mean |x|^2 * |D|^2
 
-The normal equations are summed over batches in float64, so that memory does not grow with the texts. A layer that is
+The normal equations of each batch are added up in float64, so that memory does not grow with the texts. A layer that is
 done answers from memory, which is one state for each token and model: each text goes through each layer a few times,
 however many there are. Layers that share weights are fitted once, to all their uses together.
 
@@ -60,9 +60,9 @@ class NormalEquations:
 
     def add(self, inputs_NI: Tensor, missing_NH: Tensor) -> None:
         """Take tokens in: their inputs, and what their outputs lack."""
-        with_one = torch.cat([inputs_NI, torch.ones(len(inputs_NI), 1)], dim=1).double()
+        with_one = torch.cat([inputs_NI, inputs_NI.new_ones(len(inputs_NI), 1)], dim=1)
         self.moment += with_one.T @ with_one
-        self.target += with_one.T @ missing_NH.double()
+        self.target += with_one.T @ missing_NH
         self.num_tokens += len(inputs_NI)
 
     def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
