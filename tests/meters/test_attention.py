@@ -8,6 +8,7 @@ import torch
 
 from bertshrink.errors import UserError
 from bertshrink.meters.attention.disabling import Judge, disabling
+from bertshrink.meters.attention.first_layers import FirstLayers
 from bertshrink.meters.attention.head_classes import MARGIN, THRESHOLD, role_of
 from bertshrink.meters.attention.head_hooks import Heads
 from bertshrink.meters.attention.head_importance import importance
@@ -311,3 +312,29 @@ def test_the_page_holds_every_head_and_stays_small(report):
         }
     )
     assert len(render(many).encode()) < MAX_BYTES
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_layers_that_are_skipped_change_nothing(family):
+    encoder = tiny_encoder(family)
+    rows = encoder.tokenize(sentences(5))
+    heads, first = Heads.of(encoder), FirstLayers(encoder)
+    for way in ("zeroed", "uniform"):
+        for layer in (2, 3):
+            disabled = torch.zeros(4, 4, dtype=torch.bool)
+            disabled[layer, 1] = True
+            with disabling(heads, disabled, way):
+                wanted = outputs(encoder, rows)
+            for _ in range(2):  # kept, then given
+                with first.skipped(layer), disabling(heads, disabled, way):
+                    assert outputs(encoder, rows) == pytest.approx(wanted, abs=1e-6)
+            assert first.number == (0 if FAMILIES[family].is_shared else layer)
+
+
+def test_outputs_that_are_too_many_are_not_kept(monkeypatch):
+    monkeypatch.setattr("bertshrink.meters.attention.first_layers.MAX_BYTES", 1)
+    encoder = tiny_encoder()
+    first = FirstLayers(encoder)
+    with first.skipped(2):
+        encoder.predict(encoder.tokenize(sentences(5)), 16)
+    assert first.outputs is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bertshrink.meters.attention.first_layers import FirstLayers
 from bertshrink.meters.attention.paired_change import compare, holm
 from bertshrink.report.attention import WAYS, Effect, Way
 
@@ -26,18 +27,20 @@ class Judge:
 
     Attributes:
         before: that of the undisturbed model.
+        first_layers: what layers in front of the first disturbed one gave before.
     """
 
     exam: Evaluator
     encoder: Encoder
     heads: Heads
     before: Score
+    first_layers: FirstLayers
 
     @classmethod
     def of(cls, exam: Evaluator, encoder: Encoder, heads: Heads) -> Judge:
         """A judge who has seen the undisturbed model."""
         exam.reference = exam.answer(encoder)
-        return cls(exam, encoder, heads, _score(exam, encoder))
+        return cls(exam, encoder, heads, _score(exam, exam.reference), FirstLayers(encoder))
 
     @property
     def is_labelled(self) -> bool:
@@ -46,8 +49,9 @@ class Judge:
 
     def without(self, disabled_NA: torch.Tensor, way: Way) -> Score:
         """The metric with some heads (N, A; true: disabled) disabled."""
-        with disabling(self.heads, disabled_NA, way):
-            return _score(self.exam, self.encoder)
+        layers = disabled_NA.any(dim=1).nonzero()
+        with self.first_layers.skipped(int(layers[0]) if len(layers) else 0), disabling(self.heads, disabled_NA, way):
+            return _score(self.exam, self.exam.answer(self.encoder))
 
 
 def disabling(heads: Heads, disabled_NA: torch.Tensor, way: Way) -> AbstractContextManager[None]:
@@ -55,12 +59,10 @@ def disabling(heads: Heads, disabled_NA: torch.Tensor, way: Way) -> AbstractCont
     return heads.uniform(disabled_NA) if way == "uniform" else heads.factors((~disabled_NA).float())
 
 
-def _score(exam: Evaluator, encoder: Encoder) -> Score:
+def _score(exam: Evaluator, answers: Any) -> Score:
     """The headline metric, or without labels agreement with the undisturbed model."""
-    score = exam.headline_score(encoder)
-    if score is not None:
-        return score
-    return next(one for one in exam.figures(encoder) if one.metric == AGREEMENT)
+    scores = exam.judge(answers, exam.reference)
+    return exam.headline_of(scores) or next(one for one in scores if one.metric == AGREEMENT)
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def disable_each(judge: Judge, progress: Progress) -> Effects:
     import torch
 
     num_layers, num_heads = judge.heads.num_layers, judge.heads.num_heads
-    units: list[tuple[int, int | None]] = [(layer, head) for layer in range(num_layers) for head in range(num_heads)]
-    units += [(layer, None) for layer in range(num_layers)]
+    units: list[tuple[int, int | None]] = [
+        (layer, head) for layer in range(num_layers) for head in (*range(num_heads), None)
+    ]
     changes = {}
     with progress.task("disable each head and layer", len(units) * len(WAYS), "models") as task:
         for unit in units:

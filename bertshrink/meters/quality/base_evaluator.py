@@ -121,12 +121,12 @@ class Evaluator(ABC):
 
     def headline(self, model: Encoder | Artifact) -> float | None:
         """The task's headline metric alone; None where nothing is labelled."""
-        score = self.headline_score(model)
+        score = self.headline_of(self.figures(model))
         return score.value if score is not None else None
 
-    def headline_score(self, model: Encoder | Artifact) -> Score | None:
-        """The same with what its texts say of it."""
-        return next((one for one in self.figures(model) if one.metric == TASKS[self.task].headline), None)
+    def headline_of(self, scores: Sequence[Score]) -> Score | None:
+        """The headline metric among a model's figures; None where nothing is labelled."""
+        return next((one for one in scores if one.metric == TASKS[self.task].headline), None)
 
     def set(self, model: Encoder | Artifact) -> None:
         """Prepare what all models are asked."""

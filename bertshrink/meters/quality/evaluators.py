@@ -315,9 +315,9 @@ class EmbeddingEvaluator(Evaluator):
         right = np.asarray([value for _, value in known], dtype=float)
         return [_correlation("sts_spearman", near, right, metrics.rank_correlation(near, right))]
 
-    def headline_score(self, model: Encoder | Artifact) -> Score:
+    def headline_of(self, scores: Sequence[Score]) -> Score:
         """Agreement with scores where there are any, else with the reference."""
-        return self.figures(model)[0]
+        return scores[0]
 
 
 class SparseEmbeddingEvaluator(EmbeddingEvaluator):
