@@ -168,6 +168,7 @@ def test_every_command_that_takes_texts_takes_what_is_said_of_them():
         for name, command in typer.main.get_command(app).commands.items()
     }
     taking = {name: flags for name, flags in taking.items() if "--data" in flags}
-    assert set(taking) == {"run", "bench", *COMMANDS}
+    assert set(taking) == {"run", "bench", "inspect", *COMMANDS}
     for name, flags in taking.items():
         assert {"--text", "--pair", "--label", "--columns", "--max-train", "--split-seed"} <= flags, name
+        assert ("--dimensions" in flags) == (name != "inspect"), "where models are evaluated"
