@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from bertshrink.model.checkpoint_info import read_facts
+from bertshrink.model.thinner_copy import thin
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
 from bertshrink.techniques.distill.apply import choose_map
 from bertshrink.techniques.distill.layer_maps import MAPS, candidates
-from bertshrink.techniques.distill.narrow import thin
 from bertshrink.techniques.distill.student import reduce_layers
 from tests.support.tiny import tiny_encoder, tiny_texts
 

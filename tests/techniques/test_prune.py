@@ -12,6 +12,7 @@ from bertshrink.data.texts import Split, TextDataset
 from bertshrink.errors import CheckFailed, UserError
 from bertshrink.model.sizes.parameter_count import facts_of
 from bertshrink.model.sizes.size_estimate import of_encoder
+from bertshrink.model.thinner_copy import thin
 from bertshrink.model.units import Units, layers_of, ones, present, remove, scaled
 from bertshrink.progress import Silent
 from bertshrink.techniques import TECHNIQUES
@@ -233,6 +234,44 @@ def test_the_same_again_is_the_same(task, tmp_path):
     )
     assert 0.48 < share <= 0.5
     assert any("refitted" in note for note in bench.notes)
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "modernbert"])
+def test_one_width_for_all_layers_makes_the_checkpoint_smaller(family, tmp_path):
+    encoder = tiny_encoder(family, "classification")
+    technique = PRUNE(keep="50%", uniform=True)
+    made, bench = pruned(encoder, tmp_path, keep="50%", uniform=True)
+    assert facts_of(made).shape == technique.fit(facts_of(encoder)).shape
+    assert made.shape.intermediate_size == encoder.shape.intermediate_size // 2
+    loaded = type(made.model)(made.model.config)
+    assert not any(loaded.load_state_dict(made.model.state_dict()))
+    zeroed, keep = Pruning.of(encoder, PRUNE(keep="50%", uniform=True), bench).at(0.5)
+    assert all(int(one.neurons.sum()) == made.shape.intermediate_size for one in keep)
+    costs = UnitCosts.of(encoder.shape)
+    everything = costs.of_units([one.map(torch.Tensor.bool) for one in ones(encoder)])
+    assert 0.4 * everything < costs.of_units(keep) <= 0.5 * everything
+    for row, other in zip(
+        made.predict(made.tokenize(sentences(3))), zeroed.predict(made.tokenize(sentences(3))), strict=True
+    ):
+        assert np.array_equal(row["logits"], other["logits"])
+    file = TECHNIQUES["export"]()(made, bench_of("classification", tmp_path / "b"))
+    told = TECHNIQUES["export"]().sizes(technique.sizes(of_encoder(facts_of(encoder))))
+    assert told.num_bytes == pytest.approx(file.num_bytes, rel=0.06)
+
+
+def test_a_narrow_layer_says_what_zeros_say():
+    encoder = tiny_encoder("bert", "embedding").copy()
+    keep = [one.map(torch.Tensor.bool) for one in ones(encoder)]
+    for number, one in enumerate(keep):
+        one.neurons[number::2] = False
+    remove(encoder, keep)
+    wanted = replace(encoder.shape, intermediate_size=int(keep[0].neurons.sum()) + 2)
+    narrow = thin(
+        encoder,
+        wanted,
+        [torch.argsort(one.neurons.int(), descending=True, stable=True)[: wanted.intermediate_size] for one in keep],
+    )
+    assert distance(encoder, narrow, encoder.tokenize(sentences(3))) < 1e-5
 
 
 def test_what_is_gone_stays_gone(tmp_path):

@@ -18,12 +18,12 @@ from bertshrink.errors import UserError
 from bertshrink.model.encoder import Encoder
 from bertshrink.model.sizes.components import component_of
 from bertshrink.model.tasks import TASKS
+from bertshrink.model.thinner_copy import thin
 from bertshrink.model.units import held_at_zero
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill.augment import augmented
 from bertshrink.techniques.distill.defaults import LossWeights, default_epochs
 from bertshrink.techniques.distill.layer_maps import align
-from bertshrink.techniques.distill.narrow import thin
 from bertshrink.techniques.distill.objective import DistillationLoss, wanted
 from bertshrink.techniques.distill.quant_aware.fake_quant import FakeQuant
 from bertshrink.techniques.distill.settings import DistillSettings

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from bertshrink import units
 from bertshrink.data.calibration import calibration_rows
 from bertshrink.data.encoding import encode
 from bertshrink.errors import UserError
 from bertshrink.model.batches import Row
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.thinner_copy import thin
 from bertshrink.model.units import Units, present, remove
 from bertshrink.techniques.prune.choose_units import UnitCosts, choose_units
 from bertshrink.techniques.prune.importance import importance
@@ -81,7 +85,9 @@ class Pruning:
 
     def at(self, share: float) -> tuple[Encoder, list[Units]]:
         """The encoder with so much of its multiply-adds, refitted, and the units that are left."""
-        keep = choose_units(self.scores, self.costs, share)
+        settings = self.settings.model_copy(update={"keep": f"{share:.6%}"})
+        num_neurons = settings.num_neurons(self.encoder.shape) if settings.uniform else None
+        keep = choose_units(self.scores, self.costs, share, num_neurons)
         keep = [
             Units(one.heads & (score.heads >= 0), one.neurons & (score.neurons >= 0))
             for one, score in zip(keep, self.scores, strict=True)
@@ -96,7 +102,16 @@ class Pruning:
                     f"few calibration texts for the refit: {num_tokens} tokens for {widest} neurons, so it was pulled "
                     "ten times as hard to the given weights; more texts would serve"
                 )
+        if num_neurons is not None:
+            wanted = replace(pruned.shape, intermediate_size=num_neurons)
+            # A layer may have fewer left than the others: zeros fill it up.
+            pruned = thin(pruned, wanted, [_numbers(one.neurons, num_neurons) for one in keep])
         return pruned, keep
+
+
+def _numbers(there: Tensor, number: int) -> Tensor:
+    """The numbers of the neurons that are there, and of as many others as make `number`, in their order."""
+    return torch.argsort(there.int(), descending=True, stable=True)[:number].sort().values
 
 
 def prune(encoder: Encoder, settings: PruneSettings, bench: Workbench) -> Encoder:
@@ -108,7 +123,7 @@ def prune(encoder: Encoder, settings: PruneSettings, bench: Workbench) -> Encode
     """
     pruning = Pruning.of(encoder, settings, bench)
     pruned, keep = pruning.at(settings.share)
-    bench.note(summary(keep, pruning.costs))
+    bench.note(summary(keep, pruning.costs, uniform=settings.uniform))
     if settings.refit:
         number = sum(len(row["input_ids"]) for row in pruning.rows)
         bench.note(
@@ -118,14 +133,16 @@ def prune(encoder: Encoder, settings: PruneSettings, bench: Workbench) -> Encode
     return pruned
 
 
-def summary(keep: Sequence[Units], costs: UnitCosts) -> str:
+def summary(keep: Sequence[Units], costs: UnitCosts, *, uniform: bool) -> str:
     """What is left, as a sentence."""
     whole = [Units(one.heads | True, one.neurons | True) for one in keep]
     share = units.format(costs.of_units(keep) / costs.of_units(whole), "fraction")
     heads, neurons = (", ".join(str(int(getattr(one, name).sum())) for one in keep) for name in ("heads", "neurons"))
     return (
         f"{share} of the layers' multiply-adds are left; by layer: heads {heads} of {len(keep[0].heads)}, neurons "
-        f"{neurons} of {len(keep[0].neurons)}; the rest are zeros, which `export` leaves out"
+        f"{neurons} of {len(keep[0].neurons)}; "
+        + ("heads that went" if uniform else "the rest")
+        + " are zeros, which `export` leaves out"
     )
 
 

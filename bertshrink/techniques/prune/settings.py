@@ -15,7 +15,14 @@ from bertshrink.techniques.base import Need, Technique
 if TYPE_CHECKING:
     from bertshrink.model.checkpoint_info import CheckpointInfo
     from bertshrink.model.model_ref import Kind
+    from bertshrink.model.sizes.encoder_dims import EncoderDims
     from bertshrink.model.sizes.size_estimate import Sizes
+
+
+def costs_of(shape: EncoderDims) -> int:
+    """Multiply-adds of a layer's dense products for each token, which are their parameters, too."""
+    attention = 2 * shape.hidden_size * (shape.attention_size + shape.key_value_size)
+    return attention + shape.num_wide * shape.hidden_size * shape.intermediate_size
 
 
 class PruneSettings(Technique):
@@ -29,6 +36,11 @@ class PruneSettings(Technique):
 
     keep: str = Field(
         "50%", description="fraction of the multiply-adds of the layers' dense products to keep, such as 60%"
+    )
+    uniform: bool = Field(
+        False,
+        description="the same number of neurons in every layer, so that the checkpoint itself is smaller: "
+        "`intermediate_size` becomes the share `keep` of it",
     )
     method: Literal["fisher", "magnitude", "random"] = Field(
         "fisher",
@@ -69,7 +81,7 @@ class PruneSettings(Technique):
 
     def label(self) -> str:
         """The stage in a few words."""
-        return f"prune to {self.keep}"
+        return f"prune to {self.keep}" + (" evenly" if self.uniform else "")
 
     def fit(self, facts: CheckpointInfo) -> CheckpointInfo:
         """Prove that the family's layers are made of heads and neurons, and that something can be left."""
@@ -82,11 +94,24 @@ class PruneSettings(Technique):
             )
         if self.labels and not TASKS[facts.task].needs_labels:
             raise UserError(f"`labels` is set, and `{facts.task}` has none", hint="leave it out", setting="labels")
-        return facts
+        if not self.uniform:
+            return facts
+        return replace(facts, shape=replace(facts.shape, intermediate_size=self.num_neurons(facts.shape)))
+
+    def num_neurons(self, shape: EncoderDims) -> int:
+        """How many neurons every layer keeps under `uniform`: a multiple of 8 where there are many."""
+        step = 8 if shape.intermediate_size >= 64 else 1
+        return max(step, int(shape.intermediate_size * self.share + 1e-9) // step * step)
 
     def sizes(self, before: Sizes) -> Sizes | None:
-        """Of the checkpoint the same; an exported file leaves the zeros out."""
-        return replace(before, kept=before.kept * self.share)
+        """Of the checkpoint the same, or that of its narrower layers; an exported file leaves the zeros out."""
+        if before.facts is None:
+            return None
+        shape, after = before.facts.shape, self.fit(before.facts)
+        whole, left = (costs_of(one) for one in (shape, after.shape))
+        share = min(1.0, self.share * whole / left)
+        made = super().sizes(before) if self.uniform else before
+        return replace(made, kept=before.kept * share) if made is not None else None
 
     def promise(self, before: CheckpointInfo, after: CheckpointInfo) -> str:
         """What it buys."""

@@ -8,9 +8,9 @@ import torch
 from bertshrink.errors import UserError
 from bertshrink.model.checkpoint_info import read_facts
 from bertshrink.model.encoder import Encoder
+from bertshrink.model.thinner_copy import thin
 from bertshrink.techniques.base import Workbench
 from bertshrink.techniques.distill import Distill
-from bertshrink.techniques.distill.narrow import thin
 from tests.support.families import THINNED
 from tests.support.tiny import sentences, tiny_encoder, tiny_texts
 

@@ -1,9 +1,10 @@
-"""A thinner student: fewer hidden dimensions, heads or feed-forward neurons, filled with the teacher's weightiest.
+"""A thinner copy of an encoder: fewer hidden dimensions, heads or feed-forward neurons, by default the weightiest.
 
     hidden dimensions     one choice for the whole model: those whose weights have the largest sum of squares
     query, key, value     in each kept head, the first dimensions, where positions turn them those that turn as fast
                           in a narrower head; heads are taken in order
-    feed-forward neurons  each layer's own: the largest product of the norms of what goes in and what comes out
+    feed-forward neurons  each layer's own: those that are named, else the largest product of the norms of what goes in
+                          and what comes out
 
 Magnitude as a measure of worth is the oldest there is (Han et al., arXiv:1506.02626). It is a start for training, no
 more: a student of half the width has lost what its teacher knew and must be taught at length.
@@ -12,6 +13,7 @@ more: a student of half the width has lost what its teacher knew and must be tau
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,8 +54,11 @@ class _Weight:
     layer: str = ""
 
 
-def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
+def thin(encoder: Encoder, wanted: EncoderDims, neurons: Sequence[Tensor] | None = None) -> Encoder:
     """The encoder with the hidden size, heads and intermediate size of `wanted`.
+
+    Args:
+        neurons: the numbers of those to keep, of each layer or group that shares weights; None: the weightiest.
 
     Raises:
         CheckFailed: the chosen weights do not fill the thinner model.
@@ -83,11 +88,13 @@ def thin(encoder: Encoder, wanted: EncoderDims) -> Encoder:
         "keys": _of_keys(encoder, wanted, queries),
         "heads": torch.arange(wanted.num_heads) * shape.num_heads // wanted.num_heads,
     }
-    neurons = _weightiest_neurons(given, known, wanted.intermediate_size)
+    of_layers = _weightiest_neurons(given, known, wanted.intermediate_size) if neurons is None else {}
+    for number, named in enumerate(neurons or ()):
+        of_layers[_name_of(encoder, number)] = named
     weights = {}
     for name, tensor in given.items():
         about = known.get(name, _Weight(("hidden",), "hidden"))
-        chosen = kept | {"neurons": neurons.get(about.layer, kept["hidden"])}
+        chosen = kept | {"neurons": of_layers.get(about.layer, kept["hidden"])}
         thinner = tensor
         if tensor.shape[:1] != sizes[name][:1]:
             size = tensor.shape[0] // len(about.rows)
@@ -110,7 +117,7 @@ def _layers(encoder: Encoder, names: set[str]) -> dict[str, _Weight]:
     assert anatomy.layer is not None, "the plan has refused a family whose layers are of another kind"
     known = {name: _Weight(("",), "heads") for name in names if name.endswith("attention_bias.weight")}
     for number in range(shape.num_groups):
-        layer = f"{encoder.prefix}{anatomy.path_of_layer(number)}."
+        layer = _name_of(encoder, number)
         for path, roles in anatomy.layer.modules().items():
             if roles[0] not in _ROWS:
                 continue
@@ -118,6 +125,11 @@ def _layers(encoder: Encoder, names: set[str]) -> dict[str, _Weight]:
             known[f"{layer}{path}.weight"] = _Weight(rows, _COLUMNS.get(roles[0], "hidden"), layer)
             known[f"{layer}{path}.bias"] = _Weight(rows, layer=layer)
     return known
+
+
+def _name_of(encoder: Encoder, number: int) -> str:
+    """What the names of a layer's weights begin with."""
+    return f"{encoder.prefix}{encoder.anatomy.path_of_layer(number)}."
 
 
 def _weightiest_hidden(weights: dict[str, Tensor], known: dict[str, _Weight], old: int, new: int) -> Tensor:
