@@ -1,22 +1,16 @@
 """How much a head matters, by the Fisher information of a factor on its output: the mean squared gradient over texts.
 
-With labels it is the gradient of the task's loss (arXiv:1905.10650 takes its absolute value). Without, it is the
-curvature of the divergence from the model's own answers. The divergence itself has no gradient there, so that answers
-are drawn from the model, and of vectors and scores a random direction is followed, whose mean square is the same
-curvature.
+With labels it is the gradient of the task's loss (arXiv:1905.10650 takes its absolute value), without that of the loss
+on answers drawn from the model itself (see `training.own_answers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bertshrink.model.tasks import TASKS
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from bertshrink.data.texts import Split
     from bertshrink.meters.attention.head_hooks import Heads
     from bertshrink.model.encoder import Encoder
@@ -24,64 +18,6 @@ if TYPE_CHECKING:
 
 FISHER_TEXTS = 256
 _BATCH_TOKENS = 2048
-
-
-def _sampled_classes(logits: Tensor, mask_BL: Tensor, dice: torch.Generator) -> Tensor:
-    """-log p of an answer drawn for each text, or for each of its tokens; (B,)."""
-    import torch
-
-    log_p = logits.float().log_softmax(dim=-1)
-    flat = log_p.detach().exp().flatten(0, -2)
-    drawn = torch.multinomial(flat.cpu(), 1, generator=dice).to(flat.device).view(*log_p.shape[:-1], 1)
-    costs = -log_p.gather(-1, drawn)[..., 0]
-    return costs if costs.dim() == 1 else (costs * mask_BL).sum(dim=1)
-
-
-def _of_choices(outputs: Mapping[str, Tensor], mask_BL: Tensor, dice: torch.Generator) -> Tensor:
-    return _sampled_classes(outputs["logits"], mask_BL, dice)
-
-
-def _of_ends(outputs: Mapping[str, Tensor], mask_BL: Tensor, dice: torch.Generator) -> Tensor:
-    ends = [outputs[name].masked_fill(mask_BL == 0, -1e9) for name in ("start_logits", "end_logits")]
-    return _sampled_classes(ends[0], mask_BL, dice) + _sampled_classes(ends[1], mask_BL, dice)
-
-
-def _of_decisions(outputs: Mapping[str, Tensor], mask_BL: Tensor, dice: torch.Generator) -> Tensor:
-    import torch
-
-    logits_BC = outputs["logits"].float()
-    drawn_BC = torch.bernoulli(logits_BC.detach().sigmoid().cpu(), generator=dice).to(logits_BC.device)
-    cost_BC = torch.nn.functional.binary_cross_entropy_with_logits(logits_BC, drawn_BC, reduction="none")
-    return cost_BC.sum(dim=1)
-
-
-def _of_numbers(values_BC: Tensor, dice: torch.Generator) -> Tensor:
-    import torch
-
-    direction = torch.randn(values_BC.shape, generator=dice).to(values_BC.device)
-    return (values_BC * direction).sum(dim=1)
-
-
-def _of_scores(outputs: Mapping[str, Tensor], mask_BL: Tensor, dice: torch.Generator) -> Tensor:
-    return _of_numbers(outputs["logits"].float(), dice)
-
-
-def _of_vectors(outputs: Mapping[str, Tensor], mask_BL: Tensor, dice: torch.Generator) -> Tensor:
-    import torch
-
-    return _of_numbers(torch.nn.functional.normalize(outputs["sentence_embedding"].float(), dim=-1), dice)
-
-
-_OWN_ANSWERS: dict[str, Callable[[Mapping[str, Tensor], Tensor, torch.Generator], Tensor]] = {
-    "class": _of_choices,
-    "classes": _of_decisions,
-    "score": _of_scores,
-    "tags": _of_choices,
-    "answers": _of_ends,
-    "pairs": _of_vectors,
-    "masks": _of_choices,
-}
-"""What a task learns from -> what each text of a batch costs against an answer drawn from the model itself, (B,)."""
 
 
 def importance(
@@ -101,7 +37,7 @@ def importance(
 
     from bertshrink.data.encoding import encode
     from bertshrink.model.batches import batch_by_length, tensors
-    from bertshrink.training.losses import task_loss
+    from bertshrink.training.own_answers import each_loss, own_loss
     from bertshrink.training.rows.batching import Collator
 
     task, tokenizer = encoder.task, encoder.tokenizer
@@ -140,10 +76,9 @@ def importance(
                     values = session.plain({name: given[name] for name in session.inputs if name in given})
                 outputs = dict(zip(session.outputs, values, strict=True))
                 if with_labels:
-                    loss = task_loss(task, outputs, given["labels"], encoder.activation) * len(batch)
+                    loss = each_loss(task, outputs, given["labels"], encoder.activation)
                 else:
-                    mask = given["attention_mask"]
-                    loss = _OWN_ANSWERS[TASKS[task].learns_from](outputs, mask, dice).sum()
+                    loss = own_loss(task, outputs, given["attention_mask"], dice, encoder.activation)
                 (gradient,) = torch.autograd.grad(loss, factors)
                 total += (gradient.double() ** 2).sum(dim=1).cpu()
                 shown.advance(len(batch))

@@ -2,30 +2,26 @@
 
     fisher      the mean over texts of the squared gradient of a text's loss by a factor on the unit: the diagonal of
                 the Fisher information, which says how fast the answers change when it is turned down
-                (arXiv:2204.09656, section 4). Where the labels are drawn from the model's own answers it is the Fisher
-                information proper, and it needs no labels at all; of vectors, which have no loss of their own, a
-                product with a random one stands in: its expectation is the squared change of the vector.
+                (arXiv:2204.09656, section 4), by labels or without them (see `training.own_answers`)
     magnitude   the mean square of what the unit adds to the layer's output
     random      numbers
 
-B batch, L length, C classes, H hidden size
+B batch, L length, H hidden size
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from bertshrink.data.encoding import IGNORED
 from bertshrink.engines.torch_session import SENTENCE, of_tokens, pool
 from bertshrink.model.batches import batch_by_length
 from bertshrink.model.tasks import TASKS
 from bertshrink.model.units import Units, layers_of, num_attention_units, ones, scaled
-from bertshrink.training.losses import task_loss
+from bertshrink.training.own_answers import each_loss, own_loss
 from bertshrink.training.rows.batching import Collator, TokenizedRows
 
 if TYPE_CHECKING:
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
     from bertshrink.progress import Progress
 
 _TOKENS_PER_BATCH, _ROWS_PER_BATCH = 2048, 32
-_ASKED = 7
-"""Of masked-language models one token in so many is asked for: each has a number for every word."""
 
 
 def importance(
@@ -89,9 +83,9 @@ def _squared_gradients(
     else:
         outputs = {name: out[name] for name in TASKS[task].outputs}
     if labels:
-        loss = _each(task, outputs, batch["labels"], encoder.activation)
+        loss = each_loss(task, outputs, batch["labels"], encoder.activation)
     else:
-        loss = PROBES[task](task, outputs, mask_BL, generator, encoder.activation)
+        loss = own_loss(task, outputs, mask_BL, generator, encoder.activation)
     flat = [one for factor in factors for one in (factor.heads, factor.neurons)]
     squares = [gradient.square().sum(dim=0) for gradient in torch.autograd.grad(loss, flat)]
     return [Units(heads, neurons) for heads, neurons in zip(squares[::2], squares[1::2], strict=True)]
@@ -126,86 +120,3 @@ def _squared_outputs(encoder: Encoder, batch: dict[str, Tensor]) -> list[Units]:
         for handle in handles:
             handle.remove()
     return [Units(sums[at, names.mix], sums[at, names.narrow]) for at in range(encoder.shape.num_groups)]
-
-
-def _each(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activation: str) -> Tensor:
-    """The sum of the texts' own losses: each its mean over what it has labelled."""
-    losses = [
-        task_loss(
-            task, {name: values[at : at + 1] for name, values in outputs.items()}, labels[at : at + 1], activation
-        )
-        for at in range(len(labels))
-    ]
-    return torch.stack(losses).sum()
-
-
-Probe = Callable[[str, Mapping[str, Tensor], Tensor, torch.Generator, str], Tensor]
-
-
-def _on(draw: Callable[[Mapping[str, Tensor], Tensor, torch.Generator, str], Tensor]) -> Probe:
-    """The loss on labels that are drawn from the model's own answers."""
-
-    def probe(
-        task: str, outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str
-    ) -> Tensor:
-        with torch.no_grad():
-            labels = draw(outputs, mask_BL, generator, activation)
-        return _each(task, outputs, labels, activation)
-
-    return probe
-
-
-def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One class for each row of logits (..., C)."""
-    return torch.multinomial(logits.flatten(0, -2).softmax(-1), 1, generator=generator).reshape(logits.shape[:-1])
-
-
-def _classes(outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str) -> Tensor:
-    return _drawn(outputs["logits"], generator)
-
-
-def _sets(outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str) -> Tensor:
-    return torch.bernoulli(outputs["logits"].sigmoid(), generator=generator)
-
-
-def _scores(outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str) -> Tensor:
-    scores_B = outputs["logits"][:, 0]
-    score_B = scores_B.sigmoid() if activation == "sigmoid" else scores_B
-    return score_B + torch.randn(score_B.shape, generator=generator)
-
-
-def _tags(outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str) -> Tensor:
-    return _drawn(outputs["logits"], generator).masked_fill(mask_BL == 0, IGNORED)
-
-
-def _words(outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str) -> Tensor:
-    asked_BL = (torch.rand(mask_BL.shape, generator=generator) < 1 / _ASKED) & (mask_BL == 1)
-    words_BL = torch.full(mask_BL.shape, IGNORED)
-    if asked_BL.any():
-        words_BL[asked_BL] = _drawn(outputs["logits"][asked_BL], generator)
-    return words_BL
-
-
-def _ends(outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str) -> Tensor:
-    names = ("start_logits", "end_logits")
-    return torch.stack([_drawn(outputs[name].masked_fill(mask_BL == 0, -1e9), generator) for name in names], dim=1)
-
-
-def _vectors(
-    task: str, outputs: Mapping[str, Tensor], mask_BL: Tensor, generator: torch.Generator, activation: str
-) -> Tensor:
-    unit_BH = functional.normalize(outputs[SENTENCE], dim=-1)
-    return (unit_BH * torch.randn(unit_BH.shape, generator=generator)).sum()
-
-
-PROBES: dict[str, Probe] = {
-    "classification": _on(_classes),
-    "multi-label": _on(_sets),
-    "regression": _on(_scores),
-    "token-classification": _on(_tags),
-    "question-answering": _on(_ends),
-    "embedding": _vectors,
-    "sparse-embedding": _vectors,
-    "mlm": _on(_words),
-}
-"""(task, outputs, mask (B, L), generator, activation) -> the sum of the texts' losses on labels that are drawn."""
