@@ -16,7 +16,7 @@ an entry for every task:
     ENCODERS        data.encoding                how its texts become rows
     LABEL_TENSORS   training.rows.batching       how the labels of a batch become a tensor
     LOSSES          training.losses              what it costs
-    OWN_LOSSES      training.own_answers         likewise, against answers drawn from the model itself
+    PROBES          training.divergence_probes   how its answers diverge from themselves
     SOFT_LOSSES     techniques.distill.losses    how far a student is from its teacher
     DEFAULTS        techniques.distill.defaults  settings where the recipe is silent
     RATES           techniques.finetune.settings likewise

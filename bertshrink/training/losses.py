@@ -43,6 +43,17 @@ def task_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activati
     return LOSSES[task](outputs, labels, activation)
 
 
+def each_loss(task: str, outputs: Mapping[str, Tensor], labels: Tensor, activation: str = "identity") -> Tensor:
+    """The sum of the texts' own losses, each a mean over what the text has labelled; arguments as of `task_loss`."""
+    losses = [
+        task_loss(
+            task, {name: values[at : at + 1] for name, values in outputs.items()}, labels[at : at + 1], activation
+        )
+        for at in range(len(labels))
+    ]
+    return torch.stack(losses).sum()
+
+
 def _of_answers(outputs: Mapping[str, Tensor], labels_B2: Tensor, activation: str) -> Tensor:
     first, last = (
         cross_entropy(outputs[name], labels_B2[:, at]) for at, name in enumerate(("start_logits", "end_logits"))

@@ -256,7 +256,7 @@ def test_one_width_for_all_layers_makes_the_checkpoint_smaller(family, tmp_path)
         assert np.array_equal(row["logits"], other["logits"])
     file = TECHNIQUES["export"]()(made, bench_of("classification", tmp_path / "b"))
     told = TECHNIQUES["export"]().sizes(technique.sizes(of_encoder(facts_of(encoder))))
-    assert told.num_bytes == pytest.approx(file.num_bytes, rel=0.06)
+    assert told.num_bytes == pytest.approx(file.num_bytes, rel=0.08)
 
 
 def test_a_narrow_layer_says_what_zeros_say():
@@ -303,7 +303,7 @@ def test_the_size_of_the_exported_file_is_told_before(tmp_path):
     made, _ = pruned(encoder, tmp_path / "a", keep="50%")
     file = TECHNIQUES["export"]()(made, bench_of("classification", tmp_path / "b"))
     # Names are a quarter of so small a file, and those of a feed-forward that is gone as a whole are not told of.
-    assert told.num_bytes == pytest.approx(file.num_bytes, rel=0.06)
+    assert told.num_bytes == pytest.approx(file.num_bytes, rel=0.08)
 
 
 def test_few_texts_for_many_neurons_are_told(tmp_path):

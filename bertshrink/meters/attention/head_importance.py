@@ -1,7 +1,7 @@
 """How much a head matters, by the Fisher information of a factor on its output: the mean squared gradient over texts.
 
-With labels it is the gradient of the task's loss (arXiv:1905.10650 takes its absolute value), without that of the loss
-on answers drawn from the model itself (see `training.own_answers`).
+With labels it is the gradient of the task's loss (arXiv:1905.10650 takes its absolute value), without that of
+random directions of the outputs (see `training.divergence_probes`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def importance(
 
     from bertshrink.data.encoding import encode
     from bertshrink.model.batches import batch_by_length, tensors
-    from bertshrink.training.own_answers import each_loss, own_loss
+    from bertshrink.training.divergence_probes import probe
+    from bertshrink.training.losses import each_loss
     from bertshrink.training.rows.batching import Collator
 
     task, tokenizer = encoder.task, encoder.tokenizer
@@ -78,12 +79,12 @@ def importance(
                 if with_labels:
                     loss = each_loss(task, outputs, given["labels"], encoder.activation)
                 else:
-                    loss = own_loss(task, outputs, given["attention_mask"], dice, encoder.activation)
+                    loss = probe(task, outputs, given["attention_mask"], dice, encoder.activation)
                 (gradient,) = torch.autograd.grad(loss, factors)
                 total += (gradient.double() ** 2).sum(dim=1).cpu()
                 shown.advance(len(batch))
     finally:
         for one in trained:
             one.requires_grad_(True)
-    source = "the task's loss on labels" if with_labels else "answers drawn from the model itself"
+    source = "the task's loss on labels" if with_labels else "the divergence from the model's own answers"
     return (total / max(1, len(rows))).numpy(), f"{source}, {len(chosen)} texts of the training split"

@@ -70,7 +70,7 @@ class Pruning:
         kinds = {
             "fisher": "squared gradients of the loss on their labels"
             if settings.labels
-            else "squared gradients, on labels drawn from the model's own answers",
+            else "squared gradients of the divergence from the model's own answers",
             "magnitude": "the size of what each unit adds",
             "random": "nothing: it is random",
         }

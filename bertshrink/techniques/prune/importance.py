@@ -2,7 +2,7 @@
 
     fisher      the mean over texts of the squared gradient of a text's loss by a factor on the unit: the diagonal of
                 the Fisher information, which says how fast the answers change when it is turned down
-                (arXiv:2204.09656, section 4), by labels or without them (see `training.own_answers`)
+                (arXiv:2204.09656, section 4), by labels or without them (see `training.divergence_probes`)
     magnitude   the mean square of what the unit adds to the layer's output
     random      numbers
 
@@ -21,7 +21,8 @@ from bertshrink.engines.torch_session import SENTENCE, of_tokens, pool
 from bertshrink.model.batches import batch_by_length
 from bertshrink.model.tasks import TASKS
 from bertshrink.model.units import Units, layers_of, num_attention_units, ones, scaled
-from bertshrink.training.own_answers import each_loss, own_loss
+from bertshrink.training.divergence_probes import probe
+from bertshrink.training.losses import each_loss
 from bertshrink.training.rows.batching import Collator, TokenizedRows
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _squared_gradients(
     if labels:
         loss = each_loss(task, outputs, batch["labels"], encoder.activation)
     else:
-        loss = own_loss(task, outputs, mask_BL, generator, encoder.activation)
+        loss = probe(task, outputs, mask_BL, generator, encoder.activation)
     flat = [one for factor in factors for one in (factor.heads, factor.neurons)]
     squares = [gradient.square().sum(dim=0) for gradient in torch.autograd.grad(loss, flat)]
     return [Units(heads, neurons) for heads, neurons in zip(squares[::2], squares[1::2], strict=True)]

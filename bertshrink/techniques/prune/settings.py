@@ -49,8 +49,8 @@ class PruneSettings(Technique):
     )
     labels: bool = Field(
         False,
-        description="`fisher`: read gradients of the loss on the texts' labels, not on labels drawn from the model's "
-        "own answers",
+        description="`fisher`: read gradients of the loss on the texts' labels, not of the divergence from the "
+        "model's own answers",
     )
     refit: bool = Field(True, description="fit each output projection to what the unpruned layer gives")
     importance_examples: int = Field(1024, ge=1, description="maximum number of texts that importance is read from")
