@@ -56,7 +56,7 @@ class PruneSettings(Technique):
     importance_examples: int = Field(1024, ge=1, description="maximum number of texts that importance is read from")
     calibration_examples: int = Field(2048, ge=1, description="maximum number of texts for the refit")
     ridge: float = Field(
-        0.01, gt=0, le=100, description="refit: strength of the pull to the given weights, over the mean square input"
+        1.0, gt=0, le=100, description="refit: strength of the pull to the given weights, over the mean square input"
     )
 
     @field_validator("keep")
