@@ -18,6 +18,7 @@ from bertshrink.files.headers import DRESSINGS
 from bertshrink.files.tensor_bytes import bytes_of
 from bertshrink.onnx_graph.encoder_graph import CONTRIB
 from bertshrink.onnx_graph.shape_values import fold_sizes
+from bertshrink.onnx_graph.unfused import unfused, with_plain_norms
 
 _MOST_KEPT = 4096
 """Stored tensors of so many numbers keep their values: shapes and position ids are computed from some of them."""
@@ -76,7 +77,7 @@ class GraphCost:
 
 def graph_work(model: onnx.ModelProto, batch: int, length: int) -> GraphCost | None:
     """The products and look-ups of a graph whose inputs are (batch, length); None where it does not tell all."""
-    graph = _Shaped(model, batch, length)
+    graph = _Shaped(unfused(with_plain_norms(model)), batch, length)
     products = graph.products()
     return None if products is None else GraphCost(tuple(products), graph.gathered_bytes())
 

@@ -372,15 +372,23 @@ def fuse_every_attention(model: onnx.ModelProto, encoder: Encoder) -> onnx.Model
         CheckFailed: a layer's attention has another form than the one that can be joined.
     """
     fused, num_fused = fuse_attention(model)
-    there, shape = present(encoder), encoder.shape
-    groups = [shared_group(number, shape.num_layers, shape.num_groups) for number in range(shape.num_layers)]
-    if num_fused != (number := sum(bool(there[group].heads.any()) for group in groups)):
+    if num_fused != (number := _num_attentions(encoder)):
         raise CheckFailed(
             f"{num_fused} of {number} attentions could be fused",
             where=encoder.source,
             hint="leave `attention` at `standard`",
         )
     return fused
+
+
+def _num_attentions(encoder: Encoder) -> int:
+    """How many layers have a head that says something."""
+    shape = encoder.shape
+    if encoder.anatomy.layer is None:
+        return shape.num_layers
+    there = present(encoder)
+    groups = (shared_group(number, shape.num_layers, shape.num_groups) for number in range(shape.num_layers))
+    return sum(bool(there[group].heads.any()) for group in groups)
 
 
 def _told(pooling: Pooling) -> dict[str, Any]:
