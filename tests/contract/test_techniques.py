@@ -26,7 +26,7 @@ SETTINGS = {
     "factorize": {"max_size": "1 GB"},
     "share": {"groups": 1, "steps": 2},
     "prune": {"keep": "60%"},
-    "distill": {"layers": 2, "epochs": 1},
+    "distill": {"layers": 1, "epochs": 1},
     "quantize": {"min_cosine": 0.5},
 }
 """The least work; random weights quantize worse than trained ones; full width, which every task allows."""
@@ -67,15 +67,19 @@ def bench_of(task, folder, teacher=None, raw=False):
     return Workbench(texts, teacher, folder, task=task)
 
 
+def small(family, task):
+    return tiny_encoder(family, task, num_hidden_layers=2)
+
+
 def given_to(technique, family, task, exported, folder):
     """A model of the kind that the technique takes: what makes a teacher takes one of another task."""
     if "encoder" not in technique.takes:
-        encoder = tiny_encoder(family, task)
+        encoder = small(family, task)
         found = exported.get((family, task))
         return found or TECHNIQUES["export"]()(encoder, bench_of(task, folder / "export", encoder))
     if technique.makes_teacher:
-        return tiny_encoder(family, "mlm" if TASKS[task].is_vector else "embedding")
-    return tiny_encoder(family, task)
+        return small(family, "mlm" if TASKS[task].is_vector else "embedding")
+    return small(family, task)
 
 
 def check(made, technique, before, folder):
@@ -101,7 +105,7 @@ def check(made, technique, before, folder):
 def test_result_is_stock_finite_and_equal_after_loading(name, family, task, tmp_path, exported):
     technique = TECHNIQUES[name](**SETTINGS.get(name, {}))
     model = given_to(technique, family, task, exported, tmp_path)
-    teacher = None if technique.makes_teacher else tiny_encoder(family, task)
+    teacher = None if technique.makes_teacher else small(family, task)
     before = answers(model)
     made = technique(model.copy(), bench_of(task, tmp_path / "work", teacher, raw=technique.makes_teacher))
     assert made.task == task

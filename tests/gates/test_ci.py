@@ -77,7 +77,10 @@ def bash(script, cwd, environ):
 
 
 def act(team, **inputs):
-    """Run the action's steps with these inputs; returns (the last step, GITHUB_OUTPUT, the summary)."""
+    """Run the action's steps with these inputs; returns (the last step, GITHUB_OUTPUT, the summary).
+
+    What a first call installed, another one uses: with the same inputs it would be the same again.
+    """
     output, summary = team / "output", team / "summary"
     for file in (output, summary):
         file.write_text("")
@@ -90,8 +93,10 @@ def act(team, **inputs):
         "GITHUB_WORKSPACE": str(team / "repo"),
         "RUNNER_TEMP": str(team / "temp"),
     }
-    done = None
+    done, installed = None, team / "temp" / "bertshrink" / "bin" / "bertshrink"
     for step in ACTION["runs"]["steps"]:
+        if step["name"] == "Install bertshrink" and installed.exists():
+            continue
         texts = {name: fill(text, given) for name, text in step["env"].items()}
         done = bash(step["run"], team / "repo", bare(team, **github, **texts))
         if done.returncode:

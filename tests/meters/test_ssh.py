@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -218,15 +219,15 @@ def test_a_connection_killed_in_mid_run(board, launches, side):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_whoever_measures_is_stopped(board, launches, number):
     code = f"""
-    import signal
+    import pickle, signal
     from pathlib import Path
     from bertshrink.worker.job import RunSpec
     from bertshrink.meters.targets import open_target
     from bertshrink.progress import Silent
-    from tests.meters.test_ssh import LONG
+    long = pickle.loads({pickle.dumps(LONG)!r})  # without what these tests import
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
     launch = RunSpec("onnxruntime", Path({str(launches["first"].path)!r}), {{}}, "float32", 20, ("input_ids",), 64)
-    open_target({board.address()!r}).measure({{"m": launch}}, LONG, Silent())
+    open_target({board.address()!r}).measure({{"m": launch}}, long, Silent())
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE)
     thread = when_it_runs(board, lambda _worker: process.send_signal(number))

@@ -29,7 +29,7 @@ def _quiet():
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "task"), SERVED)
 def test_stock_transformers_reads_what_is_written_and_gives_the_same_numbers(family, task, tmp_path):
-    encoder = tiny_encoder(family, task)
+    encoder = tiny_encoder(family, task, num_hidden_layers=2)
     encoder.save(tmp_path)
     stock = getattr(transformers, TASKS[task].auto_class).from_pretrained(tmp_path, local_files_only=True).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)

@@ -163,7 +163,7 @@ def test_the_loss_is_the_one_that_transformers_computes(tmp_path, task):
 def test_every_task_is_learnt(tmp_path, task):
     texts = TextDataset("p", pairs(48), pairs(8, 9)) if TASKS[task].is_vector else tiny_texts(task, num_train=48)
     bench = bench_of(tmp_path, task, texts)
-    model = with_head(tiny_encoder(task="mlm", initializer_range=0.05), bench)
+    model = with_head(tiny_encoder(task="mlm", num_hidden_layers=2, initializer_range=0.05), bench)
     rows, collate = training_rows(model, TINY, bench)
     batch = collate([rows[i] for i in range(len(rows))])
 

@@ -292,7 +292,7 @@ def place(tmp_path_factory):
 
 def words_of(runs):
     words = ["distill", "m", "--data", "d.tsv", "--layers", "2", "--no-latency"]
-    return [*words, "--epochs", "6", "--batch-size", "4", "--save-steps", "20", "--runs", runs, "-o", f"out-{runs}"]
+    return [*words, "--epochs", "3", "--batch-size", "4", "--save-steps", "10", "--runs", runs, "-o", f"out-{runs}"]
 
 
 def start(place, runs):
