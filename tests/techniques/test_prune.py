@@ -336,6 +336,20 @@ def test_a_share_that_is_none_is_refused(keep):
         PRUNE(keep=keep)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"refit": False, "ridge": 0.1},
+        {"refit": False, "calibration_examples": 9},
+        {"method": "magnitude", "labels": True},
+        {"method": "random", "importance_examples": 9},
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(settings):
+    with pytest.raises(ValidationError, match="would do nothing"):
+        PRUNE(**settings)
+
+
 @pytest.mark.parametrize("family", ["mobilebert", "squeezebert", "convbert"])
 def test_layers_of_another_kind_are_refused(family):
     with pytest.raises(UserError, match="heads and one feed-forward"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bertshrink import units
 from bertshrink.errors import UserError
@@ -66,6 +66,20 @@ class PruneSettings(Technique):
             raise ValueError(f"`{text}` is not a fraction above 0")
         return text
 
+    @model_validator(mode="after")
+    def _all_are_read(self) -> PruneSettings:
+        idle = []
+        if not self.refit:
+            idle += [(name, "`refit` is off") for name in ("calibration_examples", "ridge")]
+        if self.method != "fisher":
+            idle += [("labels", f"`method` is {self.method}")]
+        if self.method == "random":
+            idle += [("importance_examples", "`method` is random")]
+        for name, why in idle:
+            if name in self.model_fields_set:
+                raise ValueError(f"`{name}` would do nothing: {why}")
+        return self
+
     @property
     def share(self) -> float:
         """`keep` as a number."""
@@ -77,7 +91,7 @@ class PruneSettings(Technique):
 
     def needs_labels(self, task: str) -> bool:
         """Where it is asked to read labels."""
-        return self.labels and self.method == "fisher"
+        return self.labels
 
     def label(self) -> str:
         """The stage in a few words."""
