@@ -42,6 +42,7 @@ _MULTIPLIES = (
     "MatMulNBits",
     "MatMul",
     "Gemm",
+    "FusedGemm",
     "MatMulInteger",
     "QLinearMatMul",
     "DynamicQuantizeMatMul",

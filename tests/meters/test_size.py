@@ -141,10 +141,19 @@ def test_parameters_of_a_file_of_another_exporter_are_those_of_its_form(name, tm
     """Scales and zero points are none; where a weight is, is seen through whatever brings it back."""
     (tmp_path / "m.onnx").write_bytes(FORMS[name].make().model().SerializeToString())
     parts = {part.name: part.num_parameters for part in onnx_components(read_onnx(tmp_path / "m.onnx"))}
-    tables = (POSITIONS + 2) * WIDTH if name in ("positions and types", "QEmbedLayerNormalization") else 0
-    heads = {"hidden states": 0, "extra outputs": 0, "pooled": WIDTH**2}
-    dense = 3 * WIDTH**2 if name == "QAttention" else WIDTH**2
-    vectors = {"QAttention": 4 * WIDTH, "QEmbedLayerNormalization": 3 * WIDTH}
+    of_positions = ("positions and types", "QEmbedLayerNormalization", "EmbedLayerNormalization")
+    tables = (POSITIONS + 2) * WIDTH if name in of_positions else 0
+    behind = ("pooled", "dense layer behind the pooling", "dense layer with a setting")
+    heads = {"hidden states": 0, "extra outputs": 0} | dict.fromkeys(behind, WIDTH**2)
+    joined = ("QAttention", "Attention", "EmbedLayerNormalization")
+    dense = 3 * WIDTH**2 if name in joined else WIDTH**2
+    vectors = {
+        **dict.fromkeys(joined, 4 * WIDTH),
+        **dict.fromkeys(behind[1:], 2 * WIDTH),
+        "QEmbedLayerNormalization": 3 * WIDTH,
+        "EmbedLayerNormalization": 6 * WIDTH,
+        "norms of an older opset": 3 * WIDTH,
+    }
     assert parts == {
         "embeddings": ROWS * WIDTH + tables,
         "matmul": dense + heads.get(name, WIDTH * LABELS),
