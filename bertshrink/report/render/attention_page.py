@@ -11,11 +11,11 @@ import io
 import statistics
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bertshrink.errors import OutputError
 from bertshrink.report.attention import ROLES, WAYS, AttentionMap, AttentionReport, Curve, Effect, HeadFacts, Role
+from bertshrink.report.render.html import templates
 from bertshrink.report.render.plots import svg_cleanup as svg
 from bertshrink.report.render.plots.figure import legend, legend_height
 from bertshrink.report.table.figures import plain
@@ -47,17 +47,9 @@ def render(report: AttentionReport) -> str:
     Raises:
         OutputError: the page would be larger than `MAX_BYTES`.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    pages = templates()
     pages.filters |= {"points": _points, "change": _change, "p": _p}
     texts = [" ".join(plain(token) for token in tokens) for tokens in report.examples]
     page = pages.get_template(_TEMPLATE).render(

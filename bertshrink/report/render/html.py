@@ -5,12 +5,14 @@ report passes the template's escaping; only the drawings enter as they are, and 
 in them.
 """
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bertshrink import units
 from bertshrink.report.measurement import Measurement
@@ -25,6 +27,9 @@ from bertshrink.report.table.notes import warnings_of
 from bertshrink.report.table.percentiles import cases
 from bertshrink.report.table.table import Table, build, sheets
 from bertshrink.report.table.target_sections import PERCENTILES
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _TEMPLATE = "template.html.j2"
 _PAPER = re.compile(r"(?:arXiv:)?(\d{4}\.\d{4,5}(?:v\d+)?)", re.IGNORECASE)
@@ -57,6 +62,20 @@ class _Detail:
     warnings: list[str]
 
 
+def templates() -> Environment:
+    """The pages' templates; what they are given is escaped, and what they miss is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
 def render(report: Report, margin: float = MARGIN) -> str:
     """Draw the report.
 
@@ -66,35 +85,30 @@ def render(report: Report, margin: float = MARGIN) -> str:
     Returns:
         The page, the same bytes for the same report.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     table = build(report, margin=margin)
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return pages.get_template(_TEMPLATE).render(
-        report=report,
-        name=plain(report.name),
-        table=table,
-        facts=headline(table),
-        chapters=[(chapter, _groups(table, chapter.places)) for chapter in table.chapters],
-        cases=cases(table),
-        percentiles=PERCENTILES,
-        sheets=sheets(table),
-        galleries=[
-            (head, [(plot, Markup(plot.svg)) for plot in group])
-            for head, group in groupby(plots(table), key=lambda plot: plot.group)
-        ],
-        is_run=any(row.snapshot.role == "stage" for row in table.rows),
-        details=[_detail(row.snapshot) for row in table.rows],
-        measured=[*machine_lines(report), *data_lines(report)],
-        evidence=evidence_lines(report),
+    return (
+        templates()
+        .get_template(_TEMPLATE)
+        .render(
+            report=report,
+            name=plain(report.name),
+            table=table,
+            facts=headline(table),
+            chapters=[(chapter, _groups(table, chapter.places)) for chapter in table.chapters],
+            cases=cases(table),
+            percentiles=PERCENTILES,
+            sheets=sheets(table),
+            galleries=[
+                (head, [(plot, Markup(plot.svg)) for plot in group])
+                for head, group in groupby(plots(table), key=lambda plot: plot.group)
+            ],
+            is_run=any(row.snapshot.role == "stage" for row in table.rows),
+            details=[_detail(row.snapshot) for row in table.rows],
+            measured=[*machine_lines(report), *data_lines(report)],
+            evidence=evidence_lines(report),
+        )
     )
 
 

@@ -19,7 +19,7 @@ from bertshrink.model.thinner_copy import thin
 from bertshrink.model.units import Units, present, remove
 from bertshrink.techniques.prune.choose_units import UnitCosts, choose_units
 from bertshrink.techniques.prune.importance import importance
-from bertshrink.techniques.prune.refit import refit
+from bertshrink.techniques.prune.refit import FEW, refit
 from bertshrink.training.rows.batching import TokenizedRows
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Pruning:
         if self.settings.refit and any((~one.heads).any() or (~one.neurons).any() for one in keep):
             num_tokens = refit(self.encoder, pruned, keep, self.rows, self.settings.ridge, self.bench.progress)
             widest = max(int(one.neurons.sum()) for one in keep)
-            if num_tokens < 2 * widest:
+            if num_tokens < FEW * widest:
                 self.bench.note(
                     f"few calibration texts for the refit: {num_tokens} tokens for {widest} neurons, so it was pulled "
                     "ten times as hard to the given weights; more texts would serve"

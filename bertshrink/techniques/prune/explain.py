@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bertshrink.model.sizes.parameter_count import facts_of, num_parameters
 from bertshrink.techniques.prune.apply import Pruning
 
@@ -31,10 +33,7 @@ def explain(encoder: Encoder, settings: PruneSettings, bench: Workbench) -> list
     rows: list[dict[str, Any]] = []
     for share in sorted({*SHARES, settings.share}, reverse=True):
         pruned, keep = pruning.at(share)
-        gone = sum(
-            pruning.costs.head * int((~one.heads).sum()) + pruning.costs.neuron * int((~one.neurons).sum())
-            for one in keep
-        )
+        gone = pruning.costs.of_units([one.map(torch.logical_not) for one in keep])
         rows.append(
             {
                 "keep": f"{share:.0%}",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bertshrink.progress import Progress
 
 _TOKENS_PER_BATCH = 4096
-_FEW = 2.0
+FEW = 2
 """Tokens for each input below which the pull to the given weights is ten times as strong."""
 
 
@@ -118,7 +118,7 @@ def refit(
                     for (_, want_NH), (inputs_NA, have_NH) in zip(theirs, mine, strict=True):
                         found.add(inputs_NA[:, columns], want_NH - have_NH)
                 num_tokens = found.num_tokens
-                few = num_tokens < _FEW * len(columns)
+                few = num_tokens < FEW * len(columns)
                 added_HI, added_H = found.solve(ridge * (10 if few else 1))
                 dense.weight[:, columns] += added_HI.to(dense.weight.dtype)
                 if dense.bias is not None:
